@@ -1,0 +1,22 @@
+"""etcd's way to name a range of keys: a key and a range_end."""
+
+from __future__ import annotations
+
+
+def bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes | None]:
+    """The half-open interval [start, end); end None = no end. An empty range_end means the one key."""
+    if not range_end:
+        return key, key + b"\x00"
+    if range_end == b"\x00":
+        return key, None
+    return key, range_end
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The range_end that makes `prefix` a range of all keys that begin with it."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\x00"
+
+
+def within(key: bytes, start: bytes, end: bytes | None) -> bool:
+    return key >= start and (end is None or key < end)

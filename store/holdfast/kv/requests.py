@@ -1,0 +1,155 @@
+"""Doing a Put, DeleteRange or Txn on the key space, with etcd's rules and answers (headers are the API's to add).
+
+A transaction is first decided (all compares, nested ones too, against the state before it), then checked in full,
+then carried out: a request that fails leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from holdfast.kv.ranges import bounds
+from holdfast.kv.rows import Current
+from holdfast.kv.space import Space
+from holdfast.proto import kv_pb2, rpc_pb2
+from holdfast.status import KEY_NOT_FOUND, LEASE_NOT_FOUND
+
+_Path = Iterator[bool]
+_R = rpc_pb2.Compare
+_CMP: dict[int, Callable[[Any, Any], bool]] = {
+    _R.EQUAL: lambda a, b: a == b,
+    _R.GREATER: lambda a, b: a > b,
+    _R.LESS: lambda a, b: a < b,
+    _R.NOT_EQUAL: lambda a, b: a != b,
+}
+
+
+def put(space: Space, leases: Collection[int], request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
+    _check_put(space, leases, request)
+    return _put(space, request)
+
+
+def delete_range(space: Space, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb2.DeleteRangeResponse:
+    response = rpc_pb2.DeleteRangeResponse()
+    start, end = bounds(request.key, request.range_end)
+    for key in space.keys(start, end):
+        before = space.delete(key)
+        assert before is not None, f"{key!r} is among the live keys and has no row"
+        response.deleted += 1
+        if request.prev_kv:
+            response.prev_kvs.append(kv_pb2.KeyValue.FromString(before.kv))
+    return response
+
+
+def txn(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+    path = _decide(space, request)
+    _check(space, leases, request, iter(path))
+    return _execute(space, request, iter(path))
+
+
+def range_now(space: Space, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+    """Answer a Range within the running transaction."""
+    scan = space.scan(request)
+    while not scan.advance(1 << 30):
+        pass
+    kvs, more, count = scan.result()
+    response = rpc_pb2.RangeResponse(more=more, count=count)
+    response.kvs.extend(kv_pb2.KeyValue.FromString(kv) for kv in kvs)
+    return response
+
+
+def _put(space: Space, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
+    value, lease = request.value, request.lease
+    if request.ignore_value or request.ignore_lease:
+        now = space.get(request.key)
+        assert now is not None, "checked before"
+        if request.ignore_value:
+            value = kv_pb2.KeyValue.FromString(now.kv).value
+        if request.ignore_lease:
+            lease = now.lease
+    before = space.put(request.key, value, lease)
+    response = rpc_pb2.PutResponse()
+    if request.prev_kv and before is not None:
+        response.prev_kv.ParseFromString(before.kv)
+    return response
+
+
+def _check_put(space: Space, leases: Collection[int], request: rpc_pb2.PutRequest) -> None:
+    if (request.ignore_value or request.ignore_lease) and space.get(request.key) is None:
+        raise KEY_NOT_FOUND
+    if request.lease and request.lease not in leases:
+        raise LEASE_NOT_FOUND
+
+
+# ---- compares --------------------------------------------------------------------------------------------------
+
+
+def _decide(space: Space, request: rpc_pb2.TxnRequest) -> list[bool]:
+    """The outcome of this transaction's compares and of the nested ones on the way taken, in order."""
+    outcome = all(_holds(space, compare) for compare in request.compare)
+    path = [outcome]
+    for op in request.success if outcome else request.failure:
+        if op.WhichOneof("request") == "request_txn":
+            path += _decide(space, op.request_txn)
+    return path
+
+
+def _holds(space: Space, compare: rpc_pb2.Compare) -> bool:
+    if not compare.range_end:
+        return _compare(compare, space.get(compare.key))
+    rows = [space.get(key) for key in space.keys(*bounds(compare.key, compare.range_end))]
+    return all(_compare(compare, row) for row in rows) if rows else _compare(compare, None)
+
+
+def _compare(compare: rpc_pb2.Compare, row: Current | None) -> bool:
+    holds = _CMP.get(compare.result)
+    if holds is None:
+        return True
+    target = compare.target
+    if target == _R.VALUE:
+        # A missing key has no value to compare: false for every operator, NOT_EQUAL too.
+        return row is not None and holds(kv_pb2.KeyValue.FromString(row.kv).value, compare.value)
+    if target == _R.VERSION:
+        return holds(row.version if row else 0, compare.version)
+    if target == _R.CREATE:
+        return holds(row.create if row else 0, compare.create_revision)
+    if target == _R.MOD:
+        return holds(row.mod if row else 0, compare.mod_revision)
+    if target == _R.LEASE:
+        return holds(row.lease if row else 0, compare.lease)
+    return True
+
+
+# ---- checks and execution --------------------------------------------------------------------------------------
+
+
+def _check(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest, path: _Path) -> None:
+    for op in request.success if next(path) else request.failure:
+        kind = op.WhichOneof("request")
+        if kind == "request_put":
+            _check_put(space, leases, op.request_put)
+        elif kind == "request_range":
+            space.check_revision(op.request_range.revision)
+        elif kind == "request_txn":
+            _check(space, leases, op.request_txn, path)
+
+
+def _execute(space: Space, request: rpc_pb2.TxnRequest, path: _Path) -> rpc_pb2.TxnResponse:
+    response = rpc_pb2.TxnResponse(succeeded=next(path))
+    for op in request.success if response.succeeded else request.failure:
+        kind = op.WhichOneof("request")
+        answer = response.responses.add()
+        if kind == "request_range":
+            answer.response_range.CopyFrom(range_now(space, op.request_range))
+            answer.response_range.header.revision = space.reading_revision
+        elif kind == "request_put":
+            answer.response_put.CopyFrom(_put(space, op.request_put))
+            answer.response_put.header.revision = space.reading_revision
+        elif kind == "request_delete_range":
+            answer.response_delete_range.CopyFrom(delete_range(space, op.request_delete_range))
+            answer.response_delete_range.header.revision = space.reading_revision
+        elif kind == "request_txn":
+            answer.response_txn.CopyFrom(_execute(space, op.request_txn, path))
+            answer.response_txn.header.SetInParent()  # etcd sends an empty header here
+    return response

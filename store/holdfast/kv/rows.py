@@ -1,0 +1,106 @@
+"""How versions of keys are laid out in the store. Numbers are big-endian, so that rows sort by them.
+
+CUR  user key                            -> create, mod, sub, version, lease | serialised KeyValue
+REV  revision | sub                      -> type, previous revision | sub    | serialised KeyValue
+IDX  escaped key | ~revision | ~sub      -> 1 if that version is a tombstone, else 0
+
+`sub` counts the changes within one revision. A range answer is the KeyValues put together as they are.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+from holdfast.proto import kv_pb2
+
+PUT = 0
+DELETE = 1
+NO_REVISION = (0, 0)
+
+_CUR = Struct(">qqIqq")
+_REV_KEY = Struct(">qI")
+_REV = Struct(">BqI")
+_INV = Struct(">QI")
+_MAX64 = (1 << 64) - 1
+_MAX32 = (1 << 32) - 1
+CUR_HEAD = _CUR.size
+REV_HEAD = _REV.size
+
+
+class Current(NamedTuple):
+    """The newest version of a live key."""
+
+    create: int
+    mod: int
+    sub: int
+    version: int
+    lease: int
+    kv: bytes  # serialised KeyValue
+
+
+class Change(NamedTuple):
+    """What one revision did to one key; what a watch is told."""
+
+    key: bytes
+    type: int  # PUT or DELETE
+    revision: int
+    kv: bytes  # serialised KeyValue after the change; of a tombstone only key and mod_revision
+    create: bool  # a put of a key that was not there
+    previous: bytes | None  # serialised KeyValue before it, if there was one and it is still known
+
+
+def pack_current(row: Current) -> bytes:
+    return _CUR.pack(row.create, row.mod, row.sub, row.version, row.lease) + row.kv
+
+
+def unpack_current(value: bytes) -> Current:
+    create, mod, sub, version, lease = _CUR.unpack_from(value)
+    return Current(create, mod, sub, version, lease, value[CUR_HEAD:])
+
+
+def revision_key(revision: int, sub: int = 0) -> bytes:
+    return _REV_KEY.pack(revision, sub)
+
+
+def unpack_revision_key(key: bytes) -> tuple[int, int]:
+    revision, sub = _REV_KEY.unpack(key)
+    return revision, sub
+
+
+def pack_revision(type_: int, previous: tuple[int, int], kv: bytes) -> bytes:
+    return _REV.pack(type_, *previous) + kv
+
+
+def unpack_revision(value: bytes) -> tuple[int, tuple[int, int], bytes]:
+    type_, revision, sub = _REV.unpack_from(value)
+    return type_, (revision, sub), value[REV_HEAD:]
+
+
+def escape(key: bytes) -> bytes:
+    """`key` so that no escaped key is a prefix of another and their order is that of the keys."""
+    return key.replace(b"\x00", b"\x00\xff") + b"\x00\x00"
+
+
+def unescape(escaped: bytes) -> bytes:
+    return escaped[:-2].replace(b"\x00\xff", b"\x00")
+
+
+def index_key(key: bytes, revision: int, sub: int) -> bytes:
+    return escape(key) + _INV.pack(_MAX64 - revision, _MAX32 - sub)
+
+
+def unpack_index_key(row: bytes) -> tuple[bytes, int, int]:
+    """The escaped key, the revision and the sub of an IDX row."""
+    revision, sub = _INV.unpack_from(row, len(row) - _INV.size)
+    return row[: -_INV.size], _MAX64 - revision, _MAX32 - sub
+
+
+def encode_kv(key: bytes, value: bytes, create: int, mod: int, version: int, lease: int) -> bytes:
+    return kv_pb2.KeyValue(
+        key=key, value=value, create_revision=create, mod_revision=mod, version=version, lease=lease
+    ).SerializeToString()
+
+
+def encode_tombstone(key: bytes, mod: int) -> bytes:
+    return kv_pb2.KeyValue(key=key, mod_revision=mod).SerializeToString()

@@ -1,0 +1,156 @@
+"""Answering a Range: from the newest versions or from history, a slice at a time.
+
+A large range is read over many turns of the loop from one consistent view, so that it holds up nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import NamedTuple
+
+from holdfast.kv.ranges import bounds
+from holdfast.kv.rows import (
+    escape,
+    revision_key,
+    unescape,
+    unpack_current,
+    unpack_index_key,
+    unpack_revision,
+)
+from holdfast.kv.store import Family, Reader
+from holdfast.proto import kv_pb2, rpc_pb2
+
+
+class Row(NamedTuple):
+    key: bytes
+    create: int
+    mod: int
+    version: int
+    kv: bytes  # serialised KeyValue
+
+
+class RangeScan:
+    """One Range request being answered from `reader`, which must not change while this goes on.
+
+    `revision` is the one to read at; `count` the number of live keys if it is the current one, else None.
+    """
+
+    def __init__(
+        self, reader: Reader, request: rpc_pb2.RangeRequest, *, revision: int, count: int | None
+    ) -> None:
+        self._request = request
+        start, end = bounds(request.key, request.range_end)
+        if count is not None:
+            self._rows = _newest(reader, start, end)
+        else:
+            self._rows = _at_revision(reader, start, end, revision)
+        self._known_count = count
+        self._seen = 0
+        self._chosen: list[Row] = []
+        r = request
+        self._filtered = bool(
+            r.min_mod_revision or r.max_mod_revision or r.min_create_revision or r.max_create_revision
+        )
+        self._sorted = r.sort_order != r.NONE or r.sort_target != r.KEY
+        # NONE with the target KEY, or ascending by key, is the natural order.
+        if r.sort_target == r.KEY and r.sort_order in (r.NONE, r.ASCEND):
+            self._sorted = False
+        # With a sort or a filter the whole range is looked at before the limit cuts; and an unsorted target
+        # with order NONE is cut first, in key order, as etcd does.
+        self._cut_early = r.limit if r.limit > 0 and not (self._sorted and r.sort_order) and not self._filtered else 0
+
+    def advance(self, rows: int) -> bool:
+        """Look at up to `rows` more rows. True: finished."""
+        request = self._request
+        if request.count_only and self._known_count is not None:
+            return True
+        cut = self._cut_early
+        for row in self._rows:
+            self._seen += 1
+            if cut and len(self._chosen) >= cut:
+                if self._known_count is not None:
+                    return True
+            elif not request.count_only and (not self._filtered or self._passes(row)):
+                self._chosen.append(row)
+            rows -= 1
+            if rows == 0:
+                return False
+        return True
+
+    def _passes(self, row: Row) -> bool:
+        r = self._request
+        return (
+            (not r.min_mod_revision or row.mod >= r.min_mod_revision)
+            and (not r.max_mod_revision or row.mod <= r.max_mod_revision)
+            and (not r.min_create_revision or row.create >= r.min_create_revision)
+            and (not r.max_create_revision or row.create <= r.max_create_revision)
+        )
+
+    def result(self) -> tuple[list[bytes], bool, int]:
+        """(serialised KeyValues, more, count), once `advance` said it is finished."""
+        request = self._request
+        count = self._known_count if self._known_count is not None else self._seen
+        if request.count_only:
+            return [], False, count
+        rows = self._chosen
+        if self._sorted:
+            rows = _sort(rows, request)
+        more = False
+        if request.limit > 0 and len(rows) > request.limit:
+            rows, more = rows[: request.limit], True
+        elif self._cut_early and count > len(rows):
+            more = True
+        if request.keys_only:
+            return [_without_value(row.kv) for row in rows], more, count
+        return [row.kv for row in rows], more, count
+
+
+def _newest(reader: Reader, start: bytes, end: bytes | None) -> Iterator[Row]:
+    if end == start + b"\x00":
+        value = reader.get(Family.CUR, start)
+        found = [(start, value)] if value is not None else []
+    else:
+        found = reader.scan(Family.CUR, start, end)  # type: ignore[assignment]
+    for key, value in found:
+        row = unpack_current(value)
+        yield Row(key, row.create, row.mod, row.version, row.kv)
+
+
+def _at_revision(reader: Reader, start: bytes, end: bytes | None, revision: int) -> Iterator[Row]:
+    for escaped, mod, sub, tombstone in versions(reader, start, end, revision):
+        if tombstone:
+            continue
+        value = reader.get(Family.REV, revision_key(mod, sub))
+        assert value is not None, f"the index names {mod}.{sub}, history lacks it"
+        _, _, kv = unpack_revision(value)
+        parsed = kv_pb2.KeyValue.FromString(kv)
+        yield Row(unescape(escaped), parsed.create_revision, mod, parsed.version, kv)
+
+
+def versions(
+    reader: Reader, start: bytes, end: bytes | None, revision: int
+) -> Iterator[tuple[bytes, int, int, bool]]:
+    """For each key of the range its newest version at `revision`: (escaped key, mod, sub, is a tombstone)."""
+    done = b""
+    for row, value in reader.scan(Family.IDX, escape(start), None if end is None else escape(end)):
+        escaped, mod, sub = unpack_index_key(row)
+        if escaped == done or mod > revision:
+            continue
+        done = escaped
+        yield escaped, mod, sub, value == b"\x01"
+
+
+def _sort(rows: list[Row], request: rpc_pb2.RangeRequest) -> list[Row]:
+    r = rpc_pb2.RangeRequest
+    descending = request.sort_order == r.DESCEND
+    if request.sort_target == r.VALUE:
+        return sorted(rows, key=lambda row: kv_pb2.KeyValue.FromString(row.kv).value, reverse=descending)
+    name = {r.KEY: "key", r.VERSION: "version", r.CREATE: "create", r.MOD: "mod"}[request.sort_target]
+    return sorted(rows, key=attrgetter(name), reverse=descending)
+
+
+def _without_value(kv: bytes) -> bytes:
+    parsed = kv_pb2.KeyValue.FromString(kv)
+    parsed.ClearField("value")
+    return parsed.SerializeToString()

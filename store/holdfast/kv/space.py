@@ -1,0 +1,242 @@
+"""The key space itself: one revision per mutating request, every version kept until compaction.
+
+Changes are collected and become a revision at `commit`; until then reads see them, and `rollback` is not needed
+because a request is checked in full before its first change.
+"""
+
+from __future__ import annotations
+
+import google_crc32c
+from sortedcontainers import SortedList
+
+from holdfast.kv import rows
+from holdfast.kv.ranges import bounds
+from holdfast.kv.rows import Change, Current
+from holdfast.kv.scan import RangeScan, versions
+from holdfast.kv.store import Family, Pending, Reader
+from holdfast.proto import kv_pb2, rpc_pb2
+from holdfast.raft.invariant import invariant
+from holdfast.status import COMPACTED, FUTURE_REVISION
+
+_REVISION = b"revision"
+_COMPACTED = b"compacted"
+
+
+class Space:
+    """Keys with their versions. Fresh at revision 1; the first write makes revision 2."""
+
+    def __init__(self, pending: Pending) -> None:
+        self._pending = pending
+        self.revision = _int(pending.get(Family.META, _REVISION), 1)
+        self.compacted = _int(pending.get(Family.META, _COMPACTED), -1)
+        self.live = SortedList()  # every live key, so that counting a range is two bisections
+        self.leased: dict[int, set[bytes]] = {}
+        self._changes: list[Change] = []
+        live: list[bytes] = []
+        for key, value in pending.scan(Family.CUR, b"", None):
+            live.append(key)
+            lease = rows.unpack_current(value).lease
+            if lease:
+                self.leased.setdefault(lease, set()).add(key)
+        self.live.update(live)
+
+    # ---- reading -------------------------------------------------------------------------------------------
+
+    @property
+    def reading_revision(self) -> int:
+        """The revision reads see now, changes of the running transaction included."""
+        return self.revision + (1 if self._changes else 0)
+
+    def get(self, key: bytes) -> Current | None:
+        value = self._pending.get(Family.CUR, key)
+        return None if value is None else rows.unpack_current(value)
+
+    def count(self, start: bytes, end: bytes | None) -> int:
+        stop = len(self.live) if end is None else self.live.bisect_left(end)
+        return max(0, int(stop - self.live.bisect_left(start)))
+
+    def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
+        return list(self.live.irange(start, end, inclusive=(True, False)))
+
+    def scan(self, request: rpc_pb2.RangeRequest, reader: Reader | None = None) -> RangeScan:
+        """Begin to answer a Range, from `reader` (a snapshot of now) or from the store itself."""
+        revision = request.revision
+        if revision > self.reading_revision:
+            raise FUTURE_REVISION
+        if 0 < revision < self.compacted:
+            raise COMPACTED
+        reader = reader or self._pending
+        if revision <= 0 or revision == self.reading_revision:
+            start, end = bounds(request.key, request.range_end)
+            return RangeScan(reader, request, revision=self.reading_revision, count=self.count(start, end))
+        return RangeScan(reader, request, revision=revision, count=None)
+
+    def check_revision(self, revision: int) -> None:
+        if revision > self.reading_revision:
+            raise FUTURE_REVISION
+        if 0 < revision < self.compacted:
+            raise COMPACTED
+
+    # ---- changing ------------------------------------------------------------------------------------------
+
+    def put(self, key: bytes, value: bytes, lease: int) -> Current | None:
+        """Write `key`. Returns what was there."""
+        before = self.get(key)
+        main, sub = self.revision + 1, len(self._changes)
+        create, version = (before.create, before.version + 1) if before else (main, 1)
+        kv = rows.encode_kv(key, value, create, main, version, lease)
+        now = Current(create, main, sub, version, lease, kv)
+        self._pending.put(Family.CUR, key, rows.pack_current(now))
+        self._record(key, rows.PUT, main, sub, kv, before)
+        if before is None:
+            self.live.add(key)
+        elif before.lease and before.lease != lease:
+            self._detach(before.lease, key)
+        if lease:
+            self.leased.setdefault(lease, set()).add(key)
+        return before
+
+    def delete(self, key: bytes) -> Current | None:
+        """Delete `key` if it is there. Returns what was there."""
+        before = self.get(key)
+        if before is None:
+            return None
+        main, sub = self.revision + 1, len(self._changes)
+        self._pending.put(Family.CUR, key, None)
+        self._record(key, rows.DELETE, main, sub, rows.encode_tombstone(key, main), before)
+        self.live.remove(key)
+        if before.lease:
+            self._detach(before.lease, key)
+        return before
+
+    def _record(self, key: bytes, type_: int, main: int, sub: int, kv: bytes, before: Current | None) -> None:
+        previous = (before.mod, before.sub) if before else rows.NO_REVISION
+        self._pending.put(Family.REV, rows.revision_key(main, sub), rows.pack_revision(type_, previous, kv))
+        self._pending.put(Family.IDX, rows.index_key(key, main, sub), b"\x01" if type_ == rows.DELETE else b"\x00")
+        create = type_ == rows.PUT and before is None
+        self._changes.append(Change(key, type_, main, kv, create, before.kv if before else None))
+
+    def _detach(self, lease: int, key: bytes) -> None:
+        keys = self.leased.get(lease)
+        if keys is not None:
+            keys.discard(key)
+            if not keys:
+                del self.leased[lease]
+
+    def commit(self) -> list[Change]:
+        """Make the changes since the last commit one revision. Returns them; none = no revision was used."""
+        changes = self._changes
+        if changes:
+            self.revision += 1
+            self._changes = []
+            self._pending.put(Family.META, _REVISION, self.revision.to_bytes(8, "big"))
+        return changes
+
+    # ---- compaction ----------------------------------------------------------------------------------------
+
+    def compact(self, revision: int) -> None:
+        """Give up what is older than `revision`, which itself stays readable. Rows are removed later, in slices."""
+        if revision <= self.compacted:
+            raise COMPACTED
+        if revision > self.revision:
+            raise FUTURE_REVISION
+        self.compacted = revision
+        self._pending.put(Family.META, _COMPACTED, revision.to_bytes(8, "big", signed=True))
+
+    # ---- history -------------------------------------------------------------------------------------------
+
+    def changes_from(self, reader: Reader, start: int, end: int, limit: int) -> tuple[list[list[Change]], int]:
+        """Changes of revisions start..end, a list for each, at most `limit` revisions; and the next revision to ask
+        for. A compacted start is the caller's to refuse."""
+        groups: list[list[Change]] = []
+        at = 0
+        for key, value in reader.scan(Family.REV, rows.revision_key(start), rows.revision_key(end + 1)):
+            revision, _ = rows.unpack_revision_key(key)
+            if revision != at:
+                if len(groups) == limit:
+                    return groups, revision
+                groups.append([])
+                at = revision
+            groups[-1].append(self._change(reader, revision, value))
+        return groups, end + 1
+
+    def _change(self, reader: Reader, revision: int, value: bytes) -> Change:
+        type_, previous, kv = rows.unpack_revision(value)
+        before = None
+        if previous != rows.NO_REVISION:
+            row = reader.get(Family.REV, rows.revision_key(*previous))
+            # What the version before was may be compacted; then nobody can say.
+            before = rows.unpack_revision(row)[2] if row is not None and previous[0] >= self.compacted else None
+            if row is not None and before is None and self._newest_at_compaction(reader, kv, previous):
+                before = rows.unpack_revision(row)[2]
+        key = kv_pb2.KeyValue.FromString(kv).key
+        return Change(key, type_, revision, kv, type_ == rows.PUT and previous == rows.NO_REVISION, before)
+
+    def _newest_at_compaction(self, reader: Reader, kv: bytes, version: tuple[int, int]) -> bool:
+        key = kv_pb2.KeyValue.FromString(kv).key
+        for _, mod, sub, _ in versions(reader, key, key + b"\x00", self.compacted):
+            return (mod, sub) == version
+        return False
+
+    def hash(self, reader: Reader, revision: int) -> tuple[int, int, int]:
+        """(CRC-32C over all history up to `revision`, compacted revision, revision): equal on all members."""
+        self.check_revision(revision)
+        upto = revision if revision > 0 else self.revision
+        crc = google_crc32c.value(b"key")
+        for key, value in reader.scan(Family.REV, b"", rows.revision_key(upto + 1)):
+            main, sub = rows.unpack_revision_key(key)
+            type_, _, kv = rows.unpack_revision(value)
+            if main <= self.compacted:
+                if type_ == rows.DELETE and main < self.compacted:
+                    continue
+                if not (type_ == rows.PUT and self._newest_at_compaction(reader, kv, (main, sub))):
+                    continue
+            row = main.to_bytes(8, "big") + b"_" + sub.to_bytes(8, "big") + (b"t" if type_ == rows.DELETE else b"")
+            crc = google_crc32c.extend(crc, row + kv)
+        return int(crc), self.compacted, upto
+
+
+def _int(value: bytes | None, default: int) -> int:
+    return default if value is None else int.from_bytes(value, "big", signed=True)
+
+
+class Scrubber:
+    """Removes compacted rows a slice at a time, so that no turn of the loop is long. Purely local: what it removes
+    is no longer readable, so members need not agree on when."""
+
+    def __init__(self, space: Space, store_reader: Reader) -> None:
+        self._space = space
+        self._reader = store_reader
+        self._target = space.compacted
+        self._next = rows.revision_key(0)
+
+    @property
+    def target(self) -> int:
+        return self._target
+
+    def advance(self, limit: int) -> list[tuple[Family, bytes, bytes | None]] | None:
+        """The next removals (perhaps none in this slice), or None when done. Call between turns."""
+        invariant(self._space.compacted >= self._target, "compaction goes backwards")
+        removals: list[tuple[Family, bytes, bytes | None]] = []
+        seen = 0
+        for key, value in self._reader.scan(Family.REV, self._next, rows.revision_key(self._target + 1)):
+            if seen == limit:
+                self._next = key
+                return removals
+            seen += 1
+            main, sub = rows.unpack_revision_key(key)
+            type_, _, kv = rows.unpack_revision(value)
+            user_key = kv_pb2.KeyValue.FromString(kv).key
+            newest = next(
+                ((m, s) for _, m, s, _ in versions(self._reader, user_key, user_key + b"\x00", self._target)), None
+            )
+            if newest != (main, sub) or (type_ == rows.DELETE and main < self._target):
+                removals.append((Family.REV, key, None))
+                removals.append((Family.IDX, rows.index_key(user_key, main, sub), None))
+        if self._next is _DONE:
+            return None
+        self._next = _DONE
+        return removals
+
+
+_DONE = b"\xff" * 12

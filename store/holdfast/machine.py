@@ -1,0 +1,315 @@
+"""The replicated state machine: the deterministic whole of keys, leases, members and sessions.
+
+It sees only the log: no clock, no randomness, nothing of the node it runs on. What a turn applies goes to the store
+in one batch together with the applied index, so that a crash leaves a state that some prefix of the log explains.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError, Message
+
+from holdfast.kv import requests
+from holdfast.kv.rows import Change
+from holdfast.kv.space import Space
+from holdfast.kv.store import Family, Pending, Reader, Store
+from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.raft.conf import ConfState
+from holdfast.raft.invariant import invariant
+from holdfast.raft.log import Entry
+from holdfast.sessions import Sessions
+from holdfast.status import (
+    LEASE_EXISTS,
+    LEASE_NOT_FOUND,
+    MEMBER_EXISTS,
+    MEMBER_NOT_FOUND,
+    Code,
+    RequestError,
+)
+
+FORMAT = 1  # of commands; a newer one is not understood and stops the member
+
+_APPLIED = b"applied"
+_CONF = b"conf"
+_DIGEST = b"digest"
+_EPOCH = b"epoch"
+_WALL = b"wall"
+_VERSION = b"version"
+_MEMBER = b"member/"
+_REMOVED = b"removed/"
+_LEASE = b"lease/"
+_SESSION = b"session/"
+_WALL_AT = b"wall/"
+
+
+class Applied(NamedTuple):
+    """What an entry did. `response` lacks its header; `revision` is the store's after it."""
+
+    origin: int
+    incarnation: int
+    seq: int
+    revision: int
+    response: Message | None
+    error: RequestError | None
+    changes: list[Change]
+
+
+class Genesis(NamedTuple):
+    """What every founding member starts from, to the bit. It stands at index 1, term 1, so that whoever comes later
+    has to be sent a snapshot, which holds it."""
+
+    members: tuple[raft_pb2.MemberInfo, ...]
+    version: str
+
+    def write(self, store: Store) -> None:
+        pending = Pending(store)
+        conf = ConfState(voters=tuple(sorted(m.id for m in self.members)))
+        for member in self.members:
+            pending.put(Family.META, _MEMBER + _id(member.id), _pack(member))
+        pending.put(Family.META, _CONF, _pack_conf(1, conf))
+        pending.put(Family.META, _APPLIED, _two(1, 1))
+        pending.put(Family.META, _EPOCH, (1).to_bytes(8, "big"))
+        pending.put(Family.META, _VERSION, self.version.encode())
+        pending.flush()
+
+
+def applied(store: Reader) -> tuple[int, int]:
+    """(index, term) of the last entry that a store has applied; zeros for an empty one."""
+    row = store.get(Family.META, _APPLIED)
+    return _untwo(row) if row else (0, 0)
+
+
+class Machine:
+    """State at `applied_index`. Call `apply` for entries in order, then `flush`; read in between sees the writes."""
+
+    def __init__(self, store: Store) -> None:
+        self._pending = pending = Pending(store)
+        self.store = store
+        self.applied_index, self.applied_term = applied(store)
+        self.conf_index, self.conf = _unpack_conf(pending.get(Family.META, _CONF))
+        self.epoch = int.from_bytes(pending.get(Family.META, _EPOCH) or b"", "big")
+        self.digest = int.from_bytes(pending.get(Family.META, _DIGEST) or b"", "big")
+        self.wall_ms = int.from_bytes(pending.get(Family.META, _WALL) or b"", "big")
+        self.cluster_version = (pending.get(Family.META, _VERSION) or b"").decode()
+        self.space = Space(pending)
+        self.leases: dict[int, int] = {}  # id -> granted TTL in seconds
+        self.members: dict[int, raft_pb2.MemberInfo] = {}
+        self.removed: set[int] = set()
+        self.sessions = Sessions()
+        for key, value in pending.scan(Family.META, _LEASE, _LEASE + b"\xff" * 9):
+            self.leases[_signed(key[len(_LEASE) :])] = int.from_bytes(value, "big")
+        for key, value in pending.scan(Family.META, _MEMBER, _MEMBER + b"\xff" * 9):
+            self.members[_unid(key[len(_MEMBER) :])] = raft_pb2.MemberInfo.FromString(value)
+        for key, _ in pending.scan(Family.META, _REMOVED, _REMOVED + b"\xff" * 9):
+            self.removed.add(_unid(key[len(_REMOVED) :]))
+        for key, value in pending.scan(Family.META, _SESSION, _SESSION + b"\xff" * 9):
+            self.sessions.load(_unid(key[len(_SESSION) :]), value)
+
+    # ---- applying ------------------------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> Applied | None:
+        """Apply the next entry. None: it was a leader's opening entry, or has been applied before."""
+        invariant(entry.index == self.applied_index + 1, f"entry {entry.index} after {self.applied_index}")
+        self.applied_index, self.applied_term = entry.index, entry.term
+        self._digest(entry.data)
+        if not entry.data:
+            invariant(entry.conf is None, "a membership change without a command")
+            return None
+        try:
+            command = raft_pb2.Command.FromString(entry.data)
+        except DecodeError as broken:
+            raise AssertionError(f"entry {entry.index} is not a command: {broken}") from broken
+        invariant(
+            command.format <= FORMAT,
+            f"entry {entry.index} has command format {command.format}; this program knows up to {FORMAT}: upgrade it",
+        )
+        fresh = self.sessions.admit(command.origin, command.incarnation, command.seq, command.window_low)
+        if entry.conf is not None:
+            # Raft counts with this configuration since the entry is in the log, so it holds even for a duplicate.
+            self.conf_index, self.conf = entry.index, entry.conf
+            self._pending.put(Family.META, _CONF, _pack_conf(entry.index, entry.conf))
+        if not fresh:
+            return None
+        self.wall_ms = max(self.wall_ms, command.wall_ms)
+        response: Message | None = None
+        error: RequestError | None = None
+        try:
+            response = self._do(command)
+        except RequestError as refused:
+            error = refused
+        changes = self.space.commit()
+        invariant(not (error and changes), f"entry {entry.index} was refused and changed keys")
+        if changes:
+            revision = self.space.revision
+            self._pending.put(Family.META, _WALL_AT + revision.to_bytes(8, "big"), self.wall_ms.to_bytes(8, "big"))
+            self._digest(b"".join(change.kv for change in changes))
+        return Applied(
+            command.origin, command.incarnation, command.seq, self.space.revision, response, error, changes
+        )
+
+    def flush(self) -> None:
+        """Give everything applied since the last flush to the store, in one batch."""
+        put = self._pending.put
+        put(Family.META, _APPLIED, _two(self.applied_index, self.applied_term))
+        put(Family.META, _DIGEST, self.digest.to_bytes(8, "big"))
+        put(Family.META, _WALL, self.wall_ms.to_bytes(8, "big"))
+        for origin, row in self.sessions.take_changed():
+            put(Family.META, _SESSION + _id(origin), row)
+        self._pending.flush()
+
+    def _digest(self, data: bytes) -> None:
+        """A rolling digest of what was applied: members that differ at one index have diverged."""
+        hashed = blake2b(self.digest.to_bytes(8, "big") + data, digest_size=8)
+        self.digest = int.from_bytes(hashed.digest(), "big")
+
+    def _do(self, command: raft_pb2.Command) -> Message | None:
+        kind = command.WhichOneof("op")
+        if kind == "put":
+            return requests.put(self.space, self.leases, command.put)
+        if kind == "txn":
+            return requests.txn(self.space, self.leases, command.txn)
+        if kind == "delete_range":
+            return requests.delete_range(self.space, command.delete_range)
+        if kind == "compact":
+            self.space.compact(command.compact.revision)
+            return rpc_pb2.CompactionResponse()
+        if kind == "lease_grant":
+            return self._grant(command.lease_grant)
+        if kind == "lease_revoke":
+            return self._revoke(command.lease_revoke)
+        if kind == "member":
+            self._change_member(command.member)
+            return None
+        if kind == "attributes":
+            self._set_attributes(command.attributes)
+            return None
+        if kind == "claim":
+            self._claim(command.claim)
+            return None
+        if kind == "cluster_version":
+            self.cluster_version = command.cluster_version.version
+            self._pending.put(Family.META, _VERSION, self.cluster_version.encode())
+            return None
+        raise AssertionError(f"a command of an unknown kind: upgrade this program ({command.format=})")
+
+    # ---- leases --------------------------------------------------------------------------------------------
+
+    def _grant(self, grant: raft_pb2.LeaseGrant) -> Message:
+        if grant.id in self.leases:
+            raise LEASE_EXISTS
+        self.leases[grant.id] = grant.ttl_seconds
+        self._pending.put(Family.META, _LEASE + _unsigned(grant.id), grant.ttl_seconds.to_bytes(8, "big"))
+        return rpc_pb2.LeaseGrantResponse(ID=grant.id, TTL=grant.ttl_seconds)
+
+    def _revoke(self, revoke: raft_pb2.LeaseRevoke) -> Message:
+        if revoke.id not in self.leases:
+            raise LEASE_NOT_FOUND
+        for key in sorted(self.space.leased.get(revoke.id, ())):
+            self.space.delete(key)
+        del self.leases[revoke.id]
+        self._pending.put(Family.META, _LEASE + _unsigned(revoke.id), None)
+        return rpc_pb2.LeaseRevokeResponse()
+
+    # ---- members -------------------------------------------------------------------------------------------
+
+    def _change_member(self, change: raft_pb2.MemberChange) -> None:
+        """The configuration itself is Raft's and came with the entry; here is who the ids are."""
+        kind, member = change.kind, change.member
+        if kind in (change.ADD_LEARNER, change.ADD_VOTER):
+            if member.id in self.members or member.id in self.removed:
+                raise MEMBER_EXISTS
+            self._put_member(member)
+        elif member.id not in self.members:
+            raise MEMBER_NOT_FOUND
+        elif kind == change.REMOVE:
+            del self.members[member.id]
+            self.removed.add(member.id)
+            self._pending.put(Family.META, _MEMBER + _id(member.id), None)
+            self._pending.put(Family.META, _REMOVED + _id(member.id), b"")
+        elif kind == change.UPDATE:
+            new = raft_pb2.MemberInfo()
+            new.CopyFrom(self.members[member.id])
+            del new.peer_urls[:]
+            new.peer_urls.extend(member.peer_urls)
+            self._put_member(new)
+
+    def _set_attributes(self, attributes: raft_pb2.MemberAttributes) -> None:
+        member = self.members.get(attributes.id)
+        if member is None:
+            raise MEMBER_NOT_FOUND
+        new = raft_pb2.MemberInfo()
+        new.CopyFrom(member)
+        new.name = attributes.name
+        del new.client_urls[:]
+        new.client_urls.extend(attributes.client_urls)
+        self._put_member(new)
+
+    def _claim(self, claim: raft_pb2.Claim) -> None:
+        member = self.members.get(claim.member_id)
+        if member is None:
+            raise MEMBER_NOT_FOUND
+        if member.volume_id not in (0, claim.volume_id):
+            raise RequestError(
+                Code.FAILED_PRECONDITION,
+                f"holdfast: member {claim.member_id:x} is taken by the volume {member.volume_id:x}; "
+                f"add another member for the volume {claim.volume_id:x}",
+            )
+        new = raft_pb2.MemberInfo()
+        new.CopyFrom(member)
+        new.volume_id = claim.volume_id
+        self._put_member(new)
+
+    def _put_member(self, member: raft_pb2.MemberInfo) -> None:
+        self.members[member.id] = member
+        self._pending.put(Family.META, _MEMBER + _id(member.id), _pack(member))
+
+    def wall_at(self, revision: int) -> int:
+        """When `revision` was made, in milliseconds of the proposers' clocks made monotone; 0 = unknown."""
+        return int.from_bytes(self._pending.get(Family.META, _WALL_AT + revision.to_bytes(8, "big")) or b"", "big")
+
+
+def _pack(message: Message) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def _pack_conf(index: int, conf: ConfState) -> bytes:
+    state = raft_pb2.ConfState(
+        voters=conf.voters, outgoing=conf.outgoing, learners=conf.learners, learners_next=conf.learners_next
+    )
+    return index.to_bytes(8, "big") + _pack(state)
+
+
+def _unpack_conf(row: bytes | None) -> tuple[int, ConfState]:
+    if row is None:
+        return 0, ConfState()
+    state = raft_pb2.ConfState.FromString(row[8:])
+    conf = ConfState(
+        tuple(state.voters), tuple(state.outgoing), tuple(state.learners), tuple(state.learners_next)
+    )
+    return int.from_bytes(row[:8], "big"), conf
+
+
+def _two(a: int, b: int) -> bytes:
+    return a.to_bytes(8, "big") + b.to_bytes(8, "big")
+
+
+def _untwo(row: bytes) -> tuple[int, int]:
+    return int.from_bytes(row[:8], "big"), int.from_bytes(row[8:], "big")
+
+
+def _id(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+def _unid(value: bytes) -> int:
+    return int.from_bytes(value, "big")
+
+
+def _unsigned(value: int) -> bytes:
+    return (value & ((1 << 64) - 1)).to_bytes(8, "big")
+
+
+def _signed(value: bytes) -> int:
+    return int.from_bytes(value, "big", signed=True)

@@ -1,0 +1,57 @@
+"""What a member starts from: the records of its durable log, replayed, and fitted to its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from holdfast.raft.core import DurableAppend, HardState
+from holdfast.raft.invariant import invariant
+from holdfast.raft.log import Log
+
+
+class Replay:
+    """The log and hard state that the records fed so far leave behind."""
+
+    def __init__(self, records: Iterable[DurableAppend] = ()) -> None:
+        self.log = Log()
+        self.hard_state = HardState()
+        self._started = False
+        for record in records:
+            self.feed(record)
+
+    def feed(self, record: DurableAppend) -> None:
+        if record.hard_state is not None:
+            self.hard_state = record.hard_state
+        if record.base is not None:
+            self.log.reset(*record.base)
+        if record.truncate_from:
+            if record.truncate_from <= self.log.base_index:
+                self.log.reset(self.log.base_index, self.log.base_term)
+            elif record.truncate_from <= self.log.last:
+                self.log.truncate(record.truncate_from)
+        if record.entries:
+            first = record.entries[0]
+            if not self._started and self.log.last == 0:
+                # Older segments are gone: what they held is in the state.
+                self.log.reset(first.index - 1, 0 if first.index == 1 else first.term)
+            self.log.append(record.entries)
+        self._started = True
+
+
+def fit(log: Log, applied_index: int, applied_term: int) -> bool:
+    """Make `log` continue the state at `applied_index`. True: it had to be started anew there.
+
+    The state may be ahead of the log (a crash between installing a snapshot and resetting the log); then the log's
+    entries are of the past. A log that begins after the state is a hole that nothing explains.
+    """
+    invariant(
+        log.base_index <= applied_index,
+        f"the log begins after entry {log.base_index}, but the state ends at {applied_index}: entries are missing",
+    )
+    if log.last < applied_index or (log.base_index < applied_index and log.term(applied_index) != applied_term):
+        log.reset(applied_index, applied_term)
+        return True
+    if log.base_index < applied_index:
+        log.compact(applied_index)
+    log.base_term = applied_term
+    return False

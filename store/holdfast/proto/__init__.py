@@ -1,0 +1,1 @@
+"""The wire: `.proto` sources and the modules made from them (`make proto`)."""

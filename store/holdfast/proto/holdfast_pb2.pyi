@@ -1,0 +1,268 @@
+from holdfast.proto import kv_pb2 as _kv_pb2
+from holdfast.proto import rpc_pb2 as _rpc_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DescribeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        EMPTY: _ClassVar[DescribeResponse.State]
+        FORMED: _ClassVar[DescribeResponse.State]
+        MEMBER: _ClassVar[DescribeResponse.State]
+        REMOVED: _ClassVar[DescribeResponse.State]
+    EMPTY: DescribeResponse.State
+    FORMED: DescribeResponse.State
+    MEMBER: DescribeResponse.State
+    REMOVED: DescribeResponse.State
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    cluster_id: int
+    member_id: int
+    state: DescribeResponse.State
+    name: str
+    version: str
+    leader: int
+    applied_index: int
+    term: int
+    epoch: int
+    ready: bool
+    revision: int
+    replicas: _containers.RepeatedCompositeFieldContainer[ReplicaReport]
+    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ...) -> None: ...
+
+class FormRequest(_message.Message):
+    __slots__ = ("cluster_id", "volume_id")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    volume_id: int
+    def __init__(self, cluster_id: _Optional[int] = ..., volume_id: _Optional[int] = ...) -> None: ...
+
+class FormResponse(_message.Message):
+    __slots__ = ("member_id",)
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    member_id: int
+    def __init__(self, member_id: _Optional[int] = ...) -> None: ...
+
+class OpenRequest(_message.Message):
+    __slots__ = ("cluster_id",)
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    def __init__(self, cluster_id: _Optional[int] = ...) -> None: ...
+
+class OpenResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MembershipGetRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MemberStatus(_message.Message):
+    __slots__ = ("member", "caught_up", "match_index")
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    CAUGHT_UP_FIELD_NUMBER: _ClassVar[int]
+    MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
+    member: _rpc_pb2.Member
+    caught_up: bool
+    match_index: int
+    def __init__(self, member: _Optional[_Union[_rpc_pb2.Member, _Mapping]] = ..., caught_up: _Optional[bool] = ..., match_index: _Optional[int] = ...) -> None: ...
+
+class MembershipGetResponse(_message.Message):
+    __slots__ = ("header", "config_index", "members", "leader")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    config_index: int
+    members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
+    leader: int
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., config_index: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., leader: _Optional[int] = ...) -> None: ...
+
+class MembershipChangeRequest(_message.Message):
+    __slots__ = ("kind", "member_id", "name", "peer_urls", "expected_config_index")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ADD_LEARNER: _ClassVar[MembershipChangeRequest.Kind]
+        PROMOTE: _ClassVar[MembershipChangeRequest.Kind]
+        REMOVE: _ClassVar[MembershipChangeRequest.Kind]
+    ADD_LEARNER: MembershipChangeRequest.Kind
+    PROMOTE: MembershipChangeRequest.Kind
+    REMOVE: MembershipChangeRequest.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PEER_URLS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_CONFIG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    kind: MembershipChangeRequest.Kind
+    member_id: int
+    name: str
+    peer_urls: _containers.RepeatedScalarFieldContainer[str]
+    expected_config_index: int
+    def __init__(self, kind: _Optional[_Union[MembershipChangeRequest.Kind, str]] = ..., member_id: _Optional[int] = ..., name: _Optional[str] = ..., peer_urls: _Optional[_Iterable[str]] = ..., expected_config_index: _Optional[int] = ...) -> None: ...
+
+class MembershipChangeResponse(_message.Message):
+    __slots__ = ("header", "config_index")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    config_index: int
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., config_index: _Optional[int] = ...) -> None: ...
+
+class KeyRange(_message.Message):
+    __slots__ = ("key", "range_end")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RANGE_END_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    range_end: bytes
+    def __init__(self, key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ...) -> None: ...
+
+class FollowRequest(_message.Message):
+    __slots__ = ("start", "probe", "report")
+    START_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    start: FollowStart
+    probe: Probe
+    report: ReplicaReport
+    def __init__(self, start: _Optional[_Union[FollowStart, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., report: _Optional[_Union[ReplicaReport, _Mapping]] = ...) -> None: ...
+
+class FollowStart(_message.Message):
+    __slots__ = ("cluster_id", "epoch", "watermark", "filter", "filter_version", "replica", "pool")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    WATERMARK_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    FILTER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    epoch: int
+    watermark: int
+    filter: _containers.RepeatedCompositeFieldContainer[KeyRange]
+    filter_version: int
+    replica: str
+    pool: str
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., watermark: _Optional[int] = ..., filter: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., filter_version: _Optional[int] = ..., replica: _Optional[str] = ..., pool: _Optional[str] = ...) -> None: ...
+
+class ReplicaReport(_message.Message):
+    __slots__ = ("replica", "pool", "watermark", "filter_version", "epoch")
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    WATERMARK_FIELD_NUMBER: _ClassVar[int]
+    FILTER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    replica: str
+    pool: str
+    watermark: int
+    filter_version: int
+    epoch: int
+    def __init__(self, replica: _Optional[str] = ..., pool: _Optional[str] = ..., watermark: _Optional[int] = ..., filter_version: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class Probe(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
+class FollowResponse(_message.Message):
+    __slots__ = ("hello", "revision", "progress", "chunk", "trailer", "probe")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    TRAILER_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    hello: FollowHello
+    revision: FollowRevision
+    progress: FollowProgress
+    chunk: FollowChunk
+    trailer: FollowTrailer
+    probe: ProbeReply
+    def __init__(self, hello: _Optional[_Union[FollowHello, _Mapping]] = ..., revision: _Optional[_Union[FollowRevision, _Mapping]] = ..., progress: _Optional[_Union[FollowProgress, _Mapping]] = ..., chunk: _Optional[_Union[FollowChunk, _Mapping]] = ..., trailer: _Optional[_Union[FollowTrailer, _Mapping]] = ..., probe: _Optional[_Union[ProbeReply, _Mapping]] = ...) -> None: ...
+
+class FollowHello(_message.Message):
+    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    FILTER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    epoch: int
+    term: int
+    filter_version: int
+    floor: int
+    snapshot: bool
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ...) -> None: ...
+
+class FollowRevision(_message.Message):
+    __slots__ = ("revision", "term", "events")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    term: int
+    events: _containers.RepeatedCompositeFieldContainer[_kv_pb2.Event]
+    def __init__(self, revision: _Optional[int] = ..., term: _Optional[int] = ..., events: _Optional[_Iterable[_Union[_kv_pb2.Event, _Mapping]]] = ...) -> None: ...
+
+class FollowProgress(_message.Message):
+    __slots__ = ("revision", "term")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    term: int
+    def __init__(self, revision: _Optional[int] = ..., term: _Optional[int] = ...) -> None: ...
+
+class FollowChunk(_message.Message):
+    __slots__ = ("kvs",)
+    KVS_FIELD_NUMBER: _ClassVar[int]
+    kvs: _containers.RepeatedCompositeFieldContainer[_kv_pb2.KeyValue]
+    def __init__(self, kvs: _Optional[_Iterable[_Union[_kv_pb2.KeyValue, _Mapping]]] = ...) -> None: ...
+
+class FollowTrailer(_message.Message):
+    __slots__ = ("filter", "filter_version", "revision", "count", "hash")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    FILTER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    filter: _containers.RepeatedCompositeFieldContainer[KeyRange]
+    filter_version: int
+    revision: int
+    count: int
+    hash: int
+    def __init__(self, filter: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., filter_version: _Optional[int] = ..., revision: _Optional[int] = ..., count: _Optional[int] = ..., hash: _Optional[int] = ...) -> None: ...
+
+class ProbeReply(_message.Message):
+    __slots__ = ("id", "revision")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    revision: int
+    def __init__(self, id: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...

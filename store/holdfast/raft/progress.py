@@ -1,0 +1,73 @@
+"""What a leader knows of one member's log, and how much it dares to send ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+from holdfast.raft.invariant import invariant
+
+
+class Mode(Enum):
+    PROBE = "probe"  # one message at a time until the logs are known to match
+    REPLICATE = "replicate"  # optimistic: `next` runs ahead of `match`
+    SNAPSHOT = "snapshot"  # what it needs is compacted; a snapshot is on its way
+
+
+class Progress:
+    """Invariant: 0 <= match < next; everything up to `match` is durable in the member's copy of *our* log."""
+
+    __slots__ = ("_bytes", "_inflight", "heard", "match", "max_bytes", "max_messages", "mode", "next", "paused")
+
+    def __init__(self, next_index: int, *, max_messages: int = 256, max_bytes: int = 8 << 20) -> None:
+        self.match = 0
+        self.next = next_index
+        self.mode = Mode.PROBE
+        self.paused = False  # in PROBE: a probe is out and not yet answered
+        self.heard = False  # since the last quorum check
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self._inflight: deque[tuple[int, int]] = deque()  # (last index, bytes) of each message under way
+        self._bytes = 0
+
+    def may_send(self) -> bool:
+        if self.mode is Mode.REPLICATE:
+            return len(self._inflight) < self.max_messages and self._bytes < self.max_bytes
+        return self.mode is Mode.PROBE and not self.paused
+
+    def sent(self, last_index: int, size: int) -> None:
+        """A message with entries up to `last_index` (or none, if that is next - 1) goes out."""
+        if self.mode is Mode.REPLICATE:
+            if last_index >= self.next:
+                self._inflight.append((last_index, size))
+                self._bytes += size
+                self.next = last_index + 1
+        else:
+            self.paused = True
+
+    def matched(self, index: int) -> bool:
+        """The member has everything up to `index`. Returns whether that is news."""
+        while self._inflight and self._inflight[0][0] <= index:
+            self._bytes -= self._inflight.popleft()[1]
+        news = index > self.match
+        self.match = max(self.match, index)
+        self.next = max(self.next, index + 1)
+        return news
+
+    def probe(self, next_index: int) -> None:
+        invariant(next_index > self.match, f"probing at {next_index} below match {self.match}")
+        self._become(Mode.PROBE)
+        self.next = next_index
+
+    def replicate(self) -> None:
+        self._become(Mode.REPLICATE)
+        self.next = self.match + 1
+
+    def snapshot(self) -> None:
+        self._become(Mode.SNAPSHOT)
+
+    def _become(self, mode: Mode) -> None:
+        self.mode = mode
+        self.paused = False
+        self._inflight.clear()
+        self._bytes = 0

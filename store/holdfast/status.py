@@ -1,0 +1,102 @@
+"""How a request is refused: a gRPC code and etcd's exact text, which clients match on."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """gRPC status codes, as numbers of the protocol and free of any gRPC library."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class RequestError(Exception):
+    """A request cannot be done; says why to the one who asked. Never a sign of a broken server."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"RequestError({self.code.name}, {self.message!r})"
+
+
+def _etcd(code: Code, text: str) -> RequestError:
+    return RequestError(code, f"etcdserver: {text}")
+
+
+EMPTY_KEY = _etcd(Code.INVALID_ARGUMENT, "key is not provided")
+KEY_NOT_FOUND = _etcd(Code.INVALID_ARGUMENT, "key not found")
+VALUE_PROVIDED = _etcd(Code.INVALID_ARGUMENT, "value is provided")
+LEASE_PROVIDED = _etcd(Code.INVALID_ARGUMENT, "lease is provided")
+TOO_MANY_OPS = _etcd(Code.INVALID_ARGUMENT, "too many operations in txn request")
+DUPLICATE_KEY = _etcd(Code.INVALID_ARGUMENT, "duplicate key given in txn request")
+INVALID_SORT = _etcd(Code.INVALID_ARGUMENT, "invalid sort option")
+REQUEST_TOO_LARGE = _etcd(Code.INVALID_ARGUMENT, "request is too large")
+BAD_URLS = _etcd(Code.INVALID_ARGUMENT, "given member URLs are invalid")
+COMPACTED = _etcd(Code.OUT_OF_RANGE, "mvcc: required revision has been compacted")
+FUTURE_REVISION = _etcd(Code.OUT_OF_RANGE, "mvcc: required revision is a future revision")
+TTL_TOO_LARGE = _etcd(Code.OUT_OF_RANGE, "too large lease TTL")
+TOO_MANY_REQUESTS = _etcd(Code.RESOURCE_EXHAUSTED, "too many requests")
+LEASE_NOT_FOUND = _etcd(Code.NOT_FOUND, "requested lease not found")
+MEMBER_NOT_FOUND = _etcd(Code.NOT_FOUND, "member not found")
+LEASE_EXISTS = _etcd(Code.FAILED_PRECONDITION, "lease already exists")
+MEMBER_EXISTS = _etcd(Code.FAILED_PRECONDITION, "member ID already exist")
+PEER_URL_EXISTS = _etcd(Code.FAILED_PRECONDITION, "Peer URLs already exists")
+NOT_LEARNER = _etcd(Code.FAILED_PRECONDITION, "can only promote a learner member")
+LEARNER_NOT_READY = _etcd(
+    Code.FAILED_PRECONDITION, "can only promote a learner member which is in sync with leader"
+)
+TOO_MANY_LEARNERS = _etcd(Code.FAILED_PRECONDITION, "too many learner members in cluster")
+NOT_ENOUGH_STARTED = _etcd(
+    Code.FAILED_PRECONDITION, "re-configuration failed due to not enough started members"
+)
+NOT_LEADER = _etcd(Code.FAILED_PRECONDITION, "not leader")
+BAD_TRANSFEREE = _etcd(Code.FAILED_PRECONDITION, "bad leader transferee")
+LEARNER_UNSUPPORTED = _etcd(Code.FAILED_PRECONDITION, "rpc not supported for learner")
+NO_LEADER = _etcd(Code.UNAVAILABLE, "no leader")
+LEADER_CHANGED = _etcd(Code.UNAVAILABLE, "leader changed")
+STOPPED = _etcd(Code.UNAVAILABLE, "server stopped")
+TIMEOUT = _etcd(Code.UNAVAILABLE, "request timed out")
+UNHEALTHY = _etcd(Code.UNAVAILABLE, "unhealthy cluster")
+CONF_MOVED = RequestError(
+    Code.FAILED_PRECONDITION, "holdfast: the membership has changed since it was read; read it again"
+)
+CONF_PENDING = RequestError(
+    Code.UNAVAILABLE, "holdfast: another change of membership is not yet committed; try again"
+)
+
+# Refusals that travel between members by their text alone.
+BY_TEXT = {
+    e.message: e
+    for e in (
+        MEMBER_NOT_FOUND,
+        MEMBER_EXISTS,
+        PEER_URL_EXISTS,
+        NOT_LEARNER,
+        LEARNER_NOT_READY,
+        TOO_MANY_LEARNERS,
+        NOT_ENOUGH_STARTED,
+        CONF_MOVED,
+        CONF_PENDING,
+        UNHEALTHY,
+    )
+}
