@@ -6,6 +6,7 @@ in one batch together with the applied index, so that a crash leaves a state tha
 
 from __future__ import annotations
 
+import contextlib
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
 from holdfast.kv.space import Space
-from holdfast.kv.store import Family, Pending, Reader, Store
+from holdfast.kv.store import Family, Pending, Reader, Store, StoreBusy
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.conf import ConfState
 from holdfast.raft.invariant import invariant
@@ -149,6 +150,11 @@ class Machine:
             command.origin, command.incarnation, command.seq, self.space.revision, response, error, changes
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether the store did not take the last batch yet: flush again before applying more."""
+        return not self._pending.empty
+
     def flush(self) -> None:
         """Give everything applied since the last flush to the store, in one batch."""
         put = self._pending.put
@@ -157,7 +163,8 @@ class Machine:
         put(Family.META, _WALL, self.wall_ms.to_bytes(8, "big"))
         for origin, row in self.sessions.take_changed():
             put(Family.META, _SESSION + _id(origin), row)
-        self._pending.flush()
+        with contextlib.suppress(StoreBusy):  # seen by `busy`
+            self._pending.flush()
 
     def _digest(self, data: bytes) -> None:
         """A rolling digest of what was applied: members that differ at one index have diverged."""

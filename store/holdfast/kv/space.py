@@ -58,14 +58,14 @@ class Space:
     def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
         return list(self.live.irange(start, end, inclusive=(True, False)))
 
-    def scan(self, request: rpc_pb2.RangeRequest, reader: Reader | None = None) -> RangeScan:
-        """Begin to answer a Range, from `reader` (a snapshot of now) or from the store itself."""
+    def scan(self, request: rpc_pb2.RangeRequest) -> RangeScan:
+        """Begin to answer a Range. Advance it once before anything else is applied: that fixes what it sees."""
         revision = request.revision
         if revision > self.reading_revision:
             raise FUTURE_REVISION
         if 0 < revision < self.compacted:
             raise COMPACTED
-        reader = reader or self._pending
+        reader = self._pending
         if revision <= 0 or revision == self.reading_revision:
             start, end = bounds(request.key, request.range_end)
             return RangeScan(reader, request, revision=self.reading_revision, count=self.count(start, end))
@@ -145,9 +145,10 @@ class Space:
 
     # ---- history -------------------------------------------------------------------------------------------
 
-    def changes_from(self, reader: Reader, start: int, end: int, limit: int) -> tuple[list[list[Change]], int]:
+    def changes_from(self, start: int, end: int, limit: int) -> tuple[list[list[Change]], int]:
         """Changes of revisions start..end, a list for each, at most `limit` revisions; and the next revision to ask
         for. A compacted start is the caller's to refuse."""
+        reader = self._pending
         groups: list[list[Change]] = []
         at = 0
         for key, value in reader.scan(Family.REV, rows.revision_key(start), rows.revision_key(end + 1)):
@@ -178,11 +179,12 @@ class Space:
             return (mod, sub) == version
         return False
 
-    def hash(self, reader: Reader, revision: int) -> tuple[int, int, int]:
+    def hash(self, revision: int) -> tuple[int, int, int]:
         """(CRC-32C over all history up to `revision`, compacted revision, revision): equal on all members."""
         self.check_revision(revision)
         upto = revision if revision > 0 else self.revision
         crc = google_crc32c.value(b"key")
+        reader = self._pending
         for key, value in reader.scan(Family.REV, b"", rows.revision_key(upto + 1)):
             main, sub = rows.unpack_revision_key(key)
             type_, _, kv = rows.unpack_revision(value)

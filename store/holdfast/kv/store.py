@@ -23,13 +23,18 @@ class Family(IntEnum):
 Write = tuple[Family, bytes, bytes | None]  # None deletes
 
 
+class StoreBusy(Exception):
+    """The store would have made us wait. Nothing was written; try again in a moment."""
+
+
 class Reader(Protocol):
     """A consistent view of the rows."""
 
     def get(self, family: Family, key: bytes) -> bytes | None: ...
 
     def scan(self, family: Family, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        """Rows with start <= key < end in order of their keys; end None = to the last."""
+        """Rows with start <= key < end in order of their keys, as they are when the first one is asked for; end None =
+        to the last."""
         ...
 
 
@@ -37,8 +42,6 @@ class Store(Reader, Protocol):
     """Rows by family. `apply` is atomic: after a crash all of a batch is there or none of it."""
 
     def apply(self, batch: list[Write]) -> None: ...
-
-    def snapshot(self) -> Reader: ...
 
 
 class Pending:
@@ -82,8 +85,12 @@ class Pending:
             if new is not None:
                 yield key, new
 
+    @property
+    def empty(self) -> bool:
+        return not any(self._writes)
+
     def flush(self) -> None:
-        """Give everything to the store in one batch."""
+        """Give everything to the store in one batch. StoreBusy leaves it pending, still seen by every read."""
         batch: list[Write] = [
             (family, key, value) for family in Family for key, value in self._writes[family].items()
         ]

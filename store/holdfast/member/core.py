@@ -531,6 +531,10 @@ class MemberCore:
     def _apply(self, out: Output) -> None:
         """Apply what is committed and durable here, up to this turn's budget, and answer our clients."""
         machine, raft = self.machine, self.raft
+        if machine.busy:
+            machine.flush()
+            if machine.busy:
+                return
         upto = min(raft.applicable, machine.applied_index + self._apply_budget)
         if machine.applied_index >= upto:
             return

@@ -8,6 +8,8 @@ from holdfast.raft.core import DurableAppend, HardState
 from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Log
 
+UNKNOWN_TERM = 0
+
 
 class Replay:
     """The log and hard state that the records fed so far leave behind."""
@@ -32,8 +34,8 @@ class Replay:
         if record.entries:
             first = record.entries[0]
             if not self._started and self.log.last == 0:
-                # Older segments are gone: what they held is in the state.
-                self.log.reset(first.index - 1, 0 if first.index == 1 else first.term)
+                # Older segments are gone: what they held is in the state. The term before is not known any more.
+                self.log.reset(first.index - 1, UNKNOWN_TERM)
             self.log.append(record.entries)
         self._started = True
 
@@ -51,7 +53,8 @@ def fit(log: Log, applied_index: int, applied_term: int) -> bool:
     if log.last < applied_index or (log.base_index < applied_index and log.term(applied_index) != applied_term):
         log.reset(applied_index, applied_term)
         return True
-    if log.base_index < applied_index:
-        log.compact(applied_index)
-    log.base_term = applied_term
+    if log.base_index == applied_index:
+        log.base_term = applied_term
+    elif log.base_term == UNKNOWN_TERM:
+        log.compact(log.first)  # whose term is known
     return False

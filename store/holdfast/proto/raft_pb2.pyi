@@ -196,6 +196,47 @@ class Hello(_message.Message):
     refused: str
     def __init__(self, protocol: _Optional[int] = ..., cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., from_id: _Optional[int] = ..., to_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., purpose: _Optional[str] = ..., refused: _Optional[str] = ...) -> None: ...
 
+class FoundingView(_message.Message):
+    __slots__ = ("token", "name", "volume_id", "peers", "cluster_id", "confirmed")
+    class PeersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMED_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    name: str
+    volume_id: int
+    peers: _containers.ScalarMap[str, str]
+    cluster_id: int
+    confirmed: int
+    def __init__(self, token: _Optional[str] = ..., name: _Optional[str] = ..., volume_id: _Optional[int] = ..., peers: _Optional[_Mapping[str, str]] = ..., cluster_id: _Optional[int] = ..., confirmed: _Optional[int] = ...) -> None: ...
+
+class ClaimRequest(_message.Message):
+    __slots__ = ("volume_id", "peer_urls")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_URLS_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    peer_urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, volume_id: _Optional[int] = ..., peer_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ClaimReply(_message.Message):
+    __slots__ = ("cluster_id", "member_id", "refused")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: int
+    member_id: int
+    refused: str
+    def __init__(self, cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., refused: _Optional[str] = ...) -> None: ...
+
 class PeerFrame(_message.Message):
     __slots__ = ("messages",)
     MESSAGES_FIELD_NUMBER: _ClassVar[int]

@@ -237,18 +237,6 @@ class CompactionResponse(_message.Message):
     header: ResponseHeader
     def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ...) -> None: ...
 
-class HashRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class HashResponse(_message.Message):
-    __slots__ = ("header", "hash")
-    HEADER_FIELD_NUMBER: _ClassVar[int]
-    HASH_FIELD_NUMBER: _ClassVar[int]
-    header: ResponseHeader
-    hash: int
-    def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., hash: _Optional[int] = ...) -> None: ...
-
 class HashKVRequest(_message.Message):
     __slots__ = ("revision",)
     REVISION_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,62 @@
+"""What the services share: the node they serve for, headers, and the way to answer."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from holdfast.api.router import Router
+from holdfast.front.calls import Call
+from holdfast.member.core import Answer
+from holdfast.member.driver import Member
+from holdfast.member.node import Node, State
+from holdfast.proto import rpc_pb2
+from holdfast.status import LEARNER_UNSUPPORTED, NO_LEADER, REQUEST_TOO_LARGE, Code, RequestError
+
+ETCD_VERSION = "3.6.6"  # of the API that is spoken; clients choose features by it
+MAX_REQUEST_BYTES = 1_572_864
+
+_NOT_A_MEMBER = RequestError(Code.UNAVAILABLE, "holdfast: this node does not belong to a cluster yet; try another one")
+
+
+class Service:
+    """Base of the services: the node, and answers with headers."""
+
+    def __init__(self, router: Router, node: Node) -> None:
+        self.router = router
+        self.node = node
+
+    def member(self, call: Call, *, learner: bool = False) -> Member:
+        """The member that serves this call. Refuses before there is one, on learners, and without a leader if asked."""
+        member = self.node.member
+        if member is None or self.node.state is not State.MEMBER:
+            raise _NOT_A_MEMBER
+        if not learner and member.id in member.core.raft.conf.learners:
+            raise LEARNER_UNSUPPORTED
+        if call.metadata.get("hasleader") == "true" and not member.core.leader:
+            raise NO_LEADER
+        return member
+
+    def header(self, member: Member, revision: int | None = None) -> rpc_pb2.ResponseHeader:
+        return rpc_pb2.ResponseHeader(
+            cluster_id=self.node.data.identity.cluster_id,
+            member_id=member.id,
+            revision=member.revision if revision is None else revision,
+            raft_term=member.core.term,
+        )
+
+    def answer(self, call: Call, member: Member, response: Message, revision: int | None = None) -> None:
+        """Reply with `response`, its header filled in."""
+        response.header.CopyFrom(self.header(member, revision))  # type: ignore[attr-defined]
+        self.router.reply(call.id, response.SerializeToString())
+
+    def refuse(self, call: Call, answer: Answer) -> bool:
+        """Fail the call if the answer is an error."""
+        if answer.error is None:
+            return False
+        self.router.fail(call.id, answer.error)
+        return True
+
+
+def check_size(body: bytes) -> None:
+    if len(body) > MAX_REQUEST_BYTES:
+        raise REQUEST_TOO_LARGE

@@ -1,0 +1,189 @@
+"""etcdserverpb.Cluster and holdfast.v1.Membership: who the members are, and changing that."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Collection
+from urllib.parse import urlsplit
+
+from holdfast.api.base import Service
+from holdfast.api.router import Router
+from holdfast.front.calls import Call
+from holdfast.member.core import Answer
+from holdfast.member.driver import Member
+from holdfast.member.node import Node
+from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
+from holdfast.status import BAD_URLS, Code, RequestError
+
+_Change = raft_pb2.MemberChange
+_Request = holdfast_pb2.MembershipChangeRequest
+_KINDS = {
+    _Request.ADD_LEARNER: _Change.ADD_LEARNER,
+    _Request.PROMOTE: _Change.PROMOTE,
+    _Request.REMOVE: _Change.REMOVE,
+}
+
+
+class ClusterService(Service):
+    def __init__(self, router: Router, node: Node) -> None:
+        super().__init__(router, node)
+        router.unary("/etcdserverpb.Cluster/MemberList", self.list)
+        router.unary("/etcdserverpb.Cluster/MemberAdd", self.add)
+        router.unary("/etcdserverpb.Cluster/MemberRemove", self.remove)
+        router.unary("/etcdserverpb.Cluster/MemberUpdate", self.update)
+        router.unary("/etcdserverpb.Cluster/MemberPromote", self.promote)
+        router.unary("/holdfast.v1.Membership/Get", self.get)
+        router.unary("/holdfast.v1.Membership/Change", self.change)
+
+    # ---- etcd's --------------------------------------------------------------------------------------------
+
+    def list(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.MemberListRequest.FromString(body)
+        member = self.member(call)
+        if not request.linearizable:
+            self._answer(call, member, rpc_pb2.MemberListResponse())
+            return
+
+        def confirmed(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                self._answer(call, member, rpc_pb2.MemberListResponse())
+
+        member.read(confirmed, call.deadline_ns)
+
+    def add(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.MemberAddRequest.FromString(body)
+        check_urls(request.peerURLs)
+        member = self.member(call)
+        seed = f"{time.time_ns()}{self.node.data.identity.cluster_id}{sorted(request.peerURLs)}"
+        minted = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1 or 1
+        info = raft_pb2.MemberInfo(id=minted, peer_urls=request.peerURLs)
+        kind = _Change.ADD_LEARNER if request.isLearner else _Change.ADD_VOTER
+
+        def done() -> None:
+            added = member.core.machine.members.get(minted, info)
+            response = rpc_pb2.MemberAddResponse(member=_member(member, added))
+            self._answer(call, member, response)
+
+        self._propose(call, member, _Change(kind=kind, member=info), done)
+
+    def remove(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.MemberRemoveRequest.FromString(body)
+        member = self.member(call)
+        change = _Change(kind=_Change.REMOVE, member=raft_pb2.MemberInfo(id=request.ID))
+        self._propose(call, member, change, lambda: self._answer(call, member, rpc_pb2.MemberRemoveResponse()))
+
+    def update(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.MemberUpdateRequest.FromString(body)
+        check_urls(request.peerURLs)
+        member = self.member(call)
+        info = raft_pb2.MemberInfo(id=request.ID, peer_urls=request.peerURLs)
+        change = _Change(kind=_Change.UPDATE, member=info)
+        self._propose(call, member, change, lambda: self._answer(call, member, rpc_pb2.MemberUpdateResponse()))
+
+    def promote(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.MemberPromoteRequest.FromString(body)
+        member = self.member(call)
+        change = _Change(kind=_Change.PROMOTE, member=raft_pb2.MemberInfo(id=request.ID))
+        self._propose(call, member, change, lambda: self._answer(call, member, rpc_pb2.MemberPromoteResponse()))
+
+    def _propose(self, call: Call, member: Member, change: raft_pb2.MemberChange, done: Callable[[], None]) -> None:
+        def answered(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                done()
+
+        member.propose(raft_pb2.Command(member=change), answered, call.deadline_ns)
+
+    def _answer(
+        self,
+        call: Call,
+        member: Member,
+        response: rpc_pb2.MemberListResponse
+        | rpc_pb2.MemberAddResponse
+        | rpc_pb2.MemberRemoveResponse
+        | rpc_pb2.MemberUpdateResponse
+        | rpc_pb2.MemberPromoteResponse,
+    ) -> None:
+        response.members.extend(members(member))
+        self.answer(call, member, response, 0)
+
+    # ---- ours ----------------------------------------------------------------------------------------------
+
+    def get(self, call: Call, body: bytes) -> None:
+        """The members and the index of the configuration, after everything acknowledged so far."""
+        holdfast_pb2.MembershipGetRequest.FromString(body)
+        member = self.member(call)
+
+        def confirmed(answer: Answer) -> None:
+            if self.refuse(call, answer):
+                return
+            core = member.core
+            response = holdfast_pb2.MembershipGetResponse(
+                config_index=core.machine.conf_index, leader=core.leader
+            )
+            for info in members(member):
+                progress = core.raft.progress(info.ID)
+                response.members.add(
+                    member=info,
+                    caught_up=core.is_leader and (info.ID == core.id or core.caught_up(info.ID)),
+                    match_index=progress.match if progress else 0,
+                )
+            self.answer(call, member, response)
+
+        member.read(confirmed, call.deadline_ns)
+
+    def change(self, call: Call, body: bytes) -> None:
+        """Change the membership if it still is what the caller decided on."""
+        request = _Request.FromString(body)
+        member = self.member(call)
+        if request.kind not in _KINDS or not request.member_id or not request.expected_config_index:
+            raise RequestError(
+                Code.INVALID_ARGUMENT, "holdfast: a change needs a kind, a member id and the expected config index"
+            )
+        if request.kind == _Request.ADD_LEARNER:
+            check_urls(request.peer_urls)
+        info = raft_pb2.MemberInfo(
+            id=request.member_id,
+            name=request.name,
+            peer_urls=request.peer_urls,
+            volume_id=request.member_id if request.kind == _Request.ADD_LEARNER else 0,
+        )
+        change = _Change(
+            kind=_KINDS[request.kind], member=info, expected_config_index=request.expected_config_index
+        )
+
+        def done() -> None:
+            response = holdfast_pb2.MembershipChangeResponse(config_index=member.core.machine.conf_index)
+            self.answer(call, member, response)
+
+        self._propose(call, member, change, done)
+
+
+def members(member: Member) -> list[rpc_pb2.Member]:
+    """Who belongs to the cluster, by id, as this member has applied it."""
+    core = member.core
+    return [_member(member, core.machine.members[id]) for id in sorted(core.machine.members)]
+
+
+def _member(member: Member, info: raft_pb2.MemberInfo) -> rpc_pb2.Member:
+    return rpc_pb2.Member(
+        ID=info.id,
+        name=info.name,
+        peerURLs=info.peer_urls,
+        clientURLs=info.client_urls,
+        isLearner=info.id in member.core.machine.conf.learners,
+    )
+
+
+def check_urls(urls: Collection[str]) -> None:
+    """Scheme, host and port, and nothing more."""
+    for url in urls:
+        parts = urlsplit(url)
+        try:
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port and not parts.path
+        except ValueError:
+            good = False
+        if not good:
+            raise BAD_URLS
+    if not urls:
+        raise BAD_URLS

@@ -1,0 +1,125 @@
+"""etcdserverpb.KV: reading and writing keys."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from holdfast.api.base import Service, check_size
+from holdfast.api.router import Router
+from holdfast.api.validate import check_delete, check_put, check_range, check_txn
+from holdfast.api.wire import range_response
+from holdfast.front.calls import Call
+from holdfast.kv import requests
+from holdfast.kv.scan import RangeScan
+from holdfast.member.core import Answer
+from holdfast.member.driver import Member
+from holdfast.member.node import Node
+from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.status import RequestError
+
+
+class KvService(Service):
+    """A linearizable read waits for one confirmation of leadership, then reads here; writes go through the log."""
+
+    def __init__(self, router: Router, node: Node) -> None:
+        super().__init__(router, node)
+        router.unary("/etcdserverpb.KV/Range", self.range)
+        router.unary("/etcdserverpb.KV/Put", self.put)
+        router.unary("/etcdserverpb.KV/DeleteRange", self.delete_range)
+        router.unary("/etcdserverpb.KV/Txn", self.txn)
+        router.unary("/etcdserverpb.KV/Compact", self.compact)
+
+    def range(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.RangeRequest.FromString(body)
+        check_range(request)
+        member = self.member(call, learner=request.serializable)
+        if request.serializable:
+            self._read(call, member, request)
+            return
+
+        def confirmed(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                self._read(call, member, request)
+
+        id = member.read(confirmed, call.deadline_ns)
+        self.router.on_cancel(call, lambda: member.cancel(id))
+
+    def _read(self, call: Call, member: Member, request: rpc_pb2.RangeRequest) -> None:
+        header = self.header(member)
+
+        def done(scan: RangeScan) -> None:
+            kvs, more, count = scan.result()
+            self.router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
+
+        try:
+            member.scan(request, done)
+        except RequestError as error:
+            self.router.fail(call.id, error)
+
+    def put(self, call: Call, body: bytes) -> None:
+        check_size(body)
+        request = rpc_pb2.PutRequest.FromString(body)
+        check_put(request)
+        self._propose(call, raft_pb2.Command(put=request))
+
+    def delete_range(self, call: Call, body: bytes) -> None:
+        check_size(body)
+        request = rpc_pb2.DeleteRangeRequest.FromString(body)
+        check_delete(request)
+        self._propose(call, raft_pb2.Command(delete_range=request))
+
+    def txn(self, call: Call, body: bytes) -> None:
+        check_size(body)
+        request = rpc_pb2.TxnRequest.FromString(body)
+        check_txn(request)
+        ops = [*request.success, *request.failure]
+        if not all(op.WhichOneof("request") == "request_range" for op in ops):
+            self._propose(call, raft_pb2.Command(txn=request))
+            return
+        if ops and all(op.request_range.serializable for op in ops):
+            self._read_txn(call, self.member(call, learner=True), request)
+            return
+        member = self.member(call)
+
+        def confirmed(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                self._read_txn(call, member, request)
+
+        id = member.read(confirmed, call.deadline_ns)
+        self.router.on_cancel(call, lambda: member.cancel(id))
+
+    def _read_txn(self, call: Call, member: Member, request: rpc_pb2.TxnRequest) -> None:
+        machine = member.core.machine
+        try:
+            response = requests.txn(machine.space, machine.leases, request)
+        except RequestError as error:
+            self.router.fail(call.id, error)
+            return
+        self.answer(call, member, response)
+
+    def compact(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.CompactionRequest.FromString(body)
+        member = self.member(call)
+
+        def answered(answer: Answer) -> None:
+            if self.refuse(call, answer):
+                return
+            if request.physical:
+                member.when_scrubbed(lambda: self.answer(call, member, rpc_pb2.CompactionResponse()))
+            else:
+                self.answer(call, member, rpc_pb2.CompactionResponse())
+
+        member.propose(raft_pb2.Command(compact=request), answered, call.deadline_ns)
+
+    def _propose(self, call: Call, command: raft_pb2.Command) -> None:
+        member = self.member(call)
+
+        def answered(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                response: Message | None = answer.response
+                assert response is not None
+                self.answer(call, member, response, answer.revision)
+
+        # Not taken back if the client gives up: it may be in the log already.
+        member.propose(command, answered, call.deadline_ns)
+

@@ -1,0 +1,132 @@
+"""etcdserverpb.Lease: granting, keeping alive and revoking."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+
+from holdfast.api.base import Service
+from holdfast.api.router import Router
+from holdfast.front.calls import Call, Credit, Finish, Kind
+from holdfast.member.core import Answer
+from holdfast.member.node import Node
+from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.status import TTL_TOO_LARGE
+
+MAX_TTL_SECONDS = 9_000_000_000
+
+
+class LeaseService(Service):
+    """Leases are granted and revoked through the log and kept alive by the leader, without an entry."""
+
+    def __init__(self, router: Router, node: Node) -> None:
+        super().__init__(router, node)
+        router.unary("/etcdserverpb.Lease/LeaseGrant", self.grant)
+        router.unary("/etcdserverpb.Lease/LeaseRevoke", self.revoke)
+        router.unary("/etcdserverpb.Lease/LeaseTimeToLive", self.time_to_live)
+        router.unary("/etcdserverpb.Lease/LeaseLeases", self.leases)
+        router.stream("/etcdserverpb.Lease/LeaseKeepAlive", Kind.BIDI, lambda call: _KeepAliveStream(self, call))
+
+    def grant(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.LeaseGrantRequest.FromString(body)
+        if request.TTL > MAX_TTL_SECONDS:
+            raise TTL_TOO_LARGE
+        member = self.member(call)
+        # Shorter than one and a half elections and every change of leader would let it expire.
+        shortest = -(-3 * member.core.settings.election_ns // 2_000_000_000)
+        grant = raft_pb2.LeaseGrant(
+            id=request.ID or secrets.randbits(63) or 1, ttl_seconds=max(request.TTL, shortest)
+        )
+
+        def answered(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                assert answer.response is not None
+                self.answer(call, member, answer.response, answer.revision)
+
+        member.propose(raft_pb2.Command(lease_grant=grant), answered, call.deadline_ns)
+
+    def revoke(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.LeaseRevokeRequest.FromString(body)
+        member = self.member(call)
+
+        def answered(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                assert answer.response is not None
+                self.answer(call, member, answer.response, answer.revision)
+
+        command = raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=request.ID))
+        member.propose(command, answered, call.deadline_ns)
+
+    def time_to_live(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.LeaseTimeToLiveRequest.FromString(body)
+        member = self.member(call)
+
+        def answered(answer: Answer) -> None:
+            if self.refuse(call, answer):
+                return
+            machine = member.core.machine
+            response = rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=answer.ttl)
+            if answer.ttl >= 0:
+                response.grantedTTL = machine.leases.get(request.ID, 0)
+                if request.keys:
+                    response.keys.extend(sorted(machine.space.leased.get(request.ID, ())))
+            self.answer(call, member, response)
+
+        member.keep_alive(request.ID, answered, query=True)
+
+    def leases(self, call: Call, body: bytes) -> None:
+        rpc_pb2.LeaseLeasesRequest.FromString(body)
+        member = self.member(call)
+        response = rpc_pb2.LeaseLeasesResponse()
+        response.leases.extend(rpc_pb2.LeaseStatus(ID=id) for id in sorted(member.core.machine.leases))
+        self.answer(call, member, response)
+
+
+class _KeepAliveStream:
+    """One answer for each request, in their order."""
+
+    def __init__(self, service: LeaseService, call: Call) -> None:
+        self._service = service
+        self._call = call
+        self._member = service.member(call)
+        self._answers: deque[list[bytes]] = deque()  # a slot for each request; empty until it is answered
+        self._closing = False
+
+    def on_message(self, body: bytes) -> None:
+        request = rpc_pb2.LeaseKeepAliveRequest.FromString(body)
+        slot: list[bytes] = []
+        self._answers.append(slot)
+
+        def answered(answer: Answer) -> None:
+            if answer.error is not None:
+                self._service.router.fail(self._call.id, answer.error)
+                return
+            response = rpc_pb2.LeaseKeepAliveResponse(
+                header=self._service.header(self._member), ID=request.ID, TTL=answer.ttl
+            )
+            slot.append(response.SerializeToString())
+            self._flush()
+
+        self._member.keep_alive(request.ID, answered)
+
+    def _flush(self) -> None:
+        router = self._service.router
+        while self._answers and self._answers[0]:
+            router.send(self._call.id, self._answers.popleft()[0])
+            router.act(Credit(self._call.id, 1))
+        if self._closing and not self._answers:
+            router.act(Finish(self._call.id))
+            router.forget(self._call.id)
+
+    def on_half_close(self) -> None:
+        self._closing = True
+        self._flush()
+
+    def on_cancelled(self) -> None:
+        self._answers.clear()
+
+    def on_over(self) -> None:
+        """What is sent is bounded by the credit."""
+
+    def on_writable(self) -> None:
+        """See `on_over`."""

@@ -1,0 +1,79 @@
+"""holdfast.v1.Node: which node this is, and an operator's way to found a cluster on it."""
+
+from __future__ import annotations
+
+from holdfast import __version__
+from holdfast.api.base import Service
+from holdfast.api.router import Router
+from holdfast.front.calls import Call
+from holdfast.member.node import Node
+from holdfast.proto import holdfast_pb2
+
+
+class Reports:
+    """How far the replicas are that follow this member, by name. Memory only: they report again when they reconnect."""
+
+    def __init__(self) -> None:
+        self._by_replica: dict[str, holdfast_pb2.ReplicaReport] = {}
+
+    def put(self, report: holdfast_pb2.ReplicaReport) -> None:
+        self._by_replica[report.replica] = report
+
+    def gone(self, replica: str) -> None:
+        self._by_replica.pop(replica, None)
+
+    def all(self) -> list[holdfast_pb2.ReplicaReport]:
+        return list(self._by_replica.values())
+
+
+class NodeService(Service):
+    def __init__(self, router: Router, node: Node, reports: Reports) -> None:
+        super().__init__(router, node)
+        self._reports = reports
+        router.unary("/holdfast.v1.Node/Describe", self.describe)
+        router.unary("/holdfast.v1.Node/Form", self.form)
+        router.unary("/holdfast.v1.Node/Open", self.open)
+
+    def describe(self, call: Call, body: bytes) -> None:
+        """Answered by every node, in a cluster or not."""
+        holdfast_pb2.DescribeRequest.FromString(body)
+        identity = self.node.data.identity
+        response = holdfast_pb2.DescribeResponse(
+            volume_id=identity.volume_id,
+            cluster_id=identity.cluster_id,
+            member_id=identity.member_id,
+            state=holdfast_pb2.DescribeResponse.State.Name(self.node.state.value),
+            name=self.node.config.name,
+            version=__version__,
+            ready=ready(self.node),
+            replicas=self._reports.all(),
+        )
+        member = self.node.member
+        if member is not None:
+            core = member.core
+            response.leader = core.leader
+            response.applied_index = core.machine.applied_index
+            response.term = core.term
+            response.epoch = core.machine.epoch
+            response.revision = core.machine.space.revision
+        self.router.reply(call.id, response.SerializeToString())
+
+    def form(self, call: Call, body: bytes) -> None:
+        request = holdfast_pb2.FormRequest.FromString(body)
+        member_id = self.node.form(request.cluster_id, request.volume_id)
+        self.router.reply(call.id, holdfast_pb2.FormResponse(member_id=member_id).SerializeToString())
+
+    def open(self, call: Call, body: bytes) -> None:
+        request = holdfast_pb2.OpenRequest.FromString(body)
+        self.node.open(request.cluster_id)
+        self.router.reply(call.id, holdfast_pb2.OpenResponse().SerializeToString())
+
+
+def ready(node: Node) -> bool:
+    """Whether clients should be sent here: a voter that has caught up since its start. Never "has quorum", or losing it
+    would take away every endpoint, and local reads with them."""
+    member = node.member
+    if member is None or not node.data.identity.opened or node.removed:
+        return False
+    core = member.core
+    return core.raft.conf.is_voter(core.id) and node.caught_up

@@ -1,0 +1,158 @@
+"""etcdserverpb.Watch: from the hub's deliveries to the messages of a stream."""
+
+from __future__ import annotations
+
+import asyncio
+
+from holdfast.api.base import Service
+from holdfast.api.router import Router
+from holdfast.api.wire import delimited, event
+from holdfast.front.calls import Call, Credit, Kind
+from holdfast.kv.ranges import bounds
+from holdfast.member.driver import Member
+from holdfast.member.node import Node
+from holdfast.proto import rpc_pb2
+from holdfast.status import COMPACTED
+from holdfast.watch.hub import Compacted, Delivery, Events, Progress, Watcher
+
+FRAGMENT_BYTES = 2 << 20
+PROGRESS_SECONDS = 600.0
+_CREATE = rpc_pb2.WatchCreateRequest
+
+
+class WatchService(Service):
+    """All watch streams of this server."""
+
+    def __init__(self, router: Router, node: Node, progress_seconds: float = PROGRESS_SECONDS) -> None:
+        super().__init__(router, node)
+        self._progress_seconds = progress_seconds
+        self.streams: dict[int, WatchStream] = {}
+        router.stream("/etcdserverpb.Watch/Watch", Kind.BIDI, self.open)
+        asyncio.get_running_loop().call_later(progress_seconds, self._tick)
+
+    def open(self, call: Call) -> WatchStream:
+        stream = WatchStream(self, call, self.member(call))
+        self.streams[call.id] = stream
+        return stream
+
+    def deliver(self, delivery: Delivery) -> bool:
+        """Send a delivery of the hub's if its stream is one of ours."""
+        stream = self.streams.get(delivery.stream)
+        if stream is not None:
+            stream.deliver(delivery)
+        return stream is not None
+
+    def _tick(self) -> None:
+        asyncio.get_running_loop().call_later(self._progress_seconds, self._tick)
+        if self.node.member is not None:
+            for delivery in self.node.member.hub.tick():
+                self.deliver(delivery)
+
+
+class WatchStream:
+    """One stream with its watches. Answers leave in the order of the requests."""
+
+    def __init__(self, service: WatchService, call: Call, member: Member) -> None:
+        self._service = service
+        self._call = call
+        self._member = member
+        self._hub = member.hub
+        self._hub.open(call.id)
+        self._member_id = member.id
+
+    # ---- requests ------------------------------------------------------------------------------------------
+
+    def on_message(self, body: bytes) -> None:
+        self._service.router.act(Credit(self._call.id, 1))
+        request = rpc_pb2.WatchRequest.FromString(body)
+        kind = request.WhichOneof("request_union")
+        if kind == "create_request":
+            self._create(request.create_request)
+        elif kind == "cancel_request":
+            if self._hub.cancel(self._call.id, request.cancel_request.watch_id):
+                self._send(rpc_pb2.WatchResponse(watch_id=request.cancel_request.watch_id, canceled=True))
+        elif kind == "progress_request":
+            progress = self._hub.progress(self._call.id)
+            if progress is not None:
+                self.deliver(progress)
+
+    def _create(self, request: rpc_pb2.WatchCreateRequest) -> None:
+        id = request.watch_id
+        key = request.key or b"\x00"
+        start, end = bounds(key, request.range_end)
+        reason = ""
+        if end is not None and end <= start:
+            reason = "mvcc: watcher range is empty"
+        elif request.start_revision < 0:
+            reason = COMPACTED.message
+        elif id and self._hub.has(self._call.id, id):
+            reason = "mvcc: duplicate watch ID provided on the WatchStream"
+        if reason:
+            self._send(rpc_pb2.WatchResponse(watch_id=-1, created=True, canceled=True, cancel_reason=reason))
+            return
+        watcher = Watcher(
+            id or self._hub.free_id(self._call.id),
+            ((start, end),),
+            request.start_revision,
+            prev_kv=request.prev_kv,
+            no_put=_CREATE.NOPUT in request.filters,
+            no_delete=_CREATE.NODELETE in request.filters,
+            fragment=request.fragment,
+            progress=request.progress_notify,
+        )
+        self._hub.add(self._call.id, watcher)
+        self._send(rpc_pb2.WatchResponse(watch_id=watcher.id, created=True))
+        self._member.poke()
+
+    def on_half_close(self) -> None:
+        """Does not end a watch."""
+
+    def on_cancelled(self) -> None:
+        self._hub.close(self._call.id)
+        self._service.streams.pop(self._call.id, None)
+
+    def on_over(self) -> None:
+        self._hub.block(self._call.id)
+
+    def on_writable(self) -> None:
+        self._hub.unblock(self._call.id)
+        self._member.poke()
+
+    # ---- answers -------------------------------------------------------------------------------------------
+
+    def _send(self, response: rpc_pb2.WatchResponse, revision: int | None = None) -> None:
+        response.header.CopyFrom(self._service.header(self._member, revision))
+        self._service.router.send(self._call.id, response.SerializeToString())
+
+    def deliver(self, delivery: Delivery) -> None:
+        if isinstance(delivery, Events):
+            self._send_events(delivery)
+        elif isinstance(delivery, Compacted):
+            response = rpc_pb2.WatchResponse(
+                watch_id=delivery.watcher.id, canceled=True, compact_revision=delivery.compacted
+            )
+            self._send(response, 0)
+        else:
+            self._send_progress(delivery)
+
+    def _send_progress(self, delivery: Progress) -> None:
+        id = -1 if delivery.watcher is None else delivery.watcher.id
+        self._send(rpc_pb2.WatchResponse(watch_id=id), delivery.revision)
+
+    def _send_events(self, delivery: Events) -> None:
+        watcher = delivery.watcher
+        head = rpc_pb2.WatchResponse(
+            header=self._service.header(self._member, delivery.revision), watch_id=watcher.id
+        ).SerializeToString()
+        parts, size = [head], 0
+        for number, change in enumerate(delivery.changes):
+            encoded = delimited(b"\x5a", event(change, watcher.prev_kv))
+            # Fragments of one answer follow one another: nothing else is sent between them.
+            if watcher.fragment and number and size + len(encoded) > FRAGMENT_BYTES:
+                self._service.router.send(self._call.id, b"".join(parts) + b"\x38\x01")
+                parts, size = [head], 0
+            parts.append(encoded)
+            size += len(encoded)
+        self._service.router.send(self._call.id, b"".join(parts))
+
+

@@ -1,0 +1,1 @@
+"""The door: calls in batches, bytes in and bytes out, whatever carries them."""

@@ -1,0 +1,142 @@
+"""What a front hands to the services and takes from them. Nothing here, or above it, knows a gRPC library.
+
+Rules: one terminal event and one terminal action a call, later ones are ignored; order is kept within a call; no
+Message beyond the credit given; once a call is over its high water nothing more is sent on it until Writable;
+HalfClose never ends a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from holdfast.status import Code
+
+
+class Kind(Enum):
+    UNARY = "unary"  # one message in, one out
+    SERVER_STREAM = "server-stream"  # one in, many out
+    BIDI = "bidi"  # many in, many out
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who calls. `common_name` is empty without a verified client certificate."""
+
+    address: str
+    tls: bool = False
+    common_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`id` is never reused. `deadline_ns` is on the monotonic clock; None = the client waits for ever."""
+
+    id: int
+    method: str
+    peer: Peer
+    metadata: Mapping[str, str]
+    deadline_ns: int | None
+
+
+# ---- events: from the front ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    call: Call
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    id: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HalfClose:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Writable:
+    id: int
+
+
+Event = Unary | Open | Message | HalfClose | Cancelled | Writable
+
+
+# ---- actions: to the front -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a unary call."""
+
+    id: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    id: int
+    code: Code
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One message on a stream."""
+
+    id: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End a stream well."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """The client may send `count` more messages on this stream."""
+
+    id: int
+    count: int
+
+
+Action = Reply | Fail | Send | Finish | Credit
+
+
+class Front(Protocol):
+    """A transport. `fileno` is readable when `poll` has something."""
+
+    def fileno(self) -> int: ...
+
+    def poll(self, max_events: int) -> list[Event]: ...
+
+    def send(self, actions: Iterable[Action]) -> set[int]:
+        """Carry out `actions`. Returns the calls that are over their high water now."""
+        ...
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take no new calls, give running ones this long."""
+        ...
+
+    async def close(self) -> None: ...

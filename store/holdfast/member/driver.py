@@ -1,0 +1,376 @@
+"""Gives the pure core a disk, a network and a clock.
+
+One turn of the loop takes everything that came in, steps the core once, hands one record to the log writer and one
+frame to each peer, and answers those whose entries were applied. Nothing here decides anything about consensus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast.kv.scan import RangeScan
+from holdfast.kv.space import Scrubber
+from holdfast.kv.store import Store, StoreBusy
+from holdfast.member.core import (
+    Answer,
+    Appended,
+    Campaign,
+    Cancel,
+    Flushed,
+    Input,
+    KeepAlive,
+    MemberCore,
+    PeerMessage,
+    Propose,
+    Read,
+    SnapshotOffered,
+    SnapshotSent,
+    Transfer,
+)
+from holdfast.member.disk import Disk
+from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.raft.core import Settings
+from holdfast.raft.messages import Message
+from holdfast.status import STOPPED, RequestError
+from holdfast.storage.state import RocksStore
+from holdfast.storage.writer import LogWriter
+from holdfast.watch.hub import Delivery, Hub
+
+log = logging.getLogger("holdfast.member")
+
+SLICE_ROWS = 1000
+FLUSH_SECONDS = 10.0
+KEEP_ENTRIES = 5000
+KEEP_BYTES = 64 << 20
+MAX_INPUTS = 1024  # a turn
+
+Answered = Callable[[Answer], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the driver tells the rest of the server. All are called on the loop."""
+
+    send: Callable[[list[Message]], None]
+    deliver: Callable[[list[Delivery]], None]
+    send_snapshot: Callable[[int], None]
+    conf_changed: Callable[[], None]
+    turn_ended: Callable[[], None]
+    fatal: Callable[[BaseException], None]
+
+
+class Member:
+    """A running member. All methods are called on the loop."""
+
+    def __init__(
+        self,
+        member: int,
+        *,
+        incarnation: int,
+        disk: Disk,
+        hooks: Hooks,
+        settings: Settings,
+        request_timeout_ns: int,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._hooks = hooks
+        self._disk = disk
+        self.store: RocksStore = disk.store
+        self.states = disk.states
+        self._writer = LogWriter(disk.durable)
+        self.core = MemberCore(
+            member,
+            incarnation=incarnation,
+            now_ns=time.monotonic_ns(),
+            random=random.SystemRandom(),
+            store=disk.store,
+            log=disk.log,
+            hard_state=disk.hard_state,
+            settings=settings,
+        )
+        self.hub = Hub(self.core.machine.space)
+        self._timeout_ns = request_timeout_ns
+        self._inputs: list[Input] = []
+        self._waiting: dict[int, Answered] = {}
+        self._ids = itertools.count(1)
+        self._turn_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+        self._flushing = False
+        self._flushed_at = time.monotonic()
+        self._scrubber: Scrubber | None = None
+        self._scrubbed = self.core.machine.space.compacted
+        self._when_scrubbed: list[Callable[[], None]] = []
+        self._history_scans = 0
+        self._stepped_down: asyncio.Event | None = None
+        self.turned_at = time.monotonic()
+        self._loop.add_reader(self._writer.fileno(), self._log_advanced)
+        if self.core.raft.conf.voters == (member,):
+            self.give(Campaign())  # nobody else to wait for
+        else:
+            self._schedule()
+        self._flush_timer = self._loop.call_later(FLUSH_SECONDS, self._flush_if_due)
+
+    # ---- what services ask ---------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> int:
+        return self.core.id
+
+    @property
+    def revision(self) -> int:
+        return self.core.machine.space.revision
+
+    def propose(self, command: raft_pb2.Command, answered: Answered, deadline_ns: int | None = None) -> int:
+        """Have `command` applied everywhere; `answered` is called once it is applied here, or failed."""
+        id = self._wait(answered)
+        self.give(Propose(id, command, self._deadline(deadline_ns)))
+        return id
+
+    def read(self, answered: Answered, deadline_ns: int | None = None) -> int:
+        """Wait until everything acknowledged so far is applied here."""
+        id = self._wait(answered)
+        self.give(Read(id, self._deadline(deadline_ns)))
+        return id
+
+    def keep_alive(self, lease: int, answered: Answered, *, query: bool = False) -> int:
+        id = self._wait(answered)
+        self.give(KeepAlive(id, lease, query, self._deadline(None)))
+        return id
+
+    def cancel(self, id: int) -> None:
+        """Nobody waits for this any more."""
+        if self._waiting.pop(id, None) is not None:
+            self.give(Cancel(id))
+
+    def transfer_leadership(self, to: int) -> None:
+        self.give(Transfer(to))
+
+    def scan(self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None]) -> None:
+        """Answer a Range from what is applied here; a large one over several turns. Raises RequestError."""
+        scan = self.core.machine.space.scan(request)
+        if scan.advance(SLICE_ROWS):
+            done(scan)
+            return
+        historic = request.revision > 0
+        self._history_scans += historic
+
+        def go_on() -> None:
+            if scan.advance(SLICE_ROWS):
+                self._history_scans -= historic
+                done(scan)
+                self._hooks.turn_ended()
+            else:
+                self._loop.call_soon(go_on)
+
+        self._loop.call_soon(go_on)
+
+    def _deadline(self, asked: int | None) -> int:
+        latest = time.monotonic_ns() + self._timeout_ns
+        return latest if asked is None else min(asked, latest)
+
+    def _wait(self, answered: Answered) -> int:
+        id = next(self._ids)
+        self._waiting[id] = answered
+        return id
+
+    # ---- the turn ------------------------------------------------------------------------------------------
+
+    def give(self, item: Input) -> None:
+        """Hand the core an input in its next turn."""
+        if not self._stopped:
+            self._inputs.append(item)
+            self._schedule()
+
+    def received(self, message: Message) -> None:
+        self.give(PeerMessage(message))
+
+    def _schedule(self) -> None:
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _log_advanced(self) -> None:
+        self.give(Appended(self._writer.completed()))
+
+    def _turn(self) -> None:
+        self._turn_scheduled = False
+        if self._stopped:
+            return
+        try:
+            self._do_turn()
+        except BaseException as error:
+            self._stopped = True
+            self._hooks.fatal(error)
+            raise
+
+    def _do_turn(self) -> None:
+        inputs, self._inputs = self._inputs[:MAX_INPUTS], self._inputs[MAX_INPUTS:]
+        out = self.core.step(time.monotonic_ns(), inputs, wall_ms=time.time_ns() // 1_000_000)
+        if out.append is not None:
+            self._writer.submit(out.append)
+        if out.messages:
+            self._hooks.send(out.messages)
+        if out.installed:
+            self._installed()
+        deliveries = self.hub.publish(out.changes) if out.changes else []
+        if self.hub.busy:
+            deliveries += self.hub.catch_up()
+        if deliveries:
+            self._hooks.deliver(deliveries)
+        for answer in out.answers:
+            answered = self._waiting.pop(answer.id, None)
+            if answered is not None:
+                answered(answer)
+        if out.conf_changed:
+            self._hooks.conf_changed()
+        for member in out.snapshots:
+            self._hooks.send_snapshot(member)
+        if self.core.machine.space.compacted > self._scrubbed and self._scrubber is None:
+            self._start_scrubbing()
+        if self._stepped_down is not None and not self.core.is_leader:
+            self._stepped_down.set()
+        self._hooks.turn_ended()
+        self.turned_at = time.monotonic()
+        self._schedule_next(out.more)
+
+    def _schedule_next(self, more: bool) -> None:
+        if self._inputs or self.hub.busy or (more and not self.core.machine.busy):
+            self._schedule()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = max(0.0, (self.core.deadline_ns - time.monotonic_ns()) / 1e9)
+        if self.core.machine.busy:
+            delay = min(delay, 0.005)
+        self._timer = self._loop.call_later(delay, self._schedule)
+
+    def poke(self) -> None:
+        """Something the hub has to do changed (a new watcher, a stream that can take more)."""
+        self._schedule()
+
+    # ---- the state on disk ---------------------------------------------------------------------------------
+
+    def _flush_if_due(self) -> None:
+        if self._stopped:
+            return
+        machine = self.core.machine
+        log_ = self.core.raft.log
+        behind = machine.applied_index - self.core.flushed_index
+        old = time.monotonic() - self._flushed_at > 6 * FLUSH_SECONDS
+        if behind > 0 and not self._flushing and (behind > 1000 or log_.bytes > KEEP_BYTES // 4 or old):
+            asyncio.ensure_future(self.flush())
+        self._flush_timer = self._loop.call_later(FLUSH_SECONDS / 4, self._flush_if_due)
+
+    async def flush(self) -> None:
+        """Make the state durable in a thread, then let go of the log that it makes unnecessary."""
+        self._flushing = True
+        try:
+            store, index = self.store, self.core.machine.applied_index
+            if self.core.machine.busy:
+                return
+            await self._loop.run_in_executor(None, store.flush)
+            self._flushed_at = time.monotonic()
+            if store is not self.store or self._stopped:
+                return
+            self.core.flushed_index = max(self.core.flushed_index, index)
+            self.give(Flushed(index))
+            self.core.compact_log(KEEP_ENTRIES, KEEP_BYTES)
+            self._writer.forget(self.core.raft.log.base_index)
+        finally:
+            self._flushing = False
+
+    def offer_snapshot(
+        self, index: int, index_term: int, frm: int, term: int, open_store: Callable[[], RocksStore]
+    ) -> None:
+        """A received state is complete and durable beside ours; the core decides whether to take it."""
+
+        def open_it() -> Store:
+            self.store = open_store()
+            return self.store
+
+        self.give(SnapshotOffered(index, index_term, frm, term, open_it))
+
+    def snapshot_sent(self, member: int, ok: bool) -> None:
+        self.give(SnapshotSent(member, ok))
+
+    def _installed(self) -> None:
+        space = self.core.machine.space
+        log.info("took a snapshot at revision %d, index %d", space.revision, self.core.machine.applied_index)
+        self.hub.replace_space(space)
+        self._scrubber = None
+        self._scrubbed = space.compacted
+        self._writer.forget(self.core.raft.log.base_index)
+
+    # ---- compaction ----------------------------------------------------------------------------------------
+
+    def when_scrubbed(self, done: Callable[[], None]) -> None:
+        """Call `done` once all compacted rows are removed."""
+        if self._scrubber is None and self._scrubbed >= self.core.machine.space.compacted:
+            done()
+        else:
+            self._when_scrubbed.append(done)
+
+    def _start_scrubbing(self) -> None:
+        self._scrubber = Scrubber(self.core.machine.space, self.store)
+        self._loop.call_soon(self._scrub)
+
+    def _scrub(self) -> None:
+        scrubber = self._scrubber
+        if scrubber is None or self._stopped:
+            return
+        if self._history_scans or self.core.machine.busy:
+            self._loop.call_later(0.01, self._scrub)  # a read of the past still needs its rows
+            return
+        try:
+            removals = scrubber.advance(SLICE_ROWS // 4)
+            if removals:
+                self.store.apply(removals)
+        except StoreBusy:
+            self._loop.call_later(0.05, self._scrub)
+            return
+        if removals is not None:  # one slice a time
+            self._loop.call_later(0.002, self._scrub)
+            return
+        self._scrubbed, self._scrubber = scrubber.target, None
+        waiting, self._when_scrubbed = self._when_scrubbed, []
+        for done in waiting:
+            done()
+        self._hooks.turn_ended()
+
+    # ---- the end -------------------------------------------------------------------------------------------
+
+    async def hand_over(self, seconds: float) -> None:
+        """If this member leads, have another one lead before it stops."""
+        if self.core.is_leader and len(self.core.raft.conf.voters) > 1:
+            self._stepped_down = asyncio.Event()
+            self.transfer_leadership(0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._stepped_down.wait()
+
+    async def stop(self, error: RequestError = STOPPED) -> None:
+        """Answer everyone who waits, flush, and close the files."""
+        if not self._stopped:
+            self._stopped = True
+            for answered in list(self._waiting.values()):
+                answered(Answer(0, error))
+            self._waiting.clear()
+            self._hooks.turn_ended()
+        self._flush_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._writer.fileno())
+        await self._loop.run_in_executor(None, self._writer.close)
+        while self._flushing:
+            await asyncio.sleep(0.01)
+        if not self.core.machine.busy:
+            await self._loop.run_in_executor(None, self.store.flush)
+        self.store.close()

@@ -1,0 +1,412 @@
+"""Which node this process is, from an empty volume to a member of a cluster and, perhaps, to having been removed.
+
+Owns the peer port from the first moment, and the `Member` once there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from google.protobuf.message import DecodeError
+
+from holdfast import __version__
+from holdfast.machine import Genesis
+from holdfast.member import codec
+from holdfast.member.bootstrap import BootstrapRefused, Founding, claim
+from holdfast.member.core import Answer
+from holdfast.member.disk import found_cluster, open_disk
+from holdfast.member.driver import Hooks, Member
+from holdfast.member.snapshots import receive_snapshot, send_snapshot
+from holdfast.member.transport import PROTOCOL, Transport, frame, read_frame
+from holdfast.proto import raft_pb2
+from holdfast.raft.core import Settings
+from holdfast.status import Code, RequestError
+from holdfast.storage.identity import DataDirectory, DataDirectoryError
+from holdfast.watch.hub import Delivery
+
+log = logging.getLogger("holdfast.node")
+
+
+class State(Enum):
+    EMPTY = 0  # belongs to no cluster
+    FORMED = 1  # founded one that is not open to clients yet
+    MEMBER = 2
+    REMOVED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """How this node was started."""
+
+    name: str
+    advertise_peer_urls: tuple[str, ...]
+    advertise_client_urls: tuple[str, ...]
+    bootstrap: str = "managed"  # managed, static or existing
+    initial_cluster: dict[str, str] = field(default_factory=dict)
+    token: str = "holdfast-cluster"
+    settings: Settings = field(default_factory=Settings)
+    client_tls: ssl.SSLContext | None = None  # for dialling peers
+    server_tls: ssl.SSLContext | None = None
+
+
+class Node:
+    """Implements `transport.Node`. `deliver` and `turn_ended` are the services' to set before `start`."""
+
+    def __init__(self, data: DataDirectory, config: NodeConfig) -> None:
+        self.data = data
+        self.config = config
+        self.member: Member | None = None
+        self.removed = False
+        self.transport = Transport(self, client_tls=config.client_tls, server_tls=config.server_tls)
+        self.deliver: Callable[[list[Delivery]], None] = lambda _: None
+        self.turn_ended: Callable[[], None] = lambda: None
+        self.member_started: Callable[[Member], None] = lambda _: None
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self._founding: Founding | None = None
+        self._sending: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._attributes_sent = False
+        self._said_refused: dict[int, str] = {}
+        self.caught_up = False  # since the start: as far as the cluster was then
+
+    @property
+    def state(self) -> State:
+        if self.removed:
+            return State.REMOVED
+        if self.member is None:
+            return State.EMPTY
+        return State.MEMBER if self.data.identity.opened else State.FORMED
+
+    # ---- start and stop ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Go on as what we are, or begin to become a member in the way we were told."""
+        identity = self.data.identity
+        config = self.config
+        if config.bootstrap == "static":
+            self._founding = Founding(
+                self.data.path,
+                name=config.name,
+                volume_id=identity.volume_id,
+                token=config.token,
+                peers=config.initial_cluster,
+                cluster_id=identity.cluster_id,
+            )
+        if identity.cluster_id:
+            self._start_member()
+        elif config.bootstrap == "static":
+            self._spawn(self._found())
+        elif config.bootstrap == "existing":
+            self._spawn(self._claim())
+        else:
+            log.info("volume %x is empty and waits to be told which cluster it belongs to", identity.volume_id)
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fatal(error)
+
+    def _fatal(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    async def stop(self, hand_over_seconds: float = 1.0) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        if self.member is not None:
+            if not self.failed.done():
+                await self.member.hand_over(hand_over_seconds)
+            await self.member.stop()
+        await self.transport.close()
+        self.data.close()
+
+    def _start_member(self) -> None:
+        identity = self.data.identity
+        self.member = Member(
+            identity.member_id,
+            incarnation=identity.incarnation,
+            disk=open_disk(self.data.path),
+            hooks=Hooks(
+                send=self.transport.send,
+                deliver=lambda deliveries: self.deliver(deliveries),
+                send_snapshot=self._send_snapshot,
+                conf_changed=self._conf_changed,
+                turn_ended=lambda: self.turn_ended(),
+                fatal=self._fatal,
+            ),
+            settings=self.config.settings,
+            # Writes wait through an election rather than fail: 5 s and twice the election timeout, as etcd does.
+            request_timeout_ns=5_000_000_000 + 2 * self.config.settings.election_ns,
+        )
+        log.info("member %x of cluster %x", identity.member_id, identity.cluster_id)
+        self.member_started(self.member)
+        self._conf_changed()
+        self._notice_caught_up()
+
+    def _notice_caught_up(self) -> None:
+        """One linearizable read shows that we have all that was acknowledged when we started."""
+        member = self.member
+        assert member is not None
+
+        def answered(answer: Answer) -> None:
+            if answer.error is None:
+                self.caught_up = True
+            elif not self.failed.done() and self.member is member:
+                asyncio.get_running_loop().call_later(0.2, self._notice_caught_up)
+
+        member.read(answered)
+
+    # ---- becoming a member ---------------------------------------------------------------------------------
+
+    async def _found(self) -> None:
+        founding = self._founding
+        assert founding is not None
+        await founding.run(self.config.client_tls)
+        members = tuple(
+            raft_pb2.MemberInfo(id=id, name=name, peer_urls=[founding.peers[name]], volume_id=id)
+            for name, id in sorted(founding.ids.items())
+        )
+        found_cluster(self.data.path, Genesis(members, __version__))
+        founding.cluster_id = founding.confirmed
+        self.data.join(cluster_id=founding.confirmed, member_id=self.data.identity.volume_id)
+        log.info("founded cluster %x with %s", founding.confirmed, ", ".join(sorted(founding.ids)))
+        self._start_member()
+
+    async def _claim(self) -> None:
+        config = self.config
+        reply = await claim(
+            self.data.identity.volume_id,
+            list(config.advertise_peer_urls),
+            list(config.initial_cluster.values()),
+            config.client_tls,
+        )
+        self.data.join(cluster_id=reply.cluster_id, member_id=reply.member_id)
+        self._start_member()
+
+    def form(self, cluster_id: int, volume_id: int) -> int:
+        """Found a cluster of this node alone, as an operator's seed. Idempotent. Returns the member id."""
+        identity = self.data.identity
+        if volume_id != identity.volume_id:
+            raise RequestError(
+                Code.FAILED_PRECONDITION,
+                f"holdfast: this node's volume is {identity.volume_id:x}, not {volume_id:x}: it was replaced meanwhile",
+            )
+        if identity.cluster_id == cluster_id:
+            return identity.member_id
+        if identity.cluster_id or not cluster_id or self.config.bootstrap != "managed":
+            raise RequestError(
+                Code.FAILED_PRECONDITION,
+                f"holdfast: this node cannot form cluster {cluster_id:x}: it belongs to {identity.cluster_id:x} "
+                f"and was started with --bootstrap={self.config.bootstrap}",
+            )
+        me = raft_pb2.MemberInfo(
+            id=identity.volume_id,
+            name=self.config.name,
+            peer_urls=self.config.advertise_peer_urls,
+            client_urls=self.config.advertise_client_urls,
+            volume_id=identity.volume_id,
+        )
+        found_cluster(self.data.path, Genesis((me,), __version__))
+        self.data.join(cluster_id=cluster_id, member_id=identity.volume_id, opened=False)
+        self._start_member()
+        return identity.volume_id
+
+    def open(self, cluster_id: int) -> None:
+        """The founding is recorded: serve clients."""
+        if cluster_id != self.data.identity.cluster_id:
+            raise RequestError(
+                Code.FAILED_PRECONDITION, f"holdfast: this node belongs to {self.data.identity.cluster_id:x}"
+            )
+        if not self.data.identity.opened:
+            self.data.open_for_clients()
+
+    # ---- members -------------------------------------------------------------------------------------------
+
+    def _conf_changed(self) -> None:
+        """Members or their addresses changed: keep connections to them, tell ours, notice our own removal."""
+        member = self.member
+        if member is None:
+            return
+        machine = member.core.machine
+        if member.id in machine.removed:
+            self.removed = True
+            self._fatal(
+                BootstrapRefused(
+                    f"member {member.id:x} was removed from cluster {self.data.identity.cluster_id:x}; "
+                    "start with an empty volume to join again"
+                )
+            )
+            return
+        self.transport.set_peers(
+            {m.id: m.peer_urls[0] for m in machine.members.values() if m.id != member.id and m.peer_urls}
+        )
+        me = machine.members.get(member.id)
+        if me is not None and not self._attributes_sent:
+            wanted = (self.config.name, self.config.advertise_client_urls)
+            if (me.name, tuple(me.client_urls)) != wanted and self.config.advertise_client_urls:
+                self._attributes_sent = True
+                self._send_attributes()
+
+    def _send_attributes(self) -> None:
+        """Tell everyone our name and where clients reach us, until it is told."""
+        member = self.member
+        assert member is not None
+        attributes = raft_pb2.MemberAttributes(
+            id=member.id, name=self.config.name, client_urls=self.config.advertise_client_urls
+        )
+
+        def answered(answer: Answer) -> None:
+            if answer.error is not None and answer.error.code == Code.UNAVAILABLE and self.member is member:
+                asyncio.get_running_loop().call_later(0.5, self._send_attributes)
+
+        if not self.failed.done():
+            member.propose(raft_pb2.Command(attributes=attributes), answered)
+
+    # ---- the transport's questions -------------------------------------------------------------------------
+
+    def hello(self, to: int, purpose: str) -> raft_pb2.Hello:
+        identity = self.data.identity
+        epoch = self.member.core.machine.epoch if self.member else 0
+        return raft_pb2.Hello(
+            protocol=PROTOCOL,
+            cluster_id=identity.cluster_id,
+            epoch=epoch,
+            from_id=identity.member_id or identity.volume_id,
+            to_id=to,
+            volume_id=identity.volume_id,
+            purpose=purpose,
+        )
+
+    def welcome(self, hello: raft_pb2.Hello) -> str:
+        identity = self.data.identity
+        if hello.protocol != PROTOCOL:
+            return f"peer protocol {hello.protocol}, this program speaks {PROTOCOL}"
+        if not identity.cluster_id and hello.cluster_id and self.config.bootstrap == "managed":
+            if hello.to_id == identity.volume_id:
+                # The first leader that names our volume id tells which cluster we were added to.
+                self.data.join(cluster_id=hello.cluster_id, member_id=identity.volume_id)
+                self._start_member()
+                identity = self.data.identity
+        if not identity.cluster_id or hello.cluster_id != identity.cluster_id:
+            return f"this node belongs to cluster {identity.cluster_id:x}, not to {hello.cluster_id:x}"
+        if hello.to_id != identity.member_id:
+            return f"this is member {identity.member_id:x}, not {hello.to_id:x}"
+        assert self.member is not None
+        machine = self.member.core.machine
+        if hello.from_id in machine.removed:
+            return f"member {hello.from_id:x} was removed from this cluster"
+        if hello.epoch and machine.epoch and hello.epoch != machine.epoch:
+            return f"epoch {hello.epoch}, this cluster is in epoch {machine.epoch}"
+        known = machine.members.get(hello.from_id)
+        if known is not None and known.volume_id not in (0, hello.volume_id):
+            return f"member {hello.from_id:x} lives on the volume {known.volume_id:x}, not on {hello.volume_id:x}"
+        return ""
+
+    def received(self, frm: int, frame: raft_pb2.PeerFrame) -> None:
+        member = self.member
+        if member is None:
+            return
+        for wire in frame.messages:
+            message = codec.decode(wire, member.id, frm)
+            if message is not None:
+                member.received(message)
+
+    def peer_up(self, member: int) -> None:
+        log.info("connected to %x", member)
+        self._said_refused.pop(member, None)
+
+    def peer_lost(self, member: int) -> None:
+        log.info("lost the connection to %x", member)
+
+    def refused(self, member: int, reason: str) -> None:
+        if self._said_refused.get(member) != reason:
+            self._said_refused[member] = reason
+            log.warning("%x refuses us: %s", member, reason)
+        if self.member is not None and reason == f"member {self.member.id:x} was removed from this cluster":
+            self.removed = True
+            self._fatal(BootstrapRefused(f"{reason}; start with an empty volume to join again"))
+
+    async def serve_other(
+        self, hello: raft_pb2.Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if hello.purpose == "founding":
+            await self._serve_founding(reader, writer)
+        elif hello.purpose == "claim":
+            await self._serve_claim(reader, writer)
+        elif hello.purpose == "snapshot" and self.member is not None:
+            await receive_snapshot(self.member, hello.from_id, reader, writer)
+
+    async def _serve_founding(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = await read_frame(reader, 1 << 20)
+        identity = self.data.identity
+        founding = self._founding
+        if founding is None:
+            view = raft_pb2.FoundingView(
+                name=self.config.name, volume_id=identity.volume_id, cluster_id=identity.cluster_id
+            )
+        else:
+            if not identity.cluster_id:
+                try:
+                    founding.learn(raft_pb2.FoundingView.FromString(body))
+                except (BootstrapRefused, DecodeError) as error:
+                    log.warning("%s", error)
+            view = founding.view()
+        writer.write(frame(view))
+        await writer.drain()
+
+    async def _serve_claim(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = raft_pb2.ClaimRequest.FromString(await read_frame(reader, 1 << 20))
+        writer.write(frame(await self._claimed(request)))
+        await writer.drain()
+
+    async def _claimed(self, request: raft_pb2.ClaimRequest) -> raft_pb2.ClaimReply:
+        member = self.member
+        if member is None:
+            return raft_pb2.ClaimReply(refused="this node belongs to no cluster yet")
+        urls = set(request.peer_urls)
+        found = [m for m in member.core.machine.members.values() if urls & set(m.peer_urls)]
+        if not found:
+            return raft_pb2.ClaimReply(
+                refused=f"no member has the peer URL {', '.join(sorted(urls))}; add it first (member add)"
+            )
+        done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        command = raft_pb2.Command(claim=raft_pb2.Claim(member_id=found[0].id, volume_id=request.volume_id))
+        member.propose(command, done.set_result)
+        answer = await done
+        if answer.error is not None:
+            return raft_pb2.ClaimReply(refused=answer.error.message)
+        return raft_pb2.ClaimReply(cluster_id=self.data.identity.cluster_id, member_id=found[0].id)
+
+    # ---- snapshots -----------------------------------------------------------------------------------------
+
+    def _send_snapshot(self, to: int) -> None:
+        if to in self._sending:
+            return
+        self._sending.add(to)
+        self._spawn(self._do_send_snapshot(to))
+
+    async def _do_send_snapshot(self, to: int) -> None:
+        member = self.member
+        assert member is not None
+        ok = False
+        try:
+            info = member.core.machine.members.get(to)
+            if info is not None and info.peer_urls:
+                hello = self.hello(to, "snapshot")
+                ok = await send_snapshot(member, to, info.peer_urls[0], self.transport, hello)
+        finally:
+            self._sending.discard(to)
+            member.snapshot_sent(to, ok)
+
+
+__all__ = ["BootstrapRefused", "DataDirectoryError", "Node", "NodeConfig", "State"]

@@ -1,0 +1,270 @@
+"""A member as a process: ports, node, services and front put together, from start to a graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from holdfast import __version__
+from holdfast.api.base import ETCD_VERSION
+from holdfast.api.cluster import ClusterService
+from holdfast.api.edge import EdgeService
+from holdfast.api.http import HttpServer, alive, as_json, metrics_text
+from holdfast.api.kv import KvService
+from holdfast.api.lease import LeaseService
+from holdfast.api.maintenance import MaintenanceService
+from holdfast.api.node import NodeService, Reports, ready
+from holdfast.api.router import Router
+from holdfast.api.watch import WatchService
+from holdfast.front.grpcio import AddressInUse, GrpcioFront, Tls
+from holdfast.member.bootstrap import BootstrapRefused
+from holdfast.member.node import Node, NodeConfig
+from holdfast.storage.identity import DataDirectory, DataDirectoryError
+from holdfast.storage.log import LogCorrupt
+from holdfast.watch.hub import Delivery
+
+log = logging.getLogger("holdfast")
+
+GRACE_SECONDS = 3.0
+
+
+class StartError(Exception):
+    """The process cannot start, or cannot go on; one line that says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files. `ca` verifies the other side; with `require_client` a client must show a certificate."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    require_client: bool = False
+
+    @property
+    def given(self) -> bool:
+        return self.certificate is not None or self.key is not None
+
+    def read(self) -> Tls | None:
+        """The files' content, or None if none are given."""
+        if not self.given:
+            return None
+        if self.certificate is None or self.key is None:
+            raise StartError("TLS needs both a certificate and a key file")
+        if self.require_client and self.ca is None:
+            raise StartError("verifying clients needs --trusted-ca-file")
+        try:
+            ca = self.ca.read_bytes() if self.ca is not None and self.require_client else None
+            return Tls(self.certificate.read_bytes(), self.key.read_bytes(), ca)
+        except OSError as error:
+            raise StartError(f"cannot read the TLS file {error.filename}: {error.strerror}") from error
+
+    def contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
+        """(for dialling, for serving), both verifying the other side by `ca`."""
+        if self.read() is None:
+            return None
+        if self.ca is None:
+            raise StartError("TLS between members needs --peer-trusted-ca-file: both sides are verified")
+        try:
+            client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(self.ca))
+            server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.ca))
+            for context in (client, server):
+                assert self.certificate is not None
+                context.load_cert_chain(str(self.certificate), str(self.key))
+                context.minimum_version = ssl.TLSVersion.TLSv1_2
+            server.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(f"cannot use the peer TLS files: {error}") from error
+        return client, server
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    data_dir: Path
+    node: NodeConfig
+    listen_client_urls: tuple[str, ...]
+    listen_peer_urls: tuple[str, ...]
+    listen_metrics_urls: tuple[str, ...] = ()
+    client_tls: TlsFiles = field(default_factory=TlsFiles)
+    progress_seconds: float = 600.0
+
+
+def host_port(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    try:
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port and parts.path in ("", "/"):
+            return parts.hostname, parts.port
+    except ValueError:
+        pass
+    raise StartError(f"{url!r} is not a URL to listen on or be reached at: give http(s)://HOST:PORT")
+
+
+class Server:
+    """One member. `run` returns when it was told to stop; StartError says why it could not go on."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        try:
+            self._data = DataDirectory(config.data_dir)
+        except DataDirectoryError as error:
+            raise StartError(str(error)) from error
+        self.node = Node(self._data, config.node)
+        self.router = Router()
+        self.reports = Reports()
+        KvService(self.router, self.node)
+        LeaseService(self.router, self.node)
+        ClusterService(self.router, self.node)
+        NodeService(self.router, self.node, self.reports)
+        self.maintenance = MaintenanceService(self.router, self.node)
+        self.watch = WatchService(self.router, self.node, config.progress_seconds)
+        self.edge = EdgeService(self.router, self.node, self.reports)
+        self.node.deliver = self._deliver
+        self.node.turn_ended = self._turn_ended
+        self.front = GrpcioFront(self.router.kinds)
+        self.http = HttpServer(self._pages())
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            if not self.watch.deliver(delivery):
+                self.edge.deliver(delivery)
+
+    def _turn_ended(self) -> None:
+        self.maintenance.turn_ended()
+        self.router.flush()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        node = self.node
+        await self._listen()
+        self.router.attach(self.front)
+        await self.front.start()
+        try:
+            node.start()
+        except LogCorrupt as error:
+            raise StartError(str(error)) from error
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({stopping, node.failed}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await self.stop()
+        if node.failed.done():
+            error = node.failed.result()
+            if isinstance(error, BootstrapRefused | LogCorrupt | SystemExit):
+                raise StartError(str(error)) from error
+            raise error
+
+    async def _listen(self) -> None:
+        config = self.config
+        tls = config.client_tls.read()
+        for url in config.listen_peer_urls:
+            host, port = host_port(url)
+            try:
+                await self.node.transport.listen(host, port)
+            except OSError as error:
+                raise StartError(f"cannot listen for peers on {url}: {error.strerror or error}") from error
+        for url in config.listen_metrics_urls:
+            host, port = host_port(url)
+            try:
+                await self.http.listen(host, port)
+            except OSError as error:
+                raise StartError(f"cannot listen for probes on {url}: {error.strerror or error}") from error
+        for url in config.listen_client_urls:
+            host, port = host_port(url)
+            if url.startswith("https") and tls is None:
+                raise StartError(f"{url} wants TLS; give --cert-file and --key-file")
+            try:
+                self.front.listen(f"{host}:{port}", tls if url.startswith("https") else None)
+            except AddressInUse as error:
+                raise StartError(str(error)) from error
+            if tls is None and host not in ("127.0.0.1", "localhost", "::1"):
+                log.warning("clients are served without TLS on %s: anyone who reaches it can read and write", url)
+
+    async def stop(self) -> None:
+        """Hand over leadership, end streams so that clients go elsewhere, let running calls end, close the files."""
+        member = self.node.member
+        if member is not None and not self.node.failed.done():
+            await member.hand_over(1.0)
+        self.router.end_streams()
+        draining = asyncio.ensure_future(self.front.drain(GRACE_SECONDS))
+        await asyncio.sleep(0)
+        await self.node.stop(0.0)
+        await draining
+        self.router.detach()
+        await self.front.close()
+        await self.http.close()
+
+    # ---- pages ---------------------------------------------------------------------------------------------
+
+    def _pages(self) -> dict[str, Callable[[], tuple[int, str]]]:
+        return {
+            "/livez": alive(self._turned_at),
+            "/readyz": lambda: (200, "ok\n") if ready(self.node) else (503, f"not ready: {self._why_not()}\n"),
+            "/health": self._health,
+            "/version": lambda: (200, as_json({"etcdserver": ETCD_VERSION, "etcdcluster": "3.6.0", "holdfast": __version__})),
+            "/metrics": lambda: (200, metrics_text(self._metrics())),
+        }
+
+    def _turned_at(self) -> float:
+        member = self.node.member
+        return time.monotonic() if member is None or self.node.failed.done() else member.turned_at
+
+    def _why_not(self) -> str:
+        member = self.node.member
+        if member is None:
+            return "belongs to no cluster yet"
+        if not self._data.identity.opened:
+            return "the founding of its cluster is not recorded yet"
+        if not member.core.raft.conf.is_voter(member.id):
+            return "a learner, not a voter yet"
+        return "has not caught up since its start"
+
+    def _health(self) -> tuple[int, str]:
+        member = self.node.member
+        if member is None or not member.core.leader:
+            return 503, as_json({"health": "false", "reason": "RAFT NO LEADER"})
+        return 200, as_json({"health": "true", "reason": ""})
+
+    def _metrics(self) -> dict[str, float]:
+        member = self.node.member
+        if member is None:
+            return {"etcd_server_has_leader": 0}
+        core = member.core
+        size, live = member.store.size()
+        return {
+            "etcd_server_has_leader": float(core.leader != 0),
+            "etcd_server_is_leader": float(core.is_leader),
+            "etcd_server_is_learner": float(core.id in core.raft.conf.learners),
+            "etcd_server_proposals_committed_total": core.raft.commit,
+            "etcd_server_proposals_applied_total": core.machine.applied_index,
+            "etcd_mvcc_db_total_size_in_bytes": size,
+            "etcd_mvcc_db_total_size_in_use_in_bytes": live,
+            "etcd_debugging_mvcc_current_revision": core.machine.space.revision,
+            "etcd_debugging_mvcc_compact_revision": core.machine.space.compacted,
+            "etcd_debugging_mvcc_keys_total": len(core.machine.space.live),
+            "etcd_debugging_mvcc_watcher_total": member.hub.watchers,
+            "holdfast_replicas_following": len(self.edge.streams),
+        }
+
+
+def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run `main` on uvloop until SIGTERM or SIGINT sets its event."""
+    import uvloop
+
+    # Threads that finish an fsync must get the GIL at once, not after 5 ms (measured: docs/decisions/0004).
+    sys.setswitchinterval(1e-4)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await main(stop)
+
+    uvloop.run(run())

@@ -1,0 +1,137 @@
+"""The state in RocksDB: rows of all families, always as some prefix of the log left them.
+
+The write-ahead log is off (ours is `storage.log`): a crash goes back to the last flush, and the log is kept from there.
+All families share one column family and are told apart by their first byte, because a flush must take them all or
+none: RocksDB's `atomic_flush` does not cover a flush asked for by hand, which takes the one column family it is given
+(measured: rows without their applied index after kill -9). See docs/decisions/0003.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from rocksdict import Checkpoint, Options, Rdict, WriteBatch, WriteOptions
+
+from holdfast.kv.store import Family, StoreBusy, Write
+from holdfast.storage.files import sync_directory, sync_file, write_atomically
+
+_PREFIX = tuple(bytes([0x10 + family]) for family in Family)
+_AFTER = tuple(bytes([0x11 + family]) for family in Family)
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_max_open_files(512)
+    options.set_keep_log_file_num(2)
+    return options
+
+
+class RocksStore:
+    """One directory of rows. Calls hold the GIL, except `flush` and `compact`, which belong in a thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db = Rdict(str(path), options=_options())
+        self._writing = WriteOptions()
+        self._writing.disable_wal = True
+        self._writing.no_slowdown = True
+
+    def get(self, family: Family, key: bytes) -> bytes | None:
+        value: bytes | None = self._db.get(_PREFIX[family] + key)
+        return value
+
+    def scan(self, family: Family, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """Rows as they are when the first one is asked for, whatever is written later: RocksDB's iterators are
+        snapshots. (rocksdict's Snapshot objects are not: their iterators see later writes.)"""
+        stop = _AFTER[family] if end is None else _PREFIX[family] + end
+        for key, value in self._db.items(from_key=_PREFIX[family] + start):
+            if key >= stop:
+                return
+            yield key[1:], value
+
+    def apply(self, batch: list[Write]) -> None:
+        rows = WriteBatch(raw_mode=True)
+        for family, key, value in batch:
+            if value is None:
+                rows.delete(_PREFIX[family] + key)
+            else:
+                rows.put(_PREFIX[family] + key, value)
+        try:
+            self._db.write(rows, self._writing)
+        except Exception as error:
+            if "stall" in str(error).lower() or "incomplete" in str(error).lower():
+                raise StoreBusy(str(error)) from error
+            raise
+
+    def flush(self) -> None:
+        """Make everything applied so far survive a crash. Releases the GIL."""
+        self._db.flush()
+
+    def checkpoint(self, path: Path) -> None:
+        """A consistent copy of what is flushed, by hard links. Flush in a thread first, or this holds the GIL."""
+        Checkpoint(self._db).create_checkpoint(str(path))
+
+    def compact(self) -> None:
+        """Give space back. Releases the GIL."""
+        self._db.compact_range(None, None)
+
+    def size(self) -> tuple[int, int]:
+        """(bytes on disk, bytes of live data), both estimates of RocksDB's."""
+        total = self._db.property_int_value("rocksdb.total-sst-files-size") or 0
+        memory = self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+        live = self._db.property_int_value("rocksdb.estimate-live-data-size") or 0
+        return total + memory, live + memory
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class StateDirectory:
+    """Generations of the state beside each other; `current` names the one in use.
+
+    A snapshot is received into a new generation, made durable, and put in use by replacing the one small file.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._pointer = directory / "current"
+        self._clean()
+
+    def current(self) -> Path | None:
+        return self._directory / self._pointer.read_text().strip() if self._pointer.exists() else None
+
+    def fresh(self) -> Path:
+        """A new, empty place for a generation."""
+        taken = [int(p.name) for p in self._directory.iterdir() if p.name.isdigit()]
+        path = self._directory / f"{max(taken, default=0) + 1:08d}"
+        path.mkdir()
+        return path
+
+    def use(self, path: Path) -> None:
+        """Put a complete generation in use, durably. What was in use before is removed at the next start or `_clean`."""
+        for file in path.iterdir():
+            sync_file(file)
+        sync_directory(path)
+        sync_directory(self._directory)
+        write_atomically(self._pointer, path.name.encode())
+
+    def discard(self, path: Path) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+
+    def _clean(self) -> None:
+        keep = self.current()
+        for path in self._directory.iterdir():
+            if path.is_dir() and path != keep:
+                shutil.rmtree(path)
+        if keep is not None and not keep.is_dir():
+            raise FileNotFoundError(f"{self._pointer} names {keep}, which is not there")
+
+    def checkpoint_path(self) -> Path:
+        """Where to put a checkpoint to send from; not a generation."""
+        path = self._directory / f"sending-{os.urandom(4).hex()}"
+        return path

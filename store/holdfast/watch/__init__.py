@@ -1,0 +1,1 @@
+"""From applied changes to the streams of those who watch."""
