@@ -146,9 +146,7 @@ class Machine:
             revision = self.space.revision
             self._pending.put(Family.META, _WALL_AT + revision.to_bytes(8, "big"), self.wall_ms.to_bytes(8, "big"))
             self._digest(b"".join(change.kv for change in changes))
-        return Applied(
-            command.origin, command.incarnation, command.seq, self.space.revision, response, error, changes
-        )
+        return Applied(command.origin, command.incarnation, command.seq, self.space.revision, response, error, changes)
 
     @property
     def busy(self) -> bool:
@@ -292,9 +290,7 @@ def _unpack_conf(row: bytes | None) -> tuple[int, ConfState]:
     if row is None:
         return 0, ConfState()
     state = raft_pb2.ConfState.FromString(row[8:])
-    conf = ConfState(
-        tuple(state.voters), tuple(state.outgoing), tuple(state.learners), tuple(state.learners_next)
-    )
+    conf = ConfState(tuple(state.voters), tuple(state.outgoing), tuple(state.learners), tuple(state.learners_next))
     return int.from_bytes(row[:8], "big"), conf
 
 

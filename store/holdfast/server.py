@@ -150,15 +150,14 @@ class Server:
             node.start()
         except LogCorrupt as error:
             raise StartError(str(error)) from error
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({stopping, node.failed}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        node.failed.add_done_callback(lambda _: stop.set())
+        await stop.wait()
         await self.stop()
         if node.failed.done():
-            error = node.failed.result()
-            if isinstance(error, BootstrapRefused | LogCorrupt | SystemExit):
-                raise StartError(str(error)) from error
-            raise error
+            failure = node.failed.result()
+            if isinstance(failure, BootstrapRefused | LogCorrupt | SystemExit):
+                raise StartError(str(failure)) from failure
+            raise failure
 
     async def _listen(self) -> None:
         config = self.config
@@ -207,7 +206,10 @@ class Server:
             "/livez": alive(self._turned_at),
             "/readyz": lambda: (200, "ok\n") if ready(self.node) else (503, f"not ready: {self._why_not()}\n"),
             "/health": self._health,
-            "/version": lambda: (200, as_json({"etcdserver": ETCD_VERSION, "etcdcluster": "3.6.0", "holdfast": __version__})),
+            "/version": lambda: (
+                200,
+                as_json({"etcdserver": ETCD_VERSION, "etcdcluster": "3.6.0", "holdfast": __version__}),
+            ),
             "/metrics": lambda: (200, metrics_text(self._metrics())),
         }
 

@@ -62,13 +62,9 @@ LEASE_EXISTS = _etcd(Code.FAILED_PRECONDITION, "lease already exists")
 MEMBER_EXISTS = _etcd(Code.FAILED_PRECONDITION, "member ID already exist")
 PEER_URL_EXISTS = _etcd(Code.FAILED_PRECONDITION, "Peer URLs already exists")
 NOT_LEARNER = _etcd(Code.FAILED_PRECONDITION, "can only promote a learner member")
-LEARNER_NOT_READY = _etcd(
-    Code.FAILED_PRECONDITION, "can only promote a learner member which is in sync with leader"
-)
+LEARNER_NOT_READY = _etcd(Code.FAILED_PRECONDITION, "can only promote a learner member which is in sync with leader")
 TOO_MANY_LEARNERS = _etcd(Code.FAILED_PRECONDITION, "too many learner members in cluster")
-NOT_ENOUGH_STARTED = _etcd(
-    Code.FAILED_PRECONDITION, "re-configuration failed due to not enough started members"
-)
+NOT_ENOUGH_STARTED = _etcd(Code.FAILED_PRECONDITION, "re-configuration failed due to not enough started members")
 NOT_LEADER = _etcd(Code.FAILED_PRECONDITION, "not leader")
 BAD_TRANSFEREE = _etcd(Code.FAILED_PRECONDITION, "bad leader transferee")
 LEARNER_UNSUPPORTED = _etcd(Code.FAILED_PRECONDITION, "rpc not supported for learner")
@@ -80,9 +76,7 @@ UNHEALTHY = _etcd(Code.UNAVAILABLE, "unhealthy cluster")
 CONF_MOVED = RequestError(
     Code.FAILED_PRECONDITION, "holdfast: the membership has changed since it was read; read it again"
 )
-CONF_PENDING = RequestError(
-    Code.UNAVAILABLE, "holdfast: another change of membership is not yet committed; try again"
-)
+CONF_PENDING = RequestError(Code.UNAVAILABLE, "holdfast: another change of membership is not yet committed; try again")
 
 # Refusals that travel between members by their text alone.
 BY_TEXT = {

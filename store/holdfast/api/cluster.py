@@ -118,14 +118,12 @@ class ClusterService(Service):
             if self.refuse(call, answer):
                 return
             core = member.core
-            response = holdfast_pb2.MembershipGetResponse(
-                config_index=core.machine.conf_index, leader=core.leader
-            )
+            response = holdfast_pb2.MembershipGetResponse(config_index=core.machine.conf_index, leader=core.leader)
             for info in members(member):
                 progress = core.raft.progress(info.ID)
                 response.members.add(
                     member=info,
-                    caught_up=core.is_leader and (info.ID == core.id or core.caught_up(info.ID)),
+                    caught_up=core.is_leader and (core.id == info.ID or core.caught_up(info.ID)),
                     match_index=progress.match if progress else 0,
                 )
             self.answer(call, member, response)
@@ -148,9 +146,7 @@ class ClusterService(Service):
             peer_urls=request.peer_urls,
             volume_id=request.member_id if request.kind == _Request.ADD_LEARNER else 0,
         )
-        change = _Change(
-            kind=_KINDS[request.kind], member=info, expected_config_index=request.expected_config_index
-        )
+        change = _Change(kind=_KINDS[request.kind], member=info, expected_config_index=request.expected_config_index)
 
         def done() -> None:
             response = holdfast_pb2.MembershipChangeResponse(config_index=member.core.machine.conf_index)

@@ -237,4 +237,3 @@ class FollowStream:
                 at += 1
             self._told = max(self._told, revision)
             self._send(holdfast_pb2.FollowResponse(revision=message))
-

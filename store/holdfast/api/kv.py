@@ -122,4 +122,3 @@ class KvService(Service):
 
         # Not taken back if the client gives up: it may be in the log already.
         member.propose(command, answered, call.deadline_ns)
-

@@ -34,9 +34,7 @@ class LeaseService(Service):
         member = self.member(call)
         # Shorter than one and a half elections and every change of leader would let it expire.
         shortest = -(-3 * member.core.settings.election_ns // 2_000_000_000)
-        grant = raft_pb2.LeaseGrant(
-            id=request.ID or secrets.randbits(63) or 1, ttl_seconds=max(request.TTL, shortest)
-        )
+        grant = raft_pb2.LeaseGrant(id=request.ID or secrets.randbits(63) or 1, ttl_seconds=max(request.TTL, shortest))
 
         def answered(answer: Answer) -> None:
             if not self.refuse(call, answer):

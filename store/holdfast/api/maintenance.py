@@ -228,5 +228,3 @@ def _pack(place: Path, archive: Path, manifest: bytes) -> None:
         tar.addfile(info, io.BytesIO(manifest))
         for file in sorted(place.iterdir()):
             tar.add(file, f"state/{file.name}")
-
-

@@ -154,5 +154,3 @@ class WatchStream:
             parts.append(encoded)
             size += len(encoded)
         self._service.router.send(self._call.id, b"".join(parts))
-
-

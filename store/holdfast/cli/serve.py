@@ -12,7 +12,6 @@ import typer
 from holdfast.cli.errors import fail
 
 
-
 def serve(
     name: Annotated[str, typer.Option(help="What this member is called.")] = "default",
     data_dir: Annotated[Path, typer.Option(help="Where it keeps its data. One directory, one member.")] = Path(
@@ -63,8 +62,8 @@ def serve(
     cluster = _cluster(initial_cluster or f"{name}={peer_urls[0]}") if mode != "managed" else {}
     if mode == "static" and cluster.get(name) not in peer_urls:
         fail(
-            f"--initial-cluster names no member {name!r} at {peer_urls[0]}; it has to list this member, with one of its "
-            "--initial-advertise-peer-urls"
+            f"--initial-cluster names no member {name!r} at {peer_urls[0]}; it has to list this member, with one of "
+            "its --initial-advertise-peer-urls"
         )
     if not 0 < heartbeat_interval * 5 <= election_timeout <= 50_000:
         fail("--election-timeout must be at least five --heartbeat-intervals and at most 50000 ms")
@@ -79,7 +78,9 @@ def serve(
                 bootstrap=mode,
                 initial_cluster=cluster,
                 token=initial_cluster_token,
-                settings=Settings(election_ns=election_timeout * 1_000_000, heartbeat_ns=heartbeat_interval * 1_000_000),
+                settings=Settings(
+                    election_ns=election_timeout * 1_000_000, heartbeat_ns=heartbeat_interval * 1_000_000
+                ),
                 client_tls=peer_tls[0] if peer_tls else None,
                 server_tls=peer_tls[1] if peer_tls else None,
             ),

@@ -36,9 +36,7 @@ class RangeScan:
     `revision` is the one to read at; `count` the number of live keys if it is the current one, else None.
     """
 
-    def __init__(
-        self, reader: Reader, request: rpc_pb2.RangeRequest, *, revision: int, count: int | None
-    ) -> None:
+    def __init__(self, reader: Reader, request: rpc_pb2.RangeRequest, *, revision: int, count: int | None) -> None:
         self._request = request
         start, end = bounds(request.key, request.range_end)
         if count is not None:
@@ -128,9 +126,7 @@ def _at_revision(reader: Reader, start: bytes, end: bytes | None, revision: int)
         yield Row(unescape(escaped), parsed.create_revision, mod, parsed.version, kv)
 
 
-def versions(
-    reader: Reader, start: bytes, end: bytes | None, revision: int
-) -> Iterator[tuple[bytes, int, int, bool]]:
+def versions(reader: Reader, start: bytes, end: bytes | None, revision: int) -> Iterator[tuple[bytes, int, int, bool]]:
     """For each key of the range its newest version at `revision`: (escaped key, mod, sub, is a tombstone)."""
     done = b""
     for row, value in reader.scan(Family.IDX, escape(start), None if end is None else escape(end)):

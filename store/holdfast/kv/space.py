@@ -220,12 +220,11 @@ class Scrubber:
         """The next removals (perhaps none in this slice), or None when done. Call between turns."""
         invariant(self._space.compacted >= self._target, "compaction goes backwards")
         removals: list[tuple[Family, bytes, bytes | None]] = []
-        seen = 0
-        for key, value in self._reader.scan(Family.REV, self._next, rows.revision_key(self._target + 1)):
+        due = self._reader.scan(Family.REV, self._next, rows.revision_key(self._target + 1))
+        for seen, (key, value) in enumerate(due):
             if seen == limit:
                 self._next = key
                 return removals
-            seen += 1
             main, sub = rows.unpack_revision_key(key)
             type_, _, kv = rows.unpack_revision(value)
             user_key = kv_pb2.KeyValue.FromString(kv).key

@@ -91,9 +91,7 @@ class Pending:
 
     def flush(self) -> None:
         """Give everything to the store in one batch. StoreBusy leaves it pending, still seen by every read."""
-        batch: list[Write] = [
-            (family, key, value) for family in Family for key, value in self._writes[family].items()
-        ]
+        batch: list[Write] = [(family, key, value) for family in Family for key, value in self._writes[family].items()]
         if batch:
             self.store.apply(batch)
             for writes in self._writes:

@@ -81,8 +81,8 @@ class Founding:
             return
         if other.cluster_id and other.cluster_id != self.confirmed:
             raise BootstrapRefused(
-                f"{other.name} already belongs to cluster {other.cluster_id:x}, and this volume is empty. A lost volume "
-                "is not founded again: remove the old member, add a new one, and start with "
+                f"{other.name} already belongs to cluster {other.cluster_id:x}, and this volume is empty. A lost "
+                "volume is not founded again: remove the old member, add a new one, and start with "
                 "--initial-cluster-state existing"
             )
         known = self.ids.get(other.name)

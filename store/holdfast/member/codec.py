@@ -42,9 +42,7 @@ def encode_entry(entry: Entry) -> raft_pb2.Entry:
 
 
 def decode_entries(entries: Iterable[raft_pb2.Entry]) -> list[Entry]:
-    return [
-        Entry(e.index, e.term, e.data, decode_conf(e.conf) if e.HasField("conf") else None) for e in entries
-    ]
+    return [Entry(e.index, e.term, e.data, decode_conf(e.conf) if e.HasField("conf") else None) for e in entries]
 
 
 def encode(message: Message) -> raft_pb2.PeerMessage:

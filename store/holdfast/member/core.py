@@ -259,10 +259,8 @@ class MemberCore:
             deadlines.append(self._resend_at)
         if self.raft.is_leader and self.lessor.deadline is not None:
             deadlines.append(self.lessor.deadline)
-        for reads in self._read_batches.values():
-            deadlines.append(reads[0].deadline_ns)
-        for renewals in self._renewals.values():
-            deadlines.append(renewals[0].deadline_ns)
+        deadlines.extend(reads[0].deadline_ns for reads in self._read_batches.values())
+        deadlines.extend(renewals[0].deadline_ns for renewals in self._renewals.values())
         return min(deadlines)
 
     # ---- the turn ------------------------------------------------------------------------------------------
@@ -330,9 +328,7 @@ class MemberCore:
         if isinstance(message, Forward):
             for command in message.commands:
                 self._propose_for(message.frm, command, out)
-        elif isinstance(message, ReadRequest):
-            self._read_for(message)
-        elif isinstance(message, Renew):
+        elif isinstance(message, (ReadRequest, Renew)):
             self._read_for(message)
         elif isinstance(message, ReadReply):
             reads = self._read_batches.pop(message.id, None)
@@ -623,9 +619,7 @@ class MemberCore:
 
     def _ask_one_renewal(self, id: int, messages: list[Message]) -> None:
         batch = self._renewals[id]
-        request = Renew(
-            self.raft.leader, self.id, self.raft.term, id, [r.lease for r in batch], batch[0].query
-        )
+        request = Renew(self.raft.leader, self.id, self.raft.term, id, [r.lease for r in batch], batch[0].query)
         if request.to == self.id:
             self._read_for(request)
         else:
@@ -693,9 +687,7 @@ class MemberCore:
         if request.frm == self.id:
             self._on_renewed(request.id, dict(zip(request.leases, ttls, strict=True)), out)
         else:
-            out.messages.append(
-                RenewReply(request.frm, self.id, self.raft.term, request.id, request.leases, ttls)
-            )
+            out.messages.append(RenewReply(request.frm, self.id, self.raft.term, request.id, request.leases, ttls))
 
     def _on_renewed(self, id: int, ttls: dict[int, int], out: Output) -> None:
         for item in self._renewals.pop(id, ()):

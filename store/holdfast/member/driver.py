@@ -103,7 +103,7 @@ class Member:
         self._turn_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
-        self._flushing = False
+        self._flushing: asyncio.Task[None] | None = None
         self._flushed_at = time.monotonic()
         self._scrubber: Scrubber | None = None
         self._scrubbed = self.core.machine.space.compacted
@@ -265,13 +265,12 @@ class Member:
         log_ = self.core.raft.log
         behind = machine.applied_index - self.core.flushed_index
         old = time.monotonic() - self._flushed_at > 6 * FLUSH_SECONDS
-        if behind > 0 and not self._flushing and (behind > 1000 or log_.bytes > KEEP_BYTES // 4 or old):
-            asyncio.ensure_future(self.flush())
+        if behind > 0 and self._flushing is None and (behind > 1000 or log_.bytes > KEEP_BYTES // 4 or old):
+            self._flushing = asyncio.ensure_future(self._flush())
         self._flush_timer = self._loop.call_later(FLUSH_SECONDS / 4, self._flush_if_due)
 
-    async def flush(self) -> None:
+    async def _flush(self) -> None:
         """Make the state durable in a thread, then let go of the log that it makes unnecessary."""
-        self._flushing = True
         try:
             store, index = self.store, self.core.machine.applied_index
             if self.core.machine.busy:
@@ -285,7 +284,7 @@ class Member:
             self.core.compact_log(KEEP_ENTRIES, KEEP_BYTES)
             self._writer.forget(self.core.raft.log.base_index)
         finally:
-            self._flushing = False
+            self._flushing = None
 
     def offer_snapshot(
         self, index: int, index_term: int, frm: int, term: int, open_store: Callable[[], RocksStore]
@@ -369,8 +368,8 @@ class Member:
             self._timer.cancel()
         self._loop.remove_reader(self._writer.fileno())
         await self._loop.run_in_executor(None, self._writer.close)
-        while self._flushing:
-            await asyncio.sleep(0.01)
+        if self._flushing is not None:
+            await self._flushing
         if not self.core.machine.busy:
             await self._loop.run_in_executor(None, self.store.flush)
         self.store.close()

@@ -28,7 +28,7 @@ class Rejected(Message):
 
 
 class ReadRequest(Message):
-    """"From which applied index on may reads that I took so far be answered?" `id` is never used twice."""
+    """ "From which applied index on may reads that I took so far be answered?" `id` is never used twice."""
 
     __slots__ = ("id",)
 

@@ -138,10 +138,10 @@ class Node:
             disk=open_disk(self.data.path),
             hooks=Hooks(
                 send=self.transport.send,
-                deliver=lambda deliveries: self.deliver(deliveries),
+                deliver=self.deliver,
                 send_snapshot=self._send_snapshot,
                 conf_changed=self._conf_changed,
-                turn_ended=lambda: self.turn_ended(),
+                turn_ended=self.turn_ended,
                 fatal=self._fatal,
             ),
             settings=self.config.settings,

@@ -93,7 +93,14 @@ class _Link:
             try:
                 connected = await self._connect_once()
                 failures = 0 if connected else failures + 1
-            except (OSError, TimeoutError, asyncio.IncompleteReadError, ProtocolError, DecodeError, ssl.SSLError) as error:
+            except (
+                OSError,
+                TimeoutError,
+                asyncio.IncompleteReadError,
+                ProtocolError,
+                DecodeError,
+                ssl.SSLError,
+            ) as error:
                 log.debug("peer %x at %s: %s", self._member, self.url, error)
                 failures += 1
             await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])

@@ -56,9 +56,7 @@ class ConfState:
         return self._with((*self.voters, member), tuple(m for m in self.learners if m != member))
 
     def without(self, member: int) -> ConfState:
-        return self._with(
-            tuple(m for m in self.voters if m != member), tuple(m for m in self.learners if m != member)
-        )
+        return self._with(tuple(m for m in self.voters if m != member), tuple(m for m in self.learners if m != member))
 
     def _with(self, voters: tuple[int, ...], learners: tuple[int, ...]) -> ConfState:
         invariant(not self.joint, "a simple change in a joint configuration")

@@ -365,10 +365,9 @@ class Raft:
             if self.role is Role.PRE_CANDIDATE and (not message.granted or message.term == self.term + 1):
                 self._votes[message.frm] = message.granted
                 self._count_votes()
-        elif isinstance(message, TimeoutNow):
-            if self.role is not Role.LEADER and self._promotable():
-                self._reset_election_timer()
-                self._campaign(pre=False, forced=True)
+        elif isinstance(message, TimeoutNow) and self.role is not Role.LEADER and self._promotable():
+            self._reset_election_timer()
+            self._campaign(pre=False, forced=True)
 
     # ---- output --------------------------------------------------------------------------------------------
 
@@ -701,9 +700,7 @@ class Raft:
             return
         if self.log.term(message.prev_index) != message.prev_term:
             index, term = self.log.newest_at_most(min(message.prev_index, self.log.last), message.prev_term)
-            self._reply_gated(
-                AppendReply(message.frm, self.id, self.term, False, message.prev_index, index, term)
-            )
+            self._reply_gated(AppendReply(message.frm, self.id, self.term, False, message.prev_index, index, term))
             return
         last = message.prev_index + len(message.entries)
         for at, entry in enumerate(message.entries):

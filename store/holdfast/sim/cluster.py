@@ -407,4 +407,3 @@ class _Run:
 
     def note(self, line: str) -> None:
         self.trace.update(f"{self.now} {line}\n".encode())
-

@@ -1,9 +1,9 @@
 """Which node a data directory belongs to. Minted once per volume, never copied, never made up again.
 
-    FORMAT          "holdfast data 1": a program that does not know the number refuses to start
-    LOCK            held by the process that uses the directory
-    identity.json   volume, member and cluster id, and how often this volume was started
-    log/  state/    see `storage.log` and `storage.state`
+FORMAT          "holdfast data 1": a program that does not know the number refuses to start
+LOCK            held by the process that uses the directory
+identity.json   volume, member and cluster id, and how often this volume was started
+log/  state/    see `storage.log` and `storage.state`
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class DataDirectory:
             try:
                 known = Identity(**json.loads(file.read_text()))
             except (ValueError, TypeError) as error:
-                raise DataDirectoryError(f"{file} is damaged: {error}; restore it or start with an empty volume") from error
+                raise DataDirectoryError(
+                    f"{file} is damaged: {error}; restore it or start with an empty volume"
+                ) from error
             if known.kind != kind:
                 raise DataDirectoryError(f"{self.path} belongs to a {known.kind}, not to a {kind}")
         else:

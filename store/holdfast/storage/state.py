@@ -113,7 +113,7 @@ class StateDirectory:
         return path
 
     def use(self, path: Path) -> None:
-        """Put a complete generation in use, durably. What was in use before is removed at the next start or `_clean`."""
+        """Put a complete generation in use, durably. What was in use before goes at the next start."""
         for file in path.iterdir():
             sync_file(file)
         sync_directory(path)
@@ -133,5 +133,4 @@ class StateDirectory:
 
     def checkpoint_path(self) -> Path:
         """Where to put a checkpoint to send from; not a generation."""
-        path = self._directory / f"sending-{os.urandom(4).hex()}"
-        return path
+        return self._directory / f"sending-{os.urandom(4).hex()}"

@@ -12,6 +12,7 @@ from collections import deque
 
 from holdfast.raft.core import DurableAppend
 from holdfast.storage.log import DurableLog
+import contextlib
 
 
 class LogWriter:
@@ -45,10 +46,8 @@ class LogWriter:
 
     def completed(self) -> int:
         """Clear the descriptor; everything up to the returned sequence number is durable."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
-        except BlockingIOError:
-            pass
         if self.error is not None:
             raise SystemExit(f"holdfast: cannot write the log, stopping: {self.error}")
         return self._done

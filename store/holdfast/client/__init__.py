@@ -1,0 +1,47 @@
+"""The Python client: read, write and watch configuration, over etcd's API and ours.
+
+    from holdfast import client
+
+    async with client.connect("shop-edge.default.svc:2379") as hf:
+        value = (await hf.get("/stores/common/flag")).value
+        async for event in hf.watch("/stores/", prefix=True):
+            ...
+
+`connect_blocking` has the same names without `await`.
+"""
+
+from holdfast.client.blocking import BlockingClient, connect_blocking
+from holdfast.client.client import Client, connect
+from holdfast.client.connection import Tls
+from holdfast.client.errors import (
+    ClientError,
+    Compacted,
+    OutcomeUnknown,
+    OutOfScope,
+    Refused,
+    Unavailable,
+)
+from holdfast.client.lease import Lease
+from holdfast.client.txn import Txn, TxnResult
+from holdfast.client.values import Event, KeyValue, PutResult, RangeResult
+
+__all__ = [
+    "BlockingClient",
+    "Client",
+    "ClientError",
+    "Compacted",
+    "Event",
+    "KeyValue",
+    "Lease",
+    "OutOfScope",
+    "OutcomeUnknown",
+    "PutResult",
+    "RangeResult",
+    "Refused",
+    "Tls",
+    "Txn",
+    "TxnResult",
+    "Unavailable",
+    "connect",
+    "connect_blocking",
+]

@@ -1,0 +1,157 @@
+"""The same client without `await`: its loop runs in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from holdfast.client.client import Client, connect
+from holdfast.client.connection import Tls
+from holdfast.client.lease import Lease
+from holdfast.client.txn import Key, Ops, Txn, TxnResult
+from holdfast.client.values import DeleteResult, Event, KeyValue, PutResult, RangeResult
+from holdfast.proto import rpc_pb2
+
+T = TypeVar("T")
+
+
+def connect_blocking(
+    endpoints: str | list[str],
+    *,
+    tls: Tls | None = None,
+    timeout: float = 10.0,
+    cache_dir: str | Path | None = None,
+) -> BlockingClient:
+    """See `connect`."""
+    return BlockingClient(endpoints, tls=tls, timeout=timeout, cache_dir=cache_dir)
+
+
+class BlockingClient:
+    """May be used from several threads."""
+
+    op = Ops()
+    key = staticmethod(Key)
+
+    def __init__(
+        self, endpoints: str | list[str], *, tls: Tls | None, timeout: float, cache_dir: str | Path | None
+    ) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast-client", daemon=True)
+        self._thread.start()
+        self._client: Client = self._run(self._connect(endpoints, tls, timeout, cache_dir))
+
+    @staticmethod
+    async def _connect(
+        endpoints: str | list[str], tls: Tls | None, timeout: float, cache_dir: str | Path | None
+    ) -> Client:
+        return connect(endpoints, tls=tls, timeout=timeout, cache_dir=cache_dir)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def __enter__(self) -> BlockingClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def get(self, key: str | bytes, *, revision: int = 0, serializable: bool = False) -> KeyValue | None:
+        return self._run(self._client.get(key, revision=revision, serializable=serializable))
+
+    def range(
+        self,
+        key: str | bytes,
+        *,
+        prefix: bool = False,
+        end: str | bytes | None = None,
+        limit: int = 0,
+        revision: int = 0,
+        serializable: bool = False,
+        keys_only: bool = False,
+    ) -> RangeResult:
+        return self._run(
+            self._client.range(
+                key,
+                prefix=prefix,
+                end=end,
+                limit=limit,
+                revision=revision,
+                serializable=serializable,
+                keys_only=keys_only,
+            )
+        )
+
+    def put(self, key: str | bytes, value: str | bytes, *, lease: Lease | int = 0, previous: bool = False) -> PutResult:
+        return self._run(self._client.put(key, value, lease=lease, previous=previous))
+
+    def delete(self, key: str | bytes, *, prefix: bool = False, previous: bool = False) -> DeleteResult:
+        return self._run(self._client.delete(key, prefix=prefix, previous=previous))
+
+    def compact(self, revision: int) -> None:
+        self._run(self._client.compact(revision))
+
+    def txn(self) -> BlockingTxn:
+        return BlockingTxn(self, self._client.txn())
+
+    def watch(
+        self, key: str | bytes, *, prefix: bool = False, start_revision: int = 0, previous: bool = False
+    ) -> Iterator[Event]:
+        """Blocks for each next event."""
+        batches = self._client.watch_batches(key, prefix=prefix, start_revision=start_revision, previous=previous)
+
+        async def following() -> list[Event]:
+            return await anext(batches)
+
+        try:
+            while True:
+                yield from self._run(following())
+        finally:
+            close = getattr(batches, "aclose", None)
+            if close is not None and self._loop.is_running():
+                self._run(close())
+
+    def lease(self, ttl: int) -> Lease:
+        """Kept alive by the client's thread; end it with `revoke`."""
+        return self._run(self._client.lease(ttl))
+
+    def revoke(self, lease: Lease) -> None:
+        self._run(lease.revoke())
+
+    def members(self) -> list[rpc_pb2.Member]:
+        return self._run(self._client.members())
+
+    def status(self, endpoint: str | None = None) -> rpc_pb2.StatusResponse:
+        return self._run(self._client.status(endpoint))
+
+
+class BlockingTxn:
+    def __init__(self, client: BlockingClient, txn: Txn) -> None:
+        self._client = client
+        self._txn = txn
+
+    def if_(self, *compares: rpc_pb2.Compare) -> BlockingTxn:
+        self._txn.if_(*compares)
+        return self
+
+    def then(self, *ops: rpc_pb2.RequestOp) -> BlockingTxn:
+        self._txn.then(*ops)
+        return self
+
+    def else_(self, *ops: rpc_pb2.RequestOp) -> BlockingTxn:
+        self._txn.else_(*ops)
+        return self
+
+    def commit(self) -> TxnResult:
+        return self._client._run(self._txn.commit())

@@ -1,0 +1,252 @@
+"""The asyncio client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+
+from google.protobuf.message import Message
+
+from holdfast.client.connection import Connection, Response, Tls
+from holdfast.client.lease import Lease
+from holdfast.client.txn import Key, Ops, Txn
+from holdfast.client.values import (
+    DeleteResult,
+    Event,
+    KeyValue,
+    PutResult,
+    RangeResult,
+    range_end,
+    to_bytes,
+)
+from holdfast.client.watch import watch
+from holdfast.proto import holdfast_pb2, rpc_pb2
+
+
+def connect(
+    endpoints: str | list[str],
+    *,
+    tls: Tls | None = None,
+    timeout: float = 10.0,
+    cache_dir: str | Path | None = None,
+) -> Client:
+    """A client of these endpoints ("host:port", several as a list or separated by commas).
+
+    `timeout` in seconds is for each call, fail-over included. Without `tls`, the directory that HOLDFAST_TLS_DIR names
+    is used, if it is set. `cache_dir` keeps what must survive a restart without a network: addresses of endpoints.
+    """
+    listed = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
+    directory = os.environ.get("HOLDFAST_TLS_DIR")
+    if tls is None and directory and not any(e.startswith("http://") for e in listed):
+        tls = Tls.from_directory(directory)
+    plain = [e.strip().removeprefix("https://").removeprefix("http://").rstrip("/") for e in listed]
+    for endpoint in plain:
+        host, _, port = endpoint.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"{endpoint!r} is not an endpoint: give HOST:PORT")
+    return Client(Connection(plain, tls=tls, timeout=timeout, cache_dir=cache_dir))
+
+
+class Client:
+    """Reads, writes and watches. Keys may be str or bytes; values are bytes."""
+
+    op = Ops()
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._leases: list[Lease] = []
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        for lease in self._leases:
+            await lease.release()
+        await self.connection.close()
+
+    async def _call(self, path: str, request: Message, response: type[Response], *, idempotent: bool) -> Response:
+        return await self.connection.call(path, request, response, idempotent=idempotent)
+
+    # ---- keys ----------------------------------------------------------------------------------------------
+
+    async def get(self, key: str | bytes, *, revision: int = 0, serializable: bool = False) -> KeyValue | None:
+        """The key's newest version (or the one at `revision`), None if there is none.
+
+        `serializable` reads what the server has, which may be old; otherwise everything acknowledged before is seen.
+        """
+        found = await self.range(key, revision=revision, serializable=serializable)
+        return found.kvs[0] if found.kvs else None
+
+    async def range(
+        self,
+        key: str | bytes,
+        *,
+        prefix: bool = False,
+        end: str | bytes | None = None,
+        limit: int = 0,
+        revision: int = 0,
+        serializable: bool = False,
+        keys_only: bool = False,
+    ) -> RangeResult:
+        """Keys from `key` to `end`, or all that begin with it."""
+        start = to_bytes(key)
+        request = rpc_pb2.RangeRequest(
+            key=start or b"\x00",
+            range_end=range_end(start, prefix=prefix, end=end),
+            limit=limit,
+            revision=revision,
+            serializable=serializable,
+            keys_only=keys_only,
+        )
+        r = await self._call("/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, idempotent=True)
+        return RangeResult([KeyValue.of(kv) for kv in r.kvs], r.count, r.more, r.header.revision)
+
+    async def put(
+        self, key: str | bytes, value: str | bytes, *, lease: Lease | int = 0, previous: bool = False
+    ) -> PutResult:
+        """Write. Raises OutcomeUnknown if it was sent and no answer came."""
+        request = rpc_pb2.PutRequest(
+            key=to_bytes(key),
+            value=to_bytes(value),
+            lease=lease.id if isinstance(lease, Lease) else lease,
+            prev_kv=previous,
+        )
+        r = await self._call("/etcdserverpb.KV/Put", request, rpc_pb2.PutResponse, idempotent=False)
+        return PutResult(r.header.revision, KeyValue.of(r.prev_kv) if r.HasField("prev_kv") else None)
+
+    async def delete(self, key: str | bytes, *, prefix: bool = False, previous: bool = False) -> DeleteResult:
+        """Delete the key, or all that begin with it."""
+        start = to_bytes(key)
+        request = rpc_pb2.DeleteRangeRequest(
+            key=start or b"\x00", range_end=range_end(start, prefix=prefix, end=None), prev_kv=previous
+        )
+        r = await self._call("/etcdserverpb.KV/DeleteRange", request, rpc_pb2.DeleteRangeResponse, idempotent=False)
+        return DeleteResult(r.header.revision, r.deleted, [KeyValue.of(kv) for kv in r.prev_kvs])
+
+    @staticmethod
+    def key(key: str | bytes) -> Key:
+        """For the compares of a transaction: `hf.key("/a").version == 1`."""
+        return Key(key)
+
+    def txn(self) -> Txn:
+        """Begin a transaction: `await hf.txn().if_(…).then(hf.op.put(…)).else_(…).commit()`."""
+        return Txn(self._commit)
+
+    async def _commit(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+        return await self._call("/etcdserverpb.KV/Txn", request, rpc_pb2.TxnResponse, idempotent=False)
+
+    async def compact(self, revision: int) -> None:
+        """Give up history before `revision`."""
+        request = rpc_pb2.CompactionRequest(revision=revision)
+        await self._call("/etcdserverpb.KV/Compact", request, rpc_pb2.CompactionResponse, idempotent=False)
+
+    # ---- watches and leases --------------------------------------------------------------------------------
+
+    async def watch(
+        self, key: str | bytes, *, prefix: bool = False, start_revision: int = 0, previous: bool = False
+    ) -> AsyncIterator[Event]:
+        """Changes from `start_revision` on (0 = from now), in order, each once, across lost connections."""
+        async for events in self.watch_batches(key, prefix=prefix, start_revision=start_revision, previous=previous):
+            for event in events:
+                yield event
+
+    def watch_batches(
+        self, key: str | bytes, *, prefix: bool = False, start_revision: int = 0, previous: bool = False
+    ) -> AsyncIterator[list[Event]]:
+        """Like `watch`, but the events of a revision together."""
+        start = to_bytes(key)
+        end = range_end(start, prefix=prefix, end=None)
+        return watch(self.connection, start, end, start_revision=start_revision, previous=previous)
+
+    async def lease(self, ttl: int) -> Lease:
+        """A lease of `ttl` seconds, kept alive until revoked, or until the client is closed."""
+        request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
+        r = await self._call("/etcdserverpb.Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse, idempotent=True)
+        lease = Lease(self.connection, r.ID, r.TTL)
+        self._leases.append(lease)
+        return lease
+
+    # ---- the cluster ---------------------------------------------------------------------------------------
+
+    async def members(self) -> list[rpc_pb2.Member]:
+        request = rpc_pb2.MemberListRequest(linearizable=True)
+        path = "/etcdserverpb.Cluster/MemberList"
+        return list((await self._call(path, request, rpc_pb2.MemberListResponse, idempotent=True)).members)
+
+    async def status(self, endpoint: str | None = None) -> rpc_pb2.StatusResponse:
+        return await self.connection.call(
+            "/etcdserverpb.Maintenance/Status",
+            rpc_pb2.StatusRequest(),
+            rpc_pb2.StatusResponse,
+            idempotent=True,
+            endpoint=endpoint,
+        )
+
+    async def hash_kv(self, endpoint: str, revision: int = 0) -> rpc_pb2.HashKVResponse:
+        return await self.connection.call(
+            "/etcdserverpb.Maintenance/HashKV",
+            rpc_pb2.HashKVRequest(revision=revision),
+            rpc_pb2.HashKVResponse,
+            idempotent=True,
+            endpoint=endpoint,
+        )
+
+    async def snapshot(self) -> AsyncIterator[bytes]:
+        """The state as an archive, in pieces; the last one is the SHA-256 of all before."""
+        for endpoint in self.connection.rotation():
+            channel = await self.connection.ready(endpoint, self.connection.timeout)
+            call = channel.unary_stream(
+                "/etcdserverpb.Maintenance/Snapshot",
+                request_serializer=rpc_pb2.SnapshotRequest.SerializeToString,
+                response_deserializer=rpc_pb2.SnapshotResponse.FromString,
+            )(rpc_pb2.SnapshotRequest())
+            async for response in call:
+                yield response.blob
+            return
+
+    # ---- what operators ask --------------------------------------------------------------------------------
+
+    async def describe(self, endpoint: str | None = None) -> holdfast_pb2.DescribeResponse:
+        """Which node answers there, in a cluster or not."""
+        return await self.connection.call(
+            "/holdfast.v1.Node/Describe",
+            holdfast_pb2.DescribeRequest(),
+            holdfast_pb2.DescribeResponse,
+            idempotent=True,
+            endpoint=endpoint,
+        )
+
+    async def form(self, cluster_id: int, volume_id: int) -> int:
+        """Found a cluster on the one node of this client. Idempotent."""
+        request = holdfast_pb2.FormRequest(cluster_id=cluster_id, volume_id=volume_id)
+        r = await self._call("/holdfast.v1.Node/Form", request, holdfast_pb2.FormResponse, idempotent=True)
+        return r.member_id
+
+    async def open_for_clients(self, cluster_id: int) -> None:
+        request = holdfast_pb2.OpenRequest(cluster_id=cluster_id)
+        await self._call("/holdfast.v1.Node/Open", request, holdfast_pb2.OpenResponse, idempotent=True)
+
+    async def membership(self) -> holdfast_pb2.MembershipGetResponse:
+        request = holdfast_pb2.MembershipGetRequest()
+        path = "/holdfast.v1.Membership/Get"
+        return await self._call(path, request, holdfast_pb2.MembershipGetResponse, idempotent=True)
+
+    async def change_membership(self, request: holdfast_pb2.MembershipChangeRequest) -> int:
+        """Returns the new config index. What was decided on an older configuration is refused, so this can be asked
+        again after an unknown outcome."""
+        path = "/holdfast.v1.Membership/Change"
+        r = await self._call(path, request, holdfast_pb2.MembershipChangeResponse, idempotent=False)
+        return r.config_index
+
+    async def move_leader(self, target: int) -> None:
+        """Ask the leader, which this client must be connected to, to hand over."""
+        request = rpc_pb2.MoveLeaderRequest(targetID=target)
+        path = "/etcdserverpb.Maintenance/MoveLeader"
+        await self._call(path, request, rpc_pb2.MoveLeaderResponse, idempotent=True)

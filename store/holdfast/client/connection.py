@@ -1,0 +1,224 @@
+"""From a list of endpoints to a call that was answered: channels, fail-over, round-robin.
+
+A read is tried at one endpoint after the other until its time is over. A write is sent only over a connection that
+stands, and never twice: if the answer is lost, the caller is told that the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from holdfast.client.errors import OutcomeUnknown, Unavailable, refused
+
+CONNECT_SECONDS = 3.0
+PAUSE_SECONDS = 0.05
+_RETRIABLE = (grpc.StatusCode.UNAVAILABLE,)
+Response = TypeVar("Response", bound=Message)
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", (1 << 31) - 1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.enable_retries", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files: the CA that signs servers, and what this client shows of itself. `server_name` overrides the name that
+    the server's certificate must have."""
+
+    ca: Path
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+
+    @classmethod
+    def from_directory(cls, directory: str | Path) -> Tls:
+        """As a Kubernetes Secret of type kubernetes.io/tls is mounted: ca.crt, tls.crt, tls.key."""
+        path = Path(directory)
+        certificate = path / "tls.crt"
+        has_own = certificate.exists()
+        return cls(path / "ca.crt", certificate if has_own else None, path / "tls.key" if has_own else None)
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(
+            self.ca.read_bytes(),
+            self.key.read_bytes() if self.key else None,
+            self.certificate.read_bytes() if self.certificate else None,
+        )
+
+
+class _Addresses:
+    """Names to addresses, remembered on disk: a node that is cut off has no DNS, but its own replica still answers."""
+
+    def __init__(self, cache_dir: Path | None) -> None:
+        self._file = cache_dir / "addresses.json" if cache_dir else None
+        self._known: dict[str, list[str]] = {}
+        if self._file is not None and self._file.exists():
+            try:
+                self._known = json.loads(self._file.read_text())
+            except ValueError:
+                self._known = {}  # only a cache
+
+    async def resolve(self, host: str) -> list[str]:
+        """Addresses of `host`, the last known ones if it cannot be asked for now."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                found = await loop.getaddrinfo(host, None, type=1)
+            addresses = sorted({str(entry[4][0]) for entry in found})
+        except (OSError, TimeoutError):
+            return self._known.get(host, [])
+        if self._known.get(host) != addresses:
+            self._known[host] = addresses
+            if self._file is not None:
+                await loop.run_in_executor(None, self._store)
+        return addresses
+
+    def _store(self) -> None:
+        assert self._file is not None
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._file.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(self._known))
+        fresh.replace(self._file)
+
+
+class Connection:
+    """Channels to `endpoints` (host:port), made when they are first needed."""
+
+    def __init__(
+        self, endpoints: list[str], *, tls: Tls | None, timeout: float, cache_dir: str | Path | None = None
+    ) -> None:
+        if not endpoints:
+            raise ValueError("no endpoints given")
+        self.endpoints = endpoints
+        self.timeout = timeout
+        self._tls = tls
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._next = 0
+        self._addresses = _Addresses(Path(cache_dir) if cache_dir else None)
+        self._closed = False
+
+    async def close(self) -> None:
+        self._closed = True
+        channels, self._channels = list(self._channels.values()), {}
+        for channel in channels:
+            await channel.close()
+
+    def rotation(self) -> list[str]:
+        """All endpoints, another one first each time."""
+        at = self._next % len(self.endpoints)
+        self._next += 1
+        return self.endpoints[at:] + self.endpoints[:at]
+
+    async def channel(self, endpoint: str) -> grpc.aio.Channel:
+        """The channel to `endpoint`. Raises Unavailable if its name has no address, and none is remembered."""
+        if self._closed:
+            raise Unavailable("this client is closed")
+        channel = self._channels.get(endpoint)
+        if channel is None:
+            host, _, port = endpoint.rpartition(":")
+            host = host.strip("[]")
+            addresses = await self._addresses.resolve(host)
+            if not addresses:
+                raise Unavailable(f"{host} has no address")
+            target = ",".join(f"[{a}]:{port}" if ":" in a else f"{a}:{port}" for a in addresses)
+            scheme = "ipv6" if ":" in addresses[0] else "ipv4"
+            channel = self._make(f"{scheme}:{target}", host)
+            self._channels[endpoint] = channel
+        return channel
+
+    def _make(self, target: str, host: str) -> grpc.aio.Channel:
+        if self._tls is None:
+            return grpc.aio.insecure_channel(target, options=_OPTIONS)
+        name = self._tls.server_name or host
+        options = [*_OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)]
+        return grpc.aio.secure_channel(target, self._tls.credentials(), options=options)
+
+    async def drop(self, endpoint: str) -> None:
+        """Forget the channel, so that the name is resolved again."""
+        channel = self._channels.pop(endpoint, None)
+        if channel is not None:
+            await channel.close()
+
+    async def ready(self, endpoint: str, seconds: float) -> grpc.aio.Channel:
+        """The channel, connected. Raises Unavailable if it is not within `seconds`."""
+        channel = await self.channel(endpoint)
+        try:
+            async with asyncio.timeout(seconds):
+                await channel.channel_ready()
+        except TimeoutError:
+            await self.drop(endpoint)
+            raise Unavailable(f"cannot connect to {endpoint}") from None
+        return channel
+
+    async def call(
+        self,
+        path: str,
+        request: Message,
+        response: type[Response],
+        *,
+        idempotent: bool,
+        timeout: float | None = None,
+        endpoint: str | None = None,
+    ) -> Response:
+        """Make a unary call at one of the endpoints (or at `endpoint`). Raises a ClientError."""
+        end = time.monotonic() + (self.timeout if timeout is None else timeout)
+        last: Exception | None = None
+        while True:
+            for candidate in [endpoint] if endpoint else self.rotation():
+                remaining = end - time.monotonic()
+                if remaining <= 0:
+                    raise Unavailable(f"no endpoint answered in time: {last or 'no connection'}")
+                try:
+                    channel = await self.ready(candidate, min(remaining, CONNECT_SECONDS))
+                except Unavailable as error:
+                    last = error
+                    continue
+                try:
+                    return await _invoke(channel, path, request, response, remaining)
+                except grpc.aio.AioRpcError as error:
+                    last = error
+                    await self._failed(candidate, error, idempotent)
+            await asyncio.sleep(min(PAUSE_SECONDS, max(0.0, end - time.monotonic())))
+
+    async def _failed(self, endpoint: str, error: grpc.aio.AioRpcError, idempotent: bool) -> None:
+        """Return if the call may be tried elsewhere, raise otherwise."""
+        code, details = error.code(), error.details() or ""
+        if code not in (*_RETRIABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            raise refused(error) from None
+        # Said by a server before it did anything.
+        not_done = details.startswith("holdfast: this node does not belong to a cluster")
+        if not idempotent and not not_done:
+            raise OutcomeUnknown(details or code.name) from None
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise Unavailable(f"{endpoint} did not answer in time") from None
+        if not details.startswith(("etcdserver:", "holdfast:")):
+            await self.drop(endpoint)  # the connection, not the server, said so
+
+
+async def _invoke(
+    channel: grpc.aio.Channel, path: str, request: Message, response: type[Response], seconds: float
+) -> Response:
+    call: Callable[..., Any] = channel.unary_unary(
+        path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
+    )
+    answer: Response = await call(request, timeout=seconds)
+    return answer

@@ -1,0 +1,94 @@
+"""A lease that is kept alive in the background until it is revoked or the client is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from types import TracebackType
+
+import grpc
+import grpc.aio
+
+from holdfast.client.connection import CONNECT_SECONDS, PAUSE_SECONDS, Connection
+from holdfast.client.errors import ClientError, Unavailable
+from holdfast.proto import rpc_pb2
+
+
+class Lease:
+    """`id` can be given to puts. `alive` turns false for good once it may have expired."""
+
+    def __init__(self, connection: Connection, id: int, ttl: int) -> None:
+        self._connection = connection
+        self.id = id
+        self.ttl = ttl
+        self._good_until = time.monotonic() + ttl
+        self._lost = False
+        self._task = asyncio.ensure_future(self._keep_alive())
+
+    @property
+    def alive(self) -> bool:
+        return not self._lost and time.monotonic() < self._good_until
+
+    async def revoke(self) -> None:
+        """End it now: keys attached to it are deleted."""
+        await self.release()
+        self._lost = True
+        await self._connection.call(
+            "/etcdserverpb.Lease/LeaseRevoke",
+            rpc_pb2.LeaseRevokeRequest(ID=self.id),
+            rpc_pb2.LeaseRevokeResponse,
+            idempotent=True,
+        )
+
+    async def release(self) -> None:
+        """Stop keeping it alive; it ends when its time is over."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def __aenter__(self) -> Lease:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(ClientError):  # it ends by itself
+            await self.revoke()
+
+    async def _keep_alive(self) -> None:
+        """Renew three times within its life, at any endpoint that answers."""
+        while True:
+            for endpoint in self._connection.rotation():
+                try:
+                    channel = await self._connection.ready(endpoint, CONNECT_SECONDS)
+                except Unavailable:
+                    continue
+                call = channel.stream_stream(
+                    "/etcdserverpb.Lease/LeaseKeepAlive",
+                    request_serializer=rpc_pb2.LeaseKeepAliveRequest.SerializeToString,
+                    response_deserializer=rpc_pb2.LeaseKeepAliveResponse.FromString,
+                )()
+                try:
+                    if await self._renew(call):
+                        return
+                except (grpc.aio.AioRpcError, TimeoutError):
+                    pass  # the next endpoint
+                finally:
+                    call.cancel()
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _renew(self, call: grpc.aio.StreamStreamCall) -> bool:
+        """Renew until the stream ends (False) or the lease is gone (True)."""
+        while True:
+            asked = time.monotonic()
+            async with asyncio.timeout(max(1.0, self.ttl / 3)):
+                await call.write(rpc_pb2.LeaseKeepAliveRequest(ID=self.id))
+                answer = await call.read()
+            if answer is grpc.aio.EOF:
+                return False
+            if answer.TTL <= 0:
+                self._lost = True
+                return True
+            self._good_until = asked + answer.TTL
+            await asyncio.sleep(answer.TTL / 3)

@@ -1,0 +1,73 @@
+"""What the client gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.proto import kv_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    key: bytes
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: int
+
+    @classmethod
+    def of(cls, kv: kv_pb2.KeyValue) -> KeyValue:
+        return cls(kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. `previous` is known if it was asked for and is not compacted."""
+
+    type: str  # "put" or "delete"
+    kv: KeyValue
+    previous: KeyValue | None
+
+    @classmethod
+    def of(cls, event: kv_pb2.Event) -> Event:
+        type_ = "delete" if event.type == kv_pb2.Event.DELETE else "put"
+        previous = KeyValue.of(event.prev_kv) if event.HasField("prev_kv") else None
+        return cls(type_, KeyValue.of(event.kv), previous)
+
+
+@dataclass(frozen=True, slots=True)
+class RangeResult:
+    """`count` is the number of keys in the range, also those a limit left out."""
+
+    kvs: list[KeyValue]
+    count: int
+    more: bool
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    revision: int
+    previous: KeyValue | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    revision: int
+    deleted: int
+    previous: list[KeyValue]
+
+
+def to_bytes(key: str | bytes) -> bytes:
+    return key.encode() if isinstance(key, str) else key
+
+
+def range_end(key: bytes, *, prefix: bool, end: str | bytes | None) -> bytes:
+    """etcd's range_end: empty for one key, the key after all that begin with `key`, or `end`."""
+    if end is not None:
+        return to_bytes(end)
+    if not prefix:
+        return b""
+    trimmed = key.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\x00"

@@ -1,0 +1,71 @@
+"""A watch that goes on: after a lost connection it resumes at the next revision, at another endpoint if need be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import grpc.aio
+
+from holdfast.client.connection import CONNECT_SECONDS, PAUSE_SECONDS, Connection
+from holdfast.client.errors import Compacted, Refused, Unavailable, refused
+from holdfast.client.values import Event
+from holdfast.proto import rpc_pb2
+
+_PATH = "/etcdserverpb.Watch/Watch"
+
+
+async def watch(
+    connection: Connection, key: bytes, range_end: bytes, *, start_revision: int, previous: bool
+) -> AsyncIterator[list[Event]]:
+    """Batches of events in the order of their revisions, each once. Ends only by an error or by the caller.
+
+    Raises Compacted if the revision to resume at is gone, Refused if the server will not have this watch.
+    """
+    following = start_revision
+    while True:
+        for endpoint in connection.rotation():
+            try:
+                channel = await connection.ready(endpoint, CONNECT_SECONDS)
+            except Unavailable:
+                continue
+            call = channel.stream_stream(
+                _PATH,
+                request_serializer=rpc_pb2.WatchRequest.SerializeToString,
+                response_deserializer=rpc_pb2.WatchResponse.FromString,
+            )(metadata=(("hasleader", "true"),) if len(connection.endpoints) > 1 else ())
+            try:
+                create = rpc_pb2.WatchCreateRequest(
+                    key=key, range_end=range_end, start_revision=following, prev_kv=previous, progress_notify=True
+                )
+                await call.write(rpc_pb2.WatchRequest(create_request=create))
+                async for response in call:
+                    _raise_if_ended(response)
+                    if response.created and not following:
+                        following = response.header.revision + 1
+                    if response.events:
+                        following = response.events[-1].kv.mod_revision + 1
+                        yield [Event.of(event) for event in response.events]
+                    elif not response.created:
+                        following = max(following, response.header.revision + 1)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
+                    raise refused(error) from None
+                if not (error.details() or "").startswith(("etcdserver:", "holdfast:")):
+                    await connection.drop(endpoint)
+            finally:
+                call.cancel()
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+def _raise_if_ended(response: rpc_pb2.WatchResponse) -> None:
+    if not response.canceled:
+        return
+    reason = response.cancel_reason
+    if response.compact_revision or "has been compacted" in reason:
+        raise Compacted(
+            grpc.StatusCode.OUT_OF_RANGE,
+            f"the history to resume from is compacted up to revision {response.compact_revision}",
+        )
+    raise Refused(grpc.StatusCode.FAILED_PRECONDITION, reason or "the server ended the watch")
