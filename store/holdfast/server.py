@@ -25,12 +25,14 @@ from holdfast.api.maintenance import MaintenanceService
 from holdfast.api.node import NodeService, Reports, ready
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
+from holdfast.front.calls import Call
 from holdfast.front.grpcio import AddressInUse, GrpcioFront, Tls
 from holdfast.member.bootstrap import BootstrapRefused
 from holdfast.member.node import Node, NodeConfig
+from holdfast.proto import rpc_pb2
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.log import LogCorrupt
-from holdfast.watch.hub import Delivery
+from holdfast.watch.hub import Delivery, Hub
 
 log = logging.getLogger("holdfast")
 
@@ -120,12 +122,12 @@ class Server:
         self.node = Node(self._data, config.node)
         self.router = Router()
         self.reports = Reports()
-        KvService(self.router, self.node)
+        kv = KvService(self.router, self.node)
         LeaseService(self.router, self.node)
         ClusterService(self.router, self.node)
         NodeService(self.router, self.node, self.reports)
         self.maintenance = MaintenanceService(self.router, self.node)
-        self.watch = WatchService(self.router, self.node, config.progress_seconds)
+        self.watch = WatchService(self.router, lambda call: _Watched(kv, call), config.progress_seconds)
         self.edge = EdgeService(self.router, self.node, self.reports)
         self.node.deliver = self._deliver
         self.node.turn_ended = self._turn_ended
@@ -253,6 +255,27 @@ class Server:
             "etcd_debugging_mvcc_watcher_total": member.hub.watchers,
             "holdfast_replicas_following": len(self.edge.streams),
         }
+
+
+class _Watched:
+    """A member, as the watch service sees it."""
+
+    def __init__(self, service: KvService, call: Call) -> None:
+        self._service = service
+        self._member = service.member(call)
+
+    @property
+    def hub(self) -> Hub:
+        return self._member.hub
+
+    def header(self, revision: int | None) -> rpc_pb2.ResponseHeader:
+        return self._service.header(self._member, revision)
+
+    def poke(self) -> None:
+        self._member.poke()
+
+    def refuse_watch(self, start: bytes, end: bytes | None) -> str:
+        return ""
 
 
 def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Protocol
 
-from holdfast.api.base import Service
 from holdfast.api.router import Router
 from holdfast.api.wire import delimited, event
 from holdfast.front.calls import Call, Credit, Kind
 from holdfast.kv.ranges import bounds
-from holdfast.member.driver import Member
-from holdfast.member.node import Node
 from holdfast.proto import rpc_pb2
 from holdfast.status import COMPACTED
-from holdfast.watch.hub import Compacted, Delivery, Events, Progress, Watcher
+from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Progress, Watcher
 
 FRAGMENT_BYTES = 2 << 20
 PROGRESS_SECONDS = 600.0
 _CREATE = rpc_pb2.WatchCreateRequest
 
 
-class WatchService(Service):
-    """All watch streams of this server."""
+class Watchable(Protocol):
+    """What can be watched: a member, or a replica."""
 
-    def __init__(self, router: Router, node: Node, progress_seconds: float = PROGRESS_SECONDS) -> None:
-        super().__init__(router, node)
+    @property
+    def hub(self) -> Hub: ...
+
+    def header(self, revision: int | None) -> rpc_pb2.ResponseHeader: ...
+
+    def poke(self) -> None:
+        """The hub has something to do."""
+        ...
+
+    def refuse_watch(self, start: bytes, end: bytes | None) -> str:
+        """Why this range cannot be watched here; empty if it can."""
+        ...
+
+
+class WatchService:
+    """All watch streams of this server. `host` gives what a call watches, or raises."""
+
+    def __init__(
+        self, router: Router, host: Callable[[Call], Watchable], progress_seconds: float = PROGRESS_SECONDS
+    ) -> None:
+        self.router = router
+        self._host = host
+        self._hub: Hub | None = None
         self._progress_seconds = progress_seconds
         self.streams: dict[int, WatchStream] = {}
         router.stream("/etcdserverpb.Watch/Watch", Kind.BIDI, self.open)
         asyncio.get_running_loop().call_later(progress_seconds, self._tick)
 
     def open(self, call: Call) -> WatchStream:
-        stream = WatchStream(self, call, self.member(call))
+        host = self._host(call)
+        self._hub = host.hub
+        stream = WatchStream(self, call, host)
         self.streams[call.id] = stream
         return stream
 
@@ -44,21 +66,19 @@ class WatchService(Service):
 
     def _tick(self) -> None:
         asyncio.get_running_loop().call_later(self._progress_seconds, self._tick)
-        if self.node.member is not None:
-            for delivery in self.node.member.hub.tick():
-                self.deliver(delivery)
+        for delivery in self._hub.tick() if self._hub is not None else ():
+            self.deliver(delivery)
 
 
 class WatchStream:
     """One stream with its watches. Answers leave in the order of the requests."""
 
-    def __init__(self, service: WatchService, call: Call, member: Member) -> None:
+    def __init__(self, service: WatchService, call: Call, host: Watchable) -> None:
         self._service = service
         self._call = call
-        self._member = member
-        self._hub = member.hub
+        self._host = host
+        self._hub = host.hub
         self._hub.open(call.id)
-        self._member_id = member.id
 
     # ---- requests ------------------------------------------------------------------------------------------
 
@@ -87,6 +107,8 @@ class WatchStream:
             reason = COMPACTED.message
         elif id and self._hub.has(self._call.id, id):
             reason = "mvcc: duplicate watch ID provided on the WatchStream"
+        else:
+            reason = self._host.refuse_watch(start, end)
         if reason:
             self._send(rpc_pb2.WatchResponse(watch_id=-1, created=True, canceled=True, cancel_reason=reason))
             return
@@ -102,7 +124,7 @@ class WatchStream:
         )
         self._hub.add(self._call.id, watcher)
         self._send(rpc_pb2.WatchResponse(watch_id=watcher.id, created=True))
-        self._member.poke()
+        self._host.poke()
 
     def on_half_close(self) -> None:
         """Does not end a watch."""
@@ -116,12 +138,12 @@ class WatchStream:
 
     def on_writable(self) -> None:
         self._hub.unblock(self._call.id)
-        self._member.poke()
+        self._host.poke()
 
     # ---- answers -------------------------------------------------------------------------------------------
 
     def _send(self, response: rpc_pb2.WatchResponse, revision: int | None = None) -> None:
-        response.header.CopyFrom(self._service.header(self._member, revision))
+        response.header.CopyFrom(self._host.header(revision))
         self._service.router.send(self._call.id, response.SerializeToString())
 
     def deliver(self, delivery: Delivery) -> None:
@@ -142,7 +164,7 @@ class WatchStream:
     def _send_events(self, delivery: Events) -> None:
         watcher = delivery.watcher
         head = rpc_pb2.WatchResponse(
-            header=self._service.header(self._member, delivery.revision), watch_id=watcher.id
+            header=self._host.header(delivery.revision), watch_id=watcher.id
         ).SerializeToString()
         parts, size = [head], 0
         for number, change in enumerate(delivery.changes):

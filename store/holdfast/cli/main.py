@@ -5,6 +5,9 @@ from __future__ import annotations
 import typer
 
 from holdfast import __version__
+from holdfast.cli.cluster import lease, member, snapshot, status
+from holdfast.cli.edge import edge
+from holdfast.cli.keys import delete, get, put, txn, watch
 from holdfast.cli.serve import serve
 
 app = typer.Typer(
@@ -13,7 +16,25 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command()(serve)
+app.command(rich_help_panel="Keys")(put)
+app.command(rich_help_panel="Keys")(get)
+app.command("del", rich_help_panel="Keys")(delete)
+app.command(rich_help_panel="Keys")(txn)
+app.command(rich_help_panel="Keys")(watch)
+app.command(rich_help_panel="Cluster")(status)
+app.add_typer(member, name="member", rich_help_panel="Cluster")
+app.add_typer(lease, name="lease", rich_help_panel="Keys")
+app.command(rich_help_panel="Cluster")(snapshot)
+app.command(rich_help_panel="Servers")(serve)
+app.command(rich_help_panel="Servers")(edge)
+
+
+@app.command(rich_help_panel="Servers")
+def demo() -> None:
+    """Run a local cluster of three voters and an edge replica, and show what it does."""
+    from holdfast.cli.demo import run
+
+    run()
 
 
 @app.command()

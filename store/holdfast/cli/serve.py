@@ -57,7 +57,7 @@ def serve(
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; a server needs it: pip install 'holdfast[server]'")
     set_up_logging(log_level, name)
-    peer_urls = _urls(initial_advertise_peer_urls or listen_peer_urls)
+    peer_urls = parse_urls(initial_advertise_peer_urls or listen_peer_urls)
     mode = _mode(bootstrap, initial_cluster_state)
     cluster = _cluster(initial_cluster or f"{name}={peer_urls[0]}") if mode != "managed" else {}
     if mode == "static" and cluster.get(name) not in peer_urls:
@@ -74,7 +74,7 @@ def serve(
             node=NodeConfig(
                 name=name,
                 advertise_peer_urls=peer_urls,
-                advertise_client_urls=_urls(advertise_client_urls or listen_client_urls),
+                advertise_client_urls=parse_urls(advertise_client_urls or listen_client_urls),
                 bootstrap=mode,
                 initial_cluster=cluster,
                 token=initial_cluster_token,
@@ -84,9 +84,9 @@ def serve(
                 client_tls=peer_tls[0] if peer_tls else None,
                 server_tls=peer_tls[1] if peer_tls else None,
             ),
-            listen_client_urls=_urls(listen_client_urls),
-            listen_peer_urls=_urls(listen_peer_urls),
-            listen_metrics_urls=_urls(listen_metrics_urls) if listen_metrics_urls else (),
+            listen_client_urls=parse_urls(listen_client_urls),
+            listen_peer_urls=parse_urls(listen_peer_urls),
+            listen_metrics_urls=parse_urls(listen_metrics_urls) if listen_metrics_urls else (),
             client_tls=TlsFiles(cert_file, key_file, trusted_ca_file, client_cert_auth),
             progress_seconds=watch_progress_notify_interval,
         )
@@ -107,7 +107,7 @@ def set_up_logging(level: str, name: str) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
-def _urls(text: str) -> tuple[str, ...]:
+def parse_urls(text: str) -> tuple[str, ...]:
     urls = tuple(url.strip().rstrip("/") for url in text.split(",") if url.strip())
     for url in urls:
         parts = urlsplit(url)
@@ -130,7 +130,7 @@ def _cluster(text: str) -> dict[str, str]:
             fail(f"--initial-cluster: {part!r} is not NAME=URL")
         if name in cluster:
             fail(f"--initial-cluster names {name!r} twice")
-        cluster[name] = _urls(url)[0]
+        cluster[name] = parse_urls(url)[0]
     return cluster
 
 

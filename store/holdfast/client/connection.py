@@ -23,6 +23,8 @@ from holdfast.client.errors import OutcomeUnknown, Unavailable, refused
 
 CONNECT_SECONDS = 3.0
 PAUSE_SECONDS = 0.05
+AVOID_SECONDS = 1.0
+_BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 _RETRIABLE = (grpc.StatusCode.UNAVAILABLE,)
 Response = TypeVar("Response", bound=Message)
 
@@ -113,6 +115,7 @@ class Connection:
         self._tls = tls
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._next = 0
+        self._failed_at: dict[str, float] = {}
         self._addresses = _Addresses(Path(cache_dir) if cache_dir else None)
         self._closed = False
 
@@ -123,10 +126,12 @@ class Connection:
             await channel.close()
 
     def rotation(self) -> list[str]:
-        """All endpoints, another one first each time."""
+        """All endpoints, another one first each time; those that failed a moment ago last."""
         at = self._next % len(self.endpoints)
         self._next += 1
-        return self.endpoints[at:] + self.endpoints[:at]
+        turned = self.endpoints[at:] + self.endpoints[:at]
+        since = time.monotonic() - AVOID_SECONDS
+        return sorted(turned, key=lambda endpoint: self._failed_at.get(endpoint, 0.0) > since)
 
     async def channel(self, endpoint: str) -> grpc.aio.Channel:
         """The channel to `endpoint`. Raises Unavailable if its name has no address, and none is remembered."""
@@ -163,8 +168,13 @@ class Connection:
         channel = await self.channel(endpoint)
         try:
             async with asyncio.timeout(seconds):
-                await channel.channel_ready()
+                while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                    if state in _BROKEN:
+                        # Refused, say: others are asked meanwhile; the name is resolved again next time.
+                        raise TimeoutError
+                    await channel.wait_for_state_change(state)
         except TimeoutError:
+            self._failed_at[endpoint] = time.monotonic()
             await self.drop(endpoint)
             raise Unavailable(f"cannot connect to {endpoint}") from None
         return channel

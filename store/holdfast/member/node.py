@@ -291,12 +291,12 @@ class Node:
         identity = self.data.identity
         if hello.protocol != PROTOCOL:
             return f"peer protocol {hello.protocol}, this program speaks {PROTOCOL}"
-        if not identity.cluster_id and hello.cluster_id and self.config.bootstrap == "managed":
-            if hello.to_id == identity.volume_id:
-                # The first leader that names our volume id tells which cluster we were added to.
-                self.data.join(cluster_id=hello.cluster_id, member_id=identity.volume_id)
-                self._start_member()
-                identity = self.data.identity
+        may_join = not identity.cluster_id and self.config.bootstrap == "managed"
+        if may_join and hello.cluster_id and hello.to_id == identity.volume_id:
+            # The first leader that names our volume id tells which cluster we were added to.
+            self.data.join(cluster_id=hello.cluster_id, member_id=identity.volume_id)
+            self._start_member()
+            identity = self.data.identity
         if not identity.cluster_id or hello.cluster_id != identity.cluster_id:
             return f"this node belongs to cluster {identity.cluster_id:x}, not to {hello.cluster_id:x}"
         if hello.to_id != identity.member_id:

@@ -83,7 +83,10 @@ class _Link:
 
     def send(self, messages: list[Message]) -> None:
         writer = self._writer
-        if writer is None or writer.transport.get_write_buffer_size() > SEND_BUFFER_BYTES:
+        # Closed by the other side a moment ago: uvloop raises on it, before our reader has noticed the end.
+        if writer is None or writer.is_closing():
+            return
+        if writer.transport.get_write_buffer_size() > SEND_BUFFER_BYTES:
             return
         writer.write(frame(raft_pb2.PeerFrame(messages=[codec.encode(m) for m in messages])))
 

@@ -14,17 +14,19 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas")
+    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas", "connected", "staleness_ms")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         EMPTY: _ClassVar[DescribeResponse.State]
         FORMED: _ClassVar[DescribeResponse.State]
         MEMBER: _ClassVar[DescribeResponse.State]
         REMOVED: _ClassVar[DescribeResponse.State]
+        REPLICA: _ClassVar[DescribeResponse.State]
     EMPTY: DescribeResponse.State
     FORMED: DescribeResponse.State
     MEMBER: DescribeResponse.State
     REMOVED: DescribeResponse.State
+    REPLICA: DescribeResponse.State
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +40,8 @@ class DescribeResponse(_message.Message):
     READY_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_MS_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     cluster_id: int
     member_id: int
@@ -51,7 +55,9 @@ class DescribeResponse(_message.Message):
     ready: bool
     revision: int
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaReport]
-    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ...) -> None: ...
+    connected: bool
+    staleness_ms: int
+    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., connected: _Optional[bool] = ..., staleness_ms: _Optional[int] = ...) -> None: ...
 
 class FormRequest(_message.Message):
     __slots__ = ("cluster_id", "volume_id")

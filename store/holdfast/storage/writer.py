@@ -6,13 +6,13 @@ the newest sequence number. Whatever queued up during one fdatasync goes out in 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
 
 from holdfast.raft.core import DurableAppend
 from holdfast.storage.log import DurableLog
-import contextlib
 
 
 class LogWriter:

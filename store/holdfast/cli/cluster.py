@@ -1,0 +1,197 @@
+"""`holdfast status|member|lease|snapshot`: the cluster at the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from holdfast import client
+from holdfast.cli.errors import fail
+from holdfast.cli.session import LOCAL, Endpoints, Output, Timeout, TlsDir, as_json, check_output, run, table, text
+from holdfast.proto import rpc_pb2
+
+member = typer.Typer(help="The members of the cluster.", no_args_is_help=True)
+lease = typer.Typer(help="Leases.", no_args_is_help=True)
+
+
+def status(
+    endpoints: Endpoints = LOCAL, tls_dir: TlsDir = None, timeout: Timeout = 5.0, output: Output = "table"
+) -> None:
+    """What each asked endpoint is and how far it is. Exit code 1 if one does not answer."""
+    check_output(output)
+    down: list[str] = []
+
+    async def work(hf: client.Client) -> None:
+        found: list[dict[str, object]] = []
+        for endpoint in hf.connection.endpoints:
+            try:
+                found.append(await _describe(hf, endpoint))
+            except client.Unavailable:
+                down.append(endpoint)
+                found.append({"endpoint": endpoint, "state": "UNREACHABLE"})
+        if output == "json":
+            as_json(found)
+            return
+        columns = ["ENDPOINT", "NAME", "STATE", "LEADER", "REVISION", "TERM", "INDEX", "STALENESS"]
+        table(columns, [[row.get(c.lower(), "") for c in columns] for row in found])
+
+    run(endpoints, tls_dir, timeout, work)
+    if down:
+        fail(f"no answer from {', '.join(down)}")
+
+
+async def _describe(hf: client.Client, endpoint: str) -> dict[str, object]:
+    node = await hf.describe(endpoint)
+    states = {0: "EMPTY", 1: "FORMED", 2: "MEMBER", 3: "REMOVED", 4: "REPLICA"}
+    row: dict[str, object] = {
+        "endpoint": endpoint,
+        "name": node.name,
+        "state": states.get(node.state, "?"),
+        "id": f"{node.member_id or node.volume_id:x}",
+        "cluster": f"{node.cluster_id:x}",
+        "leader": "yes" if node.leader and node.leader == node.member_id else "",
+        "revision": node.revision,
+        "term": node.term,
+        "index": node.applied_index,
+        "version": node.version,
+        "replicas": {r.replica: r.watermark for r in node.replicas},
+    }
+    if node.state == node.REPLICA:
+        known = f"≤ {node.staleness_ms / 1000:.1f} s" if node.HasField("staleness_ms") else "unknown"
+        row["staleness"] = known if node.connected else f"{known} (disconnected)"
+    return row
+
+
+@member.command("list")
+def member_list(
+    endpoints: Endpoints = LOCAL, tls_dir: TlsDir = None, timeout: Timeout = 10.0, output: Output = "table"
+) -> None:
+    """Who belongs to the cluster."""
+    check_output(output)
+
+    async def work(hf: client.Client) -> None:
+        members = await hf.members()
+        if output == "json":
+            as_json([_member(m) for m in members])
+        elif output == "simple":
+            for m in members:
+                state = "started" if m.name else "unstarted"
+                urls = f"{','.join(m.peerURLs)}, {','.join(m.clientURLs)}"
+                print(f"{m.ID:x}, {state}, {m.name}, {urls}, {str(m.isLearner).lower()}")
+        else:
+            columns = ["ID", "NAME", "ROLE", "PEERS", "CLIENTS"]
+            table(columns, [[v for k, v in _member(m).items()] for m in members])
+
+    run(endpoints, tls_dir, timeout, work)
+
+
+def _member(m: rpc_pb2.Member) -> dict[str, str]:
+    role = "learner" if m.isLearner else "voter"
+    return {
+        "id": f"{m.ID:x}",
+        "name": m.name or "(not started)",
+        "role": role,
+        "peer_urls": ",".join(m.peerURLs),
+        "client_urls": ",".join(m.clientURLs),
+    }
+
+
+@lease.command("grant")
+def lease_grant(
+    ttl: Annotated[int, typer.Argument(help="Seconds.")],
+    endpoints: Endpoints = LOCAL,
+    tls_dir: TlsDir = None,
+    timeout: Timeout = 10.0,
+) -> None:
+    """Make a lease that lives TTL seconds unless it is kept alive."""
+
+    async def work(hf: client.Client) -> None:
+        granted = await hf.lease(ttl)
+        await granted.release()
+        print(f"lease {granted.id:016x} granted with TTL({granted.ttl}s)")
+
+    run(endpoints, tls_dir, timeout, work)
+
+
+@lease.command("revoke")
+def lease_revoke(
+    id: Annotated[str, typer.Argument(help="The lease, hexadecimal.")],
+    endpoints: Endpoints = LOCAL,
+    tls_dir: TlsDir = None,
+    timeout: Timeout = 10.0,
+) -> None:
+    """End a lease now; keys attached to it are deleted."""
+    number = _lease_id(id)
+
+    async def work(hf: client.Client) -> None:
+        await hf.connection.call(
+            "/etcdserverpb.Lease/LeaseRevoke",
+            rpc_pb2.LeaseRevokeRequest(ID=number),
+            rpc_pb2.LeaseRevokeResponse,
+            idempotent=True,
+        )
+        print(f"lease {number:016x} revoked")
+
+    run(endpoints, tls_dir, timeout, work)
+
+
+@lease.command("ttl")
+def lease_ttl(
+    id: Annotated[str, typer.Argument(help="The lease, hexadecimal.")],
+    endpoints: Endpoints = LOCAL,
+    tls_dir: TlsDir = None,
+    timeout: Timeout = 10.0,
+) -> None:
+    """How long a lease still has, and which keys are attached to it."""
+    number = _lease_id(id)
+    gone: list[bool] = []
+
+    async def work(hf: client.Client) -> None:
+        answer = await hf.connection.call(
+            "/etcdserverpb.Lease/LeaseTimeToLive",
+            rpc_pb2.LeaseTimeToLiveRequest(ID=number, keys=True),
+            rpc_pb2.LeaseTimeToLiveResponse,
+            idempotent=True,
+        )
+        gone.append(answer.TTL < 0)
+        if answer.TTL >= 0:
+            keys = ", ".join(text(key) for key in answer.keys) or "no keys"
+            print(f"{answer.TTL} s of {answer.grantedTTL} s left; {keys}")
+
+    run(endpoints, tls_dir, timeout, work)
+    if gone[0]:
+        fail(f"lease {number:016x} is not there: it expired or was revoked")
+
+
+def _lease_id(word: str) -> int:
+    try:
+        return int(word, 16)
+    except ValueError:
+        fail(f"{word!r} is not a hexadecimal lease id", 2)
+
+
+def snapshot(file: Path, endpoints: Endpoints = LOCAL, tls_dir: TlsDir = None, timeout: Timeout = 60.0) -> None:
+    """Save the state of the first endpoint to FILE. Its end is the SHA-256 of what is before."""
+
+    async def work(hf: client.Client) -> None:
+        fresh = file.with_name(file.name + ".part")
+        sum_, last, size = hashlib.sha256(), b"", 0
+        with fresh.open("wb") as target:
+            async for blob in hf.snapshot():
+                sum_.update(last)
+                last = blob
+                target.write(blob)
+                size += len(blob)
+            target.flush()
+            os.fsync(target.fileno())
+        if last != sum_.digest():
+            fresh.unlink()
+            fail("the snapshot arrived damaged; try again")
+        fresh.replace(file)
+        print(f"{size} bytes saved to {file}")
+
+    run(endpoints, tls_dir, timeout, work)

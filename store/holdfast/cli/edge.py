@@ -1,0 +1,71 @@
+"""`holdfast edge`: one replica."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from holdfast.cli.errors import fail
+from holdfast.cli.serve import parse_urls, set_up_logging
+
+
+def edge(
+    endpoints: Annotated[str, typer.Option(help="Members (or replicas of them) to follow: HOST:PORT,HOST:PORT,…")],
+    prefix: Annotated[
+        list[str], typer.Option(help="What to hold: all keys that begin so. May be given several times.")
+    ],
+    name: Annotated[str, typer.Option(help="What this replica is called.")] = "replica",
+    pool: Annotated[str, typer.Option(help="Which pool of replicas it belongs to.")] = "",
+    data_dir: Annotated[Path, typer.Option(help="Where it keeps its data.")] = Path("replica.holdfast"),
+    listen_client_urls: Annotated[str, typer.Option(help="Where to serve clients.")] = "http://localhost:2379",
+    listen_metrics_urls: Annotated[str, typer.Option(help="Where to serve /livez, /readyz and /metrics.")] = "",
+    cert_file: Annotated[Path | None, typer.Option(help="Certificate shown to clients.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    trusted_ca_file: Annotated[Path | None, typer.Option(help="CA of the clients' certificates.")] = None,
+    client_cert_auth: Annotated[bool, typer.Option(help="Require clients to show a certificate.")] = False,
+    upstream_tls_dir: Annotated[
+        Path | None, typer.Option(help="Directory with ca.crt, tls.crt and tls.key for following.")
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run an edge replica: it holds some prefixes of a cluster and serves them, also while it is cut off."""
+    try:
+        from holdfast.client.connection import Tls
+        from holdfast.edge.server import EdgeConfig, EdgeServer
+        from holdfast.server import StartError, TlsFiles, run_until_signal
+    except ModuleNotFoundError as error:
+        fail(f"{error.name} is not installed; a replica needs it: pip install 'holdfast[server]'")
+    set_up_logging(log_level, name)
+    overlap = next(((a, b) for a in prefix for b in prefix if a is not b and b.startswith(a)), None)
+    if overlap is not None:
+        fail(f"--prefix {overlap[0]!r} already covers {overlap[1]!r}; give one of them")
+    if any(not p for p in prefix):
+        fail("--prefix is empty; to hold everything, run a member or name the top prefixes")
+    listed = tuple(
+        e.strip().removeprefix("https://").removeprefix("http://") for e in endpoints.split(",") if e.strip()
+    )
+    for endpoint in listed:
+        host, _, port = endpoint.rpartition(":")
+        if not host or not port.isdigit():
+            fail(f"--endpoints: {endpoint!r} is not HOST:PORT")
+    try:
+        config = EdgeConfig(
+            name=name,
+            data_dir=data_dir,
+            prefixes=tuple(sorted(prefix)),
+            endpoints=listed,
+            listen_client_urls=parse_urls(listen_client_urls),
+            listen_metrics_urls=parse_urls(listen_metrics_urls) if listen_metrics_urls else (),
+            pool=pool,
+            server_tls=TlsFiles(cert_file, key_file, trusted_ca_file, client_cert_auth),
+            upstream_tls=Tls.from_directory(upstream_tls_dir) if upstream_tls_dir else None,
+        )
+
+        async def main(stop: object) -> None:
+            await EdgeServer(config).run(stop)  # type: ignore[arg-type]
+
+        run_until_signal(main)
+    except StartError as error:
+        fail(str(error))

@@ -1,0 +1,152 @@
+"""A cluster of local processes, for `holdfast demo` and for the tests: real servers, real sockets, real kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from holdfast import client
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+@dataclass(slots=True)
+class Process:
+    """One `holdfast` process that can be killed and started again with the same arguments."""
+
+    name: str
+    arguments: list[str]
+    log: Path
+    port: int
+    running: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.running = subprocess.Popen(
+                [sys.executable, "-m", "holdfast", *self.arguments],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.environment},
+            )
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        if self.running is not None:
+            self.running.kill()
+            self.running.wait()
+            self.running = None
+
+    def stop(self, seconds: float = 10.0) -> int:
+        """SIGTERM; returns the exit status."""
+        if self.running is None:
+            return 0
+        self.running.terminate()
+        try:
+            return self.running.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.running.kill()
+            return self.running.wait()
+        finally:
+            self.running = None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.running is not None:
+            self.running.send_signal(number)
+
+    def tail(self, lines: int = 20) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+
+class LocalCluster:
+    """Voters as processes below `directory`, founded statically."""
+
+    def __init__(self, directory: Path, voters: int = 3, extra: Iterable[str] = ()) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        ports = free_ports(2 * voters)
+        names = [f"m{n + 1}" for n in range(voters)]
+        self._peer_urls = {name: f"http://127.0.0.1:{ports[2 * n + 1]}" for n, name in enumerate(names)}
+        self._extra = list(extra)
+        self.voters = {name: self._voter(name, ports[2 * n]) for n, name in enumerate(names)}
+
+    def _voter(self, name: str, port: int) -> Process:
+        cluster = ",".join(f"{n}={url}" for n, url in self._peer_urls.items())
+        arguments = [
+            "serve",
+            f"--name={name}",
+            f"--data-dir={self.directory / name}",
+            f"--listen-client-urls=http://127.0.0.1:{port}",
+            f"--listen-peer-urls={self._peer_urls[name]}",
+            f"--initial-cluster={cluster}",
+            *self._extra,
+        ]
+        return Process(name, arguments, self.directory / f"{name}.log", port)
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [p.endpoint for p in self.voters.values()]
+
+    def start(self) -> None:
+        for process in self.voters.values():
+            process.start()
+
+    def stop(self) -> None:
+        for process in self.voters.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.voters.values():
+            process.stop()
+
+    def kill(self) -> None:
+        for process in self.voters.values():
+            process.kill()
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {p.name}\n{p.tail()}" for p in self.voters.values())
+
+    async def wait_ready(self, seconds: float = 30.0) -> None:
+        """Until a linearizable read is answered by every running voter."""
+        end = time.monotonic() + seconds
+        for process in self.voters.values():
+            if process.running is None:
+                continue
+            async with client.connect(process.endpoint, timeout=max(0.1, end - time.monotonic())) as hf:
+                await hf.get("ready?")
+
+    async def leader(self, seconds: float = 15.0) -> Process:
+        """Whoever leads now, by what most say. Raises TimeoutError."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for process in self.voters.values():
+                if process.running is None:
+                    continue
+                try:
+                    async with client.connect(process.endpoint, timeout=2.0) as hf:
+                        status = await hf.status()
+                except client.ClientError:
+                    continue
+                if status.leader and status.leader == status.header.member_id:
+                    return process
+            await asyncio.sleep(0.05)
+        raise TimeoutError("no leader")

@@ -1,0 +1,80 @@
+"""From the options of a command to a connected client, and from its errors to one line and an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from holdfast import client
+from holdfast.cli.errors import fail
+
+Endpoints = Annotated[
+    str, typer.Option("--endpoints", envvar="HOLDFAST_ENDPOINTS", help="Whom to ask: HOST:PORT,HOST:PORT,…")
+]
+TlsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-dir", envvar="HOLDFAST_TLS_DIR", help="Directory with ca.crt and, for mutual TLS, tls.crt, tls.key."
+    ),
+]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to try, fail-over included.")]
+Output = Annotated[str, typer.Option("-o", "--output", help="table, json or simple (etcdctl's form).")]
+LOCAL = "127.0.0.1:2379"
+
+# What went wrong, by exit code: 1 refused, 2 wrong usage (typer's), 3 nobody answered, 4 outcome unknown.
+UNAVAILABLE, UNKNOWN = 3, 4
+
+
+def run(
+    endpoints: str, tls_dir: Path | None, timeout: float, work: Callable[[client.Client], Coroutine[Any, Any, None]]
+) -> None:
+    """Connect, do `work`, and turn errors into one line."""
+
+    async def connected() -> None:
+        tls = client.Tls.from_directory(tls_dir) if tls_dir else None
+        async with client.connect(endpoints, tls=tls, timeout=timeout) as hf:
+            await work(hf)
+
+    try:
+        asyncio.run(connected())
+    except client.OutcomeUnknown as error:
+        fail(f"the write was sent and no answer came ({error}); read before writing again", UNKNOWN)
+    except client.Unavailable as error:
+        fail(f"{error}. Asked: {endpoints} (set --endpoints or HOLDFAST_ENDPOINTS)", UNAVAILABLE)
+    except client.Refused as error:
+        fail(str(error).removeprefix("etcdserver: ").removeprefix("holdfast: "))
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def check_output(output: str) -> None:
+    if output not in ("table", "json", "simple"):
+        fail(f"-o {output!r} is not table, json or simple", 2)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table that fits the terminal; plain columns when it is not one."""
+    console = Console()
+    grid = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        grid.add_row(*(str(cell) for cell in row))
+    console.print(grid)
+
+
+def as_json(value: object) -> None:
+    json.dump(value, sys.stdout, indent=2 if sys.stdout.isatty() else None)
+    print()
+
+
+def text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")

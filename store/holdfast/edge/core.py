@@ -1,0 +1,238 @@
+"""What a replica knows, pure: which position it is complete at, and what each frame of the stream does to it.
+
+States: EMPTY (no data yet), LOADING (a snapshot is coming in, nothing of it is used), COMPLETE at the watermark.
+Data and watermark are written in one batch, so a crash leaves a position that the data explains. Absence is never taken
+for deletion: keys go only by a tombstone, or by a snapshot whose trailer says what was in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import google_crc32c
+
+from holdfast.kv import rows
+from holdfast.kv.ranges import bounds
+from holdfast.kv.rows import Change, Current
+from holdfast.kv.space import Space
+from holdfast.kv.store import Family, Pending, Store, StoreBusy
+from holdfast.proto import holdfast_pb2, kv_pb2
+from holdfast.raft.invariant import invariant
+
+_POSITION = b"replica/position"
+_FILTER = b"replica/filter"
+Interval = tuple[bytes, bytes | None]
+
+
+class WrongCluster(Exception):
+    """The member that was asked belongs to another cluster than the data here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """(cluster, epoch, revision): complete up to `watermark`, readable from `floor` on."""
+
+    cluster_id: int = 0
+    epoch: int = 0
+    watermark: int = 0
+    floor: int = 0
+    term: int = 0
+    filter_version: int = 0
+
+
+def filter_version(ranges: Sequence[holdfast_pb2.KeyRange]) -> int:
+    """A number that changes with the filter: data of another filter is not complete for this one."""
+    text = b"".join(r.SerializeToString(deterministic=True) for r in sorted(ranges, key=lambda r: (r.key, r.range_end)))
+    return google_crc32c.value(text) or 1
+
+
+class ReplicaCore:
+    """The replica's data with its position. The driver feeds frames in and serves from `space`."""
+
+    def __init__(self, store: Store, ranges: Sequence[holdfast_pb2.KeyRange]) -> None:
+        self._store = store
+        self.ranges = list(ranges)
+        self.filter_version = filter_version(ranges)
+        self.intervals: list[Interval] = [bounds(r.key, r.range_end) for r in ranges]
+        self._pending = Pending(store)
+        self.position = _load(store)
+        if self.position.filter_version != self.filter_version:
+            # Other prefixes than before: what is here stays readable as far as it goes, and a snapshot replaces it.
+            self._stale_filter = self.position.watermark > 0
+        else:
+            self._stale_filter = False
+        self.space = Space(self._pending)
+        self.space.revision = max(self.position.watermark, 1)
+        self.space.compacted = self.position.floor or -1
+        self._loading: list[kv_pb2.KeyValue] | None = None
+        self._loading_crc = 0
+        self._hello: holdfast_pb2.FollowHello | None = None
+
+    # ---- what is here --------------------------------------------------------------------------------------
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is data to serve for the prefixes asked for now."""
+        return self.position.watermark > 0 and not self._stale_filter
+
+    def covers(self, start: bytes, end: bytes | None) -> bool:
+        """Whether every key of [start, end) belongs to the filter."""
+        return any(low <= start and (high is None or (end is not None and end <= high)) for low, high in self.intervals)
+
+    def start(self, replica: str, pool: str) -> holdfast_pb2.FollowStart:
+        """What to ask an upstream for."""
+        p = self.position
+        return holdfast_pb2.FollowStart(
+            cluster_id=p.cluster_id,
+            epoch=p.epoch,
+            watermark=0 if self._stale_filter else p.watermark,
+            filter=self.ranges,
+            filter_version=self.filter_version,
+            replica=replica,
+            pool=pool,
+        )
+
+    # ---- frames --------------------------------------------------------------------------------------------
+
+    def hello(self, hello: holdfast_pb2.FollowHello) -> None:
+        known = self.position.cluster_id
+        if known and hello.cluster_id != known:
+            raise WrongCluster(f"the data here is of cluster {known:x}, the upstream is of {hello.cluster_id:x}")
+        invariant(hello.filter_version == self.filter_version, "the upstream answers for another filter")
+        self._hello = hello
+        self._loading = [] if hello.snapshot else None
+        self._loading_crc = 0
+
+    def chunk(self, chunk: holdfast_pb2.FollowChunk) -> None:
+        assert self._loading is not None, "a snapshot's chunk without a snapshot"
+        for kv in chunk.kvs:
+            self._loading_crc = google_crc32c.extend(self._loading_crc, kv.SerializeToString())
+            self._loading.append(kv)
+
+    def trailer(self, trailer: holdfast_pb2.FollowTrailer) -> bool:
+        """A snapshot is complete: put it in the place of what is here, if it is what the trailer says, and not older.
+        Returns whether it was taken."""
+        assert self._hello is not None, "a trailer before a hello"
+        loading, self._loading = self._loading or [], None
+        hello, p = self._hello, self.position
+        whole = len(loading) == trailer.count and self._loading_crc == trailer.hash
+        older = hello.epoch == p.epoch and trailer.revision < p.watermark
+        if not whole or older or trailer.filter_version != self.filter_version:
+            return False
+        pending = self._pending
+        for family in (Family.CUR, Family.REV, Family.IDX):
+            for key, _ in list(self._store.scan(family, b"", None)):
+                pending.put(family, key, None)
+        subs: dict[int, int] = {}
+        for kv in loading:
+            # The sub is not in a key-value; the order of the keys makes one that is unique within its revision.
+            sub = subs[kv.mod_revision] = subs.get(kv.mod_revision, -1) + 1
+            self._put_row(kv, sub)
+        self._move(
+            Position(
+                cluster_id=hello.cluster_id,
+                epoch=hello.epoch,
+                watermark=trailer.revision,
+                floor=trailer.revision,
+                term=hello.term,
+                filter_version=self.filter_version,
+            )
+        )
+        self._stale_filter = False
+        self._pending.flush()
+        self.space = Space(self._pending)
+        self.space.revision = trailer.revision
+        self.space.compacted = trailer.revision
+        return True
+
+    def revision(self, frame: holdfast_pb2.FollowRevision) -> list[Change]:
+        """All changes of one revision. One that is known already changes nothing and is not told again."""
+        if frame.revision <= self.position.watermark:
+            return []
+        changes: list[Change] = []
+        for sub, event in enumerate(frame.events):
+            changes.append(self._apply(event, frame.revision, sub))
+        self._move(replace(self.position, watermark=frame.revision, term=frame.term))
+        self._flush()
+        self.space.revision = frame.revision
+        return changes
+
+    def progress(self, frame: holdfast_pb2.FollowProgress) -> bool:
+        """Nothing more comes at or below this revision. Returns whether that is news."""
+        if frame.revision <= self.position.watermark:
+            return False
+        self._move(replace(self.position, watermark=frame.revision, term=frame.term))
+        self._flush()
+        self.space.revision = frame.revision
+        return True
+
+    def _apply(self, event: kv_pb2.Event, revision: int, sub: int) -> Change:
+        key = event.kv.key
+        before = self.space.get(key)
+        previous = (before.mod, before.sub) if before else rows.NO_REVISION
+        if event.type == kv_pb2.Event.DELETE:
+            kv = rows.encode_tombstone(key, revision)
+            self._pending.put(Family.CUR, key, None)
+            if before is not None:
+                self.space.live.remove(key)
+            type_ = rows.DELETE
+        else:
+            kv = event.kv.SerializeToString()
+            row = Current(event.kv.create_revision, revision, sub, event.kv.version, event.kv.lease, kv)
+            self._pending.put(Family.CUR, key, rows.pack_current(row))
+            if before is None:
+                self.space.live.add(key)
+            type_ = rows.PUT
+        self._pending.put(Family.REV, rows.revision_key(revision, sub), rows.pack_revision(type_, previous, kv))
+        tombstone = b"\x01" if type_ == rows.DELETE else b"\x00"
+        self._pending.put(Family.IDX, rows.index_key(key, revision, sub), tombstone)
+        create = type_ == rows.PUT and event.kv.create_revision == revision
+        return Change(key, type_, revision, kv, create, before.kv if before else None)
+
+    def _put_row(self, kv: kv_pb2.KeyValue, sub: int) -> None:
+        """A key of a snapshot, with the one version of it that came along."""
+        data = kv.SerializeToString()
+        row = Current(kv.create_revision, kv.mod_revision, sub, kv.version, kv.lease, data)
+        self._pending.put(Family.CUR, kv.key, rows.pack_current(row))
+        packed = rows.pack_revision(rows.PUT, rows.NO_REVISION, data)
+        self._pending.put(Family.REV, rows.revision_key(kv.mod_revision, sub), packed)
+        self._pending.put(Family.IDX, rows.index_key(kv.key, kv.mod_revision, sub), b"\x00")
+
+    def _move(self, position: Position) -> None:
+        self.position = position
+        p = position
+        data = b"".join(
+            n.to_bytes(8, "big") for n in (p.cluster_id, p.epoch, p.watermark, p.floor, p.term, p.filter_version)
+        )
+        self._pending.put(Family.META, _POSITION, data)
+
+    def _flush(self) -> None:
+        with contextlib.suppress(StoreBusy):  # it stays pending and is seen by reads; the next frame tries again
+            self._pending.flush()
+
+    def raise_floor(self, revision: int) -> None:
+        """Give up history before `revision`; rows are removed later, by a Scrubber."""
+        invariant(self.position.floor <= revision <= self.position.watermark, "a floor out of what is here")
+        self._move(replace(self.position, floor=revision))
+        self._flush()
+        self.space.compacted = revision
+
+
+def _load(store: Store) -> Position:
+    data = store.get(Family.META, _POSITION)
+    if data is None:
+        return Position()
+    return Position(*(int.from_bytes(data[i : i + 8], "big") for i in range(0, 48, 8)))
+
+
+def ranges_of(prefixes: Iterable[str]) -> list[holdfast_pb2.KeyRange]:
+    """The ranges of all keys that begin with these prefixes."""
+    found = []
+    for prefix in sorted(set(prefixes)):
+        start = prefix.encode()
+        trimmed = start.rstrip(b"\xff")
+        end = trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\x00"
+        found.append(holdfast_pb2.KeyRange(key=start, range_end=end))
+    return found

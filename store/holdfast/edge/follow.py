@@ -1,0 +1,182 @@
+"""Keeps a replica following somebody: connects, resumes where the data ends, moves on to the next endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+
+from holdfast.client.connection import CONNECT_SECONDS, Connection
+from holdfast.client.errors import Unavailable
+from holdfast.edge.core import ReplicaCore, WrongCluster
+from holdfast.kv.rows import Change
+from holdfast.proto import holdfast_pb2
+
+log = logging.getLogger("holdfast.edge")
+
+PROBE_SECONDS = 1.0
+SILENCE_SECONDS = 10.0
+RETRY_SECONDS = 0.5
+
+
+def boot_ns() -> int:
+    """A clock that also runs while the machine sleeps, so that sleep counts as staleness."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class Follower:
+    """Feeds the replica's core from whichever endpoint answers.
+
+    `changed` is called with the changes of each revision (none for mere progress), `replaced` after a snapshot.
+    """
+
+    def __init__(
+        self,
+        core: ReplicaCore,
+        connection: Connection,
+        *,
+        name: str,
+        pool: str,
+        changed: Callable[[list[Change]], None],
+        replaced: Callable[[], None],
+    ) -> None:
+        self._core = core
+        self._connection = connection
+        self._name = name
+        self._pool = pool
+        self._changed = changed
+        self._replaced = replaced
+        self.connected = False
+        self._probes: dict[int, int] = {}  # id -> when it was sent
+        self._answered: list[tuple[int, int]] = []  # (revision to reach, when its probe was sent)
+        self._fresh_at: int | None = None  # everything acknowledged before then is visible here
+        self._probe_ids = itertools.count(1)
+        self._said = ""
+
+    @property
+    def staleness_ms(self) -> int | None:
+        """How old what is served may be at most; None = unknown (not one probe answered since the start)."""
+        return None if self._fresh_at is None else (boot_ns() - self._fresh_at) // 1_000_000
+
+    async def run(self) -> None:
+        while True:
+            for endpoint in self._connection.rotation():
+                try:
+                    await self._follow(endpoint)
+                except Unavailable as error:
+                    self._say(f"{endpoint}: {error}")
+                except WrongCluster as error:
+                    self._say(f"{endpoint}: {error}; correct --endpoints, or start with an empty data directory")
+                except grpc.aio.AioRpcError as error:
+                    self._say(f"{endpoint}: {error.details() or error.code().name}")
+                    if not (error.details() or "").startswith(("etcdserver:", "holdfast:")):
+                        await self._connection.drop(endpoint)
+                except TimeoutError:
+                    self._say(f"{endpoint}: silent for {SILENCE_SECONDS:g} s")
+                    await self._connection.drop(endpoint)
+                finally:
+                    self.connected = False
+                    self._probes.clear()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _say(self, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            log.warning("not following: %s", line)
+
+    async def _follow(self, endpoint: str) -> None:
+        channel = await self._connection.ready(endpoint, CONNECT_SECONDS)
+        call = channel.stream_stream(
+            "/holdfast.v1.Edge/Follow",
+            request_serializer=holdfast_pb2.FollowRequest.SerializeToString,
+            response_deserializer=holdfast_pb2.FollowResponse.FromString,
+        )()
+        talking: asyncio.Task[None] | None = None
+        try:
+            await call.write(holdfast_pb2.FollowRequest(start=self._core.start(self._name, self._pool)))
+            talking = asyncio.ensure_future(self._talk(call))
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    response = await call.read()
+                if response is grpc.aio.EOF:
+                    # An ended stream says why in its status.
+                    raise grpc.aio.AioRpcError(await call.code(), None, None, details=await call.details())
+                self._take(endpoint, response)
+        finally:
+            if talking is not None:
+                talking.cancel()
+            call.cancel()
+
+    async def _talk(self, call: grpc.aio.StreamStreamCall) -> None:
+        """Probe for the staleness bound, and report how far we are."""
+        reported = -1
+        while True:
+            if self.connected:
+                id = next(self._probe_ids)
+                self._probes[id] = boot_ns()
+                while len(self._probes) > 32:
+                    self._probes.pop(next(iter(self._probes)))
+                await call.write(holdfast_pb2.FollowRequest(probe=holdfast_pb2.Probe(id=id)))
+                position = self._core.position
+                if position.watermark != reported:
+                    reported = position.watermark
+                    await call.write(holdfast_pb2.FollowRequest(report=self._report()))
+            await asyncio.sleep(PROBE_SECONDS if self.connected else 0.05)
+
+    def _report(self) -> holdfast_pb2.ReplicaReport:
+        p = self._core.position
+        return holdfast_pb2.ReplicaReport(
+            replica=self._name,
+            pool=self._pool,
+            watermark=p.watermark if self._core.complete else 0,
+            filter_version=self._core.filter_version,
+            epoch=p.epoch,
+        )
+
+    def _take(self, endpoint: str, response: holdfast_pb2.FollowResponse) -> None:
+        core = self._core
+        kind = response.WhichOneof("response")
+        if kind == "hello":
+            core.hello(response.hello)
+            self.connected = True
+            self._said = ""
+            log.info(
+                "following %s from revision %d%s",
+                endpoint,
+                core.position.watermark,
+                ", by a snapshot" if response.hello.snapshot else "",
+            )
+        elif kind == "chunk":
+            core.chunk(response.chunk)
+        elif kind == "trailer":
+            if not core.trailer(response.trailer):
+                raise Unavailable("a snapshot that is not what its trailer says, or older than what is here")
+            self._replaced()
+        elif kind == "revision":
+            changes = core.revision(response.revision)
+            if changes:
+                self._changed(changes)
+        elif kind == "progress":
+            if core.progress(response.progress):
+                self._changed([])
+        elif kind == "probe":
+            sent = self._probes.pop(response.probe.id, None)
+            if sent is not None:
+                self._answered.append((response.probe.revision, sent))
+        self._note_freshness()
+
+    def _note_freshness(self) -> None:
+        """Once complete at a probe's revision, all that was acknowledged before the probe was sent is here."""
+        watermark = self._core.position.watermark
+        waiting: list[tuple[int, int]] = []
+        for revision, sent in self._answered:
+            if revision <= watermark:
+                self._fresh_at = max(sent, self._fresh_at or 0)
+            else:
+                waiting.append((revision, sent))
+        self._answered = waiting

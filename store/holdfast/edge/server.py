@@ -1,0 +1,202 @@
+"""An edge replica as a process: its data directory, its follower, and a front that serves with or without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from holdfast.api.http import HttpServer, alive, metrics_text
+from holdfast.api.router import Router
+from holdfast.api.watch import WatchService
+from holdfast.client.connection import Connection
+from holdfast.client.connection import Tls as ClientTls
+from holdfast.edge.core import ReplicaCore, ranges_of
+from holdfast.edge.follow import Follower
+from holdfast.edge.service import EdgeApi
+from holdfast.front.grpcio import AddressInUse, GrpcioFront
+from holdfast.kv.rows import Change
+from holdfast.kv.space import Scrubber
+from holdfast.server import GRACE_SECONDS, StartError, TlsFiles, host_port
+from holdfast.storage.identity import DataDirectory, DataDirectoryError
+from holdfast.storage.state import RocksStore, StateDirectory
+from holdfast.watch.hub import Delivery
+
+log = logging.getLogger("holdfast.edge")
+
+FLUSH_SECONDS = 1.0
+HISTORY_REVISIONS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeConfig:
+    """How a replica was started. `prefixes` are what it holds, `endpoints` (host:port) whom it may follow."""
+
+    name: str
+    data_dir: Path
+    prefixes: tuple[str, ...]
+    endpoints: tuple[str, ...]
+    listen_client_urls: tuple[str, ...]
+    listen_metrics_urls: tuple[str, ...] = ()
+    pool: str = ""
+    server_tls: TlsFiles = field(default_factory=TlsFiles)
+    upstream_tls: ClientTls | None = None
+
+
+class EdgeServer:
+    """One replica. `run` returns when it was told to stop."""
+
+    def __init__(self, config: EdgeConfig) -> None:
+        self.config = config
+        try:
+            self._data = DataDirectory(config.data_dir, kind="replica")
+        except DataDirectoryError as error:
+            raise StartError(str(error)) from error
+        states = StateDirectory(config.data_dir / "state")
+        place = states.current()
+        if place is None:
+            place = states.fresh()
+            states.use(place)
+        self._store = RocksStore(place)
+        self.core = ReplicaCore(self._store, ranges_of(config.prefixes))
+        self._connection = Connection(
+            list(config.endpoints), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / "cache"
+        )
+        self.follower = Follower(
+            self.core,
+            self._connection,
+            name=config.name,
+            pool=config.pool,
+            changed=self._changed,
+            replaced=self._replaced,
+        )
+        self.router = Router()
+        self.api = EdgeApi(
+            self.router,
+            self.core,
+            self.follower,
+            self._connection,
+            name=config.name,
+            volume_id=self._data.identity.volume_id,
+            prefixes=config.prefixes,
+            poke=self._poke,
+        )
+        self.watch = WatchService(self.router, self.api.watchable)
+        self.front = GrpcioFront(self.router.kinds)
+        self.http = HttpServer(
+            {
+                "/livez": alive(lambda: self._turned_at),
+                "/readyz": lambda: (200, "ok\n") if self.core.complete else (503, "not ready: no data yet\n"),
+                "/metrics": lambda: (200, metrics_text(self._metrics())),
+            }
+        )
+        self._turned_at = time.monotonic()
+        self._flushed_at_revision = self.core.position.watermark
+        self._scrubber: Scrubber | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        await self._listen()
+        self.router.attach(self.front)
+        await self.front.start()
+        p = self.core.position
+        if p.cluster_id:
+            log.info("holding cluster %x as of revision %d", p.cluster_id, p.watermark)
+        following = asyncio.ensure_future(self.follower.run())
+        flushing = asyncio.ensure_future(self._flush_often())
+        for task in (following, flushing):
+            task.add_done_callback(lambda _: stop.set())
+        await stop.wait()
+        failed = next((t for t in (following, flushing) if t.done() and not t.cancelled()), None)
+        for task in (following, flushing):
+            task.cancel()
+        self.router.end_streams()
+        await self.front.drain(GRACE_SECONDS)
+        self.router.detach()
+        await self.front.close()
+        await self.http.close()
+        await self._connection.close()
+        await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
+        self._store.close()
+        self._data.close()
+        if failed is not None:
+            failed.result()
+
+    async def _listen(self) -> None:
+        tls = self.config.server_tls.read()
+        for url in self.config.listen_metrics_urls:
+            host, port = host_port(url)
+            try:
+                await self.http.listen(host, port)
+            except OSError as error:
+                raise StartError(f"cannot listen for probes on {url}: {error.strerror or error}") from error
+        for url in self.config.listen_client_urls:
+            host, port = host_port(url)
+            if url.startswith("https") and tls is None:
+                raise StartError(f"{url} wants TLS; give --cert-file and --key-file")
+            try:
+                self.front.listen(f"{host}:{port}", tls if url.startswith("https") else None)
+            except AddressInUse as error:
+                raise StartError(str(error)) from error
+
+    # ---- what the follower tells ---------------------------------------------------------------------------
+
+    def _changed(self, changes: list[Change]) -> None:
+        if changes:
+            self._deliver(self.api.hub.publish([changes]))
+        self._poke()
+        self.api.reached()
+
+    def _replaced(self) -> None:
+        p = self.core.position
+        log.info("took a snapshot of cluster %x at revision %d", p.cluster_id, p.watermark)
+        self._scrubber = None
+        self.api.hub.replace_space(self.core.space)
+        self._poke()
+        self.api.reached()
+
+    def _poke(self) -> None:
+        """Let watchers that are behind catch up, a slice a turn."""
+        if self.api.hub.busy:
+            self._deliver(self.api.hub.catch_up())
+            asyncio.get_running_loop().call_soon(self._poke)
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            self.watch.deliver(delivery)
+        self.router.flush()
+
+    async def _flush_often(self) -> None:
+        """Make what came in durable about every second. What a crash loses is asked for again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self._turned_at = time.monotonic()
+            watermark = self.core.position.watermark
+            if watermark != self._flushed_at_revision:
+                await loop.run_in_executor(None, self._store.flush)
+                self._flushed_at_revision = watermark
+            self._forget_history()
+
+    def _forget_history(self) -> None:
+        p = self.core.position
+        if self._scrubber is None and p.watermark - p.floor > 2 * HISTORY_REVISIONS:
+            self.core.raise_floor(p.watermark - HISTORY_REVISIONS)
+            self._scrubber = Scrubber(self.core.space, self._store)
+        if self._scrubber is not None:
+            removals = self._scrubber.advance(1000)
+            if removals:
+                self._store.apply(removals)
+            elif removals is None:
+                self._scrubber = None
+
+    def _metrics(self) -> dict[str, float]:
+        staleness = self.follower.staleness_ms
+        return {
+            "holdfast_replica_connected": float(self.follower.connected),
+            "holdfast_replica_watermark": self.core.position.watermark,
+            "holdfast_replica_epoch": self.core.position.epoch,
+            "holdfast_replica_staleness_seconds": float("nan") if staleness is None else staleness / 1000,
+            "holdfast_replica_watchers": self.api.hub.watchers,
+        }

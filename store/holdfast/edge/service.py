@@ -1,0 +1,305 @@
+"""A replica's answers: reads and watches of its prefixes from what is here, everything else forwarded whole.
+
+What is outside the prefixes gets an error that says so, never "not found". Without a connection, what has to be
+forwarded is refused as unavailable, and never queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from holdfast import __version__
+from holdfast.api.base import ETCD_VERSION
+from holdfast.api.router import Router
+from holdfast.api.validate import check_range
+from holdfast.api.wire import range_response
+from holdfast.client.connection import Connection
+from holdfast.client.errors import Unavailable
+from holdfast.edge.core import ReplicaCore
+from holdfast.edge.follow import Follower
+from holdfast.front.calls import Call, Credit, Finish, Kind
+from holdfast.kv.ranges import bounds
+from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
+from holdfast.status import Code, RequestError
+from holdfast.watch.hub import Hub
+
+FORWARD_SECONDS = 7.0
+_ALWAYS_FORWARDED = (
+    "/etcdserverpb.KV/Put",
+    "/etcdserverpb.KV/DeleteRange",
+    "/etcdserverpb.KV/Txn",
+    "/etcdserverpb.KV/Compact",
+    "/etcdserverpb.Lease/LeaseGrant",
+    "/etcdserverpb.Lease/LeaseRevoke",
+    "/etcdserverpb.Lease/LeaseTimeToLive",
+    "/etcdserverpb.Lease/LeaseLeases",
+    "/etcdserverpb.Cluster/MemberList",
+    "/etcdserverpb.Maintenance/Alarm",
+)
+# Answers whose header's revision the replica has to reach, or a client would read backwards.
+_WRITES: dict[str, Callable[[], Any]] = {
+    "/etcdserverpb.KV/Put": rpc_pb2.PutResponse,
+    "/etcdserverpb.KV/DeleteRange": rpc_pb2.DeleteRangeResponse,
+    "/etcdserverpb.KV/Txn": rpc_pb2.TxnResponse,
+    "/etcdserverpb.Lease/LeaseRevoke": rpc_pb2.LeaseRevokeResponse,
+    "/etcdserverpb.KV/Range": rpc_pb2.RangeResponse,
+}
+
+
+class EdgeApi:
+    """All services of a replica. Implements `api.watch.Watchable`."""
+
+    def __init__(
+        self,
+        router: Router,
+        core: ReplicaCore,
+        follower: Follower,
+        connection: Connection,
+        *,
+        name: str,
+        volume_id: int,
+        prefixes: tuple[str, ...],
+        poke: Callable[[], None],
+    ) -> None:
+        self._router = router
+        self._core = core
+        self._follower = follower
+        self._connection = connection
+        self._name = name
+        self._volume_id = volume_id
+        self._prefixes = prefixes
+        self._poke = poke
+        self._hub = Hub(core.space)
+        self._waiting: list[tuple[int, Callable[[], None]]] = []  # (watermark to reach, what then)
+        self._tasks: set[asyncio.Future[None]] = set()
+        router.unary("/etcdserverpb.KV/Range", self.range)
+        for path in _ALWAYS_FORWARDED:
+            router.unary(path, self._forward)
+        router.stream("/etcdserverpb.Lease/LeaseKeepAlive", Kind.BIDI, lambda call: _ForwardedStream(self, call))
+        router.unary("/etcdserverpb.Maintenance/Status", self.status)
+        router.unary("/holdfast.v1.Node/Describe", self.describe)
+        router.unary("/grpc.health.v1.Health/Check", self.health)
+
+    # ---- watchable -----------------------------------------------------------------------------------------
+
+    @property
+    def hub(self) -> Hub:
+        return self._hub
+
+    def header(self, revision: int | None) -> rpc_pb2.ResponseHeader:
+        p = self._core.position
+        return rpc_pb2.ResponseHeader(
+            cluster_id=p.cluster_id,
+            member_id=self._volume_id,
+            revision=p.watermark if revision is None else revision,
+            raft_term=p.term,
+        )
+
+    def poke(self) -> None:
+        self._poke()
+
+    def refuse_watch(self, start: bytes, end: bytes | None) -> str:
+        try:
+            self._check_scope(start, end)
+        except RequestError as error:
+            return error.message
+        return ""
+
+    def watchable(self, call: Call) -> EdgeApi:
+        self._check_data()
+        return self
+
+    # ---- local ---------------------------------------------------------------------------------------------
+
+    def _check_data(self) -> None:
+        if not self._core.complete:
+            raise RequestError(
+                Code.UNAVAILABLE,
+                f"holdfast: replica {self._name} has no data of these prefixes yet; it must reach the cluster once",
+            )
+
+    def _check_scope(self, start: bytes, end: bytes | None) -> None:
+        if not self._core.covers(start, end):
+            shown = start.decode("utf-8", "replace")
+            raise RequestError(
+                Code.FAILED_PRECONDITION,
+                f"holdfast: {shown} is outside this replica's prefixes ({', '.join(self._prefixes)}). Read it from the "
+                "cluster, or add its prefix to the replica's pool",
+            )
+
+    def range(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.RangeRequest.FromString(body)
+        check_range(request)
+        if not request.serializable:
+            self._forward(call, body)
+            return
+        self._check_scope(*bounds(request.key, request.range_end))
+        self._check_data()
+        scan = self._core.space.scan(request)
+        header = self.header(None)
+
+        def go_on() -> None:
+            if scan.advance(1000):
+                kvs, more, count = scan.result()
+                self._router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
+            else:
+                asyncio.get_running_loop().call_soon(go_on)
+
+        go_on()
+
+    def status(self, call: Call, body: bytes) -> None:
+        rpc_pb2.StatusRequest.FromString(body)
+        response = rpc_pb2.StatusResponse(header=self.header(None), version=ETCD_VERSION, isLearner=True)
+        if not self._follower.connected:
+            response.errors.append("holdfast: disconnected; serving what was last known")
+        self._router.reply(call.id, response.SerializeToString())
+
+    def describe(self, call: Call, body: bytes) -> None:
+        holdfast_pb2.DescribeRequest.FromString(body)
+        p = self._core.position
+        response = holdfast_pb2.DescribeResponse(
+            volume_id=self._volume_id,
+            cluster_id=p.cluster_id,
+            state=holdfast_pb2.DescribeResponse.REPLICA,
+            name=self._name,
+            version=__version__,
+            term=p.term,
+            epoch=p.epoch,
+            ready=self._core.complete,
+            revision=p.watermark,
+            connected=self._follower.connected,
+        )
+        staleness = self._follower.staleness_ms
+        if staleness is not None:
+            response.staleness_ms = staleness
+        self._router.reply(call.id, response.SerializeToString())
+
+    def health(self, call: Call, body: bytes) -> None:
+        health_pb2.HealthCheckRequest.FromString(body)
+        good = self._core.complete
+        status = health_pb2.HealthCheckResponse.SERVING if good else health_pb2.HealthCheckResponse.NOT_SERVING
+        self._router.reply(call.id, health_pb2.HealthCheckResponse(status=status).SerializeToString())
+
+    # ---- forwarded -----------------------------------------------------------------------------------------
+
+    def reached(self) -> None:
+        """The watermark moved: answers that waited for it may leave."""
+        watermark = self._core.position.watermark
+        waiting, self._waiting = self._waiting, []
+        for revision, then in waiting:
+            if revision <= watermark:
+                then()
+            else:
+                self._waiting.append((revision, then))
+
+    def _forward(self, call: Call, body: bytes) -> None:
+        if not self._follower.connected:
+            raise RequestError(
+                Code.UNAVAILABLE,
+                f"holdfast: replica {self._name} is disconnected from its cluster: only serializable reads and watches "
+                f"of {', '.join(self._prefixes)} are answered here",
+            )
+        self.spawn(self._do_forward(call, body))
+
+    def spawn(self, work: object) -> None:
+        task: asyncio.Future[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _do_forward(self, call: Call, body: bytes) -> None:
+        seconds = FORWARD_SECONDS
+        if call.deadline_ns is not None:
+            seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
+        try:
+            channel = await self.upstream(seconds)
+            answer: bytes = await channel.unary_unary(call.method)(body, timeout=max(0.001, seconds))
+        except Unavailable as error:
+            self._router.fail(call.id, RequestError(Code.UNAVAILABLE, f"holdfast: {error}"))
+            return
+        except grpc.aio.AioRpcError as error:
+            self._router.fail(call.id, RequestError(Code(error.code().value[0]), error.details() or ""))
+            return
+        kind = _WRITES.get(call.method)
+        if kind is None:
+            self._router.reply(call.id, answer)
+            return
+        # Held until it can be read here, or the deadline: a client of this replica never reads backwards.
+        response = kind()
+        response.ParseFromString(answer)
+        revision = response.header.revision
+        loop = asyncio.get_running_loop()
+        done = [False]
+
+        def reply() -> None:
+            if not done[0]:
+                done[0] = True
+                self._router.reply(call.id, answer)
+
+        if revision <= self._core.position.watermark:
+            reply()
+        else:
+            self._waiting.append((revision, reply))
+            loop.call_later(max(0.0, seconds), reply)
+
+    async def upstream(self, seconds: float) -> grpc.aio.Channel:
+        """A connected channel to one of the endpoints."""
+        last: Unavailable | None = None
+        for endpoint in self._connection.rotation():
+            try:
+                return await self._connection.ready(endpoint, min(2.0, max(0.001, seconds)))
+            except Unavailable as error:
+                last = error
+        raise last or Unavailable("no endpoints")
+
+
+class _ForwardedStream:
+    """A keep-alive stream, passed on message by message."""
+
+    def __init__(self, api: EdgeApi, call: Call) -> None:
+        self._api = api
+        self._call = call
+        self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._task = asyncio.ensure_future(self._run())
+
+    def on_message(self, body: bytes) -> None:
+        self._requests.put_nowait(body)
+
+    def on_half_close(self) -> None:
+        self._requests.put_nowait(None)
+
+    def on_cancelled(self) -> None:
+        self._task.cancel()
+
+    def on_over(self) -> None:
+        """What is sent is bounded by the credit."""
+
+    def on_writable(self) -> None:
+        """See `on_over`."""
+
+    async def _run(self) -> None:
+        router, call = self._api._router, self._call
+        try:
+            channel = await self._api.upstream(FORWARD_SECONDS)
+            stream = channel.stream_stream(call.method)()
+            try:
+                while (body := await self._requests.get()) is not None:
+                    await stream.write(body)
+                    answer = await stream.read()
+                    if answer is grpc.aio.EOF:
+                        raise Unavailable("the cluster ended the stream")
+                    router.send(call.id, answer)
+                    router.act(Credit(call.id, 1))
+            finally:
+                stream.cancel()
+            router.act(Finish(call.id))
+            router.forget(call.id)
+        except Unavailable as error:
+            router.fail(call.id, RequestError(Code.UNAVAILABLE, f"holdfast: {error}"))
+        except grpc.aio.AioRpcError as error:
+            router.fail(call.id, RequestError(Code(error.code().value[0]), error.details() or ""))

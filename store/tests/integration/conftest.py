@@ -1,0 +1,42 @@
+"""Real processes on loopback. Whatever happens, none of them outlives its test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from holdfast.cli.processes import LocalCluster
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "integration" in Path(str(item.fspath)).parts:
+            item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    """Three voters, started."""
+    local = LocalCluster(tmp_path)
+    local.start()
+    try:
+        yield local
+    except BaseException:
+        print(local.logs())
+        raise
+    finally:
+        local.kill()
+        print(local.logs())  # pytest shows it if the test failed
+
+
+@pytest.fixture
+def etcdctl() -> str:
+    """etcdctl 3.6, as `make tools` builds it from Go modules."""
+    built = Path(os.environ.get("HOLDFAST_CACHE", Path.home() / ".cache" / "holdfast")) / "bin" / "etcdctl"
+    found = str(built) if built.exists() else shutil.which("etcdctl")
+    if found is None:
+        pytest.fail("etcdctl is missing: run `make tools`")
+    return found

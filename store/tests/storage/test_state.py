@@ -1,0 +1,68 @@
+"""The state after a crash is always one that some prefix of the log explains."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from holdfast.kv.store import Family
+from holdfast.storage.state import RocksStore, StateDirectory
+
+
+def test_a_crash_goes_back_to_the_last_flush_of_all_families(tmp_path: Path) -> None:
+    """RocksDB's atomic_flush does not do this for a flush by hand of several column families; one family does."""
+    path = tmp_path / "db"
+    child = os.fork()
+    if child == 0:
+        store = RocksStore(path)
+        for n in range(1, 101):
+            store.apply([(Family.CUR, b"k%d" % n, b"v"), (Family.META, b"applied", b"%d" % n)])
+            if n == 60:
+                store.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    store = RocksStore(path)
+    assert store.get(Family.META, b"applied") == b"60"
+    assert len(list(store.scan(Family.CUR, b"", None))) == 60
+    store.close()
+
+
+def test_a_scan_sees_what_was_there_when_it_began(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "db")
+    store.apply([(Family.CUR, b"%03d" % n, b"old") for n in range(100)])
+    scan = store.scan(Family.CUR, b"", None)
+    first = next(scan)
+    store.apply([(Family.CUR, b"%03d" % n, b"new") for n in range(100)] + [(Family.CUR, b"050", None)])
+    rest = list(scan)
+    assert first == (b"000", b"old")
+    assert len(rest) == 99
+    assert {value for _, value in rest} == {b"old"}
+    store.close()
+
+
+def test_families_do_not_touch(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "db")
+    store.apply([(family, b"k", bytes([family])) for family in Family])
+    for family in Family:
+        assert list(store.scan(family, b"", None)) == [(b"k", bytes([family]))]
+    store.apply([(Family.REV, b"k", None)])
+    assert store.get(Family.REV, b"k") is None
+    assert store.get(Family.IDX, b"k") is not None
+    store.close()
+
+
+def test_generations_change_by_one_small_file(tmp_path: Path) -> None:
+    states = StateDirectory(tmp_path)
+    assert states.current() is None
+    one = states.fresh()
+    (one / "file").write_bytes(b"1")
+    states.use(one)
+    two = states.fresh()
+    (two / "file").write_bytes(b"2")
+    assert StateDirectory(tmp_path).current() == one
+    assert not two.exists(), "what was not put in use is removed at the next start"
+    three = states.fresh()
+    states.use(three)
+    assert StateDirectory(tmp_path).current() == three
+    assert not one.exists()

@@ -1,0 +1,141 @@
+"""Every watcher is told every change of its range once, in order, whatever the pace of its client."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from holdfast.kv import requests
+from holdfast.kv.ranges import bounds
+from holdfast.kv.rows import Change
+from holdfast.kv.space import Space
+from holdfast.kv.store import MemoryStore, Pending
+from holdfast.proto import rpc_pb2
+from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Progress, Watcher
+
+
+class World:
+    def __init__(self) -> None:
+        self.pending = Pending(MemoryStore())
+        self.space = Space(self.pending)
+        self.hub = Hub(self.space)
+        self.log: list[Change] = []
+        self.told: dict[tuple[int, int], list[Change]] = {}
+        self.progressed: list[tuple[int, int]] = []
+
+    def write(self, *pairs: tuple[bytes, bytes | None]) -> None:
+        for key, value in pairs:
+            if value is None:
+                self.space.delete(key)
+            else:
+                requests.put(self.space, (), rpc_pb2.PutRequest(key=key, value=value))
+        changes = self.space.commit()
+        self.pending.flush()
+        if changes:
+            self.log += changes
+            self.take(self.hub.publish([changes]))
+
+    def take(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            if isinstance(delivery, Events):
+                told = self.told.setdefault((delivery.stream, delivery.watcher.id), [])
+                if told:
+                    assert delivery.changes[0].revision > told[-1].revision, "a revision was split or repeated"
+                told += delivery.changes
+            elif isinstance(delivery, Progress):
+                self.progressed.append((delivery.stream, delivery.revision))
+
+    def catch_up(self) -> None:
+        while self.hub.busy:
+            self.take(self.hub.catch_up())
+
+
+def test_random_watchers_miss_and_repeat_nothing() -> None:
+    for seed in range(30):
+        chance = random.Random(seed)
+        world = World()
+        keys = [b"a", b"b", b"b/1", b"c"]
+        watchers: dict[tuple[int, int], tuple[Watcher, int]] = {}
+        for stream in range(4):
+            world.hub.open(stream)
+        for _ in range(200):
+            act = chance.random()
+            stream = chance.randrange(4)
+            if act < 0.5:
+                some = chance.sample(keys, chance.randrange(1, 3))
+                world.write(*((k, b"x" if chance.random() < 0.7 else None) for k in some))
+            elif act < 0.6:
+                start = chance.randrange(0, world.space.revision + 3)
+                key = chance.choice(keys)
+                end = chance.choice([b"", b"\x00", b"c"])
+                low, high = bounds(key, end)
+                if high is not None and high <= low:
+                    continue
+                watcher = Watcher(world.hub.free_id(stream), ((low, high),), start)
+                begins = start or world.space.revision + 1
+                world.hub.add(stream, watcher)
+                watchers[stream, watcher.id] = (watcher, begins)
+            elif act < 0.7:
+                world.hub.block(stream)
+            elif act < 0.85:
+                world.hub.unblock(stream)
+            elif world.hub.busy:
+                world.take(world.hub.catch_up())
+            progress = world.hub.progress(stream)
+            if progress is not None:
+                for (owner, id), (watcher, begins) in watchers.items():
+                    if owner == stream:
+                        wanted = [
+                            c for c in world.log if begins <= c.revision <= progress.revision and watcher.wants(c)
+                        ]
+                        assert world.told.get((owner, id), []) == wanted, "progress overtook an event"
+        for stream in range(4):
+            world.hub.unblock(stream)
+        world.catch_up()
+        for ref, (watcher, begins) in watchers.items():
+            wanted = [c for c in world.log if c.revision >= begins and watcher.wants(c)]
+            assert [(c.key, c.revision, c.type) for c in world.told.get(ref, [])] == [
+                (c.key, c.revision, c.type) for c in wanted
+            ]
+
+
+def test_a_watch_of_compacted_history_is_cancelled() -> None:
+    world = World()
+    for n in range(10):
+        world.write((b"a", b"%d" % n))
+    world.space.compact(8)
+    world.hub.open(1)
+    world.hub.add(1, Watcher(0, (bounds(b"a", b""),), 5))
+    world.hub.add(1, Watcher(1, (bounds(b"a", b""),), 8))
+    deliveries = world.hub.catch_up()
+    cancelled = [d for d in deliveries if isinstance(d, Compacted)]
+    assert [(d.watcher.id, d.compacted) for d in cancelled] == [(0, 8)]
+    assert [c.revision for d in deliveries if isinstance(d, Events) for c in d.changes] == [8, 9, 10, 11]
+
+
+def test_a_quiet_watcher_survives_compaction_while_it_is_blocked() -> None:
+    """It was told everything that mattered: only what it has missed may be lost to compaction."""
+    world = World()
+    world.hub.open(1)
+    world.hub.add(1, Watcher(0, (bounds(b"quiet", b""),), 0))
+    for n in range(10):
+        world.write((b"noise", b"%d" % n))
+    world.space.compact(9)
+    world.hub.block(1)
+    world.write((b"quiet", b"x"))
+    world.hub.unblock(1)
+    world.catch_up()
+    assert [c.key for c in world.told[1, 0]] == [b"quiet"]
+
+
+@pytest.mark.parametrize("count", [1, 2500])
+def test_catching_up_with_much_history(count: int) -> None:
+    world = World()
+    for n in range(count):
+        world.write((b"a", b"%d" % n))
+    world.hub.open(1)
+    world.hub.add(1, Watcher(0, (bounds(b"a", b""),), 1))
+    assert world.hub.progress(1) is None
+    world.catch_up()
+    assert len(world.told[1, 0]) == count
+    assert world.hub.progress(1) is not None
