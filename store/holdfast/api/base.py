@@ -17,6 +17,8 @@ MAX_REQUEST_BYTES = 1_572_864
 
 _NOT_A_MEMBER = RequestError(Code.UNAVAILABLE, "holdfast: this node does not belong to a cluster yet; try another one")
 
+_NO_STATE = RequestError(Code.UNAVAILABLE, "holdfast: this member waits for its first snapshot; try another one")
+
 
 class Service:
     """Base of the services: the node, and answers with headers."""
@@ -30,6 +32,8 @@ class Service:
         member = self.node.member
         if member is None or self.node.state is not State.MEMBER:
             raise _NOT_A_MEMBER
+        if not member.core.machine.members:
+            raise _NO_STATE  # nothing to read is not the same as "not found"
         if not learner and member.id in member.core.raft.conf.learners:
             raise LEARNER_UNSUPPORTED
         if call.metadata.get("hasleader") == "true" and not member.core.leader:

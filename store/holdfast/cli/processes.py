@@ -91,7 +91,17 @@ class LocalCluster:
         self._extra = list(extra)
         self.voters = {name: self._voter(name, ports[2 * n]) for n, name in enumerate(names)}
 
-    def _voter(self, name: str, port: int) -> Process:
+    def add_voter(self, name: str, state: str = "existing") -> Process:
+        """One more process, not started, for a place made by `member add`."""
+        port, peer_port = free_ports(2)
+        self._peer_urls[name] = f"http://127.0.0.1:{peer_port}"
+        self.voters[name] = self._voter(name, port, [f"--initial-cluster-state={state}"])
+        return self.voters[name]
+
+    def peer_url(self, name: str) -> str:
+        return self._peer_urls[name]
+
+    def _voter(self, name: str, port: int, more: Iterable[str] = ()) -> Process:
         cluster = ",".join(f"{n}={url}" for n, url in self._peer_urls.items())
         arguments = [
             "serve",
@@ -101,6 +111,7 @@ class LocalCluster:
             f"--listen-peer-urls={self._peer_urls[name]}",
             f"--initial-cluster={cluster}",
             *self._extra,
+            *more,
         ]
         return Process(name, arguments, self.directory / f"{name}.log", port)
 

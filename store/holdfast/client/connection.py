@@ -26,6 +26,7 @@ PAUSE_SECONDS = 0.05
 AVOID_SECONDS = 1.0
 _BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 _RETRIABLE = (grpc.StatusCode.UNAVAILABLE,)
+_BEFORE_ANYTHING = ("holdfast: this node does not belong to a cluster", "holdfast: this member waits for its first")
 Response = TypeVar("Response", bound=Message)
 
 _OPTIONS = [
@@ -215,7 +216,7 @@ class Connection:
         if code not in (*_RETRIABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise refused(error) from None
         # Said by a server before it did anything.
-        not_done = details.startswith("holdfast: this node does not belong to a cluster")
+        not_done = details.startswith(_BEFORE_ANYTHING)
         if not idempotent and not not_done:
             raise OutcomeUnknown(details or code.name) from None
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -72,6 +72,7 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._attributes_sent = False
         self._said_refused: dict[int, str] = {}
+        self._met: dict[int, str] = {}  # who greeted us before we had any state, and where they are
         self.caught_up = False  # since the start: as far as the cluster was then
 
     @property
@@ -247,9 +248,8 @@ class Node:
                 )
             )
             return
-        self.transport.set_peers(
-            {m.id: m.peer_urls[0] for m in machine.members.values() if m.id != member.id and m.peer_urls}
-        )
+        known = {m.id: m.peer_urls[0] for m in machine.members.values() if m.id != member.id and m.peer_urls}
+        self.transport.set_peers(known if machine.members else self._met)
         me = machine.members.get(member.id)
         if me is not None and not self._attributes_sent:
             wanted = (self.config.name, self.config.advertise_client_urls)
@@ -285,6 +285,7 @@ class Node:
             to_id=to,
             volume_id=identity.volume_id,
             purpose=purpose,
+            peer_url=self.config.advertise_peer_urls[0],
         )
 
     def welcome(self, hello: raft_pb2.Hello) -> str:
@@ -310,6 +311,10 @@ class Node:
         known = machine.members.get(hello.from_id)
         if known is not None and known.volume_id not in (0, hello.volume_id):
             return f"member {hello.from_id:x} lives on the volume {known.volume_id:x}, not on {hello.volume_id:x}"
+        if not machine.members and hello.peer_url:
+            # We have no state yet, so no addresses: without this the leader would never hear our answers.
+            self._met[hello.from_id] = hello.peer_url
+            self._conf_changed()
         return ""
 
     def received(self, frm: int, frame: raft_pb2.PeerFrame) -> None:

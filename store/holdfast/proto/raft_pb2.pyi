@@ -177,7 +177,7 @@ class ClusterVersion(_message.Message):
     def __init__(self, version: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "cluster_id", "epoch", "from_id", "to_id", "volume_id", "purpose", "refused")
+    __slots__ = ("protocol", "cluster_id", "epoch", "from_id", "to_id", "volume_id", "purpose", "refused", "peer_url")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +186,7 @@ class Hello(_message.Message):
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    PEER_URL_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     cluster_id: int
     epoch: int
@@ -194,7 +195,8 @@ class Hello(_message.Message):
     volume_id: int
     purpose: str
     refused: str
-    def __init__(self, protocol: _Optional[int] = ..., cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., from_id: _Optional[int] = ..., to_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., purpose: _Optional[str] = ..., refused: _Optional[str] = ...) -> None: ...
+    peer_url: str
+    def __init__(self, protocol: _Optional[int] = ..., cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., from_id: _Optional[int] = ..., to_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., purpose: _Optional[str] = ..., refused: _Optional[str] = ..., peer_url: _Optional[str] = ...) -> None: ...
 
 class FoundingView(_message.Message):
     __slots__ = ("token", "name", "volume_id", "peers", "cluster_id", "confirmed")

@@ -96,15 +96,26 @@ def test_rot_in_what_was_durable_is_refused(tmp_path: Path, flipped: int) -> Non
     data[at] ^= 0x55
     path.write_bytes(data)
     log = DurableLog(tmp_path, segment_bytes=1 << 16)
-    try:
-        found = [e.index for r in log.replay() for e in r.entries]
-    except LogCorrupt as error:
-        assert path.name in str(error)
-        assert "offset" in str(error)
-        assert path.read_bytes() == bytes(data), "refusing changes nothing"
-    else:
-        assert found == list(range(1, 101)), "only padding may be damaged without notice"
-        assert original[at] == 0
+    if original[at] == 0 and _is_padding(original, at):
+        assert [e.index for r in log.replay() for e in r.entries] == list(range(1, 101))
+        return
+    with pytest.raises(LogCorrupt, match="offset") as refused:
+        list(log.replay())
+    assert path.name in str(refused.value)
+    assert path.read_bytes() == bytes(data), "refusing changes nothing"
+
+
+def _is_padding(data: bytes, at: int) -> bool:
+    """Whether `at` lies in the zeros between two frames, which no checksum covers."""
+    offset = 16
+    while True:
+        length = int.from_bytes(data[offset : offset + 4], "little")
+        end = offset + 16 + length
+        if at < end:
+            return False
+        offset = end + (-length % 8)
+        if at < offset:
+            return True
 
 
 def test_a_missing_segment_is_refused(tmp_path: Path) -> None:

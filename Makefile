@@ -1,0 +1,60 @@
+# Everything a person or CI does with this repository. `make help` lists it.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+export HOLDFAST_CACHE ?= $(HOME)/.cache/holdfast
+PROTOS := $(wildcard store/holdfast/proto/*.proto)
+
+.PHONY: help setup run test test-fast lint format proto lock tools bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.done ## make .venv with everything; the command then is .venv/bin/holdfast
+
+$(VENV)/.done: requirements/dev.txt pyproject.toml
+	@scripts/ensure-python
+	@echo "== making .venv (about a minute)"
+	@test -x $(BIN)/python || "$$(scripts/ensure-python --print)" -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+run: setup ## a local cluster with an edge replica, shown at work; runs until Ctrl-C
+	@$(BIN)/holdfast demo
+
+test: setup tools lint ## everything but the real cluster
+	$(BIN)/pytest store/tests
+	$(BIN)/pytest operator/tests
+
+test-fast: setup ## only what needs no process
+	$(BIN)/pytest store/tests -m "not integration" -x -q
+
+lint: setup ## ruff, mypy, import-linter, and that generated files are current
+	$(BIN)/ruff check store operator benchmarks
+	$(BIN)/ruff format --check store operator benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@scripts/check-generated
+
+format: setup ## put the code into shape
+	$(BIN)/ruff check --fix store operator benchmarks
+	$(BIN)/ruff format store operator benchmarks
+
+proto: setup ## modules from the .proto sources
+	$(BIN)/python -m grpc_tools.protoc -I store --python_out=store --pyi_out=store $(PROTOS)
+
+lock: ## pin what is installed, with hashes; needs uv
+	uv pip compile -q pyproject.toml --extra server --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header -o requirements/server.txt
+	uv pip compile -q pyproject.toml --extra operator --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header -o requirements/operator.txt
+	uv pip compile -q pyproject.toml --extra server --extra operator --extra dev --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header -o requirements/dev.txt
+
+tools: ## etcdctl, etcd and its load generator, from Go modules
+	@scripts/build-tools
+
+bench: setup tools ## ours and etcd side by side, in one run
+	$(BIN)/python benchmarks/compare.py
+
+clean: ## remove what was made here (not the cache)
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find store operator -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,183 @@
+"""An edge replica as a process: cut off, restarted without a network, healed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from holdfast import client
+from holdfast.cli.demo import Relay
+from holdfast.cli.processes import LocalCluster, Process, free_ports
+
+
+class Edge:
+    """A replica behind a relay that can be cut."""
+
+    def __init__(self, directory: Path, endpoints: list[str], prefixes: tuple[str, ...]) -> None:
+        self.relay = Relay(endpoints)
+        self.directory = directory
+        self.prefixes = prefixes
+        (self.port,) = free_ports(1)
+        self.process: Process | None = None
+
+    async def start(self) -> None:
+        await self.relay.start()
+        arguments = [
+            "edge",
+            "--name=berlin",
+            "--pool=shops",
+            f"--data-dir={self.directory / 'berlin'}",
+            f"--listen-client-urls=http://127.0.0.1:{self.port}",
+            f"--endpoints=127.0.0.1:{self.relay.port}",
+            *(f"--prefix={p}" for p in self.prefixes),
+        ]
+        self.process = Process("berlin", arguments, self.directory / "berlin.log", self.port)
+        self.process.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def reaches(self, hf: client.Client, revision: int) -> None:
+        async with asyncio.timeout(30):
+            while (await hf.describe()).revision < revision:
+                await asyncio.sleep(0.02)
+
+    async def is_cut(self, hf: client.Client) -> None:
+        async with asyncio.timeout(30):
+            while (await hf.describe()).connected:
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def edge(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Edge]:
+    found = Edge(tmp_path, cluster.endpoints, ("/a/", "/b/"))
+    await found.start()
+    yield found
+    assert found.process is not None
+    found.process.kill()
+    await found.relay.close()
+    print(found.process.tail(40))
+
+
+async def test_an_edge_serves_its_prefixes(cluster: LocalCluster, edge: Edge) -> None:
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        await hf.put("/a/1", "x")
+        await hf.put("/c/1", "not here")
+        put = await hf.put("/b/1", "y")
+        await edge.reaches(at_edge, put.revision)
+        found = await at_edge.range("/a/", prefix=True, serializable=True)
+        assert [(kv.key, kv.value) for kv in found.kvs] == [(b"/a/1", b"x")]
+        assert found.revision >= put.revision
+        with pytest.raises(client.OutOfScope, match=r"/c/1 is outside this replica's prefixes \(/a/, /b/\)"):
+            await at_edge.get("/c/1", serializable=True)
+        with pytest.raises(client.Refused, match="outside"):
+            await anext(at_edge.watch("/c/1"))
+        # Writes and linearizable reads go through it, and what was written can be read here at once.
+        through = await at_edge.put("/a/2", "z")
+        here = await at_edge.get("/a/2", serializable=True)
+        assert here is not None
+        assert here.mod_revision == through.revision
+        linearizable = await at_edge.get("/c/1")
+        assert linearizable is not None
+        assert linearizable.value == b"not here"
+        result = await at_edge.txn().if_(at_edge.key("/a/2").version == 1).then(at_edge.op.delete("/a/2")).commit()
+        assert result.succeeded
+        assert await at_edge.get("/a/2", serializable=True) is None
+        async with await at_edge.lease(10) as lease:
+            assert lease.alive
+
+
+@pytest.mark.timeout(120)
+async def test_cut_off_restarted_healed(cluster: LocalCluster, edge: Edge) -> None:
+    """It goes on serving, says how old it is, survives kill -9 without a network, and misses or repeats nothing."""
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        first = await hf.put("/a/n", "0")
+        await edge.reaches(at_edge, first.revision)
+        seen: list[tuple[int, bytes]] = []
+
+        async def watch() -> None:
+            async for event in at_edge.watch("/a/", prefix=True, start_revision=first.revision):
+                seen.append((event.kv.mod_revision, event.kv.value))
+                if event.kv.value == b"last":
+                    return
+
+        watching = asyncio.ensure_future(watch())
+        written = [(first.revision, b"0")]
+        for round_ in range(3):
+            for n in range(5):
+                value = f"{round_}/{n}".encode()
+                written.append(((await hf.put("/a/n", value)).revision, value))
+            await edge.reaches(at_edge, written[-1][0])
+            edge.relay.cut()
+            await edge.is_cut(at_edge)
+            known = written[-1]
+            for n in range(5):
+                value = f"cut {round_}/{n}".encode()
+                written.append(((await hf.put("/a/n", value)).revision, value))
+            with pytest.raises(client.Unavailable, match="disconnected"):
+                async with client.connect(edge.endpoint, timeout=0.5) as impatient:
+                    await impatient.get("/a/n")
+            with pytest.raises(client.OutcomeUnknown, match="disconnected"):
+                await at_edge.put("/a/n", "no")
+            assert edge.process is not None
+            edge.process.kill()
+            edge.process.start()
+            old = await at_edge.range("/a/n", serializable=True)
+            assert (old.kvs[0].mod_revision, old.kvs[0].value) <= known
+            node = await at_edge.describe()
+            assert not node.connected
+            assert not node.HasField("staleness_ms"), "after a restart nobody knows how old it is"
+            edge.relay.heal()
+            await edge.reaches(at_edge, written[-1][0])
+        written.append(((await hf.put("/a/n", "last")).revision, b"last"))
+        async with asyncio.timeout(30):
+            await watching
+        assert seen == written, "an event was missed or repeated"
+        node = await at_edge.describe()
+        assert node.connected
+
+
+async def test_another_cluster_is_refused(cluster: LocalCluster, edge: Edge, tmp_path: Path) -> None:
+    """A replica pointed at another cluster says so, keeps what it has, and does not mix."""
+    other = LocalCluster(tmp_path / "other", voters=1)
+    other.start()
+    try:
+        await other.wait_ready()
+        async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+            put = await hf.put("/a/1", "mine")
+            await edge.reaches(at_edge, put.revision)
+            assert edge.process is not None
+            edge.process.stop()
+            async with client.connect(other.endpoints) as elsewhere:
+                for n in range(20):
+                    await elsewhere.put("/a/1", f"theirs {n}")
+            edge.process.arguments = [
+                f"--endpoints={other.endpoints[0]}" if a.startswith("--endpoints") else a
+                for a in edge.process.arguments
+            ]
+            edge.process.start()
+            found = await at_edge.range("/a/1", serializable=True)
+            async with asyncio.timeout(20):
+                while "holds data of cluster" not in edge.process.tail():
+                    await asyncio.sleep(0.05)
+            found = await at_edge.range("/a/1", serializable=True)
+            assert found.kvs[0].value == b"mine"
+    finally:
+        other.kill()
+
+
+async def test_members_list_their_replicas(cluster: LocalCluster, edge: Edge) -> None:
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        put = await hf.put("/a/1", "x")
+        await edge.reaches(at_edge, put.revision)
+        async with asyncio.timeout(20):
+            while True:
+                nodes = [await hf.describe(endpoint) for endpoint in cluster.endpoints]
+                reports = {r.replica: r for node in nodes for r in node.replicas}
+                if "berlin" in reports and reports["berlin"].watermark >= put.revision:
+                    break
+                await asyncio.sleep(0.05)
+        assert reports["berlin"].pool == "shops"
