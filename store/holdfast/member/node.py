@@ -250,6 +250,7 @@ class Node:
             return
         known = {m.id: m.peer_urls[0] for m in machine.members.values() if m.id != member.id and m.peer_urls}
         self.transport.set_peers(known if machine.members else self._met)
+        self.transport.shut_out(machine.removed)
         me = machine.members.get(member.id)
         if me is not None and not self._attributes_sent:
             wanted = (self.config.name, self.config.advertise_client_urls)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from collections.abc import Collection
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -154,7 +155,7 @@ class Transport:
         self._server_tls = server_tls
         self._links: dict[int, _Link] = {}
         self._servers: list[asyncio.Server] = []
-        self._inbound: set[asyncio.StreamWriter] = set()
+        self._inbound: dict[asyncio.StreamWriter, int] = {}  # whose it is; 0 = not known yet
 
     async def listen(self, host: str, port: int) -> None:
         server = await asyncio.start_server(self._serve, host, port, ssl=self._server_tls, limit=1 << 20)
@@ -173,6 +174,12 @@ class Transport:
             if member not in self._links:
                 self._links[member] = _Link(self._node, member, url, self._client_tls)
 
+    def shut_out(self, members: Collection[int]) -> None:
+        """End what these have open here; they learn why when they come again."""
+        for writer, member in list(self._inbound.items()):
+            if member in members:
+                writer.close()
+
     def send(self, messages: list[Message]) -> None:
         """Send each message to whom it is for, one frame a member."""
         by_member: dict[int, list[Message]] = {}
@@ -184,7 +191,7 @@ class Transport:
                 link.send(batch)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._inbound.add(writer)
+        self._inbound[writer] = 0
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 hello = raft_pb2.Hello.FromString(await read_frame(reader, 1 << 20))
@@ -197,6 +204,7 @@ class Transport:
             if answer.refused:
                 await writer.drain()
                 return
+            self._inbound[writer] = hello.from_id
             if hello.purpose == "messages":
                 while True:
                     body = await read_frame(reader)
@@ -205,7 +213,7 @@ class Transport:
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ProtocolError, DecodeError) as error:
             log.debug("a peer connection ended: %s", error)
         finally:
-            self._inbound.discard(writer)
+            self._inbound.pop(writer, None)
             writer.close()
 
     async def close(self) -> None:
