@@ -476,8 +476,7 @@ class MemberCore:
         """Refuse a change after which those heard from lately would not be a quorum (etcd's strict reconfig check)."""
 
         def active(member: int) -> bool:
-            progress = self.raft.progress(member)
-            return member == self.id or (member != joining and progress is not None and progress.heard)
+            return member != joining and self.raft.hears(member)
 
         if not conf.quorum(active):
             raise NOT_ENOUGH_STARTED

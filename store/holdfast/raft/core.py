@@ -519,8 +519,6 @@ class Raft:
         self._progress[self.id].matched(self._stable)
         self._term_start = self.log.last + 1
         self._quorum_check_at = self._now + self.settings.election_ns
-        for progress in self._progress.values():
-            progress.heard = True
         # An entry of its own term, so that what earlier terms left can be committed (paper section 5.4.2).
         self._append_own(Entry(self._term_start, self.term, b""))
         self._broadcast_heartbeat()
@@ -528,11 +526,13 @@ class Raft:
     def _check_quorum(self) -> None:
         """Step down if a quorum was not heard from for an election timeout (thesis section 6.2)."""
         self._quorum_check_at = self._now + self.settings.election_ns
-        heard = {m for m, p in self._progress.items() if p.heard or m == self.id}
-        for progress in self._progress.values():
-            progress.heard = False
-        if not self.conf.quorum(heard.__contains__):
+        if not self.conf.quorum(self.hears):
             self._become_follower(self.term, 0)
+
+    def hears(self, member: int) -> bool:
+        """As leader: whether `member` has answered within an election timeout."""
+        progress = self._progress.get(member)
+        return member == self.id or (progress is not None and progress.heard_at > self._now - self.settings.election_ns)
 
     # ---- the leader's side of replication ------------------------------------------------------------------
 
@@ -545,14 +545,14 @@ class Raft:
                 # One entry back, so that there is something to probe with even if nothing new is written.
                 self._progress[member] = Progress(
                     max(self.log.first, self.log.last),
+                    self._now,
                     max_messages=settings.max_inflight_messages,
                     max_bytes=settings.max_inflight_bytes,
                 )
-                self._progress[member].heard = True
         for member in set(self._progress) - set(members) - {self.id}:
             del self._progress[member]
         if self.id not in self._progress:
-            self._progress[self.id] = Progress(self.log.last + 1)
+            self._progress[self.id] = Progress(self.log.last + 1, self._now)
         if self._transfer_to not in self.conf.voters:
             self._transfer_to = 0
 
@@ -600,7 +600,7 @@ class Raft:
         progress = self._progress.get(message.frm)
         if progress is None:
             return
-        progress.heard = True
+        progress.heard_at = self._now
         if message.ok:
             invariant(message.index <= self.log.last, f"{message.frm:x} has entries its leader lacks")
             news = progress.matched(message.index)
@@ -626,7 +626,7 @@ class Raft:
         progress = self._progress.get(message.frm)
         if progress is None:
             return
-        progress.heard = True
+        progress.heard_at = self._now
         if message.round > self._rounds.get(message.frm, 0):
             self._rounds[message.frm] = message.round
             self._confirm_reads()

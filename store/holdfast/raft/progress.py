@@ -17,14 +17,14 @@ class Mode(Enum):
 class Progress:
     """Invariant: 0 <= match < next; everything up to `match` is durable in the member's copy of *our* log."""
 
-    __slots__ = ("_bytes", "_inflight", "heard", "match", "max_bytes", "max_messages", "mode", "next", "paused")
+    __slots__ = ("_bytes", "_inflight", "heard_at", "match", "max_bytes", "max_messages", "mode", "next", "paused")
 
-    def __init__(self, next_index: int, *, max_messages: int = 256, max_bytes: int = 8 << 20) -> None:
+    def __init__(self, next_index: int, heard_at: int, *, max_messages: int = 256, max_bytes: int = 8 << 20) -> None:
         self.match = 0
         self.next = next_index
         self.mode = Mode.PROBE
         self.paused = False  # in PROBE: a probe is out and not yet answered
-        self.heard = False  # since the last quorum check
+        self.heard_at = heard_at  # when it last answered
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self._inflight: deque[tuple[int, int]] = deque()  # (last index, bytes) of each message under way
