@@ -8,6 +8,7 @@ from holdfast import __version__
 from holdfast.cli.cluster import lease, member, snapshot, status
 from holdfast.cli.edge import edge
 from holdfast.cli.keys import delete, get, put, txn, watch
+from holdfast.cli.operator import operator
 from holdfast.cli.serve import serve
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.add_typer(lease, name="lease", rich_help_panel="Keys")
 app.command(rich_help_panel="Cluster")(snapshot)
 app.command(rich_help_panel="Servers")(serve)
 app.command(rich_help_panel="Servers")(edge)
+app.command(rich_help_panel="Servers")(operator)
 
 
 @app.command(rich_help_panel="Servers")

@@ -1,0 +1,89 @@
+"""The operator as a process: kopf watches, our loops do the work. Handlers only wake them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from typing import Any
+
+import kopf
+
+from holdfast_operator.kube import Kube
+from holdfast_operator.loop import Loops
+from holdfast_operator.model.common import GROUP, VERSION
+from holdfast_operator.resources.common import CLUSTER_LABEL
+
+log = logging.getLogger("holdfast.operator")
+
+LIVENESS = "http://0.0.0.0:8080/healthz"
+STUCK_SECONDS = 300.0
+
+
+def registry(loops: Loops) -> kopf.OperatorRegistry:
+    """Our handlers. Event handlers put no finalizer and no annotation on anything."""
+    found = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=found)
+    def login(**kwargs: Any) -> Any:
+        return kopf.login_with_service_account(**kwargs)
+
+    @kopf.on.startup(registry=found)
+    async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.posting.enabled = False
+        settings.watching.server_timeout = 300
+        settings.watching.client_timeout = 310
+        settings.watching.connect_timeout = 30
+        settings.process.ultimate_exiting_timeout = 20
+
+    @kopf.on.event(GROUP, VERSION, "holdfastclusters", registry=found)
+    async def cluster(namespace: str | None, name: str | None, **_: Any) -> None:
+        loops.wake(namespace or "", name or "")
+
+    async def dependent(namespace: str | None, spec: Any, **_: Any) -> None:
+        loops.wake(namespace or "", spec["clusterRef"]["name"])
+
+    kopf.on.event(GROUP, VERSION, "holdfastedgepools", id="pool", registry=found)(dependent)
+    kopf.on.event(GROUP, VERSION, "holdfastconfigs", id="config", registry=found)(dependent)
+
+    @kopf.on.event("v1", "pods", labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)
+    async def pod(namespace: str | None, labels: Any, **_: Any) -> None:
+        loops.wake(namespace or "", labels[CLUSTER_LABEL])
+
+    @kopf.on.event("v1", "nodes", registry=found)
+    async def node(**_: Any) -> None:
+        loops.wake_all()
+
+    @kopf.on.probe(id="loops", registry=found)
+    async def alive(**_: Any) -> float:
+        if loops.stuck_seconds > STUCK_SECONDS:
+            raise kopf.PermanentError(f"a loop has been stuck for {loops.stuck_seconds:.0f} s")
+        return loops.stuck_seconds
+
+    return found
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Run until `stop`. A failed watch ends the process: Kubernetes starts it again, and everything is read anew."""
+    kube = Kube.in_cluster()
+    loops = Loops(kube, os.environ.get("HOLDFAST_IMAGE_REPOSITORY", "holdfast"))
+    namespaces = [n for n in os.environ.get("WATCH_NAMESPACES", "").split(",") if n]
+    running = asyncio.ensure_future(
+        kopf.operator(
+            registry=registry(loops),
+            settings=kopf.OperatorSettings(),
+            namespaces=namespaces,
+            clusterwide=not namespaces,
+            standalone=True,
+            liveness_endpoint=LIVENESS,
+            stop_flag=stop,
+        )
+    )
+    try:
+        await running
+    finally:
+        await loops.close()
+        await kube.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            running.cancel()

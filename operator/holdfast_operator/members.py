@@ -1,0 +1,102 @@
+"""Talking to members: by pod address, with the name their certificates carry, and never for long."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from pathlib import Path
+
+from holdfast import client
+from holdfast.proto import holdfast_pb2
+
+from holdfast_operator.kube import Kube
+from holdfast_operator.resources.common import CLIENT_PORT, peer_host
+from holdfast_operator.resources.tls import operator_secret
+
+DESCRIBE_SECONDS = 3.0
+CHANGE_SECONDS = 10.0
+
+
+class Members:
+    """Connections to the members of one cluster. DNS lags a restart by up to half a minute, so addresses are used."""
+
+    def __init__(self, kube: Kube, cluster: str, namespace: str, tls: bool) -> None:
+        self._kube = kube
+        self._cluster = cluster
+        self._namespace = namespace
+        self._tls = tls
+        self._files: tempfile.TemporaryDirectory[str] | None = None
+        self._clients: dict[str, client.Client] = {}
+
+    async def _credentials(self) -> Path | None:
+        if not self._tls:
+            return None
+        if self._files is None:
+            secret = await self._kube.get("Secret", self._namespace, operator_secret(self._cluster))
+            if secret is None:
+                raise client.Unavailable("the operator's certificate is not made yet")
+            self._files = tempfile.TemporaryDirectory(prefix="holdfast-operator-")
+            for name in ("ca.crt", "tls.crt", "tls.key"):
+                path = Path(self._files.name) / name
+                path.touch(0o600)
+                path.write_bytes(base64.b64decode(secret["data"][name]))
+        return Path(self._files.name)
+
+    async def at(self, ordinal: int, address: str) -> client.Client:
+        """A client of the member on this pod."""
+        known = self._clients.get(address)
+        if known is None:
+            directory = await self._credentials()
+            tls = None
+            if directory is not None:
+                host = peer_host(self._cluster, self._namespace, ordinal)
+                tls = client.Tls(directory / "ca.crt", directory / "tls.crt", directory / "tls.key", host)
+            known = client.connect(f"{address}:{CLIENT_PORT}", tls=tls, timeout=CHANGE_SECONDS)
+            self._clients[address] = known
+        return known
+
+    async def describe(self, ordinal: int, address: str) -> holdfast_pb2.DescribeResponse | None:
+        """What the node says of itself, None if it does not answer."""
+        try:
+            connected = await self.at(ordinal, address)
+            return await connected.connection.call(
+                "/holdfast.v1.Node/Describe",
+                holdfast_pb2.DescribeRequest(),
+                holdfast_pb2.DescribeResponse,
+                idempotent=True,
+                timeout=DESCRIBE_SECONDS,
+            )
+        except client.ClientError:
+            return None
+
+    async def membership(self, ordinal: int, address: str) -> holdfast_pb2.MembershipGetResponse | None:
+        try:
+            connected = await self.at(ordinal, address)
+            return await connected.connection.call(
+                "/holdfast.v1.Membership/Get",
+                holdfast_pb2.MembershipGetRequest(),
+                holdfast_pb2.MembershipGetResponse,
+                idempotent=True,
+                timeout=DESCRIBE_SECONDS,
+            )
+        except client.ClientError:
+            return None
+
+    async def forget(self, addresses: set[str]) -> None:
+        """Close connections to all but these."""
+        for address in set(self._clients) - addresses:
+            await self._clients.pop(address).close()
+
+    async def close(self) -> None:
+        await self.forget(set())
+        if self._files is not None:
+            self._files.cleanup()
+            self._files = None
+
+
+def hex_id(value: int) -> str:
+    return f"{value:016x}"
+
+
+def from_hex(text: str | None) -> int:
+    return int(text, 16) if text else 0

@@ -1,0 +1,213 @@
+"""CRDs made from the models: structural schemas with CEL rules, nothing preserved that we do not know.
+
+`python -m holdfast_operator.model.crd` prints them; `make generate` puts them where they are installed from.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from holdfast_operator.model.cluster import ClusterSpec, ClusterStatus
+from holdfast_operator.model.common import GROUP, VERSION
+from holdfast_operator.model.config import ConfigSpec, ConfigStatus
+from holdfast_operator.model.pool import PoolSpec, PoolStatus
+
+Schema = dict[str, Any]
+_KEEP = ("type", "description", "default", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength")
+_LIST_KEYS = {"conditions": ["type"], "members": ["id"], "pools": ["name"]}
+
+
+def structural(schema: Schema, defs: Schema, name: str = "") -> Schema:
+    """A JSON schema of pydantic's as Kubernetes takes it: no references, no unions with null."""
+    if "$ref" in schema:
+        schema = {**defs[schema["$ref"].rsplit("/", 1)[1]], **{k: v for k, v in schema.items() if k != "$ref"}}
+    if "anyOf" in schema:
+        (only,) = [option for option in schema["anyOf"] if option.get("type") != "null"]
+        rest = {k: v for k, v in schema.items() if k != "anyOf" and not (k == "default" and v is None)}
+        return structural({**only, **rest}, defs, name)
+    out = {key: schema[key] for key in _KEEP if key in schema}
+    if "const" in schema:
+        out["enum"] = [schema["const"]]
+    if schema.get("type") == "integer":
+        out["format"] = "int64"
+    if "properties" in schema:
+        out["properties"] = {key: structural(value, defs, key) for key, value in schema["properties"].items()}
+        required = schema.get("required", [])
+        for key, value in schema["properties"].items():
+            if "$ref" in value and key not in required:
+                out["properties"][key]["default"] = {}  # so that the defaults within it apply
+        if required:
+            out["required"] = sorted(required)
+    elif isinstance(schema.get("additionalProperties"), dict):
+        out["additionalProperties"] = structural(schema["additionalProperties"], defs)
+        out["maxProperties"] = 100
+    if "items" in schema:
+        out["items"] = structural(schema["items"], defs)
+        for key in ("minItems", "maxItems"):
+            if key in schema:
+                out[key] = schema[key]
+        if name in _LIST_KEYS:
+            out["x-kubernetes-list-type"] = "map"
+            out["x-kubernetes-list-map-keys"] = _LIST_KEYS[name]
+    return out
+
+
+def schema_of(model: type[BaseModel]) -> Schema:
+    raw = model.model_json_schema()
+    return structural(raw, raw.get("$defs", {}))
+
+
+def _rule(rule: str, message: str) -> Schema:
+    return {"rule": rule, "message": message}
+
+
+_NAME = _rule(
+    "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+    "the name must begin with a letter and have at most 40 characters of a-z, 0-9 and -",
+)
+
+
+def _fixed(field: str, message: str) -> Schema:
+    return _rule(
+        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})", message
+    )
+
+
+def _column(name: str, path: str, type_: str = "string") -> Schema:
+    return {"name": name, "jsonPath": path, "type": type_}
+
+
+def _condition(name: str, type_: str) -> Schema:
+    return _column(name, f'.status.conditions[?(@.type=="{type_}")].status')
+
+
+_AGE = _column("Age", ".metadata.creationTimestamp", "date")
+
+
+def _crd(
+    kind: str,
+    plural: str,
+    short: str,
+    spec: type[BaseModel],
+    status: type[BaseModel],
+    columns: list[Schema],
+    spec_rules: list[Schema],
+) -> Schema:
+    spec_schema = schema_of(spec)
+    if spec_rules:
+        spec_schema["x-kubernetes-validations"] = spec_rules
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": [short],
+                "categories": ["holdfast"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": columns,
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "required": ["spec"],
+                            "properties": {
+                                "apiVersion": {"type": "string"},
+                                "kind": {"type": "string"},
+                                "metadata": {"type": "object"},
+                                "spec": spec_schema,
+                                "status": schema_of(status),
+                            },
+                            "x-kubernetes-validations": [_NAME],
+                        }
+                    },
+                }
+            ],
+        },
+    }
+
+
+def crds() -> list[Schema]:
+    """All of them, in a fixed order."""
+    cluster = _crd(
+        "HoldfastCluster",
+        "holdfastclusters",
+        "hfc",
+        ClusterSpec,
+        ClusterStatus,
+        [
+            _column("Version", ".status.currentVersion"),
+            _column("Voters", ".status.votersSummary"),
+            _column("Leader", ".status.leader"),
+            _column("Edge", ".status.edgeSummary"),
+            _condition("Available", "Available"),
+            _condition("Progressing", "Progressing"),
+            _AGE,
+        ],
+        [
+            _rule("(has(self.image) && self.image != '') || self.version != ''", "give version or image"),
+            _rule("self.voters.storage == oldSelf.voters.storage", "voters.storage cannot be changed yet"),
+            _rule("self.tls == oldSelf.tls", "tls cannot be changed yet"),
+        ],
+    )
+    pool = _crd(
+        "HoldfastEdgePool",
+        "holdfastedgepools",
+        "hfep",
+        PoolSpec,
+        PoolStatus,
+        [
+            _column("Cluster", ".spec.clusterRef.name"),
+            _column("Replicas", ".status.summary"),
+            _column("Synced", ".status.synced", "integer"),
+            _condition("Available", "Available"),
+            _AGE,
+        ],
+        [
+            _rule("self.clusterRef == oldSelf.clusterRef", "clusterRef cannot be changed"),
+            _rule("self.storage == oldSelf.storage", "storage cannot be changed yet"),
+            _rule(
+                "self.prefixes.all(a, self.prefixes.filter(b, b.startsWith(a)).size() == 1)",
+                "no prefix may begin with another one, or be given twice",
+            ),
+        ],
+    )
+    config = _crd(
+        "HoldfastConfig",
+        "holdfastconfigs",
+        "hfcfg",
+        ConfigSpec,
+        ConfigStatus,
+        [
+            _column("Cluster", ".spec.clusterRef.name"),
+            _column("Prefix", ".spec.prefix"),
+            _column("Revision", ".status.revision", "integer"),
+            _column("Edge", ".status.summary"),
+            _condition("Applied", "Applied"),
+            _AGE,
+        ],
+        [
+            _rule("self.clusterRef == oldSelf.clusterRef", "clusterRef cannot be changed"),
+            _rule("self.prefix == oldSelf.prefix", "prefix cannot be changed; make another HoldfastConfig"),
+        ],
+    )
+    return [cluster, pool, config]
+
+
+if __name__ == "__main__":
+    yaml.safe_dump_all(crds(), sys.stdout, sort_keys=False, width=120)

@@ -1,0 +1,1 @@
+"""What to do next, decided purely: `plan(desired, observed)` gives one action."""

@@ -1,0 +1,1 @@
+"""Objects the operator makes, as plain dictionaries, from specs and nothing else."""

@@ -1,0 +1,48 @@
+"""Conditions and statuses, written only when they say something else than before."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from holdfast_operator.kube import Kube, Object
+from holdfast_operator.model.common import API_VERSION
+
+
+def condition(obj: Object, type_: str, holds: bool | None, reason: str, message: str) -> Object:
+    """A condition; its transition time changes only with its status."""
+    status = {True: "True", False: "False", None: "Unknown"}[holds]
+    before = next((c for c in obj.get("status", {}).get("conditions", []) if c["type"] == type_), None)
+    same = before is not None and before["status"] == status
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {
+        "type": type_,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": before["lastTransitionTime"] if same and before else now,
+        "observedGeneration": obj["metadata"]["generation"],
+    }
+
+
+async def write(kube: Kube, obj: Object, status: dict[str, Any]) -> None:
+    """Write `status` if it differs from what the object has."""
+    wanted = {key: value for key, value in status.items() if value is not None}
+    if wanted == obj.get("status", {}):
+        return
+    meta = obj["metadata"]
+    # Only the status, and only if nobody changed the object since we read it.
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": obj["kind"],
+        "metadata": {
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "resourceVersion": meta["resourceVersion"],
+        },
+        "status": wanted,
+        "spec": obj["spec"],
+    }
+    answer = await kube.request("PUT", kube.path(obj["kind"], meta["namespace"], meta["name"], "status"), body=body)
+    obj["status"] = wanted
+    obj["metadata"]["resourceVersion"] = answer["metadata"]["resourceVersion"]
