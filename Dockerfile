@@ -9,5 +9,6 @@ RUN python3 -m venv --without-pip /opt/holdfast && \
     rm -rf /tmp/pip /wheels && \
     /opt/holdfast/bin/python3 -m compileall -q /opt/holdfast/lib
 ENV PATH=/opt/holdfast/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+RUN echo 'holdfast:x:65532:65532::/tmp:/usr/sbin/nologin' >>/etc/passwd && echo 'holdfast:x:65532:' >>/etc/group
 USER 65532:65532
 ENTRYPOINT ["holdfast"]

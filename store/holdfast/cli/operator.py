@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from typing import Annotated
 
@@ -26,7 +27,6 @@ def operator(log_level: Annotated[str, typer.Option(help="debug, info, warning o
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await main(stop)
 
-    try:
-        asyncio.run(run())
-    except KeyError as error:
-        fail(f"the operator runs in a pod of a Kubernetes cluster; {error} is not set")
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        fail("the operator runs in a pod of a Kubernetes cluster, and this is none: KUBERNETES_SERVICE_HOST is not set")
+    asyncio.run(run())
