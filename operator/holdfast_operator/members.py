@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import tempfile
 from pathlib import Path
@@ -27,20 +28,26 @@ class Members:
         self._tls = tls
         self._files: tempfile.TemporaryDirectory[str] | None = None
         self._clients: dict[str, client.Client] = {}
+        self._reading = asyncio.Lock()
 
     async def _credentials(self) -> Path | None:
         if not self._tls:
             return None
-        if self._files is None:
-            secret = await self._kube.get("Secret", self._namespace, operator_secret(self._cluster))
-            if secret is None:
-                raise client.Unavailable("the operator's certificate is not made yet")
-            self._files = tempfile.TemporaryDirectory(prefix="holdfast-operator-")
-            for name in ("ca.crt", "tls.crt", "tls.key"):
-                path = Path(self._files.name) / name
-                path.touch(0o600)
-                path.write_bytes(base64.b64decode(secret["data"][name]))
+        async with self._reading:  # members are asked side by side; the files are written once
+            if self._files is None:
+                self._files = await self._write_files()
         return Path(self._files.name)
+
+    async def _write_files(self) -> tempfile.TemporaryDirectory[str]:
+        secret = await self._kube.get("Secret", self._namespace, operator_secret(self._cluster))
+        if secret is None:
+            raise client.Unavailable("the operator's certificate is not made yet")
+        directory: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="holdfast-operator-")
+        for name in ("ca.crt", "tls.crt", "tls.key"):
+            path = Path(directory.name) / name
+            path.touch(0o600)
+            path.write_bytes(base64.b64decode(secret["data"][name]))
+        return directory
 
     async def at(self, ordinal: int, address: str) -> client.Client:
         """A client of the member on this pod."""
