@@ -3,9 +3,11 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 export HOLDFAST_CACHE ?= $(HOME)/.cache/holdfast
+IMAGE := holdfast:0.1.0
+IMAGE2 := holdfast:0.1.1
 PROTOS := $(wildcard store/holdfast/proto/*.proto)
 
-.PHONY: help setup run test test-fast lint format proto lock tools bench clean
+.PHONY: help setup run test test-fast kube e2e kube-down image lint format proto generate lock tools bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,22 +29,41 @@ test: setup tools lint ## everything but the real cluster
 	$(BIN)/pytest store/tests
 	$(BIN)/pytest operator/tests
 
+kube: setup image ## a real Kubernetes (kind) with the operator, a cluster, an edge pool and a configuration
+	@e2e/cluster up
+	@e2e/cluster load $(IMAGE) $(IMAGE2)
+	@e2e/show
+
+e2e: setup image ## the tests on that Kubernetes
+	@e2e/cluster up
+	@e2e/cluster load $(IMAGE) $(IMAGE2)
+	$(BIN)/pytest e2e -s
+
+kube-down: ## remove that Kubernetes
+	@e2e/cluster down
+
+image: setup ## the container images, without a network where none is needed
+	@e2e/images $(IMAGE) $(IMAGE2)
+
 test-fast: setup ## only what needs no process
 	$(BIN)/pytest store/tests -m "not integration" -x -q
 
 lint: setup ## ruff, mypy, import-linter, and that generated files are current
-	$(BIN)/ruff check store operator benchmarks
-	$(BIN)/ruff format --check store operator benchmarks
+	$(BIN)/ruff check store operator benchmarks e2e
+	$(BIN)/ruff format --check store operator benchmarks e2e
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@scripts/check-generated
 
 format: setup ## put the code into shape
-	$(BIN)/ruff check --fix store operator benchmarks
-	$(BIN)/ruff format store operator benchmarks
+	$(BIN)/ruff check --fix store operator benchmarks e2e
+	$(BIN)/ruff format store operator benchmarks e2e
 
 proto: setup ## modules from the .proto sources
 	$(BIN)/python -m grpc_tools.protoc -I store --python_out=store --pyi_out=store $(PROTOS)
+
+generate: setup proto ## CRDs, the chart's copy of them, and plain manifests
+	@scripts/generate
 
 lock: ## pin what is installed, with hashes; needs uv
 	uv pip compile -q pyproject.toml --extra server --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header -o requirements/server.txt

@@ -109,6 +109,8 @@ def test_bad_objects_are_refused() -> None:
 def test_the_leaders_pod_is_killed_while_a_writer_writes() -> None:
     writer = Writer("writer-kill")
     leader = cluster()["status"]["leader"]
+    node = get("pod", leader)["spec"]["nodeName"]
+    on_node(node, "pkill", "-9", "-f", f"holdfast serve .*--name={leader}")  # no time to hand over
     kubectl("delete", "pod", leader, "--grace-period=0", "--force")
     eventually("another member leads", lambda: cluster()["status"].get("leader") not in (None, leader))
     writer.writes_on()

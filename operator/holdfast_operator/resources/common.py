@@ -16,6 +16,7 @@ POOL_LABEL = "holdfast.dev/pool"
 TEMPLATE_LABEL = "holdfast.dev/template"
 CLIENT_PORT, PEER_PORT, METRICS_PORT = 2379, 2380, 2381
 USER = 65532
+DRAIN_SECONDS = 3
 
 
 def voter_name(cluster: str, ordinal: int | None = None) -> str:
@@ -118,6 +119,8 @@ def container(name: str, image: str, arguments: list[str], resources: Resources 
         "startupProbe": probe("/livez", periodSeconds=2, failureThreshold=150),
         "livenessProbe": probe("/livez", periodSeconds=10, timeoutSeconds=5, failureThreshold=6),
         "readinessProbe": probe("/readyz", periodSeconds=2, timeoutSeconds=3, failureThreshold=3),
+        # Serve on while the Services take this pod off their lists, or new connections would meet nobody.
+        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

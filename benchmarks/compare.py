@@ -1,0 +1,146 @@
+"""Ours and etcd side by side: three members each, the same load generator (etcd's own), one run, one machine.
+
+    make bench
+
+Rates on a shared machine vary; the CPU per operation, summed over the three members, holds better. Nothing here asserts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from holdfast.cli.processes import LocalCluster, free_ports
+from rich.console import Console
+from rich.table import Table
+
+CACHE = Path(os.environ.get("HOLDFAST_CACHE", Path.home() / ".cache" / "holdfast")) / "bin"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+# (what, clients, requests, the generator's words)
+LOADS = [
+    ("put, 1 client", 1, 500, ["put", "--val-size=64", "--key-size=32", "--sequential-keys"]),
+    ("put, 64 clients", 64, 6000, ["put", "--val-size=64", "--key-size=32", "--sequential-keys"]),
+    ("linearizable get, 64 clients", 64, 6000, ["range", "bench", "--consistency=l"]),
+    ("serializable get, 64 clients", 64, 6000, ["range", "bench", "--consistency=s"]),
+]
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """CPU time that these processes have used."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+@contextmanager
+def ours(directory: Path) -> Iterator[tuple[list[str], list[int]]]:
+    cluster = LocalCluster(directory / "holdfast")
+    cluster.start()
+    try:
+        asyncio.run(cluster.wait_ready())
+        yield cluster.endpoints, [p.running.pid for p in cluster.voters.values() if p.running]
+    finally:
+        cluster.stop()
+
+
+@contextmanager
+def etcd(directory: Path) -> Iterator[tuple[list[str], list[int]]]:
+    ports = free_ports(6)
+    names = ["m1", "m2", "m3"]
+    initial = ",".join(f"{n}=http://127.0.0.1:{ports[3 + i]}" for i, n in enumerate(names))
+    running = []
+    try:
+        for i, name in enumerate(names):
+            client, peer = f"http://127.0.0.1:{ports[i]}", f"http://127.0.0.1:{ports[3 + i]}"
+            words = [
+                str(CACHE / "etcd"),
+                f"--name={name}",
+                f"--data-dir={directory / 'etcd' / name}",
+                f"--listen-client-urls={client}",
+                f"--advertise-client-urls={client}",
+                f"--listen-peer-urls={peer}",
+                f"--initial-advertise-peer-urls={peer}",
+                f"--initial-cluster={initial}",
+                "--log-level=error",
+            ]
+            running.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        endpoints = [f"127.0.0.1:{port}" for port in ports[:3]]
+        ready = [
+            str(CACHE / "etcdctl"),
+            f"--endpoints={','.join(endpoints)}",
+            "--command-timeout=30s",
+            "put",
+            "bench",
+            "x",
+        ]
+        subprocess.run(ready, check=True, capture_output=True)
+        yield endpoints, [p.pid for p in running]
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def load(endpoints: list[str], clients: int, total: int, words: list[str]) -> float:
+    """Requests per second, as etcd's load generator says."""
+    generator = [
+        str(CACHE / "etcd-benchmark"),
+        f"--endpoints={','.join(endpoints)}",
+        f"--conns={min(clients, 8)}",
+        f"--clients={clients}",
+        words[0],
+        f"--total={total}",
+        *words[1:],
+    ]
+    done = subprocess.run(generator, capture_output=True, text=True, check=True)
+    found = re.search(r"Requests/sec:\s+([0-9.]+)", done.stdout)
+    if found is None:
+        sys.exit(f"the load generator said no rate:\n{done.stdout}{done.stderr}")
+    return float(found.group(1))
+
+
+def measure(endpoints: list[str], pids: list[int]) -> list[tuple[float, float]]:
+    """For each load: (requests per second, CPU microseconds per request over all members)."""
+    subprocess.run(
+        [str(CACHE / "etcdctl"), f"--endpoints={','.join(endpoints)}", "put", "bench", "x" * 64],
+        check=True,
+        capture_output=True,
+    )
+    results = []
+    for _, clients, total, words in LOADS:
+        before = cpu_seconds(pids)
+        rate = load(endpoints, clients, total, words)
+        results.append((rate, (cpu_seconds(pids) - before) / total * 1e6))
+    return results
+
+
+def main() -> None:
+    directory = Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
+    try:
+        with ours(directory) as (endpoints, pids):
+            mine = measure(endpoints, pids)
+        with etcd(directory) as (endpoints, pids):
+            theirs = measure(endpoints, pids)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    table = Table("", "holdfast /s", "etcd /s", "ratio", "holdfast CPU µs", "etcd CPU µs", box=None)
+    for (what, *_), (rate, cpu), (their_rate, their_cpu) in zip(LOADS, mine, theirs, strict=True):
+        row = [f"{rate:,.0f}", f"{their_rate:,.0f}", f"{rate / their_rate:.2f}", f"{cpu:,.0f}", f"{their_cpu:,.0f}"]
+        table.add_row(what, *row)
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

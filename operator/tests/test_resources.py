@@ -1,0 +1,116 @@
+"""What is made from a spec: names, the template's stability, certificates, CRDs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cryptography import x509
+from holdfast_operator.model.cluster import ClusterSpec
+from holdfast_operator.model.crd import crds
+from holdfast_operator.model.pool import PoolSpec
+from holdfast_operator.resources import cluster, pool, tls
+from pydantic import ValidationError
+
+OWNER = {
+    "apiVersion": "holdfast.dev/v1alpha1",
+    "kind": "HoldfastCluster",
+    "metadata": {"name": "shop", "namespace": "default", "uid": "u1"},
+}
+
+
+def spec(**fields: Any) -> ClusterSpec:
+    return ClusterSpec.model_validate({"version": "0.1.0", **fields})
+
+
+def test_the_template_does_not_change_with_the_number_of_voters() -> None:
+    """Or 3 to 5 would replace every pod."""
+    three = cluster.voter_template("shop", "default", spec(voters={"replicas": 3}), "i")
+    five = cluster.voter_template("shop", "default", spec(voters={"replicas": 5}), "i")
+    assert three == five
+    assert three != cluster.voter_template("shop", "default", spec(), "another image")
+
+
+def test_voters_are_ordered_by_nobody_but_us() -> None:
+    made = cluster.voters(OWNER, spec(), "image", 3)
+    assert made["spec"]["updateStrategy"] == {"type": "OnDelete"}
+    assert made["spec"]["podManagementPolicy"] == "Parallel"
+    assert made["spec"]["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert set(made["spec"]["selector"]["matchLabels"]) == {"holdfast.dev/cluster", "holdfast.dev/component"}
+
+
+def test_pods_are_restricted() -> None:
+    made = cluster.voter_pod("shop", "default", spec(), "image")
+    assert made["securityContext"]["runAsNonRoot"] is True
+    assert made["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = made["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert made["automountServiceAccountToken"] is False
+
+
+def test_no_derived_name_is_a_bare_one() -> None:
+    names = [s["metadata"]["name"] for s in cluster.services(OWNER)]
+    assert names == ["shop-client", "shop-peers", "shop-edge"]
+    assert "shop" not in names
+
+
+@pytest.mark.parametrize(("voters", "wanted", "available"), [(3, 3, 2), (3, 5, 3), (5, 3, 3), (1, 3, 2), (7, 7, 4)])
+def test_a_majority_stays(voters: int, wanted: int, available: int) -> None:
+    made = cluster.disruption_budget(OWNER, voters, wanted)
+    assert made is not None
+    assert made["spec"]["minAvailable"] == available
+
+
+def test_one_voter_can_be_drained() -> None:
+    assert cluster.disruption_budget(OWNER, 1, 1) is None
+
+
+def test_replicas_outlast_an_unreachable_node() -> None:
+    wanted = PoolSpec.model_validate(
+        {"clusterRef": {"name": "shop"}, "placement": {"nodeSelector": {"a": "b"}}, "prefixes": ["/b/", "/a/"]}
+    )
+    made = pool.replica_pod("berlin", "default", wanted, spec(), "image")
+    endless = [t for t in made["tolerations"] if t["effect"] == "NoExecute" and "tolerationSeconds" not in t]
+    assert {t["key"] for t in endless} == {"node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"}
+    arguments = made["containers"][0]["args"]
+    assert [a for a in arguments if a.startswith("--prefix")] == ["--prefix=/a/", "--prefix=/b/"]
+
+
+def test_certificates_are_issued_for_members_and_services() -> None:
+    certificate, key = tls.make_ca("shop")
+    server, _ = tls.issue(certificate, key, "shop server", tls.hosts("shop", "default"))
+    loaded = x509.load_pem_x509_certificate(server)
+    loaded.verify_directly_issued_by(x509.load_pem_x509_certificate(certificate))
+    names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
+        x509.DNSName
+    )
+    assert "*.shop-peers.default.svc" in names
+    assert "*.default.svc" in names
+    client, _ = tls.issue(certificate, key, "shop client", [])
+    usages = x509.load_pem_x509_certificate(client).extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert x509.oid.ExtendedKeyUsageOID.SERVER_AUTH not in usages
+
+
+def test_unknown_fields_are_refused() -> None:
+    with pytest.raises(ValidationError):
+        spec(nonsense=1)
+
+
+def _walk(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [schema]
+    for child in schema.get("properties", {}).values():
+        found += _walk(child)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            found += _walk(schema[key])
+    return found
+
+
+def test_crds_are_structural() -> None:
+    for crd in crds():
+        (version,) = crd["spec"]["versions"]
+        root = version["schema"]["openAPIV3Schema"]
+        for schema in _walk(root):
+            assert "type" in schema, schema
+            assert not {"$ref", "anyOf", "allOf", "oneOf", "x-kubernetes-preserve-unknown-fields"} & set(schema)
