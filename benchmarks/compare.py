@@ -2,7 +2,7 @@
 
     make bench
 
-Rates on a shared machine vary; the CPU per operation, summed over the three members, holds better. Nothing here asserts.
+Rates on a shared machine vary; the CPU per operation, summed over the members, holds better. Nothing here asserts.
 """
 
 from __future__ import annotations

@@ -131,6 +131,7 @@ class Server:
         self.edge = EdgeService(self.router, self.node, self.reports)
         self.node.deliver = self._deliver
         self.node.turn_ended = self._turn_ended
+        self.node.member_ended = self.router.end_streams
         self.front = GrpcioFront(self.router.kinds)
         self.http = HttpServer(self._pages())
 

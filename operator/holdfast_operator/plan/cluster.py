@@ -177,7 +177,14 @@ def _membership(desired: Desired, observed: Observed, membership: Membership) ->
             continue
         if pod.node.state is NodeState.EMPTY:
             return AddLearner(ordinal, pod.node.volume_id, membership.config_index)
-        if pod.node.cluster_id != observed.cluster_id:
+        if pod.node.cluster_id == observed.cluster_id:
+            # Its member was removed and the volume came back, say by scaling down and up again. A removed id never
+            # returns, so the volume has to be a new one: it goes when its pod does.
+            volume = observed.volumes.get(ordinal)
+            if volume is not None:
+                return DeleteVolume(volume.name, volume.uid)
+            return DeletePod(ordinal, pod.uid, "its volume is of a member that was removed")
+        if pod.node.cluster_id:
             return Wait(
                 "ForeignVolume",
                 f"the pod with ordinal {ordinal} has a volume of cluster {pod.node.cluster_id:x}; empty it",
@@ -202,7 +209,8 @@ def _learner(desired: Desired, observed: Observed, membership: Membership, learn
 
 
 def _remove(observed: Observed, membership: Membership, member: Member, why: str) -> Action:
-    if not _safe_without(observed, membership, member):
+    stay = [m for m in membership.members if m.voter and m.id != member.id]
+    if 2 * sum(1 for m in stay if _good(observed, m)) <= len(stay):  # those that stay decide from then on
         return Wait(
             "QuorumAtRisk", f"{_name(member)} has to go ({why}), but without it too few members are ready and caught up"
         )

@@ -46,7 +46,7 @@ class FakePod:
 
 @dataclass
 class World:
-    """A cluster as it really is. It carries out actions as Kubernetes and the members would, and checks each of them."""
+    """A cluster as it really is. It carries out actions as Kubernetes and members would, and checks each of them."""
 
     chance: random.Random
     desired: Desired

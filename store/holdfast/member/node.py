@@ -55,7 +55,7 @@ class NodeConfig:
 
 
 class Node:
-    """Implements `transport.Node`. `deliver` and `turn_ended` are the services' to set before `start`."""
+    """Implements `transport.Node`. `deliver`, `turn_ended`, `member_ended` are the services' to set before `start`."""
 
     def __init__(self, data: DataDirectory, config: NodeConfig) -> None:
         self.data = data
@@ -65,7 +65,7 @@ class Node:
         self.transport = Transport(self, client_tls=config.client_tls, server_tls=config.server_tls)
         self.deliver: Callable[[list[Delivery]], None] = lambda _: None
         self.turn_ended: Callable[[], None] = lambda: None
-        self.member_started: Callable[[Member], None] = lambda _: None
+        self.member_ended: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._founding: Founding | None = None
         self._sending: set[int] = set()
@@ -150,7 +150,6 @@ class Node:
             request_timeout_ns=5_000_000_000 + 2 * self.config.settings.election_ns,
         )
         log.info("member %x of cluster %x", identity.member_id, identity.cluster_id)
-        self.member_started(self.member)
         self._conf_changed()
         self._notice_caught_up()
 
@@ -240,13 +239,7 @@ class Node:
             return
         machine = member.core.machine
         if member.id in machine.removed:
-            self.removed = True
-            self._fatal(
-                BootstrapRefused(
-                    f"member {member.id:x} was removed from cluster {self.data.identity.cluster_id:x}; "
-                    "start with an empty volume to join again"
-                )
-            )
+            self._was_removed(member)
             return
         known = {m.id: m.peer_urls[0] for m in machine.members.values() if m.id != member.id and m.peer_urls}
         self.transport.set_peers(known if machine.members else self._met)
@@ -257,6 +250,21 @@ class Node:
             if (me.name, tuple(me.client_urls)) != wanted and self.config.advertise_client_urls:
                 self._attributes_sent = True
                 self._send_attributes()
+
+    def _was_removed(self, member: Member) -> None:
+        """Stop being a member. Under an operator the process stays, to say so: its volume has to be emptied."""
+        if self.removed:
+            return
+        self.removed = True
+        line = f"member {member.id:x} was removed from this cluster; start with an empty volume to join again"
+        if self.config.bootstrap != "managed":
+            self._fatal(BootstrapRefused(line))
+            return
+        log.warning("%s", line)
+        self.transport.set_peers({})
+        self.member = None
+        self.member_ended()
+        self._spawn(member.stop())
 
     def _send_attributes(self) -> None:
         """Tell everyone our name and where clients reach us, until it is told."""
@@ -339,8 +347,7 @@ class Node:
             self._said_refused[member] = reason
             log.warning("%x refuses us: %s", member, reason)
         if self.member is not None and reason == f"member {self.member.id:x} was removed from this cluster":
-            self.removed = True
-            self._fatal(BootstrapRefused(f"{reason}; start with an empty volume to join again"))
+            self._was_removed(self.member)
 
     async def serve_other(
         self, hello: raft_pb2.Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
