@@ -7,7 +7,9 @@ import base64
 import tempfile
 from pathlib import Path
 
+from google.protobuf.message import Message
 from holdfast import client
+from holdfast.client.connection import Response
 from holdfast.proto import holdfast_pb2
 
 from holdfast_operator.kube import Kube
@@ -64,28 +66,20 @@ class Members:
 
     async def describe(self, ordinal: int, address: str) -> holdfast_pb2.DescribeResponse | None:
         """What the node says of itself, None if it does not answer."""
-        try:
-            connected = await self.at(ordinal, address)
-            return await connected.connection.call(
-                "/holdfast.v1.Node/Describe",
-                holdfast_pb2.DescribeRequest(),
-                holdfast_pb2.DescribeResponse,
-                idempotent=True,
-                timeout=DESCRIBE_SECONDS,
-            )
-        except client.ClientError:
-            return None
+        path, request = "/holdfast.v1.Node/Describe", holdfast_pb2.DescribeRequest()
+        return await self._ask(ordinal, address, path, request, holdfast_pb2.DescribeResponse)
 
     async def membership(self, ordinal: int, address: str) -> holdfast_pb2.MembershipGetResponse | None:
+        """The membership as this member knows it, None if it cannot say so linearizably."""
+        path, request = "/holdfast.v1.Membership/Get", holdfast_pb2.MembershipGetRequest()
+        return await self._ask(ordinal, address, path, request, holdfast_pb2.MembershipGetResponse)
+
+    async def _ask(
+        self, ordinal: int, address: str, path: str, request: Message, response: type[Response]
+    ) -> Response | None:
         try:
-            connected = await self.at(ordinal, address)
-            return await connected.connection.call(
-                "/holdfast.v1.Membership/Get",
-                holdfast_pb2.MembershipGetRequest(),
-                holdfast_pb2.MembershipGetResponse,
-                idempotent=True,
-                timeout=DESCRIBE_SECONDS,
-            )
+            connection = (await self.at(ordinal, address)).connection
+            return await connection.call(path, request, response, idempotent=True, timeout=DESCRIBE_SECONDS)
         except client.ClientError:
             return None
 

@@ -6,8 +6,8 @@ from google.protobuf.message import Message
 
 from holdfast.api.router import Router
 from holdfast.front.calls import Call
-from holdfast.member.core import Answer
 from holdfast.member.driver import Member
+from holdfast.member.interface import Answer
 from holdfast.member.node import Node, State
 from holdfast.proto import rpc_pb2
 from holdfast.status import LEARNER_UNSUPPORTED, NO_LEADER, REQUEST_TOO_LARGE, Code, RequestError

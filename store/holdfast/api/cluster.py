@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from holdfast.api.base import Service
 from holdfast.api.router import Router
 from holdfast.front.calls import Call
-from holdfast.member.core import Answer
 from holdfast.member.driver import Member
+from holdfast.member.interface import Answer
 from holdfast.member.node import Node
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.status import BAD_URLS, Code, RequestError

@@ -17,7 +17,7 @@ from holdfast.front.calls import Call, Credit, Kind
 from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import DELETE, Change, unpack_current
 from holdfast.kv.store import Family
-from holdfast.member.core import Answer
+from holdfast.member.interface import Answer
 from holdfast.member.node import Node
 from holdfast.proto import holdfast_pb2, kv_pb2
 from holdfast.status import Code, RequestError

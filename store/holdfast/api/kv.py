@@ -11,8 +11,8 @@ from holdfast.api.wire import range_response
 from holdfast.front.calls import Call
 from holdfast.kv import requests
 from holdfast.kv.scan import RangeScan
-from holdfast.member.core import Answer
 from holdfast.member.driver import Member
+from holdfast.member.interface import Answer
 from holdfast.member.node import Node
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.status import RequestError

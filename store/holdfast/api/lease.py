@@ -8,7 +8,7 @@ from collections import deque
 from holdfast.api.base import Service
 from holdfast.api.router import Router
 from holdfast.front.calls import Call, Credit, Finish, Kind
-from holdfast.member.core import Answer
+from holdfast.member.interface import Answer
 from holdfast.member.node import Node
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.status import TTL_TOO_LARGE

@@ -52,7 +52,7 @@ def serve(
     """
     try:
         from holdfast.member.node import NodeConfig
-        from holdfast.raft.core import Settings
+        from holdfast.raft.types import Settings
         from holdfast.server import Server, ServerConfig, StartError, TlsFiles, run_until_signal
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; a server needs it: pip install 'holdfast[server]'")

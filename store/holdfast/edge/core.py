@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import google_crc32c
 
 from holdfast.kv import rows
-from holdfast.kv.ranges import bounds
+from holdfast.kv.ranges import bounds, prefix_end
 from holdfast.kv.rows import Change, Current
 from holdfast.kv.space import Space
 from holdfast.kv.store import Family, Pending, Store, StoreBusy
@@ -232,7 +232,5 @@ def ranges_of(prefixes: Iterable[str]) -> list[holdfast_pb2.KeyRange]:
     found = []
     for prefix in sorted(set(prefixes)):
         start = prefix.encode()
-        trimmed = start.rstrip(b"\xff")
-        end = trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\x00"
-        found.append(holdfast_pb2.KeyRange(key=start, range_end=end))
+        found.append(holdfast_pb2.KeyRange(key=start, range_end=prefix_end(start)))
     return found

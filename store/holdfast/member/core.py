@@ -7,27 +7,40 @@ deterministic in its inputs and its store.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from google.protobuf.message import Message as Proto
 
-from holdfast.kv.rows import Change
 from holdfast.kv.store import Store
 from holdfast.machine import FORMAT, Applied, Machine
+from holdfast.member.interface import (
+    Answer,
+    Appended,
+    Campaign,
+    Flushed,
+    Input,
+    KeepAlive,
+    Output,
+    PeerMessage,
+    Propose,
+    Read,
+    SnapshotOffered,
+    SnapshotSent,
+    Transfer,
+)
 from holdfast.member.lessor import Lessor
 from holdfast.member.messages import Forward, ReadReply, ReadRequest, Rejected, Renew, RenewReply
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.conf import ConfState
-from holdfast.raft.core import DurableAppend, HardState, Raft, Random, Role, Settings
+from holdfast.raft.core import Raft
 from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Log
 from holdfast.raft.messages import Heartbeat, Message
+from holdfast.raft.types import HardState, Random, Role, Settings
 from holdfast.status import (
     BY_TEXT,
     CONF_MOVED,
     CONF_PENDING,
-    LEADER_CHANGED,
     LEARNER_NOT_READY,
     MEMBER_EXISTS,
     MEMBER_NOT_FOUND,
@@ -41,131 +54,8 @@ from holdfast.status import (
 )
 
 MAX_PENDING = 10_000
-MAX_PENDING_BYTES = 64 << 20
+MAX_PENDING_BYTES = 32 << 20  # all of it has to fit a frame between members, when it is proposed again
 MAX_LEARNERS = 1
-
-
-# ---- inputs ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class PeerMessage:
-    message: Message
-
-
-@dataclass(slots=True)
-class Propose:
-    """`command` has its operation set; who proposes it and when is filled in here."""
-
-    id: int
-    command: raft_pb2.Command
-    deadline_ns: int
-
-
-@dataclass(slots=True)
-class Read:
-    """A linearizable read: answered once everything acknowledged before is applied here."""
-
-    id: int
-    deadline_ns: int
-
-
-@dataclass(slots=True)
-class KeepAlive:
-    """Renew a lease, or with `query` ask how long it has."""
-
-    id: int
-    lease: int
-    query: bool
-    deadline_ns: int
-
-
-@dataclass(slots=True)
-class Cancel:
-    """Nobody waits for this answer any more. What was proposed may still happen."""
-
-    id: int
-
-
-@dataclass(slots=True)
-class Appended:
-    seq: int
-
-
-@dataclass(slots=True)
-class Flushed:
-    """The state up to this index survives a crash, so the log may forget it."""
-
-    index: int
-
-
-@dataclass(slots=True)
-class SnapshotOffered:
-    """A snapshot from the leader is complete and durable beside the state in use."""
-
-    index: int
-    index_term: int
-    frm: int
-    term: int
-    open: Callable[[], Store]  # put it in the place of the state in use
-
-
-@dataclass(slots=True)
-class SnapshotSent:
-    member: int
-    ok: bool
-
-
-@dataclass(slots=True)
-class Transfer:
-    to: int  # 0: to whoever has the most
-
-
-@dataclass(slots=True)
-class Campaign:
-    """A hint that there is no leader; never proof."""
-
-
-Input = (
-    PeerMessage
-    | Propose
-    | Read
-    | KeepAlive
-    | Cancel
-    | Appended
-    | Flushed
-    | SnapshotOffered
-    | SnapshotSent
-    | Transfer
-    | Campaign
-)
-
-
-# ---- output ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Answer:
-    """To a Propose: the response without header and the revision it left. To a Read: nothing more. To a KeepAlive:
-    `ttl`."""
-
-    id: int
-    error: RequestError | None = None
-    response: Proto | None = None
-    revision: int = 0
-    ttl: int = 0
-
-
-@dataclass(slots=True)
-class Output:
-    append: DurableAppend | None = None
-    messages: list[Message] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    changes: list[list[Change]] = field(default_factory=list)  # one list a revision, in order
-    snapshots: list[int] = field(default_factory=list)  # members to send a snapshot to
-    installed: bool = False  # the state is another one now
-    conf_changed: bool = False  # members, their addresses or the configuration
-    more: bool = False  # committed entries wait: call again soon
 
 
 class _Pending:
@@ -703,18 +593,6 @@ class MemberCore:
             command = raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease))
             discard = Output()
             self._propose(Propose(0, command, self._now + 10 * self.settings.election_ns), discard)
-
-    def fail_all(self, error: RequestError = LEADER_CHANGED) -> list[Answer]:
-        """Answer everyone who waits with `error`: the server stops."""
-        waiting = [p.id for p in self._pending.values()]
-        waiting += [r.id for batch in self._read_batches.values() for r in batch]
-        waiting += [r.id for _, batch in self._confirmed for r in batch]
-        waiting += [r.id for batch in self._renewals.values() for r in batch]
-        self._pending.clear()
-        self._read_batches.clear()
-        self._renewals.clear()
-        self._confirmed.clear()
-        return [Answer(id, error) for id in waiting if id]
 
 
 def _conf_change(data: bytes) -> raft_pb2.Command | None:

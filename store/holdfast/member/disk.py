@@ -8,8 +8,8 @@ from pathlib import Path
 
 from holdfast.machine import Genesis, applied
 from holdfast.member.recovery import Replay, fit
-from holdfast.raft.core import DurableAppend, HardState
 from holdfast.raft.log import Log
+from holdfast.raft.types import DurableAppend, HardState
 from holdfast.storage.log import DurableLog
 from holdfast.storage.state import RocksStore, StateDirectory
 

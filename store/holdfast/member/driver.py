@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.space import Scrubber
 from holdfast.kv.store import Store, StoreBusy
-from holdfast.member.core import (
+from holdfast.member.core import MemberCore
+from holdfast.member.disk import Disk
+from holdfast.member.interface import (
     Answer,
     Appended,
     Campaign,
@@ -26,7 +28,6 @@ from holdfast.member.core import (
     Flushed,
     Input,
     KeepAlive,
-    MemberCore,
     PeerMessage,
     Propose,
     Read,
@@ -34,10 +35,9 @@ from holdfast.member.core import (
     SnapshotSent,
     Transfer,
 )
-from holdfast.member.disk import Disk
 from holdfast.proto import raft_pb2, rpc_pb2
-from holdfast.raft.core import Settings
 from holdfast.raft.messages import Message
+from holdfast.raft.types import Settings
 from holdfast.status import STOPPED, RequestError
 from holdfast.storage.state import RocksStore
 from holdfast.storage.writer import LogWriter

@@ -18,13 +18,13 @@ from holdfast import __version__
 from holdfast.machine import Genesis
 from holdfast.member import codec
 from holdfast.member.bootstrap import BootstrapRefused, Founding, claim
-from holdfast.member.core import Answer
 from holdfast.member.disk import found_cluster, open_disk
 from holdfast.member.driver import Hooks, Member
+from holdfast.member.interface import Answer
 from holdfast.member.snapshots import receive_snapshot, send_snapshot
 from holdfast.member.transport import PROTOCOL, Transport, frame, read_frame
 from holdfast.proto import raft_pb2
-from holdfast.raft.core import Settings
+from holdfast.raft.types import Settings
 from holdfast.status import Code, RequestError
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.watch.hub import Delivery

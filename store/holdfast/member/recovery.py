@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from holdfast.raft.core import DurableAppend, HardState
 from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Log
+from holdfast.raft.types import DurableAppend, HardState
 
 UNKNOWN_TERM = 0
 

@@ -12,9 +12,6 @@ The caller's duties, in order:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Protocol
 
 from holdfast.raft.conf import ConfState
 from holdfast.raft.invariant import invariant
@@ -32,57 +29,7 @@ from holdfast.raft.messages import (
     VoteReply,
 )
 from holdfast.raft.progress import Mode, Progress
-
-
-class Random(Protocol):
-    def randrange(self, stop: int, /) -> int: ...
-
-
-class Role(Enum):
-    FOLLOWER = "follower"
-    PRE_CANDIDATE = "pre-candidate"
-    CANDIDATE = "candidate"
-    LEADER = "leader"
-
-
-@dataclass(frozen=True, slots=True)
-class HardState:
-    """What must survive a crash beside the entries. `commit` is a hint only: it saves work after a restart."""
-
-    term: int = 0
-    vote: int = 0
-    commit: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Times in nanoseconds, sizes in bytes. An election timeout is drawn from [election, 2 * election)."""
-
-    election_ns: int = 1_000_000_000
-    heartbeat_ns: int = 100_000_000
-    max_message_bytes: int = 1 << 20
-    max_inflight_messages: int = 256
-    max_inflight_bytes: int = 8 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class DurableAppend:
-    """One write to the durable log. `base` means: the log starts anew after (index, term)."""
-
-    seq: int
-    hard_state: HardState | None
-    truncate_from: int
-    entries: tuple[Entry, ...]
-    base: tuple[int, int] | None = None
-
-
-@dataclass(slots=True)
-class Ready:
-    append: DurableAppend | None = None
-    messages: list[Message] = field(default_factory=list)
-    snapshots: list[int] = field(default_factory=list)  # members that need a snapshot now
-    reads: list[tuple[int, int]] = field(default_factory=list)  # (read id, index to wait for)
-    reads_lost: list[int] = field(default_factory=list)  # leadership ended before they were confirmed
+from holdfast.raft.types import DurableAppend, HardState, Random, Ready, Role, Settings
 
 
 class Raft:

@@ -15,11 +15,11 @@ from hashlib import blake2b
 from holdfast.kv.store import MemoryStore
 from holdfast.machine import Genesis, applied
 from holdfast.member import codec
-from holdfast.member.core import (
+from holdfast.member.core import MemberCore
+from holdfast.member.interface import (
     Appended,
     Flushed,
     Input,
-    MemberCore,
     Output,
     PeerMessage,
     Propose,
@@ -30,8 +30,8 @@ from holdfast.member.core import (
 )
 from holdfast.member.recovery import Replay, fit
 from holdfast.proto import raft_pb2, rpc_pb2
-from holdfast.raft.core import DurableAppend, Settings
 from holdfast.raft.messages import Message
+from holdfast.raft.types import DurableAppend, Settings
 from holdfast.sim.checker import Checker, check
 
 MS = 1_000_000

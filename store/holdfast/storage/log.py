@@ -15,8 +15,10 @@ The first frame of a segment holds the hard state, so that older segments can go
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -25,12 +27,14 @@ import google_crc32c
 
 from holdfast.member.codec import decode_entries, encode_entry
 from holdfast.proto import raft_pb2
-from holdfast.raft.core import DurableAppend, HardState
+from holdfast.raft.log import Entry
+from holdfast.raft.types import DurableAppend, HardState
 from holdfast.storage.files import sync_directory
 
 FORMAT = 1
 SEGMENT_BYTES = 16 << 20
 MAX_FRAME_BYTES = 64 << 20
+SPLIT_BYTES = 8 << 20
 
 _MAGIC = b"HFLOG" + bytes([FORMAT]) + b"\0\0"
 _HEADER = Struct("<8sQ")
@@ -160,7 +164,7 @@ class DurableLog:
         """Write `records` and return when they are durable. An error leaves the log unusable: stop, never retry."""
         buffer = bytearray()
         segment = self._segments[-1]
-        for record in records:
+        for record in itertools.chain.from_iterable(map(_split, records)):
             payload = _encode(record)
             if record.hard_state is not None:
                 self._hard_state = record.hard_state
@@ -221,6 +225,21 @@ class DurableLog:
         if self._segments and self._segments[-1].fd >= 0:
             os.close(self._segments[-1].fd)
             self._segments[-1].fd = -1
+
+
+def _split(record: DurableAppend) -> Iterator[DurableAppend]:
+    """`record` in frames of bounded size. A crash that keeps only the first of them keeps a shorter log, as if the rest
+    had been written later; nothing is acknowledged before all are durable."""
+    entries: list[Entry] = []
+    size = 0
+    for entry in record.entries:
+        if entries and size + len(entry.data) > SPLIT_BYTES:
+            yield replace(record, entries=tuple(entries))
+            record = DurableAppend(record.seq, None, 0, ())
+            entries, size = [], 0
+        entries.append(entry)
+        size += len(entry.data)
+    yield replace(record, entries=tuple(entries))
 
 
 def _encode(record: DurableAppend) -> bytes:

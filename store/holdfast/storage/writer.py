@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 
-from holdfast.raft.core import DurableAppend
+from holdfast.raft.types import DurableAppend
 from holdfast.storage.log import DurableLog
 
 

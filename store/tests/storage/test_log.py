@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-from holdfast.raft.core import DurableAppend, HardState
 from holdfast.raft.log import Entry
+from holdfast.raft.types import DurableAppend, HardState
 from holdfast.storage.log import DurableLog, LogCorrupt
 
 
@@ -116,6 +116,19 @@ def _is_padding(data: bytes, at: int) -> bool:
         offset = end + (-length % 8)
         if at < offset:
             return True
+
+
+def test_a_turn_of_any_size_fits(tmp_path: Path) -> None:
+    """Much may be proposed in one turn; it goes out in several frames, and is one write all the same."""
+    log = DurableLog(tmp_path, segment_bytes=1 << 16)
+    assert list(log.replay()) == []
+    entries_ = tuple(Entry(n, 2, bytes([n]) * (3 << 20)) for n in range(1, 31))
+    log.append([DurableAppend(1, HardState(term=2, vote=7), 0, entries_)])
+    log.close()
+    reopened = DurableLog(tmp_path, segment_bytes=1 << 16)
+    records = list(reopened.replay())
+    assert [(e.index, e.data[:1]) for r in records for e in r.entries] == [(n, bytes([n])) for n in range(1, 31)]
+    assert [r.hard_state for r in records if r.hard_state is not None][-1] == HardState(term=2, vote=7)
 
 
 def test_a_missing_segment_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""What goes into a member's core and what comes out of it: all that a driver, real or simulated, has to do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message as Proto
+
+from holdfast.kv.rows import Change
+from holdfast.kv.store import Store
+from holdfast.proto import raft_pb2
+from holdfast.raft.messages import Message
+from holdfast.raft.types import DurableAppend
+from holdfast.status import RequestError
+
+# ---- inputs ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class PeerMessage:
+    message: Message
+
+
+@dataclass(slots=True)
+class Propose:
+    """`command` has its operation set; who proposes it and when is filled in here."""
+
+    id: int
+    command: raft_pb2.Command
+    deadline_ns: int
+
+
+@dataclass(slots=True)
+class Read:
+    """A linearizable read: answered once everything acknowledged before is applied here."""
+
+    id: int
+    deadline_ns: int
+
+
+@dataclass(slots=True)
+class KeepAlive:
+    """Renew a lease, or with `query` ask how long it has."""
+
+    id: int
+    lease: int
+    query: bool
+    deadline_ns: int
+
+
+@dataclass(slots=True)
+class Cancel:
+    """Nobody waits for this answer any more. What was proposed may still happen."""
+
+    id: int
+
+
+@dataclass(slots=True)
+class Appended:
+    seq: int
+
+
+@dataclass(slots=True)
+class Flushed:
+    """The state up to this index survives a crash, so the log may forget it."""
+
+    index: int
+
+
+@dataclass(slots=True)
+class SnapshotOffered:
+    """A snapshot from the leader is complete and durable beside the state in use."""
+
+    index: int
+    index_term: int
+    frm: int
+    term: int
+    open: Callable[[], Store]  # put it in the place of the state in use
+
+
+@dataclass(slots=True)
+class SnapshotSent:
+    member: int
+    ok: bool
+
+
+@dataclass(slots=True)
+class Transfer:
+    to: int  # 0: to whoever has the most
+
+
+@dataclass(slots=True)
+class Campaign:
+    """A hint that there is no leader; never proof."""
+
+
+Input = (
+    PeerMessage
+    | Propose
+    | Read
+    | KeepAlive
+    | Cancel
+    | Appended
+    | Flushed
+    | SnapshotOffered
+    | SnapshotSent
+    | Transfer
+    | Campaign
+)
+
+
+# ---- output ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Answer:
+    """To a Propose: the response without header and the revision it left. To a Read: nothing more. To a KeepAlive:
+    `ttl`."""
+
+    id: int
+    error: RequestError | None = None
+    response: Proto | None = None
+    revision: int = 0
+    ttl: int = 0
+
+
+@dataclass(slots=True)
+class Output:
+    append: DurableAppend | None = None
+    messages: list[Message] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    changes: list[list[Change]] = field(default_factory=list)  # one list a revision, in order
+    snapshots: list[int] = field(default_factory=list)  # members to send a snapshot to
+    installed: bool = False  # the state is another one now
+    conf_changed: bool = False  # members, their addresses or the configuration
+    more: bool = False  # committed entries wait: call again soon
