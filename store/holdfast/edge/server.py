@@ -26,7 +26,7 @@ from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.edge")
 
-FLUSH_SECONDS = 1.0
+SYNC_SECONDS = 1.0
 HISTORY_REVISIONS = 10_000
 
 
@@ -59,7 +59,7 @@ class EdgeServer:
         if place is None:
             place = states.fresh()
             states.use(place)
-        self._store = RocksStore(place)
+        self._store = RocksStore(place, wal=True)
         self.core = ReplicaCore(self._store, ranges_of(config.prefixes))
         self._connection = Connection(
             list(config.endpoints), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / "cache"
@@ -93,7 +93,7 @@ class EdgeServer:
             }
         )
         self._turned_at = time.monotonic()
-        self._flushed_at_revision = self.core.position.watermark
+        self._synced_at_revision = self.core.position.watermark
         self._scrubber: Scrubber | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -104,12 +104,12 @@ class EdgeServer:
         if p.cluster_id:
             log.info("holding cluster %x as of revision %d", p.cluster_id, p.watermark)
         following = asyncio.ensure_future(self.follower.run())
-        flushing = asyncio.ensure_future(self._flush_often())
-        for task in (following, flushing):
+        syncing = asyncio.ensure_future(self._sync_often())
+        for task in (following, syncing):
             task.add_done_callback(lambda _: stop.set())
         await stop.wait()
-        failed = next((t for t in (following, flushing) if t.done() and not t.cancelled()), None)
-        for task in (following, flushing):
+        failed = next((t for t in (following, syncing) if t.done() and not t.cancelled()), None)
+        for task in (following, syncing):
             task.cancel()
         self.router.end_streams()
         await self.front.drain(GRACE_SECONDS)
@@ -167,16 +167,17 @@ class EdgeServer:
             self.watch.deliver(delivery)
         self.router.flush()
 
-    async def _flush_often(self) -> None:
-        """Make what came in durable about every second. What a crash loses is asked for again."""
+    async def _sync_often(self) -> None:
+        """Make what came in durable about every second; a crash of the process loses nothing, a power cut at most that,
+        and it is asked for again."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(SYNC_SECONDS)
             self._turned_at = time.monotonic()
             watermark = self.core.position.watermark
-            if watermark != self._flushed_at_revision:
-                await loop.run_in_executor(None, self._store.flush)
-                self._flushed_at_revision = watermark
+            if watermark != self._synced_at_revision:
+                await loop.run_in_executor(None, self._store.sync)
+                self._synced_at_revision = watermark
             self._forget_history()
 
     def _forget_history(self) -> None:

@@ -33,11 +33,13 @@ def _options() -> Options:
 class RocksStore:
     """One directory of rows. Calls hold the GIL, except `flush` and `compact`, which belong in a thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wal: bool = False) -> None:
+        """`wal`: for a replica, which has no log of its own to recover from: what it has applied survives kill -9, and
+        after `sync` a power cut."""
         self.path = path
         self._db = Rdict(str(path), options=_options())
         self._writing = WriteOptions()
-        self._writing.disable_wal = True
+        self._writing.disable_wal = not wal
         self._writing.no_slowdown = True
 
     def get(self, family: Family, key: bytes) -> bytes | None:
@@ -70,6 +72,10 @@ class RocksStore:
     def flush(self) -> None:
         """Make everything applied so far survive a crash. Releases the GIL."""
         self._db.flush()
+
+    def sync(self) -> None:
+        """Make the write-ahead log durable. Releases the GIL."""
+        self._db.flush_wal(True)
 
     def checkpoint(self, path: Path) -> None:
         """A consistent copy of what is flushed, by hard links. Flush in a thread first, or this holds the GIL."""

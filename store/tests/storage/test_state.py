@@ -28,6 +28,22 @@ def test_a_crash_goes_back_to_the_last_flush_of_all_families(tmp_path: Path) -> 
     store.close()
 
 
+def test_with_a_log_nothing_is_lost_to_kill_9(tmp_path: Path) -> None:
+    """A replica's state: it must not go back behind what it has served."""
+    path = tmp_path / "db"
+    child = os.fork()
+    if child == 0:
+        store = RocksStore(path, wal=True)
+        for n in range(1, 101):
+            store.apply([(Family.CUR, b"k%d" % n, b"v"), (Family.META, b"watermark", b"%d" % n)])
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    store = RocksStore(path, wal=True)
+    assert store.get(Family.META, b"watermark") == b"100"
+    assert len(list(store.scan(Family.CUR, b"", None))) == 100
+    store.close()
+
+
 def test_a_scan_sees_what_was_there_when_it_began(tmp_path: Path) -> None:
     store = RocksStore(tmp_path / "db")
     store.apply([(Family.CUR, b"%03d" % n, b"old") for n in range(100)])
