@@ -75,6 +75,8 @@ tools: ## etcdctl, etcd and its load generator, from Go modules
 
 bench: setup tools ## ours and etcd side by side, in one run
 	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/append_latency.py
+	$(BIN)/python benchmarks/peer_transport.py
 
 clean: ## remove what was made here (not the cache)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -66,6 +66,8 @@ def registry(loops: Loops) -> kopf.OperatorRegistry:
 
 async def main(stop: asyncio.Event) -> None:
     """Run until `stop`. A failed watch ends the process: Kubernetes starts it again, and everything is read anew."""
+    for chatty in ("kopf", "aiohttp.access"):  # every event and every probe
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     kube = Kube.in_cluster()
     loops = Loops(kube, os.environ.get("HOLDFAST_IMAGE_REPOSITORY", "holdfast"))
     namespaces = [n for n in os.environ.get("WATCH_NAMESPACES", "").split(",") if n]
