@@ -30,8 +30,10 @@ from holdfast.front.grpcio import AddressInUse, GrpcioFront, Tls
 from holdfast.member.bootstrap import BootstrapRefused
 from holdfast.member.node import Node, NodeConfig
 from holdfast.proto import rpc_pb2
+from holdfast.raft.invariant import InvariantViolation
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.log import LogCorrupt
+from holdfast.storage.state import StateUnreadable
 from holdfast.watch.hub import Delivery, Hub
 
 log = logging.getLogger("holdfast")
@@ -151,14 +153,16 @@ class Server:
         await self.front.start()
         try:
             node.start()
-        except LogCorrupt as error:
+        except (LogCorrupt, StateUnreadable, InvariantViolation) as error:
             raise StartError(str(error)) from error
         node.failed.add_done_callback(lambda _: stop.set())
         await stop.wait()
         await self.stop()
         if node.failed.done():
             failure = node.failed.result()
-            if isinstance(failure, BootstrapRefused | LogCorrupt | SystemExit):
+            if isinstance(failure, InvariantViolation):
+                log.critical("an invariant does not hold; this member stops", exc_info=failure)
+            if isinstance(failure, BootstrapRefused | LogCorrupt | StateUnreadable | InvariantViolation | SystemExit):
                 raise StartError(str(failure)) from failure
             raise failure
 

@@ -21,7 +21,7 @@ from holdfast.kv.rows import Change
 from holdfast.kv.space import Scrubber
 from holdfast.server import GRACE_SECONDS, StartError, TlsFiles, host_port
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
-from holdfast.storage.state import RocksStore, StateDirectory
+from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable
 from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.edge")
@@ -59,7 +59,10 @@ class EdgeServer:
         if place is None:
             place = states.fresh()
             states.use(place)
-        self._store = RocksStore(place, wal=True)
+        try:
+            self._store = RocksStore(place, wal=True)
+        except StateUnreadable as error:
+            raise StartError(str(error)) from error
         self.core = ReplicaCore(self._store, ranges_of(config.prefixes))
         self._connection = Connection(
             list(config.endpoints), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / "cache"

@@ -22,6 +22,10 @@ _PREFIX = tuple(bytes([0x10 + family]) for family in Family)
 _AFTER = tuple(bytes([0x11 + family]) for family in Family)
 
 
+class StateUnreadable(Exception):
+    """RocksDB refuses the directory. Its message says which and what to do."""
+
+
 def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
@@ -37,7 +41,13 @@ class RocksStore:
         """`wal`: for a replica, which has no log of its own to recover from: what it has applied survives kill -9, and
         after `sync` a power cut."""
         self.path = path
-        self._db = Rdict(str(path), options=_options())
+        try:
+            self._db = Rdict(str(path), options=_options())
+        except Exception as error:  # rocksdict knows no narrower one
+            raise StateUnreadable(
+                f"{path}: the state cannot be opened ({error}); restore the directory, or remove this member, empty "
+                "its volume and add it again"
+            ) from error
         self._writing = WriteOptions()
         self._writing.disable_wal = not wal
         self._writing.no_slowdown = True

@@ -203,6 +203,32 @@ def test_a_data_directory_that_is_none(tmp_path: Path) -> None:
     assert "has the format 'holdfast data 99'" in output
 
 
+async def test_damaged_files_are_named(cluster: LocalCluster) -> None:
+    """Rot in the log or the state: one line that names the file, exit 1, and nothing is changed."""
+    await cluster.wait_ready()
+    async with client.connect(cluster.endpoints) as hf:
+        for n in range(20):
+            await hf.put("k", str(n))
+    rotten, broken = cluster.voters["m1"], cluster.voters["m2"]
+    for process in (rotten, broken):
+        process.kill()
+    segment = next((cluster.directory / "m1" / "log").glob("*.log"))
+    data = bytearray(segment.read_bytes())
+    data[300] ^= 0xFF
+    segment.write_bytes(data)
+    state = cluster.directory / "m2" / "state" / (cluster.directory / "m2" / "state" / "current").read_text()
+    (state / "CURRENT").write_bytes(b"nonsense")
+    for process in (rotten, broken):
+        process.start()
+        assert process.running is not None
+        assert process.running.wait(20) == 1
+        process.running = None
+        assert "Traceback" not in process.tail(8)
+    assert f"{segment}: damaged at offset" in rotten.tail(2)
+    assert segment.read_bytes() == bytes(data)
+    assert "the state cannot be opened" in broken.tail(3)
+
+
 async def test_a_port_and_a_directory_in_use(cluster: LocalCluster, tmp_path: Path) -> None:
     await cluster.wait_ready()
     taken = cluster.voters["m1"]
