@@ -19,6 +19,7 @@ from holdfast.member.driver import Member
 from holdfast.member.node import Node, State
 from holdfast.proto import health_pb2, rpc_pb2
 from holdfast.status import BAD_TRANSFEREE, NOT_LEADER, TIMEOUT, Code, RequestError
+from holdfast.tasks import Tasks
 
 SNAPSHOT_FORMAT = 1
 BLOB_BYTES = 32 << 10
@@ -29,7 +30,7 @@ class MaintenanceService(Service):
     def __init__(self, router: Router, node: Node) -> None:
         super().__init__(router, node)
         self._leader_waits: list[tuple[float, Callable[[], bool], Callable[[bool], None]]] = []
-        self._background: set[asyncio.Future[None]] = set()
+        self.tasks = Tasks()
         router.unary("/etcdserverpb.Maintenance/Status", self.status)
         router.unary("/etcdserverpb.Maintenance/Alarm", self.alarm)
         router.unary("/etcdserverpb.Maintenance/HashKV", self.hash_kv)
@@ -81,12 +82,7 @@ class MaintenanceService(Service):
             await asyncio.get_running_loop().run_in_executor(None, member.store.compact)
             self.router.reply(call.id, rpc_pb2.DefragmentResponse().SerializeToString())
 
-        self._spawn(work())
-
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Future[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self.tasks.spawn(work())
 
     def move_leader(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.MoveLeaderRequest.FromString(body)
@@ -155,7 +151,7 @@ class _Snapshot:
 
     def on_message(self, body: bytes) -> None:
         rpc_pb2.SnapshotRequest.FromString(body)
-        self._service._spawn(self._run())
+        self._service.tasks.spawn(self._run())
 
     def on_half_close(self) -> None:
         """Usual after the one request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -63,8 +64,8 @@ def edge(
             upstream_tls=Tls.from_directory(upstream_tls_dir) if upstream_tls_dir else None,
         )
 
-        async def main(stop: object) -> None:
-            await EdgeServer(config).run(stop)  # type: ignore[arg-type]
+        async def main(stop: asyncio.Event) -> None:
+            await EdgeServer(config).run(stop)
 
         run_until_signal(main)
     except StartError as error:

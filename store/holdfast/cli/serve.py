@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -91,8 +92,8 @@ def serve(
             progress_seconds=watch_progress_notify_interval,
         )
 
-        async def main(stop: object) -> None:
-            await Server(config).run(stop)  # type: ignore[arg-type]
+        async def main(stop: asyncio.Event) -> None:
+            await Server(config).run(stop)
 
         run_until_signal(main)
     except StartError as error:

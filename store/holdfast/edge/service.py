@@ -27,6 +27,7 @@ from holdfast.front.calls import Call, Credit, Finish, Kind
 from holdfast.kv.ranges import bounds
 from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
 from holdfast.status import Code, RequestError
+from holdfast.tasks import Tasks
 from holdfast.watch.hub import Hub
 
 FORWARD_SECONDS = 7.0
@@ -77,7 +78,7 @@ class EdgeApi:
         self._poke = poke
         self._hub = Hub(core.space)
         self._waiting: list[tuple[int, Callable[[], None]]] = []  # (watermark to reach, what then)
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._tasks = Tasks()
         router.unary("/etcdserverpb.KV/Range", self.range)
         for path in _ALWAYS_FORWARDED:
             router.unary(path, self._forward)
@@ -205,12 +206,7 @@ class EdgeApi:
                 f"holdfast: replica {self._name} is disconnected from its cluster: only serializable reads and watches "
                 f"of {', '.join(self._prefixes)} are answered here",
             )
-        self.spawn(self._do_forward(call, body))
-
-    def spawn(self, work: object) -> None:
-        task: asyncio.Future[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._do_forward(call, body))
 
     async def _do_forward(self, call: Call, body: bytes) -> None:
         seconds = FORWARD_SECONDS

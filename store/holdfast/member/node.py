@@ -27,6 +27,7 @@ from holdfast.proto import raft_pb2
 from holdfast.raft.types import Settings
 from holdfast.status import Code, RequestError
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
+from holdfast.tasks import Tasks
 from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.node")
@@ -69,7 +70,7 @@ class Node:
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._founding: Founding | None = None
         self._sending: set[int] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self._fatal)
         self._attributes_sent = False
         self._said_refused: dict[int, str] = {}
         self._met: dict[int, str] = {}  # who greeted us before we had any state, and where they are
@@ -101,29 +102,18 @@ class Node:
         if identity.cluster_id:
             self._start_member()
         elif config.bootstrap == "static":
-            self._spawn(self._found())
+            self._tasks.spawn(self._found())
         elif config.bootstrap == "existing":
-            self._spawn(self._claim())
+            self._tasks.spawn(self._claim())
         else:
             log.info("volume %x is empty and waits to be told which cluster it belongs to", identity.volume_id)
-
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fatal(error)
 
     def _fatal(self, error: BaseException) -> None:
         if not self.failed.done():
             self.failed.set_result(error)
 
     async def stop(self, hand_over_seconds: float = 1.0) -> None:
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
         if self.member is not None:
             if not self.failed.done():
                 await self.member.hand_over(hand_over_seconds)
@@ -264,7 +254,7 @@ class Node:
         self.transport.set_peers({})
         self.member = None
         self.member_ended()
-        self._spawn(member.stop())
+        self._tasks.spawn(member.stop())
 
     def _send_attributes(self) -> None:
         """Tell everyone our name and where clients reach us, until it is told."""
@@ -406,7 +396,7 @@ class Node:
         if to in self._sending:
             return
         self._sending.add(to)
-        self._spawn(self._do_send_snapshot(to))
+        self._tasks.spawn(self._do_send_snapshot(to))
 
     async def _do_send_snapshot(self, to: int) -> None:
         member = self.member

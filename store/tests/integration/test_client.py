@@ -1,0 +1,153 @@
+"""The client as applications use it, and the command line as people do."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from holdfast import client
+from holdfast.cli.processes import LocalCluster
+
+
+async def test_transactions_leases_and_ranges(cluster: LocalCluster) -> None:
+    async with client.connect(cluster.endpoints, timeout=20) as hf:
+        first = await hf.put("/k/1", "one")
+        assert (await hf.put("/k/1", "uno", previous=True)).previous == await hf.get("/k/1", revision=first.revision)
+        taken = await hf.txn().if_(hf.key("/lock").version == 0).then(hf.op.put("/lock", "me")).commit()
+        assert taken.succeeded
+        refused = (
+            await hf.txn()
+            .if_(hf.key("/lock").version == 0, hf.key("/k/1").value == "uno")
+            .then(hf.op.put("/lock", "you"))
+            .else_(hf.op.get("/lock"), hf.op.delete("/k/1"))
+            .commit()
+        )
+        assert not refused.succeeded
+        (held, deleted) = refused.responses
+        assert isinstance(held, list)
+        assert held[0].value == b"me"
+        assert deleted == 1
+        for n in range(25):
+            await hf.put(f"/many/{n:02d}", "x")
+        page = await hf.range("/many/", prefix=True, limit=10)
+        assert (len(page.kvs), page.count, page.more) == (10, 25, True)
+        gone = await hf.delete("/many/", prefix=True, previous=True)
+        assert gone.deleted == len(gone.previous) == 25
+
+        lease = await hf.lease(2)
+        await hf.put("/alive", "yes", lease=lease)
+        await asyncio.sleep(3)  # longer than it lives by itself
+        assert lease.alive
+        assert await hf.get("/alive") is not None
+        await lease.revoke()
+        assert await hf.get("/alive") is None
+
+        await hf.compact(first.revision + 1)
+        with pytest.raises(client.Compacted):
+            await hf.get("/k/1", revision=first.revision)
+        with pytest.raises(client.Compacted):
+            await anext(hf.watch("/k/1", start_revision=first.revision))
+        with pytest.raises(client.Refused, match="key is not provided"):
+            await hf.put("", "x")
+        with pytest.raises(client.Refused, match="too large"):
+            await hf.put("/big", b"x" * 1_600_000)
+
+
+async def test_the_blocking_facade(cluster: LocalCluster) -> None:
+    await cluster.wait_ready()
+
+    def use() -> list[bytes]:
+        with client.connect_blocking(cluster.endpoints) as hf:
+            put = hf.put("/b/1", "1")
+            assert (
+                hf.txn()
+                .if_(hf.key("/b/1").mod_revision == put.revision)
+                .then(hf.op.put("/b/1", "2"))
+                .commit()
+                .succeeded
+            )
+            lease = hf.lease(10)
+            hf.put("/b/2", "3", lease=lease)
+            hf.revoke(lease)
+            seen = []
+            for event in hf.watch("/b/", prefix=True, start_revision=put.revision):
+                seen.append(event.type.encode() + event.kv.value)
+                if event.type == "delete":
+                    break
+            assert len(hf.members()) == 3
+            assert hf.range("/b/", prefix=True).count == 1
+            return seen
+
+    assert await asyncio.to_thread(use) == [b"put1", b"put2", b"put3", b"delete"]
+
+
+class Cli:
+    def __init__(self, endpoints: list[str]) -> None:
+        self.endpoints = ",".join(endpoints)
+
+    def __call__(self, *words: str, status: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast", *words, "--endpoints", self.endpoints],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == status, f"{words}: {done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    def json(self, *words: str) -> object:
+        return json.loads(self(*words, "-o", "json"))
+
+
+async def test_the_command_line(cluster: LocalCluster, tmp_path: Path) -> None:
+    await cluster.wait_ready()
+    cli = Cli(cluster.endpoints)
+    assert cli("put", "/a/1", "x") == "OK at revision 2\n"
+    assert cli.json("put", "/a/2", "y") == {"revision": 3}
+    shown = cli("get", "/a/", "--prefix").splitlines()
+    assert shown[0].split() == ["KEY", "REVISION", "VERSION", "VALUE"]
+    assert shown[1].split() == ["/a/1", "2", "1", "x"]
+    assert cli("get", "/a/", "--prefix", "-o", "simple") == "/a/1\nx\n/a/2\ny\n"
+    found = cli.json("get", "/a/1")
+    assert isinstance(found, dict)
+    assert found["kvs"][0]["value"] == "x"
+    assert "is not there" in cli("get", "/no", status=1)
+    txn = ["txn", "--if", "version(/a/1) = 1", "--then", "put /a/1 z", "--else", "get /a/1"]
+    assert cli(*txn) == "SUCCESS\n"
+    assert cli(*txn) == "FAILURE\n/a/1\nz\n"
+    assert cli("del", "/a/", "--prefix") == "2 deleted, at revision 5\n"
+    lease = cli("lease", "grant", "30").split()[1]
+    cli("put", "/l", "x", "--lease", lease)
+    assert "; /l" in cli("lease", "ttl", lease)
+    assert "revoked" in cli("lease", "revoke", lease)
+    assert "is not there" in cli("lease", "ttl", lease, status=1)
+    assert [line.split()[1] for line in cli("member", "list").splitlines()[1:]].count("m1") == 1
+    states = cli.json("status")
+    assert isinstance(states, list)
+    assert [s["state"] for s in states] == ["MEMBER"] * 3
+    assert [s["leader"] for s in states].count("yes") == 1
+    saved = tmp_path / "snapshot"
+    assert f"bytes saved to {saved}" in cli("snapshot", str(saved))
+    data = saved.read_bytes()
+    assert hashlib.sha256(data[:-32]).digest() == data[-32:]
+    cluster.voters["m1"].kill()
+    assert "no answer from" in cli("status", status=1)
+
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "holdfast", "watch", "/a/", "--prefix", "--rev", "2", "--endpoints", cli.endpoints],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stdout is not None
+    told = [watching.stdout.readline().split() for _ in range(5)]
+    watching.kill()
+    watching.wait()
+    watching.stdout.close()
+    assert [line[1] for line in told] == ["put", "put", "put", "delete", "delete"]
