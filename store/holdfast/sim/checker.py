@@ -8,6 +8,7 @@ from holdfast.member.core import MemberCore
 from holdfast.member.recovery import Replay
 from holdfast.raft.log import Entry
 from holdfast.raft.messages import AppendReply, Message, Vote, VoteReply
+from holdfast.raft.types import HardState
 
 
 class Violation(Exception):
@@ -30,9 +31,10 @@ class Checker:
         self._digests: dict[int, int] = {}  # applied index -> digest of the state
         self.max_committed = 1
 
-    def restarted(self, member: int) -> None:
-        """A crash forgets the commit index, and may forget what was not durable; never a durable vote."""
+    def restarted(self, member: int, durable: HardState) -> None:
+        """A crash forgets the commit index, and terms and votes that were not durable (nobody was told of those)."""
         self._commit_of.pop(member, None)
+        self._votes[member] = (durable.term, durable.vote)
 
     def stepped(self, core: MemberCore) -> None:
         raft = core.raft

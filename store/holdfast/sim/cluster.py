@@ -182,11 +182,13 @@ class _Run:
             apply_budget=7,
         )
         node.inbox, node.unsynced, node.writing, node.wake_at = [], [], False, None
-        self.checker.restarted(node.id)
+        self.checker.restarted(node.id, replay.hard_state)
         self.schedule(node, self.now)
 
     def crash(self, node: Node) -> None:
         """What was not synced may be there or not; a write is lost from some record on."""
+        if self.healing:
+            return  # planned before the end of the trouble
         self.crashes += 1
         for record in node.unsynced[: self.disk.randrange(len(node.unsynced) + 1)]:
             node.durable.feed(record)
