@@ -72,6 +72,7 @@ NO_LEADER = _etcd(Code.UNAVAILABLE, "no leader")
 LEADER_CHANGED = _etcd(Code.UNAVAILABLE, "leader changed")
 STOPPED = _etcd(Code.UNAVAILABLE, "server stopped")
 TIMEOUT = _etcd(Code.UNAVAILABLE, "request timed out")
+TIMEOUT_LEADER_FAILED = _etcd(Code.UNAVAILABLE, "request timed out, possibly due to previous leader failure")
 UNHEALTHY = _etcd(Code.UNAVAILABLE, "unhealthy cluster")
 CONF_MOVED = RequestError(
     Code.FAILED_PRECONDITION, "holdfast: the membership has changed since it was read; read it again"

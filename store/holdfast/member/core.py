@@ -48,6 +48,7 @@ from holdfast.status import (
     NOT_LEARNER,
     PEER_URL_EXISTS,
     TIMEOUT,
+    TIMEOUT_LEADER_FAILED,
     TOO_MANY_LEARNERS,
     TOO_MANY_REQUESTS,
     RequestError,
@@ -472,6 +473,10 @@ class MemberCore:
             f"a snapshot said to be of index {offer.index} is of {machine.applied_index}",
         )
         self.raft.restored(offer.index, offer.index_term, machine.conf, machine.conf_index, offer.frm)
+        for seq in list(self._pending):
+            # Done, but by entries that we never saw one by one: what they answered is lost.
+            if machine.sessions.applied(self.id, self._incarnation, seq):
+                self._answer(seq, out, error=TIMEOUT_LEADER_FAILED)
         self._digests.clear()
         self.flushed_index = machine.applied_index
         out.installed = True

@@ -125,6 +125,8 @@ class _Run:
         self.acknowledged: dict[bytes, bytes] = {}  # key -> value that the client was told is there
         self.acknowledged_revision = 0
         self.next_id = 0
+        self.probes = 0
+        self.probe_until = 0
         for node in self.nodes.values():
             self.start(node)
 
@@ -364,6 +366,8 @@ class _Run:
 
     def answered(self, id: int, ok: bool, revision: int, core: MemberCore) -> None:
         operation = self.operations.get(id)
+        if operation is not None and not ok and id < 0:
+            self.write_probe()
         if operation is None or not ok:
             return
         check(not operation.answered, f"operation {id} was answered twice")
@@ -389,13 +393,11 @@ class _Run:
         for node in self.nodes.values():
             if node.core is None:
                 self.start(node)
-        probe = -1
-        self.operations[probe] = Operation("write", b"last", b"x", self.acknowledged_revision)
-        put = rpc_pb2.PutRequest(key=b"last/x", value=b"x")
-        node = next(iter(self.nodes.values()))
-        self.give(node, Propose(probe, raft_pb2.Command(put=put), self.now + 20 * SECOND))
-        self.run_until(self.now + 20 * SECOND)
-        check(self.operations[probe].answered, "liveness: a write to a healed cluster was not answered")
+        self.probe_until = self.now + 20 * SECOND
+        self.write_probe()
+        self.run_until(self.probe_until)
+        probes = [o for id, o in self.operations.items() if id < 0]
+        check(any(o.answered for o in probes), "liveness: a write to a healed cluster was not answered")
         cores = [n.core for n in self.nodes.values() if n.core is not None]
         self.checker.logs_match(cores)
         states = {(c.machine.applied_index, c.machine.digest) for c in cores}
@@ -406,6 +408,15 @@ class _Run:
                 check(row is not None and value in row.kv, f"an acknowledged write of {key!r} is lost at {core.id:x}")
             written = core.machine.space.count(b"", None)
             check(written == core.machine.space.revision - 1, "a write was applied twice or half")
+
+    def write_probe(self) -> None:
+        """A client that tries again when it is told that the outcome is unknown (each time another key)."""
+        self.probes += 1
+        id, value = -self.probes, b"%d" % self.probes
+        self.operations[id] = Operation("write", b"last", value, self.acknowledged_revision)
+        put = rpc_pb2.PutRequest(key=b"last/" + value, value=value)
+        node = next(iter(self.nodes.values()))
+        self.give(node, Propose(id, raft_pb2.Command(put=put), self.now + 60 * SECOND))
 
     def note(self, line: str) -> None:
         self.trace.update(f"{self.now} {line}\n".encode())

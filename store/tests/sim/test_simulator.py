@@ -17,7 +17,7 @@ from holdfast.raft.log import Log
 from holdfast.raft.messages import Message
 from holdfast.sessions import Sessions
 from holdfast.sim.checker import Violation
-from holdfast.sim.cluster import Simulation
+from holdfast.sim.cluster import Faults, Simulation
 
 SEEDS = 200
 MUTANT_SEEDS = 60
@@ -44,6 +44,13 @@ def test_invariants_hold_over_many_seeds() -> None:
 def test_five_members() -> None:
     for seed in range(10):
         Simulation(seed, members=5).run(8)
+
+
+@pytest.mark.parametrize("seed", [1311, 1606, 2452])
+def test_a_write_whose_answer_went_into_a_snapshot_is_answered(seed: int) -> None:
+    """Its origin never applies the entry itself; it has to say that the outcome is unknown rather than wait."""
+    faults = Faults(crash=0.3 if seed % 3 else 0.1, partition=0.3, compact=0.5, drop=0.1)
+    Simulation(seed, members=5 if seed % 4 == 0 else 3, faults=faults).run(10)
 
 
 def test_same_seed_same_trace_whatever_the_hash_seed() -> None:
