@@ -16,7 +16,8 @@ IMAGE, SECOND_IMAGE = "holdfast:0.1.0", "holdfast:0.1.1"
 def installed() -> Iterator[None]:
     """helm install, kubectl apply: as the README says."""
     install = ["helm", "upgrade", "--install", "holdfast", "charts/holdfast", "-n", "holdfast-system"]
-    run(*install, "--create-namespace", "--wait", "--timeout", "180s")
+    # In the cloud: on an edge node it would be cut off with it.
+    run(*install, "--create-namespace", "--wait", "--timeout", "180s", "-f", "e2e/operator-values.yaml")
     kubectl("label", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
     kubectl("apply", "-f", "manifests/samples/shop.yaml")
     scripts = [f"--from-file={path}" for path in sorted((ROOT / "e2e/apps").glob("*.py"))]
