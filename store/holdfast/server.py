@@ -112,6 +112,28 @@ def host_port(url: str) -> tuple[str, int]:
     raise StartError(f"{url!r} is not a URL to listen on or be reached at: give http(s)://HOST:PORT")
 
 
+async def listen_for_probes(http: HttpServer, urls: tuple[str, ...]) -> None:
+    """Bind the plain ports. Raises StartError."""
+    for url in urls:
+        host, port = host_port(url)
+        try:
+            await http.listen(host, port)
+        except OSError as error:
+            raise StartError(f"cannot listen for probes on {url}: {error.strerror or error}") from error
+
+
+def listen_for_clients(front: GrpcioFront, urls: tuple[str, ...], tls: Tls | None) -> None:
+    """Bind the client ports, with TLS where the URL says https. Raises StartError."""
+    for url in urls:
+        host, port = host_port(url)
+        if url.startswith("https") and tls is None:
+            raise StartError(f"{url} wants TLS; give --cert-file and --key-file")
+        try:
+            front.listen(f"{host}:{port}", tls if url.startswith("https") else None)
+        except AddressInUse as error:
+            raise StartError(str(error)) from error
+
+
 class Server:
     """One member. `run` returns when it was told to stop; StartError says why it could not go on."""
 
@@ -175,21 +197,10 @@ class Server:
                 await self.node.transport.listen(host, port)
             except OSError as error:
                 raise StartError(f"cannot listen for peers on {url}: {error.strerror or error}") from error
-        for url in config.listen_metrics_urls:
-            host, port = host_port(url)
-            try:
-                await self.http.listen(host, port)
-            except OSError as error:
-                raise StartError(f"cannot listen for probes on {url}: {error.strerror or error}") from error
+        await listen_for_probes(self.http, config.listen_metrics_urls)
+        listen_for_clients(self.front, config.listen_client_urls, tls)
         for url in config.listen_client_urls:
-            host, port = host_port(url)
-            if url.startswith("https") and tls is None:
-                raise StartError(f"{url} wants TLS; give --cert-file and --key-file")
-            try:
-                self.front.listen(f"{host}:{port}", tls if url.startswith("https") else None)
-            except AddressInUse as error:
-                raise StartError(str(error)) from error
-            if tls is None and host not in ("127.0.0.1", "localhost", "::1"):
+            if tls is None and host_port(url)[0] not in ("127.0.0.1", "localhost", "::1"):
                 log.warning("clients are served without TLS on %s: anyone who reaches it can read and write", url)
 
     async def stop(self) -> None:

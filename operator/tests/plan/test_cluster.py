@@ -63,7 +63,6 @@ class World:
     scheduled: int = 0
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(100))
     formed: int = 0
-    deleted_leader_while_others_could_lead: int = 0
 
     def alive(self, member: int) -> bool:
         ordinal = self.members[member][0]

@@ -16,10 +16,10 @@ from holdfast.client.connection import Tls as ClientTls
 from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.edge.follow import Follower
 from holdfast.edge.service import EdgeApi
-from holdfast.front.grpcio import AddressInUse, GrpcioFront
+from holdfast.front.grpcio import GrpcioFront
 from holdfast.kv.rows import Change
 from holdfast.kv.space import Scrubber
-from holdfast.server import GRACE_SECONDS, StartError, TlsFiles, host_port
+from holdfast.server import GRACE_SECONDS, StartError, TlsFiles, listen_for_clients, listen_for_probes
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable
 from holdfast.watch.hub import Delivery
@@ -100,7 +100,8 @@ class EdgeServer:
         self._scrubber: Scrubber | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        await self._listen()
+        await listen_for_probes(self.http, self.config.listen_metrics_urls)
+        listen_for_clients(self.front, self.config.listen_client_urls, self.config.server_tls.read())
         self.router.attach(self.front)
         await self.front.start()
         p = self.core.position
@@ -125,23 +126,6 @@ class EdgeServer:
         self._data.close()
         if failed is not None:
             failed.result()
-
-    async def _listen(self) -> None:
-        tls = self.config.server_tls.read()
-        for url in self.config.listen_metrics_urls:
-            host, port = host_port(url)
-            try:
-                await self.http.listen(host, port)
-            except OSError as error:
-                raise StartError(f"cannot listen for probes on {url}: {error.strerror or error}") from error
-        for url in self.config.listen_client_urls:
-            host, port = host_port(url)
-            if url.startswith("https") and tls is None:
-                raise StartError(f"{url} wants TLS; give --cert-file and --key-file")
-            try:
-                self.front.listen(f"{host}:{port}", tls if url.startswith("https") else None)
-            except AddressInUse as error:
-                raise StartError(str(error)) from error
 
     # ---- what the follower tells ---------------------------------------------------------------------------
 

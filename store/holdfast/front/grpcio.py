@@ -35,7 +35,6 @@ from holdfast.front.calls import (
     Unary,
     Writable,
 )
-from holdfast.status import Code
 
 HIGH_WATER_BYTES = 1 << 20
 FIRST_CREDIT = 16
@@ -266,6 +265,3 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(self, handler_call_details: Any) -> Any:
         return self._handlers.get(handler_call_details.method)
-
-
-__all__ = ["AddressInUse", "Code", "GrpcioFront", "Tls"]

@@ -26,7 +26,7 @@ from holdfast.member.transport import PROTOCOL, Transport, frame, read_frame
 from holdfast.proto import raft_pb2
 from holdfast.raft.types import Settings
 from holdfast.status import Code, RequestError
-from holdfast.storage.identity import DataDirectory, DataDirectoryError
+from holdfast.storage.identity import DataDirectory
 from holdfast.tasks import Tasks
 from holdfast.watch.hub import Delivery
 
@@ -410,6 +410,3 @@ class Node:
         finally:
             self._sending.discard(to)
             member.snapshot_sent(to, ok)
-
-
-__all__ = ["BootstrapRefused", "DataDirectoryError", "Node", "NodeConfig", "State"]
