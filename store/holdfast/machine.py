@@ -270,10 +270,6 @@ class Machine:
         self.members[member.id] = member
         self._pending.put(Family.META, _MEMBER + _id(member.id), _pack(member))
 
-    def wall_at(self, revision: int) -> int:
-        """When `revision` was made, in milliseconds of the proposers' clocks made monotone; 0 = unknown."""
-        return int.from_bytes(self._pending.get(Family.META, _WALL_AT + revision.to_bytes(8, "big")) or b"", "big")
-
 
 def _pack(message: Message) -> bytes:
     return message.SerializeToString(deterministic=True)

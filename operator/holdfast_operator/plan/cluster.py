@@ -12,7 +12,7 @@ Rules that hold whatever is wanted (docs/operator.md tells why):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from holdfast_operator.plan.actions import (
@@ -97,7 +97,6 @@ class Observed:
     fresh_id: int = 0  # for a new cluster, if one is to be formed
     transfer_expired: bool = False  # a leader has been asked to hand over for too long
     scheduled: int = 0  # replicas of the StatefulSet
-    notes: tuple[str, ...] = field(default=())
 
 
 def wanted_pods(desired: Desired, observed: Observed) -> int:
