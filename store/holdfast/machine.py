@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
+from holdfast.client_sessions import ClientSessions, Kept
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
 from holdfast.kv.space import Space
@@ -26,6 +27,8 @@ from holdfast.status import (
     LEASE_NOT_FOUND,
     MEMBER_EXISTS,
     MEMBER_NOT_FOUND,
+    SESSION_ENDED,
+    SESSION_FORGOTTEN,
     Code,
     RequestError,
 )
@@ -99,6 +102,7 @@ class Machine:
         self.members: dict[int, raft_pb2.MemberInfo] = {}
         self.removed: set[int] = set()
         self.sessions = Sessions()
+        self.clients = ClientSessions(pending)
         for key, value in pending.scan(Family.META, _LEASE, _LEASE + b"\xff" * 9):
             self.leases[_signed(key[len(_LEASE) :])] = int.from_bytes(value, "big")
         for key, value in pending.scan(Family.META, _MEMBER, _MEMBER + b"\xff" * 9):
@@ -115,9 +119,16 @@ class Machine:
         invariant(entry.index == self.applied_index + 1, f"entry {entry.index} after {self.applied_index}")
         self.applied_index, self.applied_term = entry.index, entry.term
         self._digest(entry.data)
-        if not entry.data:
-            invariant(entry.conf is None, "a membership change without a command")
-            return None
+        if entry.conf is not None:
+            # Raft counts with this configuration since the entry is in the log, so it holds whatever the command says.
+            self.conf_index, self.conf = entry.index, entry.conf
+            self._pending.put(Family.META, _CONF, _pack_conf(entry.index, entry.conf))
+        done = self._apply_command(entry) if entry.data else None
+        if entry.conf is not None:
+            self._forget_members()
+        return done
+
+    def _apply_command(self, entry: Entry) -> Applied | None:
         try:
             command = raft_pb2.Command.FromString(entry.data)
         except DecodeError as broken:
@@ -126,27 +137,34 @@ class Machine:
             command.format <= FORMAT,
             f"entry {entry.index} has command format {command.format}; this program knows up to {FORMAT}: upgrade it",
         )
-        fresh = self.sessions.admit(command.origin, command.incarnation, command.seq, command.window_low)
-        if entry.conf is not None:
-            # Raft counts with this configuration since the entry is in the log, so it holds even for a duplicate.
-            self.conf_index, self.conf = entry.index, entry.conf
-            self._pending.put(Family.META, _CONF, _pack_conf(entry.index, entry.conf))
-        if not fresh:
+        if not self.sessions.admit(command.origin, command.incarnation, command.seq, command.window_low):
             return None
         self.wall_ms = max(self.wall_ms, command.wall_ms)
+        origin, incarnation, seq = command.origin, command.incarnation, command.seq
         response: Message | None = None
         error: RequestError | None = None
         try:
+            kept = self._kept_answer(command) if command.session else None
+            if kept is not None:
+                return Applied(origin, incarnation, seq, kept.revision, kept.response, kept.error, [])
             response = self._do(command)
         except RequestError as refused:
             error = refused
         changes = self.space.commit()
         invariant(not (error and changes), f"entry {entry.index} was refused and changed keys")
+        revision = self.space.revision
+        if command.session in self.leases and error not in (SESSION_ENDED, SESSION_FORGOTTEN):
+            self.clients.keep(command, revision, response, error)
         if changes:
-            revision = self.space.revision
             self._pending.put(Family.META, _WALL_AT + revision.to_bytes(8, "big"), self.wall_ms.to_bytes(8, "big"))
-            self._digest(b"".join(change.kv for change in changes))
-        return Applied(command.origin, command.incarnation, command.seq, self.space.revision, response, error, changes)
+            self._digest(b"".join([change.kv for change in changes]))
+        return Applied(origin, incarnation, seq, revision, response, error, changes)
+
+    def _kept_answer(self, command: raft_pb2.Command) -> Kept | None:
+        """The answer that this command of a client session got before. Raises RequestError if that cannot be told."""
+        if command.session not in self.leases:
+            raise SESSION_ENDED
+        return self.clients.find(command.session, command.session_seq)
 
     @property
     def busy(self) -> bool:
@@ -185,7 +203,8 @@ class Machine:
         if kind == "lease_revoke":
             return self._revoke(command.lease_revoke)
         if kind == "member":
-            self._change_member(command.member)
+            for change in (command.member, *command.member.together):
+                self._change_member(change)
             return None
         if kind == "attributes":
             self._set_attributes(command.attributes)
@@ -214,13 +233,14 @@ class Machine:
         for key in sorted(self.space.leased.get(revoke.id, ())):
             self.space.delete(key)
         del self.leases[revoke.id]
+        self.clients.end(revoke.id)
         self._pending.put(Family.META, _LEASE + _unsigned(revoke.id), None)
         return rpc_pb2.LeaseRevokeResponse()
 
     # ---- members -------------------------------------------------------------------------------------------
 
     def _change_member(self, change: raft_pb2.MemberChange) -> None:
-        """The configuration itself is Raft's and came with the entry; here is who the ids are."""
+        """Who counts for what is Raft's and came with the entry as a configuration; here is who the ids are."""
         kind, member = change.kind, change.member
         if kind in (change.ADD_LEARNER, change.ADD_VOTER):
             if member.id in self.members or member.id in self.removed:
@@ -228,17 +248,21 @@ class Machine:
             self._put_member(member)
         elif member.id not in self.members:
             raise MEMBER_NOT_FOUND
-        elif kind == change.REMOVE:
-            del self.members[member.id]
-            self.removed.add(member.id)
-            self._pending.put(Family.META, _MEMBER + _id(member.id), None)
-            self._pending.put(Family.META, _REMOVED + _id(member.id), b"")
         elif kind == change.UPDATE:
             new = raft_pb2.MemberInfo()
             new.CopyFrom(self.members[member.id])
             del new.peer_urls[:]
             new.peer_urls.extend(member.peer_urls)
             self._put_member(new)
+
+    def _forget_members(self) -> None:
+        """Who is in neither half of the configuration any more is removed, for good: ids are never used again. In a
+        joint configuration those that leave still vote, so they are still members."""
+        for member in sorted(set(self.members) - set(self.conf.members())):
+            del self.members[member]
+            self.removed.add(member)
+            self._pending.put(Family.META, _MEMBER + _id(member), None)
+            self._pending.put(Family.META, _REMOVED + _id(member), b"")
 
     def _set_attributes(self, attributes: raft_pb2.MemberAttributes) -> None:
         member = self.members.get(attributes.id)
@@ -247,6 +271,7 @@ class Machine:
         new = raft_pb2.MemberInfo()
         new.CopyFrom(member)
         new.name = attributes.name
+        new.priority = attributes.priority
         del new.client_urls[:]
         new.client_urls.extend(attributes.client_urls)
         self._put_member(new)

@@ -62,6 +62,7 @@ LEASE_EXISTS = _etcd(Code.FAILED_PRECONDITION, "lease already exists")
 MEMBER_EXISTS = _etcd(Code.FAILED_PRECONDITION, "member ID already exist")
 PEER_URL_EXISTS = _etcd(Code.FAILED_PRECONDITION, "Peer URLs already exists")
 NOT_LEARNER = _etcd(Code.FAILED_PRECONDITION, "can only promote a learner member")
+NOT_VOTER = RequestError(Code.FAILED_PRECONDITION, "holdfast: can only demote a voting member")
 LEARNER_NOT_READY = _etcd(Code.FAILED_PRECONDITION, "can only promote a learner member which is in sync with leader")
 TOO_MANY_LEARNERS = _etcd(Code.FAILED_PRECONDITION, "too many learner members in cluster")
 NOT_ENOUGH_STARTED = _etcd(Code.FAILED_PRECONDITION, "re-configuration failed due to not enough started members")
@@ -77,6 +78,16 @@ UNHEALTHY = _etcd(Code.UNAVAILABLE, "unhealthy cluster")
 CONF_MOVED = RequestError(
     Code.FAILED_PRECONDITION, "holdfast: the membership has changed since it was read; read it again"
 )
+SESSION_ENDED = RequestError(
+    Code.NOT_FOUND,
+    "holdfast: this client session has ended (its lease expired or was revoked): whether earlier commands of it whose "
+    "answers were lost took effect cannot be told any more; open another session",
+)
+SESSION_FORGOTTEN = RequestError(
+    Code.FAILED_PRECONDITION,
+    "holdfast: the answer to this command of the session is not kept any more: it was answered, or given up, before",
+)
+NO_SPACE = _etcd(Code.RESOURCE_EXHAUSTED, "mvcc: database space exceeded")
 CONF_PENDING = RequestError(Code.UNAVAILABLE, "holdfast: another change of membership is not yet committed; try again")
 
 # Refusals that travel between members by their text alone.
@@ -87,11 +98,13 @@ BY_TEXT = {
         MEMBER_EXISTS,
         PEER_URL_EXISTS,
         NOT_LEARNER,
+        NOT_VOTER,
         LEARNER_NOT_READY,
         TOO_MANY_LEARNERS,
         NOT_ENOUGH_STARTED,
         CONF_MOVED,
         CONF_PENDING,
         UNHEALTHY,
+        NO_SPACE,
     )
 }

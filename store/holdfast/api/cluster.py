@@ -12,6 +12,7 @@ from holdfast.api.router import Router
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
+from holdfast.member.membership import caught_up
 from holdfast.member.node import Node
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.status import BAD_URLS, Code, RequestError
@@ -123,7 +124,7 @@ class ClusterService(Service):
                 progress = core.raft.progress(info.ID)
                 response.members.add(
                     member=info,
-                    caught_up=core.is_leader and (core.id == info.ID or core.caught_up(info.ID)),
+                    caught_up=core.is_leader and (core.id == info.ID or caught_up(core.raft, info.ID)),
                     match_index=progress.match if progress else 0,
                 )
             self.answer(call, member, response)

@@ -92,7 +92,21 @@ class Transfer:
 
 @dataclass(slots=True)
 class Campaign:
-    """A hint that there is no leader; never proof."""
+    """Nobody else is there to wait for: stand for election now."""
+
+
+@dataclass(slots=True)
+class PeerLost:
+    """The connection to this member was closed by it, or refused. A hint that it is gone, never a proof."""
+
+    member: int
+
+
+@dataclass(slots=True)
+class DiskFull:
+    """Whether there is no room for more entries than are on their way."""
+
+    full: bool
 
 
 Input = (
@@ -107,6 +121,8 @@ Input = (
     | SnapshotSent
     | Transfer
     | Campaign
+    | PeerLost
+    | DiskFull
 )
 
 

@@ -63,7 +63,7 @@ class Base(_message.Message):
     def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("format", "origin", "incarnation", "seq", "window_low", "principal", "auth_revision", "wall_ms", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "member", "attributes", "claim", "cluster_version")
+    __slots__ = ("format", "origin", "incarnation", "seq", "window_low", "principal", "auth_revision", "wall_ms", "session", "session_seq", "session_low", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "member", "attributes", "claim", "cluster_version")
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,9 @@ class Command(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     AUTH_REVISION_FIELD_NUMBER: _ClassVar[int]
     WALL_MS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SESSION_LOW_FIELD_NUMBER: _ClassVar[int]
     PUT_FIELD_NUMBER: _ClassVar[int]
     DELETE_RANGE_FIELD_NUMBER: _ClassVar[int]
     TXN_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +93,9 @@ class Command(_message.Message):
     principal: str
     auth_revision: int
     wall_ms: int
+    session: int
+    session_seq: int
+    session_low: int
     put: _rpc_pb2.PutRequest
     delete_range: _rpc_pb2.DeleteRangeRequest
     txn: _rpc_pb2.TxnRequest
@@ -100,7 +106,7 @@ class Command(_message.Message):
     attributes: MemberAttributes
     claim: Claim
     cluster_version: ClusterVersion
-    def __init__(self, format: _Optional[int] = ..., origin: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., window_low: _Optional[int] = ..., principal: _Optional[str] = ..., auth_revision: _Optional[int] = ..., wall_ms: _Optional[int] = ..., put: _Optional[_Union[_rpc_pb2.PutRequest, _Mapping]] = ..., delete_range: _Optional[_Union[_rpc_pb2.DeleteRangeRequest, _Mapping]] = ..., txn: _Optional[_Union[_rpc_pb2.TxnRequest, _Mapping]] = ..., compact: _Optional[_Union[_rpc_pb2.CompactionRequest, _Mapping]] = ..., lease_grant: _Optional[_Union[LeaseGrant, _Mapping]] = ..., lease_revoke: _Optional[_Union[LeaseRevoke, _Mapping]] = ..., member: _Optional[_Union[MemberChange, _Mapping]] = ..., attributes: _Optional[_Union[MemberAttributes, _Mapping]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., cluster_version: _Optional[_Union[ClusterVersion, _Mapping]] = ...) -> None: ...
+    def __init__(self, format: _Optional[int] = ..., origin: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., window_low: _Optional[int] = ..., principal: _Optional[str] = ..., auth_revision: _Optional[int] = ..., wall_ms: _Optional[int] = ..., session: _Optional[int] = ..., session_seq: _Optional[int] = ..., session_low: _Optional[int] = ..., put: _Optional[_Union[_rpc_pb2.PutRequest, _Mapping]] = ..., delete_range: _Optional[_Union[_rpc_pb2.DeleteRangeRequest, _Mapping]] = ..., txn: _Optional[_Union[_rpc_pb2.TxnRequest, _Mapping]] = ..., compact: _Optional[_Union[_rpc_pb2.CompactionRequest, _Mapping]] = ..., lease_grant: _Optional[_Union[LeaseGrant, _Mapping]] = ..., lease_revoke: _Optional[_Union[LeaseRevoke, _Mapping]] = ..., member: _Optional[_Union[MemberChange, _Mapping]] = ..., attributes: _Optional[_Union[MemberAttributes, _Mapping]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., cluster_version: _Optional[_Union[ClusterVersion, _Mapping]] = ...) -> None: ...
 
 class LeaseGrant(_message.Message):
     __slots__ = ("id", "ttl_seconds")
@@ -117,21 +123,23 @@ class LeaseRevoke(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class MemberInfo(_message.Message):
-    __slots__ = ("id", "name", "peer_urls", "client_urls", "volume_id")
+    __slots__ = ("id", "name", "peer_urls", "client_urls", "volume_id", "priority")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PEER_URLS_FIELD_NUMBER: _ClassVar[int]
     CLIENT_URLS_FIELD_NUMBER: _ClassVar[int]
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     peer_urls: _containers.RepeatedScalarFieldContainer[str]
     client_urls: _containers.RepeatedScalarFieldContainer[str]
     volume_id: int
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., peer_urls: _Optional[_Iterable[str]] = ..., client_urls: _Optional[_Iterable[str]] = ..., volume_id: _Optional[int] = ...) -> None: ...
+    priority: int
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., peer_urls: _Optional[_Iterable[str]] = ..., client_urls: _Optional[_Iterable[str]] = ..., volume_id: _Optional[int] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class MemberChange(_message.Message):
-    __slots__ = ("kind", "member", "expected_config_index")
+    __slots__ = ("kind", "member", "expected_config_index", "together")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ADD_LEARNER: _ClassVar[MemberChange.Kind]
@@ -139,28 +147,50 @@ class MemberChange(_message.Message):
         PROMOTE: _ClassVar[MemberChange.Kind]
         REMOVE: _ClassVar[MemberChange.Kind]
         UPDATE: _ClassVar[MemberChange.Kind]
+        DEMOTE: _ClassVar[MemberChange.Kind]
     ADD_LEARNER: MemberChange.Kind
     ADD_VOTER: MemberChange.Kind
     PROMOTE: MemberChange.Kind
     REMOVE: MemberChange.Kind
     UPDATE: MemberChange.Kind
+    DEMOTE: MemberChange.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_CONFIG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOGETHER_FIELD_NUMBER: _ClassVar[int]
     kind: MemberChange.Kind
     member: MemberInfo
     expected_config_index: int
-    def __init__(self, kind: _Optional[_Union[MemberChange.Kind, str]] = ..., member: _Optional[_Union[MemberInfo, _Mapping]] = ..., expected_config_index: _Optional[int] = ...) -> None: ...
+    together: _containers.RepeatedCompositeFieldContainer[MemberChange]
+    def __init__(self, kind: _Optional[_Union[MemberChange.Kind, str]] = ..., member: _Optional[_Union[MemberInfo, _Mapping]] = ..., expected_config_index: _Optional[int] = ..., together: _Optional[_Iterable[_Union[MemberChange, _Mapping]]] = ...) -> None: ...
+
+class KeptAnswer(_message.Message):
+    __slots__ = ("floor", "revision", "kind", "response", "error_code", "error")
+    FLOOR_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    floor: int
+    revision: int
+    kind: str
+    response: bytes
+    error_code: int
+    error: str
+    def __init__(self, floor: _Optional[int] = ..., revision: _Optional[int] = ..., kind: _Optional[str] = ..., response: _Optional[bytes] = ..., error_code: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class MemberAttributes(_message.Message):
-    __slots__ = ("id", "name", "client_urls")
+    __slots__ = ("id", "name", "client_urls", "priority")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_URLS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     client_urls: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., client_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+    priority: int
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., client_urls: _Optional[_Iterable[str]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class Claim(_message.Message):
     __slots__ = ("member_id", "volume_id")
@@ -348,10 +378,12 @@ class Heartbeat(_message.Message):
     def __init__(self, commit: _Optional[int] = ..., round: _Optional[int] = ..., digest_index: _Optional[int] = ..., digest: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("round",)
+    __slots__ = ("round", "promise")
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    PROMISE_FIELD_NUMBER: _ClassVar[int]
     round: int
-    def __init__(self, round: _Optional[int] = ...) -> None: ...
+    promise: bool
+    def __init__(self, round: _Optional[int] = ..., promise: _Optional[bool] = ...) -> None: ...
 
 class TimeoutNow(_message.Message):
     __slots__ = ()

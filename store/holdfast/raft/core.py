@@ -7,15 +7,19 @@ The caller's duties, in order:
 2. write the `Append` of the output durably, in the order of their `seq`, and report each by `appended(seq)`;
 3. send the messages of the output at once. What must not leave before something is durable is not in the
    output: it is held here until `appended` says so, so the caller cannot break that rule.
+
+What exists only while this member leads is in `leader.Leader`, what waits for the disk in `durability.Durability`.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Mapping
 
-from holdfast.raft.conf import ConfState
+from holdfast.raft.conf import Configurations, ConfState
+from holdfast.raft.durability import Durability
 from holdfast.raft.invariant import invariant
-from holdfast.raft.log import Entry, Log
+from holdfast.raft.leader import Leader
+from holdfast.raft.log import Log
 from holdfast.raft.messages import (
     Append,
     AppendReply,
@@ -28,8 +32,8 @@ from holdfast.raft.messages import (
     Vote,
     VoteReply,
 )
-from holdfast.raft.progress import Mode, Progress
-from holdfast.raft.types import DurableAppend, HardState, Random, Ready, Role, Settings
+from holdfast.raft.progress import Progress
+from holdfast.raft.types import HardState, Random, Ready, Role, Settings
 
 
 class Raft:
@@ -50,6 +54,7 @@ class Raft:
     ) -> None:
         invariant(member != 0, "a member's id is not 0")
         self.id = member
+        self.now = now
         self.settings = settings
         self.log = log
         self.term = hard_state.term
@@ -57,199 +62,157 @@ class Raft:
         self.commit = max(min(hard_state.commit, log.last), log.base_index, applied)
         self.role = Role.FOLLOWER
         self.leader = 0
-        # Configurations by the index of the entry that made them; the last one is in force, as soon as it is in
-        # the log (thesis section 4.1). Truncation reverts it.
-        self._confs: list[tuple[int, ConfState]] = [(conf_index, conf)]
-        for index in range(max(log.first, conf_index + 1), log.last + 1):
-            entry = log.get(index)
-            if entry.conf is not None:
-                self._confs.append((index, entry.conf))
+        self.leading: Leader | None = None
+        self.confs = Configurations(conf_index, conf, log.since(max(log.first, conf_index + 1)))
+        self.full = False  # the disk has no room: take no entries, whoever they come from
+        self.digest: tuple[int, int] = (0, 0)  # (applied index, digest), sent along with heartbeats
+        self.reads_ready: list[tuple[int, int]] = []
 
         self._random = random
-        self._now = now
-        self._stable = log.last  # durable up to here
-        self._seq = 0
-        self._done = 0
-        self._in_flight: deque[list[int]] = deque()  # [seq, last index that write made durable]
-        self._gated: deque[tuple[int, Message]] = deque()
+        self._writes = Durability(log.last, hard_state)
         self._outbox: list[Message] = []
-        self._outbox_gated: list[Message] = []
-        self._truncate_from = 0
-        self._unsaved = log.last + 1  # first entry not yet handed out for writing
-        self._saved_hard = hard_state
-        self._base: tuple[int, int] | None = None
-
-        self._votes: dict[int, bool] = {}
-        self._self_vote_seq: int | None = None  # the write that makes our own vote durable; -1: not yet numbered
-        self._heard_leader_at: int | None = None
-        self._progress: dict[int, Progress] = {}
-        self._term_start = 0  # index of the entry this leader opened its term with
-        self._round = 0
-        self._rounds: dict[int, int] = {}  # newest round each member has answered
-        self._reads: list[int] = []  # asked for, no round yet
-        self._reads_out: deque[tuple[int, int, list[int]]] = deque()  # (round, index, read ids)
-        self._transfer_to = 0
-        self._transfer_until = 0
         self._snapshots: list[int] = []
-        self._reads_ready: list[tuple[int, int]] = []
         self._reads_lost: list[int] = []
-        self._commit_moved = False
-        self._forced = False  # this election was asked for by the leader
-        self.digest: tuple[int, int] = (0, 0)  # (applied index, digest), sent along with heartbeats
-
+        self._votes: dict[int, bool] = {}
+        self._self_vote_seq: int | None = None  # the write that makes our own vote durable
+        self._priorities: Mapping[int, int] = {}
+        self._heard_leader_at: int | None = None
+        # Until then we promised our vote to nobody else. A promise outlives a restart, so one is assumed.
+        self._promised_until = now + settings.election_ns if settings.lease_reads else 0
         self._election_at = 0
-        self._heartbeat_at = 0
-        self._quorum_check_at = 0
         self._reset_election_timer()
 
     # ---- what others may ask -------------------------------------------------------------------------------
 
     @property
     def conf(self) -> ConfState:
-        return self._confs[-1][1]
+        return self.confs.current
 
     @property
     def conf_index(self) -> int:
-        return self._confs[-1][0]
+        return self.confs.index
 
     @property
     def stable(self) -> int:
-        return self._stable
+        """Entries up to here are durable."""
+        return self._writes.stable
 
     @property
     def applicable(self) -> int:
         """Entries up to here may be applied: committed, and durable here (so that applied <= durable)."""
-        return min(self.commit, self._stable)
+        return min(self.commit, self._writes.stable)
 
     @property
     def is_leader(self) -> bool:
-        return self.role is Role.LEADER
+        return self.leading is not None
 
     @property
     def transferring(self) -> bool:
-        return self._transfer_to != 0
+        return self.leading is not None and self.leading.transfer_to != 0
 
     @property
     def deadline(self) -> int:
         """When `tick` has to be called next, in the same nanoseconds as `now`."""
-        if self.role is not Role.LEADER:
-            return self._election_at
-        at = min(self._heartbeat_at, self._quorum_check_at)
-        return min(at, self._transfer_until) if self._transfer_to else at
+        return self.leading.deadline if self.leading is not None else self._election_at
 
     def progress(self, member: int) -> Progress | None:
-        return self._progress.get(member)
+        """As leader, what is known of `member`."""
+        return self.leading.progress.get(member) if self.leading is not None else None
 
-    def conf_at(self, index: int) -> tuple[int, ConfState]:
-        """The configuration in force at `index`, and where it was made."""
-        for made, conf in reversed(self._confs):
-            if made <= index:
-                return made, conf
-        raise AssertionError(f"no configuration at {index}: the oldest known is of {self._confs[0][0]}")
+    def hears(self, member: int) -> bool:
+        """As leader: whether `member` has answered within an election timeout."""
+        return self.leading is not None and self.leading.hears(member)
 
     # ---- inputs --------------------------------------------------------------------------------------------
 
     def tick(self, now: int) -> None:
-        invariant(now >= self._now, "time goes backwards")
-        self._now = now
-        if self.role is Role.LEADER:
-            if self._transfer_to and now >= self._transfer_until:
-                self._transfer_to = 0
-            if now >= self._quorum_check_at:
-                self._check_quorum()
-            if self.is_leader and now >= self._heartbeat_at:
-                self._broadcast_heartbeat()
+        invariant(now >= self.now, "time goes backwards")
+        self.now = now
+        if self.leading is not None:
+            if not self.leading.tick(now):
+                self.step_down()
         elif now >= self._election_at:
-            self._reset_election_timer()
-            if self._promotable():
-                self._campaign(pre=True)
+            self.campaign()
 
     def campaign(self) -> None:
-        """Stand for election now (a hint that the leader is gone, or a single voter's start)."""
-        if self.role is not Role.LEADER and self._promotable():
+        """Stand for election now, if we may."""
+        if self.leading is None:
             self._reset_election_timer()
-            self._campaign(pre=True)
+            if self.conf.is_voter(self.id):
+                self._ask_for_pre_votes()
+
+    def suspect(self, member: int) -> None:
+        """The connection to `member` was closed or refused. If that is our leader, do not wait for the whole timeout:
+        this is a hint to ask for pre-votes early, never a proof that it is gone. Voters ask one after the other, the
+        preferred ones first, so that they do not split the vote."""
+        if self.role is not Role.FOLLOWER or member != self.leader or not member or self.now < self._promised_until:
+            return
+        self._heard_leader_at = None  # nor does it stand against another's pre-vote
+        others = sorted((m for m in self.conf.voters if m != member), key=lambda m: (-self._priorities.get(m, 0), m))
+        if self.id in others:
+            beat = self.settings.heartbeat_ns
+            delay = others.index(self.id) * beat + self._random.randrange(beat // 8 + 1)
+            self._election_at = min(self._election_at, self.now + delay)
+
+    def prefer(self, priorities: Mapping[int, int]) -> None:
+        """Who should rather lead (a higher number; 0 for those not named). Only election timeouts depend on it."""
+        self._priorities = priorities
 
     def propose(self, data: bytes, conf: ConfState | None = None) -> int | None:
         """Append an entry. Returns its index, or None if this member may not propose now."""
-        if self.role is not Role.LEADER or self._transfer_to:
+        leading = self.leading
+        if leading is None or leading.transfer_to or self.full:
             return None
-        index = self.log.last + 1
         if conf is not None:
-            invariant(self.may_change_conf(), "a membership change before the last one is committed")
-        entry = Entry(index, self.term, data, conf)
-        self._append_own(entry)
-        return index
+            invariant(leading.may_change_conf(), "a membership change before the last one is committed")
+        return leading.append(data, conf)
 
     def may_change_conf(self) -> bool:
-        """One change at a time, and only once an entry of our own term is committed: otherwise two leaders could
-        decide by quorums that do not meet (Ongaro's 2015 erratum on single-server changes)."""
-        return (
-            self.role is Role.LEADER
-            and not self._transfer_to
-            and self.conf_index <= self.commit
-            and self.commit >= self._term_start
-        )
+        """As leader: whether a change of the configuration may be proposed now."""
+        return self.leading is not None and self.leading.may_change_conf()
 
     def read(self, read_id: int) -> bool:
         """Ask for the index a linearizable read has to wait for. False: not the leader. `read_id` is never reused."""
-        if self.role is not Role.LEADER:
+        if self.leading is None:
             return False
-        self._reads.append(read_id)
+        self.leading.reads.append(read_id)
         return True
 
-    def transfer(self, to: int) -> bool:
-        """Hand leadership to `to` (thesis section 3.10). No proposals are taken until it took over or timed out."""
-        if self.role is not Role.LEADER or to == self.id or to not in self.conf.voters:
+    def transfer(self, to: int = 0) -> bool:
+        """As leader, hand leadership to `to` (0: to whoever can take over best)."""
+        if self.leading is None:
             return False
-        self._transfer_to = to
-        self._transfer_until = self._now + self.settings.election_ns
-        progress = self._progress[to]
-        if progress.match == self.log.last:
-            self._send(TimeoutNow(to, self.id, self.term))
-        else:
-            self._send_append(to, progress)
-        return True
+        return self.leading.transfer(to or self.leading.successor())
 
     def appended(self, seq: int) -> None:
         """Everything up to write `seq` is durable."""
-        invariant(self._done <= seq <= self._seq, f"write {seq} reported durable, {self._seq} was the last one given")
-        self._done = seq
-        while self._in_flight and self._in_flight[0][0] <= seq:
-            self._stable = max(self._stable, self._in_flight.popleft()[1])
-        while self._gated and self._gated[0][0] <= seq:
-            self._outbox.append(self._gated.popleft()[1])
+        self._outbox += self._writes.completed(seq)
         voted = self._self_vote_seq
-        if voted is not None and 0 <= voted <= seq:
+        if voted is not None and voted <= seq:
             self._self_vote_seq = None
-            if self.role is Role.CANDIDATE:
-                self._votes[self.id] = True
-                self._count_votes()
-        if self.role is Role.LEADER and self._progress[self.id].matched(self._stable):
-            self._maybe_commit()
+            self._votes[self.id] = True
+            self._count_votes()
+        if self.leading is not None:
+            self.leading.own_durable(self._writes.stable)
 
     def compact(self, index: int) -> None:
         """Forget log entries up to `index`, which the flushed state has."""
         invariant(index <= self.commit, f"compacting to {index} beyond commit {self.commit}")
-        while len(self._confs) > 1 and self._confs[1][0] <= index:
-            del self._confs[0]
+        self.confs.compact(index)
         self.log.compact(index)
 
     def snapshot_sent(self, member: int, ok: bool) -> None:
-        """A snapshot transfer ended. What the member has now it says itself, by AppendReply."""
-        progress = self._progress.get(member)
-        if self.role is Role.LEADER and progress is not None and progress.mode is Mode.SNAPSHOT:
-            # Not at once after a failure: the next heartbeat's answer tries again.
-            progress.probe(max(progress.match + 1, self.log.first if ok else progress.next))
-            progress.paused = not ok
+        """A snapshot transfer to `member` ended."""
+        if self.leading is not None:
+            self.leading.snapshot_sent(member, ok)
 
-    def offer_snapshot(self, index: int, index_term: int, frm: int, term: int) -> bool:
+    def offer_snapshot(self, index: int, frm: int, term: int) -> bool:
         """A whole snapshot has arrived from the leader. True: install it, then call `restored`."""
         if term < self.term:
             return False
         self._see_leader(frm, term)
         if index <= self.commit:
-            self._reply_gated(AppendReply(frm, self.id, self.term, True, self.commit))
+            self._writes.hold(AppendReply(frm, self.id, self.term, True, self.commit))
             return False
         return True
 
@@ -257,14 +220,10 @@ class Raft:
         """The state now is the snapshot's. The log follows; only then is the leader told."""
         invariant(index > self.commit, f"a snapshot of {index} behind commit {self.commit}")
         self.log.reset(index, index_term)
-        self._confs = [(conf_index, conf)]
+        self.confs.reset(conf_index, conf)
         self.commit = index
-        self._stable = index  # the state itself is durable
-        self._in_flight.clear()
-        self._truncate_from = 0
-        self._unsaved = index + 1
-        self._base = (index, index_term)
-        self._reply_gated(AppendReply(frm, self.id, self.term, True, index))
+        self._writes.restarted(index, index_term)
+        self._writes.hold(AppendReply(frm, self.id, self.term, True, index))
 
     def step(self, message: Message) -> None:
         """Take a message from another member."""
@@ -283,24 +242,29 @@ class Raft:
         elif message.term < self.term:
             if isinstance(message, (Append, Heartbeat)):
                 # Tell a leader of the past, so that it does not wait for a quorum check to find out.
-                self._reply_gated(AppendReply(message.frm, self.id, self.term, False, 0))
+                self._writes.hold(AppendReply(message.frm, self.id, self.term, False, 0))
             return
         self._dispatch(message)
 
     def _dispatch(self, message: Message) -> None:
+        leading = self.leading
         if isinstance(message, Append):
             self._see_leader(message.frm, message.term)
             self._on_append(message)
         elif isinstance(message, Heartbeat):
             self._see_leader(message.frm, message.term)
-            self._advance_commit(min(message.commit, self.log.last))
-            self._send(HeartbeatReply(message.frm, self.id, self.term, message.round))
+            self.advance_commit(min(message.commit, self.log.last))
+            if self.settings.lease_reads:
+                self._promised_until = self.now + self.settings.election_ns
+            self._outbox.append(
+                HeartbeatReply(message.frm, self.id, self.term, message.round, self.settings.lease_reads)
+            )
         elif isinstance(message, AppendReply):
-            if self.role is Role.LEADER:
-                self._on_append_reply(message)
+            if leading is not None:
+                leading.on_append_reply(message)
         elif isinstance(message, HeartbeatReply):
-            if self.role is Role.LEADER:
-                self._on_heartbeat_reply(message)
+            if leading is not None:
+                leading.on_heartbeat_reply(message)
         elif isinstance(message, Vote):
             self._on_vote(message)
         elif isinstance(message, VoteReply):
@@ -312,343 +276,151 @@ class Raft:
             if self.role is Role.PRE_CANDIDATE and (not message.granted or message.term == self.term + 1):
                 self._votes[message.frm] = message.granted
                 self._count_votes()
-        elif isinstance(message, TimeoutNow) and self.role is not Role.LEADER and self._promotable():
+        elif isinstance(message, TimeoutNow) and leading is None and self.conf.is_voter(self.id):
             self._reset_election_timer()
-            self._campaign(pre=False, forced=True)
+            self._ask_for_votes(transfer=True)
 
     # ---- output --------------------------------------------------------------------------------------------
 
     def take(self) -> Ready:
         """What is to be done now. Ask once after all inputs of a turn."""
-        if self.role is Role.LEADER:
-            self._start_reads()
-            for member in self.conf.members():
-                if member != self.id:
-                    self._fill(member, self._progress[member])
-            self._commit_moved = False
-        ready = Ready(append=self._take_append())
-        for message in self._outbox_gated:
-            if self._seq > self._done:
-                self._gated.append((self._seq, message))
-            else:
-                self._outbox.append(message)
-        self._outbox_gated.clear()
+        if self.leading is not None:
+            self.leading.finish_turn()
+        ready = Ready(append=self._writes.take(self.log, HardState(self.term, self.vote, self.commit)))
+        self._outbox += self._writes.release()
         ready.messages, self._outbox = self._outbox, ready.messages
         ready.snapshots, self._snapshots = self._snapshots, ready.snapshots
-        ready.reads, self._reads_ready = self._reads_ready, ready.reads
+        ready.reads, self.reads_ready = self.reads_ready, ready.reads
         ready.reads_lost, self._reads_lost = self._reads_lost, ready.reads_lost
         return ready
 
-    def _take_append(self) -> DurableAppend | None:
-        hard = HardState(self.term, self.vote, self.commit)
-        # The commit index alone is not worth a write; it goes along with the next one.
-        votes_changed = (hard.term, hard.vote) != (self._saved_hard.term, self._saved_hard.vote)
-        entries = self.log.slice(self._unsaved, self.log.last + 1, 1 << 62) if self._unsaved <= self.log.last else []
-        if not (votes_changed or entries or self._truncate_from or self._base):
-            return None
-        self._seq += 1
-        append = DurableAppend(self._seq, hard, self._truncate_from, tuple(entries), self._base)
-        self._saved_hard = hard
-        self._truncate_from = 0
-        self._unsaved = self.log.last + 1
-        self._base = None
-        self._in_flight.append([self._seq, self.log.last])
-        if self._self_vote_seq == -1:
-            self._self_vote_seq = self._seq
-        return append
-
-    def _send(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
+        """Send at once: what it says does not depend on anything that is not durable yet."""
         self._outbox.append(message)
 
-    def _reply_gated(self, message: Message) -> None:
-        """Send once everything that this turn wants durable is (thesis section 3.8)."""
-        self._outbox_gated.append(message)
+    def needs_snapshot(self, member: int) -> None:
+        self._snapshots.append(member)
 
     # ---- elections -----------------------------------------------------------------------------------------
 
-    def _promotable(self) -> bool:
-        return self.conf.is_voter(self.id)
-
     def _leader_is_fresh(self) -> bool:
-        if self.role is Role.LEADER:
+        if self.leading is not None or self.now < self._promised_until:
             return True
         heard = self._heard_leader_at
-        return self.leader != 0 and heard is not None and self._now < heard + self.settings.election_ns
+        return self.leader != 0 and heard is not None and self.now < heard + self.settings.election_ns
 
     def _reset_election_timer(self) -> None:
         election = self.settings.election_ns
-        self._election_at = self._now + election + self._random.randrange(election)
+        self._election_at = self.now + election + self._random.randrange(election)
+        if self._priorities:
+            mine = self._priorities.get(self.id, 0)
+            preferred = {p for m in self.conf.voters if (p := self._priorities.get(m, 0)) > mine}
+            # Half a timeout more for each rank that should rather lead; bounded: the last one leads if it must.
+            self._election_at += min(len(preferred), 4) * election // 2
+        if self.full:
+            self._election_at += 2 * election  # a leader that takes no writes is only better than none
 
     def _become_follower(self, term: int, leader: int) -> None:
         invariant(term >= self.term, f"term falls from {self.term} to {term}")
         if term > self.term:
             self.term = term
             self.vote = 0  # only here: stepping down within a term keeps the vote
-        if self.role is Role.LEADER:
-            self._reads_lost.extend(self._reads)
-            for _, _, reads in self._reads_out:
-                self._reads_lost.extend(reads)
-            self._reads.clear()
-            self._reads_out.clear()
-            self._transfer_to = 0
-            self._progress = {}
+        if self.leading is not None:
+            self._reads_lost += self.leading.lost_reads()
+            self.leading = None
             self._reset_election_timer()
         self.role = Role.FOLLOWER
         self.leader = leader
         self._votes = {}
         self._self_vote_seq = None
 
+    def step_down(self) -> None:
+        """Stop leading, or standing for election, in this term."""
+        self._become_follower(self.term, 0)
+
     def _see_leader(self, leader: int, term: int) -> None:
-        invariant(self.role is not Role.LEADER or term > self.term, f"two leaders in term {term}")
+        invariant(self.leading is None or term > self.term, f"two leaders in term {term}")
         if term > self.term or self.role is not Role.FOLLOWER or self.leader != leader:
             self._become_follower(term, leader)
-        self._heard_leader_at = self._now
+        self._heard_leader_at = self.now
         self._reset_election_timer()
 
-    def _campaign(self, pre: bool, forced: bool = False) -> None:
+    def _stand(self, role: Role) -> list[int]:
+        """Take a candidate's role. Returns whom to ask."""
         self.leader = 0
         self._votes = {}
-        self._forced = forced
-        last, last_term = self.log.last, self.log.last_term
-        peers = [m for m in self.conf.members() if m != self.id and self.conf.is_voter(m)]
-        if pre:
-            self.role = Role.PRE_CANDIDATE
-            self._votes[self.id] = True
-            for peer in peers:
-                self._send(PreVote(peer, self.id, self.term + 1, last, last_term))
-            self._count_votes()
-            return
-        self.role = Role.CANDIDATE
+        self._self_vote_seq = None
+        self.role = role
+        return [m for m in self.conf.members() if m != self.id and self.conf.is_voter(m)]
+
+    def _ask_for_pre_votes(self) -> None:
+        """Find out whether an election could be won before disturbing anyone (thesis section 9.6)."""
+        for peer in self._stand(Role.PRE_CANDIDATE):
+            self.send(PreVote(peer, self.id, self.term + 1, self.log.last, self.log.last_term))
+        self._votes[self.id] = True
+        self._count_votes()
+
+    def _ask_for_votes(self, transfer: bool) -> None:
+        peers = self._stand(Role.CANDIDATE)
         self.term += 1
         self.vote = self.id
-        self._self_vote_seq = -1  # our own vote, too, counts only once it is durable
+        self._self_vote_seq = self._writes.next_seq  # our own vote, too, counts only once it is durable
         for peer in peers:
-            self._reply_gated(Vote(peer, self.id, self.term, last, last_term, forced))
+            self._writes.hold(Vote(peer, self.id, self.term, self.log.last, self.log.last_term, transfer))
 
     def _count_votes(self) -> None:
         if self.conf.quorum(lambda m: self._votes.get(m, False)):
             if self.role is Role.PRE_CANDIDATE:
-                self._campaign(pre=False)
+                self._ask_for_votes(transfer=False)
             else:
                 self._become_leader()
         elif self.conf.quorum(lambda m: self._votes.get(m) is False):
-            self._become_follower(self.term, 0)
+            self.step_down()
 
     def _on_pre_vote(self, message: PreVote) -> None:
-        granted = (
-            message.term > self.term
-            and not self._leader_is_fresh()
-            and self.log.up_to_date(message.last_index, message.last_term)
-        )
+        fresh = self._leader_is_fresh()
+        granted = message.term > self.term and not fresh and self.log.up_to_date(message.last_index, message.last_term)
         # A refusal carries our term, so that one whose term is behind catches up (etcd issue 8501).
         term = message.term if granted else self.term
-        if granted or message.term <= self.term or not self._leader_is_fresh():
-            self._reply_gated(PreVoteReply(message.frm, self.id, term, granted))
+        if granted or message.term <= self.term or not fresh:
+            self._writes.hold(PreVoteReply(message.frm, self.id, term, granted))
 
     def _on_vote(self, message: Vote) -> None:
         free = self.vote in (0, message.frm) and self.leader == 0
-        granted = free and self.log.up_to_date(message.last_index, message.last_term)
+        promised = self.now < self._promised_until and not message.transfer
+        granted = free and not promised and self.log.up_to_date(message.last_index, message.last_term)
         if granted:
             self.vote = message.frm
             self._reset_election_timer()
-        self._reply_gated(VoteReply(message.frm, self.id, self.term, granted))
+        self._writes.hold(VoteReply(message.frm, self.id, self.term, granted))
 
     def _become_leader(self) -> None:
         invariant(self.role is Role.CANDIDATE and self.vote == self.id, "a leader that was not elected")
         self.role = Role.LEADER
         self.leader = self.id
         self._votes = {}
-        self._progress = {}
-        self._round = 0
-        self._rounds = {}
-        self._transfer_to = 0
-        self._sync_progress()
-        self._progress[self.id].matched(self._stable)
-        self._term_start = self.log.last + 1
-        self._quorum_check_at = self._now + self.settings.election_ns
-        # An entry of its own term, so that what earlier terms left can be committed (paper section 5.4.2).
-        self._append_own(Entry(self._term_start, self.term, b""))
-        self._broadcast_heartbeat()
+        self.leading = Leader(self)
 
-    def _check_quorum(self) -> None:
-        """Step down if a quorum was not heard from for an election timeout (thesis section 6.2)."""
-        self._quorum_check_at = self._now + self.settings.election_ns
-        if not self.conf.quorum(self.hears):
-            self._become_follower(self.term, 0)
+    # ---- the follower's side of replication ----------------------------------------------------------------
 
-    def hears(self, member: int) -> bool:
-        """As leader: whether `member` has answered within an election timeout."""
-        progress = self._progress.get(member)
-        return member == self.id or (progress is not None and progress.heard_at > self._now - self.settings.election_ns)
-
-    # ---- the leader's side of replication ------------------------------------------------------------------
-
-    def _sync_progress(self) -> None:
-        """One progress for each member of the configuration in force."""
-        members = self.conf.members()
-        settings = self.settings
-        for member in members:
-            if member not in self._progress:
-                # One entry back, so that there is something to probe with even if nothing new is written.
-                self._progress[member] = Progress(
-                    max(self.log.first, self.log.last),
-                    self._now,
-                    max_messages=settings.max_inflight_messages,
-                    max_bytes=settings.max_inflight_bytes,
-                )
-        for member in set(self._progress) - set(members) - {self.id}:
-            del self._progress[member]
-        if self.id not in self._progress:
-            self._progress[self.id] = Progress(self.log.last + 1, self._now)
-        if self._transfer_to not in self.conf.voters:
-            self._transfer_to = 0
-
-    def _append_own(self, entry: Entry) -> None:
-        self.log.append((entry,))
-        if entry.conf is not None:
-            self._confs.append((entry.index, entry.conf))
-            self._sync_progress()
-
-    def _fill(self, member: int, progress: Progress) -> None:
-        """Send what the member lacks, as far as its window goes; at least the commit index if that moved."""
-        sent = False
-        while progress.next <= self.log.last and progress.may_send():
-            before = progress.next
-            if not self._send_append(member, progress):
-                return
-            sent = True
-            if progress.next == before:
-                break
-        if self._commit_moved and not sent and progress.mode is Mode.REPLICATE:
-            self._send_empty(member, progress)
-
-    def _send_append(self, member: int, progress: Progress) -> bool:
-        previous = progress.next - 1
-        previous_term = self.log.term(previous)
-        if previous_term is None or progress.next < self.log.first:
-            if progress.mode is not Mode.SNAPSHOT:
-                progress.snapshot()
-                self._snapshots.append(member)
-            return False
-        entries = self.log.slice(progress.next, self.log.last + 1, self.settings.max_message_bytes)
-        size = sum(len(e.data) for e in entries)
-        last = entries[-1].index if entries else previous
-        self._send(Append(member, self.id, self.term, previous, previous_term, entries, self.commit))
-        progress.sent(last, size)
-        return True
-
-    def _send_empty(self, member: int, progress: Progress) -> None:
-        previous = progress.next - 1
-        previous_term = self.log.term(previous)
-        if previous_term is not None:
-            self._send(Append(member, self.id, self.term, previous, previous_term, [], self.commit))
-
-    def _on_append_reply(self, message: AppendReply) -> None:
-        progress = self._progress.get(message.frm)
-        if progress is None:
-            return
-        progress.heard_at = self._now
-        if message.ok:
-            invariant(message.index <= self.log.last, f"{message.frm:x} has entries its leader lacks")
-            news = progress.matched(message.index)
-            if progress.mode is Mode.PROBE or (progress.mode is Mode.SNAPSHOT and news):
-                if progress.match >= self.log.base_index:
-                    progress.replicate()
-                else:
-                    progress.paused = False
-            if news:
-                self._maybe_commit()
-                if self._transfer_to == message.frm and progress.match == self.log.last:
-                    self._send(TimeoutNow(message.frm, self.id, self.term))
-            return
-        if progress.mode is Mode.REPLICATE:
-            if message.index > progress.match:
-                progress.probe(progress.match + 1)
-        elif progress.mode is Mode.PROBE and message.index == progress.next - 1:
-            # Only the answer to the probe that is out says anything; older ones are stale.
-            index, _ = self.log.newest_at_most(message.hint_index, message.hint_term)
-            progress.probe(max(progress.match + 1, min(message.index, index + 1), 1))
-
-    def _on_heartbeat_reply(self, message: HeartbeatReply) -> None:
-        progress = self._progress.get(message.frm)
-        if progress is None:
-            return
-        progress.heard_at = self._now
-        if message.round > self._rounds.get(message.frm, 0):
-            self._rounds[message.frm] = message.round
-            self._confirm_reads()
-        progress.paused = False  # a lost probe is sent again
-        if progress.match < self.log.last < progress.next and progress.mode is not Mode.SNAPSHOT:
-            # Everything is sent, not everything is answered: an empty append makes a loss show itself.
-            self._send_empty(message.frm, progress)
-
-    def _maybe_commit(self) -> None:
-        match = {m: p.match for m, p in self._progress.items()}
-        index = self.conf.committed(match)
-        # Only entries of the own term are committed by counting (paper figure 8).
-        if index > self.commit and self.log.term(index) == self.term:
-            self._advance_commit(index)
-            self._commit_moved = True
-            if not self.conf.is_voter(self.id) and self.conf_index <= self.commit:
-                self._fill_all_and_step_down()
-
-    def _fill_all_and_step_down(self) -> None:
-        """Removed by a change that is now committed: tell the others of the commit, then leave."""
-        for member in self.conf.members():
-            progress = self._progress[member]
-            if progress.mode is Mode.REPLICATE:
-                self._send_empty(member, progress)
-        self._become_follower(self.term, 0)
-
-    def _advance_commit(self, index: int) -> None:
+    def advance_commit(self, index: int) -> None:
         if index > self.commit:
             invariant(index <= self.log.last, f"commit {index} beyond the log's end {self.log.last}")
             self.commit = index
 
-    def _broadcast_heartbeat(self) -> None:
-        self._heartbeat_at = self._now + self.settings.heartbeat_ns
-        self._round += 1
-        digest_index, digest = self.digest
-        for member in self.conf.members():
-            if member != self.id:
-                match = self._progress[member].match
-                # Never tell a member to commit what it was not seen to have.
-                commit = min(match, self.commit)
-                if digest_index > match:
-                    self._send(Heartbeat(member, self.id, self.term, commit, self._round))
-                else:
-                    self._send(Heartbeat(member, self.id, self.term, commit, self._round, digest_index, digest))
-
-    # ---- linearizable reads (thesis section 6.4) -----------------------------------------------------------
-
-    def _start_reads(self) -> None:
-        # Before its first commit a leader does not know what is committed: reads wait.
-        if not self._reads or self.commit < self._term_start:
-            return
-        self._broadcast_heartbeat()
-        self._reads_out.append((self._round, self.commit, self._reads))
-        self._reads = []
-        self._confirm_reads()
-
-    def _confirm_reads(self) -> None:
-        if not self._reads_out:
-            return
-        reached = self.conf.committed({**self._rounds, self.id: self._round})
-        while self._reads_out and self._reads_out[0][0] <= reached:
-            _, index, reads = self._reads_out.popleft()
-            self._reads_ready.extend((read, index) for read in reads)
-
-    # ---- the follower's side of replication ----------------------------------------------------------------
-
     def _on_append(self, message: Append) -> None:
         if message.prev_index < self.commit and message.prev_index < self.log.base_index:
             # Compacted here, so committed; everything up to commit agrees with the leader's log.
-            self._reply_gated(AppendReply(message.frm, self.id, self.term, True, self.commit))
+            self._writes.hold(AppendReply(message.frm, self.id, self.term, True, self.commit))
             return
         if self.log.term(message.prev_index) != message.prev_term:
             index, term = self.log.newest_at_most(min(message.prev_index, self.log.last), message.prev_term)
-            self._reply_gated(AppendReply(message.frm, self.id, self.term, False, message.prev_index, index, term))
+            refusal = AppendReply(message.frm, self.id, self.term, False, message.prev_index, index, term)
+            self._writes.hold(refusal)
             return
+        if message.entries and self.full:
+            self.advance_commit(min(message.commit, message.prev_index))
+            return  # as if it had been lost: there is no room to keep it
         last = message.prev_index + len(message.entries)
         for at, entry in enumerate(message.entries):
             here = self.log.term(entry.index) if entry.index <= self.log.last else None
@@ -657,20 +429,13 @@ class Raft:
                     self._truncate(entry.index)
                 new = message.entries[at:]
                 self.log.append(new)
-                self._confs.extend((e.index, e.conf) for e in new if e.conf is not None)
+                self.confs.append(new)
                 break
-        self._advance_commit(min(message.commit, last))
-        self._reply_gated(AppendReply(message.frm, self.id, self.term, True, last))
+        self.advance_commit(min(message.commit, last))
+        self._writes.hold(AppendReply(message.frm, self.id, self.term, True, last))
 
     def _truncate(self, start: int) -> None:
         invariant(start > self.commit, f"truncating at {start}, committed up to {self.commit}")
         self.log.truncate(start)
-        while self._confs[-1][0] >= start:
-            self._confs.pop()
-        if start < self._unsaved:  # some of it may be on disk already, or on its way
-            self._truncate_from = min(self._truncate_from or start, start)
-            self._unsaved = start
-        # A write still under way no longer vouches for what was cut (async append ABA).
-        self._stable = min(self._stable, start - 1)
-        for write in self._in_flight:
-            write[1] = min(write[1], start - 1)
+        self.confs.truncate(start)
+        self._writes.truncated(start)

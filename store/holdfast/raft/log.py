@@ -6,9 +6,12 @@ Everything at or below `base_index` is compacted: it is in the state, and who ne
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from holdfast.raft.conf import ConfState
 from holdfast.raft.invariant import invariant
+
+if TYPE_CHECKING:
+    from holdfast.raft.conf import ConfState
 
 
 class Entry:
@@ -62,6 +65,11 @@ class Log:
     def get(self, index: int) -> Entry:
         invariant(self.first <= index <= self.last, f"entry {index} is not in {self.first}..{self.last}")
         return self._entries[index - self.first]
+
+    def since(self, start: int) -> list[Entry]:
+        """Entries from `start` on."""
+        invariant(start >= self.first, f"entries from {start} are compacted (first is {self.first})")
+        return self._entries[start - self.first :]
 
     def slice(self, start: int, end: int, max_bytes: int) -> list[Entry]:
         """Entries start..end-1, at least one if there is one, then as many as fit in `max_bytes`."""

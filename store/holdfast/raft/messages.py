@@ -28,7 +28,7 @@ class PreVote(Message):
     __slots__ = ("last_index", "last_term")
 
     def __init__(self, to: int, frm: int, term: int, last_index: int, last_term: int) -> None:
-        super().__init__(to, frm, term)
+        self.to, self.frm, self.term = to, frm, term
         self.last_index = last_index
         self.last_term = last_term
 
@@ -37,7 +37,7 @@ class PreVoteReply(Message):
     __slots__ = ("granted",)
 
     def __init__(self, to: int, frm: int, term: int, granted: bool) -> None:
-        super().__init__(to, frm, term)
+        self.to, self.frm, self.term = to, frm, term
         self.granted = granted
 
 
@@ -47,7 +47,7 @@ class Vote(Message):
     __slots__ = ("last_index", "last_term", "transfer")
 
     def __init__(self, to: int, frm: int, term: int, last_index: int, last_term: int, transfer: bool) -> None:
-        super().__init__(to, frm, term)
+        self.to, self.frm, self.term = to, frm, term
         self.last_index = last_index
         self.last_term = last_term
         self.transfer = transfer
@@ -57,7 +57,7 @@ class VoteReply(Message):
     __slots__ = ("granted",)
 
     def __init__(self, to: int, frm: int, term: int, granted: bool) -> None:
-        super().__init__(to, frm, term)
+        self.to, self.frm, self.term = to, frm, term
         self.granted = granted
 
 
@@ -67,7 +67,7 @@ class Append(Message):
     def __init__(
         self, to: int, frm: int, term: int, prev_index: int, prev_term: int, entries: list[Entry], commit: int
     ) -> None:
-        super().__init__(to, frm, term)
+        self.to, self.frm, self.term = to, frm, term
         self.prev_index = prev_index
         self.prev_term = prev_term
         self.entries = entries
@@ -83,7 +83,7 @@ class AppendReply(Message):
     def __init__(
         self, to: int, frm: int, term: int, ok: bool, index: int, hint_index: int = 0, hint_term: int = 0
     ) -> None:
-        super().__init__(to, frm, term)
+        self.to, self.frm, self.term = to, frm, term
         self.ok = ok
         self.index = index
         self.hint_index = hint_index
@@ -98,7 +98,7 @@ class Heartbeat(Message):
     def __init__(
         self, to: int, frm: int, term: int, commit: int, round: int, digest_index: int = 0, digest: int = 0
     ) -> None:
-        super().__init__(to, frm, term)
+        self.to, self.frm, self.term = to, frm, term
         self.commit = commit
         self.round = round
         self.digest_index = digest_index
@@ -106,11 +106,14 @@ class Heartbeat(Message):
 
 
 class HeartbeatReply(Message):
-    __slots__ = ("round",)
+    """`promise`: this member votes for nobody within an election timeout from now, unless the leader hands over."""
 
-    def __init__(self, to: int, frm: int, term: int, round: int) -> None:
-        super().__init__(to, frm, term)
+    __slots__ = ("promise", "round")
+
+    def __init__(self, to: int, frm: int, term: int, round: int, promise: bool = False) -> None:
+        self.to, self.frm, self.term = to, frm, term
         self.round = round
+        self.promise = promise
 
 
 class TimeoutNow(Message):

@@ -21,7 +21,7 @@ class Role(Enum):
     LEADER = "leader"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HardState:
     """What must survive a crash beside the entries. `commit` is a hint only: it saves work after a restart."""
 
@@ -32,16 +32,28 @@ class HardState:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Times in nanoseconds, sizes in bytes. An election timeout is drawn from [election, 2 * election)."""
+    """Times in nanoseconds, sizes in bytes. An election timeout is drawn from [election, 2 * election).
+
+    `lease_reads`: answer linearizable reads without asking a quorum, while promises of one hold. Right only if the
+    clocks of any two members run at rates that differ by at most `max_clock_drift_percent`; then, and with the setting
+    on at all members, a read is as linearizable as any. Off, no clock is trusted for anything but liveness.
+    """
 
     election_ns: int = 1_000_000_000
     heartbeat_ns: int = 100_000_000
     max_message_bytes: int = 1 << 20
     max_inflight_messages: int = 256
     max_inflight_bytes: int = 8 << 20
+    lease_reads: bool = False
+    max_clock_drift_percent: int = 10
+
+    @property
+    def lease_ns(self) -> int:
+        """How long a promise of `election_ns` on another member's clock lasts at least on ours."""
+        return self.election_ns * 100 // (100 + self.max_clock_drift_percent)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DurableAppend:
     """One write to the durable log. `base` means: the log starts anew after (index, term)."""
 

@@ -1,0 +1,106 @@
+"""Which configuration a change of membership leads to, or why it leads to none."""
+
+from __future__ import annotations
+
+from holdfast.machine import Machine
+from holdfast.proto import raft_pb2
+from holdfast.raft.conf import ConfState
+from holdfast.raft.core import Raft
+from holdfast.status import (
+    CONF_MOVED,
+    CONF_PENDING,
+    LEARNER_NOT_READY,
+    MEMBER_EXISTS,
+    MEMBER_NOT_FOUND,
+    NOT_ENOUGH_STARTED,
+    NOT_LEARNER,
+    NOT_VOTER,
+    PEER_URL_EXISTS,
+    TOO_MANY_LEARNERS,
+)
+
+_Change = raft_pb2.MemberChange
+
+
+def caught_up(raft: Raft, member: int) -> bool:
+    """Whether the leader (this member) sees `member` close behind: 90 % of the log and 1,000 entries."""
+    progress = raft.progress(member)
+    match = progress.match if progress else 0
+    return match > 0 and match * 10 >= raft.commit * 9 and raft.commit - match <= 1000
+
+
+def next_conf(raft: Raft, machine: Machine, change: _Change, max_learners: int) -> ConfState:
+    """As leader: what `change`, with all that is to happen together with it, makes of the configuration in force.
+
+    Raises RequestError if another change is under way, if the membership is not the one the caller decided on, if the
+    change makes no sense, or if those heard from lately would not be a quorum during or after it (etcd's strict check).
+    """
+    if not raft.may_change_conf() or machine.applied_index < raft.conf_index:
+        raise CONF_PENDING
+    if change.expected_config_index and change.expected_config_index != raft.conf_index:
+        raise CONF_MOVED
+    conf = raft.conf
+    planned = _Plan(raft, machine)
+    for step in (change, *change.together):
+        planned.take(step)
+    if len(planned.learners) > max(max_learners, len(conf.learners)) and planned.added_learner:
+        raise TOO_MANY_LEARNERS
+    if not planned.voters:
+        raise NOT_ENOUGH_STARTED
+    if (planned.voters, planned.learners) == (set(conf.voters), set(conf.learners)):
+        return conf  # only an address changes
+    new = conf.changed(planned.voters, planned.learners)
+    if new.voters != conf.voters and not new.quorum(lambda m: raft.hears(m) and m not in planned.added):
+        raise NOT_ENOUGH_STARTED
+    return new
+
+
+class _Plan:
+    """Voters and learners as the steps so far make them."""
+
+    def __init__(self, raft: Raft, machine: Machine) -> None:
+        self._raft = raft
+        self._machine = machine
+        self.voters = set(raft.conf.voters)
+        self.learners = set(raft.conf.learners)
+        self.added: set[int] = set()
+        self.added_learner = False
+        self._urls = {url for info in machine.members.values() for url in info.peer_urls}
+
+    def take(self, step: _Change) -> None:
+        member = step.member.id
+        if step.kind in (_Change.ADD_LEARNER, _Change.ADD_VOTER):
+            self._add(step)
+            return
+        if member not in self._machine.members or member in self.added:
+            raise MEMBER_NOT_FOUND
+        if step.kind == _Change.PROMOTE:
+            if member not in self.learners:
+                raise NOT_LEARNER
+            if not caught_up(self._raft, member):
+                raise LEARNER_NOT_READY
+            self.learners.discard(member)
+            self.voters.add(member)
+        elif step.kind == _Change.DEMOTE:
+            if member not in self.voters:
+                raise NOT_VOTER
+            self.voters.discard(member)
+            self.learners.add(member)
+        elif step.kind == _Change.REMOVE:
+            self.voters.discard(member)
+            self.learners.discard(member)
+            self._urls -= set(self._machine.members[member].peer_urls)
+
+    def _add(self, step: _Change) -> None:
+        member, urls = step.member.id, set(step.member.peer_urls)
+        if member in self._machine.members or member in self._machine.removed or member in self.added or not member:
+            raise MEMBER_EXISTS
+        if self._urls & urls:
+            raise PEER_URL_EXISTS
+        self._urls |= urls
+        self.added.add(member)
+        if step.kind == _Change.ADD_VOTER:
+            self.voters.add(member)
+        else:
+            self.learners.add(member)
+            self.added_learner = True
