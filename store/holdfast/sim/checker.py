@@ -1,119 +1,240 @@
-"""What must hold after every step, whatever happens (invariants I1 to I7, named in docs/consensus.md)."""
+"""What must hold after every step, whatever happens: the invariants I1 to I9 and I14, I15 (docs/consensus.md).
+
+Only the node that moved is looked at. It is compared with what is known of every index and term, so that two nodes
+that differ are found through what the first of them left here. Quorums are counted anew, from what is on the disks.
+"""
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from collections.abc import Mapping
 
+from holdfast.kv.rows import PUT, Change
 from holdfast.member.core import MemberCore
-from holdfast.member.recovery import Replay
-from holdfast.raft.log import Entry
+from holdfast.member.interface import Output
+from holdfast.proto import kv_pb2, raft_pb2
+from holdfast.raft.conf import ConfState
+from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import AppendReply, Message, Vote, VoteReply
-from holdfast.raft.types import HardState
-
-
-class Violation(Exception):
-    """An invariant does not hold. The seed reproduces it."""
-
-
-def check(condition: bool, what: str) -> None:
-    if not condition:
-        raise Violation(what)
+from holdfast.raft.types import DurableAppend, Role
+from holdfast.sim.clients import Office
+from holdfast.sim.node import Node
+from holdfast.sim.truth import Truth
+from holdfast.sim.violation import Violation, check
+from holdfast.sim.world import World
 
 
 class Checker:
     """Knows what was ever committed, who ever led, and what was ever promised."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World, truth: Truth, office: Office, nodes: Mapping[int, Node], slowest: float) -> None:
+        self._world = world
+        self._truth = truth
+        self._office = office
+        self._nodes = nodes
+        self._slowest = slowest  # a clock may make a second as short as this
         self._leaders: dict[int, int] = {}  # term -> member
         self._votes: dict[int, tuple[int, int]] = {}  # member -> (term, vote)
-        self._committed: dict[int, tuple[int, bytes]] = {}  # index -> (term, hash of the entry)
+        self._entries: dict[tuple[int, int], tuple[Entry, int | None]] = {}  # (index, term) -> it, the term before it
+        self._committed: dict[int, Entry] = {}
         self._commit_of: dict[int, int] = {}
         self._digests: dict[int, int] = {}  # applied index -> digest of the state
+        self._matched: dict[tuple[int, int], tuple[int, int]] = {}  # (leader, member) -> (term, match) looked at
+        self._roles: dict[int, tuple[Role, int]] = {}
+        self._values: set[bytes] = set()
         self.max_committed = 1
+        self.conf = ConfState()  # the newest committed
+        self.elections = 0
 
-    def restarted(self, member: int, durable: HardState) -> None:
+    def restarted(self, node: Node) -> None:
         """A crash forgets the commit index, and terms and votes that were not durable (nobody was told of those)."""
-        self._commit_of.pop(member, None)
-        self._votes[member] = (durable.term, durable.vote)
+        hard = node.disk.durable.hard_state
+        self._commit_of.pop(node.id, None)
+        self._roles.pop(node.id, None)
+        self._votes[node.id] = (hard.term, hard.vote)
 
-    def stepped(self, core: MemberCore) -> None:
+    # ---- after a step --------------------------------------------------------------------------------------
+
+    def stepped(self, node: Node, core: MemberCore, out: Output) -> None:
         raft = core.raft
+        self._check_vote(core)
+        if out.append is not None:
+            self._appended(core, out.append)
+        role = (raft.role, raft.term)
+        if self._roles.get(core.id) != role:
+            self._role_changed(core, role)
+        seen = self._commit_of.get(core.id, 0)
+        applied = core.machine.applied_index
+        if not applied <= raft.applicable <= raft.commit <= raft.log.last or raft.commit < seen:
+            raise Violation(
+                "I6" if raft.commit < seen else "I5",
+                f"{core.id:x} applied {applied}, may {raft.applicable}, commit {raft.commit} after {seen}",
+            )
+        if raft.commit > seen:
+            for index in range(max(seen + 1, raft.log.first), raft.commit + 1):
+                self._commit(core.id, raft.log.get(index))
+            self._commit_of[core.id] = raft.commit
+            if raft.is_leader:
+                self._held_by_quorum(core, raft.commit)
+        for changes in out.changes:
+            news = changes[0].revision > self._truth.revision
+            self._truth.learn(changes, core.id)
+            if news:
+                self._check_once(changes)
+        digest = self._digests.setdefault(applied, core.machine.digest)
+        if digest != core.machine.digest:
+            raise Violation("I5", f"{core.id:x} differs in state at index {applied}")
         if raft.is_leader:
-            known = self._leaders.setdefault(raft.term, core.id)
-            check(known == core.id, f"I1: {known:x} and {core.id:x} both lead term {raft.term}")
+            self._check_matches(core)
+
+    def _check_vote(self, core: MemberCore) -> None:
+        raft = core.raft
         term, vote = self._votes.get(core.id, (0, 0))
-        check(raft.term >= term, f"I1: the term of {core.id:x} fell from {term} to {raft.term}")
-        check(
-            raft.term > term or vote in (0, raft.vote),
-            f"I1: {core.id:x} changed its vote in term {term} from {vote:x} to {raft.vote:x}",
-        )
+        if raft.term < term:
+            raise Violation("I1", f"the term of {core.id:x} fell from {term} to {raft.term}")
+        if raft.term == term and vote not in (0, raft.vote):
+            raise Violation("I1", f"{core.id:x} changed its vote in term {term} from {vote:x} to {raft.vote:x}")
         self._votes[core.id] = (raft.term, raft.vote)
 
-        seen = self._commit_of.get(core.id, 0)
-        check(raft.commit >= seen, f"I6: the commit index of {core.id:x} fell from {seen} to {raft.commit}")
-        check(
-            core.machine.applied_index <= raft.applicable <= raft.commit <= raft.log.last,
-            f"I5: {core.id:x} applied {core.machine.applied_index}, may {raft.applicable}, commit {raft.commit}",
-        )
-        for index in range(max(seen + 1, raft.log.first), raft.commit + 1):
-            self._commit(core.id, raft.log.get(index))
-        self._commit_of[core.id] = raft.commit
-        applied = core.machine.applied_index
-        known_digest = self._digests.setdefault(applied, core.machine.digest)
-        check(known_digest == core.machine.digest, f"I5: {core.id:x} differs in state at index {applied}")
+    def _role_changed(self, core: MemberCore, role: tuple[Role, int]) -> None:
+        before = self._roles.get(core.id)
+        self._roles[core.id] = role
+        raft = core.raft
+        if raft.role is Role.LEADER:
+            known = self._leaders.setdefault(raft.term, core.id)
+            check(known == core.id, "I1", f"{known:x} and {core.id:x} both lead term {raft.term}")
+            self.elections += 1
+            self._complete(core)
+            if sum(1 for r, _ in self._roles.values() if r is Role.LEADER) > 1:
+                self._world.mark("two leaders, in different terms")
+            if raft.conf.joint:
+                self._world.mark("leader elected in a joint configuration")
+        elif raft.role is Role.CANDIDATE:
+            if sum(1 for r, t in self._roles.values() if r is Role.CANDIDATE and t == raft.term) > 1:
+                self._world.mark("two candidates in one term")
+        elif before is not None and before[0] is Role.LEADER and before[1] == raft.term:
+            self._world.mark("leader stepped down in its term")
 
-    def _commit(self, member: int, entry: Entry) -> None:
-        this = (entry.term, _hash(entry))
-        known = self._committed.setdefault(entry.index, this)
-        check(known == this, f"I3: {member:x} committed another entry at {entry.index}: {this} after {known}")
-        self.max_committed = max(self.max_committed, entry.index)
-
-    def leads(self, core: MemberCore) -> None:
+    def _complete(self, core: MemberCore) -> None:
         """I4: whoever becomes leader has everything that was ever committed."""
         log = core.raft.log
-        check(log.last >= self.max_committed, f"I4: leader {core.id:x} lacks entry {self.max_committed}")
+        check(log.last >= self.max_committed, "I4", f"leader {core.id:x} lacks entry {self.max_committed}")
         for index in range(log.first, self.max_committed + 1):
             known = self._committed.get(index)
             if known is not None:
-                check(log.term(index) == known[0], f"I4: leader {core.id:x} has another entry at {index}")
+                check(log.term(index) == known.term, "I4", f"leader {core.id:x} has another entry at {index}")
 
-    def sends(self, message: Message, durable: Replay) -> None:
-        """I7: nothing is promised before it is durable."""
-        hard = durable.hard_state
-        if isinstance(message, AppendReply):
-            check(hard.term >= message.term, f"I7: {message!r} before its term is durable")
-            if message.ok and message.term == hard.term:
-                check(durable.log.last >= message.index, f"I7: {message!r}, durable up to {durable.log.last}")
-        elif isinstance(message, VoteReply) and message.granted:
-            check(
-                hard.term > message.term or (hard.term == message.term and hard.vote == message.to),
-                f"I7: {message!r} before the vote is durable ({hard})",
-            )
-        elif isinstance(message, Vote):
-            check(
-                hard.term > message.term or (hard.term == message.term and hard.vote == message.frm),
-                f"I7: {message!r} before the own vote is durable ({hard})",
-            )
+    # ---- the log -------------------------------------------------------------------------------------------
+
+    def _appended(self, core: MemberCore, append: DurableAppend) -> None:
+        if append.truncate_from:
+            self._world.mark("entries truncated")
+        if not append.entries:
+            return
+        log = core.raft.log
+        before = log.term(append.entries[0].index - 1)
+        for entry in append.entries:
+            self._check_entry(core, entry, before)
+            before = entry.term
+
+    def _check_entry(self, core: MemberCore, entry: Entry, before: int | None) -> None:
+        """I2, by induction: an entry is the same wherever its index and term are, and so is the term before it."""
+        key = (entry.index, entry.term)
+        known = self._entries.get(key)
+        if known is None:
+            self._entries[key] = (entry, before)
+            self._made(core, entry)
+            return
+        same = known[0] is entry or (known[0].data == entry.data and known[0].conf == entry.conf)
+        if not same or (before is not None and known[1] is not None and before != known[1]):
+            raise Violation("I2", f"{core.id:x} has another entry {entry.index}@{entry.term} than it was made")
+
+    def _made(self, core: MemberCore, entry: Entry) -> None:
+        """A leader has made this entry."""
+        raft = core.raft
+        known = self._leaders.get(entry.term)
+        check(known in (None, core.id), "I3", f"{core.id:x} made an entry in term {entry.term} of {known or 0:x}")
+        if entry.conf is not None:
+            self._check_change(raft.confs.at(entry.index - 1)[1], entry.conf)
+            if entry.conf.joint:
+                self._world.mark("joint configuration")
+            uncommitted = [i for i in raft.confs.since(max(raft.commit, raft.log.base_index)) if i < entry.index]
+            check(not uncommitted, "I8", f"{core.id:x} changes the configuration at {entry.index} and {uncommitted}")
+        if entry.data:
+            command = raft_pb2.Command.FromString(entry.data)
+            if command.HasField("lease_revoke") and command.origin == core.id:
+                self._office.revoked(command.lease_revoke.id, self._slowest)
 
     @staticmethod
-    def logs_match(cores: list[MemberCore]) -> None:
-        """I2: two logs with the same term at an index are the same up to it."""
-        for i, one in enumerate(cores):
-            for other in cores[i + 1 :]:
-                a, b = one.raft.log, other.raft.log
-                low, high = max(a.first, b.first), min(a.last, b.last)
-                agree = False
-                for index in range(high, low - 1, -1):
-                    same = a.term(index) == b.term(index)
-                    check(same or not agree, f"I2: {one.id:x} and {other.id:x} differ at {index} below a match")
-                    if same and not agree:
-                        agree = True
-                    if same:
-                        check(
-                            a.get(index).data == b.get(index).data,
-                            f"I2: {one.id:x} and {other.id:x} have different data at {index}",
-                        )
+    def _check_change(old: ConfState, new: ConfState) -> None:
+        """I8: from one configuration to the next only by steps whose quorums meet."""
+        kept = new.voters == old.voters and new.outgoing == old.outgoing
+        entered = not old.joint and new.outgoing == old.voters
+        left = old.joint and not new.outgoing and new.voters == old.voters
+        check(kept or entered or left, "I8", f"a configuration {new} made out of {old}")
+
+    def _commit(self, member: int, entry: Entry) -> None:
+        known = self._committed.setdefault(entry.index, entry)
+        if known is not entry and (known.term != entry.term or known.data != entry.data or known.conf != entry.conf):
+            raise Violation("I3", f"{member:x} committed {entry} at {entry.index}, after {known} was")
+        if entry.index > self.max_committed:
+            self.max_committed = entry.index
+            if entry.conf is not None:
+                self.conf = entry.conf
+
+    def _held_by_quorum(self, core: MemberCore, index: int) -> None:
+        """I6: what a leader commits is on the disks of a majority, of each half if there are two."""
+        raft = core.raft
+        term = raft.log.term(index)
+        for half in (raft.conf.voters, raft.conf.outgoing):
+            holding = [m for m in half if _has(self._nodes[m].disk.durable.log, index, term)]
+            if half and 2 * len(holding) <= len(half):
+                names = ", ".join(f"{m:x}" for m in holding)
+                raise Violation("I6", f"{core.id:x} commits {index}, which only {names} of {half} have")
+        if term != raft.term:
+            raise Violation("I6", f"{core.id:x} commits {index} of term {term} by counting in term {raft.term}")
+
+    def _check_matches(self, core: MemberCore) -> None:
+        """I9: what a leader believes a member to have is on that member's disk."""
+        raft = core.raft
+        assert raft.leading is not None
+        for member, progress in raft.leading.progress.items():
+            now = (raft.term, progress.match)
+            if self._matched.get((core.id, member)) == now:
+                continue
+            self._matched[core.id, member] = now
+            check(0 <= progress.match < progress.next, "I9", f"match {progress.match}, next {progress.next}")
+            durable = self._nodes[member].disk.durable
+            if durable.hard_state.term == raft.term and progress.match:
+                term = raft.log.term(progress.match)
+                if term is not None and not _has(durable.log, progress.match, term):
+                    raise Violation("I9", f"{core.id:x} believes that {member:x} has {progress.match}@{term}")
+
+    def _check_once(self, changes: list[Change]) -> None:
+        """I14: what a client wrote once is written once (every value is written by one operation)."""
+        for change in changes:
+            if change.type == PUT:
+                value = kv_pb2.KeyValue.FromString(change.kv).value
+                check(value not in self._values, "I14", f"{value!r} was written twice")
+                self._values.add(value)
+
+    # ---- what is said --------------------------------------------------------------------------------------
+
+    def sends(self, node: Node, message: Message) -> None:
+        """I7: nothing is promised before it is durable."""
+        durable = node.disk.durable
+        hard = durable.hard_state
+        if isinstance(message, AppendReply):
+            if hard.term < message.term or (
+                message.ok and message.term == hard.term and durable.log.last < message.index
+            ):
+                raise Violation("I7", f"{message!r}, durable is term {hard.term} up to {durable.log.last}")
+        elif isinstance(message, VoteReply | Vote):
+            if isinstance(message, VoteReply) and not message.granted:
+                return
+            to = message.to if isinstance(message, VoteReply) else message.frm
+            if hard.term < message.term or (hard.term == message.term and hard.vote != to):
+                raise Violation("I7", f"{message!r} before the vote is durable ({hard})")
 
 
-def _hash(entry: Entry) -> bytes:
-    return blake2b(entry.data + repr(entry.conf).encode(), digest_size=8).digest()
+def _has(log: Log, index: int, term: int | None) -> bool:
+    return index <= log.base_index or log.term(index) == term

@@ -1,0 +1,460 @@
+"""Clients: each asks one thing at a time, of one member or another, and remembers what it was told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from holdfast.kv import requests
+from holdfast.member.core import MemberCore
+from holdfast.member.interface import Answer, Cancel, KeepAlive, Propose, Read
+from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
+from holdfast.sim.mix import MS, SECOND
+from holdfast.sim.node import Node
+from holdfast.sim.operations import NEVER, Kind, Operation, Outcome
+from holdfast.sim.truth import Truth
+from holdfast.sim.violation import check
+from holdfast.sim.world import World
+from holdfast.status import (
+    COMPACTED,
+    FUTURE_REVISION,
+    KEY_NOT_FOUND,
+    LEASE_EXISTS,
+    LEASE_NOT_FOUND,
+    SESSION_ENDED,
+    SESSION_FORGOTTEN,
+    STOPPED,
+    TIMEOUT,
+    TIMEOUT_LEADER_FAILED,
+    RequestError,
+)
+
+PATIENCE_NS = 4 * SECOND
+GIVE_UP_NS = 7 * SECOND
+KEYS = [b"k%d" % n for n in range(8)]
+SPAN = (b"k", b"l")
+LOCK = b"k/lock"
+SESSION_TTL = 40
+_UNKNOWN = (TIMEOUT, TIMEOUT_LEADER_FAILED, STOPPED)
+_BY_THE_MACHINE = (COMPACTED, FUTURE_REVISION, KEY_NOT_FOUND, LEASE_EXISTS, LEASE_NOT_FOUND)
+
+Version = tuple[bytes, int, int, int, int]
+
+
+class Office:
+    """Where all clients' requests go out and answers come in: ids, the history, and what the locks have granted."""
+
+    def __init__(self, world: World, truth: Truth, nodes: Callable[[], list[Node]]) -> None:
+        self.world = world
+        self.truth = truth
+        self.nodes = nodes
+        self.history: list[Operation] = []
+        self.leases: dict[int, Lease] = {}
+        self.token = 0  # the highest that a lock's holder has shown to the store it protects
+        self._ids = 0
+        self._waiting: dict[int, tuple[Node, Callable[[Node, Answer], None]]] = {}
+
+    def next_id(self) -> int:
+        self._ids += 1
+        return self._ids
+
+    def ask(self, node: Node, item: Propose | Read | KeepAlive, answered: Callable[[Node, Answer], None]) -> None:
+        self._waiting[item.id] = (node, answered)
+        node.give(item)
+
+    def drop(self, id: int) -> bool:
+        """Nobody waits for this any more."""
+        found = self._waiting.pop(id, None)
+        if found is not None:
+            found[0].give(Cancel(id))
+        return found is not None
+
+    def answered(self, node: Node, answer: Answer) -> None:
+        if answer.id:
+            found = self._waiting.pop(answer.id, None)
+            if found is not None:
+                found[1](node, answer)
+
+    def gone(self, node: Node) -> None:
+        """Every connection to this node is closed."""
+        for id in [id for id, (at, _) in self._waiting.items() if at is node]:
+            self._waiting.pop(id)[1](node, Answer(id, STOPPED))
+
+    def revoked(self, lease: int, slowest: float) -> None:
+        """A leader proposes to revoke `lease` because it has expired: not before its time (I12)."""
+        known = self.leases.get(lease)
+        if known is None or known.revoking:
+            return
+        age = self.world.now - known.renewed_at
+        check(
+            age >= known.ttl * SECOND * slowest,
+            "I12",
+            f"lease {lease:x} of {known.ttl} s is revoked {age / 1e9:.3f} s after it was renewed",
+        )
+
+
+class Lease:
+    """What its owner knows: it was renewed by a request that began at `renewed_at`."""
+
+    __slots__ = ("id", "renewed_at", "revoking", "ttl")
+
+    def __init__(self, id: int, ttl: int, renewed_at: int) -> None:
+        self.id = id
+        self.ttl = ttl
+        self.renewed_at = renewed_at
+        self.revoking = False
+
+
+class Client:
+    """Works through operations chosen by its own generator. With a session it asks again when an answer is lost."""
+
+    def __init__(self, office: Office, number: int, chance: Random, session: bool) -> None:
+        self._office = office
+        self._world = office.world
+        self._number = number
+        self._chance = chance
+        self._wants_session = session
+        self._session = 0
+        self._session_seq = 0
+        self._session_renew_at = 0
+        self._lease: Lease | None = None
+        self._seen: dict[bytes, int] = {}  # key -> mod revision, as last read
+        self._busy = False
+        self.stopping = False
+        self._world.at(self._world.now + chance.randrange(SECOND), self._next)
+
+    # ---- what to do next -----------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        if self.stopping or self._busy:
+            return
+        draw, chance = self._chance.random(), self._chance
+        if self._wants_session and (not self._session or self._world.now >= self._session_renew_at):
+            if self._session:
+                self._keep_alive(self._session)
+            else:
+                self._open_session()
+        elif draw < 0.30:
+            self._put()
+        elif draw < 0.36:
+            self._delete()
+        elif draw < 0.50:
+            self._cas()
+        elif draw < 0.72:
+            self._get()
+        elif draw < 0.84:
+            self._get_stale()
+            self._later()
+        elif draw < 0.96:
+            self._use_lease()
+        elif self._office.truth.revision > 30 and chance.random() < 0.3:
+            self._compact()
+        else:
+            self._take_lock()
+
+    def _later(self) -> None:
+        self._busy = False
+        self._world.at(self._world.now + int((0.1 + self._chance.random()) * 1000 * MS), self._next)
+
+    def _begin(self, kind: Kind, **fields: Any) -> Operation:
+        self._busy = True
+        operation = Operation(self._office.next_id(), kind, invoked=self._world.now, **fields)
+        self._office.history.append(operation)
+        return operation
+
+    def _key(self) -> bytes:
+        return self._chance.choice(KEYS)
+
+    def _value(self) -> bytes:
+        return b"%d.%d" % (self._number, len(self._office.history))
+
+    def _node(self) -> Node | None:
+        nodes = self._office.nodes()
+        return self._chance.choice(nodes) if nodes else None
+
+    # ---- operations ----------------------------------------------------------------------------------------
+
+    def _put(self) -> None:
+        lease = self._lease.id if self._lease is not None and self._chance.random() < 0.4 else 0
+        operation = self._begin(Kind.PUT, key=self._key(), value=self._value(), lease=lease)
+        put = rpc_pb2.PutRequest(key=operation.key, value=operation.value, lease=lease, prev_kv=True)
+        self._send(operation, raft_pb2.Command(put=put))
+
+    def _delete(self) -> None:
+        one = self._chance.random() < 0.7
+        key, end = (self._key(), None) if one else SPAN
+        operation = self._begin(Kind.DELETE, key=key, end=key + b"\x00" if end is None else end)
+        request = rpc_pb2.DeleteRangeRequest(key=key, range_end=end or b"", prev_kv=True)
+        self._send(operation, raft_pb2.Command(delete_range=request))
+
+    def _cas(self) -> None:
+        key = self._key()
+        operation = self._begin(Kind.CAS, key=key, value=self._value(), expect=self._seen.get(key, 0))
+        self._send(operation, raft_pb2.Command(txn=_compare_and_put(operation)))
+
+    def _get(self) -> None:
+        operation = self._begin(Kind.GET, key=SPAN[0], end=SPAN[1])
+        self._send_read(operation)
+
+    def _get_stale(self) -> None:
+        """A serializable read, or one of the past: at once, from whatever the member has."""
+        node = self._node()
+        if node is None or node.core is None or node.paused or not node.core.machine.members:
+            return
+        space = node.core.machine.space
+        revision = space.revision
+        if self._chance.random() < 0.4:
+            revision -= self._chance.randrange(20)
+            if revision < max(space.compacted, 2):
+                return
+            self._world.mark("read of the past")
+        request = rpc_pb2.RangeRequest(key=SPAN[0], range_end=SPAN[1], revision=revision)
+        answer = requests.range_now(space, request)
+        seen = [kv.SerializeToString() for kv in answer.kvs]
+        self._office.truth.check_range(f"a serializable read of {node.id:x}", *SPAN, revision, seen)
+
+    def _compact(self) -> None:
+        revision = self._office.truth.revision - 5 - self._chance.randrange(20)
+        operation = self._begin(Kind.COMPACT)
+        compact = rpc_pb2.CompactionRequest(revision=max(revision, 1))
+        self._send(operation, raft_pb2.Command(compact=compact))
+
+    def _use_lease(self) -> None:
+        lease = self._lease
+        if lease is None:
+            self._grant(2 + self._chance.randrange(5))
+        elif self._chance.random() < 0.15:
+            lease.revoking = True
+            self._lease = None
+            operation = self._begin(Kind.REVOKE, lease=lease.id)
+            self._send(operation, raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease.id)))
+        elif self._chance.random() < 0.15:
+            self._lease = None  # let it expire
+            self._later()
+        else:
+            self._keep_alive(lease.id)
+
+    def _grant(self, ttl: int) -> None:
+        id = 0x1000 * (self._number + 1) + self._office.next_id()
+        operation = self._begin(Kind.GRANT, lease=id)
+        self._office.history.append(
+            Operation(self._office.next_id(), Kind.EXPIRE, lease=id, invoked=self._world.now, outcome=Outcome.UNKNOWN)
+        )
+        operation.result = ttl
+        grant = raft_pb2.LeaseGrant(id=id, ttl_seconds=ttl)
+        self._send(operation, raft_pb2.Command(lease_grant=grant))
+
+    def _open_session(self) -> None:
+        self._grant(SESSION_TTL)
+
+    def _keep_alive(self, lease: int) -> None:
+        operation = self._begin(Kind.KEEP_ALIVE, lease=lease)
+        node = self._node()
+        if node is None or node.core is None:
+            self._finish(operation, Outcome.REFUSED)
+            return
+        id = self._office.next_id()
+
+        def answered(node: Node, answer: Answer) -> None:
+            self._renewed(operation, answer)
+
+        self._office.ask(node, KeepAlive(id, lease, False, self._deadline(node)), answered)
+        self._give_up_later(id, operation)
+
+    def _renewed(self, operation: Operation, answer: Answer) -> None:
+        lease = self._office.leases[operation.lease]
+        if answer.error is None and answer.ttl > 0:
+            lease.renewed_at = max(lease.renewed_at, operation.invoked)
+            if lease.id == self._session:
+                self._session_renew_at = self._world.now + SESSION_TTL * SECOND // 3
+        elif answer.error is None:
+            self._forget_lease(lease.id)
+        self._finish(operation, Outcome.DONE if answer.error is None else Outcome.UNKNOWN)
+
+    def _forget_lease(self, lease: int) -> None:
+        if lease == self._session:
+            self._session = 0
+            self._world.mark("client session ended")
+        if self._lease is not None and self._lease.id == lease:
+            self._lease = None
+
+    def _take_lock(self) -> None:
+        """A key made under a lease; its revision is the fencing token."""
+        if self._lease is None:
+            self._grant(2 + self._chance.randrange(5))
+            return
+        operation = self._begin(Kind.CAS, key=LOCK, value=self._value(), lease=self._lease.id)
+        operation.expect = 0
+        self._send(operation, raft_pb2.Command(txn=_compare_and_put(operation)))
+
+    def _holds_lock(self, token: int, invoked: int) -> None:
+        """The store that the lock protects refuses a token older than one it has seen (I13)."""
+        office = self._office
+        check(token != office.token, "I13", f"fencing token {token} was given twice")
+        if token > office.token:
+            office.token = token
+            self._world.mark("lock taken")
+        else:
+            self._world.mark("late holder fenced off")
+            late = [o for o in office.history if o.key == LOCK and o.revision == office.token]
+            check(
+                not late or late[0].returned >= invoked,
+                "I13",
+                f"token {token} was given after {office.token} had been acknowledged",
+            )
+
+    # ---- the way out and back ------------------------------------------------------------------------------
+
+    def _deadline(self, node: Node) -> int:
+        return node.clock.local(self._world.now) + PATIENCE_NS
+
+    def _send(self, operation: Operation, command: raft_pb2.Command, tries: int = 0) -> None:
+        if self._session and operation.kind is not Kind.GRANT:
+            self._session_seq += not tries
+            command.session, command.session_seq = self._session, self._session_seq
+            command.session_low = self._session_seq
+        operation.request = command
+        self._attempt(operation, tries)
+
+    def _attempt(self, operation: Operation, tries: int) -> None:
+        node = self._node()
+        if node is None or node.core is None:
+            # Nobody answers there: not sent. A later attempt's fate says nothing about the earlier ones.
+            if tries:
+                self._again(operation, tries)
+            else:
+                self._finish(operation, Outcome.REFUSED)
+            return
+        command = raft_pb2.Command()
+        command.CopyFrom(operation.request)
+        id = self._office.next_id()
+
+        def answered(node: Node, answer: Answer) -> None:
+            self._answered(operation, answer, tries)
+
+        self._office.ask(node, Propose(id, command, self._deadline(node)), answered)
+        self._give_up_later(id, operation)
+
+    def _again(self, operation: Operation, tries: int) -> None:
+        """The outcome is unknown. With a session the same command may be sent again."""
+        if operation.request is not None and operation.request.session and tries < 4:
+            self._world.mark("command sent again under its session")
+            self._world.at(self._world.now + 100 * MS, self._attempt, operation, tries + 1)
+        else:
+            self._finish(operation, Outcome.UNKNOWN)
+
+    def _send_read(self, operation: Operation) -> None:
+        node = self._node()
+        if node is None or node.core is None:
+            self._finish(operation, Outcome.REFUSED)
+            return
+        id = self._office.next_id()
+
+        def answered(node: Node, answer: Answer) -> None:
+            if answer.error is not None or node.core is None:
+                self._finish(operation, Outcome.REFUSED)
+            else:
+                self._read(operation, node.core)
+
+        self._office.ask(node, Read(id, self._deadline(node)), answered)
+        self._give_up_later(id, operation)
+
+    def _give_up_later(self, id: int, operation: Operation) -> None:
+        self._world.at(self._world.now + GIVE_UP_NS, self._give_up, id, operation)
+
+    def _give_up(self, id: int, operation: Operation) -> None:
+        if self._office.drop(id) and operation.outcome is Outcome.OPEN:
+            self._again(operation, 99)
+
+    def _read(self, operation: Operation, core: MemberCore) -> None:
+        space = core.machine.space
+        answer = requests.range_now(space, rpc_pb2.RangeRequest(key=operation.key, range_end=operation.end or b""))
+        operation.revision = space.revision
+        operation.result = [_versioned(kv) for kv in answer.kvs]
+        self._seen = {kv.key: kv.mod_revision for kv in answer.kvs}
+        self._finish(operation, Outcome.DONE)
+
+    def _answered(self, operation: Operation, answer: Answer, tries: int) -> None:
+        error = answer.error
+        if error is not None:
+            self._failed(operation, error, tries)
+            return
+        operation.revision = answer.revision
+        response = answer.response
+        if isinstance(response, rpc_pb2.PutResponse):
+            operation.result = _version(response.prev_kv) if response.HasField("prev_kv") else None
+        elif isinstance(response, rpc_pb2.DeleteRangeResponse):
+            operation.result = [_versioned(kv) for kv in response.prev_kvs]
+            check(response.deleted == len(response.prev_kvs), "I10", f"{operation!r}: deleted {response.deleted}")
+        elif isinstance(response, rpc_pb2.TxnResponse):
+            self._txn_answered(operation, response)
+        elif isinstance(response, rpc_pb2.LeaseGrantResponse):
+            self._granted(operation, response)
+        self._finish(operation, Outcome.DONE)
+
+    def _txn_answered(self, operation: Operation, response: rpc_pb2.TxnResponse) -> None:
+        if response.succeeded:
+            operation.result = (True, None)
+            if operation.key == LOCK:
+                self._holds_lock(operation.revision, operation.invoked)
+            return
+        found = response.responses[0].response_range.kvs
+        operation.result = (False, _version(found[0]) if found else None)
+        if found:
+            self._seen[operation.key] = found[0].mod_revision
+
+    def _granted(self, operation: Operation, response: rpc_pb2.LeaseGrantResponse) -> None:
+        lease = Lease(response.ID, response.TTL, operation.invoked)
+        self._office.leases[lease.id] = lease
+        if response.TTL == SESSION_TTL:
+            self._session, self._session_seq = lease.id, 0
+            self._session_renew_at = self._world.now + SESSION_TTL * SECOND // 3
+            self._world.mark("client session opened")
+        else:
+            self._lease = lease
+
+    def _failed(self, operation: Operation, error: RequestError, tries: int) -> None:
+        # Refused before it was proposed says nothing about earlier attempts.
+        if error in _UNKNOWN or (tries and error not in (*_BY_THE_MACHINE, SESSION_ENDED, SESSION_FORGOTTEN)):
+            self._again(operation, tries)
+            return
+        if error in (SESSION_ENDED, SESSION_FORGOTTEN):
+            check(error is SESSION_ENDED, "I14", f"{operation!r}: {error.message}")
+            self._session = 0
+            self._finish(operation, Outcome.UNKNOWN if tries else Outcome.REFUSED)
+            return
+        if operation.lease and operation.kind in (Kind.PUT, Kind.CAS):
+            self._forget_lease(operation.lease)
+        self._finish(operation, Outcome.REFUSED)
+
+    def _finish(self, operation: Operation, outcome: Outcome) -> None:
+        if operation.outcome is not Outcome.OPEN:
+            return
+        operation.outcome = outcome
+        if outcome is Outcome.DONE:
+            operation.returned = self._world.now
+        else:
+            operation.returned = NEVER
+            self._world.mark(f"operation {outcome.value}")
+        self._world.note(f"client {self._number}: {operation!r}")
+        self._later()
+
+
+def _compare_and_put(operation: Operation) -> rpc_pb2.TxnRequest:
+    """If the key has the expected mod revision write it, else read it."""
+    request = rpc_pb2.TxnRequest()
+    compare = request.compare.add(key=operation.key, mod_revision=operation.expect)
+    compare.target, compare.result = rpc_pb2.Compare.MOD, rpc_pb2.Compare.EQUAL
+    put = rpc_pb2.PutRequest(key=operation.key, value=operation.value, lease=operation.lease)
+    request.success.add(request_put=put)
+    request.failure.add(request_range=rpc_pb2.RangeRequest(key=operation.key))
+    return request
+
+
+def _version(kv: kv_pb2.KeyValue) -> Version:
+    return kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease
+
+
+def _versioned(kv: kv_pb2.KeyValue) -> tuple[bytes, bytes, int, int, int, int]:
+    return kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease

@@ -1,0 +1,113 @@
+"""Was what the clients saw the behaviour of one store that does one thing after the other (linearizability)?
+
+In the style of Wing, Gong and Lowe: look for an order of all operations that respects real time and in which every
+answer is right. Revisions make the search short. An operation that was answered says which revision it made or saw, so
+its place is known but for the others at the same revision; what is to be found is only which operation of *unknown*
+outcome (or expiry of a lease) made each revision that nobody was told of. There the search forks and backtracks.
+An answer with a wrong revision therefore counts as a violation, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from holdfast.sim.operations import Kind, Operation, Outcome, State, effect
+from holdfast.sim.violation import Violation
+
+MAX_STEPS = 200_000
+
+_KNOWN = (Kind.PUT, Kind.DELETE, Kind.CAS, Kind.GET, Kind.REVOKE)
+_UNKNOWN = (Kind.PUT, Kind.DELETE, Kind.CAS, Kind.REVOKE, Kind.EXPIRE)
+
+
+def check_history(operations: Iterable[Operation], hint: Callable[[int], bytes | None] = lambda _: None) -> int:
+    """Raise a Violation of I10 if there is no such order. Returns how often the search forked.
+
+    `hint` gives the value that the log has at a revision: what is tried first, never what is believed.
+    """
+    history = list(operations)
+    known = [o for o in history if o.outcome is Outcome.DONE and o.kind in _KNOWN]
+    known.sort(key=lambda o: (o.revision, not _wrote(o), o.invoked))
+    maybe = [o for o in history if o.outcome in (Outcome.UNKNOWN, Outcome.OPEN) and o.kind in _UNKNOWN]
+    return _Search(known, maybe, hint).run()
+
+
+def _wrote(operation: Operation) -> bool:
+    """Whether the answer says that it made a revision. (That of a revocation does not say.)"""
+    if operation.kind is Kind.PUT:
+        return True
+    if operation.kind is Kind.DELETE:
+        return bool(operation.result)
+    return operation.kind is Kind.CAS and bool(operation.result[0])
+
+
+class _Search:
+    def __init__(self, known: list[Operation], maybe: list[Operation], hint: Callable[[int], bytes | None]) -> None:
+        self._known = known
+        self._maybe = maybe
+        self._hint = hint
+        self._failed: set[tuple[int, int, frozenset[int]]] = set()
+        self._forks = self._steps = 0
+        self._deepest: tuple[int, str] = (-1, "")
+
+    def run(self) -> int:
+        if not self._place(0, 1, {}, 0, frozenset()):
+            at, why = self._deepest
+            before = "\n".join(f"  {o!r}" for o in self._known[max(0, at - 6) : at])
+            raise Violation("I10", f"the history is not linearizable: {why}\nafter\n{before}")
+        return self._forks
+
+    def _place(self, at: int, revision: int, state: State, latest: int, used: frozenset[int]) -> bool:
+        """Place known operations from `at` on; `latest` is the latest invocation among those placed."""
+        while at < len(self._known):
+            operation = self._known[at]
+            if operation.id in used:  # a revocation that was needed to make a revision
+                at += 1
+                continue
+            if operation.returned < latest:
+                return self._fail(at, f"{operation!r} was over before something that comes before it began")
+            makes = _wrote(operation)
+            if revision < operation.revision - makes:
+                return self._fill(at, revision, state, latest, used)
+            if revision != operation.revision - makes:
+                return self._fail(at, f"{operation!r} has a revision that is taken ({revision} is reached)")
+            after, told = effect(operation, state, revision + 1)
+            if (after is not None) != makes or (operation.kind is not Kind.REVOKE and told != operation.result):
+                return self._fail(at, f"{operation!r} should have been told {told}")
+            if after is not None:
+                state, revision = after, revision + 1
+            latest = max(latest, operation.invoked)
+            at += 1
+        return True
+
+    def _fill(self, at: int, revision: int, state: State, latest: int, used: frozenset[int]) -> bool:
+        """Nobody was told of the next revision: find what may have made it."""
+        key = (at, revision, used)
+        if key in self._failed:
+            return False
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise Violation("I10", f"no order found in {MAX_STEPS} steps, up to {self._known[at]!r}")
+        nearest = self._known[at].returned
+        found = [o for o in self._maybe if o.id not in used and o.invoked <= nearest]
+        found += [
+            o
+            for o in self._known[at:]
+            if o.kind is Kind.REVOKE and o.revision == revision + 1 and o.id not in used and o.invoked <= nearest
+        ]
+        value = self._hint(revision + 1)
+        found.sort(key=lambda o: (o.value != value if value else o.kind is not Kind.EXPIRE, o.invoked))
+        self._forks += len(found) > 1
+        for operation in found:
+            after, _ = effect(operation, state, revision + 1)
+            if after is None or operation.returned < latest:
+                continue
+            if self._place(at, revision + 1, after, max(latest, operation.invoked), used | {operation.id}):
+                return True
+        self._failed.add(key)
+        return self._fail(at, f"nothing can have made revision {revision + 1}, which {self._known[at]!r} comes after")
+
+    def _fail(self, at: int, why: str) -> bool:
+        if at > self._deepest[0]:
+            self._deepest = (at, why)
+        return False

@@ -1,0 +1,113 @@
+"""What may go wrong in one run, and how often. Drawn from the seed, each class of fault in or out ("swarm testing"):
+runs in which everything happens at once reach less than runs in which a few things happen much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from random import Random
+
+MS = 1_000_000
+SECOND = 1000 * MS
+
+
+@dataclass(slots=True)
+class Mix:
+    """One run's parameters. Rates are per simulated second and cluster; the rest are probabilities per occasion."""
+
+    voters: int = 3
+    learners: int = 0
+    replicas: int = 1
+    clients: int = 6
+    # network, per message
+    drop: float = 0.0
+    duplicate: float = 0.0
+    replay: float = 0.0  # a copy that arrives seconds later
+    slow: float = 0.0
+    delay_ns: int = 1 * MS  # mean of a healthy link
+    queue: int = 10_000  # messages on a link before it drops them
+    # network, rates
+    partition: float = 0.0
+    one_way: float = 0.0
+    isolate: float = 0.0
+    chain: float = 0.0
+    clog: float = 0.0
+    reset: float = 0.0
+    # disk
+    slow_sync: float = 0.0  # of syncs
+    sync_error: float = 0.0  # rates from here on
+    rot: float = 0.0
+    full: float = 0.0
+    lose_disk: float = 0.0
+    flush: float = 0.4
+    # process and clock
+    crash: float = 0.0
+    crash_all: float = 0.0
+    crash_loop: float = 0.0
+    pause: float = 0.0
+    skew: bool = False
+    clock_jump: float = 0.0
+    wall_jump: float = 0.0
+    lease_reads: bool = False
+    # membership and clients
+    transfer: float = 0.0
+    change: float = 0.0
+    compact: float = 0.0
+    hints: bool = True  # connections that close are noticed
+    priorities: bool = False
+    off: set[str] = field(default_factory=set)
+
+
+# Class of fault -> which values it may take. One draw decides whether the class is in this run.
+_FAULTS: dict[str, tuple[float, float]] = {
+    "drop": (0.01, 0.2),
+    "duplicate": (0.01, 0.2),
+    "replay": (0.002, 0.02),
+    "slow": (0.02, 0.2),
+    "partition": (0.05, 0.25),
+    "one_way": (0.05, 0.2),
+    "isolate": (0.05, 0.2),
+    "chain": (0.03, 0.1),
+    "clog": (0.05, 0.3),
+    "reset": (0.1, 1.0),
+    "slow_sync": (0.01, 0.1),
+    "sync_error": (0.02, 0.1),
+    "rot": (0.01, 0.05),
+    "full": (0.02, 0.1),
+    "lose_disk": (0.01, 0.04),
+    "crash": (0.1, 0.5),
+    "crash_all": (0.01, 0.04),
+    "crash_loop": (0.01, 0.05),
+    "pause": (0.05, 0.3),
+    "clock_jump": (0.05, 0.2),
+    "wall_jump": (0.1, 0.5),
+    "transfer": (0.05, 0.3),
+    "change": (0.05, 0.3),
+    "compact": (0.1, 0.5),
+}
+CLASSES = (*_FAULTS, "skew", "priorities", "lease_reads", "queue")
+
+
+def draw(chance: Random, without: Collection[str] = ()) -> Mix:
+    """The mix of one seed. `without` takes classes out of it and leaves all other draws as they are."""
+    mix = Mix()
+    mix.voters = chance.choices((1, 2, 3, 4, 5, 6, 7), (4, 4, 62, 6, 18, 2, 4))[0]
+    mix.learners = int(chance.random() < 0.2)
+    mix.replicas = chance.choices((0, 1, 2), (3, 6, 1))[0]
+    mix.delay_ns = int(chance.choice((0.2, 0.5, 1, 2, 10)) * MS)
+    for name, (low, high) in _FAULTS.items():
+        within, value = chance.random() < 0.4, low + (high - low) * chance.random() ** 2
+        if within and name not in without:
+            setattr(mix, name, value)
+    draws = {"skew": 0.4, "priorities": 0.15, "lease_reads": 0.2, "queue": 0.2}
+    chosen = {name: chance.random() < p and name not in without for name, p in draws.items()}
+    mix.skew, mix.priorities, mix.lease_reads = chosen["skew"], chosen["priorities"], chosen["lease_reads"]
+    if chosen["queue"]:
+        mix.queue = 20
+    if mix.lease_reads:
+        mix.clock_jump = 0.0  # outside what lease reads are promised for
+    if not any(getattr(mix, name) for name in ("crash", "partition", "isolate", "pause", "one_way", "chain")):
+        mix.crash = 0.2  # something has to happen in every run
+    mix.off = set(without)
+    return mix

@@ -1,0 +1,343 @@
+"""Makes things go wrong, each class of fault at its own rate and by its own dice.
+
+What it does is survivable by design: it never destroys more disks than a majority of the configuration in force can
+do without, and never while that configuration is changing, so that healing must bring the cluster back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from holdfast.member.interface import PeerLost, Propose, Transfer
+from holdfast.proto import raft_pb2
+from holdfast.sim.mix import MS, SECOND
+from holdfast.sim.node import Node
+
+if TYPE_CHECKING:
+    from holdfast.sim.simulation import Run
+
+_Change = raft_pb2.MemberChange
+SETTLE_NS = 6 * SECOND  # between what is done to disks and to the membership
+MAX_MEMBERS = 7
+
+
+class Nemesis:
+    """One run's trouble, until `stop`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._world = run.world
+        self._mix = run.mix
+        self.faults = 0
+        self.stopped = False
+        self._changed_at = -SETTLE_NS
+        self._destroyed_at = -SETTLE_NS
+        for name, action in self._actions().items():
+            rate: float = getattr(self._mix, name)
+            if rate > 0:
+                self._plan(self._world.chance(f"nemesis/{name}"), rate, action)
+        if self._mix.skew:
+            self._skew()
+
+    def _actions(self) -> dict[str, Callable[[Random], bool]]:
+        return {
+            "partition": self._partition,
+            "one_way": self._one_way,
+            "isolate": self._isolate,
+            "chain": self._chain,
+            "clog": self._clog,
+            "reset": self._reset,
+            "sync_error": self._sync_error,
+            "rot": self._rot,
+            "full": self._full,
+            "lose_disk": self._lose_disk,
+            "flush": self._flush,
+            "crash": self._crash,
+            "crash_all": self._crash_all,
+            "crash_loop": self._crash_loop,
+            "pause": self._pause,
+            "clock_jump": self._clock_jump,
+            "wall_jump": self._wall_jump,
+            "transfer": self._transfer,
+            "change": self._change,
+        }
+
+    def _plan(self, chance: Random, rate: float, action: Callable[[Random], bool]) -> None:
+        when = self._world.now + int(chance.expovariate(rate) * SECOND)
+        self._world.at(when, self._act, chance, rate, action)
+
+    def _act(self, chance: Random, rate: float, action: Callable[[Random], bool]) -> None:
+        if self.stopped:
+            return
+        if action(chance) and action != self._flush:
+            self.faults += 1
+        self._plan(chance, rate, action)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def _some(self, chance: Random) -> Node | None:
+        up = [n for n in self._run.nodes.values() if n.up]
+        return chance.choice(up) if up else None
+
+    def _members(self) -> list[int]:
+        return [id for id, node in self._run.nodes.items() if not node.removed]
+
+    # ---- network -------------------------------------------------------------------------------------------
+
+    def _cut(self, links: set[tuple[int, int]], chance: Random) -> bool:
+        if not links:
+            return False
+        network = self._run.network
+        network.cut |= links
+        self._world.note(f"cut {sorted(links)}")
+        if any(n.core is not None and n.core.raft.conf.joint for n in self._run.nodes.values()):
+            self._world.mark("partition in a joint configuration")
+        until = self._world.now + 300 * MS + int(chance.random() ** 2 * 6 * SECOND)
+        self._world.at(until, self._mend, links)
+        return True
+
+    def _mend(self, links: set[tuple[int, int]]) -> None:
+        self._run.network.cut -= links
+
+    def _partition(self, chance: Random) -> bool:
+        ids = self._members()
+        side = {i for i in ids if chance.random() < 0.5}
+        return self._cut({(a, b) for a in ids for b in ids if (a in side) != (b in side)}, chance)
+
+    def _one_way(self, chance: Random) -> bool:
+        """One member that is heard and does not hear, or the other way round."""
+        ids = self._members()
+        one, deaf = chance.choice(ids), chance.random() < 0.5
+        return self._cut({(b, one) if deaf else (one, b) for b in ids if b != one and chance.random() < 0.8}, chance)
+
+    def _isolate(self, chance: Random) -> bool:
+        ids = self._members()
+        one = chance.choice(ids)
+        return self._cut({link for b in ids if b != one for link in ((one, b), (b, one))}, chance)
+
+    def _chain(self, chance: Random) -> bool:
+        """A hears B, B hears C, A does not hear C: nobody is cut off, and they do not agree on who is there."""
+        ids = self._members()
+        chance.shuffle(ids)
+        far = {(a, b) for n, a in enumerate(ids) for m, b in enumerate(ids) if abs(n - m) > 1}
+        return self._cut(far, chance)
+
+    def _clog(self, chance: Random) -> bool:
+        ids = self._members()
+        if len(ids) < 2:
+            return False
+        one, other = chance.sample(ids, 2)
+        self._run.network.clog((one, other))
+        self._world.at(self._world.now + int(chance.random() * 3 * SECOND), self._run.network.unclog, (one, other))
+        return True
+
+    def _reset(self, chance: Random) -> bool:
+        ids = self._members()
+        if len(ids) < 2:
+            return False
+        one, other = chance.sample(ids, 2)
+        self._run.network.break_link((one, other))
+        self._run.network.break_link((other, one))
+        if self._mix.hints:
+            self._run.nodes[one].give(PeerLost(other))
+            self._run.nodes[other].give(PeerLost(one))
+        return True
+
+    # ---- disks ---------------------------------------------------------------------------------------------
+
+    def _sync_error(self, chance: Random) -> bool:
+        node = self._some(chance)
+        if node is None:
+            return False
+        node.fail_next_sync()
+        self._world.at(self._world.now + SECOND + chance.randrange(3 * SECOND), node.start)
+        return True
+
+    def _spare(self, chance: Random) -> Node | None:
+        """A member whose disk can be destroyed and whose cluster survives it."""
+        run = self._run
+        conf = run.checker.conf
+        now = self._world.now
+        settled = all(
+            n.core is None or n.removed or (n.core.raft.conf == conf and not conf.joint) for n in run.nodes.values()
+        )
+        if not settled or now < self._changed_at + SETTLE_NS or not conf.voters:
+            return None
+        intact = [m for m in conf.voters if run.intact(m)]
+        if 2 * (len(intact) - 1) <= len(conf.voters):
+            return None
+        self._destroyed_at = now
+        return run.nodes[chance.choice(intact)]
+
+    def _rot(self, chance: Random) -> bool:
+        node = self._spare(chance)
+        if node is None or node.disk.records < 3:
+            return False
+        node.disk.rotten = True
+        self._world.note(f"rot in the log of {node.id:x}")
+        return True
+
+    def _lose_disk(self, chance: Random) -> bool:
+        node = self._spare(chance)
+        if node is None:
+            return False
+        node.lose_disk()
+        return True
+
+    def _full(self, chance: Random) -> bool:
+        node = self._some(chance)
+        if node is None:
+            return False
+        node.full(True)
+        self._world.mark("disk full")
+        self._world.at(self._world.now + SECOND + chance.randrange(6 * SECOND), node.full, False)
+        return True
+
+    def _flush(self, chance: Random) -> bool:
+        for node in self._run.nodes.values():
+            if chance.random() < 0.7:
+                node.flush_state()
+        return True
+
+    # ---- processes and clocks ------------------------------------------------------------------------------
+
+    def _kill(self, node: Node, chance: Random, least: int = 50 * MS) -> None:
+        node.crash(after_sync=chance.random() < 0.3)
+        self._world.at(self._world.now + least + int(chance.random() ** 2 * 3 * SECOND), node.start)
+
+    def _crash(self, chance: Random) -> bool:
+        node = self._some(chance)
+        if node is None:
+            return False
+        self._kill(node, chance)
+        return True
+
+    def _crash_all(self, chance: Random) -> bool:
+        for node in list(self._run.nodes.values()):
+            if node.up:
+                self._kill(node, chance)
+        self._world.mark("whole cluster restarted")
+        return True
+
+    def _crash_loop(self, chance: Random) -> bool:
+        node = self._some(chance)
+        if node is None:
+            return False
+        for _ in range(2 + chance.randrange(4)):
+            self._world.at(self._world.now + chance.randrange(3 * SECOND), node.crash)
+            self._world.at(self._world.now + chance.randrange(3 * SECOND), node.start)
+        self._world.at(self._world.now + 3 * SECOND, node.start)
+        self._kill(node, chance)
+        return True
+
+    def _pause(self, chance: Random) -> bool:
+        node = self._some(chance)
+        if node is None:
+            return False
+        node.pause(self._world.now + 50 * MS + int(chance.random() ** 2 * 5 * SECOND))
+        return True
+
+    def _skew(self) -> None:
+        chance = self._world.chance("nemesis/skew")
+        for node in self._run.nodes.values():
+            node.clock.change(self._world.now, int((1 << 20) * self._run.rate(chance.random())))
+            node.reschedule()
+
+    def _clock_jump(self, chance: Random) -> bool:
+        """Ahead only: a monotonic clock never goes back. Or it stands still for a while."""
+        node = self._some(chance)
+        if node is None:
+            return False
+        if chance.random() < 0.3:
+            rate = node.clock.rate
+            node.clock.change(self._world.now, 1)
+            self._world.at(self._world.now + chance.randrange(2 * SECOND), self._go_on, node, rate)
+        else:
+            node.clock.change(self._world.now, node.clock.rate, jump=chance.randrange(4 * SECOND))
+        node.reschedule()
+        return True
+
+    def _go_on(self, node: Node, rate: int) -> None:
+        node.clock.change(self._world.now, rate)
+        node.reschedule()
+
+    def _wall_jump(self, chance: Random) -> bool:
+        node = self._some(chance)
+        if node is None:
+            return False
+        node.wall_offset_ms = chance.randrange(-100_000, 100_000)
+        return True
+
+    # ---- leadership and membership -------------------------------------------------------------------------
+
+    def _transfer(self, chance: Random) -> bool:
+        leaders = [n for n in self._run.nodes.values() if n.core is not None and n.core.is_leader]
+        if not leaders:
+            return False
+        node = chance.choice(leaders)
+        assert node.core is not None
+        node.give(Transfer(chance.choice((0, *node.core.raft.conf.voters))))
+        self._world.mark("leadership handed over")
+        return True
+
+    def _change(self, chance: Random) -> bool:
+        node = self._some(chance)
+        if node is None or self._world.now < self._destroyed_at + SETTLE_NS:
+            return False
+        change = self._choose(chance)
+        if change is None:
+            return False
+        self._changed_at = self._world.now
+        self._world.note(f"change {' '.join(str(change).split())}")
+        office = self._run.office
+        id = office.next_id()
+        deadline = node.clock.local(self._world.now) + 4 * SECOND
+        office.ask(node, Propose(id, raft_pb2.Command(member=change), deadline), lambda _, answer: None)
+        return True
+
+    def _choose(self, chance: Random) -> _Change | None:
+        run = self._run
+        conf = run.checker.conf
+        voters, learners = list(conf.voters), list(conf.learners)
+        if not voters or conf.joint:
+            return None
+        dead = [m for m in conf.members() if not run.intact(m)]
+        if dead:
+            change = _step(_Change.REMOVE, chance.choice(dead))
+            if len(conf.members()) <= MAX_MEMBERS:
+                change.together.append(self._newcomer())
+            self._world.mark("dead member replaced")
+            return change
+        draw = chance.random()
+        if learners and draw < 0.45:
+            change = _step(_Change.PROMOTE, chance.choice(learners))
+            if len(voters) > 1 and draw < 0.15:
+                kind = _Change.REMOVE if draw < 0.08 else _Change.DEMOTE
+                change.together.append(_step(kind, chance.choice(voters)))
+                self._world.mark("several members changed at once")
+            return change
+        if draw < 0.65 and len(conf.members()) < MAX_MEMBERS:
+            return self._newcomer()
+        if draw < 0.8 and len(voters) > 1:
+            return _step(_Change.DEMOTE, chance.choice(voters))
+        if len(voters) > 1:
+            change = _step(_Change.REMOVE, chance.choice([*voters, *learners]))
+            if len(voters) > 3 and draw < 0.9:
+                other = chance.choice([v for v in voters if v != change.member.id])
+                change.together.append(_step(_Change.REMOVE, other))
+                self._world.mark("several members changed at once")
+            return change
+        return self._newcomer()
+
+    def _newcomer(self) -> _Change:
+        return _step(_Change.ADD_LEARNER, self._run.new_node().id)
+
+
+def _step(kind: _Change.Kind, member: int) -> _Change:
+    info = raft_pb2.MemberInfo(id=member, name=f"m{member:x}")
+    if kind == _Change.ADD_LEARNER:
+        info.peer_urls.append(f"http://m{member:x}:2380")
+    return _Change(kind=kind, member=info)

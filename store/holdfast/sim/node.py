@@ -1,0 +1,351 @@
+"""A simulated process: a member's core and watch hub, driven as `member.driver` drives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from holdfast.kv.space import Scrubber
+from holdfast.kv.store import MemoryStore
+from holdfast.machine import Genesis
+from holdfast.member.core import MemberCore
+from holdfast.member.interface import (
+    Answer,
+    Appended,
+    DiskFull,
+    Flushed,
+    Input,
+    Output,
+    PeerMessage,
+    SnapshotOffered,
+    SnapshotSent,
+)
+from holdfast.raft.messages import Message
+from holdfast.raft.types import Settings
+from holdfast.sim.disk import Disk
+from holdfast.sim.mix import MS, Mix
+from holdfast.sim.world import World
+from holdfast.watch.hub import Delivery, Hub
+
+KEEP_ENTRIES = 12
+KEEP_BYTES = 1 << 16
+APPLY_BUDGET = 7
+
+
+class Observer(Protocol):
+    """Who is told of everything that a node does."""
+
+    def started(self, node: Node) -> None: ...
+
+    def stepped(self, node: Node, core: MemberCore, out: Output) -> None: ...
+
+    def sends(self, node: Node, message: Message) -> None: ...
+
+    def answered(self, node: Node, answer: Answer) -> None: ...
+
+    def delivered(self, node: Node, delivery: Delivery) -> None: ...
+
+    def gone(self, node: Node) -> None: ...
+
+
+@dataclass(slots=True)
+class Clock:
+    """A node's own clock: it may run fast or slow, jump ahead, or stand still; it never goes backwards."""
+
+    offset: int = 0
+    rate: int = 1 << 20  # of this clock per tick of the world's, times 2**20
+    since: int = 0
+
+    def local(self, now: int) -> int:
+        return self.offset + ((now - self.since) * self.rate >> 20)
+
+    def when(self, local: int) -> int:
+        """When this clock will show `local`."""
+        return self.since + ((local - self.offset) << 20) // self.rate + 1
+
+    def change(self, now: int, rate: int, jump: int = 0) -> None:
+        self.offset, self.since, self.rate = self.local(now) + jump, now, rate
+
+
+class Node:
+    """One member with its disk. `core` is None while it is down."""
+
+    def __init__(
+        self,
+        world: World,
+        mix: Mix,
+        member: int,
+        genesis: Genesis | None,
+        send: Callable[[Message], None],
+        observer: Observer,
+        reach: Callable[[int], Node | None],
+    ) -> None:
+        self.world = world
+        self.mix = mix
+        self.id = member
+        self.disk = Disk(world.chance(f"disk/{member}"), genesis)
+        self.clock = Clock()
+        self.wall_offset_ms = 0
+        self.core: MemberCore | None = None
+        self.hub: Hub | None = None
+        self.store = MemoryStore()
+        self.incarnation = 0
+        self.paused = False
+        self.removed = False  # taken out of the cluster, still talking perhaps
+        self._send = send
+        self._observer = observer
+        self._reach = reach
+        self._chance = world.chance(f"node/{member}")
+        self._inbox: list[Input] = []
+        self._writing = False
+        self._wake_at: int | None = None
+        self._scrubber: Scrubber | None = None
+        self._scrubbed = -1
+        self._sync_fails = False
+        self._life = 0  # which start of it is meant by what was planned
+
+    @property
+    def up(self) -> bool:
+        return self.core is not None
+
+    # ---- life and death ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        if self.core is not None or self.disk.lost:
+            return
+        if self.disk.rotten:
+            self.disk.lost = True
+            self.world.note(f"{self.id:x} does not start: its log is damaged where it was durable")
+            self.world.mark("rot found at start")
+            return
+        self.incarnation += 1
+        self._life += 1
+        self.store, log = self.disk.open()
+        settings = Settings(lease_reads=self.mix.lease_reads)
+        self.core = MemberCore(
+            self.id,
+            incarnation=self.incarnation,
+            now_ns=self.clock.local(self.world.now),
+            random=self.world.chance(f"core/{self.id}/{self.incarnation}"),
+            store=self.store,
+            log=log,
+            hard_state=self.disk.durable.hard_state,
+            settings=settings,
+            apply_budget=APPLY_BUDGET,
+            max_learners=4,
+        )
+        self.hub = Hub(self.core.machine.space)
+        self._inbox, self._writing, self._wake_at, self.paused = [], False, None, False
+        self._sync_fails = False
+        self._scrubber, self._scrubbed = None, self.core.machine.space.compacted
+        self.world.note(f"start {self.id:x} term {self.core.term} log {log.first}..{log.last}")
+        self._observer.started(self)
+        self._schedule(self.world.now)
+
+    def crash(self, after_sync: bool = False) -> None:
+        """kill -9, or a power cut. `after_sync`: what was written is durable, but nobody was told."""
+        if self.core is None:
+            return
+        if self.disk.unsynced:
+            self.world.mark("crash with unsynced records")
+        if self.disk.crashed(after_sync):
+            self.world.mark("torn tail")
+        self.world.note(f"crash {self.id:x}, durable up to {self.disk.durable.log.last}")
+        self.core = self.hub = None
+        self._inbox = []
+        self._observer.gone(self)
+
+    def lose_disk(self) -> None:
+        self.crash()
+        self.disk.lost = True
+        self.world.note(f"{self.id:x} loses its disk")
+        self.world.mark("disk lost")
+
+    def fail_next_sync(self) -> None:
+        """The next sync is an error: the process stops, as the log writer makes it (never tried again)."""
+        self._sync_fails = True
+
+    def pause(self, until: int) -> None:
+        """Stopped as by SIGSTOP or a frozen machine: messages queue up, the clock goes on."""
+        if self.core is not None and not self.paused:
+            self.paused = True
+            self.world.note(f"pause {self.id:x}")
+            self.world.at(until, self._resume, self._life)
+
+    def _resume(self, life: int) -> None:
+        if life == self._life and self.paused:
+            self.paused = False
+            self.world.note(f"resume {self.id:x}")
+            self._wake_at = None
+            self._schedule(self.world.now)
+
+    # ---- the turn ------------------------------------------------------------------------------------------
+
+    def give(self, item: Input) -> None:
+        if self.core is not None:
+            self._inbox.append(item)
+            self._schedule(self.world.now)
+
+    def receive(self, message: Message) -> None:
+        if self.core is not None:
+            self._inbox.append(PeerMessage(message))
+            self._schedule(self.world.now)
+
+    def _schedule(self, when: int) -> None:
+        if self._wake_at is None or when < self._wake_at:
+            self._wake_at = when
+            self.world.at(when, self._wake, self._life)
+
+    def reschedule(self) -> None:
+        """The clock changed."""
+        if self.core is not None:
+            self._schedule(self.world.now)
+
+    def _wake(self, life: int) -> None:
+        core, world = self.core, self.world
+        if core is None or life != self._life or self.paused or self._wake_at is None or self._wake_at > world.now:
+            return
+        self._wake_at = None
+        inputs, self._inbox = self._inbox, []
+        now = self.clock.local(world.now)
+        out = core.step(now, inputs, wall_ms=max(0, world.now // MS + self.wall_offset_ms))
+        self._observer.stepped(self, core, out)
+        if self.core is None:
+            return
+        self._carry_out(core, out)
+        if out.more:
+            self._schedule(world.now + MS // 20)
+        else:
+            self._schedule(self.clock.when(core.deadline_ns))
+
+    def _carry_out(self, core: MemberCore, out: Output) -> None:
+        if out.append is not None:
+            self.disk.unsynced.append(out.append)
+            self._sync()
+        for message in out.messages:
+            self._observer.sends(self, message)
+            self._send(message)
+        self._publish(core, out)
+        for answer in out.answers:
+            self._observer.answered(self, answer)
+        for member in out.snapshots:
+            self._send_snapshot(core, member)
+
+    def _publish(self, core: MemberCore, out: Output) -> None:
+        hub = self.hub
+        assert hub is not None
+        space = core.machine.space
+        if out.installed:
+            hub.replace_space(space)
+            self._scrubber, self._scrubbed = None, space.compacted
+        deliveries = hub.publish(out.changes) if out.changes else []
+        if hub.busy:
+            deliveries += hub.catch_up()
+            if hub.busy:
+                self.world.at(self.world.now + MS, self.poke, self._life)
+        for delivery in deliveries:
+            self._observer.delivered(self, delivery)
+        if space.compacted > self._scrubbed and self._scrubber is None:
+            self._scrubber = Scrubber(space, self.store)
+            self.world.at(self.world.now + 5 * MS, self._scrub, self._life)
+
+    def poke(self, life: int | None = None) -> None:
+        """The hub has something to do."""
+        if life in (None, self._life) and self.core is not None:
+            self._schedule(self.world.now)
+
+    # ---- the disk ------------------------------------------------------------------------------------------
+
+    def _sync(self) -> None:
+        """One sync at a time; it covers all that was written when it began."""
+        if self._writing or not self.disk.unsynced:
+            return
+        self._writing = True
+        slow = self._chance.random() < self.mix.slow_sync
+        took = int(self._chance.random() * 300 * MS) if slow else MS // 4 + int(self._chance.random() * 2 * MS)
+        self.world.at(self.world.now + took, self._synced, self._life, len(self.disk.unsynced))
+
+    def _synced(self, life: int, count: int) -> None:
+        if life != self._life or self.core is None:
+            return
+        self._writing = False
+        if self._sync_fails:
+            self.world.note(f"{self.id:x} cannot sync its log and stops")
+            self.world.mark("sync failed")
+            self.crash()
+            return
+        seq = self.disk.unsynced[count - 1].seq
+        self.disk.synced(count)
+        self.give(Appended(seq))
+        self._sync()
+
+    def flush_state(self) -> None:
+        """The state in memory reaches the disk, so the log may be cut; both as production does it."""
+        core = self.core
+        if core is None or core.machine.busy:
+            return
+        self.disk.state = self.store.snapshot()
+        core.flushed_index = core.machine.applied_index
+        self.give(Flushed(core.machine.applied_index))
+        core.compact_log(KEEP_ENTRIES, KEEP_BYTES)
+        base = core.raft.log.base_index
+        durable = self.disk.durable.log
+        if durable.base_index < base <= durable.last:
+            durable.compact(base)
+            self.world.mark("log compacted")
+
+    def full(self, full: bool) -> None:
+        self.give(DiskFull(full))
+
+    def _scrub(self, life: int) -> None:
+        core, scrubber = self.core, self._scrubber
+        if life != self._life or core is None or scrubber is None:
+            return
+        removals = scrubber.advance(20)
+        if removals is None:
+            self._scrubbed, self._scrubber = scrubber.target, None
+            return
+        self.store.apply(removals)
+        self.world.at(self.world.now + MS, self._scrub, life)
+
+    # ---- snapshots -----------------------------------------------------------------------------------------
+
+    def _send_snapshot(self, core: MemberCore, to: int) -> None:
+        """In chunks; each may be the one that is lost."""
+        copy = self.store.snapshot()
+        header = (core.machine.applied_index, core.machine.applied_term, core.term)
+        self.world.note(f"snapshot {self.id:x}->{to:x} at {header[0]}")
+        chunks = 1 + self._chance.randrange(5)
+        self._next_chunk(self._life, to, copy, header, chunks, 0)
+
+    def _next_chunk(
+        self, life: int, to: int, copy: MemoryStore, header: tuple[int, int, int], left: int, target_life: int
+    ) -> None:
+        if life != self._life or self.core is None:
+            self.world.mark("snapshot interrupted by the sender's end")
+            return
+        target = self._reach(to)
+        broken = target is None or target.core is None or (target_life and target._life != target_life)
+        if broken or self._chance.random() < (0.0 if self.mix.drop == 0.0 else 0.1):
+            self.world.mark("snapshot interrupted")
+            self.give(SnapshotSent(to, False))
+            return
+        assert target is not None
+        if left:
+            took = 2 * MS + int(self._chance.random() * 40 * MS)
+            self.world.at(self.world.now + took, self._next_chunk, life, to, copy, header, left - 1, target._life)
+            return
+        target.offered(copy, header, self.id)
+        self.give(SnapshotSent(to, True))
+
+    def offered(self, copy: MemoryStore, header: tuple[int, int, int], frm: int) -> None:
+        index, index_term, term = header
+
+        def put_in_use() -> MemoryStore:
+            self.disk.state = copy
+            self.store = copy.snapshot()
+            self.world.mark("snapshot installed")
+            return self.store
+
+        self.give(SnapshotOffered(index, index_term, frm, term, put_in_use))

@@ -1,0 +1,399 @@
+"""One run from its seed: a cluster in trouble, then healed, then asked whether it is well.
+
+In the first phase faults of the seed's mix happen while clients work; nothing needs to succeed, nothing may be wrong.
+In the second a core that holds a majority is healed and has to serve; then everything is, and has to converge (L1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from holdfast.kv.rows import PUT
+from holdfast.kv.store import Family
+from holdfast.machine import Genesis
+from holdfast.member.core import MemberCore
+from holdfast.member.interface import Answer, Output, PeerLost, Propose
+from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
+from holdfast.raft.conf import ConfState
+from holdfast.raft.messages import Message
+from holdfast.sim.checker import Checker
+from holdfast.sim.clients import SESSION_TTL, Client, Office
+from holdfast.sim.linear import check_history
+from holdfast.sim.mix import SECOND, Mix, draw
+from holdfast.sim.nemesis import Nemesis
+from holdfast.sim.network import Network
+from holdfast.sim.node import Node
+from holdfast.sim.operations import Kind, Operation, Outcome
+from holdfast.sim.replicas import SimReplica
+from holdfast.sim.truth import Truth
+from holdfast.sim.violation import Violation, check
+from holdfast.sim.watchers import SimWatcher
+from holdfast.sim.world import World
+from holdfast.watch.hub import Delivery
+
+LEAST_OPERATIONS = 300
+LEAST_FAULTS = 10
+LONGEST_NS = 200 * SECOND
+PROBE_NS = 15 * SECOND
+CONVERGE_NS = 25 * SECOND
+_FIRST_MEMBER = 0x100
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run did; `trace` is the hash of everything that happened in it."""
+
+    seed: int
+    trace: str
+    steps: int = 0
+    simulated_ns: int = 0
+    operations: int = 0
+    acknowledged: int = 0
+    faults: int = 0
+    elections: int = 0
+    forks: int = 0
+    marks: set[str] = field(default_factory=set)
+
+
+def simulate(seed: int, *, seconds: int = 60, without: Collection[str] = (), mix: Mix | None = None) -> Result:
+    """Run one seed. Raises Violation, or an invariant of the production code, if something is wrong."""
+    return Run(seed, seconds=seconds, without=without, mix=mix).run()
+
+
+class Run:
+    """The parts of one run, and what they tell one another."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        seconds: int = 60,
+        without: Collection[str] = (),
+        mix: Mix | None = None,
+        keep_trace: int = 400,
+    ) -> None:
+        self.world = world = World(seed, keep_trace)
+        self.mix = mix or draw(world.chance("mix"), without)
+        self._seconds = seconds
+        self.steps = self.forks = 0
+        self._probing: Operation | None = None
+        self.truth = Truth()
+        self.nodes: dict[int, Node] = {}
+        self.network = Network(world, self.mix, self._deliver)
+        self.office = Office(world, self.truth, self._asked)
+        self.checker = Checker(world, self.truth, self.office, self.nodes, self._slowest())
+        self._genesis = self._found()
+        self.checker.conf = ConfState(voters=tuple(m.id for m in self._genesis.members))
+        for info in self._genesis.members:
+            self._add(info.id, self._genesis)
+        self.nemesis = Nemesis(self)
+        for node in self.nodes.values():
+            node.start()
+        for _ in range(self.mix.learners):
+            world.at(world.now + 3 * SECOND, self._add_learner)
+        chances = [world.chance(f"client/{n}") for n in range(self.mix.clients)]
+        self._clients = [Client(self.office, n, chance, n % 3 == 0) for n, chance in enumerate(chances)]
+        self._watchers = [SimWatcher(world, self.truth, n, self._up) for n in range(4)]
+        self._replicas = [SimReplica(world, self.truth, n, self._up) for n in range(self.mix.replicas)]
+        self._streams = {w.stream: w for w in self._watchers} | {r.stream: r for r in self._replicas}
+        world.note(f"seed {seed} {self.mix}")
+
+    def _found(self) -> Genesis:
+        infos = []
+        chance = self.world.chance("priorities")
+        for number in range(self.mix.voters):
+            info = raft_pb2.MemberInfo(id=_FIRST_MEMBER + number, name=f"m{_FIRST_MEMBER + number:x}")
+            info.peer_urls.append(f"http://m{info.id:x}:2380")
+            if self.mix.priorities:
+                info.priority = chance.randrange(3)
+            infos.append(info)
+        return Genesis(tuple(infos), "0.1.0")
+
+    # ---- clocks --------------------------------------------------------------------------------------------
+
+    def rate(self, draw_: float) -> float:
+        """How fast a skewed clock runs. With lease reads any two stay within the drift these are promised for."""
+        return 0.955 + 0.09 * draw_ if self.mix.lease_reads else 0.6 + draw_
+
+    def _slowest(self) -> float:
+        """The least part of a lease's time that may pass before a fast clock says it is over."""
+        if self.mix.clock_jump:
+            return 0.0
+        return 1 / self.rate(1.0) if self.mix.skew else 0.999
+
+    # ---- nodes ---------------------------------------------------------------------------------------------
+
+    def _add(self, member: int, genesis: Genesis | None) -> Node:
+        node = Node(self.world, self.mix, member, genesis, self.network.send, self, self._reached)
+        self.nodes[member] = node
+        return node
+
+    def new_node(self) -> Node:
+        """An empty one, under an id that was never used."""
+        node = self._add(max(self.nodes) + 1, None)
+        if self.mix.skew:
+            chance = self.world.chance(f"skew/{node.id}")
+            node.clock.change(self.world.now, int((1 << 20) * self.rate(chance.random())))
+        node.start()
+        return node
+
+    def _add_learner(self) -> None:
+        member = self.new_node().id
+        info = raft_pb2.MemberInfo(id=member, name=f"m{member:x}", peer_urls=[f"http://m{member:x}:2380"])
+        change = raft_pb2.MemberChange(kind=raft_pb2.MemberChange.ADD_LEARNER, member=info)
+        for node in self._up():
+            deadline = node.clock.local(self.world.now) + 4 * SECOND
+            propose = Propose(self.office.next_id(), raft_pb2.Command(member=change), deadline)
+            self.office.ask(node, propose, lambda _, answer: None)
+            return
+
+    def intact(self, member: int) -> bool:
+        node = self.nodes.get(member)
+        return node is not None and not node.disk.lost and not node.disk.rotten
+
+    def _up(self) -> list[Node]:
+        return [n for n in self.nodes.values() if n.up]
+
+    def _asked(self) -> list[Node]:
+        """Whom clients ask: members that run, or seem to."""
+        return [n for n in self.nodes.values() if not n.removed and n.core is not None and n.core.machine.members]
+
+    def _reached(self, member: int) -> Node | None:
+        return self.nodes.get(member)
+
+    def _deliver(self, message: Message) -> None:
+        self.nodes[message.to].receive(message)
+
+    # ---- Observer ------------------------------------------------------------------------------------------
+
+    def started(self, node: Node) -> None:
+        self.checker.restarted(node)
+
+    def stepped(self, node: Node, core: MemberCore, out: Output) -> None:
+        self.steps += 1
+        raft = core.raft
+        self.world.note(
+            f"{node.id:x} {raft.role.value} {raft.term} last {raft.log.last} commit {raft.commit} "
+            f"applied {core.machine.applied_index} {core.machine.digest & 0xFFFF:x}"
+        )
+        self.checker.stepped(node, core, out)
+        if out.conf_changed:
+            self._notice_removed()
+
+    def _notice_removed(self) -> None:
+        conf = self.checker.conf
+        if conf.joint:
+            return
+        members = conf.members()
+        for node in self.nodes.values():
+            was_member = node.core is not None and node.id in node.core.machine.members
+            if not node.removed and node.id not in members and was_member:
+                node.removed = True
+                self.world.note(f"{node.id:x} is not a member any more")
+                self.world.mark("member removed")
+                # It goes on talking for a while: nobody told it.
+                self.world.at(self.world.now + 8 * SECOND, node.crash)
+
+    def sends(self, node: Node, message: Message) -> None:
+        self.checker.sends(node, message)
+
+    def answered(self, node: Node, answer: Answer) -> None:
+        self.office.answered(node, answer)
+
+    def delivered(self, node: Node, delivery: Delivery) -> None:
+        self._streams[delivery.stream].delivered(node, delivery)
+
+    def gone(self, node: Node) -> None:
+        self.office.gone(node)
+        for follower in self._streams.values():
+            follower.gone(node)
+        if self.mix.hints:
+            for other in self.nodes.values():
+                if other.up:
+                    other.give(PeerLost(node.id))
+
+    # ---- the run -------------------------------------------------------------------------------------------
+
+    def run(self) -> Result:
+        world = self.world
+        end = self._seconds * SECOND
+        world.run_until(end)
+        while (
+            len(self.office.history) < LEAST_OPERATIONS or self.nemesis.faults < LEAST_FAULTS
+        ) and end < 200 * SECOND:
+            end += 5 * SECOND
+            world.run_until(end)
+        self.nemesis.stop()
+        for client in self._clients:
+            client.stopping = True
+        self._heal_core()
+        self._heal_all()
+        self._check_end()
+        return self._result()
+
+    def _result(self) -> Result:
+        history = self.office.history
+        return Result(
+            self.world.seed,
+            self.world.trace(),
+            steps=self.steps,
+            simulated_ns=self.world.now,
+            operations=len(history),
+            acknowledged=sum(o.outcome is Outcome.DONE for o in history),
+            faults=self.nemesis.faults,
+            elections=self.checker.elections,
+            forks=self.forks,
+            marks=self.world.marks,
+        )
+
+    # ---- healing -------------------------------------------------------------------------------------------
+
+    def _confs(self) -> list[ConfState]:
+        """Every configuration that may still come into force."""
+        found = [self.checker.conf]
+        for node in self.nodes.values():
+            if node.disk.lost or node.removed:
+                continue
+            _, log = node.disk.open()
+            found += [e.conf for e in log.since(log.first) if e.conf is not None]
+        return found
+
+    def _core(self) -> set[int]:
+        """As few members as must be enough."""
+        chance = self.world.chance("heal")
+        confs = self._confs()
+        core = {m for conf in confs for m in conf.members() if self.intact(m)}
+        for member in sorted(core, key=lambda _: chance.random()):
+            smaller = core - {member}
+            if all(conf.quorum(lambda m: m in smaller) for conf in confs):  # noqa: B023  used at once
+                core = smaller
+        return core
+
+    def _heal_core(self) -> None:
+        """The rest stays as it is: down, cut off or talking."""
+        world, network = self.world, self.network
+        core = self._core()
+        world.note(f"heal {sorted(core)}")
+        network.heal()
+        network.cut = {(a, b) for a in self.nodes for b in self.nodes if (a in core) != (b in core)}
+        network.calm = True
+        for member in sorted(core):
+            self._well(self.nodes[member])
+        self._await(PROBE_NS, lambda: self._probed(core), f"a healed majority {sorted(core)} does not serve")
+
+    def _well(self, node: Node) -> None:
+        node.start()
+        node.full(False)
+        if node.clock.rate < 1 << 19:  # it stood still
+            node.clock.change(self.world.now, 1 << 20)
+            node.reschedule()
+
+    def _heal_all(self) -> None:
+        self.network.heal()
+        for node in self.nodes.values():
+            if not node.removed and not node.disk.rotten:
+                self._well(node)
+        for watcher in self._watchers:
+            watcher.hurry()
+        self._probing = None
+        self._await(CONVERGE_NS, self._converged, "members do not converge")
+        self._await(CONVERGE_NS, self._leases_over, "leases that nobody renews do not end")
+
+    def _await(self, within: int, done: Callable[[], bool], otherwise: str) -> None:
+        end = self.world.now + within
+        while not done():
+            if self.world.now >= end:
+                raise Violation("L1", f"{otherwise} within {within / 1e9:g} s")
+            self.world.run_until(self.world.now + SECOND // 4)
+
+    def _probed(self, core: set[int]) -> bool:
+        """A write is answered by the core; asked again as another one whenever its outcome is unknown."""
+        if self._probing is not None:
+            if self._probing.outcome is Outcome.DONE:
+                return True
+            if self._probing.outcome is Outcome.OPEN:
+                return False
+        up = [self.nodes[m] for m in sorted(core) if self.nodes[m].up and not self.nodes[m].paused]
+        asked = [n for n in up if n.id in self.checker.conf.voters] or up
+        if asked:
+            self._probing = self._probe(asked[len(self.office.history) % len(asked)])
+        return False
+
+    def _probe(self, node: Node) -> Operation:
+        office = self.office
+        id = office.next_id()
+        operation = Operation(id, Kind.PUT, b"z/probe", value=b"probe %d" % id, invoked=self.world.now)
+        office.history.append(operation)
+
+        def answered(node: Node, answer: Answer) -> None:
+            if answer.error is not None:
+                operation.outcome = Outcome.UNKNOWN
+                return
+            assert isinstance(answer.response, rpc_pb2.PutResponse)
+            operation.outcome, operation.returned, operation.revision = (
+                Outcome.DONE,
+                self.world.now,
+                answer.revision,
+            )
+            kv = answer.response.prev_kv
+            if answer.response.HasField("prev_kv"):
+                operation.result = (kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
+
+        put = rpc_pb2.PutRequest(key=operation.key, value=operation.value, prev_kv=True)
+        deadline = node.clock.local(self.world.now) + 5 * SECOND
+        office.ask(node, Propose(id, raft_pb2.Command(put=put), deadline), answered)
+        return operation
+
+    def _members_up(self) -> list[MemberCore]:
+        members = self.checker.conf.members()
+        cores = [self.nodes[m].core for m in members if self.nodes[m].up]
+        return [core for core in cores if core is not None]
+
+    def _converged(self) -> bool:
+        if not self._probed(set(self.checker.conf.members())):
+            return False
+        cores = self._members_up()
+        leaders = [core for core in cores if core.is_leader]
+        return (
+            len(leaders) == 1
+            and not leaders[0].raft.conf.joint
+            and leaders[0].raft.conf == self.checker.conf
+            and all(core.leader == leaders[0].id for core in cores)
+            and len({(core.machine.applied_index, core.machine.digest) for core in cores}) == 1
+        )
+
+    def _leases_over(self) -> bool:
+        """Every lease that nobody keeps alive ends (those of client sessions live longer than we wait)."""
+        known = self.office.leases
+        left = [
+            lease
+            for core in self._members_up()
+            for lease in core.machine.leases
+            if lease in known and known[lease].ttl != SESSION_TTL
+        ]
+        return not left
+
+    # ---- the end -------------------------------------------------------------------------------------------
+
+    def _check_end(self) -> None:
+        self.world.run_until(self.world.now + SECOND)
+        for watcher in self._watchers:
+            watcher.check_end()
+        for replica in self._replicas:
+            replica.check()
+        rows = [
+            (core.id, core.machine.applied_index, [list(core.machine.store.scan(f, b"", None)) for f in (Family.CUR,)])
+            for core in self._members_up()
+        ]
+        for id, index, state in rows[1:]:
+            check(index != rows[0][1] or state == rows[0][2], "I5", f"{id:x} and {rows[0][0]:x} differ at {index}")
+        self.forks = check_history(self.office.history, self._value_at)
+
+    def _value_at(self, revision: int) -> bytes | None:
+        if revision > self.truth.revision:
+            return None
+        for change in self.truth.events[self.truth.position(revision - 1) : self.truth.position(revision)]:
+            if change.type == PUT:
+                return kv_pb2.KeyValue.FromString(change.kv).value
+        return None

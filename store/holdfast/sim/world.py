@@ -1,0 +1,67 @@
+"""The simulated world: time, chance, and the trace that two runs of one seed have in common to the bit.
+
+Everything that happens is an event in one queue, ordered by time and then by number. Each kind of choice has its own
+generator, so that one fault more does not shift every other choice.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from hashlib import blake2b
+from random import Random
+from typing import Any
+
+TAIL_LINES = 400
+
+
+class World:
+    """Clock, queue, chance and trace of one run."""
+
+    def __init__(self, seed: int, keep_trace: int = TAIL_LINES) -> None:
+        self.seed = seed
+        self.now = 0
+        self.marks: set[str] = set()
+        self.tail: deque[str] = deque(maxlen=keep_trace or None)
+        self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._counter = 0
+        self._hash = blake2b(digest_size=16)
+        self._lines: list[str] = []
+
+    def chance(self, name: str) -> Random:
+        """The generator for one kind of choice."""
+        return Random(f"{self.seed}/{name}")
+
+    def at(self, when: int, what: Callable[..., None], *arguments: Any) -> None:
+        """Call `what` at `when`, or now if that has passed."""
+        self._counter += 1
+        heapq.heappush(self._queue, (when if when > self.now else self.now, self._counter, what, arguments))
+
+    def run_until(self, end: int) -> None:
+        queue, pop = self._queue, heapq.heappop
+        while queue and queue[0][0] <= end:
+            self.now, _, what, arguments = pop(queue)
+            what(*arguments)
+        self.now = end
+
+    def note(self, line: str) -> None:
+        """Something that happened, for the trace."""
+        text = f"{self.now / 1e9:10.6f} {line}"
+        self.tail.append(text)
+        self._lines.append(text)
+        if len(self._lines) >= 512:
+            self._digest()
+
+    def mark(self, what: str) -> None:
+        """This interesting state was reached in this run ("sometimes" assertions)."""
+        self.marks.add(what)
+
+    def _digest(self) -> None:
+        self._hash.update("\n".join(self._lines).encode())
+        self._lines.clear()
+
+    def trace(self) -> str:
+        """A hash of all that happened."""
+        self._digest()
+        return self._hash.hexdigest()
