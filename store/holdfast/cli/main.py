@@ -10,6 +10,7 @@ from holdfast.cli.edge import edge
 from holdfast.cli.keys import delete, get, put, txn, watch
 from holdfast.cli.operator import operator
 from holdfast.cli.serve import serve
+from holdfast.cli.sim import sim
 
 app = typer.Typer(
     name="holdfast",
@@ -29,6 +30,9 @@ app.command(rich_help_panel="Cluster")(snapshot)
 app.command(rich_help_panel="Servers")(serve)
 app.command(rich_help_panel="Servers")(edge)
 app.command(rich_help_panel="Servers")(operator)
+
+
+app.command(rich_help_panel="Development")(sim)
 
 
 @app.command(rich_help_panel="Servers")

@@ -59,13 +59,14 @@ KEPT_DIGESTS = 4096
 class _Pending:
     """A proposal of one of our clients that is not applied here yet."""
 
-    __slots__ = ("command", "deadline_ns", "id", "size")
+    __slots__ = ("command", "deadline_ns", "id", "sent", "size")
 
     def __init__(self, id: int, command: bytes, deadline_ns: int) -> None:
         self.id = id
         self.command = command
         self.deadline_ns = deadline_ns
         self.size = len(command)
+        self.sent = 0  # how often it went to a leader: one that was asked first may have it in its log
 
 
 class MemberCore:
@@ -107,7 +108,7 @@ class MemberCore:
         self._seq = 0
         self._pending: OrderedDict[int, _Pending] = OrderedDict()  # by seq
         self._pending_bytes = 0
-        self._forward: list[bytes] = []  # this turn's
+        self._forward: list[int] = []  # seqs of this turn's
         self._resend_at: int | None = None
         self._was = (Role.FOLLOWER, 0, 0)  # role, term, leader of the last turn
 
@@ -229,7 +230,7 @@ class MemberCore:
             self.reads.on_renew_reply(message, out)
         elif isinstance(message, Rejected):
             if message.incarnation == self._incarnation:
-                self._answer(message.seq, out, error=BY_TEXT.get(message.reason, UNHEALTHY))
+                self._refused(message.seq, BY_TEXT.get(message.reason, UNHEALTHY), out)
         else:
             if isinstance(message, Heartbeat):
                 self._compare_digest(message)
@@ -297,59 +298,65 @@ class MemberCore:
         pending = _Pending(item.id, command.SerializeToString(), item.deadline_ns)
         self._pending[self._seq] = pending
         self._pending_bytes += pending.size
-        self._forward.append(pending.command)
+        self._forward.append(self._seq)
 
     def _forward_commands(self, out: Output) -> None:
-        if not self._forward:
-            return
+        """Send what is new, or has to be asked again, to the leader. Without one it is sent when there is one."""
+        seqs, self._forward = self._forward, []
         leader = self.raft.leader
+        if not seqs or not leader:
+            return
+        commands: list[bytes] = []
+        for seq in seqs:
+            pending = self._pending.get(seq)
+            if pending is not None:
+                pending.sent += 1
+                commands.append(pending.command)
         if leader == self.id:
-            commands, self._forward = self._forward, []
             for command in commands:
                 self._propose_for(self.id, command, out)
-        elif leader:
-            out.messages.append(Forward(leader, self.id, self.raft.term, self._forward))
-            self._forward = []
-        else:
-            self._forward = []  # sent when there is a leader
+        elif commands:
+            out.messages.append(Forward(leader, self.id, self.raft.term, commands))
 
     def _propose_for(self, origin: int, data: bytes, out: Output) -> None:
         """As leader, put a command in the log. Not the leader: its origin will ask again."""
         if not self.raft.is_leader or self.raft.transferring:
             return
-        if self.raft.full:
-            command = raft_pb2.Command.FromString(data)
-            self._refuse(origin, command, NO_SPACE, out)
-            return
         change = _conf_change(data)
-        if change is None:
+        if change is None and not self.raft.full:
             self.raft.propose(data)
             return
-        if self._under_way(change, data):
+        command = raft_pb2.Command.FromString(data)
+        if self._under_way(command, data):
             return
         try:
+            if change is None or self.raft.full:
+                raise NO_SPACE
             conf = next_conf(self.raft, self.machine, change.member, self._max_learners)
         except RequestError as refused:
-            self._refuse(origin, change, refused, out)
+            if origin == self.id:
+                self._refused(command.seq, refused, out)
+            else:
+                rejected = (command.incarnation, command.seq, refused.message)
+                out.messages.append(Rejected(origin, self.id, self.raft.term, *rejected))
             return
         self.raft.propose(data, conf)
         out.conf_changed = True
 
-    def _refuse(self, origin: int, command: raft_pb2.Command, error: RequestError, out: Output) -> None:
-        if origin == self.id:
-            self._answer(command.seq, out, error=error)
-        else:
-            out.messages.append(
-                Rejected(origin, self.id, self.raft.term, command.incarnation, command.seq, error.message)
-            )
-
     def _under_way(self, command: raft_pb2.Command, data: bytes) -> bool:
-        """Whether this change of membership came again while, or after, it did its work."""
-        raft = self.raft
-        made = raft.confs.since(max(self.machine.applied_index, raft.log.base_index))
-        if any(raft.log.get(index).data == data for index in made):
+        """Whether this command came again while, or after, it did its work."""
+        log = self.raft.log
+        unapplied = log.since(max(self.machine.applied_index, log.base_index) + 1)
+        if any(entry.data == data for entry in unapplied):
             return True
         return self.machine.sessions.applied(command.origin, command.incarnation, command.seq)
+
+    def _refused(self, seq: int, error: RequestError, out: Output) -> None:
+        """The leader will not propose this. Believed only if no other leader was asked: an earlier one may have it in
+        its log, and then it may happen in spite of this one."""
+        pending = self._pending.get(seq)
+        if pending is not None and pending.sent <= 1:
+            self._answer(seq, out, error=error)
 
     def _answer(
         self,
@@ -475,7 +482,7 @@ class MemberCore:
 
     def _ask_again(self, messages: list[Message]) -> None:
         """Commands under their old names, so that they are applied once; questions under new ones."""
-        self._forward = [p.command for p in self._pending.values()]
+        self._forward = list(self._pending)
         self.reads.ask_again(messages)
         self._resend_at = None
 

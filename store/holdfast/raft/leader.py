@@ -30,6 +30,7 @@ class Leader:
         self.transfer_to = 0
         self.commit_moved = False
         self.reads: list[int] = []  # asked for, no round yet
+        self.leased_reads = 0  # how many were answered without a question
         self._transfer_until = 0
         self._handed_over = False  # a handing-over was tried in this term: no more reads by lease
         self._heartbeat_at = 0
@@ -297,6 +298,7 @@ class Leader:
             return
         reads, self.reads = self.reads, []
         if self._leased():
+            self.leased_reads += len(reads)
             raft.reads_ready.extend((read, raft.commit) for read in reads)
             return
         self.broadcast_heartbeat()

@@ -17,6 +17,7 @@ from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import AppendReply, Message, Vote, VoteReply
 from holdfast.raft.types import DurableAppend, Role
 from holdfast.sim.clients import Office
+from holdfast.sim.mix import SECOND
 from holdfast.sim.node import Node
 from holdfast.sim.truth import Truth
 from holdfast.sim.violation import Violation, check
@@ -41,6 +42,9 @@ class Checker:
         self._matched: dict[tuple[int, int], tuple[int, int]] = {}  # (leader, member) -> (term, match) looked at
         self._roles: dict[int, tuple[Role, int]] = {}
         self._values: set[bytes] = set()
+        self._conf_of: dict[int, int] = {}
+        self._revocations: dict[tuple[int, int], tuple[int, int]] = {}  # entry -> (lease, when it was made)
+        self._hinted: dict[int, int] = {}  # member -> when it last heard that its leader's connection ended
         self.max_committed = 1
         self.conf = ConfState()  # the newest committed
         self.elections = 0
@@ -69,6 +73,9 @@ class Checker:
                 "I6" if raft.commit < seen else "I5",
                 f"{core.id:x} applied {applied}, may {raft.applicable}, commit {raft.commit} after {seen}",
             )
+        stable = raft.stable
+        if stable > node.disk.state_index and not _has(node.disk.durable.log, stable, raft.log.term(stable)):
+            raise Violation("I7", f"{core.id:x} takes {stable} for durable, which is not on its disk")
         if raft.commit > seen:
             for index in range(max(seen + 1, raft.log.first), raft.commit + 1):
                 self._commit(core.id, raft.log.get(index))
@@ -85,6 +92,12 @@ class Checker:
             raise Violation("I5", f"{core.id:x} differs in state at index {applied}")
         if raft.is_leader:
             self._check_matches(core)
+        if out.installed and (raft.conf_index, raft.conf) != (core.machine.conf_index, core.machine.conf):
+            raise Violation("I8", f"{core.id:x} took a snapshot with {core.machine.conf} and holds to {raft.conf}")
+
+    def hinted(self, member: int) -> None:
+        """This member is told that a connection ended."""
+        self._hinted[member] = self._world.now
 
     def _check_vote(self, core: MemberCore) -> None:
         raft = core.raft
@@ -103,16 +116,30 @@ class Checker:
             known = self._leaders.setdefault(raft.term, core.id)
             check(known == core.id, "I1", f"{known:x} and {core.id:x} both lead term {raft.term}")
             self.elections += 1
+            self._elected_by_quorum(core)
             self._complete(core)
             if sum(1 for r, _ in self._roles.values() if r is Role.LEADER) > 1:
                 self._world.mark("two leaders, in different terms")
             if raft.conf.joint:
                 self._world.mark("leader elected in a joint configuration")
+            if self._world.now < self._hinted.get(core.id, -SECOND) + SECOND // 2:
+                self._world.mark("leader elected after a hint")
         elif raft.role is Role.CANDIDATE:
             if sum(1 for r, t in self._roles.values() if r is Role.CANDIDATE and t == raft.term) > 1:
                 self._world.mark("two candidates in one term")
         elif before is not None and before[0] is Role.LEADER and before[1] == raft.term:
             self._world.mark("leader stepped down in its term")
+            if not raft.conf.is_voter(core.id):
+                self._world.mark("leader removed itself")
+
+    def _elected_by_quorum(self, core: MemberCore) -> None:
+        """I1: a majority of each half has durably voted for whoever leads (or has moved on to a later term since)."""
+        raft = core.raft
+        for half in (raft.conf.voters, raft.conf.outgoing):
+            hard = {m: self._nodes[m].disk.durable.hard_state for m in half}
+            gave = [m for m, h in hard.items() if h.term > raft.term or (h.term, h.vote) == (raft.term, core.id)]
+            if half and 2 * len(gave) <= len(half):
+                raise Violation("I1", f"{core.id:x} leads term {raft.term} with the durable votes of {gave} of {half}")
 
     def _complete(self, core: MemberCore) -> None:
         """I4: whoever becomes leader has everything that was ever committed."""
@@ -128,6 +155,9 @@ class Checker:
     def _appended(self, core: MemberCore, append: DurableAppend) -> None:
         if append.truncate_from:
             self._world.mark("entries truncated")
+            if self._conf_of.get(core.id, 0) >= append.truncate_from:
+                self._world.mark("configuration truncated")
+        self._conf_of[core.id] = core.raft.conf_index
         if not append.entries:
             return
         log = core.raft.log
@@ -162,7 +192,7 @@ class Checker:
         if entry.data:
             command = raft_pb2.Command.FromString(entry.data)
             if command.HasField("lease_revoke") and command.origin == core.id:
-                self._office.revoked(command.lease_revoke.id, self._slowest)
+                self._revocations[entry.index, entry.term] = (command.lease_revoke.id, self._world.now)
 
     @staticmethod
     def _check_change(old: ConfState, new: ConfState) -> None:
@@ -173,6 +203,8 @@ class Checker:
         check(kept or entered or left, "I8", f"a configuration {new} made out of {old}")
 
     def _commit(self, member: int, entry: Entry) -> None:
+        if entry.index not in self._committed and (entry.index, entry.term) in self._revocations:
+            self._office.revoked(*self._revocations[entry.index, entry.term], self._slowest)
         known = self._committed.setdefault(entry.index, entry)
         if known is not entry and (known.term != entry.term or known.data != entry.data or known.conf != entry.conf):
             raise Violation("I3", f"{member:x} committed {entry} at {entry.index}, after {known} was")
@@ -197,6 +229,8 @@ class Checker:
         """I9: what a leader believes a member to have is on that member's disk."""
         raft = core.raft
         assert raft.leading is not None
+        if raft.leading.leased_reads:
+            self._world.mark("read by lease")
         for member, progress in raft.leading.progress.items():
             now = (raft.term, progress.match)
             if self._matched.get((core.id, member)) == now:

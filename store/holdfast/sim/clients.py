@@ -35,7 +35,7 @@ GIVE_UP_NS = 7 * SECOND
 KEYS = [b"k%d" % n for n in range(8)]
 SPAN = (b"k", b"l")
 LOCK = b"k/lock"
-SESSION_TTL = 40
+SESSION_TTL = 13  # no other lease has it
 _UNKNOWN = (TIMEOUT, TIMEOUT_LEADER_FAILED, STOPPED)
 _BY_THE_MACHINE = (COMPACTED, FUTURE_REVISION, KEY_NOT_FOUND, LEASE_EXISTS, LEASE_NOT_FOUND)
 
@@ -81,12 +81,13 @@ class Office:
         for id in [id for id, (at, _) in self._waiting.items() if at is node]:
             self._waiting.pop(id)[1](node, Answer(id, STOPPED))
 
-    def revoked(self, lease: int, slowest: float) -> None:
-        """A leader proposes to revoke `lease` because it has expired: not before its time (I12)."""
+    def revoked(self, lease: int, proposed_at: int, slowest: float) -> None:
+        """`lease` is revoked because a leader found it expired at `proposed_at`: not before its time (I12)."""
         known = self.leases.get(lease)
         if known is None or known.revoking:
             return
-        age = self.world.now - known.renewed_at
+        self.world.mark("lease expired")
+        age = proposed_at - known.renewed_at
         check(
             age >= known.ttl * SECOND * slowest,
             "I12",
@@ -120,6 +121,7 @@ class Client:
         self._session_renew_at = 0
         self._lease: Lease | None = None
         self._seen: dict[bytes, int] = {}  # key -> mod revision, as last read
+        self._connected: Node | None = None
         self._busy = False
         self.stopping = False
         self._world.at(self._world.now + chance.randrange(SECOND), self._next)
@@ -170,8 +172,11 @@ class Client:
         return b"%d.%d" % (self._number, len(self._office.history))
 
     def _node(self) -> Node | None:
-        nodes = self._office.nodes()
-        return self._chance.choice(nodes) if nodes else None
+        """Whom to ask: mostly the one that was asked last, as over a connection that stands."""
+        if self._connected is None or not self._connected.up or self._chance.random() < 0.15:
+            nodes = self._office.nodes()
+            self._connected = self._chance.choice(nodes) if nodes else None
+        return self._connected
 
     # ---- operations ----------------------------------------------------------------------------------------
 
@@ -328,16 +333,19 @@ class Client:
             return
         command = raft_pb2.Command()
         command.CopyFrom(operation.request)
-        id = self._office.next_id()
+        id, known = self._office.next_id(), self._office.truth.revision
 
         def answered(node: Node, answer: Answer) -> None:
+            if tries and isinstance(answer.response, rpc_pb2.PutResponse) and answer.revision <= known:
+                self._world.mark("first answer given again")
             self._answered(operation, answer, tries)
 
         self._office.ask(node, Propose(id, command, self._deadline(node)), answered)
         self._give_up_later(id, operation)
 
     def _again(self, operation: Operation, tries: int) -> None:
-        """The outcome is unknown. With a session the same command may be sent again."""
+        """The outcome is unknown. With a session the same command may be sent again, elsewhere."""
+        self._connected = None
         if operation.request is not None and operation.request.session and tries < 4:
             self._world.mark("command sent again under its session")
             self._world.at(self._world.now + 100 * MS, self._attempt, operation, tries + 1)

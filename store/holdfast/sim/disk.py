@@ -30,10 +30,16 @@ class Disk:
             self.durable = Replay([DurableAppend(0, None, 0, (), base=(1, 1))])
         else:
             self.durable = Replay([DurableAppend(0, None, 0, ())])
+        self.state_index = applied(self.state)[0]
         self.unsynced: list[DurableAppend] = []
         self.records = 0
         self.lost = False  # gone or rotten: this member never starts again
         self.rotten = False
+
+    def keep_state(self, store: MemoryStore) -> None:
+        """A flush, or a snapshot put in use: from now on a crash goes back to here."""
+        self.state = store
+        self.state_index = applied(store)[0]
 
     def crashed(self, after_sync: bool) -> bool:
         """The process is gone. Keep some of what was not synced (`after_sync`: all of it). Returns whether a record

@@ -33,6 +33,7 @@ class Mix:
     isolate: float = 0.0
     chain: float = 0.0
     clog: float = 0.0
+    swizzle: float = 0.0
     reset: float = 0.0
     # disk
     slow_sync: float = 0.0  # of syncs
@@ -70,6 +71,7 @@ _FAULTS: dict[str, tuple[float, float]] = {
     "isolate": (0.05, 0.2),
     "chain": (0.03, 0.1),
     "clog": (0.05, 0.3),
+    "swizzle": (0.05, 0.2),
     "reset": (0.1, 1.0),
     "slow_sync": (0.01, 0.1),
     "sync_error": (0.02, 0.1),
@@ -107,7 +109,9 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
         mix.queue = 20
     if mix.lease_reads:
         mix.clock_jump = 0.0  # outside what lease reads are promised for
-    if not any(getattr(mix, name) for name in ("crash", "partition", "isolate", "pause", "one_way", "chain")):
+    if not any(
+        getattr(mix, name) for name in ("crash", "partition", "isolate", "pause", "one_way", "chain", "swizzle")
+    ):
         mix.crash = 0.2  # something has to happen in every run
     mix.off = set(without)
     return mix

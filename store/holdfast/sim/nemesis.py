@@ -48,6 +48,7 @@ class Nemesis:
             "isolate": self._isolate,
             "chain": self._chain,
             "clog": self._clog,
+            "swizzle": self._swizzle,
             "reset": self._reset,
             "sync_error": self._sync_error,
             "rot": self._rot,
@@ -109,14 +110,19 @@ class Nemesis:
 
     def _one_way(self, chance: Random) -> bool:
         """One member that is heard and does not hear, or the other way round."""
-        ids = self._members()
-        one, deaf = chance.choice(ids), chance.random() < 0.5
+        node, ids = self._leader_or_some(chance), self._members()
+        if node is None:
+            return False
+        one, deaf = node.id, chance.random() < 0.5
         return self._cut({(b, one) if deaf else (one, b) for b in ids if b != one and chance.random() < 0.8}, chance)
 
     def _isolate(self, chance: Random) -> bool:
-        ids = self._members()
-        one = chance.choice(ids)
-        return self._cut({link for b in ids if b != one for link in ((one, b), (b, one))}, chance)
+        node = self._leader_or_some(chance)
+        if node is None:
+            return False
+        return self._cut(
+            {link for b in self._members() if b != node.id for link in ((node.id, b), (b, node.id))}, chance
+        )
 
     def _chain(self, chance: Random) -> bool:
         """A hears B, B hears C, A does not hear C: nobody is cut off, and they do not agree on who is there."""
@@ -133,6 +139,26 @@ class Nemesis:
         self._run.network.clog((one, other))
         self._world.at(self._world.now + int(chance.random() * 3 * SECOND), self._run.network.unclog, (one, other))
         return True
+
+    def _swizzle(self, chance: Random) -> bool:
+        """Stop one member's links one by one, each way, then let them go on in another order (FoundationDB's best
+        finder of faults): what was said long ago arrives when the world has moved on."""
+        node = self._leader_or_some(chance)
+        if node is None:
+            return False
+        network, world = self._run.network, self._world
+        links = [link for m in self._members() if m != node.id for link in ((m, node.id), (node.id, m))]
+        chance.shuffle(links)
+        for link in links:
+            world.at(world.now + chance.randrange(SECOND), network.clog, link)
+        chance.shuffle(links)
+        for link in links:
+            world.at(world.now + SECOND + chance.randrange(3 * SECOND), network.unclog, link)
+        return True
+
+    def _leader_or_some(self, chance: Random) -> Node | None:
+        leaders = [n for n in self._run.nodes.values() if n.core is not None and n.core.is_leader]
+        return chance.choice(leaders) if leaders and chance.random() < 0.7 else self._some(chance)
 
     def _reset(self, chance: Random) -> bool:
         ids = self._members()
@@ -227,11 +253,15 @@ class Nemesis:
         if node is None:
             return False
         for _ in range(2 + chance.randrange(4)):
-            self._world.at(self._world.now + chance.randrange(3 * SECOND), node.crash)
+            self._world.at(self._world.now + chance.randrange(3 * SECOND), self._crash_again, node)
             self._world.at(self._world.now + chance.randrange(3 * SECOND), node.start)
         self._world.at(self._world.now + 3 * SECOND, node.start)
         self._kill(node, chance)
         return True
+
+    def _crash_again(self, node: Node) -> None:
+        if not self.stopped:
+            node.crash()
 
     def _pause(self, chance: Random) -> bool:
         node = self._some(chance)
@@ -281,7 +311,14 @@ class Nemesis:
         assert node.core is not None
         node.give(Transfer(chance.choice((0, *node.core.raft.conf.voters))))
         self._world.mark("leadership handed over")
+        if self._mix.one_way and chance.random() < 0.5:
+            # It can say that another is to take over, and not hear that it did.
+            self._world.at(self._world.now + MS, self._deafen, node, chance)
         return True
+
+    def _deafen(self, node: Node, chance: Random) -> None:
+        if not self.stopped:
+            self._cut({(m, node.id) for m in self._members() if m != node.id}, chance)
 
     def _change(self, chance: Random) -> bool:
         node = self._some(chance)

@@ -166,6 +166,11 @@ class Node:
         """The next sync is an error: the process stops, as the log writer makes it (never tried again)."""
         self._sync_fails = True
 
+    def mend(self) -> None:
+        """The disk is well from now on."""
+        self._sync_fails = False
+        self.full(False)
+
     def pause(self, until: int) -> None:
         """Stopped as by SIGSTOP or a frozen machine: messages queue up, the clock goes on."""
         if self.core is not None and not self.paused:
@@ -285,7 +290,7 @@ class Node:
         core = self.core
         if core is None or core.machine.busy:
             return
-        self.disk.state = self.store.snapshot()
+        self.disk.keep_state(self.store.snapshot())
         core.flushed_index = core.machine.applied_index
         self.give(Flushed(core.machine.applied_index))
         core.compact_log(KEEP_ENTRIES, KEEP_BYTES)
@@ -343,7 +348,7 @@ class Node:
         index, index_term, term = header
 
         def put_in_use() -> MemoryStore:
-            self.disk.state = copy
+            self.disk.keep_state(copy)
             self.store = copy.snapshot()
             self.world.mark("snapshot installed")
             return self.store

@@ -16,6 +16,7 @@ from holdfast.member.core import MemberCore
 from holdfast.member.interface import Answer, Output, PeerLost, Propose
 from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
 from holdfast.raft.conf import ConfState
+from holdfast.raft.invariant import InvariantViolation
 from holdfast.raft.messages import Message
 from holdfast.sim.checker import Checker
 from holdfast.sim.clients import SESSION_TTL, Client, Office
@@ -32,11 +33,13 @@ from holdfast.sim.watchers import SimWatcher
 from holdfast.sim.world import World
 from holdfast.watch.hub import Delivery
 
+LEAST_SECONDS = 60
 LEAST_OPERATIONS = 300
 LEAST_FAULTS = 10
 LONGEST_NS = 200 * SECOND
 PROBE_NS = 15 * SECOND
 CONVERGE_NS = 25 * SECOND
+FAILURES = (Violation, InvariantViolation, AssertionError)
 _FIRST_MEMBER = 0x100
 
 
@@ -56,8 +59,9 @@ class Result:
     marks: set[str] = field(default_factory=set)
 
 
-def simulate(seed: int, *, seconds: int = 60, without: Collection[str] = (), mix: Mix | None = None) -> Result:
-    """Run one seed. Raises Violation, or an invariant of the production code, if something is wrong."""
+def simulate(seed: int, *, seconds: int = 0, without: Collection[str] = (), mix: Mix | None = None) -> Result:
+    """Run one seed: for `seconds` of trouble, or 0 = for 60 and until enough has happened. Raises one of FAILURES if
+    something is wrong."""
     return Run(seed, seconds=seconds, without=without, mix=mix).run()
 
 
@@ -68,7 +72,7 @@ class Run:
         self,
         seed: int,
         *,
-        seconds: int = 60,
+        seconds: int = 0,
         without: Collection[str] = (),
         mix: Mix | None = None,
         keep_trace: int = 400,
@@ -85,6 +89,7 @@ class Run:
         self.checker = Checker(world, self.truth, self.office, self.nodes, self._slowest())
         self._genesis = self._found()
         self.checker.conf = ConfState(voters=tuple(m.id for m in self._genesis.members))
+        self._were_members = set(self.checker.conf.voters)
         for info in self._genesis.members:
             self._add(info.id, self._genesis)
         self.nemesis = Nemesis(self)
@@ -185,10 +190,10 @@ class Run:
         conf = self.checker.conf
         if conf.joint:
             return
-        members = conf.members()
-        for node in self.nodes.values():
-            was_member = node.core is not None and node.id in node.core.machine.members
-            if not node.removed and node.id not in members and was_member:
+        self._were_members |= set(conf.members())
+        for member in sorted(self._were_members - set(conf.members())):
+            node = self.nodes[member]
+            if not node.removed:
                 node.removed = True
                 self.world.note(f"{node.id:x} is not a member any more")
                 self.world.mark("member removed")
@@ -211,6 +216,7 @@ class Run:
         if self.mix.hints:
             for other in self.nodes.values():
                 if other.up:
+                    self.checker.hinted(other.id)
                     other.give(PeerLost(node.id))
 
     # ---- the run -------------------------------------------------------------------------------------------
@@ -284,7 +290,7 @@ class Run:
 
     def _well(self, node: Node) -> None:
         node.start()
-        node.full(False)
+        node.mend()
         if node.clock.rate < 1 << 19:  # it stood still
             node.clock.change(self.world.now, 1 << 20)
             node.reschedule()

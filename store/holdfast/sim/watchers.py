@@ -33,6 +33,7 @@ class SimWatcher:
         self._hurried = False
         self.seen = -1
         world.at(world.now + self._chance.randrange(2 * SECOND), self._connect)
+        world.at(world.now + SECOND, self._ask_progress)
 
     def _wants(self, change: Change) -> bool:
         return within(change.key, self._start, self._end) and not (self._no_delete and change.type == DELETE)
@@ -109,12 +110,14 @@ class SimWatcher:
             node.hub.unblock(self.stream)
             node.poke()
 
-    def ask_progress(self) -> None:
+    def _ask_progress(self) -> None:
+        """How far is this stream? The answer must not be ahead of what it was told."""
         node = self._node
         if node is not None and node.hub is not None:
             progress = node.hub.progress(self.stream)
             if progress is not None:
                 self.delivered(node, progress)
+        self._world.at(self._world.now + SECOND // 2 + self._chance.randrange(2 * SECOND), self._ask_progress)
 
     # ---- what it is told -----------------------------------------------------------------------------------
 

@@ -1,0 +1,116 @@
+"""`holdfast sim`: whole clusters in trouble, many times over, in simulated time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.cli.errors import fail
+
+if TYPE_CHECKING:
+    from holdfast.sim.runner import Failure, Summary
+
+
+def sim(
+    seeds: Annotated[int, typer.Option(help="How many seeds to run.")] = 100,
+    first: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Run this one only.")] = None,
+    seconds: Annotated[
+        int, typer.Option(help="Simulated seconds of trouble; 0: at least 60, 300 operations and 10 faults.")
+    ] = 0,
+    without: Annotated[str, typer.Option(help="Classes of fault to leave out, separated by commas.")] = "",
+    trace: Annotated[bool, typer.Option(help="With --seed: print everything that happened.")] = False,
+    mutant: Annotated[str, typer.Option(help="Break this rule of the production code and look who notices.")] = "",
+    mutants: Annotated[bool, typer.Option(help="Break every rule, one after the other, and print the table.")] = False,
+    limit: Annotated[int, typer.Option(help="Seeds that a mutant must be found within.")] = 300,
+    marks: Annotated[bool, typer.Option(help="Print how many seeds reached each interesting state.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
+) -> None:
+    """Run the deterministic simulator. Fails if a seed finds a violation, or a mutant is not found.
+
+    What it runs is the member's core that ships, on simulated disks, networks and clocks; one seed is one run, to the
+    bit. A failing seed is printed with the command that repeats it and a smaller run that fails in the same way.
+    """
+    try:
+        from holdfast.sim.mix import CLASSES
+        from holdfast.sim.mutants import MUTANTS
+    except ModuleNotFoundError as error:
+        fail(f"{error.name} is not installed; the simulator needs it: pip install 'holdfast[server]'")
+    left_out = [name for name in without.split(",") if name]
+    for name in left_out:
+        if name not in CLASSES:
+            fail(f"--without: {name!r} is not a class of fault; there are {', '.join(CLASSES)}")
+    if mutant and mutant not in MUTANTS:
+        fail(f"--mutant: {mutant!r} is none; there are {', '.join(MUTANTS)}")
+    if mutant or mutants:
+        _mutants([mutant] if mutant else [], limit, jobs)
+    elif seed is not None:
+        _one(seed, seconds, left_out, trace)
+    else:
+        _many(range(first, first + seeds), seconds, left_out, marks, jobs)
+
+
+def _one(seed: int, seconds: int, without: list[str], whole: bool) -> None:
+    from holdfast.sim.runner import name_of
+    from holdfast.sim.shrink import trace
+
+    error, run = trace(seed, seconds, without, keep=0 if whole else 60)
+    if whole or error is not None:
+        print("\n".join(run.world.tail))
+    print(f"seed {seed}: {run.world.now / 1e9:.1f} simulated seconds, {run.steps} steps, trace {run.world.trace()}")
+    if error is not None:
+        fail(f"{name_of(error)}: {error}")
+
+
+def _many(seeds: range, seconds: int, without: list[str], marks: bool, jobs: int) -> None:
+    from holdfast.sim.runner import Failure, Summary, run_seeds
+
+    summary = Summary()
+    for summary, outcome in run_seeds(seeds, seconds=seconds, without=without, jobs=jobs):
+        if isinstance(outcome, Failure):
+            print(f"seed {outcome.seed} FAILED: {outcome.what}", flush=True)
+        if summary.seeds % 500 == 0:
+            print(summary, flush=True)
+    print(summary)
+    if marks:
+        for name, count in sorted(summary.marks.items(), key=lambda item: -item[1]):
+            print(f"{count:7d}  {name}")
+    _unreached(summary)
+    if summary.failures:
+        _explain(summary.failures[0])
+        raise typer.Exit(1)
+
+
+def _unreached(summary: Summary) -> None:
+    if summary.unreached:
+        print(f"never reached: {', '.join(summary.unreached)}")
+    else:
+        print("every interesting state was reached")
+
+
+def _explain(failure: Failure) -> None:
+    """The first failure, made small."""
+    from holdfast.sim.shrink import shrink
+
+    print(f"\nmaking seed {failure.seed} small …", flush=True)
+    small = shrink(failure)
+    print("\n".join(small.trace[-60:]))
+    print(f"\n{small.what}\nrepeat it with: holdfast sim --seed {failure.seed}\nthe smaller run: {small.command}")
+
+
+def _mutants(names: list[str], limit: int, jobs: int) -> None:
+    from holdfast.sim.mutants import MUTANTS
+    from holdfast.sim.runner import find_mutants
+
+    missed = []
+    print("| mutant | rule that it breaks | seeds | found by |\n|---|---|---|---|")
+    for found in find_mutants(limit, jobs, names):
+        if not found.seeds:
+            missed.append(found.mutant)
+        seeds = str(found.seeds) if found.seeds else f"not in {limit}"
+        print(f"| `{found.mutant}` | {MUTANTS[found.mutant].rule} | {seeds} | {found.name} |", flush=True)
+        if names and found.seeds:
+            print(f"\n{found.what}\nrepeat it with: holdfast sim --mutant {found.mutant} --limit {found.seeds}")
+    if missed:
+        fail(f"not found: {', '.join(missed)}")

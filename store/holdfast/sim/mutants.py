@@ -1,0 +1,573 @@
+"""Production code broken on purpose, one rule a mutant, to show that the simulator would notice.
+
+Each is a patch that is made here and taken back; nothing in what ships knows of it. A mutant that no seed finds is a
+hole in the simulator, not a harmless change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from holdfast.client_sessions import ClientSessions
+from holdfast.edge.core import ReplicaCore
+from holdfast.kv import rows
+from holdfast.kv.space import Space
+from holdfast.kv.store import Family
+from holdfast.machine import Machine
+from holdfast.member.core import MemberCore
+from holdfast.member.lessor import Lessor
+from holdfast.member.reads import Reads
+from holdfast.raft.conf import ConfState
+from holdfast.raft.core import Raft
+from holdfast.raft.durability import Durability
+from holdfast.raft.leader import Leader
+from holdfast.raft.log import Log
+from holdfast.raft.messages import (
+    Append,
+    AppendReply,
+    HeartbeatReply,
+    Message,
+    PreVoteReply,
+    Vote,
+    VoteReply,
+)
+from holdfast.raft.types import DurableAppend, HardState, Role, Settings
+from holdfast.sessions import Sessions
+from holdfast.sim.node import Node
+from holdfast.watch.hub import Hub
+
+Patch = Callable[[type, str, Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`rule` says which rule is broken."""
+
+    name: str
+    rule: str
+    apply: Callable[[Patch], None]
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def _mutant(rule: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    def register(apply: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        name = apply.__name__.strip("_").replace("_", "-")
+        MUTANTS[name] = Mutant(name, rule, apply)
+        return apply
+
+    return register
+
+
+@contextmanager
+def broken(name: str) -> Iterator[Mutant]:
+    """The production code with this rule broken, until the block is left."""
+    mutant = MUTANTS[name]
+    before: list[tuple[type, str, Any]] = []
+
+    def patch(owner: type, attribute: str, value: Any) -> None:
+        before.append((owner, attribute, owner.__dict__[attribute]))
+        setattr(owner, attribute, value)
+
+    try:
+        mutant.apply(patch)
+        yield mutant
+    finally:
+        for owner, attribute, value in reversed(before):
+            setattr(owner, attribute, value)
+
+
+# ---- votes and terms -------------------------------------------------------------------------------------------
+
+
+@_mutant("a vote is durable before it is given")
+def _vote_not_persisted(patch: Patch) -> None:
+    original = Durability.take
+
+    def take(self: Durability, log: Log, hard: HardState) -> DurableAppend | None:
+        append = original(self, log, hard)
+        if append is not None and append.hard_state is not None:
+            append.hard_state = HardState(hard.term, 0, hard.commit)
+        return append
+
+    patch(Durability, "take", take)
+
+
+@_mutant("a term is durable before anything is said in it")
+def _term_not_persisted(patch: Patch) -> None:
+    original = Durability.take
+
+    def take(self: Durability, log: Log, hard: HardState) -> DurableAppend | None:
+        append = original(self, log, hard)
+        if append is not None and not append.entries:
+            append.hard_state = None
+        return append
+
+    patch(Durability, "take", take)
+
+
+@_mutant("stepping down within a term keeps the vote")
+def _vote_cleared_on_step_down(patch: Patch) -> None:
+    original = Raft._become_follower
+
+    def become_follower(self: Raft, term: int, leader: int) -> None:
+        original(self, term, leader)
+        self.vote = 0
+
+    patch(Raft, "_become_follower", become_follower)
+
+
+@_mutant("one vote a term")
+def _two_votes_a_term(patch: Patch) -> None:
+    def on_vote(self: Raft, message: Vote) -> None:
+        granted = self.log.up_to_date(message.last_index, message.last_term)
+        if granted:
+            self.vote = message.frm
+        self._writes.hold(VoteReply(message.frm, self.id, self.term, granted))
+
+    patch(Raft, "_on_vote", on_vote)
+
+
+@_mutant("votes only for a log that is as complete as one's own")
+def _vote_for_a_stale_log(patch: Patch) -> None:
+    patch(Log, "up_to_date", lambda self, index, term: True)
+
+
+@_mutant("a pre-vote is no vote")
+def _pre_vote_counted_as_vote(patch: Patch) -> None:
+    original = Raft._dispatch
+
+    def dispatch(self: Raft, message: Message) -> None:
+        if isinstance(message, PreVoteReply) and message.granted and self.role is Role.CANDIDATE:
+            self._votes[message.frm] = True
+            self._count_votes()
+        else:
+            original(self, message)
+
+    patch(Raft, "_dispatch", dispatch)
+
+
+@_mutant("the own vote, too, counts only once it is durable")
+def _own_vote_counted_early(patch: Patch) -> None:
+    original = Raft._ask_for_votes
+
+    def ask(self: Raft, transfer: bool) -> None:
+        original(self, transfer)
+        self._votes[self.id] = True
+        self._self_vote_seq = None
+        self._count_votes()
+
+    patch(Raft, "_ask_for_votes", ask)
+
+
+# ---- durability ------------------------------------------------------------------------------------------------
+
+
+@_mutant("an append is acknowledged once it is durable")
+def _ack_before_sync(patch: Patch) -> None:
+    def release(self: Durability) -> list[Message]:
+        held, self._held = self._held, []
+        return held
+
+    patch(Durability, "release", release)
+
+
+@_mutant("a leader counts itself once its own write is durable")
+def _leader_counts_itself_early(patch: Patch) -> None:
+    original = Leader.append
+
+    def append(self: Leader, data: bytes, conf: ConfState | None) -> int:
+        index = original(self, data, conf)
+        self.progress[self._raft.id].matched(index)
+        return index
+
+    patch(Leader, "append", append)
+
+
+@_mutant("a write that was overtaken by a truncation vouches for nothing it lost")
+def _overtaken_write_still_vouches(patch: Patch) -> None:
+    def truncated(self: Durability, start: int) -> None:
+        if start < self._unsaved:
+            self._truncate_from = min(self._truncate_from or start, start)
+            self._unsaved = start
+
+    patch(Durability, "truncated", truncated)
+
+
+@_mutant("what the log lost is lost on the disk, too")
+def _truncation_not_written(patch: Patch) -> None:
+    original = Durability.take
+
+    def take(self: Durability, log: Log, hard: HardState) -> DurableAppend | None:
+        append = original(self, log, hard)
+        if append is not None:
+            append.truncate_from = 0
+        return append
+
+    patch(Durability, "take", take)
+
+
+@_mutant("rows and applied index are one batch")
+def _applied_index_outside_the_batch(patch: Patch) -> None:
+    original = Machine.flush
+
+    def flush(self: Machine) -> None:
+        before = self.store.get(Family.META, b"applied")
+        original(self)
+        if before is not None:
+            self.store.apply([(Family.META, b"applied", before)])
+
+    patch(Machine, "flush", flush)
+
+
+@_mutant("the log is kept from the last flush on")
+def _log_compacted_to_applied(patch: Patch) -> None:
+    def compact_log(self: MemberCore, keep: int, max_bytes: int) -> None:
+        log = self.raft.log
+        self.raft.compact(max(min(self.machine.applied_index, log.last - keep), log.base_index))
+
+    patch(MemberCore, "compact_log", compact_log)
+
+    def flush_state(self: Node) -> None:
+        core = self.core
+        if core is not None:
+            core.compact_log(2, 1 << 16)
+            base = core.raft.log.base_index
+            durable = self.disk.durable.log
+            if durable.base_index < base <= durable.last:
+                durable.compact(base)
+
+    patch(Node, "flush_state", flush_state)
+
+
+@_mutant("a member without room acknowledges nothing it did not keep")
+def _full_disk_acknowledges(patch: Patch) -> None:
+    original = Raft._on_append
+
+    def on_append(self: Raft, message: Append) -> None:
+        if self.full and message.entries:
+            last = message.prev_index + len(message.entries)
+            self._writes.hold(AppendReply(message.frm, self.id, self.term, True, last))
+        else:
+            original(self, message)
+
+    patch(Raft, "_on_append", on_append)
+
+
+# ---- commitment and replication --------------------------------------------------------------------------------
+
+
+@_mutant("an entry of an old term is not committed by counting")
+def _old_term_committed_by_counting(patch: Patch) -> None:
+    patch(Leader, "_may_commit", lambda self, index: True)
+
+
+@_mutant("a majority commits")
+def _minority_commits(patch: Patch) -> None:
+    patch(ConfState, "committed", lambda self, match: max(match.get(m, 0) for m in self.voters))
+
+
+@_mutant("learners count in no quorum")
+def _learner_counted(patch: Patch) -> None:
+    original = ConfState.committed
+
+    def committed(self: ConfState, match: Any) -> int:
+        if self.joint or not self.learners:
+            return original(self, match)
+        return original(ConfState(voters=tuple(sorted({*self.voters, *self.learners}))), match)
+
+    patch(ConfState, "committed", committed)
+
+
+@_mutant("a refusal says nothing of what the member has")
+def _refusal_moves_match(patch: Patch) -> None:
+    original = Leader.on_append_reply
+
+    def on_append_reply(self: Leader, message: AppendReply) -> None:
+        progress = self.progress.get(message.frm)
+        if not message.ok and progress is not None and message.hint_index <= self._log.last:
+            progress.matched(message.hint_index)
+            self.maybe_commit()
+        else:
+            original(self, message)
+
+    patch(Leader, "on_append_reply", on_append_reply)
+
+
+@_mutant("an append cuts only what contradicts it")
+def _late_append_cuts_the_log(patch: Patch) -> None:
+    original = Raft._on_append
+
+    def on_append(self: Raft, message: Append) -> None:
+        after = message.prev_index + len(message.entries) + 1
+        original(self, message)
+        if self.commit < after <= self.log.last and message.entries:
+            self._truncate(after)
+
+    patch(Raft, "_on_append", on_append)
+
+
+@_mutant("an append must fit the entry before it")
+def _append_without_a_match(patch: Patch) -> None:
+    original = Raft._on_append
+
+    def on_append(self: Raft, message: Append) -> None:
+        here = self.log.term(message.prev_index)
+        if here is not None and message.prev_index > self.commit:
+            message = Append(
+                message.to, message.frm, message.term, message.prev_index, here, message.entries, message.commit
+            )
+        original(self, message)
+
+    patch(Raft, "_on_append", on_append)
+
+
+# ---- membership ------------------------------------------------------------------------------------------------
+
+
+@_mutant("voters change through a joint configuration")
+def _joint_skipped(patch: Patch) -> None:
+    def changed(self: ConfState, voters: Any, learners: Any) -> ConfState:
+        return ConfState(voters=tuple(sorted(voters)), learners=tuple(sorted(learners)))
+
+    patch(ConfState, "changed", changed)
+
+
+@_mutant("a joint configuration is left once it is committed")
+def _joint_left_early(patch: Patch) -> None:
+    def leave(self: Leader) -> None:
+        if self._raft.conf.joint:
+            self.append(b"", self._raft.conf.left())
+
+    patch(Leader, "_leave_joint", leave)
+
+
+@_mutant("a joint configuration decides by both halves")
+def _old_half_ignored(patch: Patch) -> None:
+    patch(
+        ConfState,
+        "committed",
+        lambda self, match: sorted(match.get(m, 0) for m in self.voters)[(len(self.voters) - 1) // 2],
+    )
+
+
+@_mutant("one change of the configuration at a time")
+def _second_change_before_the_first(patch: Patch) -> None:
+    def may_change(self: Leader) -> bool:
+        return not self.transfer_to and not self._raft.conf.joint
+
+    patch(Leader, "may_change_conf", may_change)
+    patch(Raft, "conf_index", property(lambda self: 0))
+
+
+@_mutant("a snapshot brings its configuration")
+def _snapshot_without_configuration(patch: Patch) -> None:
+    original = Raft.restored
+
+    def restored(self: Raft, index: int, index_term: int, conf: ConfState, conf_index: int, frm: int) -> None:
+        before = self.confs.current if self.confs.current.voters else conf
+        original(self, index, index_term, before, conf_index, frm)
+
+    patch(Raft, "restored", restored)
+
+
+# ---- reads -----------------------------------------------------------------------------------------------------
+
+
+@_mutant("a read waits for a round of heartbeats")
+def _read_without_a_quorum(patch: Patch) -> None:
+    def start(self: Leader) -> None:
+        reads, self.reads = self.reads, []
+        if self._raft.commit >= self.term_start:
+            self._raft.reads_ready.extend((read, self._raft.commit) for read in reads)
+        else:
+            self.reads = reads
+
+    patch(Leader, "_start_reads", start)
+
+
+@_mutant("a read waits for the term's first commit")
+def _read_before_the_first_commit(patch: Patch) -> None:
+    def start(self: Leader) -> None:
+        if self.reads:
+            self.broadcast_heartbeat()
+            self._reads_out.append((self._round, self._raft.commit, self.reads))
+            self.reads = []
+            self._confirm_reads()
+
+    patch(Leader, "_start_reads", start)
+
+
+@_mutant("an answer counts for the round it answers")
+def _any_answer_confirms_a_read(patch: Patch) -> None:
+    original = Leader.on_heartbeat_reply
+
+    def on_reply(self: Leader, message: HeartbeatReply) -> None:
+        newest = HeartbeatReply(message.to, message.frm, message.term, self._round, message.promise)
+        original(self, newest)
+
+    patch(Leader, "on_heartbeat_reply", on_reply)
+
+
+@_mutant("a read waits until its index is applied here")
+def _read_before_it_is_applied(patch: Patch) -> None:
+    original = Reads._confirm
+    patch(Reads, "_confirm", lambda self, id, index: original(self, id, 0))
+
+
+@_mutant("a question's number is never used twice")
+def _question_numbers_reused(patch: Patch) -> None:
+    def next_question(self: Reads) -> int:
+        self._question = self._question % 2 + 1
+        while self._question in self._batches or self._question in self._renewals:
+            self._question += 1
+        return self._question
+
+    patch(Reads, "_next_question", next_question)
+
+
+@_mutant("a lease is shorter than the promise by the drift of the clocks")
+def _lease_longer_than_promised(patch: Patch) -> None:
+    patch(Settings, "lease_ns", property(lambda self: 3 * self.election_ns))
+
+
+@_mutant("no reads by lease after a handing-over")
+def _lease_kept_while_handing_over(patch: Patch) -> None:
+    original = Leader._leased
+
+    def leased(self: Leader) -> bool:
+        self._handed_over = False
+        return original(self)
+
+    patch(Leader, "_leased", leased)
+
+
+# ---- sessions, leases, watches, replicas -----------------------------------------------------------------------
+
+
+@_mutant("a proposal that came twice is applied once")
+def _proposal_applied_twice(patch: Patch) -> None:
+    patch(Sessions, "admit", lambda self, origin, incarnation, seq, low: True)
+
+
+@_mutant("what was applied is remembered across restarts and snapshots")
+def _session_table_lost(patch: Patch) -> None:
+    patch(Sessions, "load", lambda self, origin, row: None)
+
+
+@_mutant("a client's command that came again gets its first answer")
+def _client_answer_not_kept(patch: Patch) -> None:
+    patch(ClientSessions, "find", lambda self, lease, seq: None)
+
+
+@_mutant("a client's kept answers are part of a snapshot")
+def _client_answers_lost_in_a_snapshot(patch: Patch) -> None:
+    def init(self: ClientSessions, pending: Any) -> None:
+        self._pending = pending
+        self._sessions = {}
+
+    patch(ClientSessions, "__init__", init)
+
+
+@_mutant("a new leader gives every lease its whole time")
+def _new_leader_ends_leases(patch: Patch) -> None:
+    original = Lessor.promote
+    patch(
+        Lessor,
+        "promote",
+        lambda self, leases, now, extend: original(self, dict.fromkeys(leases, 0), now, extend),
+    )
+
+
+@_mutant("who lost leadership forgets its clock for leases")
+def _ex_leader_keeps_lease_clock(patch: Patch) -> None:
+    original = Lessor.promote
+
+    def promote(self: Lessor, leases: dict[int, int], now: int, extend: int) -> None:
+        if not self._expiry:
+            original(self, leases, now, extend)
+
+    patch(Lessor, "promote", promote)
+    patch(Lessor, "demote", lambda self: None)
+
+
+@_mutant("a renewal is acknowledged only by who still leads")
+def _renewal_without_a_quorum(patch: Patch) -> None:
+    original = Reads.asked
+
+    def asked(self: Reads, question: Any) -> None:
+        if hasattr(question, "leases") and self._raft.is_leader:
+            self._leader_read += 1
+            self._as_leader[self._leader_read] = question
+            self._raft.reads_ready.append((self._leader_read, self._raft.commit))
+        else:
+            original(self, question)
+
+    patch(Reads, "asked", asked)
+
+
+@_mutant("progress is said behind the events it is about")
+def _progress_ahead_of_events(patch: Patch) -> None:
+    original = Hub.progress
+
+    def progress(self: Hub, stream: int) -> Any:
+        behind, self._behind = self._behind, {}
+        state = self._streams[stream]
+        blocked, state.blocked = state.blocked, False
+        try:
+            return original(self, stream)
+        finally:
+            self._behind, state.blocked = behind, blocked
+
+    patch(Hub, "progress", progress)
+
+
+@_mutant("a slow stream is told later what it was not told")
+def _slow_watch_skips(patch: Patch) -> None:
+    original = Hub._deliver
+
+    def deliver(self: Hub, ref: tuple[int, int], revision: int, changes: Any, out: Any) -> None:
+        if not self._streams[ref[0]].blocked:
+            original(self, ref, revision, changes, out)
+
+    patch(Hub, "_deliver", deliver)
+
+
+@_mutant("watches go on from history when the state is replaced")
+def _watch_lost_at_a_snapshot(patch: Patch) -> None:
+    def replace_space(self: Hub, space: Space) -> None:
+        self._space = space
+        for stream in self._streams.values():
+            for watcher in stream.watchers.values():
+                watcher.next = max(watcher.next, space.revision + 1)
+
+    patch(Hub, "replace_space", replace_space)
+
+
+@_mutant("a replica deletes what was deleted")
+def _replica_keeps_deleted_keys(patch: Patch) -> None:
+    original = ReplicaCore._apply
+
+    def apply(self: ReplicaCore, event: Any, revision: int, sub: int) -> Any:
+        row = self._pending.get(Family.CUR, event.kv.key)
+        change = original(self, event, revision, sub)
+        if change.type == rows.DELETE and row is not None:
+            self._pending.put(Family.CUR, event.kv.key, row)
+            self.space.live.add(event.kv.key)
+        return change
+
+    patch(ReplicaCore, "_apply", apply)
+
+
+@_mutant("a replica's watermark is what it is complete to")
+def _replica_watermark_ahead(patch: Patch) -> None:
+    original = ReplicaCore._move
+
+    def move(self: ReplicaCore, position: Any) -> None:
+        original(self, replace(position, watermark=position.watermark + 1) if position.watermark else position)
+
+    patch(ReplicaCore, "_move", move)

@@ -1,0 +1,127 @@
+"""Many seeds on all cores, mutants, and what is printed of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from holdfast.sim.marks import MARKS
+from holdfast.sim.mutants import MUTANTS, broken
+from holdfast.sim.simulation import FAILURES, Result, simulate
+
+CHUNK = 4
+
+
+@dataclass(slots=True)
+class Failure:
+    """A seed that found something. `name` is the invariant's."""
+
+    seed: int
+    name: str
+    what: str
+
+
+@dataclass(slots=True)
+class Summary:
+    """What many seeds did together."""
+
+    seeds: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+    simulated_ns: int = 0
+    operations: int = 0
+    acknowledged: int = 0
+    faults: int = 0
+    elections: int = 0
+    marks: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, outcome: Result | Failure) -> None:
+        self.seeds += 1
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+            return
+        self.steps += outcome.steps
+        self.simulated_ns += outcome.simulated_ns
+        self.operations += outcome.operations
+        self.acknowledged += outcome.acknowledged
+        self.faults += outcome.faults
+        self.elections += outcome.elections
+        self.marks.update(outcome.marks)
+
+    @property
+    def unreached(self) -> list[str]:
+        """Interesting states that no run came to: what happens in them was not tested."""
+        return [mark for mark in MARKS if not self.marks[mark]]
+
+    def __str__(self) -> str:
+        hours = self.simulated_ns / 3.6e12
+        return (
+            f"{self.seeds} seeds, {hours:.1f} simulated hours in {self.seconds:.0f} s "
+            f"({self.steps / max(self.seconds, 1e-9):,.0f} steps/s): {self.steps:,} steps, "
+            f"{self.operations:,} operations ({self.acknowledged:,} acknowledged), {self.faults:,} faults, "
+            f"{self.elections:,} elections; {len(self.failures)} failed"
+        )
+
+
+def name_of(error: BaseException) -> str:
+    """The violated invariant's id, or what the production code calls it."""
+    return str(getattr(error, "name", type(error).__name__))
+
+
+def attempt(seed: int, seconds: int = 0, without: Collection[str] = ()) -> Result | Failure:
+    try:
+        return simulate(seed, seconds=seconds, without=without)
+    except FAILURES as error:
+        return Failure(seed, name_of(error), str(error))
+
+
+def _attempt(job: tuple[int, int, tuple[str, ...]]) -> Result | Failure:
+    return attempt(*job)
+
+
+def run_seeds(
+    seeds: Iterable[int], *, seconds: int = 0, without: Collection[str] = (), jobs: int = 0
+) -> Iterator[tuple[Summary, Result | Failure]]:
+    """Run them on `jobs` processes (0 = one a core); yields after each, in the order of the seeds."""
+    summary, began = Summary(), time.monotonic()
+    with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+        work = [(seed, seconds, tuple(without)) for seed in seeds]
+        for outcome in pool.map(_attempt, work, chunksize=CHUNK):
+            summary.add(outcome)
+            summary.seconds = time.monotonic() - began
+            yield summary, outcome
+
+
+@dataclass(slots=True)
+class Found:
+    """How a mutant fared: after how many seeds which invariant noticed; `seeds` 0 = none did."""
+
+    mutant: str
+    seeds: int
+    name: str = ""
+    what: str = ""
+
+
+def find_mutant(name: str, limit: int) -> Found:
+    """Run seeds from 0 on with this rule broken until one finds it that finds nothing in unbroken code."""
+    for seed in range(limit):
+        with broken(name):
+            outcome = attempt(seed)
+        if isinstance(outcome, Failure) and isinstance(attempt(seed), Result):
+            return Found(name, seed + 1, outcome.name, outcome.what.splitlines()[0])
+    return Found(name, 0)
+
+
+def _find(job: tuple[str, int]) -> Found:
+    return find_mutant(*job)
+
+
+def find_mutants(limit: int, jobs: int = 0, names: Collection[str] = ()) -> Iterator[Found]:
+    """Every mutant (or those named), several side by side."""
+    with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+        yield from pool.map(_find, [(name, limit) for name in names or MUTANTS])

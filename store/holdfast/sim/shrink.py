@@ -1,0 +1,58 @@
+"""A failing run, made small: fewer classes of fault, less time, and the end of its trace in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.sim.mix import CLASSES
+from holdfast.sim.runner import Failure, attempt, name_of
+from holdfast.sim.simulation import FAILURES, Run
+
+
+@dataclass(slots=True)
+class Shrunk:
+    """The smallest run found that still fails in the same way, and the last lines of what happened in it."""
+
+    seed: int
+    seconds: int
+    without: list[str]
+    name: str
+    what: str
+    trace: list[str]
+
+    @property
+    def command(self) -> str:
+        without = f" --without {','.join(self.without)}" if self.without else ""
+        return f"holdfast sim --seed {self.seed} --seconds {self.seconds}{without} --trace"
+
+
+def shrink(failure: Failure) -> Shrunk:
+    """Leave out one class of fault after the other, then cut what comes after the failure."""
+    without: list[str] = []
+    for name in CLASSES:
+        if _fails(failure, 0, [*without, name]):
+            without.append(name)
+    error, run = trace(failure.seed, 0, without)
+    seconds = max(1, run.world.now // 1_000_000_000 + 1)
+    if _fails(failure, seconds, without):
+        error, run = trace(failure.seed, seconds, without)
+    else:
+        seconds = 0
+    what = str(error) if error is not None else failure.what
+    return Shrunk(failure.seed, seconds, without, failure.name, what, list(run.world.tail))
+
+
+def trace(seed: int, seconds: int, without: list[str], keep: int = 400) -> tuple[BaseException | None, Run]:
+    """Run once more with the last `keep` lines (0 = all) of the trace kept. Returns what went wrong, and the run."""
+    run = Run(seed, seconds=seconds, without=without, keep_trace=keep)
+    try:
+        run.run()
+    except FAILURES as error:
+        run.world.note(f"{name_of(error)}: {error}")
+        return error, run
+    return None, run
+
+
+def _fails(failure: Failure, seconds: int, without: list[str]) -> bool:
+    outcome = attempt(failure.seed, seconds, without)
+    return isinstance(outcome, Failure) and outcome.name == failure.name
