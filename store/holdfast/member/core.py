@@ -166,12 +166,12 @@ class MemberCore:
         self._apply(out)
         ready = self.raft.take()
         if ready.reads or ready.reads_lost:
-            self.reads.on_ready(ready.reads, ready.reads_lost, self.machine, now_ns, out)
+            self.reads.on_ready(ready.reads, ready.reads_lost, out)
         out.append = ready.append
         out.messages += ready.messages
         out.snapshots += ready.snapshots
         # A single voter's read is confirmed at once, and a write may have become applicable.
-        self.reads.answer(self.machine, out)
+        self.reads.answer(self.machine, now_ns, out)
         self._give_up_late(out)
         out.more = out.more or self.machine.applied_index < self.raft.applicable
         return out

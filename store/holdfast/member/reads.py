@@ -35,6 +35,7 @@ class Reads:
         # What this member confirms as leader: raft's read id -> what to do then.
         self._as_leader: dict[int, ReadRequest | Renew] = {}
         self._leader_read = 0
+        self._due: deque[tuple[int, Renew]] = deque()  # confirmed; (index to have applied, question)
 
     @property
     def waiting(self) -> bool:
@@ -109,7 +110,7 @@ class Reads:
         if self._raft.read(self._leader_read):
             self._as_leader[self._leader_read] = question
 
-    def on_ready(self, ready: list[tuple[int, int]], lost: list[int], machine: Machine, now: int, out: Output) -> None:
+    def on_ready(self, ready: list[tuple[int, int]], lost: list[int], out: Output) -> None:
         """Raft has confirmed leadership for these reads, or has lost it."""
         for read in lost:
             self._as_leader.pop(read, None)
@@ -121,6 +122,14 @@ class Reads:
                 else:
                     out.messages.append(ReadReply(question.frm, self._raft.id, self._raft.term, question.id, index))
             elif isinstance(question, Renew):
+                # What is committed may be the end of a lease: not renewed before that is applied.
+                self._due.append((index, question))
+
+    def _renew_due(self, machine: Machine, now: int, out: Output) -> None:
+        """As leader; who does not lead any more cannot tell, and is asked no more."""
+        while self._due and (not self._raft.is_leader or self._due[0][0] <= machine.applied_index):
+            _, question = self._due.popleft()
+            if self._raft.is_leader:
                 self._renew(question, machine, now, out)
 
     def _renew(self, question: Renew, machine: Machine, now: int, out: Output) -> None:
@@ -155,8 +164,10 @@ class Reads:
         for item in self._renewals.pop(message.id, ()):
             out.answers.append(Answer(item.id, ttl=ttls.get(item.lease, 0)))
 
-    def answer(self, machine: Machine, out: Output) -> None:
-        """Answer the reads whose index is applied here."""
+    def answer(self, machine: Machine, now: int, out: Output) -> None:
+        """Answer the reads, and do the renewals, whose index is applied here."""
+        if self._due:
+            self._renew_due(machine, now, out)
         if not self._confirmed:
             return
         applied = machine.applied_index

@@ -47,6 +47,7 @@ class Checker:
         self._hinted: dict[int, int] = {}  # member -> when it last heard that its leader's connection ended
         self.max_committed = 1
         self.conf = ConfState()  # the newest committed
+        self.members_ever: set[int] = set()
         self.elections = 0
 
     def restarted(self, node: Node) -> None:
@@ -212,6 +213,7 @@ class Checker:
             self.max_committed = entry.index
             if entry.conf is not None:
                 self.conf = entry.conf
+                self.members_ever |= set(entry.conf.members())
 
     def _held_by_quorum(self, core: MemberCore, index: int) -> None:
         """I6: what a leader commits is on the disks of a majority, of each half if there are two."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from holdfast.sim.operations import Kind, Operation, Outcome, State, effect
+from holdfast.sim.operations import Kind, Operation, Outcome, State, Version, effect
 from holdfast.sim.violation import Violation
 
 MAX_STEPS = 200_000
@@ -46,7 +46,7 @@ class _Search:
         self._known = known
         self._maybe = maybe
         self._hint = hint
-        self._failed: set[tuple[int, int, frozenset[int]]] = set()
+        self._failed: set[tuple[int, int, frozenset[int], frozenset[tuple[bytes, Version]]]] = set()
         self._forks = self._steps = 0
         self._deepest: tuple[int, str] = (-1, "")
 
@@ -82,7 +82,7 @@ class _Search:
 
     def _fill(self, at: int, revision: int, state: State, latest: int, used: frozenset[int]) -> bool:
         """Nobody was told of the next revision: find what may have made it."""
-        key = (at, revision, used)
+        key = (at, revision, used, frozenset(state.items()))
         if key in self._failed:
             return False
         self._steps += 1

@@ -89,7 +89,7 @@ class Run:
         self.checker = Checker(world, self.truth, self.office, self.nodes, self._slowest())
         self._genesis = self._found()
         self.checker.conf = ConfState(voters=tuple(m.id for m in self._genesis.members))
-        self._were_members = set(self.checker.conf.voters)
+        self.checker.members_ever = set(self.checker.conf.voters)
         for info in self._genesis.members:
             self._add(info.id, self._genesis)
         self.nemesis = Nemesis(self)
@@ -190,8 +190,7 @@ class Run:
         conf = self.checker.conf
         if conf.joint:
             return
-        self._were_members |= set(conf.members())
-        for member in sorted(self._were_members - set(conf.members())):
+        for member in sorted(self.checker.members_ever - set(conf.members())):
             node = self.nodes[member]
             if not node.removed:
                 node.removed = True
@@ -298,6 +297,8 @@ class Run:
     def _heal_all(self) -> None:
         self.network.heal()
         for node in self.nodes.values():
+            # One that was added by an entry that was lost again belongs to no cluster, whatever it believes.
+            node.removed = node.removed or node.id not in self.checker.conf.members()
             if not node.removed and not node.disk.rotten:
                 self._well(node)
         for watcher in self._watchers:
