@@ -273,7 +273,7 @@ class Nemesis:
     def _skew(self) -> None:
         chance = self._world.chance("nemesis/skew")
         for node in self._run.nodes.values():
-            node.clock.change(self._world.now, int((1 << 20) * self._run.rate(chance.random())))
+            node.clock.skew(self._world.now, self._run.rate(chance.random()))
             node.reschedule()
 
     def _clock_jump(self, chance: Random) -> bool:
@@ -282,16 +282,15 @@ class Nemesis:
         if node is None:
             return False
         if chance.random() < 0.3:
-            rate = node.clock.rate
             node.clock.change(self._world.now, 1)
-            self._world.at(self._world.now + chance.randrange(2 * SECOND), self._go_on, node, rate)
+            self._world.at(self._world.now + chance.randrange(2 * SECOND), self._go_on, node)
         else:
-            node.clock.change(self._world.now, node.clock.rate, jump=chance.randrange(4 * SECOND))
+            node.clock.change(self._world.now, node.clock.usual, jump=chance.randrange(4 * SECOND))
         node.reschedule()
         return True
 
-    def _go_on(self, node: Node, rate: int) -> None:
-        node.clock.change(self._world.now, rate)
+    def _go_on(self, node: Node) -> None:
+        node.clock.change(self._world.now, node.clock.usual)
         node.reschedule()
 
     def _wall_jump(self, chance: Random) -> bool:

@@ -56,6 +56,7 @@ class Clock:
     offset: int = 0
     rate: int = 1 << 20  # of this clock per tick of the world's, times 2**20
     since: int = 0
+    usual: int = 1 << 20  # its rate while it does not stand still
 
     def local(self, now: int) -> int:
         return self.offset + ((now - self.since) * self.rate >> 20)
@@ -66,6 +67,11 @@ class Clock:
 
     def change(self, now: int, rate: int, jump: int = 0) -> None:
         self.offset, self.since, self.rate = self.local(now) + jump, now, rate
+
+    def skew(self, now: int, factor: float) -> None:
+        """Run this much faster or slower from now on."""
+        self.usual = int((1 << 20) * factor)
+        self.change(now, self.usual)
 
 
 class Node:

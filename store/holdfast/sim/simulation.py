@@ -139,7 +139,7 @@ class Run:
         node = self._add(max(self.nodes) + 1, None)
         if self.mix.skew:
             chance = self.world.chance(f"skew/{node.id}")
-            node.clock.change(self.world.now, int((1 << 20) * self.rate(chance.random())))
+            node.clock.skew(self.world.now, self.rate(chance.random()))
         node.start()
         return node
 
@@ -290,8 +290,8 @@ class Run:
     def _well(self, node: Node) -> None:
         node.start()
         node.mend()
-        if node.clock.rate < 1 << 19:  # it stood still
-            node.clock.change(self.world.now, 1 << 20)
+        if node.clock.rate != node.clock.usual:
+            node.clock.change(self.world.now, node.clock.usual)
             node.reschedule()
 
     def _heal_all(self) -> None:

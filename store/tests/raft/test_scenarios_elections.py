@@ -12,8 +12,8 @@ from .cluster import ELECTION, MS, SECOND, Cluster, kind
 
 
 def test_scenario_04_a_promoted_learner_votes_before_it_knows_of_its_promotion() -> None:
-    """etcd PR 10998 (campaign_learner_must_vote): a member that has not heard that it votes has to vote, or there may be
-    no quorum."""
+    """etcd PR 10998 (campaign_learner_must_vote): a member that has not heard that it votes has to vote, or there may
+    be no quorum."""
     cluster = Cluster([1, 2], learners=[3])
     cluster.elect(1)
     cluster.cut |= {(1, 3)}
