@@ -6,14 +6,15 @@ from google.protobuf.message import Message
 
 from holdfast.api.router import Router
 from holdfast.front.calls import Call
-from holdfast.member.driver import Member
+from holdfast.member.driver import Answered, Member
 from holdfast.member.interface import Answer
 from holdfast.member.node import Node, State
-from holdfast.proto import rpc_pb2
+from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.status import LEARNER_UNSUPPORTED, NO_LEADER, REQUEST_TOO_LARGE, Code, RequestError
 
 ETCD_VERSION = "3.6.6"  # of the API that is spoken; clients choose features by it
 MAX_REQUEST_BYTES = 1_572_864
+SESSION = "holdfast-session"
 
 _NOT_A_MEMBER = RequestError(Code.UNAVAILABLE, "holdfast: this node does not belong to a cluster yet; try another one")
 
@@ -53,12 +54,33 @@ class Service:
         response.header.CopyFrom(self.header(member, revision))  # type: ignore[attr-defined]
         self.router.reply(call.id, response.SerializeToString())
 
+    def propose(self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered) -> None:
+        """Have `command` done, under the client session that the call names, if it names one. Not taken back if the
+        client gives up: it may be in the log already."""
+        if SESSION in call.metadata:
+            name_command(command, call)
+        member.propose(command, answered, call.deadline_ns)
+
     def refuse(self, call: Call, answer: Answer) -> bool:
         """Fail the call if the answer is an error."""
         if answer.error is None:
             return False
         self.router.fail(call.id, answer.error)
         return True
+
+
+def name_command(command: raft_pb2.Command, call: Call) -> None:
+    """Put the client's own name for it into `command`. Raises RequestError if it is none."""
+    try:
+        session, seq, low = (int(call.metadata[key]) for key in (SESSION, "holdfast-seq", "holdfast-low"))
+        command.session, command.session_seq, command.session_low = session, seq, low
+    except (KeyError, ValueError) as error:
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            "holdfast: a command of a session names it by three numbers: holdfast-session, holdfast-seq, holdfast-low",
+        ) from error
+    if not (session and 0 < low <= seq):
+        raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a session's command has 0 < low <= seq, not {low}, {seq}")
 
 
 def check_size(body: bytes) -> None:

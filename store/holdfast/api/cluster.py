@@ -23,6 +23,7 @@ _KINDS = {
     _Request.ADD_LEARNER: _Change.ADD_LEARNER,
     _Request.PROMOTE: _Change.PROMOTE,
     _Request.REMOVE: _Change.REMOVE,
+    _Request.DEMOTE: _Change.DEMOTE,
 }
 
 
@@ -135,25 +136,33 @@ class ClusterService(Service):
         """Change the membership if it still is what the caller decided on."""
         request = _Request.FromString(body)
         member = self.member(call)
-        if request.kind not in _KINDS or not request.member_id or not request.expected_config_index:
-            raise RequestError(
-                Code.INVALID_ARGUMENT, "holdfast: a change needs a kind, a member id and the expected config index"
-            )
-        if request.kind == _Request.ADD_LEARNER:
-            check_urls(request.peer_urls)
-        info = raft_pb2.MemberInfo(
-            id=request.member_id,
-            name=request.name,
-            peer_urls=request.peer_urls,
-            volume_id=request.member_id if request.kind == _Request.ADD_LEARNER else 0,
-        )
-        change = _Change(kind=_KINDS[request.kind], member=info, expected_config_index=request.expected_config_index)
+        if not request.expected_config_index:
+            raise RequestError(Code.INVALID_ARGUMENT, "holdfast: a change needs the expected config index")
+        change = _as_change(request)
+        change.expected_config_index = request.expected_config_index
+        change.together.extend(_as_change(step) for step in request.together)
 
         def done() -> None:
             response = holdfast_pb2.MembershipChangeResponse(config_index=member.core.machine.conf_index)
             self.answer(call, member, response)
 
         self._propose(call, member, change, done)
+
+
+def _as_change(request: holdfast_pb2.MembershipChangeRequest) -> raft_pb2.MemberChange:
+    """One step of a change, checked as far as that is possible before it is proposed."""
+    if request.kind not in _KINDS or not request.member_id:
+        raise RequestError(Code.INVALID_ARGUMENT, "holdfast: a change needs a kind and a member id")
+    adds = request.kind == _Request.ADD_LEARNER
+    if adds:
+        check_urls(request.peer_urls)
+    info = raft_pb2.MemberInfo(
+        id=request.member_id,
+        name=request.name,
+        peer_urls=request.peer_urls,
+        volume_id=request.member_id if adds else 0,
+    )
+    return _Change(kind=_KINDS[request.kind], member=info)
 
 
 def members(member: Member) -> list[rpc_pb2.Member]:

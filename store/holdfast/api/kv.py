@@ -109,7 +109,7 @@ class KvService(Service):
             else:
                 self.answer(call, member, rpc_pb2.CompactionResponse())
 
-        member.propose(raft_pb2.Command(compact=request), answered, call.deadline_ns)
+        self.propose(call, member, raft_pb2.Command(compact=request), answered)
 
     def _propose(self, call: Call, command: raft_pb2.Command) -> None:
         member = self.member(call)
@@ -120,5 +120,4 @@ class KvService(Service):
                 assert response is not None
                 self.answer(call, member, response, answer.revision)
 
-        # Not taken back if the client gives up: it may be in the log already.
-        member.propose(command, answered, call.deadline_ns)
+        self.propose(call, member, command, answered)

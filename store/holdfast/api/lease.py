@@ -8,9 +8,10 @@ from collections import deque
 from holdfast.api.base import Service
 from holdfast.api.router import Router
 from holdfast.front.calls import Call, Credit, Finish, Kind
+from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.member.node import Node
-from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.status import TTL_TOO_LARGE
 
 MAX_TTL_SECONDS = 9_000_000_000
@@ -25,6 +26,7 @@ class LeaseService(Service):
         router.unary("/etcdserverpb.Lease/LeaseRevoke", self.revoke)
         router.unary("/etcdserverpb.Lease/LeaseTimeToLive", self.time_to_live)
         router.unary("/etcdserverpb.Lease/LeaseLeases", self.leases)
+        router.unary("/holdfast.v1.Session/Open", self.open_session)
         router.stream("/etcdserverpb.Lease/LeaseKeepAlive", Kind.BIDI, lambda call: _KeepAliveStream(self, call))
 
     def grant(self, call: Call, body: bytes) -> None:
@@ -32,14 +34,27 @@ class LeaseService(Service):
         if request.TTL > MAX_TTL_SECONDS:
             raise TTL_TOO_LARGE
         member = self.member(call)
-        # Shorter than one and a half elections and every change of leader would let it expire.
-        shortest = -(-3 * member.core.settings.election_ns // 2_000_000_000)
-        grant = raft_pb2.LeaseGrant(id=request.ID or secrets.randbits(63) or 1, ttl_seconds=max(request.TTL, shortest))
+        grant = _grant(member, request.ID, request.TTL)
 
         def answered(answer: Answer) -> None:
             if not self.refuse(call, answer):
                 assert answer.response is not None
                 self.answer(call, member, answer.response, answer.revision)
+
+        self.propose(call, member, raft_pb2.Command(lease_grant=grant), answered)
+
+    def open_session(self, call: Call, body: bytes) -> None:
+        """A lease to name commands by. (etcd does not know the method, so a client learns that it has no sessions.)"""
+        request = holdfast_pb2.SessionOpenRequest.FromString(body)
+        if not 0 < request.ttl_seconds <= MAX_TTL_SECONDS:
+            raise TTL_TOO_LARGE
+        member = self.member(call)
+        grant = _grant(member, 0, request.ttl_seconds)
+
+        def answered(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                response = holdfast_pb2.SessionOpenResponse(id=grant.id, ttl_seconds=grant.ttl_seconds)
+                self.answer(call, member, response, answer.revision)
 
         member.propose(raft_pb2.Command(lease_grant=grant), answered, call.deadline_ns)
 
@@ -53,7 +68,7 @@ class LeaseService(Service):
                 self.answer(call, member, answer.response, answer.revision)
 
         command = raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=request.ID))
-        member.propose(command, answered, call.deadline_ns)
+        self.propose(call, member, command, answered)
 
     def time_to_live(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.LeaseTimeToLiveRequest.FromString(body)
@@ -78,6 +93,12 @@ class LeaseService(Service):
         response = rpc_pb2.LeaseLeasesResponse()
         response.leases.extend(rpc_pb2.LeaseStatus(ID=id) for id in sorted(member.core.machine.leases))
         self.answer(call, member, response)
+
+
+def _grant(member: Member, id: int, ttl_seconds: int) -> raft_pb2.LeaseGrant:
+    # Shorter than one and a half elections and every change of leader would let it expire.
+    shortest = -(-3 * member.core.settings.election_ns // 2_000_000_000)
+    return raft_pb2.LeaseGrant(id=id or secrets.randbits(63) or 1, ttl_seconds=max(ttl_seconds, shortest))
 
 
 class _KeepAliveStream:

@@ -35,6 +35,20 @@ def serve(
     ] = "static",
     heartbeat_interval: Annotated[int, typer.Option(help="Milliseconds between a leader's heartbeats.")] = 100,
     election_timeout: Annotated[int, typer.Option(help="Milliseconds without a leader until an election.")] = 1000,
+    priority: Annotated[
+        int, typer.Option(min=0, help="Who should rather lead: the highest. Give a member at a poor link less.")
+    ] = 0,
+    lease_reads: Annotated[
+        bool,
+        typer.Option(
+            help="Read by lease instead of asking a quorum each time. Only right while no two clocks differ in rate by "
+            "more than --max-clock-drift; give it to all members."
+        ),
+    ] = False,
+    max_clock_drift: Annotated[
+        int, typer.Option(min=0, max=100, help="Percent by which the rates of two members' clocks may differ.")
+    ] = 10,
+    max_learners: Annotated[int, typer.Option(min=0, help="How many learners the cluster may have at once.")] = 1,
     watch_progress_notify_interval: Annotated[
         float, typer.Option(help="Seconds between progress notices of quiet watches.")
     ] = 600.0,
@@ -80,8 +94,13 @@ def serve(
                 initial_cluster=cluster,
                 token=initial_cluster_token,
                 settings=Settings(
-                    election_ns=election_timeout * 1_000_000, heartbeat_ns=heartbeat_interval * 1_000_000
+                    election_ns=election_timeout * 1_000_000,
+                    heartbeat_ns=heartbeat_interval * 1_000_000,
+                    lease_reads=lease_reads,
+                    max_clock_drift_percent=max_clock_drift,
                 ),
+                priority=priority,
+                max_learners=max_learners,
                 client_tls=peer_tls[0] if peer_tls else None,
                 server_tls=peer_tls[1] if peer_tls else None,
             ),

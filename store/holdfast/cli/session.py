@@ -40,7 +40,7 @@ def run(
 
     async def connected() -> None:
         tls = client.Tls.from_directory(tls_dir) if tls_dir else None
-        async with client.connect(endpoints, tls=tls, timeout=timeout) as hf:
+        async with client.connect(endpoints, tls=tls, timeout=timeout, session_ttl=0) as hf:
             await work(hf)
 
     try:

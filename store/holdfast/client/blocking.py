@@ -25,9 +25,10 @@ def connect_blocking(
     tls: Tls | None = None,
     timeout: float = 10.0,
     cache_dir: str | Path | None = None,
+    session_ttl: int = 60,
 ) -> BlockingClient:
     """See `connect`."""
-    return BlockingClient(endpoints, tls=tls, timeout=timeout, cache_dir=cache_dir)
+    return BlockingClient(endpoints, tls=tls, timeout=timeout, cache_dir=cache_dir, session_ttl=session_ttl)
 
 
 class BlockingClient:
@@ -37,18 +38,28 @@ class BlockingClient:
     key = staticmethod(Key)
 
     def __init__(
-        self, endpoints: str | list[str], *, tls: Tls | None, timeout: float, cache_dir: str | Path | None
+        self,
+        endpoints: str | list[str],
+        *,
+        tls: Tls | None,
+        timeout: float,
+        cache_dir: str | Path | None,
+        session_ttl: int,
     ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast-client", daemon=True)
         self._thread.start()
-        self._client: Client = self._run(self._connect(endpoints, tls, timeout, cache_dir))
+        self._client: Client = self._run(self._connect(endpoints, tls, timeout, cache_dir, session_ttl))
 
     @staticmethod
     async def _connect(
-        endpoints: str | list[str], tls: Tls | None, timeout: float, cache_dir: str | Path | None
+        endpoints: str | list[str],
+        tls: Tls | None,
+        timeout: float,
+        cache_dir: str | Path | None,
+        session_ttl: int,
     ) -> Client:
-        return connect(endpoints, tls=tls, timeout=timeout, cache_dir=cache_dir)
+        return connect(endpoints, tls=tls, timeout=timeout, cache_dir=cache_dir, session_ttl=session_ttl)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -10,7 +10,9 @@ from types import TracebackType
 from google.protobuf.message import Message
 
 from holdfast.client.connection import Connection, Response, Tls
+from holdfast.client.errors import SessionEnded
 from holdfast.client.lease import Lease
+from holdfast.client.session import Session
 from holdfast.client.txn import Key, Ops, Txn
 from holdfast.client.values import (
     DeleteResult,
@@ -31,11 +33,14 @@ def connect(
     tls: Tls | None = None,
     timeout: float = 10.0,
     cache_dir: str | Path | None = None,
+    session_ttl: int = 60,
 ) -> Client:
     """A client of these endpoints ("host:port", several as a list or separated by commas).
 
     `timeout` in seconds is for each call, fail-over included. Without `tls`, the directory that HOLDFAST_TLS_DIR names
     is used, if it is set. `cache_dir` keeps what must survive a restart without a network: addresses of endpoints.
+    `session_ttl` in seconds: writes are named by a session of that life, opened with the first of them, so that one
+    whose answer was lost is sent again and done once; 0 = they are sent once, and a lost answer is OutcomeUnknown.
     """
     listed = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
     directory = os.environ.get("HOLDFAST_TLS_DIR")
@@ -46,7 +51,7 @@ def connect(
         host, _, port = endpoint.rpartition(":")
         if not host or not port.isdigit():
             raise ValueError(f"{endpoint!r} is not an endpoint: give HOST:PORT")
-    return Client(Connection(plain, tls=tls, timeout=timeout, cache_dir=cache_dir))
+    return Client(Connection(plain, tls=tls, timeout=timeout, cache_dir=cache_dir), session_ttl)
 
 
 class Client:
@@ -54,9 +59,10 @@ class Client:
 
     op = Ops()
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, session_ttl: int = 0) -> None:
         self.connection = connection
         self._leases: list[Lease] = []
+        self._session = Session(connection, session_ttl)
 
     async def __aenter__(self) -> Client:
         return self
@@ -67,12 +73,25 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
+        await self._session.end()
         for lease in self._leases:
             await lease.release()
         await self.connection.close()
 
     async def _call(self, path: str, request: Message, response: type[Response], *, idempotent: bool) -> Response:
         return await self.connection.call(path, request, response, idempotent=idempotent)
+
+    async def _write(self, path: str, request: Message, response: type[Response]) -> Response:
+        """A call that changes something, named by the session so that it is done once."""
+        for last in (False, True):
+            try:
+                async with self._session.name() as name:
+                    return await self.connection.call(path, request, response, idempotent=False, name=name)
+            except SessionEnded:
+                if last:
+                    raise
+                await self._session.forget()  # it slept too long; nothing was sent
+        raise AssertionError("unreachable")
 
     # ---- keys ----------------------------------------------------------------------------------------------
 
@@ -111,14 +130,14 @@ class Client:
     async def put(
         self, key: str | bytes, value: str | bytes, *, lease: Lease | int = 0, previous: bool = False
     ) -> PutResult:
-        """Write. Raises OutcomeUnknown if it was sent and no answer came."""
+        """Write. Raises OutcomeUnknown if it was sent, no answer came, and asking again did not help in time."""
         request = rpc_pb2.PutRequest(
             key=to_bytes(key),
             value=to_bytes(value),
             lease=lease.id if isinstance(lease, Lease) else lease,
             prev_kv=previous,
         )
-        r = await self._call("/etcdserverpb.KV/Put", request, rpc_pb2.PutResponse, idempotent=False)
+        r = await self._write("/etcdserverpb.KV/Put", request, rpc_pb2.PutResponse)
         return PutResult(r.header.revision, KeyValue.of(r.prev_kv) if r.HasField("prev_kv") else None)
 
     async def delete(self, key: str | bytes, *, prefix: bool = False, previous: bool = False) -> DeleteResult:
@@ -127,7 +146,7 @@ class Client:
         request = rpc_pb2.DeleteRangeRequest(
             key=start or b"\x00", range_end=range_end(start, prefix=prefix, end=None), prev_kv=previous
         )
-        r = await self._call("/etcdserverpb.KV/DeleteRange", request, rpc_pb2.DeleteRangeResponse, idempotent=False)
+        r = await self._write("/etcdserverpb.KV/DeleteRange", request, rpc_pb2.DeleteRangeResponse)
         return DeleteResult(r.header.revision, r.deleted, [KeyValue.of(kv) for kv in r.prev_kvs])
 
     @staticmethod
@@ -140,12 +159,12 @@ class Client:
         return Txn(self._commit)
 
     async def _commit(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
-        return await self._call("/etcdserverpb.KV/Txn", request, rpc_pb2.TxnResponse, idempotent=False)
+        return await self._write("/etcdserverpb.KV/Txn", request, rpc_pb2.TxnResponse)
 
     async def compact(self, revision: int) -> None:
         """Give up history before `revision`."""
         request = rpc_pb2.CompactionRequest(revision=revision)
-        await self._call("/etcdserverpb.KV/Compact", request, rpc_pb2.CompactionResponse, idempotent=False)
+        await self._write("/etcdserverpb.KV/Compact", request, rpc_pb2.CompactionResponse)
 
     # ---- watches and leases --------------------------------------------------------------------------------
 

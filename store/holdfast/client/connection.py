@@ -1,7 +1,8 @@
 """From a list of endpoints to a call that was answered: channels, fail-over, round-robin.
 
-A read is tried at one endpoint after the other until its time is over. A write is sent only over a connection that
-stands, and never twice: if the answer is lost, the caller is told that the outcome is unknown.
+A read is tried at one endpoint after the other until its time is over, and so is a write that a session names (it is
+done once, `session.py`). Any other write is sent only over a connection that stands, and never twice: if the answer is
+lost, the caller is told that the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from holdfast.client.errors import OutcomeUnknown, Unavailable, refused
+from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable, refused
 
 CONNECT_SECONDS = 3.0
 PAUSE_SECONDS = 0.05
@@ -28,6 +29,7 @@ _BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.
 _RETRIABLE = (grpc.StatusCode.UNAVAILABLE,)
 _BEFORE_ANYTHING = ("holdfast: this node does not belong to a cluster", "holdfast: this member waits for its first")
 Response = TypeVar("Response", bound=Message)
+Metadata = tuple[tuple[str, str], ...]
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", (1 << 31) - 1),
@@ -189,14 +191,19 @@ class Connection:
         idempotent: bool,
         timeout: float | None = None,
         endpoint: str | None = None,
+        name: Metadata | None = None,
     ) -> Response:
-        """Make a unary call at one of the endpoints (or at `endpoint`). Raises a ClientError."""
+        """Make a unary call at one of the endpoints (or at `endpoint`), perhaps under a session's name for it. Raises a
+        ClientError."""
+        lost = False  # an answer to an earlier sending of a named write
         end = time.monotonic() + (self.timeout if timeout is None else timeout)
         last: Exception | None = None
         while True:
             for candidate in [endpoint] if endpoint else self.rotation():
                 remaining = end - time.monotonic()
                 if remaining <= 0:
+                    if lost:
+                        raise OutcomeUnknown(f"no endpoint answered in time: {last}")
                     raise Unavailable(f"no endpoint answered in time: {last or 'no connection'}")
                 try:
                     channel = await self.ready(candidate, min(remaining, CONNECT_SECONDS))
@@ -204,10 +211,16 @@ class Connection:
                     last = error
                     continue
                 try:
-                    return await _invoke(channel, path, request, response, remaining)
+                    return await _invoke(channel, path, request, response, remaining, name)
                 except grpc.aio.AioRpcError as error:
                     last = error
-                    await self._failed(candidate, error, idempotent)
+                    try:
+                        await self._failed(candidate, error, idempotent or name is not None)
+                    except Refused as refusal:
+                        if lost:  # whether the first sending did something cannot be told
+                            raise OutcomeUnknown(str(refusal)) from None
+                        raise
+                    lost = lost or (name is not None and not _before_anything(error))
             await asyncio.sleep(min(PAUSE_SECONDS, max(0.0, end - time.monotonic())))
 
     async def _failed(self, endpoint: str, error: grpc.aio.AioRpcError, idempotent: bool) -> None:
@@ -215,9 +228,7 @@ class Connection:
         code, details = error.code(), error.details() or ""
         if code not in (*_RETRIABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise refused(error) from None
-        # Said by a server before it did anything.
-        not_done = details.startswith(_BEFORE_ANYTHING)
-        if not idempotent and not not_done:
+        if not idempotent and not _before_anything(error):
             raise OutcomeUnknown(details or code.name) from None
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise Unavailable(f"{endpoint} did not answer in time") from None
@@ -225,11 +236,21 @@ class Connection:
             await self.drop(endpoint)  # the connection, not the server, said so
 
 
+def _before_anything(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a server said this before it did anything."""
+    return (error.details() or "").startswith(_BEFORE_ANYTHING)
+
+
 async def _invoke(
-    channel: grpc.aio.Channel, path: str, request: Message, response: type[Response], seconds: float
+    channel: grpc.aio.Channel,
+    path: str,
+    request: Message,
+    response: type[Response],
+    seconds: float,
+    name: Metadata | None,
 ) -> Response:
     call: Callable[..., Any] = channel.unary_unary(
         path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
     )
-    answer: Response = await call(request, timeout=seconds)
+    answer: Response = await call(request, timeout=seconds, metadata=name)
     return answer

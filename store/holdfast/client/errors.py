@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 
+_SESSION_OVER = ("holdfast: this client session has ended", "holdfast: the answer to this command of the session")
+
 
 class ClientError(Exception):
     """Base of all errors of this client."""
@@ -33,6 +35,14 @@ class OutOfScope(Refused):
     """The key is not among the prefixes of the edge replica that was asked."""
 
 
+class NotImplementedThere(Refused):
+    """The server does not know this call: it is no holdfast, or an older one."""
+
+
+class SessionEnded(Refused):
+    """The client session that named a write has ended, and nothing was sent before."""
+
+
 def refused(error: grpc.aio.AioRpcError) -> Refused:
     """The error for a status that trying elsewhere would not change."""
     message = error.details() or error.code().name
@@ -40,4 +50,8 @@ def refused(error: grpc.aio.AioRpcError) -> Refused:
         return Compacted(error.code(), message)
     if "outside this replica's prefixes" in message:
         return OutOfScope(error.code(), message)
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return NotImplementedThere(error.code(), message)
+    if message.startswith(_SESSION_OVER):
+        return SessionEnded(error.code(), message)
     return Refused(error.code(), message)

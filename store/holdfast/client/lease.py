@@ -30,7 +30,7 @@ class Lease:
     def alive(self) -> bool:
         return not self._lost and time.monotonic() < self._good_until
 
-    async def revoke(self) -> None:
+    async def revoke(self, timeout: float | None = None) -> None:
         """End it now: keys attached to it are deleted."""
         await self.release()
         self._lost = True
@@ -39,6 +39,7 @@ class Lease:
             rpc_pb2.LeaseRevokeRequest(ID=self.id),
             rpc_pb2.LeaseRevokeResponse,
             idempotent=True,
+            timeout=timeout,
         )
 
     async def release(self) -> None:
@@ -72,8 +73,8 @@ class Lease:
                 try:
                     if await self._renew(call):
                         return
-                except (grpc.aio.AioRpcError, TimeoutError):
-                    pass  # the next endpoint
+                except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+                    pass  # the stream has ended: the next endpoint
                 finally:
                     call.cancel()
             await asyncio.sleep(PAUSE_SECONDS)

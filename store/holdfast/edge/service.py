@@ -40,6 +40,7 @@ _ALWAYS_FORWARDED = (
     "/etcdserverpb.Lease/LeaseRevoke",
     "/etcdserverpb.Lease/LeaseTimeToLive",
     "/etcdserverpb.Lease/LeaseLeases",
+    "/holdfast.v1.Session/Open",
     "/etcdserverpb.Cluster/MemberList",
     "/etcdserverpb.Maintenance/Alarm",
 )
@@ -214,7 +215,10 @@ class EdgeApi:
             seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
         try:
             channel = await self.upstream(seconds)
-            answer: bytes = await channel.unary_unary(call.method)(body, timeout=max(0.001, seconds))
+            named = [(key, value) for key, value in call.metadata.items() if key.startswith("holdfast-")]
+            answer: bytes = await channel.unary_unary(call.method)(
+                body, timeout=max(0.001, seconds), metadata=named or None
+            )
         except Unavailable as error:
             self._router.fail(call.id, RequestError(Code.UNAVAILABLE, f"holdfast: {error}"))
             return

@@ -287,15 +287,8 @@ class MemberCore:
         if self.raft.full and self.raft.leader in (0, self.id):
             out.answers.append(Answer(item.id, NO_SPACE))
             return
-        self._seq += 1
-        command = item.command
-        command.format = FORMAT
-        command.origin = self.id
-        command.incarnation = self._incarnation
-        command.seq = self._seq
-        command.window_low = next(iter(self._pending), self._seq)
-        command.wall_ms = self._wall_ms
-        pending = _Pending(item.id, command.SerializeToString(), item.deadline_ns)
+        self._name(item.command)
+        pending = _Pending(item.id, item.command.SerializeToString(), item.deadline_ns)
         self._pending[self._seq] = pending
         self._pending_bytes += pending.size
         self._forward.append(self._seq)
@@ -487,14 +480,27 @@ class MemberCore:
         self._resend_at = None
 
     def _expire_leases(self) -> None:
-        """Propose to revoke what has expired, as a command of our own that no client waits for."""
+        """Propose to revoke what has expired. Only now and only here: asked again later, or of another leader, it could
+        end a lease that was renewed meanwhile (etcd issue 15247)."""
+        if self.raft.transferring or self.raft.full:
+            return
         for lease in self.lessor.expired(self._now, 100, 20 * self.settings.election_ns):
             if lease not in self.machine.leases:
                 self.lessor.revoked(lease)
                 continue
             command = raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease))
-            discard = Output()
-            self._propose(Propose(0, command, self._now + 10 * self.settings.election_ns), discard)
+            self._name(command)
+            self.raft.propose(command.SerializeToString())
+
+    def _name(self, command: raft_pb2.Command) -> None:
+        """Fill in who proposes this, and when."""
+        self._seq += 1
+        command.format = FORMAT
+        command.origin = self.id
+        command.incarnation = self._incarnation
+        command.seq = self._seq
+        command.window_low = next(iter(self._pending), self._seq)
+        command.wall_ms = self._wall_ms
 
 
 def _conf_change(data: bytes) -> raft_pb2.Command | None:

@@ -25,6 +25,7 @@ from holdfast.member.interface import (
     Appended,
     Campaign,
     Cancel,
+    DiskFull,
     Flushed,
     Input,
     KeepAlive,
@@ -77,6 +78,7 @@ class Member:
         disk: Disk,
         hooks: Hooks,
         settings: Settings,
+        max_learners: int,
         request_timeout_ns: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -94,6 +96,7 @@ class Member:
             log=disk.log,
             hard_state=disk.hard_state,
             settings=settings,
+            max_learners=max_learners,
         )
         self.hub = Hub(self.core.machine.space)
         self._timeout_ns = request_timeout_ns
@@ -198,7 +201,14 @@ class Member:
             self._loop.call_soon(self._turn)
 
     def _log_advanced(self) -> None:
+        """Writes are durable, or the writer has found that there is no more room, or that there is again."""
         self.give(Appended(self._writer.completed()))
+        if self._writer.full != self.core.raft.full:
+            self.give(DiskFull(self._writer.full))
+            if self._writer.full:
+                log.error("no room in %s: writes are refused until there is more", self._disk.durable.directory)
+            else:
+                log.warning("there is room again in %s: writes are taken", self._disk.durable.directory)
 
     def _turn(self) -> None:
         self._turn_scheduled = False

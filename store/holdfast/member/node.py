@@ -20,7 +20,7 @@ from holdfast.member import codec
 from holdfast.member.bootstrap import BootstrapRefused, Founding, claim
 from holdfast.member.disk import found_cluster, open_disk
 from holdfast.member.driver import Hooks, Member
-from holdfast.member.interface import Answer
+from holdfast.member.interface import Answer, PeerLost
 from holdfast.member.snapshots import receive_snapshot, send_snapshot
 from holdfast.member.transport import PROTOCOL, Transport, frame, read_frame
 from holdfast.proto import raft_pb2
@@ -51,6 +51,8 @@ class NodeConfig:
     initial_cluster: dict[str, str] = field(default_factory=dict)
     token: str = "holdfast-cluster"
     settings: Settings = field(default_factory=Settings)
+    priority: int = 0  # who should rather lead: the highest
+    max_learners: int = 1
     client_tls: ssl.SSLContext | None = None  # for dialling peers
     server_tls: ssl.SSLContext | None = None
 
@@ -73,6 +75,7 @@ class Node:
         self._tasks = Tasks(self._fatal)
         self._attributes_sent = False
         self._said_refused: dict[int, str] = {}
+        self._connected: set[int] = set()
         self._met: dict[int, str] = {}  # who greeted us before we had any state, and where they are
         self.caught_up = False  # since the start: as far as the cluster was then
 
@@ -136,6 +139,7 @@ class Node:
                 fatal=self._fatal,
             ),
             settings=self.config.settings,
+            max_learners=self.config.max_learners,
             # Writes wait through an election rather than fail: 5 s and twice the election timeout, as etcd does.
             request_timeout_ns=5_000_000_000 + 2 * self.config.settings.election_ns,
         )
@@ -236,8 +240,8 @@ class Node:
         self.transport.shut_out(machine.removed)
         me = machine.members.get(member.id)
         if me is not None and not self._attributes_sent:
-            wanted = (self.config.name, self.config.advertise_client_urls)
-            if (me.name, tuple(me.client_urls)) != wanted and self.config.advertise_client_urls:
+            wanted = (self.config.name, self.config.advertise_client_urls, self.config.priority)
+            if (me.name, tuple(me.client_urls), me.priority) != wanted and self.config.advertise_client_urls:
                 self._attributes_sent = True
                 self._send_attributes()
 
@@ -261,7 +265,10 @@ class Node:
         member = self.member
         assert member is not None
         attributes = raft_pb2.MemberAttributes(
-            id=member.id, name=self.config.name, client_urls=self.config.advertise_client_urls
+            id=member.id,
+            name=self.config.name,
+            client_urls=self.config.advertise_client_urls,
+            priority=self.config.priority,
         )
 
         def answered(answer: Answer) -> None:
@@ -327,10 +334,15 @@ class Node:
 
     def peer_up(self, member: int) -> None:
         log.info("connected to %x", member)
+        self._connected.add(member)
         self._said_refused.pop(member, None)
 
     def peer_lost(self, member: int) -> None:
-        log.info("lost the connection to %x", member)
+        if member in self._connected:
+            self._connected.discard(member)
+            log.info("lost the connection to %x", member)
+        if self.member is not None:
+            self.member.give(PeerLost(member))
 
     def refused(self, member: int, reason: str) -> None:
         if self._said_refused.get(member) != reason:

@@ -60,7 +60,9 @@ class Node(Protocol):
 
     def peer_up(self, member: int) -> None: ...
 
-    def peer_lost(self, member: int) -> None: ...
+    def peer_lost(self, member: int) -> None:
+        """The connection to `member` has ended, or was refused."""
+        ...
 
     def refused(self, member: int, reason: str) -> None: ...
 
@@ -107,6 +109,8 @@ class _Link:
             ) as error:
                 log.debug("peer %x at %s: %s", self._member, self.url, error)
                 failures += 1
+                if isinstance(error, ConnectionRefusedError):
+                    self._node.peer_lost(self._member)
             await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
 
     async def _connect_once(self) -> bool:

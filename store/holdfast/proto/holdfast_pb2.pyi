@@ -110,26 +110,30 @@ class MembershipGetResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., config_index: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., leader: _Optional[int] = ...) -> None: ...
 
 class MembershipChangeRequest(_message.Message):
-    __slots__ = ("kind", "member_id", "name", "peer_urls", "expected_config_index")
+    __slots__ = ("kind", "member_id", "name", "peer_urls", "expected_config_index", "together")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ADD_LEARNER: _ClassVar[MembershipChangeRequest.Kind]
         PROMOTE: _ClassVar[MembershipChangeRequest.Kind]
         REMOVE: _ClassVar[MembershipChangeRequest.Kind]
+        DEMOTE: _ClassVar[MembershipChangeRequest.Kind]
     ADD_LEARNER: MembershipChangeRequest.Kind
     PROMOTE: MembershipChangeRequest.Kind
     REMOVE: MembershipChangeRequest.Kind
+    DEMOTE: MembershipChangeRequest.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     MEMBER_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PEER_URLS_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_CONFIG_INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOGETHER_FIELD_NUMBER: _ClassVar[int]
     kind: MembershipChangeRequest.Kind
     member_id: int
     name: str
     peer_urls: _containers.RepeatedScalarFieldContainer[str]
     expected_config_index: int
-    def __init__(self, kind: _Optional[_Union[MembershipChangeRequest.Kind, str]] = ..., member_id: _Optional[int] = ..., name: _Optional[str] = ..., peer_urls: _Optional[_Iterable[str]] = ..., expected_config_index: _Optional[int] = ...) -> None: ...
+    together: _containers.RepeatedCompositeFieldContainer[MembershipChangeRequest]
+    def __init__(self, kind: _Optional[_Union[MembershipChangeRequest.Kind, str]] = ..., member_id: _Optional[int] = ..., name: _Optional[str] = ..., peer_urls: _Optional[_Iterable[str]] = ..., expected_config_index: _Optional[int] = ..., together: _Optional[_Iterable[_Union[MembershipChangeRequest, _Mapping]]] = ...) -> None: ...
 
 class MembershipChangeResponse(_message.Message):
     __slots__ = ("header", "config_index")
@@ -138,6 +142,22 @@ class MembershipChangeResponse(_message.Message):
     header: _rpc_pb2.ResponseHeader
     config_index: int
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., config_index: _Optional[int] = ...) -> None: ...
+
+class SessionOpenRequest(_message.Message):
+    __slots__ = ("ttl_seconds",)
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ttl_seconds: int
+    def __init__(self, ttl_seconds: _Optional[int] = ...) -> None: ...
+
+class SessionOpenResponse(_message.Message):
+    __slots__ = ("header", "id", "ttl_seconds")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    id: int
+    ttl_seconds: int
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., id: _Optional[int] = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
 
 class KeyRange(_message.Message):
     __slots__ = ("key", "range_end")

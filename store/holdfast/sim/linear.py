@@ -16,14 +16,16 @@ from holdfast.sim.violation import Violation
 
 MAX_STEPS = 200_000
 
+Hint = Callable[[int], dict[bytes, bytes | None]]  # revision -> what it made of the keys; None: it deleted the key
+
 _KNOWN = (Kind.PUT, Kind.DELETE, Kind.CAS, Kind.GET, Kind.REVOKE)
 _UNKNOWN = (Kind.PUT, Kind.DELETE, Kind.CAS, Kind.REVOKE, Kind.EXPIRE)
 
 
-def check_history(operations: Iterable[Operation], hint: Callable[[int], bytes | None] = lambda _: None) -> int:
+def check_history(operations: Iterable[Operation], hint: Hint = lambda _: {}) -> int:
     """Raise a Violation of I10 if there is no such order. Returns how often the search forked.
 
-    `hint` gives the value that the log has at a revision: what is tried first, never what is believed.
+    `hint` says what the log did at a revision: what is tried first, never what is believed.
     """
     history = list(operations)
     known = [o for o in history if o.outcome is Outcome.DONE and o.kind in _KNOWN]
@@ -42,7 +44,7 @@ def _wrote(operation: Operation) -> bool:
 
 
 class _Search:
-    def __init__(self, known: list[Operation], maybe: list[Operation], hint: Callable[[int], bytes | None]) -> None:
+    def __init__(self, known: list[Operation], maybe: list[Operation], hint: Hint) -> None:
         self._known = known
         self._maybe = maybe
         self._hint = hint
@@ -95,13 +97,15 @@ class _Search:
             for o in self._known[at:]
             if o.kind is Kind.REVOKE and o.revision == revision + 1 and o.id not in used and o.invoked <= nearest
         ]
-        value = self._hint(revision + 1)
-        found.sort(key=lambda o: (o.value != value if value else o.kind is not Kind.EXPIRE, o.invoked))
-        self._forks += len(found) > 1
+        right = self._hint(revision + 1)
+        forks: list[tuple[bool, int, Operation, State]] = []
         for operation in found:
             after, _ = effect(operation, state, revision + 1)
-            if after is None or operation.returned < latest:
-                continue
+            if after is not None and operation.returned >= latest:
+                forks.append((_changes(state, after) != right, operation.invoked, operation, after))
+        forks.sort(key=lambda fork: fork[:2])
+        self._forks += len(forks) > 1
+        for _, _, operation, after in forks:
             if self._place(at, revision + 1, after, max(latest, operation.invoked), used | {operation.id}):
                 return True
         self._failed.add(key)
@@ -111,3 +115,8 @@ class _Search:
         if at > self._deepest[0]:
             self._deepest = (at, why)
         return False
+
+
+def _changes(before: State, after: State) -> dict[bytes, bytes | None]:
+    changed = {key: version[0] for key, version in after.items() if before.get(key) != version}
+    return {**changed, **{key: None for key in before if key not in after}}

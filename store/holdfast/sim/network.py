@@ -75,7 +75,7 @@ class Network:
 
     def unclog(self, link: tuple[int, int]) -> None:
         for message in self._clogged.pop(link, ()):
-            self._carry(link, message, self._mix.delay_ns)
+            self._carry(link, message, int(self._mix.delay_ns * (0.2 + self._chance.random() * 20)))
 
     def heal(self) -> None:
         self.cut.clear()

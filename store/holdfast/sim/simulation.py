@@ -261,7 +261,8 @@ class Run:
             if node.disk.lost or node.removed:
                 continue
             _, log = node.disk.open()
-            found += [e.conf for e in log.since(log.first) if e.conf is not None]
+            logs = [log] if node.core is None else [log, node.core.raft.log]
+            found += [e.conf for one in logs for e in one.since(one.first) if e.conf is not None]
         return found
 
     def _core(self) -> set[int]:
@@ -384,7 +385,9 @@ class Run:
     # ---- the end -------------------------------------------------------------------------------------------
 
     def _check_end(self) -> None:
-        self.world.run_until(self.world.now + SECOND)
+        for watcher in self._watchers:
+            watcher.hurry()  # a member may have been removed while all was healed
+        self.world.run_until(self.world.now + 3 * SECOND)
         for watcher in self._watchers:
             watcher.check_end()
         for replica in self._replicas:
@@ -395,12 +398,10 @@ class Run:
         ]
         for id, index, state in rows[1:]:
             check(index != rows[0][1] or state == rows[0][2], "I5", f"{id:x} and {rows[0][0]:x} differ at {index}")
-        self.forks = check_history(self.office.history, self._value_at)
+        self.forks = check_history(self.office.history, self._done_at)
 
-    def _value_at(self, revision: int) -> bytes | None:
+    def _done_at(self, revision: int) -> dict[bytes, bytes | None]:
         if revision > self.truth.revision:
-            return None
-        for change in self.truth.events[self.truth.position(revision - 1) : self.truth.position(revision)]:
-            if change.type == PUT:
-                return kv_pb2.KeyValue.FromString(change.kv).value
-        return None
+            return {}
+        changes = self.truth.events[self.truth.position(revision - 1) : self.truth.position(revision)]
+        return {c.key: kv_pb2.KeyValue.FromString(c.kv).value if c.type == PUT else None for c in changes}

@@ -35,6 +35,7 @@ FORMAT = 1
 SEGMENT_BYTES = 16 << 20
 MAX_FRAME_BYTES = 64 << 20
 SPLIT_BYTES = 8 << 20
+ZEROS_BYTES = 1 << 20
 
 _MAGIC = b"HFLOG" + bytes([FORMAT]) + b"\0\0"
 _HEADER = Struct("<8sQ")
@@ -68,12 +69,14 @@ class DurableLog:
     """Appends records and finds them again. Used by one thread at a time; the writer thread in production."""
 
     def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self._directory = directory
+        self.directory = directory
         self._segment_bytes = segment_bytes
         self._segments: list[_Segment] = []
         self._end = 0  # position where the next frame goes
         self._synced = 0
         self._hard_state = HardState()
+        self._spare = directory / "spare"  # the next segment, being filled with zeros ahead of its time
+        self._spare_size = 0
         directory.mkdir(parents=True, exist_ok=True)
 
     # ---- opening -------------------------------------------------------------------------------------------
@@ -83,7 +86,7 @@ class DurableLog:
 
         Raises LogCorrupt if something that was durable is damaged.
         """
-        paths = sorted(self._directory.glob("*.log"))
+        paths = sorted(self.directory.glob("*.log"))
         cut = False
         for number, path in enumerate(paths):
             data = path.read_bytes()
@@ -113,7 +116,7 @@ class DurableLog:
                 self._zero(path, end, len(data))
                 cut = True
         if cut:
-            sync_directory(self._directory)
+            sync_directory(self.directory)
         if not self._segments:
             self._new_segment(0)
         else:
@@ -198,19 +201,52 @@ class DurableLog:
             start = old.start + old.size
         hard = _frame(_encode(DurableAppend(0, self._hard_state, 0, ())), start)
         size = max(self._segment_bytes, _HEADER.size + len(hard) + needed)
-        path = self._directory / f"{start:016x}.log"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        # Written, not only reserved: fdatasync of a reserved block has to write metadata, too.
-        zeros = bytes(1 << 20)
-        for offset in range(0, size, len(zeros)):
-            os.pwrite(fd, zeros[: min(len(zeros), size - offset)], offset)
+        if self._spare_size == 0:
+            self._spare.unlink(missing_ok=True)  # of an earlier run: what is in it is not known
+        while self._spare_size < size:
+            self.prepare(size)
+        size = self._spare_size
+        path = self.directory / f"{start:016x}.log"
+        fd = os.open(self._spare, os.O_RDWR)
         os.pwrite(fd, _HEADER.pack(_MAGIC, start) + hard, 0)
         os.fsync(fd)
-        sync_directory(self._directory)
+        os.rename(self._spare, path)
+        sync_directory(self.directory)
+        self._spare_size = 0
         segment = _Segment(path, start, size, fd)
         self._segments.append(segment)
         self._end = self._synced = start + _HEADER.size + len(hard)
         return segment
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the next segment is there already, so that a full disk cannot harm what is being written."""
+        return self._spare_size >= self._segment_bytes
+
+    def prepare(self, size: int = 0) -> None:
+        """Make one more step towards the next segment. Raises OSError (ENOSPC, EDQUOT) if there is no room; then
+        nothing is lost, and it can be tried again."""
+        if self._spare_size == 0:
+            self._spare.unlink(missing_ok=True)
+        goal = max(size, self._segment_bytes)
+        zeros = bytes(min(ZEROS_BYTES, goal - self._spare_size))
+        # Written, not only reserved: fdatasync of a reserved block has to write metadata, too.
+        fd = os.open(self._spare, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            written = os.pwrite(fd, zeros, self._spare_size)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        self._spare_size += written
+
+    def room(self) -> int:
+        """Bytes that this process may still write on the disk of the log."""
+        stat = os.statvfs(self.directory)
+        return stat.f_bavail * stat.f_frsize
+
+    @property
+    def segment_bytes(self) -> int:
+        return self._segment_bytes
 
     def forget(self, index: int) -> None:
         """Remove the segments that hold only entries up to `index`, which the state has durably."""
@@ -219,7 +255,7 @@ class DurableLog:
             self._segments.pop(0).path.unlink()
             removed = True
         if removed:
-            sync_directory(self._directory)
+            sync_directory(self.directory)
 
     def close(self) -> None:
         if self._segments and self._segments[-1].fd >= 0:

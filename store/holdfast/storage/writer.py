@@ -2,17 +2,25 @@
 
 Records are handed over with `submit`; when they are durable, a file descriptor becomes readable and `completed` tells
 the newest sequence number. Whatever queued up during one fdatasync goes out in the next one: that is group commit.
+
+Between records the thread makes the next segment ready. While it cannot, for want of room, `full` holds: the member
+then takes no new entries, and what is on its way still fits what is there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
+import time
 from collections import deque
 
 from holdfast.raft.types import DurableAppend
 from holdfast.storage.log import DurableLog
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+CHECK_SECONDS = 1.0  # how often a disk is asked whether there is room
 
 
 class LogWriter:
@@ -26,6 +34,8 @@ class LogWriter:
         self._stopping = False
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._done = 0
+        self.full = False
+        self._checked_at = 0.0
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
@@ -56,8 +66,8 @@ class LogWriter:
         try:
             while True:
                 with self._wake:
-                    while not (self._queue or self._stopping or self._forget):
-                        self._wake.wait()
+                    while not (self._queue or self._stopping or self._forget) and self._rested():
+                        self._wake.wait(CHECK_SECONDS if self.full else None)
                     batch = list(self._queue)
                     self._queue.clear()
                     forget, self._forget = self._forget, 0
@@ -69,8 +79,35 @@ class LogWriter:
                     os.eventfd_write(self._event, 1)
                 if forget:
                     self._log.forget(forget)
+                if not self._rested():
+                    self._look_ahead()
         except BaseException as error:
             self.error = error
+            os.eventfd_write(self._event, 1)
+
+    def _rested(self) -> bool:
+        """Whether there is nothing to do about the room on the disk now."""
+        recently = time.monotonic() < self._checked_at + CHECK_SECONDS
+        return recently if self.full else self._log.prepared and (recently or not self._queue)
+
+    def _look_ahead(self) -> None:
+        """One step towards the next segment, and a look at what room is left after it: the state needs some, too."""
+        full = False
+        try:
+            if not self._log.prepared:
+                self._log.prepare()
+            if time.monotonic() >= self._checked_at + CHECK_SECONDS or self.full:
+                self._checked_at = time.monotonic()
+                full = self._log.room() < self._log.segment_bytes
+            else:
+                full = self.full
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self._checked_at = time.monotonic()
+            full = True
+        if full != self.full:
+            self.full = full
             os.eventfd_write(self._event, 1)
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ from holdfast.status import (
     TOO_MANY_REQUESTS,
 )
 
-from .member import LATE, SECOND, Members
+from .member import LATE, MS, SECOND, Members
 
 Change = raft_pb2.MemberChange
 
@@ -141,6 +141,29 @@ def test_scenario_32_an_ex_leader_revokes_no_lease() -> None:
     members.pass_time(SECOND)
     assert 7 in members.cores[2].machine.leases
     assert not members.cores[1].is_leader
+
+
+def test_scenario_32_what_an_ex_leader_wanted_to_revoke_is_not_asked_of_its_successor() -> None:
+    """Found by the simulator: the revocation stayed in the ex-leader's list of proposals and was proposed again."""
+    members = Members(1, 2, 3)
+    members.elect(1)
+    members.grant(1, 1, lease=7, ttl=2)
+    members.settle()
+    members.pass_time(1900 * MS)
+    members.isolate(1)
+    members.now += 200 * MS
+    last = members.cores[1].raft.log.last
+    members.step(1)
+    assert members.cores[1].raft.log.last == last + 1  # the lease is over by 1's clock; nobody hears that
+    members.step(2, PeerMessage(TimeoutNow(2, 1, members.cores[2].term)))
+    members.settle()
+    members.keep_alive(2, 5, 7)
+    members.settle()
+    assert members.answers[5].ttl == 2
+    members.cut.clear()
+    members.pass_time(SECOND)
+    assert not members.cores[1].is_leader
+    assert 7 in members.cores[2].machine.leases
 
 
 def test_scenario_32_a_new_leader_gives_a_lease_its_whole_time_again() -> None:
