@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from holdfast.cli.processes import LocalCluster, free_ports
+from etcd_cluster import TOOLS, EtcdCluster
+from holdfast.cli.processes import LocalCluster
 from rich.console import Console
 from rich.table import Table
 
-CACHE = Path(os.environ.get("HOLDFAST_CACHE", Path.home() / ".cache" / "holdfast")) / "bin"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 # (what, clients, requests, the generator's words)
@@ -56,47 +56,19 @@ def ours(directory: Path) -> Iterator[tuple[list[str], list[int]]]:
 
 @contextmanager
 def etcd(directory: Path) -> Iterator[tuple[list[str], list[int]]]:
-    ports = free_ports(6)
-    names = ["m1", "m2", "m3"]
-    initial = ",".join(f"{n}=http://127.0.0.1:{ports[3 + i]}" for i, n in enumerate(names))
-    running = []
+    cluster = EtcdCluster(directory / "etcd")
+    cluster.start()
     try:
-        for i, name in enumerate(names):
-            client, peer = f"http://127.0.0.1:{ports[i]}", f"http://127.0.0.1:{ports[3 + i]}"
-            words = [
-                str(CACHE / "etcd"),
-                f"--name={name}",
-                f"--data-dir={directory / 'etcd' / name}",
-                f"--listen-client-urls={client}",
-                f"--advertise-client-urls={client}",
-                f"--listen-peer-urls={peer}",
-                f"--initial-advertise-peer-urls={peer}",
-                f"--initial-cluster={initial}",
-                "--log-level=error",
-            ]
-            running.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        endpoints = [f"127.0.0.1:{port}" for port in ports[:3]]
-        ready = [
-            str(CACHE / "etcdctl"),
-            f"--endpoints={','.join(endpoints)}",
-            "--command-timeout=30s",
-            "put",
-            "bench",
-            "x",
-        ]
-        subprocess.run(ready, check=True, capture_output=True)
-        yield endpoints, [p.pid for p in running]
+        cluster.wait_ready()
+        yield cluster.endpoints, cluster.pids
     finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait()
+        cluster.stop()
 
 
 def load(endpoints: list[str], clients: int, total: int, words: list[str]) -> float:
     """Requests per second, as etcd's load generator says."""
     generator = [
-        str(CACHE / "etcd-benchmark"),
+        str(TOOLS / "etcd-benchmark"),
         f"--endpoints={','.join(endpoints)}",
         f"--conns={min(clients, 8)}",
         f"--clients={clients}",
@@ -114,7 +86,7 @@ def load(endpoints: list[str], clients: int, total: int, words: list[str]) -> fl
 def measure(endpoints: list[str], pids: list[int]) -> list[tuple[float, float]]:
     """For each load: (requests per second, CPU microseconds per request over all members)."""
     subprocess.run(
-        [str(CACHE / "etcdctl"), f"--endpoints={','.join(endpoints)}", "put", "bench", "x" * 64],
+        [str(TOOLS / "etcdctl"), f"--endpoints={','.join(endpoints)}", "put", "bench", "x" * 64],
         check=True,
         capture_output=True,
     )
