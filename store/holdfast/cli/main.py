@@ -6,6 +6,7 @@ import typer
 
 from holdfast import __version__
 from holdfast.cli.cluster import lease, member, snapshot, status
+from holdfast.cli.crashtest import crashtest
 from holdfast.cli.edge import edge
 from holdfast.cli.keys import delete, get, put, txn, watch
 from holdfast.cli.operator import operator
@@ -33,6 +34,7 @@ app.command(rich_help_panel="Servers")(operator)
 
 
 app.command(rich_help_panel="Development")(sim)
+app.command(rich_help_panel="Development")(crashtest)
 
 
 @app.command(rich_help_panel="Servers")

@@ -27,7 +27,11 @@ PAUSE_SECONDS = 0.05
 AVOID_SECONDS = 1.0
 _BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 _RETRIABLE = (grpc.StatusCode.UNAVAILABLE,)
-_BEFORE_ANYTHING = ("holdfast: this node does not belong to a cluster", "holdfast: this member waits for its first")
+_BEFORE_ANYTHING = (
+    "holdfast: this node does not belong to a cluster",
+    "holdfast: this member waits for its first",
+    "holdfast: replica ",  # … is disconnected from its cluster
+)
 Response = TypeVar("Response", bound=Message)
 Metadata = tuple[tuple[str, str], ...]
 

@@ -141,7 +141,7 @@ class MemberCore:
             at = min(at, next(iter(self._pending.values())).deadline_ns)
         if self._resend_at is not None:
             at = min(at, self._resend_at)
-        if self.raft.is_leader and self.lessor.deadline is not None:
+        if self.lessor.deadline is not None and self._may_revoke():
             at = min(at, self.lessor.deadline)
         return min(at, *self.reads.deadlines()) if self.reads.waiting else at
 
@@ -159,8 +159,8 @@ class MemberCore:
         if self._resend_at is not None and now_ns >= self._resend_at:
             self._ask_again(out.messages)
         if self.raft.is_leader:
-            self._expire_leases()
             self._prefer_another()
+            self._expire_leases()
         self._forward_commands(out)
         self.reads.ask(out.messages)
         self._apply(out)
@@ -482,7 +482,7 @@ class MemberCore:
     def _expire_leases(self) -> None:
         """Propose to revoke what has expired. Only now and only here: asked again later, or of another leader, it could
         end a lease that was renewed meanwhile (etcd issue 15247)."""
-        if self.raft.transferring or self.raft.full:
+        if not self._may_revoke():
             return
         for lease in self.lessor.expired(self._now, 100, 20 * self.settings.election_ns):
             if lease not in self.machine.leases:
@@ -491,6 +491,9 @@ class MemberCore:
             command = raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease))
             self._name(command)
             self.raft.propose(command.SerializeToString())
+
+    def _may_revoke(self) -> bool:
+        return self.raft.is_leader and not self.raft.transferring and not self.raft.full
 
     def _name(self, command: raft_pb2.Command) -> None:
         """Fill in who proposes this, and when."""

@@ -47,6 +47,10 @@ class _Search:
     def __init__(self, known: list[Operation], maybe: list[Operation], hint: Hint) -> None:
         self._known = known
         self._maybe = maybe
+        self._revocations: dict[int, list[Operation]] = {}  # a revocation may be what made its revision
+        for operation in known:
+            if operation.kind is Kind.REVOKE:
+                self._revocations.setdefault(operation.revision, []).append(operation)
         self._hint = hint
         self._failed: set[tuple[int, int, frozenset[int], frozenset[tuple[bytes, Version]]]] = set()
         self._forks = self._steps = 0
@@ -92,11 +96,7 @@ class _Search:
             raise Violation("I10", f"no order found in {MAX_STEPS} steps, up to {self._known[at]!r}")
         nearest = self._known[at].returned
         found = [o for o in self._maybe if o.id not in used and o.invoked <= nearest]
-        found += [
-            o
-            for o in self._known[at:]
-            if o.kind is Kind.REVOKE and o.revision == revision + 1 and o.id not in used and o.invoked <= nearest
-        ]
+        found += [o for o in self._revocations.get(revision + 1, ()) if o.id not in used and o.invoked <= nearest]
         right = self._hint(revision + 1)
         forks: list[tuple[bool, int, Operation, State]] = []
         for operation in found:

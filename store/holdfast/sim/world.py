@@ -13,7 +13,10 @@ from hashlib import blake2b
 from random import Random
 from typing import Any
 
+from holdfast.sim.violation import Violation
+
 TAIL_LINES = 400
+SPINNING = 50_000  # events at one instant that nothing real needs
 
 
 class World:
@@ -40,8 +43,15 @@ class World:
 
     def run_until(self, end: int) -> None:
         queue, pop = self._queue, heapq.heappop
+        at_once = 0
         while queue and queue[0][0] <= end:
-            self.now, _, what, arguments = pop(queue)
+            when, _, what, arguments = pop(queue)
+            at_once = at_once + 1 if when == self.now else 0
+            if at_once == SPINNING:
+                raise Violation(
+                    "L1", f"{SPINNING} events at {when / 1e9} s: something never rests"
+                )
+            self.now = when
             what(*arguments)
         self.now = end
 

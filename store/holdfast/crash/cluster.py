@@ -1,0 +1,132 @@
+"""Servers as processes, each on a small disk of its own, and the proxies between them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
+from holdfast import client
+from holdfast.cli.processes import Process, free_ports
+from holdfast.crash.powercut import PowerCut
+from holdfast.crash.proxy import PeerProxy
+
+DISK_BYTES = 256 << 20
+
+
+class CrashCluster:
+    """`members` servers, founded statically. With root, each has a file system of its own that can be filled."""
+
+    def __init__(self, directory: Path, members: int, power: PowerCut | None) -> None:
+        self.directory = directory
+        self.power = power
+        self.names = [f"m{n + 1}" for n in range(members)]
+        ports = free_ports(3 * members)
+        self._client = dict(zip(self.names, ports[:members], strict=True))
+        self._peer = dict(zip(self.names, ports[members : 2 * members], strict=True))
+        self._door = dict(zip(self.names, ports[2 * members :], strict=True))
+        self.proxies = {name: PeerProxy(("127.0.0.1", self._peer[name])) for name in self.names}
+        self.ids: dict[str, int] = {}
+        self.mounted = os.geteuid() == 0 and all(self._mount(name) for name in self.names)
+        self.processes = {name: self._process(name) for name in self.names}
+
+    def data(self, name: str) -> Path:
+        return self.directory / name / "data"
+
+    def _mount(self, name: str) -> bool:
+        place = self.directory / name
+        place.mkdir(parents=True)
+        words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
+        return subprocess.run(words, check=False, capture_output=True).returncode == 0
+
+    def _process(self, name: str) -> Process:
+        founders = ",".join(f"{n}=http://127.0.0.1:{port}" for n, port in self._door.items())
+        arguments = [
+            "serve",
+            f"--name={name}",
+            f"--data-dir={self.data(name)}",
+            f"--listen-client-urls=http://127.0.0.1:{self._client[name]}",
+            f"--listen-peer-urls=http://127.0.0.1:{self._peer[name]}",
+            f"--initial-advertise-peer-urls=http://127.0.0.1:{self._door[name]}",
+            f"--initial-cluster={founders}",
+        ]
+        environment = self.power.environment(name, self.data(name)) if self.power is not None else {}
+        log = self.directory / f"{name}.log"
+        return Process(name, arguments, log, self._client[name], environment=environment)
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [p.endpoint for p in self.processes.values()]
+
+    async def start(self) -> None:
+        for name, proxy in self.proxies.items():
+            await proxy.listen(self._door[name])
+        for process in self.processes.values():
+            process.start()
+        await self.wait_ready()
+        for name, process in self.processes.items():
+            async with client.connect(process.endpoint) as hf:
+                self.ids[name] = (await hf.status()).header.member_id
+
+    async def wait_ready(self, seconds: float = 60.0) -> None:
+        """Until every server answers a linearizable read."""
+        for process in self.processes.values():
+            async with client.connect(process.endpoint, timeout=seconds) as hf:
+                await hf.get("ready?")
+
+    async def leader(self) -> str | None:
+        for name, process in self.processes.items():
+            try:
+                async with client.connect(process.endpoint, timeout=0.5) as hf:
+                    status = await hf.status()
+            except client.ClientError:
+                continue
+            if status.leader == status.header.member_id:
+                return name
+        return None
+
+    # ---- faults --------------------------------------------------------------------------------------------
+
+    def kill(self, name: str) -> None:
+        self.processes[name].kill()
+
+    def cut_power(self, name: str) -> int:
+        """kill -9, and what was not synced is lost. Returns how many files changed by that."""
+        assert self.power is not None
+        self.processes[name].kill()
+        return self.power.lose_unsynced(name)
+
+    def start_one(self, name: str) -> None:
+        if self.power is not None:
+            self.power.begin(name)
+        self.processes[name].start()
+
+    def stopped_by_itself(self) -> list[str]:
+        """Servers that ended although nobody killed them."""
+        return [n for n, p in self.processes.items() if p.running is not None and p.running.poll() is not None]
+
+    def fill(self, name: str) -> None:
+        """Nothing more fits on this server's disk."""
+        ballast = self.directory / name / "ballast"
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 20))
+            except OSError:
+                pass  # full, as it was meant
+
+    def empty(self, name: str) -> None:
+        (self.directory / name / "ballast").unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        for process in self.processes.values():
+            if process.running is not None:
+                process.running.kill()
+                process.running.wait()
+        for proxy in self.proxies.values():
+            await proxy.close()
+        await asyncio.sleep(0)
+        if self.mounted:
+            for name in self.names:
+                subprocess.run(["umount", "-l", str(self.directory / name)], check=False, capture_output=True)

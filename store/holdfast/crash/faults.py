@@ -1,0 +1,134 @@
+"""What goes wrong with real servers, and how it is mended again. One fault at a time, mostly; sometimes two."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from random import Random
+
+from holdfast.crash.cluster import CrashCluster
+
+Fault = Callable[[], Awaitable[None]]
+
+
+class Faults:
+    """Works until `stop`; every server is well again when `run` returns."""
+
+    def __init__(self, cluster: CrashCluster, chance: Random) -> None:
+        self._cluster = cluster
+        self._chance = chance
+        self.done: Counter[str] = Counter()
+        self.power_undone = 0
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def run(self) -> None:
+        kinds: dict[str, Fault] = {
+            "killed": self._kill,
+            "leader killed": self._kill_leader,
+            "all killed": self._kill_all,
+            "frozen": self._freeze,
+            "links stalled": self._stall,
+            "links reset": self._reset,
+        }
+        if self._cluster.mounted:
+            kinds["disk full"] = self._fill
+        if self._cluster.power is not None:
+            kinds["power cut"] = self._cut_power
+            kinds["power cut everywhere"] = self._cut_all_power
+        while not self._stopping.is_set():
+            name = self._chance.choice(list(kinds))
+            await kinds[name]()
+            self.done[name] += 1
+            await self._pause(0.5, 2.5)
+
+    async def _pause(self, least: float, most: float) -> None:
+        """Let things be as they are for a while; less if it is time to stop."""
+        try:
+            async with asyncio.timeout(least + self._chance.random() * (most - least)):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    def _one(self) -> str:
+        return self._chance.choice(self._cluster.names)
+
+    # ---- processes -----------------------------------------------------------------------------------------
+
+    async def _kill(self) -> None:
+        await self._down([self._one()], self._cluster.kill)
+
+    async def _kill_leader(self) -> None:
+        await self._down([await self._cluster.leader() or self._one()], self._cluster.kill)
+
+    async def _kill_all(self) -> None:
+        await self._down(list(self._cluster.names), self._cluster.kill)
+
+    async def _cut_power(self) -> None:
+        await self._down([self._one()], self._power)
+
+    async def _cut_all_power(self) -> None:
+        await self._down(list(self._cluster.names), self._power)
+
+    def _power(self, name: str) -> None:
+        self.power_undone += self._cluster.cut_power(name)
+
+    async def _down(self, names: list[str], how: Callable[[str], None]) -> None:
+        for name in names:
+            how(name)
+        await self._pause(0.1, 3.0)
+        for name in names:
+            self._cluster.start_one(name)
+        await self._cluster.wait_ready()
+
+    async def _freeze(self) -> None:
+        """Long enough for another to lead, and back in the belief of the past."""
+        process = self._cluster.processes[await self._cluster.leader() or self._one()]
+        process.send_signal(signal.SIGSTOP)
+        await self._pause(0.2, 5.0)
+        process.send_signal(signal.SIGCONT)
+
+    # ---- network and disk ----------------------------------------------------------------------------------
+
+    def _partition(self) -> dict[str, set[int]]:
+        """For each server whose connections it does not get: one side's from the other, or only one way."""
+        names, ids = self._cluster.names, self._cluster.ids
+        side = set(self._chance.sample(names, self._chance.randrange(1, len(names))))
+        one_way = self._chance.random() < 0.3
+        cut: dict[str, set[int]] = {}
+        for name in names:
+            if one_way and name in side:
+                continue
+            cut[name] = {ids[other] for other in names if (other in side) != (name in side)}
+        return cut
+
+    async def _stall(self) -> None:
+        for name, members in self._partition().items():
+            self._cluster.proxies[name].stall(members)
+        await self._pause(0.5, 6.0)
+        for proxy in self._cluster.proxies.values():
+            proxy.stall(set())
+
+    async def _reset(self) -> None:
+        for name, members in self._partition().items():
+            self._cluster.proxies[name].refuse(members)
+        await self._pause(0.0, 3.0)
+        for proxy in self._cluster.proxies.values():
+            proxy.refuse(set())
+
+    async def _fill(self) -> None:
+        name = self._one()
+        await asyncio.get_running_loop().run_in_executor(None, self._cluster.fill, name)
+        await self._pause(2.0, 8.0)
+        self._cluster.empty(name)
+        await self._pause(1.5, 2.0)  # the server looks once a second
+        if name in self._cluster.stopped_by_itself():
+            # It may stop rather than go on with what it could not write; it may not lose anything.
+            self.done["stopped on a full disk"] += 1
+            self._cluster.processes[name].running = None
+            self._cluster.start_one(name)
+            await self._cluster.wait_ready()
