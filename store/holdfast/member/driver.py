@@ -40,7 +40,7 @@ from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.types import Settings
 from holdfast.status import STOPPED, RequestError
-from holdfast.storage.state import RocksStore
+from holdfast.storage.state import NoRoom, RocksStore, StateUnreadable
 from holdfast.storage.writer import LogWriter
 from holdfast.watch.hub import Delivery, Hub
 
@@ -51,6 +51,8 @@ FLUSH_SECONDS = 10.0
 KEEP_ENTRIES = 5000
 KEEP_BYTES = 64 << 20
 MAX_INPUTS = 1024  # a turn
+BUSY_SECONDS = 0.005  # until a store that was busy is tried again
+STUCK_SECONDS = 60.0
 
 Answered = Callable[[Answer], None]
 
@@ -106,6 +108,7 @@ class Member:
         self._turn_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self._busy_since: float | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._flushed_at = time.monotonic()
         self._scrubber: Scrubber | None = None
@@ -259,8 +262,22 @@ class Member:
             self._timer.cancel()
         delay = max(0.0, (self.core.deadline_ns - time.monotonic_ns()) / 1e9)
         if self.core.machine.busy:
-            delay = min(delay, 0.005)
+            delay = min(delay, BUSY_SECONDS)
+            self._watch_busy()
+        else:
+            self._busy_since = None
         self._timer = self._loop.call_later(delay, self._schedule)
+
+    def _watch_busy(self) -> None:
+        """A store that takes nothing for long, although there is room, does not come back: recover from the log."""
+        now = time.monotonic()
+        if self._busy_since is None or self._writer.full:
+            self._busy_since = now
+        elif now > self._busy_since + STUCK_SECONDS:
+            raise StateUnreadable(
+                f"the state in {self.store.path} has taken no writes for {STUCK_SECONDS:g} s, although there is room; "
+                "start this member again: it recovers from its log"
+            )
 
     def poke(self) -> None:
         """Something the hub has to do changed (a new watcher, a stream that can take more)."""
@@ -275,7 +292,12 @@ class Member:
         log_ = self.core.raft.log
         behind = machine.applied_index - self.core.flushed_index
         old = time.monotonic() - self._flushed_at > 6 * FLUSH_SECONDS
-        if behind > 0 and self._flushing is None and (behind > 1000 or log_.bytes > KEEP_BYTES // 4 or old):
+        if (
+            behind > 0
+            and self._flushing is None
+            and not self._writer.full
+            and (behind > 1000 or log_.bytes > KEEP_BYTES // 4 or old)
+        ):
             self._flushing = asyncio.ensure_future(self._flush())
         self._flush_timer = self._loop.call_later(FLUSH_SECONDS / 4, self._flush_if_due)
 
@@ -293,6 +315,8 @@ class Member:
             self.give(Flushed(index))
             self.core.compact_log(KEEP_ENTRIES, KEEP_BYTES)
             self._writer.forget(self.core.raft.log.base_index)
+        except NoRoom as error:
+            log.warning("the state is not flushed; it is tried again: %s", error)
         finally:
             self._flushing = None
 
@@ -381,5 +405,6 @@ class Member:
         if self._flushing is not None:
             await self._flushing
         if not self.core.machine.busy:
-            await self._loop.run_in_executor(None, self.store.flush)
+            with contextlib.suppress(NoRoom):  # what is not flushed is in the log
+                await self._loop.run_in_executor(None, self.store.flush)
         self.store.close()

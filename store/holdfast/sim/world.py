@@ -48,9 +48,7 @@ class World:
             when, _, what, arguments = pop(queue)
             at_once = at_once + 1 if when == self.now else 0
             if at_once == SPINNING:
-                raise Violation(
-                    "L1", f"{SPINNING} events at {when / 1e9} s: something never rests"
-                )
+                raise Violation("L1", f"{SPINNING} events at {when / 1e9} s: something never rests")
             self.now = when
             what(*arguments)
         self.now = end

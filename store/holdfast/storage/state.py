@@ -26,6 +26,14 @@ class StateUnreadable(Exception):
     """RocksDB refuses the directory. Its message says which and what to do."""
 
 
+class NoRoom(StoreBusy):
+    """The disk is full. RocksDB takes writes again by itself, some seconds after there is room."""
+
+
+def _no_room(error: Exception) -> bool:
+    return "No space left" in str(error) or "Disk quota exceeded" in str(error)
+
+
 def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
@@ -75,13 +83,20 @@ class RocksStore:
         try:
             self._db.write(rows, self._writing)
         except Exception as error:
+            if _no_room(error):
+                raise NoRoom(str(error)) from error
             if "stall" in str(error).lower() or "incomplete" in str(error).lower():
                 raise StoreBusy(str(error)) from error
             raise
 
     def flush(self) -> None:
-        """Make everything applied so far survive a crash. Releases the GIL."""
-        self._db.flush()
+        """Make everything applied so far survive a crash. Releases the GIL. Raises NoRoom."""
+        try:
+            self._db.flush()
+        except Exception as error:
+            if _no_room(error):
+                raise NoRoom(str(error)) from error
+            raise
 
     def sync(self) -> None:
         """Make the write-ahead log durable. Releases the GIL."""
@@ -103,7 +118,11 @@ class RocksStore:
         return total + memory, live + memory
 
     def close(self) -> None:
-        self._db.close()
+        try:
+            self._db.close()
+        except Exception as error:
+            if not _no_room(error):  # what is not flushed is in the log
+                raise
 
 
 class StateDirectory:
