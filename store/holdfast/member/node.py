@@ -21,7 +21,7 @@ from holdfast.member.bootstrap import BootstrapRefused, Founding, claim
 from holdfast.member.disk import found_cluster, open_disk
 from holdfast.member.driver import Hooks, Member
 from holdfast.member.interface import Answer, PeerLost
-from holdfast.member.snapshots import receive_snapshot, send_snapshot
+from holdfast.member.snapshots import Snapshots
 from holdfast.member.transport import PROTOCOL, Transport, frame, read_frame
 from holdfast.proto import raft_pb2
 from holdfast.raft.types import Settings
@@ -72,6 +72,7 @@ class Node:
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._founding: Founding | None = None
         self._sending: set[int] = set()
+        self._snapshots: Snapshots | None = None
         self._tasks = Tasks(self._fatal)
         self._attributes_sent = False
         self._said_refused: dict[int, str] = {}
@@ -120,6 +121,8 @@ class Node:
         if self.member is not None:
             if not self.failed.done():
                 await self.member.hand_over(hand_over_seconds)
+            if self._snapshots is not None:
+                await self._snapshots.close()
             await self.member.stop()
         await self.transport.close()
         self.data.close()
@@ -143,6 +146,7 @@ class Node:
             # Writes wait through an election rather than fail: 5 s and twice the election timeout, as etcd does.
             request_timeout_ns=5_000_000_000 + 2 * self.config.settings.election_ns,
         )
+        self._snapshots = Snapshots(self.member)
         log.info("member %x of cluster %x", identity.member_id, identity.cluster_id)
         self._conf_changed()
         self._notice_caught_up()
@@ -359,7 +363,8 @@ class Node:
         elif hello.purpose == "claim":
             await self._serve_claim(reader, writer)
         elif hello.purpose == "snapshot" and self.member is not None:
-            await receive_snapshot(self.member, hello.from_id, reader, writer)
+            assert self._snapshots is not None
+            await self._snapshots.receive(hello.from_id, reader, writer)
 
     async def _serve_founding(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         body = await read_frame(reader, 1 << 20)
@@ -418,7 +423,8 @@ class Node:
             info = member.core.machine.members.get(to)
             if info is not None and info.peer_urls:
                 hello = self.hello(to, "snapshot")
-                ok = await send_snapshot(member, to, info.peer_urls[0], self.transport, hello)
+                assert self._snapshots is not None
+                ok = await self._snapshots.send(to, info.peer_urls[0], self.transport, hello)
         finally:
             self._sending.discard(to)
             member.snapshot_sent(to, ok)

@@ -1,14 +1,18 @@
-"""A whole state from one member to another, on a connection of its own, in chunks of at most 1 MiB.
+"""A whole state from one member to another, on a connection of its own, in chunks of at most 1 MiB with their CRC-32C.
 
 Sent from a checkpoint (hard links, so writes go on meanwhile); received into a new generation of the state beside the
-one in use, and offered to the core only when it is complete and durable.
+one in use, and offered to the core only when it is complete, opened once, and durable. A transfer that broke off goes
+on: the sender keeps its checkpoint for a while, the receiver what it has, and an id says that they are the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
@@ -25,103 +29,203 @@ log = logging.getLogger("holdfast.snapshot")
 FORMAT = 1
 CHUNK_BYTES = 1 << 20
 IDLE_SECONDS = 30.0
+KEEP_SECONDS = 120.0
 
 
-async def send_snapshot(member: Member, to: int, url: str, transport: Transport, hello: raft_pb2.Hello) -> bool:
-    """Send the state as it is now. Returns whether the other side has all of it."""
-    loop = asyncio.get_running_loop()
-    core = member.core
-    place = member.states.checkpoint_path()
-    await loop.run_in_executor(None, member.store.flush)
-    if core.machine.busy:
-        return False
-    # On the loop, so that it is exactly the state at this index; little is unflushed, so it is quick.
-    member.store.checkpoint(place)
-    header = raft_pb2.SnapshotHeader(
-        term=core.term,
-        index=core.machine.applied_index,
-        index_term=core.machine.applied_term,
-        conf=codec.encode_conf(core.machine.conf),
-        format=FORMAT,
-    )
-    try:
-        async with asyncio.timeout(IDLE_SECONDS):
-            reader, writer = await connect(url, transport.client_tls)
+@dataclass(slots=True)
+class _Outgoing:
+    """A state set aside for one member."""
+
+    place: Path
+    header: raft_pb2.SnapshotHeader
+    kept_until: float
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """What of a state has arrived from one member."""
+
+    id: int
+    place: Path
+
+
+class Snapshots:
+    """The transfers of one member, both ways. Call `close` when it stops."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._outgoing: dict[int, _Outgoing] = {}
+        self._incoming: dict[int, _Incoming] = {}
+
+    async def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        for to in list(self._outgoing):
+            await self._drop(to)
+        for incoming in self._incoming.values():
+            await loop.run_in_executor(None, self._member.states.discard, incoming.place)
+        self._incoming.clear()
+
+    # ---- sending -------------------------------------------------------------------------------------------
+
+    async def send(self, to: int, url: str, transport: Transport, hello: raft_pb2.Hello) -> bool:
+        """Send the state, or the rest of the one that `to` has a part of. Returns whether it has all of it."""
+        outgoing = await self._set_aside(to)
+        if outgoing is None:
+            return False
         try:
             async with asyncio.timeout(IDLE_SECONDS):
-                writer.write(frame(hello))
-                answer = raft_pb2.Hello.FromString(await read_frame(reader))
-            if answer.refused:
-                log.warning("%x refused a snapshot: %s", to, answer.refused)
-                return False
-            writer.write(frame(header))
-            for file in sorted(place.iterdir()):
-                await _send_file(file, writer)
-            writer.write(frame(raft_pb2.SnapshotChunk(last=True)))
-            async with asyncio.timeout(IDLE_SECONDS):
-                await writer.drain()
-                reply = raft_pb2.SnapshotReply.FromString(await read_frame(reader))
-            log.info("sent %x a snapshot at index %d: %s", to, header.index, reply.reason or "taken")
-            return reply.ok
-        finally:
-            writer.close()
-    except (OSError, TimeoutError, asyncio.IncompleteReadError, ProtocolError) as error:
-        log.info("a snapshot to %x failed: %s", to, error)
-        return False
-    finally:
-        await loop.run_in_executor(None, lambda: shutil.rmtree(place, ignore_errors=True))
+                reader, writer = await connect(url, transport.client_tls)
+            try:
+                reply = await _send(outgoing, hello, reader, writer)
+            finally:
+                writer.close()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, ProtocolError) as error:
+            log.info("a snapshot to %x broke off: %s", to, error)
+            outgoing.kept_until = time.monotonic() + KEEP_SECONDS
+            return False
+        log.info("sent %x a snapshot at index %d: %s", to, outgoing.header.index, reply or "taken")
+        await self._drop(to)
+        return not reply
+
+    async def _set_aside(self, to: int) -> _Outgoing | None:
+        """The checkpoint that `to` has a part of, if the log still goes on from it; else one of now."""
+        member = self._member
+        core = member.core
+        known = self._outgoing.get(to)
+        if known is not None:
+            usable = time.monotonic() < known.kept_until and known.header.index >= core.raft.log.base_index
+            if usable and known.header.term == core.term:
+                return known
+            await self._drop(to)
+        loop = asyncio.get_running_loop()
+        place = member.states.checkpoint_path()
+        await loop.run_in_executor(None, member.store.flush)
+        if core.machine.busy:
+            return None
+        # On the loop, so that it is exactly the state at this index; little is unflushed, so it is quick.
+        member.store.checkpoint(place)
+        header = raft_pb2.SnapshotHeader(
+            term=core.term,
+            index=core.machine.applied_index,
+            index_term=core.machine.applied_term,
+            conf=codec.encode_conf(core.machine.conf),
+            format=FORMAT,
+            id=int.from_bytes(os.urandom(8), "big"),
+        )
+        self._outgoing[to] = _Outgoing(place, header, time.monotonic() + KEEP_SECONDS)
+        return self._outgoing[to]
+
+    async def _drop(self, to: int) -> None:
+        place = self._outgoing.pop(to).place
+        await asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(place, ignore_errors=True))
+
+    # ---- receiving -----------------------------------------------------------------------------------------
+
+    async def receive(self, frm: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Receive a state, or the rest of one, and offer it to the core. What is incomplete is kept for the next
+        try; what is wrong is not."""
+        async with asyncio.timeout(IDLE_SECONDS):
+            header = raft_pb2.SnapshotHeader.FromString(await read_frame(reader))
+        if header.format != FORMAT:
+            reason = f"snapshot format {header.format}, this program knows {FORMAT}"
+            writer.write(frame(raft_pb2.SnapshotHave(refused=reason)))
+            await writer.drain()
+            return
+        incoming = await self._continue(frm, header.id)
+        place, member = incoming.place, self._member
+        loop = asyncio.get_running_loop()
+        have = raft_pb2.SnapshotHave()
+        for file in sorted(place.iterdir()):
+            have.parts.add(file=file.name, size=file.stat().st_size)
+        writer.write(frame(have))
+        await _receive_files(place, reader)
+        try:
+            index, term = await loop.run_in_executor(None, _verify, place)
+            if (index, term) != (header.index, header.index_term):
+                raise ProtocolError(f"said to be of index {header.index}, is of {index}")
+        except BaseException:
+            self._incoming.pop(frm, None)
+            await loop.run_in_executor(None, member.states.discard, place)
+            raise
+        del self._incoming[frm]
+
+        def put_in_use() -> RocksStore:
+            member.states.use(place)
+            return RocksStore(place)
+
+        member.offer_snapshot(index, term, frm, header.term, put_in_use)
+        writer.write(frame(raft_pb2.SnapshotReply(ok=True)))
+        await writer.drain()
+
+    async def _continue(self, frm: int, id: int) -> _Incoming:
+        """What has arrived of this state already; nothing, in a new place, if it is another one."""
+        known = self._incoming.get(frm)
+        if known is not None and known.id == id:
+            return known
+        if known is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._member.states.discard, known.place)
+        self._incoming[frm] = _Incoming(id, self._member.states.fresh())
+        return self._incoming[frm]
 
 
-async def _send_file(file: Path, writer: asyncio.StreamWriter) -> None:
+async def _send(
+    outgoing: _Outgoing, hello: raft_pb2.Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> str:
+    """Send what the other side lacks. Returns why it was refused; empty if it was not."""
+    async with asyncio.timeout(IDLE_SECONDS):
+        writer.write(frame(hello))
+        answer = raft_pb2.Hello.FromString(await read_frame(reader))
+    if answer.refused:
+        return answer.refused
+    writer.write(frame(outgoing.header))
+    async with asyncio.timeout(IDLE_SECONDS):
+        have = raft_pb2.SnapshotHave.FromString(await read_frame(reader))
+    if have.refused:
+        return have.refused
+    sizes = {part.file: part.size for part in have.parts}
+    if sizes:
+        log.info("a snapshot at index %d goes on: %d bytes are there", outgoing.header.index, sum(sizes.values()))
+    for file in sorted(outgoing.place.iterdir()):
+        await _send_file(file, sizes.get(file.name), writer)
+    writer.write(frame(raft_pb2.SnapshotChunk(last=True)))
+    async with asyncio.timeout(IDLE_SECONDS):
+        await writer.drain()
+        reply = raft_pb2.SnapshotReply.FromString(await read_frame(reader))
+    return "" if reply.ok else reply.reason or "refused"
+
+
+async def _send_file(file: Path, have: int | None, writer: asyncio.StreamWriter) -> None:
+    """From byte `have` on; None = the other side does not know of the file yet (it may be an empty one)."""
     loop = asyncio.get_running_loop()
     with file.open("rb") as source:
-        first = True
+        at = source.seek(have or 0)
+        first = have is None
         while (data := await loop.run_in_executor(None, source.read, CHUNK_BYTES)) or first:
             first = False
-            chunk = raft_pb2.SnapshotChunk(file=file.name, data=data, crc=google_crc32c.value(data))
+            chunk = raft_pb2.SnapshotChunk(file=file.name, data=data, crc=google_crc32c.value(data), offset=at)
+            at += len(data)
             writer.write(frame(chunk))
             async with asyncio.timeout(IDLE_SECONDS):
                 await writer.drain()
 
 
-async def receive_snapshot(
-    member: Member, frm: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Receive a state and offer it to the core. An incomplete one leaves nothing behind."""
+async def _receive_files(place: Path, reader: asyncio.StreamReader) -> None:
+    """Chunks until the last one. A chunk is there whole or not at all, so what is there can be relied on."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(IDLE_SECONDS):
-        header = raft_pb2.SnapshotHeader.FromString(await read_frame(reader))
-    if header.format != FORMAT:
-        reason = f"snapshot format {header.format}, this program knows {FORMAT}"
-        writer.write(frame(raft_pb2.SnapshotReply(ok=False, reason=reason)))
-        return
-    place = member.states.fresh()
-    try:
-        while True:
-            async with asyncio.timeout(IDLE_SECONDS):
-                chunk = raft_pb2.SnapshotChunk.FromString(await read_frame(reader))
-            if chunk.last:
-                break
-            if Path(chunk.file).name != chunk.file or google_crc32c.value(chunk.data) != chunk.crc:
-                raise ProtocolError(f"a damaged chunk of {chunk.file!r}")
-            await loop.run_in_executor(None, _append, place / chunk.file, chunk.data)
-        index, term = await loop.run_in_executor(None, _verify, place)
-        if (index, term) != (header.index, header.index_term):
-            raise ProtocolError(f"said to be of index {header.index}, is of {index}")
-    except BaseException:
-        await loop.run_in_executor(None, member.states.discard, place)
-        raise
-
-    def put_in_use() -> RocksStore:
-        member.states.use(place)
-        return RocksStore(place)
-
-    member.offer_snapshot(index, term, frm, header.term, put_in_use)
-    writer.write(frame(raft_pb2.SnapshotReply(ok=True)))
-    await writer.drain()
+    while True:
+        async with asyncio.timeout(IDLE_SECONDS):
+            chunk = raft_pb2.SnapshotChunk.FromString(await read_frame(reader))
+        if chunk.last:
+            return
+        if Path(chunk.file).name != chunk.file or google_crc32c.value(chunk.data) != chunk.crc:
+            raise ProtocolError(f"a damaged chunk of {chunk.file!r}")
+        await loop.run_in_executor(None, _append, place / chunk.file, chunk.offset, chunk.data)
 
 
-def _append(path: Path, data: bytes) -> None:
+def _append(path: Path, offset: int, data: bytes) -> None:
+    size = path.stat().st_size if path.exists() else 0
+    if size != offset:
+        raise ProtocolError(f"a chunk of {path.name} for byte {offset}, {size} are there")
     with path.open("ab") as file:
         file.write(data)
 

@@ -440,30 +440,49 @@ class RenewReply(_message.Message):
     def __init__(self, id: _Optional[int] = ..., leases: _Optional[_Iterable[int]] = ..., ttls: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SnapshotHeader(_message.Message):
-    __slots__ = ("term", "index", "index_term", "conf", "format")
+    __slots__ = ("term", "index", "index_term", "conf", "format", "id")
     TERM_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     INDEX_TERM_FIELD_NUMBER: _ClassVar[int]
     CONF_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     term: int
     index: int
     index_term: int
     conf: ConfState
     format: int
-    def __init__(self, term: _Optional[int] = ..., index: _Optional[int] = ..., index_term: _Optional[int] = ..., conf: _Optional[_Union[ConfState, _Mapping]] = ..., format: _Optional[int] = ...) -> None: ...
+    id: int
+    def __init__(self, term: _Optional[int] = ..., index: _Optional[int] = ..., index_term: _Optional[int] = ..., conf: _Optional[_Union[ConfState, _Mapping]] = ..., format: _Optional[int] = ..., id: _Optional[int] = ...) -> None: ...
+
+class SnapshotHave(_message.Message):
+    __slots__ = ("parts", "refused")
+    class Part(_message.Message):
+        __slots__ = ("file", "size")
+        FILE_FIELD_NUMBER: _ClassVar[int]
+        SIZE_FIELD_NUMBER: _ClassVar[int]
+        file: str
+        size: int
+        def __init__(self, file: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[SnapshotHave.Part]
+    refused: str
+    def __init__(self, parts: _Optional[_Iterable[_Union[SnapshotHave.Part, _Mapping]]] = ..., refused: _Optional[str] = ...) -> None: ...
 
 class SnapshotChunk(_message.Message):
-    __slots__ = ("file", "data", "crc", "last")
+    __slots__ = ("file", "data", "crc", "last", "offset")
     FILE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     CRC_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     file: str
     data: bytes
     crc: int
     last: bool
-    def __init__(self, file: _Optional[str] = ..., data: _Optional[bytes] = ..., crc: _Optional[int] = ..., last: _Optional[bool] = ...) -> None: ...
+    offset: int
+    def __init__(self, file: _Optional[str] = ..., data: _Optional[bytes] = ..., crc: _Optional[int] = ..., last: _Optional[bool] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class SnapshotReply(_message.Message):
     __slots__ = ("ok", "reason")

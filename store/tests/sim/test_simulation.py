@@ -1,0 +1,84 @@
+"""The simulator finds nothing in what ships, the same for the same seed, and finds every rule that is broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from holdfast.sim.mix import CLASSES
+from holdfast.sim.mutants import MUTANTS, broken
+from holdfast.sim.runner import Failure, Found, Summary, attempt, find_mutants, run_seeds
+from holdfast.sim.shrink import shrink, trace
+from holdfast.sim.simulation import LEAST_FAULTS, LEAST_OPERATIONS, simulate
+
+SEEDS = 200
+MUTANT_SEEDS = 300  # the most that a mutant may need; docs/consensus.md says how many each does
+
+
+@pytest.mark.sim
+@pytest.mark.timeout(600)
+def test_many_seeds_find_nothing() -> None:
+    summary = Summary()
+    for summary, outcome in run_seeds(range(SEEDS)):  # noqa: B007  it is the sum of all at the end
+        assert not isinstance(outcome, Failure), f"seed {outcome.seed}: {outcome.what}"
+    print(summary)
+    # A simulation in which nothing happens proves nothing.
+    assert summary.operations >= LEAST_OPERATIONS * SEEDS
+    assert summary.faults >= LEAST_FAULTS * SEEDS
+    assert summary.simulated_ns >= 60_000_000_000 * SEEDS
+    assert len(summary.unreached) < 5, summary.unreached
+
+
+@pytest.mark.parametrize("seed", [3, 92, 117])
+def test_the_same_seed_is_the_same_run_whatever_the_hash_seed(seed: int) -> None:
+    program = f"from holdfast.sim.simulation import simulate; print(simulate({seed}).trace)"
+    traces = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("random", "0", "4242")
+    }
+    assert len(traces) == 1
+
+
+def test_another_seed_is_another_run() -> None:
+    assert simulate(1, seconds=5).trace != simulate(2, seconds=5).trace
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Found]:
+    return {f.mutant: f for f in find_mutants(MUTANT_SEEDS)}
+
+
+@pytest.mark.sim
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_rule_is_found(name: str, found: dict[str, Found]) -> None:
+    assert found[name].seeds, f"{MUTANT_SEEDS} seeds did not notice that {MUTANTS[name].rule!r} does not hold"
+
+
+def test_a_mutant_is_taken_back() -> None:
+    with broken("ack-before-sync"):
+        assert isinstance(attempt(0), Failure)
+    assert not isinstance(attempt(0), Failure)
+
+
+def test_a_failing_run_is_made_small() -> None:
+    with broken("minority-commits"):
+        failure = attempt(0)
+        assert isinstance(failure, Failure)
+        small = shrink(failure)
+        error, run = trace(0, small.seconds, small.without)
+    assert small.name == failure.name
+    assert len(small.without) > len(CLASSES) // 2
+    assert error is not None
+    assert small.trace
+    assert small.seconds < 60
+    assert small.command.startswith("holdfast sim --seed 0 --seconds ")
+    assert run.world.now < 60_000_000_000
