@@ -7,7 +7,7 @@ IMAGE := holdfast:0.1.0
 IMAGE2 := holdfast:0.1.1
 PROTOS := $(wildcard store/holdfast/proto/*.proto)
 
-.PHONY: help setup run test test-fast kube e2e kube-down image lint format proto generate lock tools bench clean
+.PHONY: help setup run test test-fast kube e2e kube-down image lint format proto generate lock tools bench bench-failover coverage clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,7 @@ run: setup ## a local cluster with an edge replica, shown at work; runs until Ct
 test: setup tools lint ## everything but the real cluster
 	$(BIN)/pytest store/tests
 	$(BIN)/pytest operator/tests
+	@$(MAKE) --no-print-directory coverage
 
 kube: setup image ## a real Kubernetes (kind) with the operator, a cluster, an edge pool and a configuration
 	@e2e/cluster up
@@ -77,6 +78,13 @@ bench: setup tools ## ours and etcd side by side, in one run
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/append_latency.py
 	$(BIN)/python benchmarks/peer_transport.py
+
+bench-failover: setup tools ## how long nobody can write after the leader was killed, beside etcd
+	$(BIN)/python benchmarks/failover.py
+
+coverage: setup ## lines and branches of the consensus core that tests reach
+	$(BIN)/coverage run -m pytest -q store/tests/raft store/tests/member store/tests/kv
+	$(BIN)/coverage report
 
 clean: ## remove what was made here (not the cache)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

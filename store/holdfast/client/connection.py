@@ -26,7 +26,9 @@ CONNECT_SECONDS = 3.0
 PAUSE_SECONDS = 0.05
 AVOID_SECONDS = 1.0
 _BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
-_RETRIABLE = (grpc.StatusCode.UNAVAILABLE,)
+# What a connection that breaks may look like. Servers say UNAVAILABLE, too, and mean it the same way.
+_BREAKS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+_BY_A_SERVER = ("etcdserver:", "holdfast:")
 _BEFORE_ANYTHING = (
     "holdfast: this node does not belong to a cluster",
     "holdfast: this member waits for its first",
@@ -230,13 +232,14 @@ class Connection:
     async def _failed(self, endpoint: str, error: grpc.aio.AioRpcError, idempotent: bool) -> None:
         """Return if the call may be tried elsewhere, raise otherwise."""
         code, details = error.code(), error.details() or ""
-        if code not in (*_RETRIABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        broken = code in _BREAKS and not details.startswith(_BY_A_SERVER)
+        if not broken and code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise refused(error) from None
         if not idempotent and not _before_anything(error):
             raise OutcomeUnknown(details or code.name) from None
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise Unavailable(f"{endpoint} did not answer in time") from None
-        if not details.startswith(("etcdserver:", "holdfast:")):
+        if not details.startswith(_BY_A_SERVER):
             await self.drop(endpoint)  # the connection, not the server, said so
 
 

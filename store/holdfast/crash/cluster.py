@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import time
 from pathlib import Path
 
 from holdfast import client
 from holdfast.cli.processes import Process, free_ports
 from holdfast.crash.powercut import PowerCut
 from holdfast.crash.proxy import PeerProxy
+from holdfast.sim.violation import Violation
 
 DISK_BYTES = 256 << 20
 
@@ -70,10 +72,23 @@ class CrashCluster:
                 self.ids[name] = (await hf.status()).header.member_id
 
     async def wait_ready(self, seconds: float = 60.0) -> None:
-        """Until every server answers a linearizable read."""
-        for process in self.processes.values():
-            async with client.connect(process.endpoint, timeout=seconds) as hf:
-                await hf.get("ready?")
+        """Until every server answers a linearizable read. Raises Violation if one has ended by itself."""
+        for name, process in self.processes.items():
+            end = time.monotonic() + seconds
+            async with client.connect(process.endpoint, timeout=1.0) as hf:
+                while True:
+                    try:
+                        await hf.get("ready?")
+                        break
+                    except client.ClientError as error:
+                        self.check_running(name)
+                        if time.monotonic() > end:
+                            raise Violation("L1", f"{name} does not serve within {seconds:g} s: {error}") from None
+
+    def check_running(self, name: str) -> None:
+        """Raise Violation if this server ended although nobody killed it."""
+        if name in self.stopped_by_itself():
+            raise Violation("crash", f"{name} ended by itself:\n{self.processes[name].tail(3)}")
 
     async def leader(self) -> str | None:
         for name, process in self.processes.items():

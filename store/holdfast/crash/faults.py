@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from random import Random
 
 from holdfast.crash.cluster import CrashCluster
@@ -16,9 +16,11 @@ Fault = Callable[[], Awaitable[None]]
 class Faults:
     """Works until `stop`; every server is well again when `run` returns."""
 
-    def __init__(self, cluster: CrashCluster, chance: Random) -> None:
+    def __init__(self, cluster: CrashCluster, chance: Random, only: Collection[str] = ()) -> None:
+        """`only`: these kinds of fault and no others."""
         self._cluster = cluster
         self._chance = chance
+        self._only = only
         self.done: Counter[str] = Counter()
         self.power_undone = 0
         self._stopping = asyncio.Event()
@@ -40,6 +42,8 @@ class Faults:
         if self._cluster.power is not None:
             kinds["power cut"] = self._cut_power
             kinds["power cut everywhere"] = self._cut_all_power
+        if self._only:
+            kinds = {name: fault for name, fault in kinds.items() if name in self._only}
         while not self._stopping.is_set():
             name = self._chance.choice(list(kinds))
             await kinds[name]()

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -45,8 +46,10 @@ class Report:
         )
 
 
-async def crash_test(seconds: float, members: int, seed: int, power_cuts: bool, keep: Path | None) -> Report:
-    """Raises Violation if the servers did anything wrong. `keep`: leave logs and data there."""
+async def crash_test(
+    seconds: float, members: int, seed: int, power_cuts: bool, keep: Path | None, only: Collection[str] = ()
+) -> Report:
+    """Raises Violation if the servers did anything wrong. `keep`: leave logs and data there. `only`: these faults."""
     directory = keep or Path(tempfile.mkdtemp(prefix="holdfast-crash-"))
     directory.mkdir(parents=True, exist_ok=True)
     chance = Random(seed)
@@ -54,19 +57,22 @@ async def crash_test(seconds: float, members: int, seed: int, power_cuts: bool, 
     cluster = CrashCluster(directory, members, power)
     try:
         await cluster.start()
-        return await _run(cluster, chance, seconds)
+        return await _run(cluster, Faults(cluster, chance, only), seconds)
+    except client.ClientError as error:
+        for name in cluster.names:
+            cluster.check_running(name)  # it says more
+        raise Violation("L1", f"a client failed for good: {error}") from error
     finally:
         await cluster.close()
         if keep is None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-async def _run(cluster: CrashCluster, chance: Random, seconds: float) -> Report:
+async def _run(cluster: CrashCluster, faults: Faults, seconds: float) -> Report:
     began = time.monotonic()
     ids = itertools.count(1)
     clients = [LoadClient(n, cluster.endpoints, ids, session=n % 2 == 0) for n in range(CLIENTS)]
     watchers = [LoadWatcher(cluster.endpoints) for _ in range(WATCHERS)]
-    faults = Faults(cluster, chance)
     load = [asyncio.ensure_future(c.run()) for c in clients]
     watching = [asyncio.ensure_future(w.run()) for w in watchers]
     trouble = asyncio.ensure_future(faults.run())
