@@ -101,7 +101,8 @@ class Nemesis:
         return True
 
     def _mend(self, links: set[tuple[int, int]]) -> None:
-        self._run.network.cut -= links
+        if not self.stopped:  # what is cut then is meant to stay so
+            self._run.network.cut -= links
 
     def _partition(self, chance: Random) -> bool:
         ids = self._members()
