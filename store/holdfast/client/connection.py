@@ -28,11 +28,13 @@ AVOID_SECONDS = 1.0
 _BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 # What a connection that breaks may look like. Servers say UNAVAILABLE, too, and mean it the same way.
 _BREAKS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+_A_LEARNER = "etcdserver: rpc not supported for learner"
 _BY_A_SERVER = ("etcdserver:", "holdfast:")
 _BEFORE_ANYTHING = (
     "holdfast: this node does not belong to a cluster",
     "holdfast: this member waits for its first",
     "holdfast: replica ",  # … is disconnected from its cluster
+    _A_LEARNER,
 )
 Response = TypeVar("Response", bound=Message)
 Metadata = tuple[tuple[str, str], ...]
@@ -232,6 +234,9 @@ class Connection:
     async def _failed(self, endpoint: str, error: grpc.aio.AioRpcError, idempotent: bool) -> None:
         """Return if the call may be tried elsewhere, raise otherwise."""
         code, details = error.code(), error.details() or ""
+        if details == _A_LEARNER and len(self.endpoints) > 1:
+            self._failed_at[endpoint] = time.monotonic()  # the others first, until it votes
+            return
         broken = code in _BREAKS and not details.startswith(_BY_A_SERVER)
         if not broken and code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise refused(error) from None

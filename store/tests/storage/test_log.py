@@ -60,8 +60,9 @@ def test_segments_rotate_and_are_forgotten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_torn_last_write_is_cut(tmp_path: Path, seed: int) -> None:
-    """Any subset of the last, unsynced write may be on disk: what was durable before stays, the log goes on."""
+def test_scenario_28_a_torn_last_write_is_cut(tmp_path: Path, seed: int) -> None:
+    """etcd 6378, 6379: a torn tail made the member unbootable. Any subset of the last, unsynced write may be on disk:
+    what was durable before stays, the log goes on."""
     chance = random.Random(seed)
     log = written(tmp_path, 20)
     path = next(tmp_path.glob("*.log"))
@@ -86,8 +87,9 @@ def test_a_torn_last_write_is_cut(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("flipped", range(0, 2000, 97))
-def test_rot_in_what_was_durable_is_refused(tmp_path: Path, flipped: int) -> None:
-    """A flipped byte is never taken for a torn tail while a later record says that it was durable."""
+def test_scenario_28_rot_in_what_was_durable_is_refused(tmp_path: Path, flipped: int) -> None:
+    """Protocol-aware recovery (FAST'18), Jepsen NATS: damage in the middle was cut like a torn tail, and what was
+    committed was lost. A flipped byte is never taken for a torn tail while a later record says it was durable."""
     written(tmp_path, 100).close()
     path = next(tmp_path.glob("*.log"))
     data = bytearray(path.read_bytes())
@@ -147,3 +149,24 @@ def test_truncation_and_base_survive(tmp_path: Path) -> None:
     assert last[0].truncate_from == 4
     assert last[0].entries[0].term == 2
     assert last[1].base == (50, 3)
+
+
+def test_the_next_segment_is_made_ahead_of_its_time(tmp_path: Path) -> None:
+    log = written(tmp_path, 3, segment=4096)
+    assert not log.prepared
+    log.prepare()
+    assert log.prepared
+    log.append([record(n, 200) for n in range(4, 40)])
+    log.close()
+    assert entries(tmp_path, 4096) == list(range(1, 40))
+
+
+def test_what_a_spare_segment_of_an_earlier_run_holds_does_not_matter(tmp_path: Path) -> None:
+    log = written(tmp_path, 3, segment=4096)
+    log.close()
+    (tmp_path / "spare").write_bytes(b"anything" * 1000)
+    log = DurableLog(tmp_path, segment_bytes=4096)
+    assert len([r for r in log.replay() if r.entries]) == 3
+    log.append([record(n, 200) for n in range(4, 40)])
+    log.close()
+    assert entries(tmp_path, 4096) == list(range(1, 40))
