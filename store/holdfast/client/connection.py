@@ -125,6 +125,7 @@ class Connection:
         self.timeout = timeout
         self._tls = tls
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._dropped: dict[asyncio.Future[None], grpc.aio.Channel] = {}
         self._next = 0
         self._failed_at: dict[str, float] = {}
         self._addresses = _Addresses(Path(cache_dir) if cache_dir else None)
@@ -132,9 +133,10 @@ class Connection:
 
     async def close(self) -> None:
         self._closed = True
-        channels, self._channels = list(self._channels.values()), {}
+        channels, self._channels = [*self._channels.values(), *self._dropped.values()], {}
         for channel in channels:
             await channel.close()
+        await asyncio.gather(*self._dropped)
 
     def rotation(self) -> list[str]:
         """All endpoints, another one first each time; those that failed a moment ago last."""
@@ -172,7 +174,10 @@ class Connection:
         """Forget the channel, so that the name is resolved again."""
         channel = self._channels.pop(endpoint, None)
         if channel is not None:
-            await channel.close()
+            # Others may have calls on it, which end by themselves: closing it at once would cancel them.
+            closing = asyncio.ensure_future(channel.close(self.timeout))
+            self._dropped[closing] = channel
+            closing.add_done_callback(lambda done: self._dropped.pop(done, None))
 
     async def ready(self, endpoint: str, seconds: float) -> grpc.aio.Channel:
         """The channel, connected. Raises Unavailable if it is not within `seconds`."""

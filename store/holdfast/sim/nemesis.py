@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _Change = raft_pb2.MemberChange
 SETTLE_NS = 6 * SECOND  # between what is done to disks and to the membership
 MAX_MEMBERS = 7
+CHANGE_NS = 4 * SECOND  # how long a change of the membership is asked for
 
 
 class Nemesis:
@@ -331,7 +332,7 @@ class Nemesis:
         self._world.note(f"change {' '.join(str(change).split())}")
         office = self._run.office
         id = office.next_id()
-        deadline = node.clock.local(self._world.now) + 4 * SECOND
+        deadline = node.clock.local(self._world.now) + CHANGE_NS
         office.ask(node, Propose(id, raft_pb2.Command(member=change), deadline), lambda _, answer: None)
         return True
 

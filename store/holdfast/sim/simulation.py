@@ -22,7 +22,7 @@ from holdfast.sim.checker import Checker
 from holdfast.sim.clients import SESSION_TTL, Client, Office
 from holdfast.sim.linear import check_history
 from holdfast.sim.mix import SECOND, Mix, draw
-from holdfast.sim.nemesis import Nemesis
+from holdfast.sim.nemesis import CHANGE_NS, Nemesis
 from holdfast.sim.network import Network
 from holdfast.sim.node import Node
 from holdfast.sim.operations import Kind, Operation, Outcome
@@ -232,6 +232,9 @@ class Run:
         self.nemesis.stop()
         for client in self._clients:
             client.stopping = True
+        if self.mix.change:
+            # A change that is still asked for could be made after the core was chosen, and need others.
+            world.run_until(world.now + CHANGE_NS + SECOND)
         self._heal_core()
         self._heal_all()
         self._check_end()
