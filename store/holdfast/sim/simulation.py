@@ -234,7 +234,7 @@ class Run:
             client.stopping = True
         if self.mix.change:
             # A change that is still asked for could be made after the core was chosen, and need others.
-            world.run_until(world.now + CHANGE_NS + SECOND)
+            world.run_until(world.now + 2 * CHANGE_NS)  # by the slowest clock
         self._heal_core()
         self._heal_all()
         self._check_end()
