@@ -181,6 +181,8 @@ class Reads:
 
     def give_up(self, now: int, out: Output) -> None:
         """Tell those whose time is over."""
+        if not self.waiting:
+            return
         for batches in (self._batches, self._renewals):
             late = [id for id, waiting in batches.items() if waiting[0].deadline_ns <= now]
             for id in late:

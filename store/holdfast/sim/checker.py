@@ -16,9 +16,9 @@ from holdfast.raft.conf import ConfState
 from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import AppendReply, Message, Vote, VoteReply
 from holdfast.raft.types import DurableAppend, Role
-from holdfast.sim.clients import Office
 from holdfast.sim.mix import SECOND
 from holdfast.sim.node import Node
+from holdfast.sim.office import Office
 from holdfast.sim.truth import Truth
 from holdfast.sim.violation import Violation, check
 from holdfast.sim.world import World

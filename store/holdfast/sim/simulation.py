@@ -19,12 +19,13 @@ from holdfast.raft.conf import ConfState
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.raft.messages import Message
 from holdfast.sim.checker import Checker
-from holdfast.sim.clients import SESSION_TTL, Client, Office
+from holdfast.sim.clients import SESSION_TTL, Client
 from holdfast.sim.linear import check_history
 from holdfast.sim.mix import SECOND, Mix, draw
 from holdfast.sim.nemesis import CHANGE_NS, Nemesis
 from holdfast.sim.network import Network
 from holdfast.sim.node import Node
+from holdfast.sim.office import Office
 from holdfast.sim.operations import Kind, Operation, Outcome
 from holdfast.sim.replicas import SimReplica
 from holdfast.sim.truth import Truth
@@ -224,9 +225,7 @@ class Run:
         world = self.world
         end = self._seconds * SECOND
         world.run_until(end)
-        while (
-            len(self.office.history) < LEAST_OPERATIONS or self.nemesis.faults < LEAST_FAULTS
-        ) and end < 200 * SECOND:
+        while not self._seconds and end < LONGEST_NS and not self._enough():
             end += 5 * SECOND
             world.run_until(end)
         self.nemesis.stop()
@@ -239,6 +238,9 @@ class Run:
         self._heal_all()
         self._check_end()
         return self._result()
+
+    def _enough(self) -> bool:
+        return len(self.office.history) >= LEAST_OPERATIONS and self.nemesis.faults >= LEAST_FAULTS
 
     def _result(self) -> Result:
         history = self.office.history
