@@ -677,3 +677,65 @@ def test_reads_and_acknowledgements_of_strangers_are_ignored() -> None:
     members.step(1, PeerMessage(HeartbeatReply(1, 9, leader.term, 1)))
     members.step(1, PeerMessage(ReadReply(1, 2, leader.term, 99, 1)))
     assert leader.is_leader
+
+
+def test_deadlines_are_the_nearest_of_what_waits() -> None:
+    members = Members(1, 2, 3)
+    leader = members.elect(1)
+    members.grant(1, 1, lease=7, ttl=60)
+    members.settle()
+    quiet = leader.deadline_ns
+    members.step(1, Propose(2, put(b"k"), members.now + 5 * MS))
+    assert leader.deadline_ns == members.now + 5 * MS
+    members.settle()
+    assert leader.deadline_ns == quiet
+    members.step(2, Read(3, members.now + 7 * MS), KeepAlive(4, 7, False, members.now + 6 * MS))
+    assert members.cores[2].deadline_ns == members.now + 6 * MS
+    members.settle()
+    # A lease that is about to end wakes its leader, unless it could do nothing about it.
+    members.grant(1, 5, lease=8, ttl=1)
+    members.settle()
+    members.now += 950 * MS
+    for member in (2, 3, 1):
+        members.step(member)
+    members.settle()
+    assert leader.lessor.deadline is not None
+    members.now = leader.lessor.deadline - MS
+    leader.step(members.now, [])
+    assert leader.deadline_ns == members.now + MS
+    leader.raft.full = True
+    assert leader.deadline_ns == leader.raft.deadline > members.now + MS
+
+
+def test_queries_and_renewals_at_the_leader_itself() -> None:
+    members = Members(1)
+    members.elect(1)
+    members.grant(1, 1, lease=7, ttl=9)
+    members.keep_alive(1, 2, 7)
+    members.keep_alive(1, 3, 7, query=True)
+    assert [members.answers[id].ttl for id in (2, 3)] == [9, 9]
+
+
+def test_who_is_added_in_the_same_step_cannot_be_changed_in_it() -> None:
+    members = Members(1, 2, 3)
+    members.elect(1)
+    members.change(1, 1, Change.ADD_LEARNER, 9, (Change.PROMOTE, 9))
+    assert members.answers[1].error is MEMBER_NOT_FOUND
+    members.change(1, 2, Change.ADD_VOTER, 9)
+    members.settle()
+    assert 9 in members.cores[1].raft.conf.voters
+
+
+def test_a_handing_over_waits_with_proposals() -> None:
+    members = Members(1, 2, 3)
+    leader = members.elect(1)
+    members.isolate(2)
+    members.put(1, 1, b"k")
+    members.step(1, Transfer(2))
+    assert leader.raft.transferring
+    members.put(1, 2, b"later")
+    members.settle()
+    assert 2 not in members.answers
+    members.cut.clear()
+    members.pass_time(3 * SECOND)
+    assert members.error(2) == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from holdfast.raft.conf import ConfState
 from holdfast.raft.invariant import InvariantViolation
-from holdfast.raft.log import Entry
+from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply, TimeoutNow, Vote, VoteReply
 from holdfast.raft.progress import Mode
 from holdfast.raft.types import HardState, Settings
@@ -471,3 +471,27 @@ def test_what_cannot_be_is_refused() -> None:
         cluster.nodes[2].step(Append(2, 1, 9, 1, 1, [Entry(2, 9, b"other")], 1))
     with pytest.raises(InvariantViolation, match="is not 0"):
         cluster.start(0) if cluster.disks.setdefault(0, cluster.disks[1]) else None
+
+
+def test_messages_say_what_they_are() -> None:
+    text = repr(Append(2, 1, 3, 4, 2, [Entry(5, 3, b"x", ConfState((1,)))], 4))
+    assert text == "Append(1->2 term=3 commit=4, entries=[Entry(5@3, 1B, conf)], prev_index=4, prev_term=2)"
+
+
+def test_a_log_knows_what_it_forgot() -> None:
+    log = Log(4, 2, [Entry(5, 2, b"abc"), Entry(6, 3, b"de")])
+    assert (log.first, log.last, log.last_term, log.bytes) == (5, 6, 3, 5)
+    log.compact(3)
+    assert log.first == 5
+    assert log.newest_at_most(9, 1) == (4, 2)
+    log.truncate(6)
+    assert (log.last, log.bytes) == (5, 3)
+    for wrong in (lambda: log.truncate(4), lambda: log.get(9), lambda: log.slice(2, 3, 99), lambda: log.since(1)):
+        with pytest.raises(InvariantViolation):
+            wrong()
+    with pytest.raises(InvariantViolation, match="a gap in the log"):
+        log.append([Entry(9, 3, b"")])
+    with pytest.raises(InvariantViolation, match="term falls"):
+        log.append([Entry(6, 1, b"")])
+    with pytest.raises(AssertionError, match="cannot compact"):
+        log.compact(99)
