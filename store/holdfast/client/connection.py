@@ -227,13 +227,18 @@ class Connection:
                     return await _invoke(channel, path, request, response, remaining, name)
                 except grpc.aio.AioRpcError as error:
                     last = error
+                    maybe_done = name is not None and not _before_anything(error)
                     try:
                         await self._failed(candidate, error, idempotent or name is not None)
                     except Refused as refusal:
                         if lost:  # whether the first sending did something cannot be told
                             raise OutcomeUnknown(str(refusal)) from None
                         raise
-                    lost = lost or (name is not None and not _before_anything(error))
+                    except Unavailable as late:
+                        if lost or maybe_done:
+                            raise OutcomeUnknown(str(late)) from None
+                        raise
+                    lost = lost or maybe_done
             await asyncio.sleep(min(PAUSE_SECONDS, max(0.0, end - time.monotonic())))
 
     async def _failed(self, endpoint: str, error: grpc.aio.AioRpcError, idempotent: bool) -> None:
