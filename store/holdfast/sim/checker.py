@@ -37,6 +37,7 @@ class Checker:
         self._votes: dict[int, tuple[int, int]] = {}  # member -> (term, vote)
         self._entries: dict[tuple[int, int], tuple[Entry, int | None]] = {}  # (index, term) -> it, the term before it
         self._committed: dict[int, Entry] = {}
+        self._committed_in: dict[int, int] = {}  # index -> term of the leader that committed it
         self._commit_of: dict[int, int] = {}
         self._digests: dict[int, int] = {}  # applied index -> digest of the state
         self._matched: dict[tuple[int, int], tuple[int, int]] = {}  # (leader, member) -> (term, match) looked at
@@ -79,7 +80,7 @@ class Checker:
             raise Violation("I7", f"{core.id:x} takes {stable} for durable, which is not on its disk")
         if raft.commit > seen:
             for index in range(max(seen + 1, raft.log.first), raft.commit + 1):
-                self._commit(core.id, raft.log.get(index))
+                self._commit(core, raft.log.get(index))
             self._commit_of[core.id] = raft.commit
             if raft.is_leader:
                 self._held_by_quorum(core, raft.commit)
@@ -143,13 +144,13 @@ class Checker:
                 raise Violation("I1", f"{core.id:x} leads term {raft.term} with the durable votes of {gave} of {half}")
 
     def _complete(self, core: MemberCore) -> None:
-        """I4: whoever becomes leader has everything that was ever committed."""
-        log = core.raft.log
-        check(log.last >= self.max_committed, "I4", f"leader {core.id:x} lacks entry {self.max_committed}")
-        for index in range(log.first, self.max_committed + 1):
+        """I4: whoever becomes leader has everything that was committed in earlier terms. (One that is elected late, when
+        a later term has its leader already, need not have what that has committed.)"""
+        log, term = core.raft.log, core.raft.term
+        for index in range(self.max_committed, log.base_index, -1):
             known = self._committed.get(index)
-            if known is not None:
-                check(log.term(index) == known.term, "I4", f"leader {core.id:x} has another entry at {index}")
+            if known is not None and self._committed_in[index] < term:
+                check(log.term(index) == known.term, "I4", f"leader {core.id:x} of term {term} lacks {known}")
 
     # ---- the log -------------------------------------------------------------------------------------------
 
@@ -203,12 +204,14 @@ class Checker:
         left = old.joint and not new.outgoing and new.voters == old.voters
         check(kept or entered or left, "I8", f"a configuration {new} made out of {old}")
 
-    def _commit(self, member: int, entry: Entry) -> None:
-        if entry.index not in self._committed and (entry.index, entry.term) in self._revocations:
-            self._office.revoked(*self._revocations[entry.index, entry.term], self._slowest)
+    def _commit(self, core: MemberCore, entry: Entry) -> None:
+        if entry.index not in self._committed:
+            self._committed_in[entry.index] = core.raft.term
+            if (entry.index, entry.term) in self._revocations:
+                self._office.revoked(*self._revocations[entry.index, entry.term], self._slowest)
         known = self._committed.setdefault(entry.index, entry)
         if known is not entry and (known.term != entry.term or known.data != entry.data or known.conf != entry.conf):
-            raise Violation("I3", f"{member:x} committed {entry} at {entry.index}, after {known} was")
+            raise Violation("I3", f"{core.id:x} committed {entry} at {entry.index}, after {known} was")
         if entry.index > self.max_committed:
             self.max_committed = entry.index
             if entry.conf is not None:

@@ -1,4 +1,4 @@
-"""What the client says when an answer does not come. The server is a stand-in that answers, or does not, as it is told."""
+"""What the client says when an answer does not come. The server is a stand-in that answers, or not, as it is told."""
 
 from __future__ import annotations
 
