@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 
 from holdfast.sim.marks import MARKS
 from holdfast.sim.mutants import MUTANTS, broken
@@ -84,12 +85,17 @@ def _attempt(job: tuple[int, int, tuple[str, ...]]) -> Result | Failure:
     return attempt(*job)
 
 
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    """Fresh processes: a fork of this one would inherit locks that threads of it hold, gRPC's and RocksDB's."""
+    return ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("forkserver"))
+
+
 def run_seeds(
     seeds: Iterable[int], *, seconds: int = 0, without: Collection[str] = (), jobs: int = 0
 ) -> Iterator[tuple[Summary, Result | Failure]]:
     """Run them on `jobs` processes (0 = one a core); yields after each, in the order of the seeds."""
     summary, began = Summary(), time.monotonic()
-    with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+    with _pool(jobs) as pool:
         work = [(seed, seconds, tuple(without)) for seed in seeds]
         for outcome in pool.map(_attempt, work, chunksize=CHUNK):
             summary.add(outcome)
@@ -123,5 +129,5 @@ def _find(job: tuple[str, int]) -> Found:
 
 def find_mutants(limit: int, jobs: int = 0, names: Collection[str] = ()) -> Iterator[Found]:
     """Every mutant (or those named), several side by side."""
-    with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+    with _pool(jobs) as pool:
         yield from pool.map(_find, [(name, limit) for name in names or MUTANTS])
