@@ -10,7 +10,6 @@ from pathlib import Path
 from holdfast.kv.store import Family
 from holdfast.storage.state import RocksStore, StateDirectory
 
-
 PROGRAM = """
 import os, signal
 from pathlib import Path
@@ -26,7 +25,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _killed(path: Path, *, wal: bool, flush_at: int = 0) -> None:
-    """Write 100 rows in a process that is killed then. (Not a fork of this one: RocksDB's threads do not survive it.)"""
+    """Write 100 rows in a process that is killed then. (No fork of this one: RocksDB's threads do not survive it.)"""
     program = PROGRAM.format(path=str(path), wal=wal, flush_at=flush_at)
     done = subprocess.run([sys.executable, "-c", program], check=False)
     assert done.returncode == -signal.SIGKILL
