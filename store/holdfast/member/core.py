@@ -54,6 +54,7 @@ MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 32 << 20  # all of it has to fit a frame between members, when it is proposed again
 MAX_LEARNERS = 1  # as etcd has it
 KEPT_DIGESTS = 4096
+REMEMBERED_ELECTIONS = 20  # election timeouts that a leader remembers what it refused
 
 
 class _Pending:
@@ -112,6 +113,7 @@ class MemberCore:
         self._resend_at: int | None = None
         self._was = (Role.FOLLOWER, 0, 0)  # role, term, leader of the last turn
 
+        self._refusals: OrderedDict[tuple[int, int, int], int] = OrderedDict()  # as leader: name -> until when
         self._max_learners = max_learners
         self._conf_answer: Applied | None = None  # to the change that made the joint configuration in force
         self._hand_over_at = 0  # when to see next whether another voter should rather lead
@@ -316,17 +318,22 @@ class MemberCore:
         if not self.raft.is_leader or self.raft.transferring:
             return
         change = _conf_change(data)
-        if change is None and not self.raft.full:
+        if change is None and not self.raft.full and not self._refusals:
             self.raft.propose(data)
             return
         command = raft_pb2.Command.FromString(data)
-        if self._under_way(command, data):
+        name = (command.origin, command.incarnation, command.seq)
+        if self._was_refused(name) or self._under_way(command, data):
+            return
+        if change is None and not self.raft.full:
+            self.raft.propose(data)
             return
         try:
             if change is None or self.raft.full:
                 raise NO_SPACE
             conf = next_conf(self.raft, self.machine, change.member, self._max_learners)
         except RequestError as refused:
+            self._refusals[name] = self._now + REMEMBERED_ELECTIONS * self.settings.election_ns
             if origin == self.id:
                 self._refused(command.seq, refused, out)
             else:
@@ -335,6 +342,13 @@ class MemberCore:
             return
         self.raft.propose(data, conf)
         out.conf_changed = True
+
+    def _was_refused(self, name: tuple[int, int, int]) -> bool:
+        """Whether this command was refused lately: its origin has said so to its client, so another copy of it, late on
+        its way, must not be done after all."""
+        while self._refusals and next(iter(self._refusals.values())) <= self._now:
+            self._refusals.popitem(last=False)
+        return name in self._refusals
 
     def _under_way(self, command: raft_pb2.Command, data: bytes) -> bool:
         """Whether this command came again while, or after, it did its work."""

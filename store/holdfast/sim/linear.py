@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from holdfast.sim.operations import Kind, Operation, Outcome, State, Version, effect
 from holdfast.sim.violation import Violation
 
-MAX_STEPS = 200_000
+MAX_STEPS = 20_000
 
 Hint = Callable[[int], dict[bytes, bytes | None]]  # revision -> what it made of the keys; None: it deleted the key
 

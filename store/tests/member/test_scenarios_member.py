@@ -517,6 +517,24 @@ def test_a_refusal_is_not_believed_if_another_leader_was_asked_before() -> None:
     assert 1 not in members.answers
 
 
+def test_what_was_refused_is_not_done_when_it_comes_again() -> None:
+    """Found by the simulator: the network delivered a command twice; refused for want of room, then done."""
+    members = Members(1, 2, 3)
+    leader = members.elect(1)
+    members.put(2, 1, b"k")
+    (forward,) = members.drop(lambda m: isinstance(m, Forward))
+    leader.raft.full = True
+    members.step(1, PeerMessage(forward))
+    members.settle()
+    assert members.answers[1].error is NO_SPACE
+    leader.raft.full = False
+    members.step(1, PeerMessage(forward))
+    members.put(2, 2, b"other")
+    members.settle()
+    assert members.error(2) == ""
+    assert leader.machine.space.get(b"k") is None
+
+
 def test_leases_that_expire_together_are_revoked_in_batches() -> None:
     members = Members(1)
     core = members.elect(1)
