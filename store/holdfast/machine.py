@@ -149,7 +149,7 @@ class Machine:
                 return Applied(origin, incarnation, seq, kept.revision, kept.response, kept.error, [])
             response = self._do(command)
         except RequestError as refused:
-            error = refused
+            error = refused.caught()
         changes = self.space.commit()
         invariant(not (error and changes), f"entry {entry.index} was refused and changed keys")
         revision = self.space.revision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Self
 
 
 class Code(IntEnum):
@@ -34,6 +35,12 @@ class RequestError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+    def caught(self) -> Self:
+        """To be called by whoever catches it: most errors here are made once and raised often, and Python adds to the
+        traceback of a raised object each time, with every frame and all that the frames hold."""
+        self.__traceback__ = self.__context__ = None
+        return self
 
     def __repr__(self) -> str:
         return f"RequestError({self.code.name}, {self.message!r})"

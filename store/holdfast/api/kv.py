@@ -54,7 +54,7 @@ class KvService(Service):
         try:
             member.scan(request, done)
         except RequestError as error:
-            self.router.fail(call.id, error)
+            self.router.fail(call.id, error.caught())
 
     def put(self, call: Call, body: bytes) -> None:
         check_size(body)
@@ -93,7 +93,7 @@ class KvService(Service):
         try:
             response = requests.txn(machine.space, machine.leases, request)
         except RequestError as error:
-            self.router.fail(call.id, error)
+            self.router.fail(call.id, error.caught())
             return
         self.answer(call, member, response)
 

@@ -91,7 +91,7 @@ class Router:
             try:
                 self._handle(event)
             except RequestError as error:
-                self.fail(_id(event), error)
+                self.fail(_id(event), error.caught())
             except DecodeError as error:
                 self.fail(_id(event), RequestError(Code.INTERNAL, f"holdfast: the message cannot be decoded: {error}"))
             except Exception:

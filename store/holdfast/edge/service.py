@@ -110,7 +110,7 @@ class EdgeApi:
         try:
             self._check_scope(start, end)
         except RequestError as error:
-            return error.message
+            return error.caught().message
         return ""
 
     def watchable(self, call: Call) -> EdgeApi:

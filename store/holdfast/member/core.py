@@ -333,6 +333,7 @@ class MemberCore:
                 raise NO_SPACE
             conf = next_conf(self.raft, self.machine, change.member, self._max_learners)
         except RequestError as refused:
+            refused.caught()
             self._refusals[name] = self._now + REMEMBERED_ELECTIONS * self.settings.election_ns
             if origin == self.id:
                 self._refused(command.seq, refused, out)

@@ -32,6 +32,7 @@ from holdfast.status import (
     CONF_MOVED,
     CONF_PENDING,
     LEARNER_NOT_READY,
+    LEASE_NOT_FOUND,
     MEMBER_EXISTS,
     MEMBER_NOT_FOUND,
     NO_SPACE,
@@ -758,3 +759,16 @@ def test_a_handing_over_waits_with_proposals() -> None:
     members.cut.clear()
     members.pass_time(3 * SECOND)
     assert members.error(2) == ""
+
+
+def test_a_refusal_keeps_nothing_alive() -> None:
+    """Found by a long simulation that ran out of memory: an error that is made once and raised often collects the
+    frames of every time, with all that they hold."""
+    members = Members(1)
+    members.elect(1)
+    members.put(1, 1, b"k", lease=99)
+    members.change(1, 2, Change.REMOVE, 99)
+    for id, error in ((1, LEASE_NOT_FOUND), (2, MEMBER_NOT_FOUND)):
+        assert members.answers[id].error is error
+        assert error.__traceback__ is None
+        assert error.__context__ is None
