@@ -18,7 +18,7 @@ from pathlib import Path
 
 from etcd_cluster import EtcdCluster
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
+from holdfast.cli.processes import LocalCluster, leader_among
 from rich.console import Console
 from rich.table import Table
 
@@ -64,14 +64,9 @@ async def next_write(endpoints: list[str], number: int, kill: Callable[[], None]
 
 async def leader_of(endpoints: list[str]) -> str:
     for _ in range(200):
-        for endpoint in endpoints:
-            async with client.connect(endpoint, timeout=2.0) as hf:
-                try:
-                    status = await hf.status()
-                except client.ClientError:
-                    continue
-            if status.leader and status.leader == status.header.member_id:
-                return endpoint
+        leader = await leader_among(endpoints)
+        if leader is not None:
+            return leader
         await asyncio.sleep(0.1)
     raise TimeoutError("no leader")
 

@@ -26,6 +26,19 @@ def free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
+async def leader_among(endpoints: Iterable[str], timeout: float = 2.0) -> str | None:
+    """The first of `endpoints` that says of itself that it leads. `timeout` in seconds is for each of them."""
+    for endpoint in endpoints:
+        try:
+            async with client.connect(endpoint, timeout=timeout) as hf:
+                status = await hf.status()
+        except client.ClientError:
+            continue
+        if status.leader and status.leader == status.header.member_id:
+            return endpoint
+    return None
+
+
 @dataclass(slots=True)
 class Process:
     """One `holdfast` process that can be killed and started again with the same arguments."""
@@ -149,15 +162,9 @@ class LocalCluster:
         """Whoever leads now, by what most say. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            for process in self.voters.values():
-                if process.running is None:
-                    continue
-                try:
-                    async with client.connect(process.endpoint, timeout=2.0) as hf:
-                        status = await hf.status()
-                except client.ClientError:
-                    continue
-                if status.leader and status.leader == status.header.member_id:
-                    return process
+            running = {p.endpoint: p for p in self.voters.values() if p.running is not None}
+            endpoint = await leader_among(running)
+            if endpoint is not None:
+                return running[endpoint]
             await asyncio.sleep(0.05)
         raise TimeoutError("no leader")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from holdfast import client
-from holdfast.cli.processes import Process, free_ports
+from holdfast.cli.processes import Process, free_ports, leader_among
 from holdfast.crash.powercut import PowerCut
 from holdfast.crash.proxy import PeerProxy
 from holdfast.sim.violation import Violation
@@ -91,15 +91,9 @@ class CrashCluster:
             raise Violation("crash", f"{name} ended by itself:\n{self.processes[name].tail(3)}")
 
     async def leader(self) -> str | None:
-        for name, process in self.processes.items():
-            try:
-                async with client.connect(process.endpoint, timeout=0.5) as hf:
-                    status = await hf.status()
-            except client.ClientError:
-                continue
-            if status.leader == status.header.member_id:
-                return name
-        return None
+        by_endpoint = {process.endpoint: name for name, process in self.processes.items()}
+        endpoint = await leader_among(by_endpoint, timeout=0.5)
+        return None if endpoint is None else by_endpoint[endpoint]
 
     # ---- faults --------------------------------------------------------------------------------------------
 

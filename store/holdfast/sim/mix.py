@@ -5,7 +5,7 @@ runs in which everything happens at once reach less than runs in which a few thi
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 MS = 1_000_000
@@ -57,7 +57,6 @@ class Mix:
     compact: float = 0.0
     hints: bool = True  # connections that close are noticed
     priorities: bool = False
-    off: set[str] = field(default_factory=set)
 
 
 # Class of fault -> which values it may take. One draw decides whether the class is in this run.
@@ -113,5 +112,4 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
         getattr(mix, name) for name in ("crash", "partition", "isolate", "pause", "one_way", "chain", "swizzle")
     ):
         mix.crash = 0.2  # something has to happen in every run
-    mix.off = set(without)
     return mix

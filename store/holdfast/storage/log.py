@@ -70,7 +70,7 @@ class DurableLog:
 
     def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.directory = directory
-        self._segment_bytes = segment_bytes
+        self.segment_bytes = segment_bytes
         self._segments: list[_Segment] = []
         self._end = 0  # position where the next frame goes
         self._synced = 0
@@ -200,7 +200,7 @@ class DurableLog:
             old.fd = -1
             start = old.start + old.size
         hard = _frame(_encode(DurableAppend(0, self._hard_state, 0, ())), start)
-        size = max(self._segment_bytes, _HEADER.size + len(hard) + needed)
+        size = max(self.segment_bytes, _HEADER.size + len(hard) + needed)
         if self._spare_size == 0:
             self._spare.unlink(missing_ok=True)  # of an earlier run: what is in it is not known
         while self._spare_size < size:
@@ -221,14 +221,14 @@ class DurableLog:
     @property
     def prepared(self) -> bool:
         """Whether the next segment is there already, so that a full disk cannot harm what is being written."""
-        return self._spare_size >= self._segment_bytes
+        return self._spare_size >= self.segment_bytes
 
     def prepare(self, size: int = 0) -> None:
         """Make one more step towards the next segment. Raises OSError (ENOSPC, EDQUOT) if there is no room; then
         nothing is lost, and it can be tried again."""
         if self._spare_size == 0:
             self._spare.unlink(missing_ok=True)
-        goal = max(size, self._segment_bytes)
+        goal = max(size, self.segment_bytes)
         zeros = bytes(min(ZEROS_BYTES, goal - self._spare_size))
         # Written, not only reserved: fdatasync of a reserved block has to write metadata, too.
         fd = os.open(self._spare, os.O_RDWR | os.O_CREAT, 0o600)
@@ -243,10 +243,6 @@ class DurableLog:
         """Bytes that this process may still write on the disk of the log."""
         stat = os.statvfs(self.directory)
         return stat.f_bavail * stat.f_frsize
-
-    @property
-    def segment_bytes(self) -> int:
-        return self._segment_bytes
 
     def forget(self, index: int) -> None:
         """Remove the segments that hold only entries up to `index`, which the state has durably."""
