@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
+from holdfast.auth import checks
+from holdfast.auth.store import AuthStore, Principal
 from holdfast.client_sessions import ClientSessions, Kept
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
@@ -23,10 +25,12 @@ from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Entry
 from holdfast.sessions import Sessions
 from holdfast.status import (
+    CORRUPT,
     LEASE_EXISTS,
     LEASE_NOT_FOUND,
     MEMBER_EXISTS,
     MEMBER_NOT_FOUND,
+    NO_SPACE,
     SESSION_ENDED,
     SESSION_FORGOTTEN,
     Code,
@@ -46,6 +50,13 @@ _REMOVED = b"removed/"
 _LEASE = b"lease/"
 _SESSION = b"session/"
 _WALL_AT = b"wall/"
+_ALARM = b"alarm/"
+_LEFT = b"left/"  # seconds that a lease still had at its last checkpoint
+
+NOSPACE_ALARM, CORRUPT_ALARM = rpc_pb2.NOSPACE, rpc_pb2.CORRUPT
+# What is refused while an alarm is on, as etcd refuses it.
+_NEEDS_SPACE = ("put", "txn", "lease_grant")
+_NEEDS_TRUST = ("put", "txn", "delete_range", "compact", "lease_grant", "lease_revoke")
 
 
 class Applied(NamedTuple):
@@ -103,8 +114,15 @@ class Machine:
         self.removed: set[int] = set()
         self.sessions = Sessions()
         self.clients = ClientSessions(pending)
+        self.auth = AuthStore(pending)
+        self.alarms: set[tuple[int, int]] = set()  # (member, alarm)
+        self.remaining: dict[int, int] = {}  # id -> seconds left when the leader last said so
         for key, value in pending.scan(Family.META, _LEASE, _LEASE + b"\xff" * 9):
             self.leases[_signed(key[len(_LEASE) :])] = int.from_bytes(value, "big")
+        for key, value in pending.scan(Family.META, _LEFT, _LEFT + b"\xff" * 9):
+            self.remaining[_signed(key[len(_LEFT) :])] = int.from_bytes(value, "big")
+        for key, _ in pending.scan(Family.META, _ALARM, _ALARM + b"\xff" * 17):
+            self.alarms.add(_untwo(key[len(_ALARM) :]))
         for key, value in pending.scan(Family.META, _MEMBER, _MEMBER + b"\xff" * 9):
             self.members[_unid(key[len(_MEMBER) :])] = raft_pb2.MemberInfo.FromString(value)
         for key, _ in pending.scan(Family.META, _REMOVED, _REMOVED + b"\xff" * 9):
@@ -189,6 +207,11 @@ class Machine:
 
     def _do(self, command: raft_pb2.Command) -> Message | None:
         kind = command.WhichOneof("op")
+        if self.alarms:
+            self._refuse_alarmed(kind, command)
+        who = Principal(command.principal, command.auth_revision)
+        if self.auth.enabled:
+            self.check_rights(command)
         if kind == "put":
             return requests.put(self.space, self.leases, command.put)
         if kind == "txn":
@@ -216,9 +239,69 @@ class Machine:
             self.cluster_version = command.cluster_version.version
             self._pending.put(Family.META, _VERSION, self.cluster_version.encode())
             return None
+        if kind == "alarm":
+            return self._alarm(command.alarm)
+        if kind == "auth":
+            return self.auth.apply(command.auth, who, self.applied_index)
+        if kind == "lease_checkpoint":
+            self._checkpoint(command.lease_checkpoint)
+            return raft_pb2.LeaseCheckpoint()
         raise AssertionError(f"a command of an unknown kind: upgrade this program ({command.format=})")
 
+    # ---- what may not be done now --------------------------------------------------------------------------
+
+    def check_rights(self, command: raft_pb2.Command) -> None:
+        """Whether the client that asked for this may, by the users and roles as they are now. Raises RequestError."""
+        if command.system or not self.auth.enabled:
+            return
+        kind = command.WhichOneof("op")
+        who = Principal(command.principal, command.auth_revision)
+        if kind == "put":
+            checks.check_put(self.auth, who, command.put, self.space.leased)
+        elif kind == "delete_range":
+            checks.check_delete(self.auth, who, command.delete_range)
+        elif kind == "txn":
+            checks.check_txn(self.auth, who, command.txn, self.space.leased)
+        elif kind == "lease_grant":
+            self.auth.require_current(who)
+        elif kind == "lease_revoke":
+            checks.check_lease(self.auth, who, command.lease_revoke.id, self.space.leased)
+
+    def _refuse_alarmed(self, kind: str | None, command: raft_pb2.Command) -> None:
+        alarms = {alarm for _, alarm in self.alarms}
+        if CORRUPT_ALARM in alarms and kind in _NEEDS_TRUST:
+            raise CORRUPT
+        if NOSPACE_ALARM in alarms and kind in _NEEDS_SPACE and (kind != "txn" or requests.puts(command.txn)):
+            raise NO_SPACE
+
+    def _alarm(self, request: rpc_pb2.AlarmRequest) -> Message:
+        """Raise an alarm, or end the one of exactly this member and kind. The answer lists what changed."""
+        alarm = (request.memberID, int(request.alarm))
+        response = rpc_pb2.AlarmResponse()
+        raising = request.action == request.ACTIVATE
+        if raising or alarm in self.alarms:
+            response.alarms.add(memberID=alarm[0], alarm=request.alarm)
+        if raising:
+            self.alarms.add(alarm)
+        else:
+            self.alarms.discard(alarm)
+        self._pending.put(Family.META, _ALARM + _two(*alarm), b"" if raising else None)
+        return response
+
     # ---- leases --------------------------------------------------------------------------------------------
+
+    def _checkpoint(self, checkpoint: raft_pb2.LeaseCheckpoint) -> None:
+        for lease, left in zip(checkpoint.ids, checkpoint.remaining_seconds, strict=True):
+            if lease in self.leases:
+                self._set_remaining(lease, left)
+
+    def _set_remaining(self, lease: int, left: int) -> None:
+        """0: it has its whole time."""
+        if left:
+            self.remaining[lease] = left
+        elif self.remaining.pop(lease, None) is None:
+            return
+        self._pending.put(Family.META, _LEFT + _unsigned(lease), left.to_bytes(8, "big") if left else None)
 
     def _grant(self, grant: raft_pb2.LeaseGrant) -> Message:
         if grant.id in self.leases:
@@ -233,6 +316,7 @@ class Machine:
         for key in sorted(self.space.leased.get(revoke.id, ())):
             self.space.delete(key)
         del self.leases[revoke.id]
+        self._set_remaining(revoke.id, 0)
         self.clients.end(revoke.id)
         self._pending.put(Family.META, _LEASE + _unsigned(revoke.id), None)
         return rpc_pb2.LeaseRevokeResponse()

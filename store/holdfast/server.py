@@ -15,25 +15,31 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from holdfast import __version__
-from holdfast.api.base import ETCD_VERSION
+from holdfast.api.auth import AuthService
+from holdfast.api.base import Limits, Serving, Versions
 from holdfast.api.cluster import ClusterService
 from holdfast.api.edge import EdgeService
 from holdfast.api.http import HttpServer, alive, as_json, metrics_text
+from holdfast.api.identity import Identities, SimpleTokens, Tokens
 from holdfast.api.kv import KvService
 from holdfast.api.lease import LeaseService
 from holdfast.api.maintenance import MaintenanceService
 from holdfast.api.node import NodeService, Reports, ready
+from holdfast.api.quota import Quota
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
 from holdfast.front.calls import Call
 from holdfast.front.grpcio import AddressInUse, GrpcioFront, Tls
 from holdfast.member.bootstrap import BootstrapRefused
+from holdfast.member.compactor import Compactor, Retention
 from holdfast.member.node import Node, NodeConfig
 from holdfast.proto import rpc_pb2
 from holdfast.raft.invariant import InvariantViolation
+from holdfast.status import RequestError
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.log import LogCorrupt
 from holdfast.storage.state import StateUnreadable
+from holdfast.tasks import Tasks
 from holdfast.watch.hub import Delivery, Hub
 
 log = logging.getLogger("holdfast")
@@ -100,6 +106,11 @@ class ServerConfig:
     listen_metrics_urls: tuple[str, ...] = ()
     client_tls: TlsFiles = field(default_factory=TlsFiles)
     progress_seconds: float = 600.0
+    limits: Limits = field(default_factory=Limits)
+    versions: Versions = field(default_factory=Versions)
+    tokens: Tokens = field(default_factory=SimpleTokens)
+    bcrypt_cost: int = 10
+    retention: Retention = field(default_factory=Retention)
 
 
 def host_port(url: str) -> tuple[str, int]:
@@ -146,13 +157,21 @@ class Server:
         self.node = Node(self._data, config.node)
         self.router = Router()
         self.reports = Reports()
-        kv = KvService(self.router, self.node)
-        LeaseService(self.router, self.node)
-        ClusterService(self.router, self.node)
-        NodeService(self.router, self.node, self.reports)
-        self.maintenance = MaintenanceService(self.router, self.node)
+        self.identities = Identities(config.tokens, trust_common_names=config.client_tls.require_client)
+        serving = Serving(self.router, self.node, self.identities, config.limits, config.versions)
+        quota = Quota(config.limits.quota_bytes)
+        kv = KvService(serving, quota)
+        LeaseService(serving, quota)
+        ClusterService(serving)
+        AuthService(serving, config.bcrypt_cost)
+        NodeService(serving, self.reports)
+        self.maintenance = MaintenanceService(serving)
         self.watch = WatchService(self.router, lambda call: _Watched(kv, call), config.progress_seconds)
-        self.edge = EdgeService(self.router, self.node, self.reports)
+        self.edge = EdgeService(serving, self.reports)
+        self.router.hold = self._hold
+        self._leaderless_since: float | None = None
+        self._auth_revision = 0
+        self._tasks = Tasks()
         self.node.deliver = self._deliver
         self.node.turn_ended = self._turn_ended
         self.node.member_ended = self.router.end_streams
@@ -166,7 +185,39 @@ class Server:
 
     def _turn_ended(self) -> None:
         self.maintenance.turn_ended()
+        member = self.node.member
+        if member is not None and member.core.machine.auth.revision != self._auth_revision:
+            self._auth_revision = member.core.machine.auth.revision
+            self.watch.rights_changed()
         self.router.flush()
+
+    def _hold(self, call: Call, go_on: Callable[[], None]) -> bool:
+        """A token that another member has just given out is not known here before its entry is applied."""
+        member = self.node.member
+        if member is None or not self.identities.waits_for(call, member):
+            return False
+        member.read(lambda _: go_on(), call.deadline_ns)
+        return True
+
+    def _watch_leader(self) -> None:
+        """Notice when there has been no leader for three election timeouts."""
+        seconds = self.config.node.settings.election_ns / 1e9
+        asyncio.get_running_loop().call_later(seconds, self._watch_leader)
+        member = self.node.member
+        if member is None or member.core.leader:
+            self._leaderless_since = None
+        elif self._leaderless_since is None:
+            self._leaderless_since = time.monotonic()
+        elif time.monotonic() > self._leaderless_since + 3 * seconds:
+            self.router.leaderless()
+
+    async def _compact(self) -> None:
+        retention = self.config.retention
+        compactor = Compactor(retention)
+        while True:
+            await asyncio.sleep(retention.interval)
+            if self.node.member is not None:
+                compactor.look(self.node.member)
 
     async def run(self, stop: asyncio.Event) -> None:
         node = self.node
@@ -178,7 +229,11 @@ class Server:
         except (LogCorrupt, StateUnreadable, InvariantViolation) as error:
             raise StartError(str(error)) from error
         node.failed.add_done_callback(lambda _: stop.set())
+        self._watch_leader()
+        if self.config.retention != Retention():
+            self._tasks.spawn(self._compact())
         await stop.wait()
+        self._tasks.cancel()
         await self.stop()
         if node.failed.done():
             failure = node.failed.result()
@@ -224,12 +279,20 @@ class Server:
             "/livez": alive(self._turned_at),
             "/readyz": lambda: (200, "ok\n") if ready(self.node) else (503, f"not ready: {self._why_not()}\n"),
             "/health": self._health,
-            "/version": lambda: (
-                200,
-                as_json({"etcdserver": ETCD_VERSION, "etcdcluster": "3.6.0", "holdfast": __version__}),
-            ),
+            "/version": lambda: (200, self._version()),
             "/metrics": lambda: (200, metrics_text(self._metrics())),
         }
+
+    def _version(self) -> str:
+        versions = self.config.versions
+        return as_json(
+            {
+                "etcdserver": versions.server,
+                "etcdcluster": versions.cluster,
+                "storage": versions.storage,
+                "holdfast": __version__,
+            }
+        )
 
     def _turned_at(self) -> float:
         member = self.node.member
@@ -278,6 +341,7 @@ class _Watched:
 
     def __init__(self, service: KvService, call: Call) -> None:
         self._service = service
+        self._call = call
         self._member = service.member(call)
 
     @property
@@ -291,6 +355,13 @@ class _Watched:
         self._member.poke()
 
     def refuse_watch(self, start: bytes, end: bytes | None) -> str:
+        auth = self._member.core.machine.auth
+        try:
+            if auth.enabled:
+                who = self._service.principal(self._call, self._member)
+                auth.require_read(who, start, b"\x00" if end is None else end)
+        except RequestError as error:
+            return error.caught().in_go_words()
         return ""
 
 

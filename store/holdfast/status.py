@@ -28,6 +28,16 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
+_GO_NAMES = {
+    Code.CANCELLED: "Canceled",
+    Code.UNKNOWN: "Unknown",
+    Code.INVALID_ARGUMENT: "InvalidArgument",
+    Code.PERMISSION_DENIED: "PermissionDenied",
+    Code.UNAUTHENTICATED: "Unauthenticated",
+    Code.UNAVAILABLE: "Unavailable",
+}
+
+
 class RequestError(Exception):
     """A request cannot be done; says why to the one who asked. Never a sign of a broken server."""
 
@@ -41,6 +51,10 @@ class RequestError(Exception):
         traceback of a raised object each time, with every frame and all that the frames hold."""
         self.__traceback__ = self.__context__ = None
         return self
+
+    def in_go_words(self) -> str:
+        """As grpc-go prints an error: etcd sends it as the reason why a watch was refused, and clients look for it."""
+        return f"rpc error: code = {_GO_NAMES[self.code]} desc = {self.message}"
 
     def __repr__(self) -> str:
         return f"RequestError({self.code.name}, {self.message!r})"
@@ -82,6 +96,33 @@ STOPPED = _etcd(Code.UNAVAILABLE, "server stopped")
 TIMEOUT = _etcd(Code.UNAVAILABLE, "request timed out")
 TIMEOUT_LEADER_FAILED = _etcd(Code.UNAVAILABLE, "request timed out, possibly due to previous leader failure")
 UNHEALTHY = _etcd(Code.UNAVAILABLE, "unhealthy cluster")
+INVALID_API_VERSION = _etcd(Code.INVALID_ARGUMENT, "invalid client api version")
+CORRUPT = _etcd(Code.DATA_LOSS, "corrupt cluster")
+
+USER_EMPTY = _etcd(Code.INVALID_ARGUMENT, "user name is empty")
+USER_EXISTS = _etcd(Code.FAILED_PRECONDITION, "user name already exists")
+USER_NOT_FOUND = _etcd(Code.FAILED_PRECONDITION, "user name not found")
+ROLE_EMPTY = _etcd(Code.INVALID_ARGUMENT, "role name is empty")
+ROLE_EXISTS = _etcd(Code.FAILED_PRECONDITION, "role name already exists")
+ROLE_NOT_FOUND = _etcd(Code.FAILED_PRECONDITION, "role name not found")
+ROLE_NOT_GRANTED = _etcd(Code.FAILED_PRECONDITION, "role is not granted to the user")
+PERMISSION_NOT_GIVEN = _etcd(Code.INVALID_ARGUMENT, "permission not given")
+PERMISSION_NOT_GRANTED = _etcd(Code.FAILED_PRECONDITION, "permission is not granted to the role")
+PERMISSION_DENIED = _etcd(Code.PERMISSION_DENIED, "permission denied")
+ROOT_USER_MISSING = _etcd(Code.FAILED_PRECONDITION, "root user does not exist")
+ROOT_ROLE_MISSING = _etcd(Code.FAILED_PRECONDITION, "root user does not have root role")
+AUTH_FAILED = _etcd(Code.INVALID_ARGUMENT, "authentication failed, invalid user ID or password")
+AUTH_NOT_ENABLED = _etcd(Code.FAILED_PRECONDITION, "authentication is not enabled")
+AUTH_OLD_REVISION = _etcd(Code.INVALID_ARGUMENT, "revision of auth store is old")
+INVALID_AUTH_TOKEN = _etcd(Code.UNAUTHENTICATED, "invalid auth token")
+INVALID_AUTH_MANAGEMENT = _etcd(Code.INVALID_ARGUMENT, "invalid auth management")
+# etcd has no code and no prefix for this one.
+NO_PASSWORD_USER = RequestError(Code.UNKNOWN, "auth: authentication failed, password was given for no password user")
+
+BAD_DOWNGRADE_VERSION = _etcd(Code.INVALID_ARGUMENT, "wrong downgrade target version format")
+BAD_DOWNGRADE_TARGET = _etcd(Code.INVALID_ARGUMENT, "invalid downgrade target version")
+NO_DOWNGRADE = _etcd(Code.FAILED_PRECONDITION, "no inflight downgrade job")
+
 CONF_MOVED = RequestError(
     Code.FAILED_PRECONDITION, "holdfast: the membership has changed since it was read; read it again"
 )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 from google.protobuf.message import Message
 
+from holdfast.api.identity import Identities, SimpleTokens
 from holdfast.api.router import Router
+from holdfast.auth.store import Principal
 from holdfast.front.calls import Call
 from holdfast.member.driver import Answered, Member
 from holdfast.member.interface import Answer
@@ -12,8 +17,37 @@ from holdfast.member.node import Node, State
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.status import LEARNER_UNSUPPORTED, NO_LEADER, REQUEST_TOO_LARGE, Code, RequestError
 
-ETCD_VERSION = "3.6.6"  # of the API that is spoken; clients choose features by it
-MAX_REQUEST_BYTES = 1_572_864
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request, and all of the data, may be; etcd's defaults."""
+
+    request_bytes: int = 1_572_864
+    txn_ops: int = 128
+    quota_bytes: int = 2 << 30  # of the state on disk; negative: none
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What is said of versions. Clients and Kubernetes choose features by them, so they are those of the API that is
+    spoken, not of this program."""
+
+    server: str = "3.6.16"
+    cluster: str = "3.6.0"
+    storage: str = "3.6.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What all services stand on."""
+
+    router: Router
+    node: Node
+    identities: Identities = field(default_factory=lambda: Identities(SimpleTokens(), trust_common_names=False))
+    limits: Limits = field(default_factory=Limits)
+    versions: Versions = field(default_factory=Versions)
+
+
 SESSION = "holdfast-session"
 
 _NOT_A_MEMBER = RequestError(Code.UNAVAILABLE, "holdfast: this node does not belong to a cluster yet; try another one")
@@ -24,9 +58,10 @@ _NO_STATE = RequestError(Code.UNAVAILABLE, "holdfast: this member waits for its 
 class Service:
     """Base of the services: the node, and answers with headers."""
 
-    def __init__(self, router: Router, node: Node) -> None:
-        self.router = router
-        self.node = node
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+        self.router = serving.router
+        self.node = serving.node
 
     def member(self, call: Call, *, learner: bool = False) -> Member:
         """The member that serves this call. Refuses before there is one, on learners, and without a leader if asked."""
@@ -54,12 +89,34 @@ class Service:
         response.header.CopyFrom(self.header(member, revision))  # type: ignore[attr-defined]
         self.router.reply(call.id, response.SerializeToString())
 
+    def principal(self, call: Call, member: Member) -> Principal:
+        """On whose behalf the call is made. Raises RequestError for a void token."""
+        return self.serving.identities.principal(call, member)
+
+    def require_admin(self, call: Call, member: Member) -> None:
+        """Raise RequestError unless users do not count, or it is one with the role root who calls."""
+        member.core.machine.auth.require_admin(self.principal(call, member))
+
+    def guard(self, call: Call, work: Callable[[], None]) -> None:
+        """Do `work`, now that what it waited for is there; if it refuses, so is the call."""
+        try:
+            work()
+        except RequestError as error:
+            self.router.fail(call.id, error.caught())
+
     def propose(self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered) -> None:
-        """Have `command` done, under the client session that the call names, if it names one. Not taken back if the
-        client gives up: it may be in the log already."""
+        """Have `command` done on behalf of who calls, under the client session that the call names, if it names one.
+        Not taken back if the client gives up: it may be in the log already."""
+        if member.core.machine.auth.enabled:
+            command.principal, command.auth_revision = self.principal(call, member)
+            member.core.machine.check_rights(command)
         if SESSION in call.metadata:
             name_command(command, call)
         member.propose(command, answered, call.deadline_ns)
+
+    def check_size(self, body: bytes) -> None:
+        if len(body) > self.serving.limits.request_bytes:
+            raise REQUEST_TOO_LARGE
 
     def refuse(self, call: Call, answer: Answer) -> bool:
         """Fail the call if the answer is an error."""
@@ -81,8 +138,3 @@ def name_command(command: raft_pb2.Command, call: Call) -> None:
         ) from error
     if not (session and 0 < low <= seq):
         raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a session's command has 0 < low <= seq, not {low}, {seq}")
-
-
-def check_size(body: bytes) -> None:
-    if len(body) > MAX_REQUEST_BYTES:
-        raise REQUEST_TOO_LARGE

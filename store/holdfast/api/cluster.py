@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
-from holdfast.api.base import Service
-from holdfast.api.router import Router
+from holdfast.api.base import Service, Serving
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.member.membership import caught_up
-from holdfast.member.node import Node
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.status import BAD_URLS, Code, RequestError
 
@@ -28,8 +26,9 @@ _KINDS = {
 
 
 class ClusterService(Service):
-    def __init__(self, router: Router, node: Node) -> None:
-        super().__init__(router, node)
+    def __init__(self, serving: Serving) -> None:
+        super().__init__(serving)
+        router = self.router
         router.unary("/etcdserverpb.Cluster/MemberList", self.list)
         router.unary("/etcdserverpb.Cluster/MemberAdd", self.add)
         router.unary("/etcdserverpb.Cluster/MemberRemove", self.remove)
@@ -94,6 +93,7 @@ class ClusterService(Service):
             if not self.refuse(call, answer):
                 done()
 
+        self.require_admin(call, member)
         member.propose(raft_pb2.Command(member=change), answered, call.deadline_ns)
 
     def _answer(

@@ -10,15 +10,13 @@ import asyncio
 
 import google_crc32c
 
-from holdfast.api.base import Service
+from holdfast.api.base import Service, Serving
 from holdfast.api.node import Reports
-from holdfast.api.router import Router
 from holdfast.front.calls import Call, Credit, Kind
 from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import DELETE, Change, unpack_current
 from holdfast.kv.store import Family
 from holdfast.member.interface import Answer
-from holdfast.member.node import Node
 from holdfast.proto import holdfast_pb2, kv_pb2
 from holdfast.status import Code, RequestError
 from holdfast.watch.hub import Compacted, Delivery, Events, Watcher
@@ -30,8 +28,9 @@ _WATCHER = 0
 
 
 class EdgeService(Service):
-    def __init__(self, router: Router, node: Node, reports: Reports) -> None:
-        super().__init__(router, node)
+    def __init__(self, serving: Serving, reports: Reports) -> None:
+        super().__init__(serving)
+        router = self.router
         self.reports = reports
         self.streams: dict[int, FollowStream] = {}
         router.stream("/holdfast.v1.Edge/Follow", Kind.BIDI, self.open)
@@ -91,6 +90,11 @@ class FollowStream:
             )
         if not 0 < len(start.filter) <= MAX_RANGES or any(not r.key for r in start.filter):
             raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a filter has 1 to {MAX_RANGES} ranges with keys")
+        auth = self._member.core.machine.auth
+        if auth.enabled:
+            who = self._service.principal(self._call, self._member)
+            for part in start.filter:
+                auth.require_read(who, part.key, part.range_end)
         epoch = self._member.core.machine.epoch
         if start.cluster_id and start.epoch > epoch:
             raise RequestError(

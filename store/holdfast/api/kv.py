@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from holdfast.api.base import Service, check_size
-from holdfast.api.router import Router
+from holdfast.api.base import Service, Serving
+from holdfast.api.quota import Quota, cost_of_put, cost_of_txn
 from holdfast.api.validate import check_delete, check_put, check_range, check_txn
 from holdfast.api.wire import range_response
+from holdfast.auth.checks import check_txn as check_rights
 from holdfast.front.calls import Call
 from holdfast.kv import requests
 from holdfast.kv.scan import RangeScan
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
-from holdfast.member.node import Node
 from holdfast.proto import raft_pb2, rpc_pb2
-from holdfast.status import RequestError
 
 
 class KvService(Service):
     """A linearizable read waits for one confirmation of leadership, then reads here; writes go through the log."""
 
-    def __init__(self, router: Router, node: Node) -> None:
-        super().__init__(router, node)
+    def __init__(self, serving: Serving, quota: Quota) -> None:
+        super().__init__(serving)
+        self._quota = quota
+        router = self.router
         router.unary("/etcdserverpb.KV/Range", self.range)
         router.unary("/etcdserverpb.KV/Put", self.put)
         router.unary("/etcdserverpb.KV/DeleteRange", self.delete_range)
@@ -51,29 +52,36 @@ class KvService(Service):
             kvs, more, count = scan.result()
             self.router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
 
-        try:
+        def read() -> None:
+            auth = member.core.machine.auth
+            if auth.enabled:
+                auth.require_read(self.principal(call, member), request.key, request.range_end)
             member.scan(request, done)
-        except RequestError as error:
-            self.router.fail(call.id, error.caught())
+
+        self.guard(call, read)
 
     def put(self, call: Call, body: bytes) -> None:
-        check_size(body)
+        self.check_size(body)
         request = rpc_pb2.PutRequest.FromString(body)
         check_put(request)
+        self._quota.check(self.member(call), cost_of_put(request))
         self._propose(call, raft_pb2.Command(put=request))
 
     def delete_range(self, call: Call, body: bytes) -> None:
-        check_size(body)
+        self.check_size(body)
         request = rpc_pb2.DeleteRangeRequest.FromString(body)
         check_delete(request)
         self._propose(call, raft_pb2.Command(delete_range=request))
 
     def txn(self, call: Call, body: bytes) -> None:
-        check_size(body)
+        self.check_size(body)
         request = rpc_pb2.TxnRequest.FromString(body)
-        check_txn(request)
+        check_txn(request, self.serving.limits.txn_ops)
         ops = [*request.success, *request.failure]
         if not all(op.WhichOneof("request") == "request_range" for op in ops):
+            cost = cost_of_txn(request)
+            if cost:
+                self._quota.check(self.member(call), cost)
             self._propose(call, raft_pb2.Command(txn=request))
             return
         if ops and all(op.request_range.serializable for op in ops):
@@ -90,16 +98,18 @@ class KvService(Service):
 
     def _read_txn(self, call: Call, member: Member, request: rpc_pb2.TxnRequest) -> None:
         machine = member.core.machine
-        try:
-            response = requests.txn(machine.space, machine.leases, request)
-        except RequestError as error:
-            self.router.fail(call.id, error.caught())
-            return
-        self.answer(call, member, response)
+
+        def read() -> None:
+            if machine.auth.enabled:
+                check_rights(machine.auth, self.principal(call, member), request, machine.space.leased)
+            self.answer(call, member, requests.txn(machine.space, machine.leases, request))
+
+        self.guard(call, read)
 
     def compact(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.CompactionRequest.FromString(body)
         member = self.member(call)
+        self.require_admin(call, member)
 
         def answered(answer: Answer) -> None:
             if self.refuse(call, answer):

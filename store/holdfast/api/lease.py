@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from collections import deque
 
-from holdfast.api.base import Service
-from holdfast.api.router import Router
+from holdfast.api.base import Service, Serving
+from holdfast.api.quota import LEASE_COST, Quota
+from holdfast.auth.checks import check_lease, check_lease_read
 from holdfast.front.calls import Call, Credit, Finish, Kind
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
-from holdfast.member.node import Node
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.status import TTL_TOO_LARGE
 
@@ -20,8 +20,10 @@ MAX_TTL_SECONDS = 9_000_000_000
 class LeaseService(Service):
     """Leases are granted and revoked through the log and kept alive by the leader, without an entry."""
 
-    def __init__(self, router: Router, node: Node) -> None:
-        super().__init__(router, node)
+    def __init__(self, serving: Serving, quota: Quota) -> None:
+        super().__init__(serving)
+        self._quota = quota
+        router = self.router
         router.unary("/etcdserverpb.Lease/LeaseGrant", self.grant)
         router.unary("/etcdserverpb.Lease/LeaseRevoke", self.revoke)
         router.unary("/etcdserverpb.Lease/LeaseTimeToLive", self.time_to_live)
@@ -31,9 +33,11 @@ class LeaseService(Service):
 
     def grant(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.LeaseGrantRequest.FromString(body)
+        member = self.member(call)
+        member.core.machine.auth.require_current(self.principal(call, member))
         if request.TTL > MAX_TTL_SECONDS:
             raise TTL_TOO_LARGE
-        member = self.member(call)
+        self._quota.check(member, LEASE_COST)
         grant = _grant(member, request.ID, request.TTL)
 
         def answered(answer: Answer) -> None:
@@ -77,19 +81,33 @@ class LeaseService(Service):
         def answered(answer: Answer) -> None:
             if self.refuse(call, answer):
                 return
-            machine = member.core.machine
-            response = rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=answer.ttl)
-            if answer.ttl >= 0:
-                response.grantedTTL = machine.leases.get(request.ID, 0)
-                if request.keys:
-                    response.keys.extend(sorted(machine.space.leased.get(request.ID, ())))
-            self.answer(call, member, response)
+            self.guard(call, lambda: self._tell(call, member, request, answer.ttl))
 
         member.keep_alive(request.ID, answered, query=True)
+
+    def _tell(self, call: Call, member: Member, request: rpc_pb2.LeaseTimeToLiveRequest, ttl: int) -> None:
+        machine = member.core.machine
+        response = rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=ttl)
+        if machine.auth.enabled:
+            who = self.principal(call, member)
+            machine.auth.require_current(who)
+            if request.keys:
+                check_lease_read(machine.auth, who, request.ID, machine.space.leased)
+        if ttl >= 0:
+            response.grantedTTL = machine.leases.get(request.ID, 0)
+            if request.keys:
+                response.keys.extend(sorted(machine.space.leased.get(request.ID, ())))
+        self.answer(call, member, response)
 
     def leases(self, call: Call, body: bytes) -> None:
         rpc_pb2.LeaseLeasesRequest.FromString(body)
         member = self.member(call)
+        machine = member.core.machine
+        if machine.auth.enabled:
+            who = self.principal(call, member)
+            machine.auth.require_current(who)
+            for lease in machine.leases:
+                check_lease_read(machine.auth, who, lease, machine.space.leased)
         response = rpc_pb2.LeaseLeasesResponse()
         response.leases.extend(rpc_pb2.LeaseStatus(ID=id) for id in sorted(member.core.machine.leases))
         self.answer(call, member, response)
@@ -113,6 +131,10 @@ class _KeepAliveStream:
 
     def on_message(self, body: bytes) -> None:
         request = rpc_pb2.LeaseKeepAliveRequest.FromString(body)
+        machine = self._member.core.machine
+        if machine.auth.enabled:
+            who = self._service.principal(self._call, self._member)
+            check_lease(machine.auth, who, request.ID, machine.space.leased)
         slot: list[bytes] = []
         self._answers.append(slot)
 

@@ -12,40 +12,55 @@ from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
 
-from holdfast.api.base import ETCD_VERSION, Service
+from holdfast.api.base import Service, Serving
 from holdfast.api.router import Router
 from holdfast.front.calls import Call, Finish, Kind
 from holdfast.member.driver import Member
-from holdfast.member.node import Node, State
-from holdfast.proto import health_pb2, rpc_pb2
-from holdfast.status import BAD_TRANSFEREE, NOT_LEADER, TIMEOUT, Code, RequestError
+from holdfast.member.interface import Answer
+from holdfast.member.node import State
+from holdfast.proto import health_pb2, raft_pb2, rpc_pb2
+from holdfast.status import (
+    BAD_DOWNGRADE_TARGET,
+    BAD_DOWNGRADE_VERSION,
+    BAD_TRANSFEREE,
+    NO_DOWNGRADE,
+    NO_LEADER,
+    NOT_LEADER,
+    TIMEOUT,
+    Code,
+    RequestError,
+)
 from holdfast.tasks import Tasks
 
 SNAPSHOT_FORMAT = 1
 BLOB_BYTES = 32 << 10
-QUOTA_BYTES = 2 << 30
 
 
 class MaintenanceService(Service):
-    def __init__(self, router: Router, node: Node) -> None:
-        super().__init__(router, node)
+    def __init__(self, serving: Serving) -> None:
+        super().__init__(serving)
+        router = self.router
         self._leader_waits: list[tuple[float, Callable[[], bool], Callable[[bool], None]]] = []
         self.tasks = Tasks()
         router.unary("/etcdserverpb.Maintenance/Status", self.status)
         router.unary("/etcdserverpb.Maintenance/Alarm", self.alarm)
+        router.unary("/etcdserverpb.Maintenance/Hash", self.hash)
         router.unary("/etcdserverpb.Maintenance/HashKV", self.hash_kv)
+        router.unary("/etcdserverpb.Maintenance/Downgrade", self.downgrade)
         router.unary("/etcdserverpb.Maintenance/Defragment", self.defragment)
         router.unary("/etcdserverpb.Maintenance/MoveLeader", self.move_leader)
         router.stream("/etcdserverpb.Maintenance/Snapshot", Kind.SERVER_STREAM, lambda call: _Snapshot(self, call))
         router.unary("/grpc.health.v1.Health/Check", self.health)
+        self._health_watches: dict[int, _HealthWatch] = {}
+        router.stream("/grpc.health.v1.Health/Watch", Kind.SERVER_STREAM, self._watch_health)
 
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.StatusRequest.FromString(body)
         member = self.member(call, learner=True)
-        core = member.core
+        core, versions = member.core, self.serving.versions
         size, live = member.store.size()
         response = rpc_pb2.StatusResponse(
-            version=ETCD_VERSION,
+            version=versions.server,
             dbSize=size,
             dbSizeInUse=min(live, size),
             leader=core.leader,
@@ -53,22 +68,66 @@ class MaintenanceService(Service):
             raftTerm=core.term,
             raftAppliedIndex=core.machine.applied_index,
             isLearner=core.id in core.raft.conf.learners,
-            storageVersion="3.6.0",
-            dbSizeQuota=QUOTA_BYTES,
+            storageVersion=versions.storage,
+            dbSizeQuota=self.serving.limits.quota_bytes,
         )
+        response.downgradeInfo.SetInParent()
         if not core.leader:
-            response.errors.append("etcdserver: no leader")
+            response.errors.append(NO_LEADER.message)
+        for id, alarm in sorted(core.machine.alarms):
+            response.errors.append(f"memberID:{id} alarm:{rpc_pb2.AlarmType.Name(alarm)} ")
         self.answer(call, member, response)
 
     def alarm(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.AlarmRequest.FromString(body)
-        if request.action != request.GET:
-            raise RequestError(Code.UNIMPLEMENTED, "holdfast: alarms can only be read; none is ever raised yet")
-        self.answer(call, self.member(call), rpc_pb2.AlarmResponse())
+        member = self.member(call)
+        if request.action == request.GET:
+            self.principal(call, member)
+            self.answer(call, member, _alarms(member, request.alarm))
+            return
+        self.require_admin(call, member)
+        if request.action not in (request.ACTIVATE, request.DEACTIVATE) or request.alarm == rpc_pb2.NONE:
+            self.answer(call, member, rpc_pb2.AlarmResponse())
+            return
+
+        def answered(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                assert answer.response is not None
+                self.answer(call, member, answer.response, answer.revision)
+
+        self.propose(call, member, raft_pb2.Command(alarm=request), answered)
+
+    def hash(self, call: Call, body: bytes) -> None:
+        """Of everything that this member has applied, as etcd's is of its file: only members at one index agree."""
+        rpc_pb2.HashRequest.FromString(body)
+        member = self.member(call, learner=True)
+        self.require_admin(call, member)
+        crc, _, _ = member.core.machine.space.hash(0)
+        self.answer(call, member, rpc_pb2.HashResponse(hash=crc))
+
+    def downgrade(self, call: Call, body: bytes) -> None:
+        """There is one version of the data so far, so nothing to go back to; what is asked is checked as etcd does."""
+        request = rpc_pb2.DowngradeRequest.FromString(body)
+        member = self.member(call)
+        self.require_admin(call, member)
+        if request.action == request.CANCEL:
+            raise NO_DOWNGRADE
+        words = request.version.removeprefix("v").split(".")
+        if len(words) not in (2, 3) or not all(word.isdigit() for word in words):
+            raise BAD_DOWNGRADE_VERSION
+        major, minor = self.serving.versions.cluster.split(".")[:2]
+        if [int(w) for w in words[:2]] != [int(major), int(minor) - 1]:
+            raise BAD_DOWNGRADE_TARGET
+        if request.action == request.ENABLE:
+            raise RequestError(
+                Code.UNIMPLEMENTED, "holdfast: there is no older version of the data to go back to; restore a snapshot"
+            )
+        self.answer(call, member, rpc_pb2.DowngradeResponse(version=f"{major}.{minor}"))
 
     def hash_kv(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.HashKVRequest.FromString(body)
         member = self.member(call, learner=True)
+        self.require_admin(call, member)
         crc, compacted, revision = member.core.machine.space.hash(request.revision)
         response = rpc_pb2.HashKVResponse(hash=crc, compact_revision=compacted, hash_revision=revision)
         self.answer(call, member, response)
@@ -77,6 +136,7 @@ class MaintenanceService(Service):
         """Give space back while serving: RocksDB compacts in the background."""
         rpc_pb2.DefragmentRequest.FromString(body)
         member = self.member(call, learner=True)
+        self.require_admin(call, member)
 
         async def work() -> None:
             await asyncio.get_running_loop().run_in_executor(None, member.store.compact)
@@ -87,6 +147,7 @@ class MaintenanceService(Service):
     def move_leader(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.MoveLeaderRequest.FromString(body)
         member = self.member(call)
+        self.require_admin(call, member)
         core = member.core
         target = request.targetID
         if not core.is_leader:
@@ -112,6 +173,8 @@ class MaintenanceService(Service):
         self._leader_waits.append((time.monotonic() + seconds, holds, done))
 
     def turn_ended(self) -> None:
+        for watch in self._health_watches.values():
+            watch.tell()
         if self._leader_waits:
             now = time.monotonic()
             waits, self._leader_waits = self._leader_waits, []
@@ -127,9 +190,61 @@ class MaintenanceService(Service):
         request = health_pb2.HealthCheckRequest.FromString(body)
         if request.service:
             raise RequestError(Code.NOT_FOUND, "unknown service")
+        self.router.reply(call.id, self._health())
+
+    def _health(self) -> bytes:
         serving = self.node.state is State.MEMBER
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        self.router.reply(call.id, health_pb2.HealthCheckResponse(status=status).SerializeToString())
+        return health_pb2.HealthCheckResponse(status=status).SerializeToString()
+
+    def _watch_health(self, call: Call) -> _HealthWatch:
+        watch = self._health_watches[call.id] = _HealthWatch(self._health_watches, self.router, call, self._health)
+        return watch
+
+
+def _alarms(member: Member, kind: int) -> rpc_pb2.AlarmResponse:
+    """The alarms of a kind that are on; NONE: all."""
+    response = rpc_pb2.AlarmResponse()
+    for id, alarm in sorted(member.core.machine.alarms):
+        if kind in (rpc_pb2.NONE, alarm):
+            response.alarms.add(memberID=id, alarm=alarm)
+    return response
+
+
+class _HealthWatch:
+    """One who wants to hear whenever the answer to a health check is another one."""
+
+    def __init__(
+        self, watches: dict[int, _HealthWatch], router: Router, call: Call, health: Callable[[], bytes]
+    ) -> None:
+        self._watches = watches
+        self._router = router
+        self._call = call
+        self._health = health
+        self._told: bytes | None = None
+
+    def on_message(self, body: bytes) -> None:
+        if health_pb2.HealthCheckRequest.FromString(body).service:
+            raise RequestError(Code.NOT_FOUND, "unknown service")
+        self.tell()
+
+    def tell(self) -> None:
+        now = self._health()
+        if now != self._told:
+            self._told = now
+            self._router.send(self._call.id, now)
+
+    def on_half_close(self) -> None:
+        """Usual after the one request."""
+
+    def on_cancelled(self) -> None:
+        self._watches.pop(self._call.id, None)
+
+    def on_over(self) -> None:
+        """It is a few bytes a change."""
+
+    def on_writable(self) -> None:
+        """See `on_over`."""
 
 
 class _Snapshot:
@@ -142,6 +257,7 @@ class _Snapshot:
         self._service = service
         self._call = call
         self._member = service.member(call, learner=True)
+        service.require_admin(call, self._member)
         self._archive: io.BufferedRandom | None = None
         self._sum = hashlib.sha256()
         self._remaining = 0
@@ -199,7 +315,7 @@ class _Snapshot:
             header=self._service.header(self._member),
             remaining_bytes=self._remaining,
             blob=blob,
-            version=ETCD_VERSION,
+            version=self._service.serving.versions.server,
         )
         self._service.router.send(self._call.id, response.SerializeToString())
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from holdfast import __version__
-from holdfast.api.base import Service
-from holdfast.api.router import Router
+from holdfast.api.base import Service, Serving
 from holdfast.front.calls import Call
 from holdfast.member.node import Node
 from holdfast.proto import holdfast_pb2
@@ -27,8 +26,9 @@ class Reports:
 
 
 class NodeService(Service):
-    def __init__(self, router: Router, node: Node, reports: Reports) -> None:
-        super().__init__(router, node)
+    def __init__(self, serving: Serving, reports: Reports) -> None:
+        super().__init__(serving)
+        router = self.router
         self._reports = reports
         router.unary("/holdfast.v1.Node/Describe", self.describe)
         router.unary("/holdfast.v1.Node/Form", self.form)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -20,12 +21,13 @@ from holdfast.front.calls import (
     Kind,
     Message,
     Open,
+    Peer,
     Reply,
     Send,
     Unary,
     Writable,
 )
-from holdfast.status import STOPPED, Code, RequestError
+from holdfast.status import NO_LEADER, STOPPED, Code, RequestError
 
 log = logging.getLogger("holdfast.api")
 
@@ -53,6 +55,14 @@ class Stream(Protocol):
 StreamHandler = Callable[[Call], Stream]
 
 
+class Sink(Protocol):
+    """Takes the actions on a call that was made within this process."""
+
+    def take(self, action: Action) -> bool:
+        """Returns whether the call is over its high water now."""
+        ...
+
+
 class Router:
     """Methods by path, streams by call. Actions gather in `outbox` until the turn's end."""
 
@@ -61,10 +71,16 @@ class Router:
         self._unary: dict[str, UnaryHandler] = {}
         self._stream: dict[str, StreamHandler] = {}
         self._open: dict[int, Stream] = {}
+        self._need_leader: set[int] = set()  # streams of clients that want to hear if there is no leader
         self._running: dict[int, Callable[[], None] | None] = {}  # unary calls: how to cancel
         self._outbox: list[Action] = []
         self._flush_scheduled = False
         self._front: Front | None = None
+        self._local: dict[int, Sink] = {}  # calls made within this process, by their negative ids
+        self._local_ids = itertools.count(-1, -1)
+        self._held: dict[int, list[Event]] = {}  # calls that wait until they may be served, and what came for them
+        # Whether a call has to wait before it is served; then the function is called when it need not any more.
+        self.hold: Callable[[Call, Callable[[], None]], bool] = lambda call, go_on: False
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         self.kinds[path] = Kind.UNARY
@@ -88,15 +104,48 @@ class Router:
     def _poll(self) -> None:
         assert self._front is not None
         for event in self._front.poll(MAX_EVENTS):
-            try:
-                self._handle(event)
-            except RequestError as error:
-                self.fail(_id(event), error.caught())
-            except DecodeError as error:
-                self.fail(_id(event), RequestError(Code.INTERNAL, f"holdfast: the message cannot be decoded: {error}"))
-            except Exception:
-                log.exception("a request failed inside the server")
-                self.fail(_id(event), RequestError(Code.INTERNAL, "holdfast: internal error; see the server's log"))
+            self.take(event)
+
+    def take(self, event: Event) -> None:
+        """Serve what came in for a call."""
+        id = _id(event)
+        held = self._held.get(id)
+        if held is not None:
+            if isinstance(event, Cancelled):
+                del self._held[id]
+            else:
+                held.append(event)
+            return
+        if isinstance(event, Unary | Open) and self.hold(event.call, lambda: self._release(id)):
+            self._held[id] = [event]
+            return
+        try:
+            self._handle(event)
+        except RequestError as error:
+            self.fail(id, error.caught())
+        except DecodeError as error:
+            self.fail(id, RequestError(Code.INTERNAL, f"holdfast: the message cannot be decoded: {error}"))
+        except Exception:
+            log.exception("a request failed inside the server")
+            self.fail(id, RequestError(Code.INTERNAL, "holdfast: internal error; see the server's log"))
+
+    def _release(self, id: int) -> None:
+        for event in self._held.pop(id, ()):
+            self.take(event)
+
+    # ---- calls of our own ----------------------------------------------------------------------------------
+
+    def open_local(
+        self, method: str, sink: Sink, *, peer: Peer, metadata: Mapping[str, str], deadline_ns: int | None = None
+    ) -> Call:
+        """A call from within this process, as the JSON gateway makes them. What is asked comes by `take`, what is
+        answered goes to `sink`."""
+        call = Call(next(self._local_ids), method, peer, metadata, deadline_ns)
+        self._local[call.id] = sink
+        return call
+
+    def close_local(self, id: int) -> None:
+        self._local.pop(id, None)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Unary):
@@ -104,12 +153,15 @@ class Router:
             self._unary[event.call.method](event.call, event.body)
         elif isinstance(event, Open):
             self._open[event.call.id] = self._stream[event.call.method](event.call)
+            if event.call.metadata.get("hasleader") == "true":
+                self._need_leader.add(event.call.id)
         elif isinstance(event, Cancelled):
             cancel = self._running.pop(event.id, None)
             if cancel is not None:
                 cancel()
             stream = self._open.pop(event.id, None)
             if stream is not None:
+                self._need_leader.discard(event.id)
                 stream.on_cancelled()
         else:
             stream = self._open.get(event.id)
@@ -137,6 +189,7 @@ class Router:
         self._running.pop(id, None)
         stream = self._open.pop(id, None)
         if stream is not None:
+            self._need_leader.discard(id)
             stream.on_cancelled()
         self.act(Fail(id, error.code, error.message))
 
@@ -152,15 +205,29 @@ class Router:
     def forget(self, id: int) -> None:
         """This stream is finished by us."""
         self._open.pop(id, None)
+        self._need_leader.discard(id)
 
     def flush(self) -> None:
         self._flush_scheduled = False
-        if self._outbox and self._front is not None:
-            actions, self._outbox = self._outbox, []
-            for call in self._front.send(actions):
-                stream = self._open.get(call)
-                if stream is not None:
-                    stream.on_over()
+        if not self._outbox:
+            return
+        actions, self._outbox = self._outbox, []
+        over: set[int] = set()
+        if self._local:
+            over = {a.id for a in actions if a.id < 0 and a.id in self._local and self._local[a.id].take(a)}
+            actions = [a for a in actions if a.id > 0]
+        if actions and self._front is not None:
+            over |= self._front.send(actions)
+        for call in over:
+            stream = self._open.get(call)
+            if stream is not None:
+                stream.on_over()
+
+    def leaderless(self) -> None:
+        """There has been no leader for long: end the streams of those who asked to be told, so that they go to another
+        member, which may hear of one."""
+        for id in list(self._need_leader):
+            self.fail(id, NO_LEADER)
 
     def end_streams(self, error: RequestError = STOPPED) -> None:
         """The server stops: clients reconnect elsewhere on Unavailable, and only on it."""

@@ -64,6 +64,11 @@ class WatchService:
             stream.deliver(delivery)
         return stream is not None
 
+    def rights_changed(self) -> None:
+        """Users or roles are others now: end the watches of those who may not watch their ranges any more."""
+        for stream in list(self.streams.values()):
+            stream.check_rights()
+
     def _tick(self) -> None:
         asyncio.get_running_loop().call_later(self._progress_seconds, self._tick)
         for delivery in self._hub.tick() if self._hub is not None else ():
@@ -100,20 +105,16 @@ class WatchStream:
         id = request.watch_id
         key = request.key or b"\x00"
         start, end = bounds(key, request.range_end)
-        reason = ""
-        if end is not None and end <= start:
+        reason = COMPACTED.message if request.start_revision < 0 else self._host.refuse_watch(start, end)
+        if not reason and end is not None and end <= start:
             reason = "mvcc: watcher range is empty"
-        elif request.start_revision < 0:
-            reason = COMPACTED.message
-        elif id and self._hub.has(self._call.id, id):
+        if not reason and id and self._hub.has(self._call.id, id):
             reason = "mvcc: duplicate watch ID provided on the WatchStream"
-        else:
-            reason = self._host.refuse_watch(start, end)
         if reason:
             self._send(rpc_pb2.WatchResponse(watch_id=-1, created=True, canceled=True, cancel_reason=reason))
             return
         watcher = Watcher(
-            id or self._hub.free_id(self._call.id),
+            id or self._hub.new_id(self._call.id),
             ((start, end),),
             request.start_revision,
             prev_kv=request.prev_kv,
@@ -125,6 +126,14 @@ class WatchStream:
         self._hub.add(self._call.id, watcher)
         self._send(rpc_pb2.WatchResponse(watch_id=watcher.id, created=True))
         self._host.poke()
+
+    def check_rights(self) -> None:
+        for watcher in self._hub.watchers_of(self._call.id):
+            start, end = watcher.ranges[0]
+            reason = self._host.refuse_watch(start, end)
+            if reason:
+                self._hub.cancel(self._call.id, watcher.id)
+                self._send(rpc_pb2.WatchResponse(watch_id=watcher.id, canceled=True, cancel_reason=reason))
 
     def on_half_close(self) -> None:
         """Does not end a watch."""

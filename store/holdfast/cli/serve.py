@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from holdfast.cli.errors import fail
+from holdfast.durations import seconds
+
+if TYPE_CHECKING:
+    from holdfast.member.compactor import Retention
 
 
 def serve(
@@ -52,6 +56,23 @@ def serve(
     watch_progress_notify_interval: Annotated[
         float, typer.Option(help="Seconds between progress notices of quiet watches.")
     ] = 600.0,
+    quota_backend_bytes: Annotated[
+        int,
+        typer.Option(help="Room for the data; once it is used up writes are refused. 0: 2 GiB; negative: any."),
+    ] = 0,
+    max_request_bytes: Annotated[int, typer.Option(min=1024, max=64 << 20, help="The largest request.")] = 1_572_864,
+    max_txn_ops: Annotated[int, typer.Option(min=1, help="The most operations of a transaction.")] = 128,
+    auto_compaction_mode: Annotated[
+        str, typer.Option(help="periodic: keep the history of a time. revision: of a number of revisions.")
+    ] = "periodic",
+    auto_compaction_retention: Annotated[
+        str, typer.Option(help="How much: hours or a duration such as 30m, or a number of revisions; 0: all.")
+    ] = "0",
+    auth_token: Annotated[
+        str, typer.Option(help="simple, or jwt,sign-method=RS256,pub-key=FILE,priv-key=FILE,ttl=5m.")
+    ] = "simple",
+    auth_token_ttl: Annotated[int, typer.Option(min=1, help="Seconds that an unused simple token lives.")] = 300,
+    bcrypt_cost: Annotated[int, typer.Option(min=4, max=31, help="Of hashing passwords, as a power of two.")] = 10,
     cert_file: Annotated[Path | None, typer.Option(help="Certificate shown to clients.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
     trusted_ca_file: Annotated[Path | None, typer.Option(help="CA of the clients' certificates.")] = None,
@@ -66,6 +87,8 @@ def serve(
     Alone, with no flags, it founds a cluster of one on localhost:2379.
     """
     try:
+        from holdfast.api.base import Limits
+        from holdfast.api.identity import BadTokenOptions, parse_tokens
         from holdfast.member.node import NodeConfig
         from holdfast.raft.types import Settings
         from holdfast.server import Server, ServerConfig, StartError, TlsFiles, run_until_signal
@@ -109,14 +132,34 @@ def serve(
             listen_metrics_urls=parse_urls(listen_metrics_urls) if listen_metrics_urls else (),
             client_tls=TlsFiles(cert_file, key_file, trusted_ca_file, client_cert_auth),
             progress_seconds=watch_progress_notify_interval,
+            limits=Limits(max_request_bytes, max_txn_ops, quota_backend_bytes or Limits().quota_bytes),
+            tokens=parse_tokens(auth_token, auth_token_ttl),
+            bcrypt_cost=bcrypt_cost,
+            retention=_retention(auto_compaction_mode, auto_compaction_retention),
         )
 
         async def main(stop: asyncio.Event) -> None:
             await Server(config).run(stop)
 
         run_until_signal(main)
-    except StartError as error:
+    except (StartError, BadTokenOptions) as error:
         fail(str(error))
+
+
+def _retention(mode: str, text: str) -> Retention:
+    """etcd's two flags for automatic compaction; a bare number is hours, or revisions."""
+    from holdfast.member.compactor import Retention
+
+    if mode not in ("periodic", "revision"):
+        fail(f"--auto-compaction-mode {mode!r} is not periodic or revision")
+    if mode == "revision":
+        if not text.isdigit():
+            fail(f"--auto-compaction-retention {text!r} is not a number of revisions")
+        return Retention(revisions=int(text))
+    try:
+        return Retention(seconds=int(text) * 3600.0 if text.isdigit() else seconds(text))
+    except ValueError as error:
+        fail(f"--auto-compaction-retention: {error}")
 
 
 def set_up_logging(level: str, name: str) -> None:

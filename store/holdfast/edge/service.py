@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 
 from holdfast import __version__
-from holdfast.api.base import ETCD_VERSION
+from holdfast.api.base import Versions
 from holdfast.api.router import Router
 from holdfast.api.validate import check_range
 from holdfast.api.wire import range_response
@@ -157,7 +157,7 @@ class EdgeApi:
 
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.StatusRequest.FromString(body)
-        response = rpc_pb2.StatusResponse(header=self.header(None), version=ETCD_VERSION, isLearner=True)
+        response = rpc_pb2.StatusResponse(header=self.header(None), version=Versions().server, isLearner=True)
         if not self._follower.connected:
             response.errors.append("holdfast: disconnected; serving what was last known")
         self._router.reply(call.id, response.SerializeToString())

@@ -13,7 +13,7 @@ from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import Current
 from holdfast.kv.space import Space
 from holdfast.proto import kv_pb2, rpc_pb2
-from holdfast.status import KEY_NOT_FOUND, LEASE_NOT_FOUND
+from holdfast.status import COMPACTED, KEY_NOT_FOUND, LEASE_NOT_FOUND
 
 _Path = Iterator[bool]
 _R = rpc_pb2.Compare
@@ -48,6 +48,15 @@ def txn(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest) -> r
     return _execute(space, request, iter(path))
 
 
+def puts(request: rpc_pb2.TxnRequest) -> bool:
+    """Whether a branch of this transaction, or of one in it, writes a key."""
+    for op in (*request.success, *request.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_put" or (kind == "request_txn" and puts(op.request_txn)):
+            return True
+    return False
+
+
 def range_now(space: Space, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
     """Answer a Range within the running transaction."""
     scan = space.scan(request)
@@ -76,10 +85,10 @@ def _put(space: Space, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
 
 
 def _check_put(space: Space, leases: Collection[int], request: rpc_pb2.PutRequest) -> None:
-    if (request.ignore_value or request.ignore_lease) and space.get(request.key) is None:
-        raise KEY_NOT_FOUND
     if request.lease and request.lease not in leases:
         raise LEASE_NOT_FOUND
+    if (request.ignore_value or request.ignore_lease) and space.get(request.key) is None:
+        raise KEY_NOT_FOUND
 
 
 # ---- compares --------------------------------------------------------------------------------------------------
@@ -130,7 +139,10 @@ def _check(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest, p
         if kind == "request_put":
             _check_put(space, leases, op.request_put)
         elif kind == "request_range":
-            space.check_revision(op.request_range.revision)
+            revision = op.request_range.revision
+            if revision < 0 and revision < space.compacted:
+                raise COMPACTED  # as etcd has it within a transaction only; elsewhere it stands for the newest
+            space.check_revision(revision)
         elif kind == "request_txn":
             _check(space, leases, op.request_txn, path)
 

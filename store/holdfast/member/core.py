@@ -503,7 +503,7 @@ class MemberCore:
             if lease not in self.machine.leases:
                 self.lessor.revoked(lease)
                 continue
-            command = raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease))
+            command = raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease), system=True)
             self._name(command)
             self.raft.propose(command.SerializeToString())
 

@@ -63,7 +63,7 @@ class Base(_message.Message):
     def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("format", "origin", "incarnation", "seq", "window_low", "principal", "auth_revision", "wall_ms", "session", "session_seq", "session_low", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "member", "attributes", "claim", "cluster_version")
+    __slots__ = ("format", "origin", "incarnation", "seq", "window_low", "principal", "auth_revision", "wall_ms", "session", "session_seq", "session_low", "system", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "member", "attributes", "claim", "cluster_version", "alarm", "auth", "lease_checkpoint")
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,7 @@ class Command(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_SEQ_FIELD_NUMBER: _ClassVar[int]
     SESSION_LOW_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_FIELD_NUMBER: _ClassVar[int]
     PUT_FIELD_NUMBER: _ClassVar[int]
     DELETE_RANGE_FIELD_NUMBER: _ClassVar[int]
     TXN_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +86,9 @@ class Command(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     CLAIM_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ALARM_FIELD_NUMBER: _ClassVar[int]
+    AUTH_FIELD_NUMBER: _ClassVar[int]
+    LEASE_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     format: int
     origin: int
     incarnation: int
@@ -96,6 +100,7 @@ class Command(_message.Message):
     session: int
     session_seq: int
     session_low: int
+    system: bool
     put: _rpc_pb2.PutRequest
     delete_range: _rpc_pb2.DeleteRangeRequest
     txn: _rpc_pb2.TxnRequest
@@ -106,7 +111,10 @@ class Command(_message.Message):
     attributes: MemberAttributes
     claim: Claim
     cluster_version: ClusterVersion
-    def __init__(self, format: _Optional[int] = ..., origin: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., window_low: _Optional[int] = ..., principal: _Optional[str] = ..., auth_revision: _Optional[int] = ..., wall_ms: _Optional[int] = ..., session: _Optional[int] = ..., session_seq: _Optional[int] = ..., session_low: _Optional[int] = ..., put: _Optional[_Union[_rpc_pb2.PutRequest, _Mapping]] = ..., delete_range: _Optional[_Union[_rpc_pb2.DeleteRangeRequest, _Mapping]] = ..., txn: _Optional[_Union[_rpc_pb2.TxnRequest, _Mapping]] = ..., compact: _Optional[_Union[_rpc_pb2.CompactionRequest, _Mapping]] = ..., lease_grant: _Optional[_Union[LeaseGrant, _Mapping]] = ..., lease_revoke: _Optional[_Union[LeaseRevoke, _Mapping]] = ..., member: _Optional[_Union[MemberChange, _Mapping]] = ..., attributes: _Optional[_Union[MemberAttributes, _Mapping]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., cluster_version: _Optional[_Union[ClusterVersion, _Mapping]] = ...) -> None: ...
+    alarm: _rpc_pb2.AlarmRequest
+    auth: AuthChange
+    lease_checkpoint: LeaseCheckpoint
+    def __init__(self, format: _Optional[int] = ..., origin: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., window_low: _Optional[int] = ..., principal: _Optional[str] = ..., auth_revision: _Optional[int] = ..., wall_ms: _Optional[int] = ..., session: _Optional[int] = ..., session_seq: _Optional[int] = ..., session_low: _Optional[int] = ..., system: _Optional[bool] = ..., put: _Optional[_Union[_rpc_pb2.PutRequest, _Mapping]] = ..., delete_range: _Optional[_Union[_rpc_pb2.DeleteRangeRequest, _Mapping]] = ..., txn: _Optional[_Union[_rpc_pb2.TxnRequest, _Mapping]] = ..., compact: _Optional[_Union[_rpc_pb2.CompactionRequest, _Mapping]] = ..., lease_grant: _Optional[_Union[LeaseGrant, _Mapping]] = ..., lease_revoke: _Optional[_Union[LeaseRevoke, _Mapping]] = ..., member: _Optional[_Union[MemberChange, _Mapping]] = ..., attributes: _Optional[_Union[MemberAttributes, _Mapping]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., cluster_version: _Optional[_Union[ClusterVersion, _Mapping]] = ..., alarm: _Optional[_Union[_rpc_pb2.AlarmRequest, _Mapping]] = ..., auth: _Optional[_Union[AuthChange, _Mapping]] = ..., lease_checkpoint: _Optional[_Union[LeaseCheckpoint, _Mapping]] = ...) -> None: ...
 
 class LeaseGrant(_message.Message):
     __slots__ = ("id", "ttl_seconds")
@@ -121,6 +129,60 @@ class LeaseRevoke(_message.Message):
     ID_FIELD_NUMBER: _ClassVar[int]
     id: int
     def __init__(self, id: _Optional[int] = ...) -> None: ...
+
+class LeaseCheckpoint(_message.Message):
+    __slots__ = ("ids", "remaining_seconds")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[int]
+    remaining_seconds: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, ids: _Optional[_Iterable[int]] = ..., remaining_seconds: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class AuthChange(_message.Message):
+    __slots__ = ("enable", "disable", "user_add", "user_delete", "user_change_password", "user_grant_role", "user_revoke_role", "role_add", "role_delete", "role_grant_permission", "role_revoke_permission", "authenticated")
+    ENABLE_FIELD_NUMBER: _ClassVar[int]
+    DISABLE_FIELD_NUMBER: _ClassVar[int]
+    USER_ADD_FIELD_NUMBER: _ClassVar[int]
+    USER_DELETE_FIELD_NUMBER: _ClassVar[int]
+    USER_CHANGE_PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    USER_GRANT_ROLE_FIELD_NUMBER: _ClassVar[int]
+    USER_REVOKE_ROLE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_ADD_FIELD_NUMBER: _ClassVar[int]
+    ROLE_DELETE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_GRANT_PERMISSION_FIELD_NUMBER: _ClassVar[int]
+    ROLE_REVOKE_PERMISSION_FIELD_NUMBER: _ClassVar[int]
+    AUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
+    enable: _rpc_pb2.AuthEnableRequest
+    disable: _rpc_pb2.AuthDisableRequest
+    user_add: _rpc_pb2.AuthUserAddRequest
+    user_delete: _rpc_pb2.AuthUserDeleteRequest
+    user_change_password: _rpc_pb2.AuthUserChangePasswordRequest
+    user_grant_role: _rpc_pb2.AuthUserGrantRoleRequest
+    user_revoke_role: _rpc_pb2.AuthUserRevokeRoleRequest
+    role_add: _rpc_pb2.AuthRoleAddRequest
+    role_delete: _rpc_pb2.AuthRoleDeleteRequest
+    role_grant_permission: _rpc_pb2.AuthRoleGrantPermissionRequest
+    role_revoke_permission: _rpc_pb2.AuthRoleRevokePermissionRequest
+    authenticated: Authentication
+    def __init__(self, enable: _Optional[_Union[_rpc_pb2.AuthEnableRequest, _Mapping]] = ..., disable: _Optional[_Union[_rpc_pb2.AuthDisableRequest, _Mapping]] = ..., user_add: _Optional[_Union[_rpc_pb2.AuthUserAddRequest, _Mapping]] = ..., user_delete: _Optional[_Union[_rpc_pb2.AuthUserDeleteRequest, _Mapping]] = ..., user_change_password: _Optional[_Union[_rpc_pb2.AuthUserChangePasswordRequest, _Mapping]] = ..., user_grant_role: _Optional[_Union[_rpc_pb2.AuthUserGrantRoleRequest, _Mapping]] = ..., user_revoke_role: _Optional[_Union[_rpc_pb2.AuthUserRevokeRoleRequest, _Mapping]] = ..., role_add: _Optional[_Union[_rpc_pb2.AuthRoleAddRequest, _Mapping]] = ..., role_delete: _Optional[_Union[_rpc_pb2.AuthRoleDeleteRequest, _Mapping]] = ..., role_grant_permission: _Optional[_Union[_rpc_pb2.AuthRoleGrantPermissionRequest, _Mapping]] = ..., role_revoke_permission: _Optional[_Union[_rpc_pb2.AuthRoleRevokePermissionRequest, _Mapping]] = ..., authenticated: _Optional[_Union[Authentication, _Mapping]] = ...) -> None: ...
+
+class Authentication(_message.Message):
+    __slots__ = ("user", "token", "password")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    user: str
+    token: str
+    password: bytes
+    def __init__(self, user: _Optional[str] = ..., token: _Optional[str] = ..., password: _Optional[bytes] = ...) -> None: ...
+
+class AuthState(_message.Message):
+    __slots__ = ("enabled", "revision")
+    ENABLED_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    enabled: bool
+    revision: int
+    def __init__(self, enabled: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class MemberInfo(_message.Message):
     __slots__ = ("id", "name", "peer_urls", "client_urls", "volume_id", "priority")

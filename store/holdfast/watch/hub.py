@@ -126,11 +126,16 @@ class Hub:
             for watcher in gone.watchers.values():
                 self._unlink(stream, watcher)
 
-    def free_id(self, stream: int) -> int:
+    def new_id(self, stream: int) -> int:
+        """An id for a watcher that no other on the stream has, nor was ever given by this."""
         state = self._streams[stream]
         while state.next_id in state.watchers:
             state.next_id += 1
-        return state.next_id
+        state.next_id += 1
+        return state.next_id - 1
+
+    def watchers_of(self, stream: int) -> list[Watcher]:
+        return list(self._streams[stream].watchers.values())
 
     def has(self, stream: int, watcher: int) -> bool:
         return watcher in self._streams[stream].watchers

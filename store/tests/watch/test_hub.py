@@ -72,7 +72,7 @@ def test_scenario_31_random_watchers_miss_and_repeat_nothing() -> None:
                 low, high = bounds(key, end)
                 if high is not None and high <= low:
                     continue
-                watcher = Watcher(world.hub.free_id(stream), ((low, high),), start)
+                watcher = Watcher(world.hub.new_id(stream), ((low, high),), start)
                 begins = start or world.space.revision + 1
                 world.hub.add(stream, watcher)
                 watchers[stream, watcher.id] = (watcher, begins)

@@ -1,0 +1,219 @@
+"""etcdserverpb.Auth: users, roles, and tokens for those who show a password.
+
+Hashing a password takes a tenth of a second of CPU by design, so it is done in a thread, never on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable
+
+import bcrypt
+from google.protobuf.message import Message
+
+from holdfast.api.base import Service, Serving
+from holdfast.api.identity import new_token
+from holdfast.auth.store import Principal
+from holdfast.front.calls import Call
+from holdfast.member.driver import Member
+from holdfast.member.interface import Answer
+from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
+from holdfast.status import AUTH_FAILED, AUTH_NOT_ENABLED, NO_PASSWORD_USER
+from holdfast.tasks import Tasks
+
+_PATH = "/etcdserverpb.Auth/"
+# Changes that are proposed as they come: method, field of AuthChange, request.
+_CHANGES: tuple[tuple[str, str, type[Message]], ...] = (
+    ("AuthEnable", "enable", rpc_pb2.AuthEnableRequest),
+    ("AuthDisable", "disable", rpc_pb2.AuthDisableRequest),
+    ("UserDelete", "user_delete", rpc_pb2.AuthUserDeleteRequest),
+    ("UserGrantRole", "user_grant_role", rpc_pb2.AuthUserGrantRoleRequest),
+    ("UserRevokeRole", "user_revoke_role", rpc_pb2.AuthUserRevokeRoleRequest),
+    ("RoleAdd", "role_add", rpc_pb2.AuthRoleAddRequest),
+    ("RoleDelete", "role_delete", rpc_pb2.AuthRoleDeleteRequest),
+    ("RoleGrantPermission", "role_grant_permission", rpc_pb2.AuthRoleGrantPermissionRequest),
+    ("RoleRevokePermission", "role_revoke_permission", rpc_pb2.AuthRoleRevokePermissionRequest),
+)
+MAX_PASSWORD_BYTES = 72  # what bcrypt looks at; etcd refuses more, too
+
+
+class AuthService(Service):
+    def __init__(self, serving: Serving, bcrypt_cost: int = 10) -> None:
+        super().__init__(serving)
+        self._cost = bcrypt_cost
+        self._tasks = Tasks()
+        router = self.router
+        for method, field, request in _CHANGES:
+            router.unary(_PATH + method, self._change(field, request))
+        router.unary(_PATH + "UserAdd", self.user_add)
+        router.unary(_PATH + "UserChangePassword", self.user_change_password)
+        router.unary(_PATH + "Authenticate", self.authenticate)
+        router.unary(_PATH + "AuthStatus", self.status)
+        router.unary(_PATH + "UserGet", self.user_get)
+        router.unary(_PATH + "UserList", self.user_list)
+        router.unary(_PATH + "RoleGet", self.role_get)
+        router.unary(_PATH + "RoleList", self.role_list)
+
+    # ---- changes -------------------------------------------------------------------------------------------
+
+    def _change(self, field: str, request: type[Message]) -> Callable[[Call, bytes], None]:
+        def handle(call: Call, body: bytes) -> None:
+            change = raft_pb2.AuthChange()
+            getattr(change, field).MergeFrom(request.FromString(body))
+            getattr(change, field).SetInParent()
+            self._propose(call, self.member(call), change)
+
+        return handle
+
+    def _propose(self, call: Call, member: Member, change: raft_pb2.AuthChange) -> None:
+        def answered(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                assert answer.response is not None
+                self.answer(call, member, answer.response, answer.revision)
+
+        self.propose(call, member, raft_pb2.Command(auth=change), answered)
+
+    def user_add(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.AuthUserAddRequest.FromString(body)
+        member = self.member(call)
+        change = raft_pb2.AuthChange(user_add=request)
+        change.user_add.ClearField("password")
+        if request.options.no_password or request.hashedPassword:
+            self._propose(call, member, change)
+            return
+
+        def hashed(text: str) -> None:
+            change.user_add.hashedPassword = text
+            self._propose(call, member, change)
+
+        self._hash(call, request.password, hashed)
+
+    def user_change_password(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.AuthUserChangePasswordRequest.FromString(body)
+        member = self.member(call)
+        change = raft_pb2.AuthChange(user_change_password=request)
+        change.user_change_password.ClearField("password")
+        if request.hashedPassword:
+            self._propose(call, member, change)
+            return
+
+        def hashed(text: str) -> None:
+            change.user_change_password.hashedPassword = text
+            self._propose(call, member, change)
+
+        self._hash(call, request.password, hashed)
+
+    def _hash(self, call: Call, password: str, done: Callable[[str], None]) -> None:
+        async def work() -> None:
+            secret = password.encode()[:MAX_PASSWORD_BYTES]
+            loop = asyncio.get_running_loop()
+            hashed = await loop.run_in_executor(None, lambda: bcrypt.hashpw(secret, bcrypt.gensalt(self._cost)))
+            self.guard(call, lambda: done(base64.b64encode(hashed).decode()))
+
+        self._tasks.spawn(work())
+
+    # ---- tokens --------------------------------------------------------------------------------------------
+
+    def authenticate(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.AuthenticateRequest.FromString(body)
+        member = self.member(call)
+        auth = member.core.machine.auth
+        if not auth.enabled:
+            raise AUTH_NOT_ENABLED
+        user = auth.users.get(request.name)
+        if user is None:
+            raise AUTH_FAILED
+        if user.options.no_password:
+            raise NO_PASSWORD_USER
+        revision = auth.revision
+
+        async def work() -> None:
+            loop = asyncio.get_running_loop()
+            secret = request.password.encode()[:MAX_PASSWORD_BYTES]
+            right = await loop.run_in_executor(None, _matches, secret, user.password)
+            self.guard(call, lambda: self._compared(call, member, user, revision, right))
+
+        self._tasks.spawn(work())
+
+    def _compared(self, call: Call, member: Member, user: auth_pb2.User, revision: int, right: bool) -> None:
+        if not right:
+            raise AUTH_FAILED
+        name = user.name.decode()
+        token = self.serving.identities.tokens.issue(name, revision)
+        if token is not None:
+            self.answer(call, member, rpc_pb2.AuthenticateResponse(token=token))
+            return
+        shown = raft_pb2.Authentication(user=name, token=new_token(), password=user.password)
+        self._propose(call, member, raft_pb2.AuthChange(authenticated=shown))
+
+    # ---- reading -------------------------------------------------------------------------------------------
+
+    def _read(self, call: Call, read: Callable[[Member, Principal], Message]) -> None:
+        """Answer with what `read` gives, after everything acknowledged so far."""
+        member = self.member(call)
+
+        def confirmed(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                self.guard(call, lambda: self.answer(call, member, read(member, self.principal(call, member))))
+
+        member.read(confirmed, call.deadline_ns)
+
+    def status(self, call: Call, body: bytes) -> None:
+        rpc_pb2.AuthStatusRequest.FromString(body)
+
+        def read(member: Member, who: Principal) -> Message:
+            auth = member.core.machine.auth
+            auth.require_admin(who)
+            return rpc_pb2.AuthStatusResponse(enabled=auth.enabled, authRevision=auth.revision)
+
+        self._read(call, read)
+
+    def user_get(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.AuthUserGetRequest.FromString(body)
+
+        def read(member: Member, who: Principal) -> Message:
+            auth = member.core.machine.auth
+            if who.user != request.name:
+                auth.require_admin(who)
+            return rpc_pb2.AuthUserGetResponse(roles=auth.user(request.name).roles)
+
+        self._read(call, read)
+
+    def user_list(self, call: Call, body: bytes) -> None:
+        rpc_pb2.AuthUserListRequest.FromString(body)
+
+        def read(member: Member, who: Principal) -> Message:
+            auth = member.core.machine.auth
+            auth.require_admin(who)
+            return rpc_pb2.AuthUserListResponse(users=sorted(auth.users))
+
+        self._read(call, read)
+
+    def role_get(self, call: Call, body: bytes) -> None:
+        request = rpc_pb2.AuthRoleGetRequest.FromString(body)
+
+        def read(member: Member, who: Principal) -> Message:
+            auth = member.core.machine.auth
+            if not auth.has_role(who.user, request.role):
+                auth.require_admin(who)
+            return rpc_pb2.AuthRoleGetResponse(perm=auth.permissions(request.role))
+
+        self._read(call, read)
+
+    def role_list(self, call: Call, body: bytes) -> None:
+        rpc_pb2.AuthRoleListRequest.FromString(body)
+
+        def read(member: Member, who: Principal) -> Message:
+            auth = member.core.machine.auth
+            auth.require_admin(who)
+            return rpc_pb2.AuthRoleListResponse(roles=sorted(auth.roles))
+
+        self._read(call, read)
+
+
+def _matches(secret: bytes, hashed: bytes) -> bool:
+    try:
+        return bcrypt.checkpw(secret, hashed)
+    except ValueError:  # not a hash of bcrypt's
+        return False

@@ -1,0 +1,203 @@
+"""Who makes a call: by a token in its metadata, or by the certificate that its connection showed.
+
+Two kinds of token, as etcd has them. Simple ones are random, handed out through the log so that every member knows
+them, and forgotten when they are not used for a while. JSON Web Tokens say who and as of when themselves, signed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jwt
+
+from holdfast.auth.store import NOBODY, AuthStore, Principal
+from holdfast.durations import seconds
+from holdfast.front.calls import Call
+from holdfast.member.driver import Member
+from holdfast.status import INVALID_AUTH_TOKEN
+
+SIMPLE_TTL_SECONDS = 300.0
+SWEEP_SECONDS = 60.0
+_LETTERS = string.ascii_letters
+
+
+class BadTokenOptions(Exception):
+    """--auth-token cannot be used; says what is wrong with it."""
+
+
+class Tokens(Protocol):
+    """One kind of token."""
+
+    def identify(self, token: str, auth: AuthStore) -> Principal | None:
+        """Whose token this is; None if it is void."""
+        ...
+
+    def issue(self, user: str, revision: int) -> str | None:
+        """A new one, or None if it has to go through the log."""
+        ...
+
+    def index(self, token: str) -> int:
+        """The index of the log entry that has to be applied before the token is known; 0 = none."""
+        ...
+
+
+class SimpleTokens:
+    """Random tokens, known from the log; used again within the time they live, they live on."""
+
+    def __init__(self, ttl_seconds: float = SIMPLE_TTL_SECONDS) -> None:
+        self._ttl = ttl_seconds
+        self._used: dict[str, float] = {}
+        self._swept = time.monotonic()
+
+    def identify(self, token: str, auth: AuthStore) -> Principal | None:
+        now = time.monotonic()
+        if now > self._swept + min(SWEEP_SECONDS, self._ttl):
+            self._sweep(auth, now)
+        user = auth.tokens.get(token)
+        if user is None:
+            return None
+        if now > self._used.get(token, now) + self._ttl:
+            self._drop(token, auth)
+            return None
+        self._used[token] = now
+        return Principal(user, auth.revision)
+
+    def _sweep(self, auth: AuthStore, now: float) -> None:
+        """Forget what nobody has used for long. What was never used here counts from now on."""
+        self._swept = now
+        self._used = {token: self._used.get(token, now) for token in auth.tokens}
+        for token in [t for t, used in self._used.items() if now > used + self._ttl]:
+            self._drop(token, auth)
+
+    def _drop(self, token: str, auth: AuthStore) -> None:
+        auth.tokens.pop(token, None)
+        self._used.pop(token, None)
+
+    def issue(self, user: str, revision: int) -> None:
+        return None
+
+    def index(self, token: str) -> int:
+        tail = token.rpartition(".")[2]
+        return int(tail) if tail.isascii() and tail.isdigit() and len(tail) < 20 else 0
+
+
+class JwtTokens:
+    """Signed tokens: `username`, `revision` and `exp`, as etcd makes them."""
+
+    def __init__(self, method: str, sign_key: Any, verify_key: Any, ttl_seconds: float) -> None:
+        self._method = method
+        self._sign_key = sign_key
+        self._verify_key = verify_key
+        self._ttl = ttl_seconds
+
+    def identify(self, token: str, auth: AuthStore) -> Principal | None:
+        try:
+            claims = jwt.decode(token, self._verify_key, algorithms=[self._method], options={"require": ["exp"]})
+        except jwt.PyJWTError:
+            return None
+        user, revision = claims.get("username"), claims.get("revision")
+        if not isinstance(user, str) or not isinstance(revision, int) or not user:
+            return None
+        return Principal(user, revision)
+
+    def issue(self, user: str, revision: int) -> str:
+        if self._sign_key is None:
+            raise INVALID_AUTH_TOKEN  # this member can only verify
+        claims = {"username": user, "revision": revision, "exp": int(time.time() + self._ttl)}
+        return jwt.encode(claims, self._sign_key, algorithm=self._method)
+
+    def index(self, token: str) -> int:
+        return 0
+
+
+def new_token() -> str:
+    """The letters of a simple token; the index of its entry is appended when that is applied."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(16))
+
+
+def parse_tokens(text: str, simple_ttl_seconds: float) -> Tokens:
+    """--auth-token: simple, or jwt,sign-method=…[,pub-key=FILE][,priv-key=FILE][,ttl=5m]. Raises BadTokenOptions."""
+    kind, *words = text.split(",")
+    if kind == "simple" and not words:
+        return SimpleTokens(simple_ttl_seconds)
+    if kind != "jwt":
+        raise BadTokenOptions(f"--auth-token {text!r}: give simple, or jwt,sign-method=RS256,priv-key=FILE")
+    options: dict[str, str] = {}
+    for word in words:
+        name, found, value = word.partition("=")
+        if not found or name not in ("sign-method", "pub-key", "priv-key", "ttl"):
+            raise BadTokenOptions(f"--auth-token: {word!r} is not one of sign-method=, pub-key=, priv-key=, ttl=")
+        options[name] = value
+    return _jwt(options)
+
+
+def _jwt(options: Mapping[str, str]) -> JwtTokens:
+    method = options.get("sign-method", "")
+    try:
+        algorithm = jwt.get_algorithm_by_name(method)
+    except NotImplementedError:
+        raise BadTokenOptions(f"--auth-token: {method!r} is not a sign-method; RS256, ES256 and HS256 are") from None
+    files = {name: _read(options[name]) for name in ("pub-key", "priv-key") if name in options}
+    if not files or (method.startswith("HS") and "priv-key" not in files):
+        raise BadTokenOptions("--auth-token: jwt needs pub-key=FILE, priv-key=FILE or both; HS256 needs priv-key=FILE")
+    try:
+        sign = algorithm.prepare_key(files["priv-key"]) if "priv-key" in files else None
+        verify = algorithm.prepare_key(files["pub-key"]) if "pub-key" in files else sign
+        if verify is sign and sign is not None and hasattr(sign, "public_key"):
+            verify = sign.public_key()
+    except (ValueError, TypeError, jwt.PyJWTError) as error:
+        raise BadTokenOptions(f"--auth-token: a key file does not fit {method}: {error}") from error
+    try:
+        return JwtTokens(method, sign, verify, seconds(options.get("ttl", "5m")))
+    except ValueError as error:
+        raise BadTokenOptions(f"--auth-token: ttl: {error}") from None
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadTokenOptions(f"--auth-token: cannot read {path}: {error.strerror}") from error
+
+
+class Identities:
+    """Tells who makes a call."""
+
+    def __init__(self, tokens: Tokens, *, trust_common_names: bool) -> None:
+        self.tokens = tokens
+        self._trust_common_names = trust_common_names
+
+    def principal(self, call: Call, member: Member) -> Principal:
+        """Who makes this call; nobody, if that was not said or does not matter. Raises RequestError if the token is
+        void."""
+        auth = member.core.machine.auth
+        if not auth.enabled:
+            return NOBODY
+        token = token_of(call)
+        if token:
+            who = self.tokens.identify(token, auth)
+            if who is None:
+                raise INVALID_AUTH_TOKEN
+            return who
+        if self._trust_common_names and call.peer.common_name:
+            return Principal(call.peer.common_name, auth.revision)
+        return NOBODY
+
+    def waits_for(self, call: Call, member: Member) -> bool:
+        """Whether the call's token was given out by an entry that is not applied here yet."""
+        machine = member.core.machine
+        if not machine.auth.enabled:
+            return False
+        token = token_of(call)
+        return bool(token) and self.tokens.index(token) > machine.applied_index
+
+
+def token_of(call: Call) -> str:
+    """The token in a call's metadata; empty if there is none."""
+    token = call.metadata.get("token") or call.metadata.get("authorization") or ""
+    return token[7:] if token[:7].lower() == "bearer " else token

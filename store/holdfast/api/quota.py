@@ -1,0 +1,73 @@
+"""How much room the data may take.
+
+Checked before a write is proposed; the member that finds too little raises an alarm, which then holds for all until
+somebody makes room and disarms it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from holdfast.machine import NOSPACE_ALARM
+from holdfast.member.driver import Member
+from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.status import NO_SPACE
+
+log = logging.getLogger("holdfast.quota")
+
+REFRESH_SECONDS = 0.25
+LEASE_COST = 64
+KEY_OVERHEAD = 256
+
+
+class Quota:
+    """The room this member's state takes, as of the last look at it and what was let through since."""
+
+    def __init__(self, quota_bytes: int) -> None:
+        self._quota = quota_bytes
+        self._used = 0
+        self._looked_at = 0.0
+
+    def check(self, member: Member, cost: int) -> None:
+        """Raise RequestError, and the alarm, if `cost` more bytes are too many."""
+        if self._quota <= 0:
+            return
+        now = time.monotonic()
+        if now > self._looked_at + REFRESH_SECONDS:
+            self._looked_at = now
+            self._used = member.store.size()[0]
+        self._used += cost
+        if self._used < self._quota:
+            return
+        if (member.id, NOSPACE_ALARM) not in member.core.machine.alarms:
+            log.error(
+                "the state takes %d of %d bytes: writes are refused; compact, defragment, then disarm the alarm",
+                self._used,
+                self._quota,
+            )
+            alarm = rpc_pb2.AlarmRequest(
+                action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member.id, alarm=rpc_pb2.NOSPACE
+            )
+            member.propose(raft_pb2.Command(alarm=alarm, system=True), lambda _: None)
+        raise NO_SPACE
+
+
+def cost_of_put(request: rpc_pb2.PutRequest) -> int:
+    return KEY_OVERHEAD + len(request.key) + len(request.value)
+
+
+def cost_of_txn(request: rpc_pb2.TxnRequest) -> int:
+    """Of the dearer branch; 0 = it puts nothing."""
+    return max(_cost_of_branch(request.success), _cost_of_branch(request.failure))
+
+
+def _cost_of_branch(ops: object) -> int:
+    cost = 0
+    for op in ops:  # type: ignore[attr-defined]
+        kind = op.WhichOneof("request")
+        if kind == "request_put":
+            cost += cost_of_put(op.request_put)
+        elif kind == "request_txn":
+            cost += cost_of_txn(op.request_txn)
+    return cost

@@ -1,0 +1,334 @@
+"""Users and roles in the replicated state, changed only by the log, with etcd's rules for every change.
+
+`revision` grows with each change; a token made before the last one is void for whatever is checked by it. Tokens
+themselves are known to each member since it applied them, but are no part of the state: a member that starts knows
+none, and clients then show their passwords again.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import NamedTuple
+
+from google.protobuf.message import Message
+
+from holdfast.auth.rights import Range, Rights
+from holdfast.kv.ranges import bounds, prefix_end
+from holdfast.kv.store import Family, Pending
+from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
+from holdfast.status import (
+    AUTH_FAILED,
+    AUTH_NOT_ENABLED,
+    AUTH_OLD_REVISION,
+    INVALID_AUTH_MANAGEMENT,
+    NO_PASSWORD_USER,
+    PERMISSION_DENIED,
+    PERMISSION_NOT_GIVEN,
+    PERMISSION_NOT_GRANTED,
+    ROLE_EMPTY,
+    ROLE_EXISTS,
+    ROLE_NOT_FOUND,
+    ROLE_NOT_GRANTED,
+    ROOT_ROLE_MISSING,
+    ROOT_USER_MISSING,
+    USER_EMPTY,
+    USER_EXISTS,
+    USER_NOT_FOUND,
+)
+
+ROOT = "root"
+FIRST_REVISION = 1
+
+_STATE = b"auth"
+_USER = b"user/"
+_ROLE = b"role/"
+_P = auth_pb2.Permission
+_ROOT_PERMISSION = _P(permType=_P.READWRITE, key=b"", range_end=b"\x00")
+
+
+class Principal(NamedTuple):
+    """On whose behalf a request is made, and as of which revision of users and roles. No user: nobody said who."""
+
+    user: str
+    revision: int
+
+
+NOBODY = Principal("", 0)
+
+
+class AuthStore:
+    """Who there is and what they may. Pure; `pending` takes the rows."""
+
+    def __init__(self, pending: Pending) -> None:
+        self._pending = pending
+        state = raft_pb2.AuthState.FromString(pending.get(Family.META, _STATE) or b"")
+        self.enabled = state.enabled
+        self.revision = state.revision or FIRST_REVISION
+        self.users: dict[str, auth_pb2.User] = {}
+        self.roles: dict[str, auth_pb2.Role] = {}
+        self.tokens: dict[str, str] = {}  # simple tokens applied since this member started -> user
+        self._rights: dict[str, tuple[Rights, Rights]] = {}  # cached: user -> (may read, may write)
+        for key, row in pending.scan(Family.META, _USER, prefix_end(_USER)):
+            self.users[key[len(_USER) :].decode()] = auth_pb2.User.FromString(row)
+        for key, row in pending.scan(Family.META, _ROLE, prefix_end(_ROLE)):
+            self.roles[key[len(_ROLE) :].decode()] = auth_pb2.Role.FromString(row)
+
+    # ---- who may what --------------------------------------------------------------------------------------
+
+    def require_read(self, who: Principal, key: bytes, range_end: bytes) -> None:
+        """Raise RequestError unless `who` may read this range."""
+        self._require(who, 0, key, range_end)
+
+    def require_write(self, who: Principal, key: bytes, range_end: bytes = b"") -> None:
+        """Raise RequestError unless `who` may write this range."""
+        self._require(who, 1, key, range_end)
+
+    def require_current(self, who: Principal) -> None:
+        """Raise RequestError if nobody said who asks, or what was said is older than the last change here."""
+        if not self.enabled:
+            return
+        if who.revision == 0:
+            raise USER_EMPTY
+        if who.revision < self.revision:
+            raise AUTH_OLD_REVISION
+
+    def require_admin(self, who: Principal) -> None:
+        """Raise RequestError unless `who` has the role root."""
+        if not self.enabled:
+            return
+        if not who.user:
+            raise USER_EMPTY
+        if not self.is_root(who.user):
+            raise PERMISSION_DENIED
+
+    def is_root(self, user: str) -> bool:
+        known = self.users.get(user)
+        return known is not None and ROOT in known.roles
+
+    def has_role(self, user: str, role: str) -> bool:
+        known = self.users.get(user)
+        return known is not None and role in known.roles
+
+    def _require(self, who: Principal, kind: int, key: bytes, range_end: bytes) -> None:
+        if not self.enabled:
+            return
+        self.require_current(who)
+        if who.user not in self.users:
+            raise PERMISSION_DENIED
+        if self.is_root(who.user):
+            return
+        if not self._rights_of(who.user)[kind].cover(key, range_end):
+            raise PERMISSION_DENIED
+
+    def _rights_of(self, user: str) -> tuple[Rights, Rights]:
+        known = self._rights.get(user)
+        if known is None:
+            roles = [self.roles[name] for name in self.users[user].roles if name in self.roles]
+            grants = [p for role in roles for p in role.keyPermission]
+            known = self._rights[user] = (
+                Rights(_range(p) for p in grants if p.permType in (_P.READ, _P.READWRITE)),
+                Rights(_range(p) for p in grants if p.permType in (_P.WRITE, _P.READWRITE)),
+            )
+        return known
+
+    def permissions(self, role: str) -> list[auth_pb2.Permission]:
+        """What is granted to a role. Raises RequestError if there is none of the name."""
+        known = self.roles.get(role)
+        if known is None:
+            raise ROLE_NOT_FOUND
+        return [_ROOT_PERMISSION] if role == ROOT else list(known.keyPermission)
+
+    def user(self, name: str) -> auth_pb2.User:
+        known = self.users.get(name)
+        if known is None:
+            raise USER_NOT_FOUND
+        return known
+
+    # ---- changing it ---------------------------------------------------------------------------------------
+
+    def apply(self, change: raft_pb2.AuthChange, who: Principal, index: int) -> Message:
+        """Do what entry `index` says. Returns the answer without its header; raises RequestError, then nothing is
+        changed."""
+        kind = change.WhichOneof("op")
+        if kind is None:
+            raise AssertionError("a change of users or roles of an unknown kind: upgrade this program")
+        if kind == "authenticated":
+            return self._authenticated(change.authenticated, index)
+        self.require_admin(who)
+        request = getattr(change, kind)
+        return getattr(self, f"_{kind}")(request)  # type: ignore[no-any-return]
+
+    def _enable(self, request: rpc_pb2.AuthEnableRequest) -> Message:
+        if not self.enabled:
+            root = self.users.get(ROOT)
+            if root is None:
+                raise ROOT_USER_MISSING
+            if ROOT not in root.roles:
+                raise ROOT_ROLE_MISSING
+            self.enabled = True
+            self._put_state()
+        return rpc_pb2.AuthEnableResponse()
+
+    def _disable(self, request: rpc_pb2.AuthDisableRequest) -> Message:
+        if self.enabled:
+            self.enabled = False
+            self.tokens.clear()
+            self._changed()
+        return rpc_pb2.AuthDisableResponse()
+
+    def _user_add(self, request: rpc_pb2.AuthUserAddRequest) -> Message:
+        if not request.name:
+            raise USER_EMPTY
+        if request.name in self.users:
+            raise USER_EXISTS
+        user = auth_pb2.User(name=request.name.encode())
+        user.options.no_password = request.options.no_password
+        if not request.options.no_password:
+            user.password = base64.b64decode(request.hashedPassword)
+        self._put_user(request.name, user)
+        return rpc_pb2.AuthUserAddResponse()
+
+    def _user_delete(self, request: rpc_pb2.AuthUserDeleteRequest) -> Message:
+        if self.enabled and request.name == ROOT:
+            raise INVALID_AUTH_MANAGEMENT
+        self.user(request.name)
+        self._put_user(request.name, None)
+        self._forget_tokens(request.name)
+        return rpc_pb2.AuthUserDeleteResponse()
+
+    def _user_change_password(self, request: rpc_pb2.AuthUserChangePasswordRequest) -> Message:
+        user = _copy(self.user(request.name))
+        if not user.options.no_password:
+            user.password = base64.b64decode(request.hashedPassword)
+        self._put_user(request.name, user)
+        self._forget_tokens(request.name)
+        return rpc_pb2.AuthUserChangePasswordResponse()
+
+    def _user_grant_role(self, request: rpc_pb2.AuthUserGrantRoleRequest) -> Message:
+        user = _copy(self.user(request.user))
+        if request.role != ROOT and request.role not in self.roles:
+            raise ROLE_NOT_FOUND
+        if request.role not in user.roles:
+            roles = sorted({*user.roles, request.role})
+            del user.roles[:]
+            user.roles.extend(roles)
+            self._put_user(request.user, user)
+        return rpc_pb2.AuthUserGrantRoleResponse()
+
+    def _user_revoke_role(self, request: rpc_pb2.AuthUserRevokeRoleRequest) -> Message:
+        if self.enabled and request.name == ROOT and request.role == ROOT:
+            raise INVALID_AUTH_MANAGEMENT
+        user = _copy(self.user(request.name))
+        if request.role not in user.roles:
+            raise ROLE_NOT_GRANTED
+        user.roles.remove(request.role)
+        self._put_user(request.name, user)
+        return rpc_pb2.AuthUserRevokeRoleResponse()
+
+    def _role_add(self, request: rpc_pb2.AuthRoleAddRequest) -> Message:
+        if not request.name:
+            raise ROLE_EMPTY
+        if request.name in self.roles:
+            raise ROLE_EXISTS
+        self._put_role(request.name, auth_pb2.Role(name=request.name.encode()))
+        return rpc_pb2.AuthRoleAddResponse()
+
+    def _role_delete(self, request: rpc_pb2.AuthRoleDeleteRequest) -> Message:
+        if self.enabled and request.role == ROOT:
+            raise INVALID_AUTH_MANAGEMENT
+        if request.role not in self.roles:
+            raise ROLE_NOT_FOUND
+        for name in sorted(self.users):
+            if request.role in self.users[name].roles:
+                user = _copy(self.users[name])
+                user.roles.remove(request.role)
+                self._write_user(name, user)
+        self._put_role(request.role, None)
+        return rpc_pb2.AuthRoleDeleteResponse()
+
+    def _role_grant_permission(self, request: rpc_pb2.AuthRoleGrantPermissionRequest) -> Message:
+        if not request.HasField("perm"):
+            raise PERMISSION_NOT_GIVEN
+        perm = request.perm
+        start, end = _range(perm)
+        if not start or (end is not None and end <= start):
+            raise INVALID_AUTH_MANAGEMENT
+        known = self.roles.get(request.name)
+        if known is None:
+            raise ROLE_NOT_FOUND
+        grants = [p for p in known.keyPermission if (p.key, p.range_end) != (perm.key, perm.range_end)]
+        grants = sorted([*grants, perm], key=lambda p: p.key)
+        self._put_role(request.name, auth_pb2.Role(name=known.name, keyPermission=grants))
+        return rpc_pb2.AuthRoleGrantPermissionResponse()
+
+    def _role_revoke_permission(self, request: rpc_pb2.AuthRoleRevokePermissionRequest) -> Message:
+        known = self.roles.get(request.role)
+        if known is None:
+            raise ROLE_NOT_FOUND
+        grants = [p for p in known.keyPermission if (p.key, p.range_end) != (request.key, request.range_end)]
+        if len(grants) == len(known.keyPermission):
+            raise PERMISSION_NOT_GRANTED
+        self._put_role(request.role, auth_pb2.Role(name=known.name, keyPermission=grants))
+        return rpc_pb2.AuthRoleRevokePermissionResponse()
+
+    def _authenticated(self, shown: raft_pb2.Authentication, index: int) -> Message:
+        """A member compared a password. It counts if that still is the user's password."""
+        if not self.enabled:
+            raise AUTH_NOT_ENABLED
+        user = self.users.get(shown.user)
+        if user is None or user.password != shown.password:
+            raise AUTH_FAILED
+        if user.options.no_password:
+            raise NO_PASSWORD_USER
+        token = f"{shown.token}.{index}"
+        self.tokens[token] = shown.user
+        return rpc_pb2.AuthenticateResponse(token=token)
+
+    # ---- rows ----------------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        self.revision += 1
+        self._rights.clear()
+        self._put_state()
+
+    def _put_state(self) -> None:
+        state = raft_pb2.AuthState(enabled=self.enabled, revision=self.revision)
+        self._pending.put(Family.META, _STATE, state.SerializeToString(deterministic=True))
+
+    def _put_user(self, name: str, user: auth_pb2.User | None) -> None:
+        self._write_user(name, user)
+        self._changed()
+
+    def _write_user(self, name: str, user: auth_pb2.User | None) -> None:
+        if user is None:
+            del self.users[name]
+        else:
+            self.users[name] = user
+        self._pending.put(Family.META, _USER + name.encode(), _row(user))
+
+    def _put_role(self, name: str, role: auth_pb2.Role | None) -> None:
+        if role is None:
+            del self.roles[name]
+        else:
+            self.roles[name] = role
+        self._pending.put(Family.META, _ROLE + name.encode(), _row(role))
+        self._changed()
+
+    def _forget_tokens(self, user: str) -> None:
+        for token in [t for t, owner in self.tokens.items() if owner == user]:
+            del self.tokens[token]
+
+
+def _range(perm: auth_pb2.Permission) -> Range:
+    """The half-open range that a permission is about."""
+    return bounds(perm.key, perm.range_end)
+
+
+def _copy(user: auth_pb2.User) -> auth_pb2.User:
+    new = auth_pb2.User()
+    new.CopyFrom(user)
+    return new
+
+
+def _row(message: Message | None) -> bytes | None:
+    return None if message is None else message.SerializeToString(deterministic=True)
