@@ -7,6 +7,7 @@ in one batch together with the applied index, so that a crash leaves a state tha
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -116,6 +117,7 @@ class Machine:
         self.clients = ClientSessions(pending)
         self.auth = AuthStore(pending)
         self.alarms: set[tuple[int, int]] = set()  # (member, alarm)
+        self.counts: Counter[str] = Counter()  # commands by kind that were done, since this member started
         self.remaining: dict[int, int] = {}  # id -> seconds left when the leader last said so
         for key, value in pending.scan(Family.META, _LEASE, _LEASE + b"\xff" * 9):
             self.leases[_signed(key[len(_LEASE) :])] = int.from_bytes(value, "big")
@@ -166,6 +168,7 @@ class Machine:
             if kept is not None:
                 return Applied(origin, incarnation, seq, kept.revision, kept.response, kept.error, [])
             response = self._do(command)
+            self.counts[command.WhichOneof("op") or ""] += 1
         except RequestError as refused:
             error = refused.caught()
         changes = self.space.commit()

@@ -19,17 +19,22 @@ from holdfast.api.auth import AuthService
 from holdfast.api.base import Limits, Serving, Versions
 from holdfast.api.cluster import ClusterService
 from holdfast.api.edge import EdgeService
-from holdfast.api.http import HttpServer, alive, as_json, metrics_text
+from holdfast.api.election import ElectionService
+from holdfast.api.gateway import Gateway
+from holdfast.api.health import Health
 from holdfast.api.identity import Identities, SimpleTokens, Tokens
 from holdfast.api.kv import KvService
 from holdfast.api.lease import LeaseService
+from holdfast.api.lock import LockService
 from holdfast.api.maintenance import MaintenanceService
+from holdfast.api.metrics import Metrics, member_metrics
 from holdfast.api.node import NodeService, Reports, ready
+from holdfast.api.pages import LIVE_SECONDS, Page, Pages, as_json, fixed
 from holdfast.api.quota import Quota
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
-from holdfast.front.calls import Call
-from holdfast.front.grpcio import AddressInUse, GrpcioFront, Tls
+from holdfast.front.calls import AddressInUse, Call
+from holdfast.front.http2.front import Http2Front
 from holdfast.member.bootstrap import BootstrapRefused
 from holdfast.member.compactor import Compactor, Retention
 from holdfast.member.node import Node, NodeConfig
@@ -40,61 +45,17 @@ from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.log import LogCorrupt
 from holdfast.storage.state import StateUnreadable
 from holdfast.tasks import Tasks
+from holdfast.tls import TlsFiles, serving
 from holdfast.watch.hub import Delivery, Hub
 
 log = logging.getLogger("holdfast")
 
 GRACE_SECONDS = 3.0
+MESSAGE_OVERHEAD_BYTES = 512 << 10  # a message may be larger than the request in it, as in etcd
 
 
 class StartError(Exception):
     """The process cannot start, or cannot go on; one line that says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files. `ca` verifies the other side; with `require_client` a client must show a certificate."""
-
-    certificate: Path | None = None
-    key: Path | None = None
-    ca: Path | None = None
-    require_client: bool = False
-
-    @property
-    def given(self) -> bool:
-        return self.certificate is not None or self.key is not None
-
-    def read(self) -> Tls | None:
-        """The files' content, or None if none are given."""
-        if not self.given:
-            return None
-        if self.certificate is None or self.key is None:
-            raise StartError("TLS needs both a certificate and a key file")
-        if self.require_client and self.ca is None:
-            raise StartError("verifying clients needs --trusted-ca-file")
-        try:
-            ca = self.ca.read_bytes() if self.ca is not None and self.require_client else None
-            return Tls(self.certificate.read_bytes(), self.key.read_bytes(), ca)
-        except OSError as error:
-            raise StartError(f"cannot read the TLS file {error.filename}: {error.strerror}") from error
-
-    def contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
-        """(for dialling, for serving), both verifying the other side by `ca`."""
-        if self.read() is None:
-            return None
-        if self.ca is None:
-            raise StartError("TLS between members needs --peer-trusted-ca-file: both sides are verified")
-        try:
-            client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(self.ca))
-            server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.ca))
-            for context in (client, server):
-                assert self.certificate is not None
-                context.load_cert_chain(str(self.certificate), str(self.key))
-                context.minimum_version = ssl.TLSVersion.TLSv1_2
-            server.verify_mode = ssl.CERT_REQUIRED
-        except (OSError, ssl.SSLError) as error:
-            raise StartError(f"cannot use the peer TLS files: {error}") from error
-        return client, server
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +64,10 @@ class ServerConfig:
     node: NodeConfig
     listen_client_urls: tuple[str, ...]
     listen_peer_urls: tuple[str, ...]
+    listen_client_http_urls: tuple[str, ...] = ()
     listen_metrics_urls: tuple[str, ...] = ()
     client_tls: TlsFiles = field(default_factory=TlsFiles)
+    trust_common_names: bool = False  # a client's certificate says which user it is
     progress_seconds: float = 600.0
     limits: Limits = field(default_factory=Limits)
     versions: Versions = field(default_factory=Versions)
@@ -123,24 +86,14 @@ def host_port(url: str) -> tuple[str, int]:
     raise StartError(f"{url!r} is not a URL to listen on or be reached at: give http(s)://HOST:PORT")
 
 
-async def listen_for_probes(http: HttpServer, urls: tuple[str, ...]) -> None:
-    """Bind the plain ports. Raises StartError."""
-    for url in urls:
-        host, port = host_port(url)
-        try:
-            await http.listen(host, port)
-        except OSError as error:
-            raise StartError(f"cannot listen for probes on {url}: {error.strerror or error}") from error
-
-
-def listen_for_clients(front: GrpcioFront, urls: tuple[str, ...], tls: Tls | None) -> None:
-    """Bind the client ports, with TLS where the URL says https. Raises StartError."""
+async def listen(front: Http2Front, urls: tuple[str, ...], tls: ssl.SSLContext | None = None) -> None:
+    """Bind these, with TLS where the URL says https. Raises StartError."""
     for url in urls:
         host, port = host_port(url)
         if url.startswith("https") and tls is None:
             raise StartError(f"{url} wants TLS; give --cert-file and --key-file")
         try:
-            front.listen(f"{host}:{port}", tls if url.startswith("https") else None)
+            await front.listen(host, port, tls if url.startswith("https") else None)
         except AddressInUse as error:
             raise StartError(str(error)) from error
 
@@ -157,17 +110,19 @@ class Server:
         self.node = Node(self._data, config.node)
         self.router = Router()
         self.reports = Reports()
-        self.identities = Identities(config.tokens, trust_common_names=config.client_tls.require_client)
-        serving = Serving(self.router, self.node, self.identities, config.limits, config.versions)
+        self.identities = Identities(config.tokens, trust_common_names=config.trust_common_names)
+        services = Serving(self.router, self.node, self.identities, config.limits, config.versions)
         quota = Quota(config.limits.quota_bytes)
-        kv = KvService(serving, quota)
-        LeaseService(serving, quota)
-        ClusterService(serving)
-        AuthService(serving, config.bcrypt_cost)
-        NodeService(serving, self.reports)
-        self.maintenance = MaintenanceService(serving)
+        kv = KvService(services, quota)
+        LeaseService(services, quota)
+        ClusterService(services)
+        AuthService(services, config.bcrypt_cost)
+        LockService(services)
+        ElectionService(services)
+        NodeService(services, self.reports)
+        self.maintenance = MaintenanceService(services)
         self.watch = WatchService(self.router, lambda call: _Watched(kv, call), config.progress_seconds)
-        self.edge = EdgeService(serving, self.reports)
+        self.edge = EdgeService(services, self.reports)
         self.router.hold = self._hold
         self._leaderless_since: float | None = None
         self._auth_revision = 0
@@ -175,8 +130,16 @@ class Server:
         self.node.deliver = self._deliver
         self.node.turn_ended = self._turn_ended
         self.node.member_ended = self.router.end_streams
-        self.front = GrpcioFront(self.router.kinds)
-        self.http = HttpServer(self._pages())
+        self.metrics = Metrics(
+            lambda: member_metrics(self.node, config.versions, config.limits, self.router, self.edge)
+        )
+        pages = self._pages()
+        self.front = Http2Front(
+            self.router.kinds,
+            Pages(pages, Gateway(self.router)),
+            max_message_bytes=config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES,
+        )
+        self.probes = Http2Front({}, Pages(pages))
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
@@ -223,7 +186,6 @@ class Server:
         node = self.node
         await self._listen()
         self.router.attach(self.front)
-        await self.front.start()
         try:
             node.start()
         except (LogCorrupt, StateUnreadable, InvariantViolation) as error:
@@ -245,17 +207,18 @@ class Server:
 
     async def _listen(self) -> None:
         config = self.config
-        tls = config.client_tls.read()
         for url in config.listen_peer_urls:
             host, port = host_port(url)
             try:
                 await self.node.transport.listen(host, port)
             except OSError as error:
                 raise StartError(f"cannot listen for peers on {url}: {error.strerror or error}") from error
-        await listen_for_probes(self.http, config.listen_metrics_urls)
-        listen_for_clients(self.front, config.listen_client_urls, tls)
-        for url in config.listen_client_urls:
-            if tls is None and host_port(url)[0] not in ("127.0.0.1", "localhost", "::1"):
+        await listen(self.probes, config.listen_metrics_urls)
+        tls = serving(config.client_tls, alpn=("h2", "http/1.1")) if config.client_tls.given else None
+        urls = config.listen_client_urls + config.listen_client_http_urls
+        await listen(self.front, urls, tls)
+        for url in urls:
+            if not url.startswith("https") and host_port(url)[0] not in ("127.0.0.1", "localhost", "::1"):
                 log.warning("clients are served without TLS on %s: anyone who reaches it can read and write", url)
 
     async def stop(self) -> None:
@@ -270,17 +233,16 @@ class Server:
         await draining
         self.router.detach()
         await self.front.close()
-        await self.http.close()
+        await self.probes.close()
 
     # ---- pages ---------------------------------------------------------------------------------------------
 
-    def _pages(self) -> dict[str, Callable[[], tuple[int, str]]]:
+    def _pages(self) -> dict[str, Page]:
+        health = Health(self.node, self._stuck, lambda: "" if ready(self.node) else self._why_not())
         return {
-            "/livez": alive(self._turned_at),
-            "/readyz": lambda: (200, "ok\n") if ready(self.node) else (503, f"not ready: {self._why_not()}\n"),
-            "/health": self._health,
-            "/version": lambda: (200, self._version()),
-            "/metrics": lambda: (200, metrics_text(self._metrics())),
+            **health.pages(),
+            "/version": fixed(lambda: (200, self._version())),
+            "/metrics": fixed(lambda: (200, self.metrics.text())),
         }
 
     def _version(self) -> str:
@@ -294,9 +256,13 @@ class Server:
             }
         )
 
-    def _turned_at(self) -> float:
+    def _stuck(self) -> str:
+        """What is wrong with the member's loop; empty if it turns."""
         member = self.node.member
-        return time.monotonic() if member is None or self.node.failed.done() else member.turned_at
+        if member is None or self.node.failed.done():
+            return ""
+        idle = time.monotonic() - member.turned_at
+        return f"the loop has not turned for {idle:.1f} s" if idle > LIVE_SECONDS else ""
 
     def _why_not(self) -> str:
         member = self.node.member
@@ -307,33 +273,6 @@ class Server:
         if not member.core.raft.conf.is_voter(member.id):
             return "a learner, not a voter yet"
         return "has not caught up since its start"
-
-    def _health(self) -> tuple[int, str]:
-        member = self.node.member
-        if member is None or not member.core.leader:
-            return 503, as_json({"health": "false", "reason": "RAFT NO LEADER"})
-        return 200, as_json({"health": "true", "reason": ""})
-
-    def _metrics(self) -> dict[str, float]:
-        member = self.node.member
-        if member is None:
-            return {"etcd_server_has_leader": 0}
-        core = member.core
-        size, live = member.store.size()
-        return {
-            "etcd_server_has_leader": float(core.leader != 0),
-            "etcd_server_is_leader": float(core.is_leader),
-            "etcd_server_is_learner": float(core.id in core.raft.conf.learners),
-            "etcd_server_proposals_committed_total": core.raft.commit,
-            "etcd_server_proposals_applied_total": core.machine.applied_index,
-            "etcd_mvcc_db_total_size_in_bytes": size,
-            "etcd_mvcc_db_total_size_in_use_in_bytes": live,
-            "etcd_debugging_mvcc_current_revision": core.machine.space.revision,
-            "etcd_debugging_mvcc_compact_revision": core.machine.space.compacted,
-            "etcd_debugging_mvcc_keys_total": len(core.machine.space.live),
-            "etcd_debugging_mvcc_watcher_total": member.hub.watchers,
-            "holdfast_replicas_following": len(self.edge.streams),
-        }
 
 
 class _Watched:

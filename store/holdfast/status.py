@@ -28,13 +28,24 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
-_GO_NAMES = {
+# As Go prints them; metrics and some error texts carry these.
+GO_NAMES = {
     Code.CANCELLED: "Canceled",
     Code.UNKNOWN: "Unknown",
     Code.INVALID_ARGUMENT: "InvalidArgument",
+    Code.DEADLINE_EXCEEDED: "DeadlineExceeded",
+    Code.NOT_FOUND: "NotFound",
+    Code.ALREADY_EXISTS: "AlreadyExists",
     Code.PERMISSION_DENIED: "PermissionDenied",
-    Code.UNAUTHENTICATED: "Unauthenticated",
+    Code.RESOURCE_EXHAUSTED: "ResourceExhausted",
+    Code.FAILED_PRECONDITION: "FailedPrecondition",
+    Code.ABORTED: "Aborted",
+    Code.OUT_OF_RANGE: "OutOfRange",
+    Code.UNIMPLEMENTED: "Unimplemented",
+    Code.INTERNAL: "Internal",
     Code.UNAVAILABLE: "Unavailable",
+    Code.DATA_LOSS: "DataLoss",
+    Code.UNAUTHENTICATED: "Unauthenticated",
 }
 
 
@@ -54,7 +65,7 @@ class RequestError(Exception):
 
     def in_go_words(self) -> str:
         """As grpc-go prints an error: etcd sends it as the reason why a watch was refused, and clients look for it."""
-        return f"rpc error: code = {_GO_NAMES[self.code]} desc = {self.message}"
+        return f"rpc error: code = {GO_NAMES[self.code]} desc = {self.message}"
 
     def __repr__(self) -> str:
         return f"RequestError({self.code.name}, {self.message!r})"

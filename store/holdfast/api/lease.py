@@ -8,7 +8,7 @@ from collections import deque
 from holdfast.api.base import Service, Serving
 from holdfast.api.quota import LEASE_COST, Quota
 from holdfast.auth.checks import check_lease, check_lease_read
-from holdfast.front.calls import Call, Credit, Finish, Kind
+from holdfast.front.calls import Call, Credit, Kind
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
@@ -156,8 +156,7 @@ class _KeepAliveStream:
             router.send(self._call.id, self._answers.popleft()[0])
             router.act(Credit(self._call.id, 1))
         if self._closing and not self._answers:
-            router.act(Finish(self._call.id))
-            router.forget(self._call.id)
+            router.finish(self._call.id)
 
     def on_half_close(self) -> None:
         self._closing = True

@@ -14,7 +14,7 @@ from shutil import rmtree
 
 from holdfast.api.base import Service, Serving
 from holdfast.api.router import Router
-from holdfast.front.calls import Call, Finish, Kind
+from holdfast.front.calls import Call, Kind
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.member.node import State
@@ -302,8 +302,7 @@ class _Snapshot:
                     await self._writable.wait()
             if not self._gone:
                 self._send(self._sum.digest())
-                router.act(Finish(call.id))
-                router.forget(call.id)
+                router.finish(call.id)
         except OSError as error:
             router.fail(call.id, RequestError(Code.INTERNAL, f"holdfast: cannot make the snapshot: {error}"))
         finally:

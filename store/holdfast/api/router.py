@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
+from holdfast.api.served import MethodCounts, Served
 from holdfast.front.calls import (
     Action,
     Call,
     Cancelled,
     Event,
     Fail,
+    Finish,
     Front,
     HalfClose,
     Kind,
@@ -27,11 +31,12 @@ from holdfast.front.calls import (
     Unary,
     Writable,
 )
-from holdfast.status import NO_LEADER, STOPPED, Code, RequestError
+from holdfast.status import GO_NAMES, INVALID_API_VERSION, NO_LEADER, STOPPED, Code, RequestError
 
 log = logging.getLogger("holdfast.api")
 
 MAX_EVENTS = 512  # a turn
+SLOW_SECONDS = 0.3  # etcd's --warning-unary-request-duration
 
 UnaryHandler = Callable[[Call, bytes], None]
 
@@ -64,15 +69,13 @@ class Sink(Protocol):
 
 
 class Router:
-    """Methods by path, streams by call. Actions gather in `outbox` until the turn's end."""
+    """Methods by path, calls by id. Actions gather in `outbox` until the turn's end."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, Kind] = {}
         self._unary: dict[str, UnaryHandler] = {}
         self._stream: dict[str, StreamHandler] = {}
-        self._open: dict[int, Stream] = {}
-        self._need_leader: set[int] = set()  # streams of clients that want to hear if there is no leader
-        self._running: dict[int, Callable[[], None] | None] = {}  # unary calls: how to cancel
+        self._served: dict[int, Served] = {}
         self._outbox: list[Action] = []
         self._flush_scheduled = False
         self._front: Front | None = None
@@ -81,14 +84,21 @@ class Router:
         self._held: dict[int, list[Event]] = {}  # calls that wait until they may be served, and what came for them
         # Whether a call has to wait before it is served; then the function is called when it need not any more.
         self.hold: Callable[[Call, Callable[[], None]], bool] = lambda call, go_on: False
+        self.counts: dict[str, MethodCounts] = {}
+        self.client_versions: Counter[tuple[Kind, str]] = Counter()
+        self.slow_ns = int(SLOW_SECONDS * 1e9)
+        # Told of every unary call that has ended, if somebody wants to know: (call, when it ended, how).
+        self.ended: Callable[[Served, int, str], None] | None = None
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         self.kinds[path] = Kind.UNARY
         self._unary[path] = handler
+        self.counts[path] = MethodCounts()
 
     def stream(self, path: str, kind: Kind, handler: StreamHandler) -> None:
         self.kinds[path] = kind
         self._stream[path] = handler
+        self.counts[path] = MethodCounts()
 
     def attach(self, front: Front) -> None:
         """Serve what comes in at `front`."""
@@ -133,6 +143,63 @@ class Router:
         for event in self._held.pop(id, ()):
             self.take(event)
 
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Unary):
+            served = self._begin(event.call, len(event.body))
+            served.counts.received += 1
+            self._unary[event.call.method](event.call, event.body)
+        elif isinstance(event, Open):
+            served = self._begin(event.call)
+            served.stream = self._stream[event.call.method](event.call)
+        elif isinstance(event, Cancelled):
+            self._cancelled(event.id)
+        else:
+            served_ = self._served.get(event.id)
+            stream = served_.stream if served_ is not None else None
+            if served_ is None or stream is None:
+                return
+            if isinstance(event, Message):
+                served_.counts.received += 1
+                stream.on_message(event.body)
+            elif isinstance(event, HalfClose):
+                stream.on_half_close()
+            elif isinstance(event, Writable):
+                stream.on_writable()
+
+    def _begin(self, call: Call, request_bytes: int = 0) -> Served:
+        counts = self.counts[call.method]
+        counts.started += 1
+        served = self._served[call.id] = Served(call, counts, request_bytes)
+        version = call.metadata.get("client-api-version")
+        if version is not None:
+            if not _is_text(version):
+                raise INVALID_API_VERSION
+            if (self.kinds[call.method], version) in self.client_versions or len(self.client_versions) < 100:
+                self.client_versions[self.kinds[call.method], version] += 1
+        return served
+
+    def _cancelled(self, id: int) -> None:
+        served = self._served.pop(id, None)
+        if served is None:
+            return
+        served.counts.handled["Canceled"] += 1
+        if served.cancel is not None:
+            served.cancel()
+        if served.stream is not None:
+            served.stream.on_cancelled()
+
+    def on_cancel(self, call: Call, cancel: Callable[[], None]) -> None:
+        """What to do if the client gives up before the answer."""
+        served = self._served.get(call.id)
+        if served is not None:
+            served.cancel = cancel
+
+    def mark(self, call: Call, what: str) -> None:
+        """Something on the way of this call is reached."""
+        served = self._served.get(call.id)
+        if served is not None:
+            served.mark(what)
+
     # ---- calls of our own ----------------------------------------------------------------------------------
 
     def open_local(
@@ -147,65 +214,63 @@ class Router:
     def close_local(self, id: int) -> None:
         self._local.pop(id, None)
 
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, Unary):
-            self._running[event.call.id] = None
-            self._unary[event.call.method](event.call, event.body)
-        elif isinstance(event, Open):
-            self._open[event.call.id] = self._stream[event.call.method](event.call)
-            if event.call.metadata.get("hasleader") == "true":
-                self._need_leader.add(event.call.id)
-        elif isinstance(event, Cancelled):
-            cancel = self._running.pop(event.id, None)
-            if cancel is not None:
-                cancel()
-            stream = self._open.pop(event.id, None)
-            if stream is not None:
-                self._need_leader.discard(event.id)
-                stream.on_cancelled()
-        else:
-            stream = self._open.get(event.id)
-            if stream is None:
-                return
-            if isinstance(event, Message):
-                stream.on_message(event.body)
-            elif isinstance(event, HalfClose):
-                stream.on_half_close()
-            elif isinstance(event, Writable):
-                stream.on_writable()
-
-    def on_cancel(self, call: Call, cancel: Callable[[], None]) -> None:
-        """What to do if the client gives up before the answer."""
-        if call.id in self._running:
-            self._running[call.id] = cancel
-
     # ---- out -----------------------------------------------------------------------------------------------
 
     def reply(self, id: int, body: bytes) -> None:
-        self._running.pop(id, None)
+        served = self._served.pop(id, None)
+        if served is None:
+            return  # given up meanwhile
+        served.counts.sent += 1
+        self._ended(served, "OK", len(body))
         self.act(Reply(id, body))
 
     def fail(self, id: int, error: RequestError) -> None:
-        self._running.pop(id, None)
-        stream = self._open.pop(id, None)
-        if stream is not None:
-            self._need_leader.discard(id)
-            stream.on_cancelled()
+        served = self._served.pop(id, None)
+        if served is not None:
+            self._ended(served, GO_NAMES[error.code], 0)
+            if served.stream is not None:
+                served.stream.on_cancelled()
         self.act(Fail(id, error.code, error.message))
 
+    def finish(self, id: int) -> None:
+        """End a stream well."""
+        served = self._served.pop(id, None)
+        if served is not None:
+            self._ended(served, "OK", 0)
+            self.act(Finish(id))
+
+    def _ended(self, served: Served, code: str, answer_bytes: int) -> None:
+        served.counts.handled[code] += 1
+        if served.stream is not None:
+            return
+        now = time.monotonic_ns()
+        if now - served.began_ns > self.slow_ns:
+            call = served.call
+            log.warning(
+                "slow request: %s took %.0f ms and ended with %s (%s); %d bytes asked, %d answered, for %s%s",
+                call.method,
+                (now - served.began_ns) / 1e6,
+                code,
+                served.took(now),
+                served.request_bytes,
+                answer_bytes,
+                call.peer.address,
+                f", request {served.name}" if served.name else "",
+            )
+        if self.ended is not None:
+            self.ended(served, now, code)
+
     def send(self, id: int, body: bytes) -> None:
-        self.act(Send(id, body))
+        served = self._served.get(id)
+        if served is not None:
+            served.counts.sent += 1
+            self.act(Send(id, body))
 
     def act(self, action: Action) -> None:
         self._outbox.append(action)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self.flush)
-
-    def forget(self, id: int) -> None:
-        """This stream is finished by us."""
-        self._open.pop(id, None)
-        self._need_leader.discard(id)
 
     def flush(self) -> None:
         self._flush_scheduled = False
@@ -219,22 +284,32 @@ class Router:
         if actions and self._front is not None:
             over |= self._front.send(actions)
         for call in over:
-            stream = self._open.get(call)
-            if stream is not None:
-                stream.on_over()
+            served = self._served.get(call)
+            if served is not None and served.stream is not None:
+                served.stream.on_over()
 
     def leaderless(self) -> None:
         """There has been no leader for long: end the streams of those who asked to be told, so that they go to another
         member, which may hear of one."""
-        for id in list(self._need_leader):
-            self.fail(id, NO_LEADER)
+        for id, served in list(self._served.items()):
+            if served.stream is not None and served.call.metadata.get("hasleader") == "true":
+                self.fail(id, NO_LEADER)
 
     def end_streams(self, error: RequestError = STOPPED) -> None:
         """The server stops: clients reconnect elsewhere on Unavailable, and only on it."""
-        for id in list(self._open):
-            self.fail(id, error)
+        for id, served in list(self._served.items()):
+            if served.stream is not None:
+                self.fail(id, error)
         self.flush()
 
 
 def _id(event: Event) -> int:
     return event.call.id if isinstance(event, Unary | Open) else event.id
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -41,6 +41,12 @@ def check_delete(request: rpc_pb2.DeleteRangeRequest) -> None:
 
 
 def check_txn(request: rpc_pb2.TxnRequest, limit: int = MAX_TXN_OPS) -> None:
+    _check_operations(request, limit)
+    _check_duplicates(request.success)
+    _check_duplicates(request.failure)
+
+
+def _check_operations(request: rpc_pb2.TxnRequest, limit: int) -> None:
     widest = max(len(request.compare), len(request.success), len(request.failure))
     if widest > limit:
         raise TOO_MANY_OPS
@@ -49,8 +55,6 @@ def check_txn(request: rpc_pb2.TxnRequest, limit: int = MAX_TXN_OPS) -> None:
             raise EMPTY_KEY
     for op in (*request.success, *request.failure):
         _check_op(op, limit - widest)
-    _check_duplicates(request.success)
-    _check_duplicates(request.failure)
 
 
 def _check_op(op: rpc_pb2.RequestOp, limit: int) -> None:
@@ -62,7 +66,7 @@ def _check_op(op: rpc_pb2.RequestOp, limit: int) -> None:
     elif kind == "request_delete_range":
         check_delete(op.request_delete_range)
     elif kind == "request_txn":
-        check_txn(op.request_txn, limit)
+        _check_operations(op.request_txn, limit)
     else:
         raise KEY_NOT_FOUND
 

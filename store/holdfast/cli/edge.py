@@ -25,7 +25,7 @@ def edge(
     cert_file: Annotated[Path | None, typer.Option(help="Certificate shown to clients.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
     trusted_ca_file: Annotated[Path | None, typer.Option(help="CA of the clients' certificates.")] = None,
-    client_cert_auth: Annotated[bool, typer.Option(help="Require clients to show a certificate.")] = False,
+    client_cert_auth: Annotated[bool, typer.Option(help="Needs --trusted-ca-file, which requires it anyway.")] = False,
     upstream_tls_dir: Annotated[
         Path | None, typer.Option(help="Directory with ca.crt, tls.crt and tls.key for following.")
     ] = None,
@@ -35,7 +35,8 @@ def edge(
     try:
         from holdfast.client.connection import Tls
         from holdfast.edge.server import EdgeConfig, EdgeServer
-        from holdfast.server import StartError, TlsFiles, run_until_signal
+        from holdfast.server import StartError, run_until_signal
+        from holdfast.tls import TlsError, TlsFiles
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; a replica needs it: pip install 'holdfast[server]'")
     set_up_logging(log_level, name)
@@ -44,6 +45,8 @@ def edge(
         fail(f"--prefix {overlap[0]!r} already covers {overlap[1]!r}; give one of them")
     if any(not p for p in prefix):
         fail("--prefix is empty; to hold everything, run a member or name the top prefixes")
+    if client_cert_auth and trusted_ca_file is None:
+        fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
     listed = tuple(
         e.strip().removeprefix("https://").removeprefix("http://") for e in endpoints.split(",") if e.strip()
     )
@@ -60,7 +63,7 @@ def edge(
             listen_client_urls=parse_urls(listen_client_urls),
             listen_metrics_urls=parse_urls(listen_metrics_urls) if listen_metrics_urls else (),
             pool=pool,
-            server_tls=TlsFiles(cert_file, key_file, trusted_ca_file, client_cert_auth),
+            server_tls=TlsFiles(cert_file, key_file, trusted_ca_file),
             upstream_tls=Tls.from_directory(upstream_tls_dir) if upstream_tls_dir else None,
         )
 
@@ -68,5 +71,5 @@ def edge(
             await EdgeServer(config).run(stop)
 
         run_until_signal(main)
-    except StartError as error:
+    except (StartError, TlsError) as error:
         fail(str(error))

@@ -24,6 +24,9 @@ def serve(
     ),
     listen_client_urls: Annotated[str, typer.Option(help="Where to serve clients.")] = "http://localhost:2379",
     listen_peer_urls: Annotated[str, typer.Option(help="Where to serve other members.")] = "http://localhost:2380",
+    listen_client_http_urls: Annotated[
+        str, typer.Option(help="Where to serve clients besides, for those who want a port for plain HTTP alone.")
+    ] = "",
     listen_metrics_urls: Annotated[str, typer.Option(help="Where to serve /livez, /readyz and /metrics.")] = "",
     advertise_client_urls: Annotated[str, typer.Option(help="Where clients reach this member.")] = "",
     initial_advertise_peer_urls: Annotated[str, typer.Option(help="Where other members reach this one.")] = "",
@@ -75,8 +78,13 @@ def serve(
     bcrypt_cost: Annotated[int, typer.Option(min=4, max=31, help="Of hashing passwords, as a power of two.")] = 10,
     cert_file: Annotated[Path | None, typer.Option(help="Certificate shown to clients.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
-    trusted_ca_file: Annotated[Path | None, typer.Option(help="CA of the clients' certificates.")] = None,
-    client_cert_auth: Annotated[bool, typer.Option(help="Require clients to show a certificate.")] = False,
+    trusted_ca_file: Annotated[
+        Path | None, typer.Option(help="CA of the clients' certificates, which they then have to show.")
+    ] = None,
+    client_cert_auth: Annotated[
+        bool, typer.Option(help="A client's certificate says which user it is, by its common name.")
+    ] = False,
+    tls_min_version: Annotated[str, typer.Option(help="TLS1.2 or TLS1.3.")] = "TLS1.2",
     peer_cert_file: Annotated[Path | None, typer.Option(help="Certificate shown to other members.")] = None,
     peer_key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
     peer_trusted_ca_file: Annotated[Path | None, typer.Option(help="CA of the members' certificates.")] = None,
@@ -91,7 +99,8 @@ def serve(
         from holdfast.api.identity import BadTokenOptions, parse_tokens
         from holdfast.member.node import NodeConfig
         from holdfast.raft.types import Settings
-        from holdfast.server import Server, ServerConfig, StartError, TlsFiles, run_until_signal
+        from holdfast.server import Server, ServerConfig, StartError, run_until_signal
+        from holdfast.tls import VERSIONS, TlsError, TlsFiles, dialling, serving
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; a server needs it: pip install 'holdfast[server]'")
     set_up_logging(log_level, name)
@@ -106,7 +115,12 @@ def serve(
     if not 0 < heartbeat_interval * 5 <= election_timeout <= 50_000:
         fail("--election-timeout must be at least five --heartbeat-intervals and at most 50000 ms")
     try:
-        peer_tls = TlsFiles(peer_cert_file, peer_key_file, peer_trusted_ca_file, True).contexts()
+        minimum = VERSIONS.get(tls_min_version)
+        if minimum is None:
+            fail(f"--tls-min-version {tls_min_version!r} is not one of {', '.join(VERSIONS)}")
+        if client_cert_auth and trusted_ca_file is None:
+            fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
+        peer_tls = TlsFiles(peer_cert_file, peer_key_file, peer_trusted_ca_file, minimum)
         config = ServerConfig(
             data_dir=data_dir,
             node=NodeConfig(
@@ -124,13 +138,15 @@ def serve(
                 ),
                 priority=priority,
                 max_learners=max_learners,
-                client_tls=peer_tls[0] if peer_tls else None,
-                server_tls=peer_tls[1] if peer_tls else None,
+                client_tls=dialling(peer_tls) if peer_tls.given else None,
+                server_tls=serving(peer_tls) if peer_tls.given else None,
             ),
             listen_client_urls=parse_urls(listen_client_urls),
             listen_peer_urls=parse_urls(listen_peer_urls),
             listen_metrics_urls=parse_urls(listen_metrics_urls) if listen_metrics_urls else (),
-            client_tls=TlsFiles(cert_file, key_file, trusted_ca_file, client_cert_auth),
+            listen_client_http_urls=parse_urls(listen_client_http_urls) if listen_client_http_urls else (),
+            client_tls=TlsFiles(cert_file, key_file, trusted_ca_file, minimum),
+            trust_common_names=client_cert_auth,
             progress_seconds=watch_progress_notify_interval,
             limits=Limits(max_request_bytes, max_txn_ops, quota_backend_bytes or Limits().quota_bytes),
             tokens=parse_tokens(auth_token, auth_token_ttl),
@@ -142,7 +158,7 @@ def serve(
             await Server(config).run(stop)
 
         run_until_signal(main)
-    except (StartError, BadTokenOptions) as error:
+    except (StartError, BadTokenOptions, TlsError) as error:
         fail(str(error))
 
 

@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast.api.http import HttpServer, alive, metrics_text
+from holdfast.api.metrics import Metrics, gauges
+from holdfast.api.pages import Pages, alive, fixed
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
 from holdfast.client.connection import Connection
@@ -16,12 +17,13 @@ from holdfast.client.connection import Tls as ClientTls
 from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.edge.follow import Follower
 from holdfast.edge.service import EdgeApi
-from holdfast.front.grpcio import GrpcioFront
+from holdfast.front.http2.front import Http2Front
 from holdfast.kv.rows import Change
 from holdfast.kv.space import Scrubber
-from holdfast.server import GRACE_SECONDS, StartError, TlsFiles, listen_for_clients, listen_for_probes
+from holdfast.server import GRACE_SECONDS, StartError, listen
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable
+from holdfast.tls import TlsFiles, serving
 from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.edge")
@@ -87,23 +89,27 @@ class EdgeServer:
             poke=self._poke,
         )
         self.watch = WatchService(self.router, self.api.watchable)
-        self.front = GrpcioFront(self.router.kinds)
-        self.http = HttpServer(
+        metrics = Metrics(lambda: gauges(self._metrics()))
+        pages = Pages(
             {
                 "/livez": alive(lambda: self._turned_at),
-                "/readyz": lambda: (200, "ok\n") if self.core.complete else (503, "not ready: no data yet\n"),
-                "/metrics": lambda: (200, metrics_text(self._metrics())),
+                "/readyz": fixed(lambda: (200, "ok\n") if self.core.complete else (503, "not ready: no data yet\n")),
+                "/metrics": fixed(lambda: (200, metrics.text())),
             }
         )
+        self.front = Http2Front(self.router.kinds, pages)
+        self.probes = Http2Front({}, pages)
         self._turned_at = time.monotonic()
         self._synced_at_revision = self.core.position.watermark
         self._scrubber: Scrubber | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        await listen_for_probes(self.http, self.config.listen_metrics_urls)
-        listen_for_clients(self.front, self.config.listen_client_urls, self.config.server_tls.read())
+        await listen(self.probes, self.config.listen_metrics_urls)
+        tls = self.config.server_tls
+        await listen(
+            self.front, self.config.listen_client_urls, serving(tls, alpn=("h2", "http/1.1")) if tls.given else None
+        )
         self.router.attach(self.front)
-        await self.front.start()
         p = self.core.position
         if p.cluster_id:
             log.info("holding cluster %x as of revision %d", p.cluster_id, p.watermark)
@@ -119,7 +125,7 @@ class EdgeServer:
         await self.front.drain(GRACE_SECONDS)
         self.router.detach()
         await self.front.close()
-        await self.http.close()
+        await self.probes.close()
         await self._connection.close()
         await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
         self._store.close()

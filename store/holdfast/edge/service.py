@@ -23,7 +23,7 @@ from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
-from holdfast.front.calls import Call, Credit, Finish, Kind
+from holdfast.front.calls import Call, Credit, Kind
 from holdfast.kv.ranges import bounds
 from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
 from holdfast.status import Code, RequestError
@@ -297,8 +297,7 @@ class _ForwardedStream:
                     router.act(Credit(call.id, 1))
             finally:
                 stream.cancel()
-            router.act(Finish(call.id))
-            router.forget(call.id)
+            router.finish(call.id)
         except Unavailable as error:
             router.fail(call.id, RequestError(Code.UNAVAILABLE, f"holdfast: {error}"))
         except grpc.aio.AioRpcError as error:

@@ -15,6 +15,10 @@ from typing import Protocol
 from holdfast.status import Code
 
 
+class AddressInUse(Exception):
+    """A port cannot be had."""
+
+
 class Kind(Enum):
     UNARY = "unary"  # one message in, one out
     SERVER_STREAM = "server-stream"  # one in, many out

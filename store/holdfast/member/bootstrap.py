@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import ssl
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from google.protobuf.message import DecodeError
 from holdfast.member.transport import PROTOCOL, ProtocolError, connect, frame, read_frame
 from holdfast.proto import raft_pb2
 from holdfast.storage.files import write_atomically
+from holdfast.tls import Dialling
 
 log = logging.getLogger("holdfast.bootstrap")
 
@@ -111,7 +111,7 @@ class Founding:
             self._said = line
             log.warning("%s", line)
 
-    async def run(self, tls: ssl.SSLContext | None) -> None:
+    async def run(self, tls: Dialling | None) -> None:
         """Ask the others until all agree."""
         waiting: set[str] = set()
         while True:
@@ -132,7 +132,7 @@ class Founding:
             waiting = missing
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _ask(self, url: str, tls: ssl.SSLContext | None) -> raft_pb2.FoundingView:
+    async def _ask(self, url: str, tls: Dialling | None) -> raft_pb2.FoundingView:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             reader, writer = await connect(url, tls)
             try:
@@ -143,9 +143,7 @@ class Founding:
                 writer.close()
 
 
-async def claim(
-    volume_id: int, own_urls: list[str], peers: list[str], tls: ssl.SSLContext | None
-) -> raft_pb2.ClaimReply:
+async def claim(volume_id: int, own_urls: list[str], peers: list[str], tls: Dialling | None) -> raft_pb2.ClaimReply:
     """Take the member id that was minted for one of our peer URLs. Asks until somebody answers."""
     said = ""
     while True:
@@ -164,7 +162,7 @@ async def claim(
         await asyncio.sleep(5 * RETRY_SECONDS)
 
 
-async def _claim_at(url: str, volume_id: int, own_urls: list[str], tls: ssl.SSLContext | None) -> raft_pb2.ClaimReply:
+async def _claim_at(url: str, volume_id: int, own_urls: list[str], tls: Dialling | None) -> raft_pb2.ClaimReply:
     async with asyncio.timeout(10.0):
         reader, writer = await connect(url, tls)
         try:

@@ -112,6 +112,8 @@ class MemberCore:
         self._forward: list[int] = []  # seqs of this turn's
         self._resend_at: int | None = None
         self._was = (Role.FOLLOWER, 0, 0)  # role, term, leader of the last turn
+        self.leader_changes = 0
+        self.failed_proposals = 0
 
         self._refusals: OrderedDict[tuple[int, int, int], int] = OrderedDict()  # as leader: name -> until when
         self._max_learners = max_learners
@@ -135,6 +137,11 @@ class MemberCore:
     @property
     def term(self) -> int:
         return self.raft.term
+
+    @property
+    def pending(self) -> int:
+        """Proposals of our clients that are not applied yet."""
+        return len(self._pending)
 
     @property
     def deadline_ns(self) -> int:
@@ -246,6 +253,7 @@ class MemberCore:
         if now == self._was:
             return
         was_leader = self._was[0] is Role.LEADER and self._was[1] == raft.term
+        self.leader_changes += bool(now[2]) and now[2] != self._was[2]
         self._was = now
         if raft.is_leader and not was_leader:
             self.lessor.promote(self.machine.leases, self._now, self.settings.election_ns)
@@ -394,6 +402,7 @@ class MemberCore:
             seq, pending = next(iter(self._pending.items()))
             if pending.deadline_ns > now:
                 break
+            self.failed_proposals += 1
             self._answer(seq, out, error=TIMEOUT)
         self.reads.give_up(now, out)
         if not (self._pending or self.reads.waiting):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from holdfast.histogram import DISK, FAST, Histogram
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.space import Scrubber
 from holdfast.kv.store import Store, StoreBusy
@@ -53,6 +54,7 @@ KEEP_BYTES = 64 << 20
 MAX_INPUTS = 1024  # a turn
 BUSY_SECONDS = 0.005  # until a store that was busy is tried again
 STUCK_SECONDS = 60.0
+SLOW_TURN_SECONDS = 0.1
 
 Answered = Callable[[Answer], None]
 
@@ -117,6 +119,10 @@ class Member:
         self._history_scans = 0
         self._stepped_down: asyncio.Event | None = None
         self.turned_at = time.monotonic()
+        self.slow_turns = 0
+        self.ranges = 0
+        self._commits = Histogram(DISK)
+        self._turns = Histogram(FAST)
         self._loop.add_reader(self._writer.fileno(), self._log_advanced)
         if self.core.raft.conf.voters == (member,):
             self.give(Campaign())  # nobody else to wait for
@@ -161,6 +167,7 @@ class Member:
 
     def scan(self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None]) -> None:
         """Answer a Range from what is applied here; a large one over several turns. Raises RequestError."""
+        self.ranges += 1
         scan = self.core.machine.space.scan(request)
         if scan.advance(SLICE_ROWS):
             done(scan)
@@ -177,6 +184,14 @@ class Member:
                 self._loop.call_soon(go_on)
 
         self._loop.call_soon(go_on)
+
+    def timings(self) -> dict[str, Histogram]:
+        """Durations by the names that etcd's metrics have for the like."""
+        return {
+            "etcd_disk_wal_fsync_duration_seconds": self._writer.syncs,
+            "etcd_disk_backend_commit_duration_seconds": self._commits,
+            "etcd_server_apply_duration_seconds": self._turns,
+        }
 
     def _deadline(self, asked: int | None) -> int:
         latest = time.monotonic_ns() + self._timeout_ns
@@ -225,6 +240,7 @@ class Member:
             raise
 
     def _do_turn(self) -> None:
+        began = time.monotonic()
         inputs, self._inputs = self._inputs[:MAX_INPUTS], self._inputs[MAX_INPUTS:]
         out = self.core.step(time.monotonic_ns(), inputs, wall_ms=time.time_ns() // 1_000_000)
         if out.append is not None:
@@ -252,6 +268,10 @@ class Member:
             self._stepped_down.set()
         self._hooks.turn_ended()
         self.turned_at = time.monotonic()
+        self._turns.observe(self.turned_at - began)
+        if self.turned_at > began + SLOW_TURN_SECONDS:
+            self.slow_turns += 1
+            log.warning("a turn of the loop took %.0f ms: heartbeats and answers wait", (self.turned_at - began) * 1e3)
         self._schedule_next(out.more)
 
     def _schedule_next(self, more: bool) -> None:
@@ -307,7 +327,9 @@ class Member:
             store, index = self.store, self.core.machine.applied_index
             if self.core.machine.busy:
                 return
+            began = time.monotonic()
             await self._loop.run_in_executor(None, store.flush)
+            self._commits.observe(time.monotonic() - began)
             self._flushed_at = time.monotonic()
             if store is not self.store or self._stopped:
                 return

@@ -15,6 +15,7 @@ class Lessor:
     """Deadlines of all leases while this member leads; empty otherwise."""
 
     def __init__(self) -> None:
+        self.renewed = 0
         self._expiry: dict[int, int] = {}
         self._queue: list[tuple[int, int]] = []  # (deadline, id); stale ones are dropped when they come up
         self._revoking: dict[int, int] = {}  # id -> when to propose its revocation again
@@ -42,6 +43,7 @@ class Lessor:
         """Give `lease` its whole time again. False: it is unknown or has expired."""
         if lease not in self._expiry or lease in self._revoking:
             return False
+        self.renewed += 1
         self._set(lease, now + ttl * SECOND)
         return True
 

@@ -28,6 +28,7 @@ from holdfast.raft.types import Settings
 from holdfast.status import Code, RequestError
 from holdfast.storage.identity import DataDirectory
 from holdfast.tasks import Tasks
+from holdfast.tls import Dialling
 from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.node")
@@ -53,7 +54,7 @@ class NodeConfig:
     settings: Settings = field(default_factory=Settings)
     priority: int = 0  # who should rather lead: the highest
     max_learners: int = 1
-    client_tls: ssl.SSLContext | None = None  # for dialling peers
+    client_tls: Dialling | None = None  # for dialling peers
     server_tls: ssl.SSLContext | None = None
 
 

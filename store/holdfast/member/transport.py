@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Collection
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from google.protobuf.message import Message as Proto
 from holdfast.member import codec
 from holdfast.proto import raft_pb2
 from holdfast.raft.messages import Message
+from holdfast.tls import Dialling
 
 log = logging.getLogger("holdfast.peer")
 
@@ -76,7 +78,7 @@ class Node(Protocol):
 class _Link:
     """The way out to one member: keeps a connection, reports when it comes and goes."""
 
-    def __init__(self, node: Node, member: int, url: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, node: Node, member: int, url: str, tls: Dialling | None) -> None:
         self._node = node
         self._member = member
         self.url = url
@@ -84,14 +86,17 @@ class _Link:
         self._writer: asyncio.StreamWriter | None = None
         self._task = asyncio.ensure_future(self._run())
 
-    def send(self, messages: list[Message]) -> None:
+    def send(self, messages: list[Message]) -> int:
+        """Returns how many bytes were handed to the connection; 0 = there is none that takes them."""
         writer = self._writer
         # Closed by the other side a moment ago: uvloop raises on it, before our reader has noticed the end.
         if writer is None or writer.is_closing():
-            return
+            return 0
         if writer.transport.get_write_buffer_size() > SEND_BUFFER_BYTES:
-            return
-        writer.write(frame(raft_pb2.PeerFrame(messages=[codec.encode(m) for m in messages])))
+            return 0
+        data = frame(raft_pb2.PeerFrame(messages=[codec.encode(m) for m in messages]))
+        writer.write(data)
+        return len(data)
 
     async def _run(self) -> None:
         failures = 0
@@ -142,23 +147,26 @@ class _Link:
             await self._task
 
 
-async def connect(url: str, tls: ssl.SSLContext | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(url: str, tls: Dialling | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     parts = urlsplit(url)
     if parts.scheme == "https" and tls is None:
         raise ProtocolError(f"{url} wants TLS; give --peer-cert-file, --peer-key-file and --peer-trusted-ca-file")
-    context = tls if parts.scheme == "https" else None
+    context = tls() if tls is not None and parts.scheme == "https" else None
     return await asyncio.open_connection(parts.hostname, parts.port, ssl=context, limit=1 << 20)
 
 
 class Transport:
     """All connections of one member to its peers."""
 
-    def __init__(self, node: Node, *, client_tls: ssl.SSLContext | None, server_tls: ssl.SSLContext | None) -> None:
+    def __init__(self, node: Node, *, client_tls: Dialling | None, server_tls: ssl.SSLContext | None) -> None:
         self._node = node
         self._client_tls = client_tls
         self._server_tls = server_tls
         self._links: dict[int, _Link] = {}
         self._servers: list[asyncio.Server] = []
+        self._sent: Counter[int] = Counter()  # bytes by member
+        self._received: Counter[int] = Counter()
+        self._failed: Counter[int] = Counter()  # frames that could not be sent
         self._inbound: dict[asyncio.StreamWriter, int] = {}  # whose it is; 0 = not known yet
 
     async def listen(self, host: str, port: int) -> None:
@@ -166,7 +174,7 @@ class Transport:
         self._servers.append(server)
 
     @property
-    def client_tls(self) -> ssl.SSLContext | None:
+    def client_tls(self) -> Dialling | None:
         return self._client_tls
 
     def set_peers(self, peers: dict[int, str]) -> None:
@@ -192,7 +200,17 @@ class Transport:
         for member, batch in by_member.items():
             link = self._links.get(member)
             if link is not None:
-                link.send(batch)
+                sent = link.send(batch)
+                self._sent[member] += sent
+                self._failed[member] += not sent
+
+    def counts(self) -> dict[str, Counter[int]]:
+        """By the names that etcd's metrics have for them, then by member."""
+        return {
+            "etcd_network_peer_sent_bytes": self._sent,
+            "etcd_network_peer_received_bytes": self._received,
+            "etcd_network_peer_sent_failures": self._failed,
+        }
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._inbound[writer] = 0
@@ -212,6 +230,7 @@ class Transport:
             if hello.purpose == "messages":
                 while True:
                     body = await read_frame(reader)
+                    self._received[hello.from_id] += len(body)
                     self._node.received(hello.from_id, raft_pb2.PeerFrame.FromString(body))
             await self._node.serve_other(hello, reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ProtocolError, DecodeError) as error:

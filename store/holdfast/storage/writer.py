@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 
+from holdfast.histogram import DISK, Histogram
 from holdfast.raft.types import DurableAppend
 from holdfast.storage.log import DurableLog
 
@@ -36,6 +37,7 @@ class LogWriter:
         self._done = 0
         self.full = False
         self._checked_at = 0.0
+        self.syncs = Histogram(DISK)
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
@@ -74,7 +76,9 @@ class LogWriter:
                     if not batch and self._stopping:
                         return
                 if batch:
+                    began = time.monotonic()
                     self._log.append(batch)
+                    self.syncs.observe(time.monotonic() - began)
                     self._done = batch[-1].seq
                     os.eventfd_write(self._event, 1)
                 if forget:

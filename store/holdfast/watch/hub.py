@@ -93,11 +93,21 @@ class Hub:
         self._by_key: dict[bytes, set[tuple[int, int]]] = {}  # watchers of a single key: (stream, watcher)
         self._ranges: dict[tuple[int, int], Watcher] = {}
         self._behind: dict[tuple[int, int], None] = {}  # insertion-ordered
+        self.events = 0  # sent to watchers so far
 
     @property
     def busy(self) -> bool:
         """Whether `catch_up` has something to do."""
         return any(not self._streams[stream].blocked for stream, _ in self._behind)
+
+    @property
+    def behind(self) -> int:
+        """Watchers that still catch up."""
+        return len(self._behind)
+
+    @property
+    def streams(self) -> int:
+        return len(self._streams)
 
     @property
     def watchers(self) -> int:
@@ -216,6 +226,7 @@ class Hub:
         wanted = [c for c in changes if watcher.wants(c)]
         if wanted:
             watcher.told = True
+            self.events += len(wanted)
             out.append(Events(stream.id, watcher, wanted, revision))
 
     def catch_up(self) -> list[Delivery]:
@@ -238,6 +249,7 @@ class Hub:
                 self._behind[ref] = self._behind.pop(ref)  # the others first
             if wanted:
                 watcher.told = True
+                self.events += len(wanted)
                 out.append(Events(ref[0], watcher, wanted, space.revision))
         return out
 

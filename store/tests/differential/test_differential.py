@@ -216,6 +216,7 @@ class Machine(RuleBasedStateMachine):
 
     def _create(self, request: rpc_pb2.WatchCreateRequest) -> None:
         self.done["Watch"] += 1
+        self.said.append(f"watch {' '.join(str(request).split())}")
         for watch in self.watches:
             watch.create(request)
 
@@ -225,16 +226,18 @@ class Machine(RuleBasedStateMachine):
         """Wait until both have told everything there is, and compare what they told."""
         if not self.watches:
             return
-        was, self.auth = self.auth, self.auth
-        while self.revision < self.furthest:
+        # A revision of its own, so that no progress that was reported before is taken for the one waited for.
+        upto = max(self.revision + 1, self.furthest)
+        while self.revision < upto:
             before = self.revision
             self._as_root("KV/Put", rpc_pb2.PutRequest(key=SENTINEL), rpc_pb2.PutResponse)
             if self.revision == before:
                 return  # nothing can be written now
-        self.auth = was
         for watch in self.watches:
             watch.wait_for(self.revision)
-        self.compare("Watch", "watches", self.watches[0].seen, self.watches[1].seen)
+        ours, theirs = (watch.seen for watch in self.watches)
+        differing = [id for id in {**ours, **theirs} if ours.get(id) != theirs.get(id)]
+        self.compare("Watch", "watches", *({id: seen.get(id) for id in differing} for seen in (ours, theirs)))
 
     def _as_root(self, method: str, request: Message, reply: type[Message]) -> None:
         who, self.who = self.who, "root"

@@ -1,0 +1,145 @@
+"""Is this member well? /health as etcd has had it, and /livez and /readyz by named checks as Kubernetes asks them.
+
+Probes ask without a password: they learn whether reading works, never what is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from holdfast.api.pages import Page, Query, Say, as_json
+from holdfast.machine import CORRUPT_ALARM
+from holdfast.member.driver import Member
+from holdfast.member.interface import Answer
+from holdfast.member.node import Node, State
+from holdfast.proto import rpc_pb2
+
+READ_SECONDS = 2.0
+
+Told = Callable[[str], None]  # takes what is wrong; empty: nothing
+Check = Callable[[Told], None]
+
+
+class Health:
+    """The checks of one member. `turns` says what is wrong with the loop, `ready` why it is not to be sent clients."""
+
+    def __init__(self, node: Node, turns: Callable[[], str], ready: Callable[[], str]) -> None:
+        self._node = node
+        self._turns = turns
+        self._ready = ready
+
+    # ---- checks --------------------------------------------------------------------------------------------
+
+    def _member(self) -> Member | None:
+        member = self._node.member
+        return member if self._node.state is State.MEMBER else None
+
+    def _turning(self, told: Told) -> None:
+        told(self._turns())
+
+    def _serializable_read(self, told: Told) -> None:
+        told("" if self._member() is not None else "belongs to no cluster yet")
+
+    def _linearizable_read(self, told: Told) -> None:
+        member = self._member()
+        if member is None:
+            told("belongs to no cluster yet")
+        elif member.id in member.core.raft.conf.learners:
+            told("")  # etcd's learners are not asked
+
+        else:
+            self._read(member, told)
+
+    def _read(self, member: Member, told: Told) -> None:
+        def answered(answer: Answer) -> None:
+            told("" if answer.error is None else answer.error.message)
+
+        member.read(answered, time.monotonic_ns() + int(READ_SECONDS * 1e9))
+
+    def _data_corruption(self, told: Told) -> None:
+        member = self._member()
+        corrupt = member is not None and any(alarm == CORRUPT_ALARM for _, alarm in member.core.machine.alarms)
+        told("alarm activated: CORRUPT" if corrupt else "")
+
+    def _non_learner(self, told: Told) -> None:
+        member = self._member()
+        learner = member is not None and member.id in member.core.raft.conf.learners
+        told("node is a learner" if learner else "")
+
+    def _caught_up(self, told: Told) -> None:
+        told(self._ready())
+
+    # ---- pages ---------------------------------------------------------------------------------------------
+
+    def pages(self) -> dict[str, Page]:
+        live: dict[str, Check] = {"loop": self._turning}
+        # Ready never means "has a quorum": or losing it takes all endpoints away, also for reads that work without.
+        ready: dict[str, Check] = {
+            "data_corruption": self._data_corruption,
+            "serializable_read": self._serializable_read,
+            "non_learner": self._non_learner,
+            "caught_up": self._caught_up,
+        }
+        pages: dict[str, Page] = {"/health": self._health}
+        # etcd's check that a quorum answers is there to be asked for; it is not among those of /readyz.
+        asked = {"linearizable_read": self._linearizable_read}
+        for path, checks, more in (("/livez", live, {}), ("/readyz", ready, asked)):
+            pages[path] = _all_of(path.strip("/"), checks)
+            for name, check in {**checks, **more}.items():
+                pages[f"{path}/{name}"] = _all_of(name, {name: check})
+        pages["/livez/serializable_read"] = _all_of("serializable_read", {"serializable_read": self._serializable_read})
+        return pages
+
+    def _health(self, query: Query, say: Say) -> None:
+        member = self._member()
+        if member is None or not member.core.leader:
+            say(503, _unhealthy("RAFT NO LEADER"))
+            return
+        excluded = set(query.get("exclude", ()))
+        for _, alarm in sorted(member.core.machine.alarms):
+            name = rpc_pb2.AlarmType.Name(alarm)
+            if name not in excluded:
+                say(503, _unhealthy(f"ALARM {name}"))
+                return
+        if query.get("serializable", [""])[0] == "true":
+            say(200, _HEALTHY)
+            return
+        self._read(member, lambda wrong: say(503, _unhealthy(f"RANGE ERROR:{wrong}")) if wrong else say(200, _HEALTHY))
+
+
+_HEALTHY = as_json({"health": "true", "reason": ""})
+
+
+def _unhealthy(reason: str) -> str:
+    return as_json({"health": "false", "reason": reason})
+
+
+def _all_of(name: str, checks: Mapping[str, Check]) -> Page:
+    """A page that holds if all its checks do, but those that the query excludes."""
+
+    def page(query: Query, say: Say) -> None:
+        excluded = set(query.get("exclude", ()))
+        names = [check for check in checks if check not in excluded]
+        found: dict[str, str] = {}
+
+        def told(check: str, wrong: str) -> None:
+            found[check] = wrong
+            if len(found) == len(names):
+                _say_all(name, names, found, "verbose" in query, say)
+
+        if not names:
+            say(200, "ok\n")
+        for check in names:
+            checks[check](lambda wrong, check=check: told(check, wrong))  # type: ignore[misc]
+
+    return page
+
+
+def _say_all(name: str, names: Sequence[str], found: Mapping[str, str], verbose: bool, say: Say) -> None:
+    failed = any(found.values())
+    if not failed and not verbose:
+        say(200, "ok\n")
+        return
+    lines = [f"[-]{check} failed: {found[check]}" if found[check] else f"[+]{check} ok" for check in names]
+    say(503 if failed else 200, "\n".join([*lines, f"{name} check failed" if failed else "ok", ""]))

@@ -1,0 +1,118 @@
+"""Calls that a service makes to others of the same server on behalf of its own caller: with the caller's rights, by way
+of the same checks, and given up when the caller gives up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from holdfast.api.router import Router
+from holdfast.front.calls import Action, Call, Cancelled, Fail, Open, Reply, Send, Unary
+from holdfast.front.calls import Message as StreamMessage
+from holdfast.proto import kv_pb2, rpc_pb2
+from holdfast.status import COMPACTED, Code, RequestError
+
+R = TypeVar("R", bound=Message)
+
+_PASSED_ON = ("token", "authorization", "hasleader", "client-api-version")
+
+
+class _Answers:
+    """A `router.Sink`: what is answered, for a coroutine to wait for."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[bytes | RequestError] = asyncio.Queue()
+
+    def take(self, action: Action) -> bool:
+        if isinstance(action, Reply | Send):
+            self._queue.put_nowait(action.body)
+        elif isinstance(action, Fail):
+            self._queue.put_nowait(RequestError(action.code, action.text))
+        return False
+
+    async def next(self) -> bytes:
+        answer = await self._queue.get()
+        if isinstance(answer, RequestError):
+            raise answer
+        return answer
+
+
+class Local:
+    """Calls on behalf of one caller. All raise RequestError if refused."""
+
+    def __init__(self, router: Router, caller: Call) -> None:
+        self._router = router
+        self._peer = caller.peer
+        self._metadata = {name: caller.metadata[name] for name in _PASSED_ON if name in caller.metadata}
+
+    async def unary(self, method: str, request: Message, response: type[R]) -> R:
+        answers = _Answers()
+        call = self._router.open_local(method, answers, peer=self._peer, metadata=self._metadata)
+        try:
+            self._router.take(Unary(call, request.SerializeToString()))
+            return response.FromString(await answers.next())
+        finally:
+            self._router.close_local(call.id)
+
+    async def range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+        return await self.unary("/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse)
+
+    async def txn(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+        return await self.unary("/etcdserverpb.KV/Txn", request, rpc_pb2.TxnResponse)
+
+    async def delete(self, key: bytes) -> rpc_pb2.DeleteRangeResponse:
+        request = rpc_pb2.DeleteRangeRequest(key=key)
+        return await self.unary("/etcdserverpb.KV/DeleteRange", request, rpc_pb2.DeleteRangeResponse)
+
+    async def grant(self, ttl_seconds: int) -> int:
+        request = rpc_pb2.LeaseGrantRequest(TTL=ttl_seconds)
+        return (await self.unary("/etcdserverpb.Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse)).ID
+
+    async def keep_alive(self, lease: int, every_seconds: float) -> None:
+        """Until cancelled, or the lease is gone."""
+        answers = _Answers()
+        method = "/etcdserverpb.Lease/LeaseKeepAlive"
+        call = self._router.open_local(method, answers, peer=self._peer, metadata=self._metadata)
+        body = rpc_pb2.LeaseKeepAliveRequest(ID=lease).SerializeToString()
+        try:
+            self._router.take(Open(call))
+            while True:
+                self._router.take(StreamMessage(call.id, body))
+                if rpc_pb2.LeaseKeepAliveResponse.FromString(await answers.next()).TTL <= 0:
+                    return
+                await asyncio.sleep(every_seconds)
+        finally:
+            self._router.take(Cancelled(call.id, "done"))
+            self._router.close_local(call.id)
+
+    async def watch(self, key: bytes, range_end: bytes, start: int) -> AsyncGenerator[rpc_pb2.WatchResponse]:
+        """Events from revision `start` on. Close the iterator when done."""
+        answers = _Answers()
+        method = "/etcdserverpb.Watch/Watch"
+        call = self._router.open_local(method, answers, peer=self._peer, metadata=self._metadata)
+        create = rpc_pb2.WatchCreateRequest(key=key, range_end=range_end, start_revision=start)
+        try:
+            self._router.take(Open(call))
+            self._router.take(StreamMessage(call.id, rpc_pb2.WatchRequest(create_request=create).SerializeToString()))
+            while True:
+                response = rpc_pb2.WatchResponse.FromString(await answers.next())
+                if response.canceled:
+                    raise _refusal(response)
+                if response.events:
+                    yield response
+        finally:
+            self._router.take(Cancelled(call.id, "done"))
+            self._router.close_local(call.id)
+
+
+def _refusal(response: rpc_pb2.WatchResponse) -> RequestError:
+    if response.compact_revision:
+        return COMPACTED
+    return RequestError(Code.UNKNOWN, response.cancel_reason)
+
+
+def is_delete(event: kv_pb2.Event) -> bool:
+    return event.type == kv_pb2.Event.DELETE

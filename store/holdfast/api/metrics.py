@@ -1,0 +1,164 @@
+"""What Prometheus reads: etcd's names, so that dashboards and alerts made for it work, and ours beside them.
+
+Nothing is computed before somebody asks: counters are plain numbers kept where things happen, and become metrics when
+the page is read.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from holdfast.front.calls import Kind
+from holdfast.histogram import Histogram
+
+if TYPE_CHECKING:
+    from holdfast.api.base import Limits, Versions
+    from holdfast.api.edge import EdgeService
+    from holdfast.api.router import Router
+    from holdfast.member.driver import Member
+    from holdfast.member.node import Node
+
+_KINDS = {Kind.UNARY: "unary", Kind.SERVER_STREAM: "server_stream", Kind.BIDI: "bidi_stream"}
+
+
+class Metrics:
+    """The page. `collect` gives what is ours; the process adds its own."""
+
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Collector(collect))
+        ProcessCollector(registry=self._registry)
+
+    def text(self) -> str:
+        return generate_latest(self._registry).decode()
+
+
+class _Collector:
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        return self._collect()
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+
+def gauges(values: dict[str, float]) -> Iterator[Metric]:
+    """Plain numbers by name; those that end in _total are counters."""
+    for name, value in values.items():
+        if name.endswith("_total"):
+            yield CounterMetricFamily(name, name, value=value)
+        else:
+            yield GaugeMetricFamily(name, name, value=value)
+
+
+def _labelled(name: str, labels: dict[str, str], value: float = 1.0) -> Metric:
+    metric = GaugeMetricFamily(name, name, labels=list(labels))
+    metric.add_metric(list(labels.values()), value)
+    return metric
+
+
+def _histogram(name: str, histogram: Histogram) -> Metric:
+    buckets = [("+Inf" if bound == float("inf") else repr(bound), float(n)) for bound, n in histogram.cumulative()]
+    return HistogramMetricFamily(name, name, buckets=buckets, sum_value=histogram.sum)
+
+
+def member_metrics(
+    node: Node, versions: Versions, limits: Limits, router: Router, edge: EdgeService
+) -> Iterator[Metric]:
+    """Everything about one member."""
+    yield from _grpc(router)
+    yield from _process()
+    yield _labelled("etcd_server_version", {"server_version": versions.server})
+    yield _labelled("etcd_cluster_version", {"cluster_version": versions.cluster})
+    member = node.member
+    if member is None:
+        yield from gauges({"etcd_server_has_leader": 0.0})
+        return
+    yield _labelled("etcd_server_id", {"server_id": f"{member.id:x}"})
+    for id, alarm in sorted(member.core.machine.alarms):
+        labels = {"server_id": f"{id:x}", "alarm_type": {1: "NOSPACE", 2: "CORRUPT"}.get(alarm, str(alarm))}
+        yield _labelled("etcd_debugging_server_alarms", labels)
+    yield from gauges(_plain(member, limits, edge))
+    for name, histogram in member.timings().items():
+        yield _histogram(name, histogram)
+    for name, counts in node.transport.counts().items():
+        metric = CounterMetricFamily(name, name, labels=["To" if "sent" in name else "From"])
+        for peer, count in sorted(counts.items()):
+            metric.add_metric([f"{peer:x}"], count)
+        yield metric
+
+
+def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float]:
+    core, machine = member.core, member.core.machine
+    size, live = member.store.size()
+    counts = machine.counts
+    return {
+        "etcd_server_has_leader": float(core.leader != 0),
+        "etcd_server_is_leader": float(core.is_leader),
+        "etcd_server_is_learner": float(core.id in core.raft.conf.learners),
+        "etcd_server_leader_changes_seen_total": core.leader_changes,
+        "etcd_server_proposals_committed_total": core.raft.commit,
+        "etcd_server_proposals_applied_total": machine.applied_index,
+        "etcd_server_proposals_pending": core.pending,
+        "etcd_server_proposals_failed_total": core.failed_proposals,
+        "etcd_server_quota_backend_bytes": limits.quota_bytes,
+        "etcd_server_slow_apply_total": member.slow_turns,
+        "etcd_mvcc_db_total_size_in_bytes": size,
+        "etcd_mvcc_db_total_size_in_use_in_bytes": min(live, size),
+        "etcd_mvcc_put_total": counts["put"],
+        "etcd_mvcc_delete_total": counts["delete_range"],
+        "etcd_mvcc_txn_total": counts["txn"],
+        "etcd_mvcc_range_total": member.ranges,
+        "etcd_debugging_mvcc_keys_total": len(machine.space.live),
+        "etcd_debugging_mvcc_current_revision": machine.space.revision,
+        "etcd_debugging_mvcc_compact_revision": machine.space.compacted,
+        "etcd_debugging_mvcc_watcher_total": member.hub.watchers,
+        "etcd_debugging_mvcc_watch_stream_total": member.hub.streams,
+        "etcd_debugging_mvcc_slow_watcher_total": member.hub.behind,
+        "etcd_debugging_mvcc_events_total": member.hub.events,
+        "etcd_debugging_lease_granted_total": counts["lease_grant"],
+        "etcd_debugging_lease_revoked_total": counts["lease_revoke"],
+        "etcd_debugging_lease_renewed_total": core.lessor.renewed,
+        "holdfast_replicas_following": len(edge.streams),
+    }
+
+
+def _grpc(router: Router) -> Iterator[Metric]:
+    started = CounterMetricFamily("grpc_server_started", "calls begun", labels=_CALL)
+    received = CounterMetricFamily("grpc_server_msg_received", "messages from clients", labels=_CALL)
+    sent = CounterMetricFamily("grpc_server_msg_sent", "messages to clients", labels=_CALL)
+    handled = CounterMetricFamily("grpc_server_handled", "calls ended", labels=[*_CALL, "grpc_code"])
+    for path, counts in router.counts.items():
+        service, _, method = path[1:].rpartition("/")
+        labels = [_KINDS[router.kinds[path]], service, method]
+        started.add_metric(labels, counts.started)
+        received.add_metric(labels, counts.received)
+        sent.add_metric(labels, counts.sent)
+        for code, count in counts.handled.items():
+            handled.add_metric([*labels, code], count)
+    yield from (started, received, sent, handled)
+    clients = CounterMetricFamily(
+        "etcd_server_client_requests", "calls by the client's version", labels=["type", "client_api_version"]
+    )
+    for (kind, version), count in router.client_versions.items():
+        clients.add_metric([_KINDS[kind], version], count)
+    yield clients
+
+
+_CALL = ["grpc_type", "grpc_service", "grpc_method"]
+
+
+def _process() -> Iterator[Metric]:
+    try:
+        used = len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return
+    yield from gauges({"os_fd_used": used, "os_fd_limit": float(resource.getrlimit(resource.RLIMIT_NOFILE)[0])})

@@ -1,0 +1,104 @@
+"""Plain HTTP: probes, versions and metrics by GET, and the JSON gateway below /v3/, as etcd serves them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qs, urlsplit
+
+from holdfast.front.http import HttpHandler, Receiver, Request, Responder
+
+log = logging.getLogger("holdfast.http")
+
+LIVE_SECONDS = 10.0
+CORS = {
+    "access-control-allow-methods": "POST, GET, OPTIONS, PUT, DELETE",
+    "access-control-allow-origin": "*",
+    "access-control-allow-headers": "accept, content-type, authorization",
+}
+
+Query = Mapping[str, list[str]]
+Say = Callable[[int, str], None]  # status, body
+Page = Callable[[Query, Say], None]  # may say it later
+
+
+class Pages:
+    """Serves `pages` by path, and whatever `gateway` takes. Implements `front.http.HttpHandler`."""
+
+    def __init__(self, pages: Mapping[str, Page], gateway: HttpHandler | None = None) -> None:
+        self._pages = pages
+        self._gateway = gateway
+
+    def __call__(self, request: Request, responder: Responder) -> Receiver:
+        if self._gateway is not None and request.target.startswith(("/v3/", "/v3beta/")):
+            return self._gateway(request, responder)
+        return _Get(self._pages, request, responder)
+
+
+class _Get:
+    """One request for a page."""
+
+    def __init__(self, pages: Mapping[str, Page], request: Request, responder: Responder) -> None:
+        self._pages = pages
+        self._request = request
+        self._responder = responder
+        self._gone = False
+
+    def on_body(self, data: bytes) -> None:
+        """Nobody reads it."""
+
+    def on_end(self) -> None:
+        parts = urlsplit(self._request.target)
+        page = self._pages.get(parts.path)
+        if self._request.method == "OPTIONS":
+            self._say(200, "")
+        elif page is None:
+            self._say(404, "404 page not found\n")
+        elif self._request.method != "GET":
+            self._say(405, "only GET\n")
+        else:
+            try:
+                page(parse_qs(parts.query, keep_blank_values=True), self._say)
+            except Exception:
+                log.exception("the page %s failed", parts.path)
+                self._say(500, "internal error; see the server's log\n")
+
+    def _say(self, status: int, body: str) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        data = body.encode()
+        kind = "application/json" if body.startswith("{") else "text/plain; charset=utf-8"
+        headers = {"content-type": kind, "content-length": str(len(data)), "x-content-type-options": "nosniff", **CORS}
+        if status == 405:
+            headers["allow"] = "GET"
+        self._responder.start(status, headers)
+        self._responder.write(data)
+        self._responder.end()
+
+    def on_gone(self) -> None:
+        self._gone = True
+
+    def on_drained(self) -> None:
+        """Pages are written whole."""
+
+
+def fixed(text: Callable[[], tuple[int, str]]) -> Page:
+    """A page that is known at once."""
+    return lambda query, say: say(*text())
+
+
+def alive(turned_at: Callable[[], float]) -> Page:
+    """Live = the loop turns."""
+
+    def text() -> tuple[int, str]:
+        idle = time.monotonic() - turned_at()
+        return (200, "ok\n") if idle < LIVE_SECONDS else (503, f"the loop has not turned for {idle:.1f} s\n")
+
+    return fixed(text)
+
+
+def as_json(values: Mapping[str, object]) -> str:
+    return json.dumps(values)

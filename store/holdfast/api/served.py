@@ -1,0 +1,54 @@
+"""What is known of a call while it is served: for counting, for cancelling, and for saying where its time went."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from holdfast.front.calls import Call
+
+if TYPE_CHECKING:
+    from holdfast.api.router import Stream
+
+
+class MethodCounts:
+    """How often a method was called, and with what outcome (by Go's names of the codes)."""
+
+    __slots__ = ("handled", "received", "sent", "started")
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.received = 0
+        self.sent = 0
+        self.handled: Counter[str] = Counter()
+
+
+class Served:
+    """One call. `stream` is None for a unary one."""
+
+    __slots__ = ("began_ns", "call", "cancel", "counts", "marks", "name", "request_bytes", "stream")
+
+    def __init__(self, call: Call, counts: MethodCounts, request_bytes: int = 0) -> None:
+        self.call = call
+        self.counts = counts
+        self.began_ns = time.monotonic_ns()
+        self.request_bytes = request_bytes
+        self.stream: Stream | None = None
+        self.cancel: Callable[[], None] | None = None
+        self.marks: list[tuple[str, int]] = []  # what was reached, and when
+        self.name = ""  # of its entry in the log: the same on every member
+
+    def mark(self, what: str) -> None:
+        """Something on the way of this call is reached."""
+        self.marks.append((what, time.monotonic_ns()))
+
+    def took(self, ended_ns: int) -> str:
+        """Where its time went, for people."""
+        parts, at = [], self.began_ns
+        for what, reached in self.marks:
+            parts.append(f"{(reached - at) / 1e6:.1f} ms until {what}")
+            at = reached
+        parts.append(f"{(ended_ns - at) / 1e6:.1f} ms until answered")
+        return ", ".join(parts)

@@ -1,0 +1,585 @@
+"""One HTTP/2 connection, a server's side, without I/O: bytes in, calls of a handler and bytes to send out (RFC 9113).
+
+Everything a peer can make this side keep is bounded: header blocks, windows, streams, and how many frames that carry
+nothing it may send in a second (rapid resets, settings and ping floods). Breaking a bound or a rule ends the connection
+(ConnectionBroken), or the one stream where that is enough.
+
+Sending obeys both windows; what does not fit waits at its stream, and waiting streams are served in turns, so that one
+that sends much does not hold up the others of its connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from hpack import Decoder, HPACKError
+
+from holdfast.front.http2.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    DEFAULT_FRAME_BYTES,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEAD_BYTES,
+    HEADERS,
+    MAX_WINDOW,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PRIORITY_FLAG,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    ConnectionBroken,
+    ErrorCode,
+    Setting,
+    frame,
+    goaway,
+    reset,
+    settings,
+    window_update,
+)
+
+STREAM_WINDOW = 1 << 18
+CONNECTION_WINDOW = 1 << 22
+MAX_HEADER_BYTES = 64 << 10
+MAX_IDLE_FRAMES = 5000  # frames in a second that carry nothing: pings, settings, resets, empty data, priorities
+IDLE_NS = 1_000_000_000
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Handler(Protocol):
+    """Who uses the connection. Called from within `receive`."""
+
+    def on_headers(self, stream: Stream, headers: Headers, ended: bool) -> None: ...
+
+    def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
+        """Give the room back by `Connection.consumed` once the data is dealt with."""
+        ...
+
+    def on_reset(self, stream: Stream) -> None: ...
+
+    def on_drained(self, stream: Stream) -> None:
+        """The last of what waited to be sent on this stream has been handed to the connection's output."""
+        ...
+
+
+class Stream:
+    """One stream as the connection sees it; `context` is the handler's."""
+
+    __slots__ = (
+        "context",
+        "id",
+        "queue",
+        "queued",
+        "receive_window",
+        "received",
+        "remote_ended",
+        "send_window",
+        "trailers",
+        "unreturned",
+    )
+
+    def __init__(self, id: int, send_window: int) -> None:
+        self.id = id
+        self.send_window = send_window
+        self.receive_window = STREAM_WINDOW
+        self.unreturned = 0  # consumed, and not said so to the peer yet
+        self.remote_ended = False
+        self.received = -1  # of the body, if the headers said how long it is: what is still to come
+        self.queue: deque[bytes] = deque()
+        self.queued = 0
+        self.trailers: bytes | None = None  # what ends it, once the queue is sent
+        self.context: object = None
+
+
+class Connection:
+    """Give `receive` what came, write `take_output`, close when it raises."""
+
+    def __init__(self, handler: Handler, *, max_streams: int, now_ns: int) -> None:
+        self._handler = handler
+        self._max_streams = max_streams
+        self._decoder = Decoder(max_header_list_size=MAX_HEADER_BYTES)
+        self._known_blocks: dict[bytes, Headers] = {}  # decoded before, while the table has not changed since
+        self._input = b""
+        self._preface_seen = False
+        self._settings_seen = False
+        self._block: tuple[int, int, list[bytes]] | None = None  # a header block that goes on: stream, flags, parts
+        self._block_bytes = 0
+        self.streams: dict[int, Stream] = {}
+        self._last_stream = 0
+        self._receive_window = CONNECTION_WINDOW
+        self._unreturned = 0
+        self._send_window = DEFAULT_WINDOW
+        self._stream_send_window = DEFAULT_WINDOW
+        self._frame_bytes = DEFAULT_FRAME_BYTES
+        self._waiting: dict[int, Stream] = {}  # streams with something that did not fit
+        self._output: list[bytes] = [
+            settings(
+                {
+                    Setting.MAX_CONCURRENT_STREAMS: max_streams,
+                    Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                    Setting.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES,
+                }
+            ),
+            window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW),
+        ]
+        self._idle_frames = 0
+        self._idle_since = now_ns
+        self.paused = False  # the socket takes nothing now
+        self.going_away = False
+        self.pinged = False  # an answer to our ping is awaited
+
+    # ---- in ------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now_ns: int) -> None:
+        """Take what came. Raises ConnectionBroken, after which nothing more may be given."""
+        if now_ns > self._idle_since + IDLE_NS:
+            self._idle_since, self._idle_frames = now_ns, 0
+        data = self._input + data if self._input else data
+        at, end = 0, len(data)
+        if not self._preface_seen:
+            if end < len(PREFACE):
+                if not PREFACE.startswith(data):
+                    raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "not HTTP/2")
+                self._input = data
+                return
+            if not data.startswith(PREFACE):
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "not HTTP/2")
+            self._preface_seen = True
+            at = len(PREFACE)
+        while end - at >= HEAD_BYTES:
+            size = int.from_bytes(data[at : at + 3], "big")
+            if size > DEFAULT_FRAME_BYTES:
+                raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+            if end - at < HEAD_BYTES + size:
+                break
+            kind, flags = data[at + 3], data[at + 4]
+            stream = int.from_bytes(data[at + 5 : at + 9], "big") & MAX_WINDOW
+            at += HEAD_BYTES
+            self._frame(kind, flags, stream, data[at : at + size])
+            at += size
+        self._input = data[at:]
+
+    def _frame(self, kind: int, flags: int, id: int, payload: bytes) -> None:
+        if self._block is not None and (kind != CONTINUATION or id != self._block[0]):
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
+        if not self._settings_seen and kind != SETTINGS:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        if kind == DATA:
+            self._on_data(flags, id, payload)
+        elif kind == HEADERS:
+            self._on_headers(flags, id, payload)
+        elif kind == WINDOW_UPDATE:
+            self._on_window_update(id, payload)
+        elif kind == CONTINUATION:
+            self._on_continuation(flags, payload)
+        elif kind == RST_STREAM:
+            self._on_reset(id, payload)
+        elif kind == SETTINGS:
+            self._on_settings(flags, id, payload)
+        elif kind == PING:
+            self._on_ping(flags, id, payload)
+        elif kind == GOAWAY:
+            if id or len(payload) < 8:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR if id else ErrorCode.FRAME_SIZE_ERROR, "GOAWAY")
+        elif kind == PRIORITY:
+            self._on_priority(id, payload)
+        elif kind == PUSH_PROMISE:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a client pushes")
+        else:
+            self._idle()  # frames of unknown kinds are ignored
+
+    def _idle(self) -> None:
+        self._idle_frames += 1
+        if self._idle_frames > MAX_IDLE_FRAMES:
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
+
+    def _on_headers(self, flags: int, id: int, payload: bytes) -> None:
+        if not id & 1:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"a request on stream {id}")
+        payload = _unpadded(flags, payload)
+        if flags & PRIORITY_FLAG:
+            if len(payload) < 5:
+                raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "HEADERS with half a priority")
+            if int.from_bytes(payload[:4], "big") & MAX_WINDOW == id:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
+            payload = payload[5:]
+        if flags & END_HEADERS:
+            self._on_block(flags, id, payload)
+        else:
+            self._block, self._block_bytes = (id, flags, [payload]), len(payload)
+
+    def _on_continuation(self, flags: int, payload: bytes) -> None:
+        if self._block is None:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
+        id, first_flags, parts = self._block
+        parts.append(payload)
+        self._block_bytes += len(payload)
+        if self._block_bytes > MAX_HEADER_BYTES or len(parts) > 16:
+            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "a header block without end")
+        if flags & END_HEADERS:
+            self._block = None
+            self._on_block(first_flags, id, b"".join(parts))
+
+    def _on_block(self, flags: int, id: int, block: bytes) -> None:
+        headers = self._decode(block)
+        ended = bool(flags & END_STREAM)
+        stream = self.streams.get(id)
+        if stream is not None:
+            if stream.remote_ended:
+                raise ConnectionBroken(ErrorCode.STREAM_CLOSED, f"HEADERS after the end of stream {id}")
+            if not ended or any(name.startswith(b":") for name, _ in headers):
+                self._stream_broken(stream, ErrorCode.PROTOCOL_ERROR)
+                return
+            self._on_end(stream, b"")
+            return
+        if id <= self._last_stream:
+            raise ConnectionBroken(ErrorCode.STREAM_CLOSED, f"HEADERS on closed stream {id}")
+        self._last_stream = id
+        if self.going_away:
+            self._output.append(reset(id, ErrorCode.REFUSED_STREAM))
+            return
+        if len(self.streams) >= self._max_streams:
+            self._idle()
+            self._output.append(reset(id, ErrorCode.REFUSED_STREAM))
+            return
+        stream = Stream(id, self._stream_send_window)
+        length = _check_request(headers)
+        if length is None or (length > 0 and ended):
+            self._output.append(reset(id, ErrorCode.PROTOCOL_ERROR))
+            return
+        stream.received = length
+        stream.remote_ended = ended
+        self.streams[id] = stream
+        self._handler.on_headers(stream, headers, ended)
+
+    def _decode(self, block: bytes) -> Headers:
+        known = self._known_blocks.get(block)
+        if known is not None:
+            return known
+        try:
+            headers: Headers = list(self._decoder.decode(block, raw=True))
+        except HPACKError as error:
+            raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR, str(error)) from error
+        if block and min(block) >= 0x80:
+            # Nothing but references to the tables, one byte each: it changed no table and means the same until one
+            # changes. Calls of one client to one method look like this from the second one on.
+            self._known_blocks[block] = headers
+        else:
+            self._known_blocks.clear()
+        return headers
+
+    def _on_data(self, flags: int, id: int, payload: bytes) -> None:
+        size = len(payload)
+        self._receive_window -= size
+        if self._receive_window < 0:
+            raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "more than the connection's window")
+        # What is kept is bounded by the streams' windows, so the connection's is opened again at once.
+        self._unreturned += size
+        if self._unreturned > CONNECTION_WINDOW // 2:
+            self._output.append(window_update(0, self._unreturned))
+            self._receive_window += self._unreturned
+            self._unreturned = 0
+        stream = self.streams.get(id)
+        if stream is None:
+            if id == 0 or id > self._last_stream:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"DATA on stream {id}, which is not open")
+            self._idle()  # on its way when we ended the stream
+            return
+        if stream.remote_ended:
+            self._stream_broken(stream, ErrorCode.STREAM_CLOSED)
+            return
+        stream.receive_window -= size
+        if stream.receive_window < 0:
+            self._stream_broken(stream, ErrorCode.FLOW_CONTROL_ERROR)
+            return
+        data = _unpadded(flags, payload) if flags & PADDED else payload
+        if size > len(data):
+            self.consumed(stream, size - len(data))
+        if stream.received >= 0:
+            stream.received -= len(data)
+            if stream.received < 0:
+                self._stream_broken(stream, ErrorCode.PROTOCOL_ERROR)
+                return
+        if flags & END_STREAM:
+            self._on_end(stream, data)
+            return
+        if not data:
+            self._idle()
+        self._handler.on_data(stream, data, False)
+
+    def _on_end(self, stream: Stream, data: bytes) -> None:
+        if stream.received > 0:
+            self._stream_broken(stream, ErrorCode.PROTOCOL_ERROR)  # less than its content-length
+            return
+        stream.remote_ended = True
+        self._handler.on_data(stream, data, True)
+
+    def consumed(self, stream: Stream, size: int) -> None:
+        """`size` bytes of the stream's data need no room any more: the peer may send as many again."""
+        if stream.remote_ended:
+            return
+        stream.unreturned += size
+        if stream.unreturned > STREAM_WINDOW // 2:
+            self._output.append(window_update(stream.id, stream.unreturned))
+            stream.receive_window += stream.unreturned
+            stream.unreturned = 0
+
+    def _on_reset(self, id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM")
+        if id == 0 or id > self._last_stream:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"RST_STREAM of stream {id}")
+        self._idle()
+        stream = self.streams.get(id)
+        if stream is not None:
+            self._forget(stream)
+            self._handler.on_reset(stream)
+
+    def _stream_broken(self, stream: Stream, code: ErrorCode) -> None:
+        self._idle()
+        self.reset(stream, code)
+        self._handler.on_reset(stream)
+
+    def _on_settings(self, flags: int, id: int, payload: bytes) -> None:
+        if id:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "SETTINGS of a stream")
+        if flags & ACK:
+            if payload:
+                raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS: an acknowledgement with content")
+            return
+        if len(payload) % 6:
+            raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS")
+        self._settings_seen = True
+        self._idle()
+        for at in range(0, len(payload), 6):
+            key = int.from_bytes(payload[at : at + 2], "big")
+            self._set(key, int.from_bytes(payload[at + 2 : at + 6], "big"))
+        self._output.append(frame(SETTINGS, ACK, 0))
+
+    def _set(self, key: int, value: int) -> None:
+        if key == Setting.INITIAL_WINDOW_SIZE:
+            if value > MAX_WINDOW:
+                raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "a window over 2^31-1")
+            change, self._stream_send_window = value - self._stream_send_window, value
+            for stream in list(self.streams.values()):
+                stream.send_window += change
+                if stream.send_window > MAX_WINDOW:
+                    raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "a window over 2^31-1")
+            if change > 0:
+                self._pump_all()
+        elif key == Setting.MAX_FRAME_SIZE:
+            if not DEFAULT_FRAME_BYTES <= value < 1 << 24:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE")
+            self._frame_bytes = min(value, 1 << 20)
+        elif key == Setting.ENABLE_PUSH and value > 1:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH")
+
+    def _on_ping(self, flags: int, id: int, payload: bytes) -> None:
+        if id:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "PING of a stream")
+        if len(payload) != 8:
+            raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "PING")
+        if flags & ACK:
+            self.pinged = False
+            return
+        self._idle()
+        self._output.append(frame(PING, ACK, 0, payload))
+
+    def _on_priority(self, id: int, payload: bytes) -> None:
+        if id == 0:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "PRIORITY of no stream")
+        self._idle()
+        stream = self.streams.get(id)
+        wrong_size = len(payload) != 5
+        if wrong_size or int.from_bytes(payload[:4], "big") & MAX_WINDOW == id:
+            code = ErrorCode.FRAME_SIZE_ERROR if wrong_size else ErrorCode.PROTOCOL_ERROR
+            if stream is None:
+                self._output.append(reset(id, code))
+            else:
+                self._stream_broken(stream, code)
+
+    def _on_window_update(self, id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE")
+        increment = int.from_bytes(payload, "big") & MAX_WINDOW
+        if id == 0:
+            if increment == 0:
+                raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+            self._send_window += increment
+            if self._send_window > MAX_WINDOW:
+                raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "a window over 2^31-1")
+            self._pump_all()
+            return
+        if id > self._last_stream:
+            raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"WINDOW_UPDATE of stream {id}, which is not open")
+        stream = self.streams.get(id)
+        if stream is None:
+            return
+        if increment == 0:
+            self._stream_broken(stream, ErrorCode.PROTOCOL_ERROR)
+            return
+        stream.send_window += increment
+        if stream.send_window > MAX_WINDOW:
+            self._stream_broken(stream, ErrorCode.FLOW_CONTROL_ERROR)
+        elif stream.id in self._waiting:
+            self._pump(stream)
+
+    # ---- out -----------------------------------------------------------------------------------------------
+
+    def take_output(self) -> bytes:
+        """What to write now."""
+        output, self._output = self._output, []
+        return output[0] if len(output) == 1 else b"".join(output)
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._output)
+
+    def send_headers(self, stream: Stream, block: bytes) -> None:
+        """Begin an answer. `block` is encoded, and shorter than a frame."""
+        self._output.append(frame(HEADERS, END_HEADERS, stream.id, block))
+
+    def send_data(self, stream: Stream, data: bytes) -> None:
+        size = len(data)
+        if (
+            stream.queue
+            or self.paused
+            or size > stream.send_window
+            or size > self._send_window
+            or size > self._frame_bytes
+        ):
+            stream.queue.append(data)
+            stream.queued += size
+            self._waiting[stream.id] = stream
+            if not self.paused:
+                self._pump(stream)
+            return
+        stream.send_window -= size
+        self._send_window -= size
+        self._output.append(frame(DATA, 0, stream.id, data))
+
+    def end(self, stream: Stream, trailers: bytes) -> None:
+        """End the answer with `trailers`, an encoded block, after all data; empty: with nothing more."""
+        stream.trailers = trailers
+        if not stream.queue:
+            self._finish(stream)
+
+    def reset(self, stream: Stream, code: ErrorCode) -> None:
+        """Break the stream off."""
+        self._output.append(reset(stream.id, code))
+        self._forget(stream)
+
+    def _finish(self, stream: Stream) -> None:
+        trailers = stream.trailers
+        assert trailers is not None
+        if trailers:
+            self._output.append(frame(HEADERS, END_HEADERS | END_STREAM, stream.id, trailers))
+        else:
+            self._output.append(frame(DATA, END_STREAM, stream.id))
+        if not stream.remote_ended:
+            # The answer is complete before the request: nothing more of that is wanted (RFC 9113, section 8.1).
+            self._output.append(reset(stream.id, ErrorCode.NO_ERROR))
+        self._forget(stream)
+
+    def _forget(self, stream: Stream) -> None:
+        self.streams.pop(stream.id, None)
+        self._waiting.pop(stream.id, None)
+        stream.queue.clear()
+        stream.queued = 0
+
+    def _pump_all(self) -> None:
+        """Send what waits, a frame of each stream in turn, as far as the windows go."""
+        while self._waiting and self._send_window > 0 and not self.paused:
+            moved = False
+            for stream in list(self._waiting.values()):
+                moved |= self._send_some(stream)
+                if self._send_window <= 0:
+                    # Who comes first the next time: the ones behind this one.
+                    if stream.id in self._waiting:
+                        self._waiting[stream.id] = self._waiting.pop(stream.id)
+                    break
+            if not moved:
+                return
+
+    def _pump(self, stream: Stream) -> None:
+        while stream.queue and self._send_some(stream):
+            pass
+
+    def _send_some(self, stream: Stream) -> bool:
+        """Send up to a frame of what waits on `stream`. Returns whether anything was."""
+        room = min(stream.send_window, self._send_window, self._frame_bytes)
+        if room <= 0 or not stream.queue:
+            return False
+        data = stream.queue.popleft()
+        if len(data) > room:
+            stream.queue.appendleft(data[room:])
+            data = data[:room]
+        size = len(data)
+        stream.send_window -= size
+        self._send_window -= size
+        stream.queued -= size
+        self._output.append(frame(DATA, 0, stream.id, data))
+        if not stream.queue:
+            del self._waiting[stream.id]
+            if stream.trailers is not None:
+                self._finish(stream)
+            else:
+                self._handler.on_drained(stream)
+        return True
+
+    def resume(self) -> None:
+        """The socket takes more again."""
+        self.paused = False
+        self._pump_all()
+
+    def ping(self) -> None:
+        self.pinged = True
+        self._output.append(frame(PING, 0, 0, b"holdfast"))
+
+    def go_away(self, code: ErrorCode = ErrorCode.NO_ERROR, why: str = "") -> None:
+        """Take no new streams; those that are open may end."""
+        self.going_away = True
+        self._output.append(goaway(self._last_stream, code, why))
+
+
+def _unpadded(flags: int, payload: bytes) -> bytes:
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "more padding than frame")
+    return payload[1 : len(payload) - payload[0]]
+
+
+_PSEUDO = (b":method", b":scheme", b":path", b":authority")
+_FORBIDDEN = (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+
+
+def _check_request(headers: Headers) -> int | None:
+    """None if these are no request's headers (RFC 9113, section 8.3); else the length of its body, -1 = not said."""
+    seen: set[bytes] = set()
+    regular = False
+    length = -1
+    for name, value in headers:
+        if name[:1] == b":":
+            if regular or name not in _PSEUDO or name in seen or (name == b":path" and not value):
+                return None
+            seen.add(name)
+            continue
+        regular = True
+        if name in _FORBIDDEN or name != name.lower() or (name == b"te" and value != b"trailers"):
+            return None
+        if name == b"content-length":
+            if not value.isdigit():
+                return None
+            length = int(value)
+    return length if len(seen.intersection(_PSEUDO[:3])) == 3 else None

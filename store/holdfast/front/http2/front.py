@@ -1,0 +1,302 @@
+"""The front that serves gRPC and plain HTTP on one port, as etcd does, in plain Python on the event loop.
+
+The first bytes of a connection tell which it is. What arrives is handed over in batches, and what answers of a batch
+go to one connection leaves in one write. A connection whose calls pile up is not read from until some are answered:
+a client that floods waits for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import ssl
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from holdfast.front.calls import Action, AddressInUse, Event, Kind, Peer
+from holdfast.front.http import HttpHandler
+from holdfast.front.http1 import Http1
+from holdfast.front.http2.frames import PREFACE, ConnectionBroken, ErrorCode
+from holdfast.front.http2.session import Session, _Call
+
+log = logging.getLogger("holdfast.front")
+
+MAX_CALLS = 20_000
+MAX_MESSAGE_BYTES = 2 << 20  # etcd's: the largest request and 512 KiB around it
+MAX_STREAMS = 1 << 20
+PAUSE_CALLS = 2_000  # open unary calls of one connection, beyond which it is not read from
+FIRST_BYTES_SECONDS = 10.0
+SWEEP_SECONDS = 5.0
+WRITE_BUFFER_BYTES = 1 << 18
+
+
+class Http2Front:
+    """Serves `methods` (full path to kind), and everything that is not gRPC by `http`."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, Kind],
+        http: HttpHandler,
+        *,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_streams: int = MAX_STREAMS,
+        keepalive_seconds: float = 7200.0,
+        keepalive_timeout_seconds: float = 20.0,
+    ) -> None:
+        self.methods = methods
+        self.http = http
+        self.max_message_bytes = max_message_bytes
+        self._max_streams = max_streams
+        self._keepalive = keepalive_seconds
+        self._keepalive_timeout = keepalive_timeout_seconds
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._events: deque[Event] = deque()
+        self._ids = itertools.count(1)
+        self.open_calls: dict[int, _Call] = {}
+        self.connections: set[_Wire] = set()
+        self._servers: list[asyncio.Server] = []
+        self._touched: dict[_Wire, None] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Event | None = None
+
+    # ---- starting and stopping -----------------------------------------------------------------------------
+
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        """Serve on this address. Returns the port. Raises AddressInUse."""
+        try:
+            server = await asyncio.get_running_loop().create_server(
+                lambda: _Wire(self), host, port, ssl=tls, backlog=4096, ssl_handshake_timeout=10.0 if tls else None
+            )
+        except OSError as error:
+            raise AddressInUse(
+                f"cannot listen for clients on {host}:{port}: {error.strerror or error}; is another process using the "
+                "port?"
+            ) from error
+        self._servers.append(server)
+        if self._sweeper is None:
+            self._sweep()
+        return int(server.sockets[0].getsockname()[1])
+
+    def _sweep(self) -> None:
+        """End what says nothing at the beginning, or does not answer a ping; ping what has been quiet for long."""
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+        now = time.monotonic()
+        for wire in list(self.connections):
+            wire.check(now, self._keepalive, self._keepalive_timeout)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take no new connections and calls, and give running ones this long."""
+        for server in self._servers:
+            server.close()
+        for wire in list(self.connections):
+            wire.go_away()
+        if self.open_calls:
+            self._drained = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_seconds):
+                    await self._drained.wait()
+
+    async def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for server in self._servers:
+            server.close()
+        for wire in list(self.connections):
+            wire.close()
+        await asyncio.sleep(0)
+        os.close(self._event)
+
+    # ---- the interface -------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return self._event
+
+    def poll(self, max_events: int) -> list[Event]:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._event)
+        events = [self._events.popleft() for _ in range(min(max_events, len(self._events)))]
+        if self._events:
+            os.eventfd_write(self._event, 1)
+        return events
+
+    def send(self, actions: Iterable[Action]) -> set[int]:
+        over: set[int] = set()
+        for action in actions:
+            entry = self.open_calls.get(action.id)
+            if entry is not None and entry.session.act(entry, action):
+                over.add(action.id)
+            if entry is not None:
+                entry.session.touched()
+        self._write_touched()
+        return over
+
+    # ---- what sessions use ---------------------------------------------------------------------------------
+
+    def push(self, event: Event) -> None:
+        if not self._events:
+            os.eventfd_write(self._event, 1)
+        self._events.append(event)
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    def admit(self) -> bool:
+        return len(self.open_calls) < MAX_CALLS
+
+    def closed(self, id: int) -> bool:
+        """A call is over. Returns whether it was open."""
+        known = self.open_calls.pop(id, None) is not None
+        if self._drained is not None and not self.open_calls:
+            self._drained.set()
+        return known
+
+    def touch(self, wire: _Wire) -> None:
+        """This connection has something to write: at the end of the batch, or in a moment."""
+        if not self._touched:
+            asyncio.get_running_loop().call_soon(self._write_touched)
+        self._touched[wire] = None
+
+    def _write_touched(self) -> None:
+        touched, self._touched = self._touched, {}
+        for wire in touched:
+            wire.write_output()
+
+
+class _Wire(asyncio.Protocol):
+    """A socket that a client opened: HTTP/2, HTTP/1.1, or nothing yet."""
+
+    def __init__(self, front: Http2Front) -> None:
+        self._front = front
+        self._transport: Any = None
+        self._session: Session | None = None
+        self._http1: Http1 | None = None
+        self._first = b""
+        self._heard_at = time.monotonic()
+        self._reading = True
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
+        self._front.connections.add(self)
+
+    def _peer(self) -> Peer:
+        transport = self._transport
+        address = transport.get_extra_info("peername")
+        shown = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+        certificate = transport.get_extra_info("peercert")
+        name = ""
+        for part in (certificate or {}).get("subject", ()):
+            name = next((value for key, value in part if key == "commonName"), name)
+        return Peer(shown, transport.get_extra_info("ssl_object") is not None, name)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = time.monotonic()
+        if self._session is None and self._http1 is None:
+            data = self._first = self._first + data
+            if not self._choose(data):
+                return
+            self._first = b""
+        if self._http1 is not None:
+            self._http1.receive(data)
+            return
+        session = self._session
+        assert session is not None
+        try:
+            session.connection.receive(data, time.monotonic_ns())
+        except ConnectionBroken as broken:
+            self._break(broken.code, str(broken))
+            return
+        if session.connection.has_output:
+            self._front.touch(self)
+        if session.calls > PAUSE_CALLS and self._reading and self._answerable(session):
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _answerable(self, session: Session) -> bool:
+        """Whether enough of the open calls are unary, which end by themselves."""
+        unary = sum(
+            1
+            for stream in session.connection.streams.values()
+            if isinstance(stream.context, _Call) and stream.context.kind is Kind.UNARY
+        )
+        return unary > PAUSE_CALLS
+
+    def _choose(self, data: bytes) -> bool:
+        if PREFACE.startswith(data[: len(PREFACE)]) and len(data) < len(PREFACE):
+            return False
+        if data.startswith(PREFACE):
+            self._session = session = Session(self._front, self._peer(), self._front._max_streams)
+            session.touched = lambda: self._front.touch(self)
+        else:
+            self._http1 = Http1(self._transport, self._front.http, self._peer())
+        return True
+
+    def write_output(self) -> None:
+        session, transport = self._session, self._transport
+        if session is None or transport.is_closing():
+            return
+        if session.connection.has_output:
+            transport.write(session.connection.take_output())
+        if not self._reading and session.calls < PAUSE_CALLS // 2:
+            self._reading = True
+            transport.resume_reading()
+        if session.connection.going_away and not session.connection.streams:
+            transport.close()
+
+    def pause_writing(self) -> None:
+        if self._session is not None:
+            self._session.connection.paused = True
+        elif self._http1 is not None:
+            self._http1.pause()
+
+    def resume_writing(self) -> None:
+        if self._session is not None:
+            self._session.connection.resume()
+            self._front.touch(self)
+        elif self._http1 is not None:
+            self._http1.resume()
+
+    def _break(self, code: ErrorCode, why: str) -> None:
+        log.debug("%s: %s", self._transport.get_extra_info("peername"), why)
+        assert self._session is not None
+        self._session.connection.go_away(code, why)
+        self._transport.write(self._session.connection.take_output())
+        self._transport.close()
+
+    def eof_received(self) -> bool:
+        """Returns whether the socket stays open for the answer that is still to come."""
+        return self._http1 is not None and self._http1.ended()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._front.connections.discard(self)
+        if self._session is not None:
+            self._session.lost()
+        elif self._http1 is not None:
+            self._http1.lost()
+
+    def check(self, now: float, keepalive: float, timeout: float) -> None:
+        session, quiet = self._session, now - self._heard_at
+        if session is None:
+            if quiet > FIRST_BYTES_SECONDS and (self._http1 is None or self._http1.idle):
+                self._transport.abort() if self._http1 is None else self._transport.close()
+        elif session.connection.pinged:
+            if quiet > keepalive + timeout:
+                self._transport.abort()
+        elif quiet > keepalive:
+            session.connection.ping()
+            self.write_output()
+
+    def go_away(self) -> None:
+        if self._session is not None:
+            self._session.connection.go_away()
+            self.write_output()
+        elif self._http1 is None or self._http1.idle:
+            self._transport.close()
+
+    def close(self) -> None:
+        self._transport.close()

@@ -1,0 +1,318 @@
+"""One client's HTTP/2 connection: gRPC calls to events of the front and its actions back, other requests to pages."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from holdfast.front.calls import (
+    Action,
+    Call,
+    Cancelled,
+    Credit,
+    Fail,
+    Finish,
+    HalfClose,
+    Kind,
+    Message,
+    Open,
+    Peer,
+    Reply,
+    Send,
+    Unary,
+    Writable,
+)
+from holdfast.front.http import Receiver, Request
+from holdfast.front.http2.connection import Connection, Headers, Stream
+from holdfast.front.http2.frames import ErrorCode, literal
+from holdfast.front.http2.grpc import (
+    ANSWER_HEADERS,
+    OK_TRAILERS,
+    BadMessage,
+    Messages,
+    failure,
+    framed,
+    timeout_ns,
+)
+from holdfast.status import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from holdfast.front.http2.front import Http2Front
+
+HIGH_WATER_BYTES = 1 << 20
+FIRST_CREDIT = 16
+
+
+class _Call:
+    """A gRPC call on a stream."""
+
+    __slots__ = (
+        "answering",
+        "backlog",
+        "call",
+        "credit",
+        "half_closed",
+        "kind",
+        "messages",
+        "over",
+        "session",
+        "stream",
+    )
+
+    def __init__(self, session: Session, stream: Stream, call: Call, kind: Kind, messages: Messages) -> None:
+        self.session = session
+        self.stream = stream
+        self.call = call
+        self.kind = kind
+        self.messages = messages
+        self.answering = False  # the answer's headers are sent
+        self.over = False  # over the high water, until drained
+        self.credit = FIRST_CREDIT
+        self.backlog: deque[tuple[bytes, int]] = deque()  # messages beyond the credit
+        self.half_closed = False
+
+
+class _Page:
+    """A request that is not gRPC."""
+
+    __slots__ = ("receiver", "session", "stream", "waiting")
+
+    def __init__(self, session: Session, stream: Stream) -> None:
+        self.session = session
+        self.stream = stream
+        self.receiver: Receiver | None = None
+        self.waiting = False
+
+    def start(self, status: int, headers: Mapping[str, str]) -> None:
+        block = literal(b":status", str(status).encode())
+        block += b"".join(literal(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items())
+        if self.alive:
+            self.session.connection.send_headers(self.stream, block)
+            self.session.touched()
+
+    @property
+    def alive(self) -> bool:
+        return self.stream.id in self.session.connection.streams
+
+    def write(self, data: bytes) -> bool:
+        if self.alive and data:
+            self.session.connection.send_data(self.stream, data)
+            self.session.touched()
+        self.waiting = self.stream.queued > HIGH_WATER_BYTES
+        return self.waiting
+
+    def end(self) -> None:
+        if self.alive:
+            self.session.connection.end(self.stream, b"")
+            self.session.touched()
+
+    def abort(self) -> None:
+        if self.alive:
+            self.session.connection.reset(self.stream, ErrorCode.INTERNAL_ERROR)
+            self.session.touched()
+
+
+class Session:
+    """Implements `connection.Handler`. `touched` is called when there is something to write."""
+
+    def __init__(self, front: Http2Front, peer: Peer, max_streams: int) -> None:
+        self._front = front
+        self._peer = peer
+        self.connection = Connection(self, max_streams=max_streams, now_ns=time.monotonic_ns())
+        self.calls = 0  # gRPC calls that are open
+        self.touched: Callable[[], None] = lambda: None
+
+    # ---- from the connection -------------------------------------------------------------------------------
+
+    def on_headers(self, stream: Stream, headers: Headers, ended: bool) -> None:
+        fields = dict(headers)
+        if not fields.get(b"content-type", b"").startswith(b"application/grpc"):
+            self._on_page(stream, fields, ended)
+            return
+        if fields[b":method"] != b"POST":
+            self.connection.reset(stream, ErrorCode.PROTOCOL_ERROR)
+            return
+        path = fields[b":path"].decode("latin-1")
+        kind = self._front.methods.get(path)
+        if kind is None:
+            self._refuse(stream, Code.UNIMPLEMENTED, _unknown(path, self._front.methods))
+            return
+        if not self._front.admit():
+            self._refuse(stream, Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+            return
+        timeout = fields.get(b"grpc-timeout")
+        deadline = None
+        if timeout is not None:
+            left = timeout_ns(timeout)
+            if left is None:
+                self._refuse(stream, Code.INTERNAL, f"malformed grpc-timeout: {timeout.decode('latin-1')}")
+                return
+            deadline = time.monotonic_ns() + left
+        metadata = {
+            name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
+            for name, value in headers
+            if name[:1] != b":" and name not in _NOT_METADATA and name[-4:] != b"-bin"
+        }
+        call = Call(self._front.next_id(), path, self._peer, metadata, deadline)
+        messages = Messages(fields.get(b"grpc-encoding", b""), self._front.max_message_bytes)
+        entry = stream.context = _Call(self, stream, call, kind, messages)
+        self.calls += 1
+        self._front.open_calls[call.id] = entry
+        if kind is not Kind.UNARY:
+            self._front.push(Open(call))
+        if ended:
+            self._on_half_close(entry)
+
+    def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
+        entry = stream.context
+        if isinstance(entry, _Page):
+            assert entry.receiver is not None
+            if data:
+                entry.receiver.on_body(data)
+                self.connection.consumed(stream, len(data))
+            if ended:
+                entry.receiver.on_end()
+            return
+        if not isinstance(entry, _Call):
+            return  # refused; what still comes does not matter
+        try:
+            found = entry.messages.take(data)
+        except BadMessage as bad:
+            self._break_off(entry, bad.code, str(bad))
+            return
+        if entry.kind is Kind.UNARY:
+            if found and (len(found) > 1 or entry.half_closed):
+                self._break_off(entry, Code.INTERNAL, "grpc: more than one message for a unary call")
+                return
+            if found:
+                entry.half_closed = True
+                self._front.push(Unary(entry.call, found[0]))
+            self.connection.consumed(stream, len(data))
+            if ended and (not entry.half_closed or entry.messages.partial):
+                self._break_off(entry, Code.INTERNAL, "grpc: the call ended before its message")
+            return
+        # Room is given back for what goes on to the services; what waits for credit keeps its room.
+        beyond = 0
+        for body in found:
+            if entry.credit > 0 and not entry.backlog:
+                entry.credit -= 1
+                self._front.push(Message(entry.call.id, body))
+            else:
+                entry.backlog.append((body, len(body) + 5))
+                beyond += len(body) + 5
+        self.connection.consumed(stream, max(0, len(data) - beyond))
+        if ended:
+            self._on_half_close(entry)
+
+    def _on_half_close(self, entry: _Call) -> None:
+        if entry.kind is Kind.UNARY or entry.messages.partial:
+            self._break_off(entry, Code.INTERNAL, "grpc: the call ended before its message")
+            return
+        entry.half_closed = True
+        if not entry.backlog:
+            self._front.push(HalfClose(entry.call.id))
+
+    def on_reset(self, stream: Stream) -> None:
+        entry = stream.context
+        if isinstance(entry, _Call):
+            self._close(entry)
+            self._front.push(Cancelled(entry.call.id, "the client ended the call"))
+        elif isinstance(entry, _Page) and entry.receiver is not None:
+            entry.receiver.on_gone()
+
+    def on_drained(self, stream: Stream) -> None:
+        entry = stream.context
+        if isinstance(entry, _Call) and entry.over:
+            entry.over = False
+            self._front.push(Writable(entry.call.id))
+        elif isinstance(entry, _Page) and entry.waiting and entry.receiver is not None:
+            entry.waiting = False
+            entry.receiver.on_drained()
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        for stream in list(self.connection.streams.values()):
+            self.on_reset(stream)
+
+    # ---- requests that are not gRPC ------------------------------------------------------------------------
+
+    def _on_page(self, stream: Stream, fields: dict[bytes, bytes], ended: bool) -> None:
+        page = stream.context = _Page(self, stream)
+        headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in fields.items() if n[:1] != b":"}
+        headers.setdefault("host", fields.get(b":authority", b"").decode("latin-1"))
+        method, target = fields[b":method"].decode("latin-1"), fields[b":path"].decode("latin-1")
+        page.receiver = self._front.http(Request(method, target, headers, self._peer), page)
+        if ended:
+            page.receiver.on_end()
+
+    # ---- actions -------------------------------------------------------------------------------------------
+
+    def act(self, entry: _Call, action: Action) -> bool:
+        """Carry out an action on a call of this connection. Returns whether the call is over its high water now."""
+        stream, connection = entry.stream, self.connection
+        if isinstance(action, Send):
+            if not entry.answering:
+                entry.answering = True
+                connection.send_headers(stream, ANSWER_HEADERS)
+            connection.send_data(stream, framed(action.body))
+            entry.over = stream.queued > HIGH_WATER_BYTES
+            return entry.over
+        if isinstance(action, Reply):
+            connection.send_headers(stream, ANSWER_HEADERS)
+            connection.send_data(stream, framed(action.body))
+            self._close(entry)
+            connection.end(stream, OK_TRAILERS)
+        elif isinstance(action, Credit):
+            self._credit(entry, action.count)
+        elif isinstance(action, Finish):
+            if not entry.answering:
+                connection.send_headers(stream, ANSWER_HEADERS)
+            self._close(entry)
+            connection.end(stream, OK_TRAILERS)
+        else:
+            assert isinstance(action, Fail)
+            self._fail(entry, action.code, action.text)
+        return False
+
+    def _credit(self, entry: _Call, count: int) -> None:
+        entry.credit += count
+        had = bool(entry.backlog)
+        while entry.backlog and entry.credit > 0:
+            body, size = entry.backlog.popleft()
+            entry.credit -= 1
+            self._front.push(Message(entry.call.id, body))
+            self.connection.consumed(entry.stream, size)
+        if had and not entry.backlog and entry.half_closed:
+            self._front.push(HalfClose(entry.call.id))
+
+    def _fail(self, entry: _Call, code: Code, text: str) -> None:
+        trailers = failure(code.value, text)
+        self._close(entry)
+        self.connection.end(entry.stream, trailers if entry.answering else ANSWER_HEADERS + trailers)
+
+    def _break_off(self, entry: _Call, code: Code, text: str) -> None:
+        """The client does not keep to the protocol of this call."""
+        self._fail(entry, code, text)
+        self._front.push(Cancelled(entry.call.id, text))
+
+    def _refuse(self, stream: Stream, code: Code, text: str) -> None:
+        self.connection.end(stream, ANSWER_HEADERS + failure(code.value, text))
+
+    def _close(self, entry: _Call) -> None:
+        if self._front.closed(entry.call.id):
+            self.calls -= 1
+            entry.stream.context = None
+
+
+_NOT_METADATA = frozenset((b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"))
+
+
+def _unknown(path: str, methods: Mapping[str, Kind]) -> str:
+    """In grpc-go's words, which clients look for."""
+    service, _, method = path.removeprefix("/").rpartition("/")
+    if any(known.startswith(f"/{service}/") for known in methods):
+        return f"unknown method {method} for service {service}"
+    return f"unknown service {service}"

@@ -1,0 +1,32 @@
+"""How often something took how long: a few numbers, cheap enough to keep on every path."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+FAST = tuple(0.0001 * 2**n for n in range(20))  # bounds in seconds, as etcd has them for what is computed
+DISK = tuple(0.001 * 2**n for n in range(14))  # and for what waits for a disk
+
+
+class Histogram:
+    """Counts of durations in seconds below each bound."""
+
+    __slots__ = ("_bounds", "_counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self.sum += seconds
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """(bound, how many were at most that), the last bound infinite."""
+        found, total = [], 0
+        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+            total += count
+            found.append((bound, total))
+        return found
