@@ -101,7 +101,7 @@ class MemberCore:
             hard_state=hard_state,
             settings=self.settings,
         )
-        self.lessor = Lessor()
+        self.lessor = Lessor(self.settings.lease_checkpoint_ns)
         self._incarnation = incarnation
         self._now = now_ns
         self._wall_ms = 0
@@ -119,7 +119,7 @@ class MemberCore:
         self._max_learners = max_learners
         self._conf_answer: Applied | None = None  # to the change that made the joint configuration in force
         self._hand_over_at = 0  # when to see next whether another voter should rather lead
-        self.reads = Reads(self.raft, self.lessor)
+        self.reads = Reads(self.raft, self.lessor, self._take_back_checkpoints)
         self._digests: OrderedDict[int, int] = OrderedDict()  # of the last entries, by index
         self.flushed_index = self.machine.applied_index
         self._members_changed()
@@ -248,7 +248,7 @@ class MemberCore:
     # ---- leadership ----------------------------------------------------------------------------------------
 
     def _notice_leader(self) -> None:
-        raft = self.raft
+        raft, machine = self.raft, self.machine
         now = (raft.role, raft.term, raft.leader)
         if now == self._was:
             return
@@ -256,7 +256,7 @@ class MemberCore:
         self.leader_changes += bool(now[2]) and now[2] != self._was[2]
         self._was = now
         if raft.is_leader and not was_leader:
-            self.lessor.promote(self.machine.leases, self._now, self.settings.election_ns)
+            self.lessor.promote(machine.leases, machine.remaining, self._now, self.settings.election_ns)
         elif not raft.is_leader:
             self.lessor.demote()
         if raft.leader:
@@ -512,9 +512,29 @@ class MemberCore:
             if lease not in self.machine.leases:
                 self.lessor.revoked(lease)
                 continue
-            command = raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease), system=True)
-            self._name(command)
-            self.raft.propose(command.SerializeToString())
+            self._propose_own(raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease), system=True))
+        due = self.lessor.due_checkpoints(self._now, 1000)
+        if due:
+            checkpoint = raft_pb2.LeaseCheckpoint(ids=due.keys(), remaining_seconds=due.values())
+            self._propose_own(raft_pb2.Command(lease_checkpoint=checkpoint, system=True))
+
+    def _propose_own(self, command: raft_pb2.Command) -> None:
+        self._name(command)
+        self.raft.propose(command.SerializeToString())
+
+    def _take_back_checkpoints(self, leases: Sequence[int]) -> int | None:
+        """As leader, see to it that none of `leases` counts as partly used. Returns the index that has to be applied
+        before they may be said to be renewed, 0 = none has; or None if that cannot be done now."""
+        ids = [lease for lease in leases if lease in self.machine.remaining or self.lessor.checkpointed(lease)]
+        if not ids:
+            return 0
+        if not self._may_revoke():
+            return None
+        checkpoint = raft_pb2.LeaseCheckpoint(ids=ids, remaining_seconds=[0] * len(ids))
+        self._propose_own(raft_pb2.Command(lease_checkpoint=checkpoint, system=True))
+        for lease in ids:
+            self.lessor.taken_back(lease)
+        return self.raft.log.last
 
     def _may_revoke(self) -> bool:
         return self.raft.is_leader and not self.raft.transferring and not self.raft.full

@@ -9,7 +9,7 @@ lease cannot revive what another leader has let expire.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from holdfast.machine import Machine
 from holdfast.member.interface import Answer, KeepAlive, Output, Read
@@ -23,9 +23,12 @@ from holdfast.status import TIMEOUT
 class Reads:
     """The reads and renewals of one member's clients, and those it confirms for others while it leads."""
 
-    def __init__(self, raft: Raft, lessor: Lessor) -> None:
+    def __init__(self, raft: Raft, lessor: Lessor, take_back: Callable[[Sequence[int]], int | None]) -> None:
+        """`take_back` proposes that these leases' checkpoints are void: the index to wait for, 0 = no need, None = it
+        cannot be done now."""
         self._raft = raft
         self._lessor = lessor
+        self._take_back = take_back
         self._new_reads: list[Read] = []
         self._new_renewals: list[KeepAlive] = []
         self._batches: dict[int, list[Read]] = {}  # asked, by the question's number
@@ -129,7 +132,12 @@ class Reads:
         """As leader; who does not lead any more cannot tell, and is asked no more."""
         while self._due and (not self._raft.is_leader or self._due[0][0] <= machine.applied_index):
             _, question = self._due.popleft()
-            if self._raft.is_leader:
+            if not self._raft.is_leader:
+                continue
+            index = 0 if question.query else self._take_back(question.leases)
+            if index:
+                self._due.append((index, question))  # or the next leader would take them for partly used
+            elif index is not None:
                 self._renew(question, machine, now, out)
 
     def _renew(self, question: Renew, machine: Machine, now: int, out: Output) -> None:

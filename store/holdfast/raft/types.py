@@ -46,6 +46,7 @@ class Settings:
     max_inflight_bytes: int = 8 << 20
     lease_reads: bool = False
     max_clock_drift_percent: int = 10
+    lease_checkpoint_ns: int = 300_000_000_000  # how often what is left of a long lease is written down; 0 = never
 
     @property
     def lease_ns(self) -> int:

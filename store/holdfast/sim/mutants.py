@@ -479,20 +479,29 @@ def _new_leader_ends_leases(patch: Patch) -> None:
     patch(
         Lessor,
         "promote",
-        lambda self, leases, now, extend: original(self, dict.fromkeys(leases, 0), now, extend),
+        lambda self, leases, remaining, now, extend: original(self, dict.fromkeys(leases, 0), {}, now, extend),
     )
 
 
 @_mutant("who lost leadership forgets its clock for leases")
 def _ex_leader_keeps_lease_clock(patch: Patch) -> None:
-    original = Lessor.promote
+    promote_, demote_ = Lessor.promote, Lessor.demote
 
-    def promote(self: Lessor, leases: dict[int, int], now: int, extend: int) -> None:
+    def promote(self: Lessor, leases: dict[int, int], remaining: dict[int, int], now: int, extend: int) -> None:
         if not self._expiry:
-            original(self, leases, now, extend)
+            promote_(self, leases, remaining, now, extend)
+
+    def demote(self: Lessor) -> None:
+        if not hasattr(self, "_expiry"):
+            demote_(self)
 
     patch(Lessor, "promote", promote)
-    patch(Lessor, "demote", lambda self: None)
+    patch(Lessor, "demote", demote)
+
+
+@_mutant("a renewal is acknowledged only when no checkpoint counts against it")
+def _renewal_beside_a_checkpoint(patch: Patch) -> None:
+    patch(MemberCore, "_take_back_checkpoints", lambda self, leases: 0)
 
 
 @_mutant("a renewal is acknowledged only by who still leads")

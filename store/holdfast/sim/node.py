@@ -128,7 +128,7 @@ class Node:
         self.incarnation += 1
         self._life += 1
         self.store, log = self.disk.open()
-        settings = Settings(lease_reads=self.mix.lease_reads)
+        settings = Settings(lease_reads=self.mix.lease_reads, lease_checkpoint_ns=2_000_000_000)
         self.core = MemberCore(
             self.id,
             incarnation=self.incarnation,
