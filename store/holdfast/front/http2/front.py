@@ -22,14 +22,14 @@ from holdfast.front.calls import Action, AddressInUse, Event, Kind, Peer
 from holdfast.front.http import HttpHandler
 from holdfast.front.http1 import Http1
 from holdfast.front.http2.frames import PREFACE, ConnectionBroken, ErrorCode
-from holdfast.front.http2.session import Session, _Call
+from holdfast.front.http2.session import OpenCall, Session
 
 log = logging.getLogger("holdfast.front")
 
 MAX_CALLS = 20_000
 MAX_MESSAGE_BYTES = 2 << 20  # etcd's: the largest request and 512 KiB around it
 MAX_STREAMS = 1 << 20
-PAUSE_CALLS = 2_000  # open unary calls of one connection, beyond which it is not read from
+PAUSE_CALLS = 2_000  # unanswered unary calls of one connection, beyond which it is not read from
 FIRST_BYTES_SECONDS = 10.0
 SWEEP_SECONDS = 5.0
 WRITE_BUFFER_BYTES = 1 << 18
@@ -57,7 +57,7 @@ class Http2Front:
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._events: deque[Event] = deque()
         self._ids = itertools.count(1)
-        self.open_calls: dict[int, _Call] = {}
+        self.open_calls: dict[int, OpenCall] = {}
         self.connections: set[_Wire] = set()
         self._servers: list[asyncio.Server] = []
         self._touched: dict[_Wire, None] = {}
@@ -213,18 +213,9 @@ class _Wire(asyncio.Protocol):
             return
         if session.connection.has_output:
             self._front.touch(self)
-        if session.calls > PAUSE_CALLS and self._reading and self._answerable(session):
+        if session.unanswered > PAUSE_CALLS and self._reading:
             self._reading = False
             self._transport.pause_reading()
-
-    def _answerable(self, session: Session) -> bool:
-        """Whether enough of the open calls are unary, which end by themselves."""
-        unary = sum(
-            1
-            for stream in session.connection.streams.values()
-            if isinstance(stream.context, _Call) and stream.context.kind is Kind.UNARY
-        )
-        return unary > PAUSE_CALLS
 
     def _choose(self, data: bytes) -> bool:
         if PREFACE.startswith(data[: len(PREFACE)]) and len(data) < len(PREFACE):
@@ -242,7 +233,7 @@ class _Wire(asyncio.Protocol):
             return
         if session.connection.has_output:
             transport.write(session.connection.take_output())
-        if not self._reading and session.calls < PAUSE_CALLS // 2:
+        if not self._reading and session.unanswered <= PAUSE_CALLS // 2:
             self._reading = True
             transport.resume_reading()
         if session.connection.going_away and not session.connection.streams:

@@ -46,7 +46,7 @@ HIGH_WATER_BYTES = 1 << 20
 FIRST_CREDIT = 16
 
 
-class _Call:
+class OpenCall:
     """A gRPC call on a stream."""
 
     __slots__ = (
@@ -122,7 +122,7 @@ class Session:
         self._front = front
         self._peer = peer
         self.connection = Connection(self, max_streams=max_streams, now_ns=time.monotonic_ns())
-        self.calls = 0  # gRPC calls that are open
+        self.unanswered = 0  # unary calls that are here whole
         self.touched: Callable[[], None] = lambda: None
 
     # ---- from the connection -------------------------------------------------------------------------------
@@ -158,8 +158,7 @@ class Session:
         }
         call = Call(self._front.next_id(), path, self._peer, metadata, deadline)
         messages = Messages(fields.get(b"grpc-encoding", b""), self._front.max_message_bytes)
-        entry = stream.context = _Call(self, stream, call, kind, messages)
-        self.calls += 1
+        entry = stream.context = OpenCall(self, stream, call, kind, messages)
         self._front.open_calls[call.id] = entry
         if kind is not Kind.UNARY:
             self._front.push(Open(call))
@@ -176,7 +175,7 @@ class Session:
             if ended:
                 entry.receiver.on_end()
             return
-        if not isinstance(entry, _Call):
+        if not isinstance(entry, OpenCall):
             return  # refused; what still comes does not matter
         try:
             found = entry.messages.take(data)
@@ -189,6 +188,7 @@ class Session:
                 return
             if found:
                 entry.half_closed = True
+                self.unanswered += 1
                 self._front.push(Unary(entry.call, found[0]))
             self.connection.consumed(stream, len(data))
             if ended and (not entry.half_closed or entry.messages.partial):
@@ -207,7 +207,7 @@ class Session:
         if ended:
             self._on_half_close(entry)
 
-    def _on_half_close(self, entry: _Call) -> None:
+    def _on_half_close(self, entry: OpenCall) -> None:
         if entry.kind is Kind.UNARY or entry.messages.partial:
             self._break_off(entry, Code.INTERNAL, "grpc: the call ended before its message")
             return
@@ -217,7 +217,7 @@ class Session:
 
     def on_reset(self, stream: Stream) -> None:
         entry = stream.context
-        if isinstance(entry, _Call):
+        if isinstance(entry, OpenCall):
             self._close(entry)
             self._front.push(Cancelled(entry.call.id, "the client ended the call"))
         elif isinstance(entry, _Page) and entry.receiver is not None:
@@ -225,7 +225,7 @@ class Session:
 
     def on_drained(self, stream: Stream) -> None:
         entry = stream.context
-        if isinstance(entry, _Call) and entry.over:
+        if isinstance(entry, OpenCall) and entry.over:
             entry.over = False
             self._front.push(Writable(entry.call.id))
         elif isinstance(entry, _Page) and entry.waiting and entry.receiver is not None:
@@ -250,7 +250,7 @@ class Session:
 
     # ---- actions -------------------------------------------------------------------------------------------
 
-    def act(self, entry: _Call, action: Action) -> bool:
+    def act(self, entry: OpenCall, action: Action) -> bool:
         """Carry out an action on a call of this connection. Returns whether the call is over its high water now."""
         stream, connection = entry.stream, self.connection
         if isinstance(action, Send):
@@ -277,7 +277,7 @@ class Session:
             self._fail(entry, action.code, action.text)
         return False
 
-    def _credit(self, entry: _Call, count: int) -> None:
+    def _credit(self, entry: OpenCall, count: int) -> None:
         entry.credit += count
         had = bool(entry.backlog)
         while entry.backlog and entry.credit > 0:
@@ -288,12 +288,12 @@ class Session:
         if had and not entry.backlog and entry.half_closed:
             self._front.push(HalfClose(entry.call.id))
 
-    def _fail(self, entry: _Call, code: Code, text: str) -> None:
+    def _fail(self, entry: OpenCall, code: Code, text: str) -> None:
         trailers = failure(code.value, text)
         self._close(entry)
         self.connection.end(entry.stream, trailers if entry.answering else ANSWER_HEADERS + trailers)
 
-    def _break_off(self, entry: _Call, code: Code, text: str) -> None:
+    def _break_off(self, entry: OpenCall, code: Code, text: str) -> None:
         """The client does not keep to the protocol of this call."""
         self._fail(entry, code, text)
         self._front.push(Cancelled(entry.call.id, text))
@@ -301,9 +301,10 @@ class Session:
     def _refuse(self, stream: Stream, code: Code, text: str) -> None:
         self.connection.end(stream, ANSWER_HEADERS + failure(code.value, text))
 
-    def _close(self, entry: _Call) -> None:
+    def _close(self, entry: OpenCall) -> None:
         if self._front.closed(entry.call.id):
-            self.calls -= 1
+            if entry.kind is Kind.UNARY and entry.half_closed:
+                self.unanswered -= 1
             entry.stream.context = None
 
 

@@ -1,0 +1,71 @@
+"""Certificates made for a test: an authority, servers at localhost, clients with a name."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+class Authority:
+    """Signs. `certificate` is PEM."""
+
+    def __init__(self, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name(name)
+        self._root = (
+            self._builder(self._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.certificate = self._root.public_bytes(serialization.Encoding.PEM)
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+        )
+
+    def _sign(self, name: str) -> tuple[bytes, bytes]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+        signed = self._builder(_name(name), key).add_extension(names, critical=False).sign(self._key, hashes.SHA256())
+        return _pem(key), signed.public_bytes(serialization.Encoding.PEM)
+
+    def client(self, name: str) -> tuple[bytes, bytes]:
+        """(key, certificate) of a client called `name`, in PEM."""
+        return self._sign(name)
+
+    def write_server(self, directory: Path) -> None:
+        """tls.key, tls.crt and ca.crt of a server at localhost."""
+        key, certificate = self._sign("server")
+        (directory / "tls.key").write_bytes(key)
+        (directory / "tls.crt").write_bytes(certificate)
+        (directory / "ca.crt").write_bytes(self.certificate)
+
+    def load_client(self, context: ssl.SSLContext, name: str, directory: Path) -> None:
+        key, certificate = self._sign(name)
+        (directory / f"{name}.pem").write_bytes(key + certificate)
+        context.load_cert_chain(directory / f"{name}.pem")

@@ -1,0 +1,379 @@
+"""The front on real sockets, with grpcio as the client of gRPC and bare sockets for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from holdfast.front.calls import (
+    Cancelled,
+    Credit,
+    Event,
+    Fail,
+    Finish,
+    HalfClose,
+    Kind,
+    Message,
+    Open,
+    Reply,
+    Send,
+    Unary,
+    Writable,
+)
+from holdfast.front.http import Receiver, Request, Responder
+from holdfast.front.http2 import front as module
+from holdfast.front.http2.front import Http2Front
+from holdfast.status import Code
+from holdfast.tls import TlsFiles, serving
+
+from ..certificates import Authority
+
+METHODS = {"/t.T/Unary": Kind.UNARY, "/t.T/Many": Kind.SERVER_STREAM, "/t.T/Both": Kind.BIDI}
+
+
+class _Echo:
+    """A page that says what was asked."""
+
+    def __init__(self, request: Request, responder: Responder) -> None:
+        self._request = request
+        self._responder = responder
+        self._body = b""
+
+    def on_body(self, data: bytes) -> None:
+        self._body += data
+
+    def on_end(self) -> None:
+        r = self._request
+        text = f"{r.method} {r.target} {r.headers.get('x', '')} {r.peer.common_name}".encode() + self._body
+        self._responder.start(200, {"content-length": str(len(text))})
+        self._responder.write(text)
+        self._responder.end()
+
+    def on_gone(self) -> None: ...
+
+    def on_drained(self) -> None: ...
+
+
+def echo(request: Request, responder: Responder) -> Receiver:
+    return _Echo(request, responder)
+
+
+class Served:
+    """A front that is polled as the router does it; `serve` answers, or nobody does."""
+
+    def __init__(self, front: Http2Front, port: int) -> None:
+        self.front = front
+        self.port = port
+        self.events: list[Event] = []
+        self.over: set[int] = set()
+        self.serve: Callable[[Event], list[Any]] = lambda event: []
+        self._changed = asyncio.Event()
+        asyncio.get_running_loop().add_reader(front.fileno(), self._poll)
+
+    def _poll(self) -> None:
+        for event in self.front.poll(512):
+            self.events.append(event)
+            self.over |= self.front.send(self.serve(event))
+        self._changed.set()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@contextlib.asynccontextmanager
+async def served(tls: ssl.SSLContext | None = None, **options: Any) -> AsyncIterator[Served]:
+    front = Http2Front(METHODS, echo, **options)
+    port = await front.listen("127.0.0.1", 0, tls)
+    this = Served(front, port)
+    try:
+        yield this
+    finally:
+        asyncio.get_running_loop().remove_reader(front.fileno())
+        await front.close()
+
+
+def channel(port: int, **options: Any) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=list(options.items()))
+
+
+async def test_a_call_its_metadata_and_its_deadline() -> None:
+    async with served() as s, channel(s.port) as to:
+        s.serve = lambda e: [Reply(e.call.id, e.body[::-1])] if isinstance(e, Unary) else []
+        call = to.unary_unary("/t.T/Unary")(b"abc", timeout=30, metadata=(("token", "t"), ("x-bin", b"\x00")))
+        assert await call == b"cba"
+        event = s.of(Unary)[0]
+        assert event.call.metadata["token"] == "t"
+        assert "x-bin" not in event.call.metadata
+        assert 25e9 < event.call.deadline_ns - time.monotonic_ns() < 30e9
+        assert await to.unary_unary("/t.T/Unary")(b"") == b""
+        assert s.of(Unary)[1].call.deadline_ns is None
+        answers = await asyncio.gather(*(to.unary_unary("/t.T/Unary")(b"%d" % n) for n in range(300)))
+        assert answers == [(b"%d" % n)[::-1] for n in range(300)]
+        assert not s.front.open_calls
+
+
+async def test_errors_are_told_whole() -> None:
+    async with served() as s, channel(s.port) as to:
+        s.serve = lambda e: [Fail(e.call.id, Code.NOT_FOUND, "nö, 100 % not")] if isinstance(e, Unary) else []
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await to.unary_unary("/t.T/Unary")(b"")
+        assert (failed.value.code(), failed.value.details()) == (grpc.StatusCode.NOT_FOUND, "nö, 100 % not")
+        for path, text in (
+            ("/t.T/None", "unknown method None for service t.T"),
+            ("/u.U/None", "unknown service u.U"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await to.unary_unary(path)(b"")
+            assert (failed.value.code(), failed.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, text)
+
+
+async def test_large_messages_go_through_and_larger_ones_are_refused() -> None:
+    options = {"grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1}
+    async with served(max_message_bytes=2 << 20) as s, channel(s.port, **options) as to:
+        s.serve = lambda e: [Reply(e.call.id, e.body * 3)] if isinstance(e, Unary) else []
+        assert await to.unary_unary("/t.T/Unary")(b"x" * (2 << 20)) == b"x" * (6 << 20)
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await to.unary_unary("/t.T/Unary")(b"x" * ((2 << 20) + 1))
+        assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert failed.value.details() == "grpc: received message larger than max (2097153 vs. 2097152)"
+
+
+async def test_gzip_is_understood_up_to_the_same_size() -> None:
+    async with served(max_message_bytes=100_000) as s, channel(s.port) as to:
+        s.serve = lambda e: [Reply(e.call.id, b"%d" % len(e.body))] if isinstance(e, Unary) else []
+        call = to.unary_unary("/t.T/Unary")
+        assert await call(b"x" * 90_000, compression=grpc.Compression.Gzip) == b"90000"
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await call(b"x" * 5_000_000, compression=grpc.Compression.Gzip)
+        assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await call(b"x" * 9_000, compression=grpc.Compression.Deflate)
+        assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_stream_of_answers() -> None:
+    async with served() as s, channel(s.port) as to:
+
+        def serve(event: Event) -> list[Any]:
+            if isinstance(event, Message):
+                return [*(Send(event.id, b"%d" % n) for n in range(3)), Finish(event.id)]
+            return []
+
+        s.serve = serve
+        assert [m async for m in to.unary_stream("/t.T/Many")(b"go")] == [b"0", b"1", b"2"]
+        assert [type(e) for e in s.events] == [Open, Message, HalfClose]
+
+
+async def test_a_half_close_does_not_end_a_stream_and_no_message_comes_beyond_the_credit() -> None:
+    async with served() as s, channel(s.port) as to:
+        call = to.stream_stream("/t.T/Both")(iter([b"%d" % n for n in range(50)]))
+        await s.until(lambda: len(s.of(Message)) == 16)
+        id = s.of(Open)[0].call.id
+        await asyncio.sleep(0)
+        assert not s.of(HalfClose)
+        s.front.send([Credit(id, 30)])
+        await s.until(lambda: len(s.of(Message)) == 46)
+        assert not s.of(HalfClose)
+        s.front.send([Credit(id, 30)])
+        await s.until(lambda: len(s.of(HalfClose)) == 1)
+        assert [e.body for e in s.of(Message)] == [b"%d" % n for n in range(50)]
+        s.front.send([Send(id, b"still"), Fail(id, Code.UNAVAILABLE, "gone")])
+        assert await call.read() == b"still"
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_slow_reader_is_told_of_and_costs_no_more_than_its_queue() -> None:
+    async with served() as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        # By hand, so that nothing reads ahead: a client with the default window that never gives it back.
+        from .test_connection import HELLO, block, frame  # noqa: PLC0415
+
+        headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Both")]
+        headers.append((b"content-type", b"application/grpc"))
+        writer.write(HELLO + frame(1, 4, 1, block(headers)))
+        await s.until(lambda: bool(s.of(Open)))
+        id = s.of(Open)[0].call.id
+        sent = 0
+        while id not in s.over:
+            s.over |= s.front.send([Send(id, b"x" * 10_000)])
+            sent += 1
+        assert 100 < sent < 130  # a window and a mebibyte
+        assert not s.of(Writable)
+        writer.write(frame(8, 0, 0, (1 << 22).to_bytes(4, "big")) + frame(8, 0, 1, (1 << 22).to_bytes(4, "big")))
+        await s.until(lambda: bool(s.of(Writable)))
+        writer.close()
+        await s.until(lambda: bool(s.of(Cancelled)))
+        del reader
+
+
+async def test_who_gives_up_is_cancelled() -> None:
+    async with served() as s, channel(s.port) as to:
+        call = to.unary_unary("/t.T/Unary")(b"")
+        await s.until(lambda: bool(s.of(Unary)))
+        call.cancel()
+        await s.until(lambda: bool(s.of(Cancelled)))
+        assert s.of(Cancelled)[0].id == s.of(Unary)[0].call.id
+        assert not s.front.open_calls
+        s.front.send([Reply(s.of(Unary)[0].call.id, b"late")])  # nobody is there to hear it
+
+
+async def test_plain_http_on_the_same_port() -> None:
+    async with served() as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(
+            b"GET /a?b HTTP/1.1\r\nhost: h\r\nx: y\r\n\r\nPOST /c HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nbody"
+        )
+        assert await _answer(reader) == b"GET /a?b y "
+        assert await _answer(reader) == b"POST /c  body"
+        writer.write(b"GET /last HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        assert await _answer(reader) == b"GET /last  "
+        assert await reader.read() == b""
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(b"RUBBISH\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
+async def test_plain_http_in_version_2() -> None:
+    from .test_connection import HELLO, block, frame  # noqa: PLC0415
+
+    async with served() as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        headers = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/page"), (b"x", b"y")]
+        writer.write(HELLO + frame(1, 5, 1, block(headers)))
+        async with asyncio.timeout(10):
+            assert b"GET /page y" in await reader.readuntil(b"GET /page y")
+        writer.close()
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        return await reader.readexactly(size)
+
+
+async def test_a_connection_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_BYTES_SECONDS", 0.1)
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 0.05)
+    async with served() as s:
+        for first in (b"", b"PRI * HT", b"GET / HTTP/1.1\r\nhalf"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            writer.write(first)
+            async with asyncio.timeout(10):
+                with contextlib.suppress(ConnectionError):
+                    assert not await reader.read()
+            writer.close()
+
+
+async def test_a_peer_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from .test_connection import HELLO  # noqa: PLC0415
+
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 0.05)
+    async with served(keepalive_seconds=0.2, keepalive_timeout_seconds=0.2) as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(HELLO)
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                assert b"holdfast" in await reader.read(-1)  # our ping, unanswered, then the end
+        writer.close()
+        assert not s.front.connections
+
+
+async def test_a_client_that_floods_waits_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_CALLS", 10)
+    async with served() as s, channel(s.port) as flooding, channel(s.port, x=1) as other:
+        calls = [flooding.unary_unary("/t.T/Unary")(b"flood" * 20_000) for _ in range(60)]
+        await s.until(lambda: len(s.of(Unary)) > 10)
+        quiet = other.unary_unary("/t.T/Unary")(b"quiet")
+        await s.until(lambda: any(e.body == b"quiet" for e in s.of(Unary)))
+        assert len(s.of(Unary)) < 61  # not all were read
+        s.front.send([Reply(e.call.id, b"ok") for e in s.of(Unary)])
+        assert await quiet == b"ok"
+        s.serve = lambda e: [Reply(e.call.id, b"ok")] if isinstance(e, Unary) else []
+        s.front.send([Reply(e.call.id, b"ok") for e in s.of(Unary)])
+        assert await asyncio.gather(*calls) == [b"ok"] * 60
+
+
+async def test_draining_lets_calls_end_and_takes_no_new_ones() -> None:
+    async with served() as s, channel(s.port) as to:
+        call = to.unary_unary("/t.T/Unary")(b"")
+        await s.until(lambda: bool(s.of(Unary)))
+        draining = asyncio.ensure_future(s.front.drain(10))
+        await asyncio.sleep(0)
+        with pytest.raises(OSError, match="111"):
+            await asyncio.open_connection("127.0.0.1", s.port)
+        assert not draining.done()
+        s.front.send([Reply(s.of(Unary)[0].call.id, b"done")])
+        await draining
+        assert await call == b"done"
+
+
+# ---- TLS -------------------------------------------------------------------------------------------------------
+
+
+def _secure(port: int, authority: Authority, name: str | None) -> grpc.aio.Channel:
+    key, certificate = authority.client(name) if name else (None, None)
+    credentials = grpc.ssl_channel_credentials(authority.certificate, key, certificate)
+    return grpc.aio.secure_channel(f"localhost:{port}", credentials)
+
+
+async def test_tls_tells_who_calls_and_certificates_are_read_again(tmp_path: Path) -> None:
+    first, second = Authority("first"), Authority("second")
+    first.write_server(tmp_path)
+    files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "ca.crt")
+    async with served(serving(files, alpn=("h2", "http/1.1"))) as s:
+        s.serve = lambda e: [Reply(e.call.id, e.call.peer.common_name.encode())] if isinstance(e, Unary) else []
+        async with _secure(s.port, first, "ann") as to:
+            assert await to.unary_unary("/t.T/Unary")(b"", wait_for_ready=True, timeout=20) == b"ann"
+        for authority, name in ((first, None), (second, "ann")):
+            async with _secure(s.port, authority, name) as to:
+                with pytest.raises(grpc.aio.AioRpcError) as failed:
+                    await to.unary_unary("/t.T/Unary")(b"", timeout=5)
+                assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        context = ssl.create_default_context(cadata=first.certificate.decode())
+        first.load_client(context, "bob", tmp_path)
+        reader, writer = await asyncio.open_connection("localhost", s.port, ssl=context)
+        writer.write(b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert await _answer(reader) == b"GET /a  bob"
+        writer.close()
+        # Another authority signs everything from now on.
+        second.write_server(tmp_path)
+        await asyncio.sleep(1.1)  # files are looked at once a second at most
+        async with _secure(s.port, second, "cid") as to:
+            assert await to.unary_unary("/t.T/Unary")(b"", wait_for_ready=True, timeout=20) == b"cid"
+        async with _secure(s.port, first, "ann") as to:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await to.unary_unary("/t.T/Unary")(b"", timeout=5)
+        # What cannot be used changes nothing.
+        (tmp_path / "tls.crt").write_text("half a certifica")
+        await asyncio.sleep(1.1)
+        async with _secure(s.port, second, "cid") as to:
+            assert await to.unary_unary("/t.T/Unary")(b"", wait_for_ready=True, timeout=20) == b"cid"
+
+
+async def test_versions_of_tls_below_the_lowest_are_refused(tmp_path: Path) -> None:
+    authority = Authority("only")
+    authority.write_server(tmp_path)
+    files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key", None, ssl.TLSVersion.TLSv1_3)
+    async with served(serving(files)) as s:
+        context = ssl.create_default_context(cadata=authority.certificate.decode())
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection("localhost", s.port, ssl=context)
