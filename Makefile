@@ -30,12 +30,15 @@ test: setup tools lint ## everything but the real cluster
 	$(BIN)/pytest operator/tests
 	@$(MAKE) --no-print-directory coverage
 
-kube: setup image ## a real Kubernetes (kind) with the operator, a cluster, an edge pool and a configuration
+# STORE=holdfast keeps the API server's own data in holdfast, too, instead of etcd.
+export STORE ?= etcd
+
+kube: setup image tools ## a real Kubernetes (kind) with the operator, a cluster, an edge pool and a configuration
 	@e2e/cluster up
 	@e2e/cluster load $(IMAGE) $(IMAGE2)
 	@e2e/show
 
-e2e: setup image ## the tests on that Kubernetes
+e2e: setup image tools ## the tests on that Kubernetes
 	@e2e/cluster up
 	@e2e/cluster load $(IMAGE) $(IMAGE2)
 	$(BIN)/pytest e2e -s

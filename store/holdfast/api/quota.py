@@ -33,10 +33,12 @@ class Quota:
         """Raise RequestError, and the alarm, if `cost` more bytes are too many."""
         if self._quota <= 0:
             return
-        now = time.monotonic()
-        if now > self._looked_at + REFRESH_SECONDS:
-            self._looked_at = now
-            self._used = member.store.size()[0]
+        if time.monotonic() > self._looked_at + REFRESH_SECONDS:
+            self._look(member)
+        self._used += cost
+        if self._used < self._quota:
+            return
+        self._look(member)  # somebody may have made room since
         self._used += cost
         if self._used < self._quota:
             return
@@ -51,6 +53,10 @@ class Quota:
             )
             member.propose(raft_pb2.Command(alarm=alarm, system=True), lambda _: None)
         raise NO_SPACE
+
+    def _look(self, member: Member) -> None:
+        self._looked_at = time.monotonic()
+        self._used = member.store.size()[0]
 
 
 def cost_of_put(request: rpc_pb2.PutRequest) -> int:

@@ -57,8 +57,8 @@ def serve(
     ] = 10,
     max_learners: Annotated[int, typer.Option(min=0, help="How many learners the cluster may have at once.")] = 1,
     watch_progress_notify_interval: Annotated[
-        float, typer.Option(help="Seconds between progress notices of quiet watches.")
-    ] = 600.0,
+        str, typer.Option(help="Between progress notices of quiet watches: a duration such as 5s or 10m.")
+    ] = "10m",
     quota_backend_bytes: Annotated[
         int,
         typer.Option(help="Room for the data; once it is used up writes are refused. 0: 2 GiB; negative: any."),
@@ -147,7 +147,7 @@ def serve(
             listen_client_http_urls=parse_urls(listen_client_http_urls) if listen_client_http_urls else (),
             client_tls=TlsFiles(cert_file, key_file, trusted_ca_file, minimum),
             trust_common_names=client_cert_auth,
-            progress_seconds=watch_progress_notify_interval,
+            progress_seconds=_duration("--watch-progress-notify-interval", watch_progress_notify_interval),
             limits=Limits(max_request_bytes, max_txn_ops, quota_backend_bytes or Limits().quota_bytes),
             tokens=parse_tokens(auth_token, auth_token_ttl),
             bcrypt_cost=bcrypt_cost,
@@ -160,6 +160,17 @@ def serve(
         run_until_signal(main)
     except (StartError, BadTokenOptions, TlsError) as error:
         fail(str(error))
+
+
+def _duration(flag: str, text: str) -> float:
+    """Seconds, from a number of them or a duration as Go writes it."""
+    try:
+        value = float(text) if text.replace(".", "", 1).isdigit() else seconds(text)
+    except ValueError as error:
+        fail(f"{flag}: {error}")
+    if value <= 0:
+        fail(f"{flag} {text!r} has to be more than nothing")
+    return value
 
 
 def _retention(mode: str, text: str) -> Retention:
