@@ -142,9 +142,8 @@ class Server:
         self.probes = Http2Front({}, Pages(pages))
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
-        for delivery in deliveries:
-            if not self.watch.deliver(delivery):
-                self.edge.deliver(delivery)
+        for delivery in self.watch.deliver(deliveries):
+            self.edge.deliver(delivery)
 
     def _turn_ended(self) -> None:
         self.maintenance.turn_ended()

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from holdfast.api.router import Router
-from holdfast.api.wire import delimited, event
+from holdfast.api.wire import delimited, event, varint
 from holdfast.front.calls import Call, Credit, Kind
 from holdfast.kv.ranges import bounds
+from holdfast.kv.rows import Change
 from holdfast.proto import rpc_pb2
 from holdfast.status import COMPACTED
 from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Progress, Watcher
@@ -17,6 +18,7 @@ from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Progress, Watch
 FRAGMENT_BYTES = 2 << 20
 PROGRESS_SECONDS = 600.0
 _CREATE = rpc_pb2.WatchCreateRequest
+_MASK = (1 << 64) - 1
 
 
 class Watchable(Protocol):
@@ -57,12 +59,17 @@ class WatchService:
         self.streams[call.id] = stream
         return stream
 
-    def deliver(self, delivery: Delivery) -> bool:
-        """Send a delivery of the hub's if its stream is one of ours."""
-        stream = self.streams.get(delivery.stream)
-        if stream is not None:
-            stream.deliver(delivery)
-        return stream is not None
+    def deliver(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Send what the hub delivers. Returns those whose stream is none of ours."""
+        others: list[Delivery] = []
+        encoded = Encoded()
+        for delivery in deliveries:
+            stream = self.streams.get(delivery.stream)
+            if stream is None:
+                others.append(delivery)
+            else:
+                stream.deliver(delivery, encoded)
+        return others
 
     def rights_changed(self) -> None:
         """Users or roles are others now: end the watches of those who may not watch their ranges any more."""
@@ -71,8 +78,8 @@ class WatchService:
 
     def _tick(self) -> None:
         asyncio.get_running_loop().call_later(self._progress_seconds, self._tick)
-        for delivery in self._hub.tick() if self._hub is not None else ():
-            self.deliver(delivery)
+        if self._hub is not None:
+            self.deliver(self._hub.tick())
 
 
 class WatchStream:
@@ -99,7 +106,7 @@ class WatchStream:
         elif kind == "progress_request":
             progress = self._hub.progress(self._call.id)
             if progress is not None:
-                self.deliver(progress)
+                self._send_progress(progress)
 
     def _create(self, request: rpc_pb2.WatchCreateRequest) -> None:
         id = request.watch_id
@@ -155,9 +162,9 @@ class WatchStream:
         response.header.CopyFrom(self._host.header(revision))
         self._service.router.send(self._call.id, response.SerializeToString())
 
-    def deliver(self, delivery: Delivery) -> None:
+    def deliver(self, delivery: Delivery, encoded: Encoded) -> None:
         if isinstance(delivery, Events):
-            self._send_events(delivery)
+            self._send_events(delivery, encoded)
         elif isinstance(delivery, Compacted):
             response = rpc_pb2.WatchResponse(
                 watch_id=delivery.watcher.id, canceled=True, compact_revision=delivery.compacted
@@ -170,18 +177,38 @@ class WatchStream:
         id = -1 if delivery.watcher is None else delivery.watcher.id
         self._send(rpc_pb2.WatchResponse(watch_id=id), delivery.revision)
 
-    def _send_events(self, delivery: Events) -> None:
+    def _send_events(self, delivery: Events, encoded: Encoded) -> None:
         watcher = delivery.watcher
-        head = rpc_pb2.WatchResponse(
-            header=self._host.header(delivery.revision), watch_id=watcher.id
-        ).SerializeToString()
+        head = encoded.header(self._host, delivery.revision) + b"\x10" + varint(watcher.id & _MASK)
         parts, size = [head], 0
         for number, change in enumerate(delivery.changes):
-            encoded = delimited(b"\x5a", event(change, watcher.prev_kv))
+            told = encoded.event(change, watcher.prev_kv)
             # Fragments of one answer follow one another: nothing else is sent between them.
-            if watcher.fragment and number and size + len(encoded) > FRAGMENT_BYTES:
+            if watcher.fragment and number and size + len(told) > FRAGMENT_BYTES:
                 self._service.router.send(self._call.id, b"".join(parts) + b"\x38\x01")
                 parts, size = [head], 0
-            parts.append(encoded)
-            size += len(encoded)
+            parts.append(told)
+            size += len(told)
         self._service.router.send(self._call.id, b"".join(parts))
+
+
+class Encoded:
+    """What several watchers are told in one turn, encoded once."""
+
+    def __init__(self) -> None:
+        self._headers: dict[tuple[int, int], bytes] = {}
+        self._events: dict[tuple[int, bool], tuple[Change, bytes]] = {}
+
+    def header(self, host: Watchable, revision: int) -> bytes:
+        known = self._headers.get((id(host.hub), revision))
+        if known is None:
+            known = delimited(b"\x0a", host.header(revision).SerializeToString())
+            self._headers[id(host.hub), revision] = known
+        return known
+
+    def event(self, change: Change, prev_kv: bool) -> bytes:
+        known = self._events.get((id(change), prev_kv))
+        if known is None:
+            # The change is kept with it, so that no other one gets its id meanwhile.
+            known = self._events[id(change), prev_kv] = (change, delimited(b"\x5a", event(change, prev_kv)))
+        return known[1]

@@ -156,8 +156,7 @@ class EdgeServer:
             asyncio.get_running_loop().call_soon(self._poke)
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
-        for delivery in deliveries:
-            self.watch.deliver(delivery)
+        self.watch.deliver(deliveries)
         self.router.flush()
 
     async def _sync_often(self) -> None:

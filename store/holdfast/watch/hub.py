@@ -3,20 +3,26 @@
 A watcher knows one number: `next`, the first revision it has not been told. If that is the next one to come, it is
 *synced* and gets changes as they are applied; otherwise it catches up from history, a slice at a time. A stream whose
 client reads too slowly is left alone until it can take more: its watchers then catch up, so a slow client costs no
-memory and holds up nothing. Progress goes through the same queue as events, so it can never overtake one.
+memory and holds up nothing. So do those that are more than fit a turn of the loop: ten thousand watchers of one key are
+told in many short turns, and of many changes at once if those come faster. Progress goes through the same queue as
+events, so it can never overtake one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from holdfast.kv.ranges import within
 from holdfast.kv.rows import DELETE, Change
 from holdfast.kv.space import Space
+from holdfast.watch.interest import Interest, Ref
 
 CATCH_UP_REVISIONS = 1000
-CATCH_UP_WATCHERS = 64  # a turn
+CATCH_UP_WATCHERS = 256  # a turn
+CATCH_UP_CHANGES = 2000  # looked at in a turn, or a little more
+LIVE_WATCHERS = 512  # told of changes in the turn in which they are applied
 
 
 @dataclass(slots=True)
@@ -38,11 +44,6 @@ class Watcher:
 
     def covers(self, key: bytes) -> bool:
         return any(within(key, start, end) for start, end in self.ranges)
-
-    @property
-    def single_key(self) -> bytes | None:
-        start, end = self.ranges[0]
-        return start if len(self.ranges) == 1 and end == start + b"\x00" else None
 
 
 @dataclass(slots=True)
@@ -90,8 +91,7 @@ class Hub:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._streams: dict[int, _Stream] = {}
-        self._by_key: dict[bytes, set[tuple[int, int]]] = {}  # watchers of a single key: (stream, watcher)
-        self._ranges: dict[tuple[int, int], Watcher] = {}
+        self._interest = Interest()
         self._behind: dict[tuple[int, int], None] = {}  # insertion-ordered
         self.events = 0  # sent to watchers so far
 
@@ -111,7 +111,7 @@ class Hub:
 
     @property
     def watchers(self) -> int:
-        return len(self._ranges) + sum(len(w) for w in self._by_key.values())
+        return len(self._interest)
 
     def replace_space(self, space: Space) -> None:
         """The state was replaced by a snapshot: everyone goes on from where they are, out of its history."""
@@ -156,11 +156,7 @@ class Hub:
         if watcher.next == 0:
             watcher.next = self._space.revision + 1
         state.watchers[watcher.id] = watcher
-        key = watcher.single_key
-        if key is not None:
-            self._by_key.setdefault(key, set()).add((stream, watcher.id))
-        else:
-            self._ranges[stream, watcher.id] = watcher
+        self._interest.add((stream, watcher.id), watcher.ranges)
         if watcher.next <= self._space.revision:
             self._behind[stream, watcher.id] = None
 
@@ -174,13 +170,7 @@ class Hub:
     def _unlink(self, stream: int, watcher: Watcher) -> None:
         ref = (stream, watcher.id)
         self._behind.pop(ref, None)
-        key = watcher.single_key
-        if key is None:
-            del self._ranges[ref]
-        else:
-            self._by_key[key].discard(ref)
-            if not self._by_key[key]:
-                del self._by_key[key]
+        self._interest.remove(ref, watcher.ranges)
 
     def block(self, stream: int) -> None:
         """The client does not keep up: send it nothing until `unblock`."""
@@ -200,25 +190,24 @@ class Hub:
         out: list[Delivery] = []
         for changes in revisions:
             revision = changes[0].revision
-            found: dict[tuple[int, int], list[Change]] = {}
+            found: dict[Ref, list[Change]] = {}
             for change in changes:
-                for ref in self._by_key.get(change.key, ()):
-                    found.setdefault(ref, []).append(change)
-                for ref, watcher in self._ranges.items():
-                    if watcher.covers(change.key):
-                        found.setdefault(ref, []).append(change)
+                for ref in self._interest.of(change.key):
+                    known = found.setdefault(ref, [])
+                    if not known or known[-1] is not change:  # several ranges of one watcher may cover the key
+                        known.append(change)
             for ref in sorted(found):
                 self._deliver(ref, revision, found[ref], out)
         return out
 
-    def _deliver(self, ref: tuple[int, int], revision: int, changes: list[Change], out: list[Delivery]) -> None:
+    def _deliver(self, ref: Ref, revision: int, changes: list[Change], out: list[Delivery]) -> None:
         stream = self._streams[ref[0]]
         watcher = stream.watchers[ref[1]]
         if watcher.next > revision:
             return
         if ref in self._behind:
             return  # it will read this from history
-        if stream.blocked:
+        if stream.blocked or len(out) >= LIVE_WATCHERS:
             watcher.next = revision  # it was told everything before
             self._behind[ref] = None
             return
@@ -232,15 +221,23 @@ class Hub:
     def catch_up(self) -> list[Delivery]:
         """Tell watchers that are behind some more of the past."""
         out: list[Delivery] = []
-        refs = [ref for ref in self._behind if not self._streams[ref[0]].blocked][:CATCH_UP_WATCHERS]
+        refs = list(islice((ref for ref in self._behind if not self._streams[ref[0]].blocked), CATCH_UP_WATCHERS))
         space = self._space
+        # Those that fell behind together lack the same: history is read once for them.
+        slices: dict[int, tuple[list[list[Change]], int]] = {}
+        looked_at = 0
         for ref in refs:
+            if looked_at > CATCH_UP_CHANGES:
+                break
             watcher = self._streams[ref[0]].watchers[ref[1]]
             if watcher.next < space.compacted:
                 self.cancel(*ref)
                 out.append(Compacted(ref[0], watcher, space.compacted))
                 continue
-            groups, following = space.changes_from(watcher.next, space.revision, CATCH_UP_REVISIONS)
+            if watcher.next not in slices:
+                slices[watcher.next] = space.changes_from(watcher.next, space.revision, CATCH_UP_REVISIONS)
+            groups, following = slices[watcher.next]
+            looked_at += len(groups)
             wanted = [c for group in groups for c in group if watcher.wants(c)]
             watcher.next = max(following, watcher.next)
             if watcher.next > space.revision:

@@ -11,7 +11,16 @@ from holdfast.kv.rows import Change
 from holdfast.kv.space import Space
 from holdfast.kv.store import MemoryStore, Pending
 from holdfast.proto import rpc_pb2
-from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Progress, Watcher
+from holdfast.watch.hub import (
+    CATCH_UP_WATCHERS,
+    LIVE_WATCHERS,
+    Compacted,
+    Delivery,
+    Events,
+    Hub,
+    Progress,
+    Watcher,
+)
 
 
 class World:
@@ -170,3 +179,18 @@ def test_scenario_31_progress_is_never_ahead_of_events() -> None:
     assert progress is not None
     assert progress.revision == 2
     assert [c.revision for c in world.told[1, 0]] == [2]
+
+
+def test_many_watchers_are_told_in_several_turns_and_all_of_it() -> None:
+    world = World()
+    world.hub.open(1)
+    count = LIVE_WATCHERS + 2 * CATCH_UP_WATCHERS
+    for id in range(count):
+        world.hub.add(1, Watcher(id, (bounds(b"a", b""),), 0))
+    world.write((b"a", b"1"))
+    assert len(world.told) == LIVE_WATCHERS
+    assert world.hub.progress(1) is None
+    world.write((b"a", b"2"))  # before the others have heard of the first
+    world.catch_up()
+    assert [[c.revision for c in world.told[1, id]] for id in range(count)] == [[2, 3]] * count
+    assert world.hub.progress(1) is not None

@@ -1,0 +1,86 @@
+"""Who watches a key: found without asking every watcher.
+
+Nearly all watches are of one key or of all keys with a prefix, and are found by looking up the key, and its beginnings
+of the lengths that are watched. Only ranges of other shapes are gone through one by one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TypeVar
+
+from holdfast.kv.ranges import prefix_end, within
+
+K = TypeVar("K")
+Ref = tuple[int, int]  # stream, watcher
+Range = tuple[bytes, bytes | None]  # [start, end); None = no end
+
+
+class Interest:
+    """Watchers by what they watch; one may watch several ranges."""
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, dict[Ref, None]] = {}
+        self._prefixes: dict[bytes, dict[Ref, None]] = {}
+        self._lengths: Counter[int] = Counter()  # of prefixes that are watched
+        self._others: dict[Range, dict[Ref, None]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many watchers there are."""
+        return self._count
+
+    def add(self, ref: Ref, ranges: tuple[Range, ...]) -> None:
+        self._count += 1
+        for start, end in ranges:
+            if _is_key(start, end):
+                self._keys.setdefault(start, {})[ref] = None
+            elif _is_prefix(start, end):
+                if start not in self._prefixes:
+                    self._prefixes[start] = {}
+                    self._lengths[len(start)] += 1
+                self._prefixes[start][ref] = None
+            else:
+                self._others.setdefault((start, end), {})[ref] = None
+
+    def remove(self, ref: Ref, ranges: tuple[Range, ...]) -> None:
+        self._count -= 1
+        for start, end in ranges:
+            if _is_key(start, end):
+                _discard(self._keys, start, ref)
+            elif not _is_prefix(start, end):
+                _discard(self._others, (start, end), ref)
+            elif _discard(self._prefixes, start, ref):
+                self._lengths[len(start)] -= 1
+                if not self._lengths[len(start)]:
+                    del self._lengths[len(start)]
+
+    def of(self, key: bytes) -> Iterator[Ref]:
+        """Watchers of this key, some perhaps more than once."""
+        yield from self._keys.get(key, ())
+        for length in self._lengths:
+            yield from self._prefixes.get(key[:length], ())
+        for (start, end), refs in self._others.items():
+            if within(key, start, end):
+                yield from refs
+
+
+def _is_key(start: bytes, end: bytes | None) -> bool:
+    return end == start + b"\x00"
+
+
+def _is_prefix(start: bytes, end: bytes | None) -> bool:
+    return bool(start) and end is not None and end == prefix_end(start)
+
+
+def _discard(table: dict[K, dict[Ref, None]], key: K, ref: Ref) -> bool:
+    """Take `ref` from those of `key`. Returns whether it was the last one."""
+    refs = table.get(key)
+    if refs is None:
+        return False
+    refs.pop(ref, None)
+    if refs:
+        return False
+    del table[key]
+    return True
