@@ -85,6 +85,15 @@ bench: setup tools ## ours and etcd side by side, in one run
 bench-failover: setup tools ## how long nobody can write after the leader was killed, beside etcd
 	$(BIN)/python benchmarks/failover.py
 
+bench-watchers: setup tools ## ten thousand watchers of one key, beside etcd
+	$(BIN)/python benchmarks/many.py watchers
+
+bench-leases: setup tools ## fifty thousand leases kept alive for five minutes, beside etcd
+	$(BIN)/python benchmarks/many.py leases
+
+check-perf: setup tools ## etcdctl check perf --load=s against three members
+	$(BIN)/python benchmarks/check_perf.py
+
 coverage: setup ## lines and branches of the consensus core that tests reach
 	$(BIN)/coverage run -m pytest -q store/tests/raft store/tests/member store/tests/kv
 	$(BIN)/coverage report
