@@ -280,6 +280,10 @@ class Machine:
     def _alarm(self, request: rpc_pb2.AlarmRequest) -> Message:
         """Raise an alarm, or end the one of exactly this member and kind. The answer lists what changed."""
         alarm = (request.memberID, int(request.alarm))
+        if alarm[1] not in (NOSPACE_ALARM, CORRUPT_ALARM):
+            raise RequestError(
+                Code.INVALID_ARGUMENT, f"holdfast: there is no alarm {alarm[1]}: NOSPACE and CORRUPT are"
+            )
         response = rpc_pb2.AlarmResponse()
         raising = request.action == request.ACTIVATE
         if raising or alarm in self.alarms:
@@ -309,6 +313,8 @@ class Machine:
     def _grant(self, grant: raft_pb2.LeaseGrant) -> Message:
         if grant.id in self.leases:
             raise LEASE_EXISTS
+        if grant.ttl_seconds <= 0:
+            raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a lease of {grant.ttl_seconds} s")
         self.leases[grant.id] = grant.ttl_seconds
         self._pending.put(Family.META, _LEASE + _unsigned(grant.id), grant.ttl_seconds.to_bytes(8, "big"))
         return rpc_pb2.LeaseGrantResponse(ID=grant.id, TTL=grant.ttl_seconds)

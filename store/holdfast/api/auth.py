@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import bcrypt
 from google.protobuf.message import Message
@@ -19,7 +21,7 @@ from holdfast.front.calls import Call
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
-from holdfast.status import AUTH_FAILED, AUTH_NOT_ENABLED, NO_PASSWORD_USER
+from holdfast.status import AUTH_FAILED, AUTH_NOT_ENABLED, NO_PASSWORD_USER, TOO_MANY_REQUESTS
 from holdfast.tasks import Tasks
 
 _PATH = "/etcdserverpb.Auth/"
@@ -35,6 +37,9 @@ _CHANGES: tuple[tuple[str, str, type[Message]], ...] = (
     ("RoleGrantPermission", "role_grant_permission", rpc_pb2.AuthRoleGrantPermissionRequest),
     ("RoleRevokePermission", "role_revoke_permission", rpc_pb2.AuthRoleRevokePermissionRequest),
 )
+T = TypeVar("T")
+HASHING_THREADS = 2
+MAX_HASHING = 64  # passwords that wait for a thread or are in one
 MAX_PASSWORD_BYTES = 72  # what bcrypt looks at; etcd refuses more, too
 
 
@@ -43,6 +48,9 @@ class AuthService(Service):
         super().__init__(serving)
         self._cost = bcrypt_cost
         self._tasks = Tasks()
+        # Threads of its own, and few: whoever has many passwords tried holds up only others who show theirs.
+        self._threads = ThreadPoolExecutor(HASHING_THREADS, "bcrypt")
+        self._hashing = 0
         router = self.router
         for method, field, request in _CHANGES:
             router.unary(_PATH + method, self._change(field, request))
@@ -105,11 +113,25 @@ class AuthService(Service):
         self._hash(call, request.password, hashed)
 
     def _hash(self, call: Call, password: str, done: Callable[[str], None]) -> None:
+        secret = password.encode()[:MAX_PASSWORD_BYTES]
+        self._compute(
+            call,
+            lambda: bcrypt.hashpw(secret, bcrypt.gensalt(self._cost)),
+            lambda hashed: done(base64.b64encode(hashed).decode()),
+        )
+
+    def _compute(self, call: Call, slow: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Have `slow` done in a thread, then `done` with what it gave."""
+        if self._hashing >= MAX_HASHING:
+            raise TOO_MANY_REQUESTS
+        self._hashing += 1
+
         async def work() -> None:
-            secret = password.encode()[:MAX_PASSWORD_BYTES]
-            loop = asyncio.get_running_loop()
-            hashed = await loop.run_in_executor(None, lambda: bcrypt.hashpw(secret, bcrypt.gensalt(self._cost)))
-            self.guard(call, lambda: done(base64.b64encode(hashed).decode()))
+            try:
+                result = await asyncio.get_running_loop().run_in_executor(self._threads, slow)
+            finally:
+                self._hashing -= 1
+            self.guard(call, lambda: done(result))
 
         self._tasks.spawn(work())
 
@@ -127,14 +149,12 @@ class AuthService(Service):
         if user.options.no_password:
             raise NO_PASSWORD_USER
         revision = auth.revision
-
-        async def work() -> None:
-            loop = asyncio.get_running_loop()
-            secret = request.password.encode()[:MAX_PASSWORD_BYTES]
-            right = await loop.run_in_executor(None, _matches, secret, user.password)
-            self.guard(call, lambda: self._compared(call, member, user, revision, right))
-
-        self._tasks.spawn(work())
+        secret = request.password.encode()[:MAX_PASSWORD_BYTES]
+        self._compute(
+            call,
+            lambda: _matches(secret, user.password),
+            lambda right: self._compared(call, member, user, revision, right),
+        )
 
     def _compared(self, call: Call, member: Member, user: auth_pb2.User, revision: int, right: bool) -> None:
         if not right:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from holdfast.kv.ranges import bounds, within
+from holdfast.kv.scan import check_sort
 from holdfast.proto import rpc_pb2
 from holdfast.status import (
     DUPLICATE_KEY,
     EMPTY_KEY,
-    INVALID_SORT,
     KEY_NOT_FOUND,
     LEASE_PROVIDED,
     TOO_MANY_OPS,
@@ -22,8 +22,7 @@ MAX_TXN_OPS = 128
 def check_range(request: rpc_pb2.RangeRequest) -> None:
     if not request.key:
         raise EMPTY_KEY
-    if request.sort_order not in (0, 1, 2) or request.sort_target not in (0, 1, 2, 3, 4):
-        raise INVALID_SORT
+    check_sort(request)
 
 
 def check_put(request: rpc_pb2.PutRequest) -> None:

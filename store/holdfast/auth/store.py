@@ -20,6 +20,7 @@ from holdfast.status import (
     AUTH_FAILED,
     AUTH_NOT_ENABLED,
     AUTH_OLD_REVISION,
+    BAD_HASH,
     INVALID_AUTH_MANAGEMENT,
     NO_PASSWORD_USER,
     PERMISSION_DENIED,
@@ -184,7 +185,7 @@ class AuthStore:
         user = auth_pb2.User(name=request.name.encode())
         user.options.no_password = request.options.no_password
         if not request.options.no_password:
-            user.password = base64.b64decode(request.hashedPassword)
+            user.password = _decoded(request.hashedPassword)
         self._put_user(request.name, user)
         return rpc_pb2.AuthUserAddResponse()
 
@@ -199,7 +200,7 @@ class AuthStore:
     def _user_change_password(self, request: rpc_pb2.AuthUserChangePasswordRequest) -> Message:
         user = _copy(self.user(request.name))
         if not user.options.no_password:
-            user.password = base64.b64decode(request.hashedPassword)
+            user.password = _decoded(request.hashedPassword)
         self._put_user(request.name, user)
         self._forget_tokens(request.name)
         return rpc_pb2.AuthUserChangePasswordResponse()
@@ -317,6 +318,14 @@ class AuthStore:
     def _forget_tokens(self, user: str) -> None:
         for token in [t for t, owner in self.tokens.items() if owner == user]:
             del self.tokens[token]
+
+
+def _decoded(text: str) -> bytes:
+    """A hash as requests carry it. Raises RequestError: what is in the log is refused the same way everywhere."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise BAD_HASH from None
 
 
 def _range(perm: auth_pb2.Permission) -> Range:

@@ -11,6 +11,7 @@ from typing import Any
 
 from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import Current
+from holdfast.kv.scan import check_sort
 from holdfast.kv.space import Space
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import COMPACTED, KEY_NOT_FOUND, LEASE_NOT_FOUND
@@ -139,6 +140,7 @@ def _check(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest, p
         if kind == "request_put":
             _check_put(space, leases, op.request_put)
         elif kind == "request_range":
+            check_sort(op.request_range)
             revision = op.request_range.revision
             if revision < 0 and revision < space.compacted:
                 raise COMPACTED  # as etcd has it within a transaction only; elsewhere it stands for the newest

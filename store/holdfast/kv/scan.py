@@ -20,6 +20,16 @@ from holdfast.kv.rows import (
 )
 from holdfast.kv.store import Family, Reader
 from holdfast.proto import kv_pb2, rpc_pb2
+from holdfast.status import INVALID_SORT
+
+_ORDERS = rpc_pb2.RangeRequest.SortOrder.values()
+_TARGETS = rpc_pb2.RangeRequest.SortTarget.values()
+
+
+def check_sort(request: rpc_pb2.RangeRequest) -> None:
+    """Raises RequestError for an order or a target that nobody knows."""
+    if request.sort_order not in _ORDERS or request.sort_target not in _TARGETS:
+        raise INVALID_SORT
 
 
 class Row(NamedTuple):
@@ -37,6 +47,7 @@ class RangeScan:
     """
 
     def __init__(self, reader: Reader, request: rpc_pb2.RangeRequest, *, revision: int, count: int | None) -> None:
+        check_sort(request)
         self._request = request
         start, end = bounds(request.key, request.range_end)
         if count is not None:
