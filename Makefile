@@ -91,6 +91,15 @@ bench-watchers: setup tools ## ten thousand watchers of one key, beside etcd
 bench-leases: setup tools ## fifty thousand leases kept alive for five minutes, beside etcd
 	$(BIN)/python benchmarks/many.py leases
 
+soak: setup ## everything at once for SECONDS=1800: does memory stay, does anything go wrong
+	$(BIN)/python benchmarks/soak.py
+
+fuzz: setup ## hostile clients for SECONDS=600
+	cd store && ../$(BIN)/python -m tests.fuzz.hostile $(or $(SECONDS),600) $(or $(SEED),1)
+
+differential: setup tools ## OPS=100000 random calls to us and to etcd, every answer compared; SEED=1
+	OPS=$(or $(OPS),100000) SEED=$(or $(SEED),1) $(BIN)/pytest store/tests/differential -s -q
+
 check-perf: setup tools ## etcdctl check perf --load=s against three members
 	$(BIN)/python benchmarks/check_perf.py
 

@@ -1,6 +1,6 @@
 """`etcdctl check perf --load=s` against three members: etcd's own opinion of what is fast enough.
 
-    make check-perf
+make check-perf
 """
 
 from __future__ import annotations
