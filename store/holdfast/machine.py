@@ -91,6 +91,30 @@ class Genesis(NamedTuple):
         pending.flush()
 
 
+class Restored(NamedTuple):
+    """What a state becomes when a new cluster begins with it: everything in it but who belonged to the old one."""
+
+    member: raft_pb2.MemberInfo  # the only one
+    bump: int  # revisions to leave out
+
+    def write(self, store: Store) -> tuple[int, int]:
+        """Returns (index, term) of the state."""
+        machine = Machine(store)
+        pending = Pending(store)
+        for key, _ in [*pending.scan(Family.META, _MEMBER, _MEMBER + b"\xff" * 9)]:
+            pending.put(Family.META, key, None)
+            pending.put(Family.META, _REMOVED + key[len(_MEMBER) :], b"")
+        for key, _ in [*pending.scan(Family.META, _SESSION, _SESSION + b"\xff" * 9)]:
+            pending.put(Family.META, key, None)
+        conf = ConfState(voters=(self.member.id,))
+        pending.put(Family.META, _MEMBER + _id(self.member.id), _pack(self.member))
+        pending.put(Family.META, _CONF, _pack_conf(machine.applied_index, conf))
+        pending.put(Family.META, _EPOCH, (machine.epoch + 1).to_bytes(8, "big"))
+        machine.space.skip(pending, self.bump)
+        pending.flush()
+        return machine.applied_index, machine.applied_term
+
+
 def applied(store: Reader) -> tuple[int, int]:
     """(index, term) of the last entry that a store has applied; zeros for an empty one."""
     row = store.get(Family.META, _APPLIED)

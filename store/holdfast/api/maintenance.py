@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import json
-import tarfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from shutil import rmtree
 
 from holdfast.api.base import Service, Serving
@@ -30,9 +27,9 @@ from holdfast.status import (
     Code,
     RequestError,
 )
+from holdfast.storage.archive import Manifest, pack
 from holdfast.tasks import Tasks
 
-SNAPSHOT_FORMAT = 1
 BLOB_BYTES = 32 << 10
 
 
@@ -248,10 +245,7 @@ class _HealthWatch:
 
 
 class _Snapshot:
-    """Streams a copy of the state: a tar archive of a RocksDB checkpoint with a manifest, then its SHA-256.
-
-    A tar archive is a multiple of 512 bytes long, which is what etcdctl checks a snapshot for.
-    """
+    """Streams a copy of the state as `storage.archive` has it."""
 
     def __init__(self, service: MaintenanceService, call: Call) -> None:
         self._service = service
@@ -291,7 +285,7 @@ class _Snapshot:
             await loop.run_in_executor(None, member.store.flush)
             member.store.checkpoint(place)
             manifest = self._manifest(member)
-            await loop.run_in_executor(None, _pack, place, archive, manifest)
+            await loop.run_in_executor(None, pack, place, archive, manifest)
             self._remaining = archive.stat().st_size
             with archive.open("rb") as source:
                 while (blob := await loop.run_in_executor(None, source.read, BLOB_BYTES)) and not self._gone:
@@ -318,24 +312,12 @@ class _Snapshot:
         )
         self._service.router.send(self._call.id, response.SerializeToString())
 
-    def _manifest(self, member: Member) -> bytes:
+    def _manifest(self, member: Member) -> Manifest:
         machine = member.core.machine
-        return json.dumps(
-            {
-                "format": f"holdfast snapshot {SNAPSHOT_FORMAT}",
-                "cluster_id": f"{self._service.node.data.identity.cluster_id:x}",
-                "epoch": machine.epoch,
-                "revision": machine.space.revision,
-                "index": machine.applied_index,
-                "term": machine.applied_term,
-            }
-        ).encode()
-
-
-def _pack(place: Path, archive: Path, manifest: bytes) -> None:
-    with tarfile.open(archive, "w") as tar:
-        info = tarfile.TarInfo("manifest.json")
-        info.size = len(manifest)
-        tar.addfile(info, io.BytesIO(manifest))
-        for file in sorted(place.iterdir()):
-            tar.add(file, f"state/{file.name}")
+        return Manifest(
+            cluster_id=self._service.node.data.identity.cluster_id,
+            epoch=machine.epoch,
+            revision=machine.space.revision,
+            index=machine.applied_index,
+            term=machine.applied_term,
+        )

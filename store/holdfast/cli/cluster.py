@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -172,26 +169,3 @@ def _lease_id(word: str) -> int:
         return int(word, 16)
     except ValueError:
         fail(f"{word!r} is not a hexadecimal lease id", 2)
-
-
-def snapshot(file: Path, endpoints: Endpoints = LOCAL, tls_dir: TlsDir = None, timeout: Timeout = 60.0) -> None:
-    """Save the state of the first endpoint to FILE. Its end is the SHA-256 of what is before."""
-
-    async def work(hf: client.Client) -> None:
-        fresh = file.with_name(file.name + ".part")
-        sum_, last, size = hashlib.sha256(), b"", 0
-        with fresh.open("wb") as target:
-            async for blob in hf.snapshot():
-                sum_.update(last)
-                last = blob
-                target.write(blob)
-                size += len(blob)
-            target.flush()
-            os.fsync(target.fileno())
-        if last != sum_.digest():
-            fresh.unlink()
-            fail("the snapshot arrived damaged; try again")
-        fresh.replace(file)
-        print(f"{size} bytes saved to {file}")
-
-    run(endpoints, tls_dir, timeout, work)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import typer
 
 from holdfast import __version__
-from holdfast.cli.cluster import lease, member, snapshot, status
+from holdfast.cli.cluster import lease, member, status
 from holdfast.cli.crashtest import crashtest
 from holdfast.cli.edge import edge
 from holdfast.cli.keys import delete, get, put, txn, watch
 from holdfast.cli.operator import operator
 from holdfast.cli.serve import serve
 from holdfast.cli.sim import sim
+from holdfast.cli.snapshot import snapshot
 
 app = typer.Typer(
     name="holdfast",
@@ -27,7 +28,7 @@ app.command(rich_help_panel="Keys")(watch)
 app.command(rich_help_panel="Cluster")(status)
 app.add_typer(member, name="member", rich_help_panel="Cluster")
 app.add_typer(lease, name="lease", rich_help_panel="Keys")
-app.command(rich_help_panel="Cluster")(snapshot)
+app.add_typer(snapshot, name="snapshot", rich_help_panel="Cluster")
 app.command(rich_help_panel="Servers")(serve)
 app.command(rich_help_panel="Servers")(edge)
 app.command(rich_help_panel="Servers")(operator)

@@ -143,6 +143,14 @@ class Space:
         self.compacted = revision
         self._pending.put(Family.META, _COMPACTED, revision.to_bytes(8, "big", signed=True))
 
+    def skip(self, pending: Pending, revisions: int) -> None:
+        """Go on that much later, and count everything before as compacted; what is live stays readable."""
+        if revisions:
+            self.revision += revisions
+            self.compacted = self.revision
+            pending.put(Family.META, _REVISION, self.revision.to_bytes(8, "big"))
+            pending.put(Family.META, _COMPACTED, self.compacted.to_bytes(8, "big", signed=True))
+
     # ---- history -------------------------------------------------------------------------------------------
 
     def changes_from(self, start: int, end: int, limit: int) -> tuple[list[list[Change]], int]:

@@ -1,0 +1,94 @@
+"""A saved snapshot as one file: a tar archive of a RocksDB checkpoint and a manifest, then the SHA-256 of all of it.
+
+An archive is a multiple of 512 bytes long, and the sum 32: what etcdctl checks a snapshot for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FORMAT = "holdfast snapshot 1"
+SUM_BYTES = 32
+_CHUNK = 1 << 20
+
+
+class ArchiveError(Exception):
+    """The file is no snapshot that can be used; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Of which state a snapshot is."""
+
+    cluster_id: int
+    epoch: int
+    revision: int
+    index: int
+    term: int
+
+
+def pack(place: Path, archive: Path, manifest: Manifest) -> None:
+    """Make an archive, without its sum, of the checkpoint in `place`."""
+    fields = {"format": FORMAT, **asdict(manifest), "cluster_id": f"{manifest.cluster_id:x}"}
+    text = json.dumps(fields).encode()
+    with tarfile.open(archive, "w") as tar:
+        info = tarfile.TarInfo("manifest.json")
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text))
+        for file in sorted(place.iterdir()):
+            tar.add(file, f"state/{file.name}")
+
+
+def verify(file: Path) -> Manifest:
+    """Check the sum over the whole file. Raises ArchiveError."""
+    try:
+        left = file.stat().st_size - SUM_BYTES
+        total = hashlib.sha256()
+        with file.open("rb") as source:
+            while left > 0:
+                chunk = source.read(min(_CHUNK, left))
+                if not chunk:
+                    break
+                total.update(chunk)
+                left -= len(chunk)
+            if left or source.read() != total.digest():
+                raise ArchiveError(f"{file} is damaged, or no snapshot: its sum is wrong")
+        with tarfile.open(file) as tar:
+            return _manifest(tar, file)
+    except (OSError, tarfile.TarError) as error:
+        raise ArchiveError(f"{file} cannot be read as a snapshot: {error}") from error
+
+
+def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
+    first = tar.next()
+    source = tar.extractfile(first) if first is not None and first.name == "manifest.json" else None
+    if source is None:
+        raise ArchiveError(f"{file} is no snapshot of holdfast: it has no manifest")
+    try:
+        fields = json.loads(source.read(1 << 16))
+        if fields.pop("format") != FORMAT:
+            raise ArchiveError(f"{file} has a format that this program does not know; use one that does")
+        return Manifest(**{**fields, "cluster_id": int(fields["cluster_id"], 16)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArchiveError(f"{file}: its manifest is wrong: {error}") from error
+
+
+def unpack(file: Path, place: Path) -> None:
+    """Put the files of the checkpoint into `place`. Verify first."""
+    with tarfile.open(file) as tar:
+        for member in tar:
+            name = member.name.removeprefix("state/")
+            if member.name == "manifest.json":
+                continue
+            if not member.isreg() or name == member.name or "/" in name or name in ("", ".", ".."):
+                raise ArchiveError(f"{file}: {member.name!r} has no place in a snapshot")
+            source = tar.extractfile(member)
+            assert source is not None
+            with (place / name).open("wb") as target:
+                while chunk := source.read(_CHUNK):
+                    target.write(chunk)
