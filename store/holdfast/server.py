@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from holdfast import __version__
@@ -48,6 +48,9 @@ from holdfast.tasks import Tasks
 from holdfast.tls import TlsFiles, serving
 from holdfast.watch.hub import Delivery, Hub
 
+if TYPE_CHECKING:
+    from holdfast.api.tracing import Tracing
+
 log = logging.getLogger("holdfast")
 
 GRACE_SECONDS = 3.0
@@ -74,6 +77,10 @@ class ServerConfig:
     tokens: Tokens = field(default_factory=SimpleTokens)
     bcrypt_cost: int = 10
     retention: Retention = field(default_factory=Retention)
+    tracing_address: str = ""  # host:port of an OpenTelemetry collector; empty: no spans
+    tracing_service: str = "etcd"
+    tracing_per_million: int = 0
+    slow_request_seconds: float = 0.3
 
 
 def host_port(url: str) -> tuple[str, int]:
@@ -124,6 +131,8 @@ class Server:
         self.watch = WatchService(self.router, lambda call: _Watched(kv, call), config.progress_seconds)
         self.edge = EdgeService(services, self.reports)
         self.router.hold = self._hold
+        self.router.slow_ns = int(config.slow_request_seconds * 1e9)
+        self._tracing = self._trace() if config.tracing_address else None
         self._leaderless_since: float | None = None
         self._auth_revision = 0
         self._tasks = Tasks()
@@ -140,6 +149,17 @@ class Server:
             max_message_bytes=config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES,
         )
         self.probes = Http2Front({}, Pages(pages))
+
+    def _trace(self) -> Tracing:
+        try:
+            from holdfast.api.tracing import Tracing, exporter
+        except ModuleNotFoundError as error:
+            raise StartError(f"{error.name} is not installed; tracing needs pip install 'holdfast[tracing]'") from error
+        config = self.config
+        processor = exporter(config.tracing_address)
+        tracing = Tracing(processor, config.tracing_service, config.node.name, config.tracing_per_million)
+        self.router.ended = tracing.ended
+        return tracing
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         for delivery in self.watch.deliver(deliveries):
@@ -233,6 +253,8 @@ class Server:
         self.router.detach()
         await self.front.close()
         await self.probes.close()
+        if self._tracing is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._tracing.close)
 
     # ---- pages ---------------------------------------------------------------------------------------------
 

@@ -172,12 +172,7 @@ class AuthService(Service):
     def _read(self, call: Call, read: Callable[[Member, Principal], Message]) -> None:
         """Answer with what `read` gives, after everything acknowledged so far."""
         member = self.member(call)
-
-        def confirmed(answer: Answer) -> None:
-            if not self.refuse(call, answer):
-                self.guard(call, lambda: self.answer(call, member, read(member, self.principal(call, member))))
-
-        member.read(confirmed, call.deadline_ns)
+        self.when_current(call, member, lambda: self.answer(call, member, read(member, self.principal(call, member))))
 
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.AuthStatusRequest.FromString(body)

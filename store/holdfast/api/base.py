@@ -112,7 +112,24 @@ class Service:
             member.core.machine.check_rights(command)
         if SESSION in call.metadata:
             name_command(command, call)
-        member.propose(command, answered, call.deadline_ns)
+
+        def applied(answer: Answer) -> None:
+            self.router.mark(call, "applied here")
+            answered(answer)
+
+        member.propose(command, applied, call.deadline_ns)
+
+    def when_current(self, call: Call, member: Member, work: Callable[[], None]) -> None:
+        """Do `work` once everything acknowledged so far is applied here. If that cannot be told, or it refuses, the
+        call fails."""
+
+        def confirmed(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                self.router.mark(call, "the leader was confirmed")
+                self.guard(call, work)
+
+        id = member.read(confirmed, call.deadline_ns)
+        self.router.on_cancel(call, lambda: member.cancel(id))
 
     def check_size(self, body: bytes) -> None:
         if len(body) > self.serving.limits.request_bytes:

@@ -237,11 +237,12 @@ class _Exchange:
             self._body = self._body.lstrip()
             if not self._body:
                 return
+            if self._body[0] != "{":
+                self._fail(Code.INVALID_ARGUMENT, "the body is not a sequence of JSON objects")
+                return
             try:
                 _, end = decoder.raw_decode(self._body)
-            except ValueError:
-                if self._body[0] != "{":
-                    self._fail(Code.INVALID_ARGUMENT, "the body is not a sequence of JSON objects")
+            except (ValueError, RecursionError):
                 return  # not whole yet
             text, self._body = self._body[:end], self._body[end:]
             try:

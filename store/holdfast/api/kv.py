@@ -36,29 +36,21 @@ class KvService(Service):
         member = self.member(call, learner=request.serializable)
         if request.serializable:
             self._read(call, member, request)
-            return
-
-        def confirmed(answer: Answer) -> None:
-            if not self.refuse(call, answer):
-                self._read(call, member, request)
-
-        id = member.read(confirmed, call.deadline_ns)
-        self.router.on_cancel(call, lambda: member.cancel(id))
+        else:
+            self.when_current(call, member, lambda: self._read(call, member, request))
 
     def _read(self, call: Call, member: Member, request: rpc_pb2.RangeRequest) -> None:
+        """Raises RequestError."""
         header = self.header(member)
 
         def done(scan: RangeScan) -> None:
             kvs, more, count = scan.result()
             self.router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
 
-        def read() -> None:
-            auth = member.core.machine.auth
-            if auth.enabled:
-                auth.require_read(self.principal(call, member), request.key, request.range_end)
-            member.scan(request, done)
-
-        self.guard(call, read)
+        auth = member.core.machine.auth
+        if auth.enabled:
+            auth.require_read(self.principal(call, member), request.key, request.range_end)
+        member.scan(request, done)
 
     def put(self, call: Call, body: bytes) -> None:
         self.check_size(body)
@@ -88,23 +80,14 @@ class KvService(Service):
             self._read_txn(call, self.member(call, learner=True), request)
             return
         member = self.member(call)
-
-        def confirmed(answer: Answer) -> None:
-            if not self.refuse(call, answer):
-                self._read_txn(call, member, request)
-
-        id = member.read(confirmed, call.deadline_ns)
-        self.router.on_cancel(call, lambda: member.cancel(id))
+        self.when_current(call, member, lambda: self._read_txn(call, member, request))
 
     def _read_txn(self, call: Call, member: Member, request: rpc_pb2.TxnRequest) -> None:
+        """Raises RequestError."""
         machine = member.core.machine
-
-        def read() -> None:
-            if machine.auth.enabled:
-                check_rights(machine.auth, self.principal(call, member), request, machine.space.leased)
-            self.answer(call, member, requests.txn(machine.space, machine.leases, request))
-
-        self.guard(call, read)
+        if machine.auth.enabled:
+            check_rights(machine.auth, self.principal(call, member), request, machine.space.leased)
+        self.answer(call, member, requests.txn(machine.space, machine.leases, request))
 
     def compact(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.CompactionRequest.FromString(body)

@@ -12,6 +12,7 @@ import typer
 
 from holdfast.cli.errors import fail
 from holdfast.durations import seconds
+from holdfast.logs import JsonLines
 
 if TYPE_CHECKING:
     from holdfast.member.compactor import Retention
@@ -89,6 +90,18 @@ def serve(
     peer_key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
     peer_trusted_ca_file: Annotated[Path | None, typer.Option(help="CA of the members' certificates.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_format: Annotated[str, typer.Option(help="console: lines to read. json: an object a line.")] = "console",
+    warning_unary_request_duration: Annotated[
+        str, typer.Option(help="A request that takes longer is logged, with where its time went.")
+    ] = "300ms",
+    enable_distributed_tracing: Annotated[
+        bool, typer.Option(help="Send OpenTelemetry spans of requests; needs holdfast[tracing].")
+    ] = False,
+    distributed_tracing_address: Annotated[str, typer.Option(help="Of the collector.")] = "localhost:4317",
+    distributed_tracing_service_name: Annotated[str, typer.Option(help="Under which the spans go.")] = "etcd",
+    distributed_tracing_sampling_rate: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="How many of a million requests that belong to no trace yet.")
+    ] = 0,
 ) -> None:
     """Run one member of a cluster.
 
@@ -103,7 +116,7 @@ def serve(
         from holdfast.tls import VERSIONS, TlsError, TlsFiles, dialling, serving
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; a server needs it: pip install 'holdfast[server]'")
-    set_up_logging(log_level, name)
+    set_up_logging(log_level, name, log_format)
     peer_urls = parse_urls(initial_advertise_peer_urls or listen_peer_urls)
     mode = _mode(bootstrap, initial_cluster_state)
     cluster = _cluster(initial_cluster or f"{name}={peer_urls[0]}") if mode != "managed" else {}
@@ -152,6 +165,10 @@ def serve(
             tokens=parse_tokens(auth_token, auth_token_ttl),
             bcrypt_cost=bcrypt_cost,
             retention=_retention(auto_compaction_mode, auto_compaction_retention),
+            tracing_address=distributed_tracing_address if enable_distributed_tracing else "",
+            tracing_service=distributed_tracing_service_name,
+            tracing_per_million=distributed_tracing_sampling_rate,
+            slow_request_seconds=_duration("--warning-unary-request-duration", warning_unary_request_duration),
         )
 
         async def main(stop: asyncio.Event) -> None:
@@ -189,11 +206,16 @@ def _retention(mode: str, text: str) -> Retention:
         fail(f"--auto-compaction-retention: {error}")
 
 
-def set_up_logging(level: str, name: str) -> None:
+def set_up_logging(level: str, name: str, form: str = "console") -> None:
     number = getattr(logging, level.upper(), None)
     if not isinstance(number, int):
         fail(f"--log-level {level!r} is not one of debug, info, warning, error")
+    if form not in ("console", "json"):
+        fail(f"--log-format {form!r} is not console or json")
     logging.basicConfig(level=number, format=f"%(asctime)s %(levelname)-7s {name} %(message)s")
+    if form == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonLines(name))
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 

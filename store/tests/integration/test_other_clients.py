@@ -1,7 +1,8 @@
-"""Libraries that other people wrote, in other languages, against a cluster of three: `make tools` builds their programs."""
+"""Libraries that other people wrote, in other languages, against a cluster of three. `make tools` builds them."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from pathlib import Path
@@ -17,8 +18,8 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("language", PROGRAMS)
-async def test_a_library_of_others(cluster: LocalCluster, language: str) -> None:
-    await cluster.wait_ready()
+def test_a_library_of_others(cluster: LocalCluster, language: str) -> None:
+    asyncio.run(cluster.wait_ready())
     words, parts = PROGRAMS[language]
     assert Path(words[-1]).exists(), f"{words[-1]} is missing: run `make tools`"
     done = subprocess.run(

@@ -1,0 +1,67 @@
+"""OpenTelemetry spans of calls, for those who ask for them; without, none of this is imported and nothing is recorded.
+
+A span is made when its call has ended, from the times that are kept anyway: when it began, what it waited for, when it
+was answered. It belongs to the trace that the client names in its metadata (W3C's traceparent), if it names one.
+"""
+
+from __future__ import annotations
+
+import time
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from holdfast.api.served import Served
+
+MILLION = 1_000_000
+
+
+def exporter(address: str) -> SpanProcessor:
+    """Sends spans by OTLP to HOST:PORT, in batches, from a thread."""
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    return BatchSpanProcessor(OTLPSpanExporter(endpoint=address, insecure=True))
+
+
+class Tracing:
+    """Makes a span of each unary call that has ended. `per_million` of those that no trace asked for are sampled."""
+
+    def __init__(self, processor: SpanProcessor, service: str, instance: str, per_million: int) -> None:
+        resource = Resource.create({"service.name": service, "service.instance.id": instance})
+        sampler = ParentBased(TraceIdRatioBased(per_million / MILLION))
+        self._provider = TracerProvider(resource=resource, sampler=sampler)
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("holdfast")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def ended(self, served: Served, ended_ns: int, code: str) -> None:
+        """See `router.Router.ended`. Times are on the monotonic clock."""
+        shift = time.time_ns() - time.monotonic_ns()
+        service, _, method = served.call.method[1:].rpartition("/")
+        span = self._tracer.start_span(
+            served.call.method[1:],
+            context=self._propagator.extract(served.call.metadata),
+            kind=SpanKind.SERVER,
+            start_time=served.began_ns + shift,
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": method,
+                "rpc.grpc.status": code,
+                "client.address": served.call.peer.address,
+                "rpc.message.size": served.request_bytes,
+            },
+        )
+        for what, at in served.marks:
+            span.add_event(what, timestamp=at + shift)
+        if code != "OK":
+            span.set_status(Status(StatusCode.ERROR, code))
+        span.end(end_time=ended_ns + shift)
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
