@@ -33,6 +33,7 @@ from holdfast.api.pages import LIVE_SECONDS, Page, Pages, as_json, fixed
 from holdfast.api.quota import Quota
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
+from holdfast.auth.store import Principal
 from holdfast.front.calls import AddressInUse, Call
 from holdfast.front.http2.front import Http2Front
 from holdfast.member.bootstrap import BootstrapRefused
@@ -303,6 +304,7 @@ class _Watched:
         self._service = service
         self._call = call
         self._member = service.member(call)
+        self._user: str | None = None  # who asked for the watches
 
     @property
     def hub(self) -> Hub:
@@ -315,11 +317,25 @@ class _Watched:
         self._member.poke()
 
     def refuse_watch(self, start: bytes, end: bytes | None) -> str:
-        auth = self._member.core.machine.auth
+        if not self._member.core.machine.auth.enabled:
+            return ""
         try:
-            if auth.enabled:
-                who = self._service.principal(self._call, self._member)
-                auth.require_read(who, start, b"\x00" if end is None else end)
+            who = self._service.principal(self._call, self._member)
+        except RequestError as error:
+            return error.caught().in_go_words()
+        self._user = who.user
+        return self._refuse(who, start, end)
+
+    def refuse_further(self, start: bytes, end: bytes | None) -> str:
+        auth = self._member.core.machine.auth
+        if self._user is None or not auth.enabled:
+            return self.refuse_watch(start, end)
+        # The token may be void by now; what counts is what its user may.
+        return self._refuse(Principal(self._user, auth.revision), start, end)
+
+    def _refuse(self, who: Principal, start: bytes, end: bytes | None) -> str:
+        try:
+            self._member.core.machine.auth.require_read(who, start, b"\x00" if end is None else end)
         except RequestError as error:
             return error.caught().in_go_words()
         return ""

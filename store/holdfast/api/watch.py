@@ -37,6 +37,10 @@ class Watchable(Protocol):
         """Why this range cannot be watched here; empty if it can."""
         ...
 
+    def refuse_further(self, start: bytes, end: bytes | None) -> str:
+        """Why this range, which is watched already, may not be watched any more; empty if it may."""
+        ...
+
 
 class WatchService:
     """All watch streams of this server. `host` gives what a call watches, or raises."""
@@ -137,7 +141,7 @@ class WatchStream:
     def check_rights(self) -> None:
         for watcher in self._hub.watchers_of(self._call.id):
             start, end = watcher.ranges[0]
-            reason = self._host.refuse_watch(start, end)
+            reason = self._host.refuse_further(start, end)
             if reason:
                 self._hub.cancel(self._call.id, watcher.id)
                 self._send(rpc_pb2.WatchResponse(watch_id=watcher.id, canceled=True, cancel_reason=reason))

@@ -113,6 +113,9 @@ class EdgeApi:
             return error.caught().message
         return ""
 
+    def refuse_further(self, start: bytes, end: bytes | None) -> str:
+        return ""  # what is held never becomes less
+
     def watchable(self, call: Call) -> EdgeApi:
         self._check_data()
         return self
