@@ -119,7 +119,7 @@ class MemberCore:
         self._max_learners = max_learners
         self._conf_answer: Applied | None = None  # to the change that made the joint configuration in force
         self._hand_over_at = 0  # when to see next whether another voter should rather lead
-        self.reads = Reads(self.raft, self.lessor, self._take_back_checkpoints)
+        self.reads = Reads(self.raft, self.lessor, incarnation, self._take_back_checkpoints)
         self._digests: OrderedDict[int, int] = OrderedDict()  # of the last entries, by index
         self.flushed_index = self.machine.applied_index
         self._members_changed()

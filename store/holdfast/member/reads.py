@@ -1,7 +1,7 @@
 """Linearizable reads and renewals of leases: questions to the leader, and the leader's answers to them.
 
-A question covers all that came in one turn. It has a number that is never used twice, not even when it is asked
-again, so that no late answer to an old question fits a new one (etcd issue 20418). The leader answers only after a
+A question covers all that came in one turn. It has a number that is never used twice, not when it is asked again and
+not after a restart, so that no late answer to an old question fits a new one (etcd issue 20418). The leader answers only after a
 round of heartbeats that began after the question came: it still leads, so it knows what is committed, and renewing a
 lease cannot revive what another leader has let expire.
 """
@@ -19,11 +19,15 @@ from holdfast.raft.core import Raft
 from holdfast.raft.messages import Message
 from holdfast.status import TIMEOUT
 
+INCARNATION_BITS = 40  # questions that one life of a member may ask
+
 
 class Reads:
     """The reads and renewals of one member's clients, and those it confirms for others while it leads."""
 
-    def __init__(self, raft: Raft, lessor: Lessor, take_back: Callable[[Sequence[int]], int | None]) -> None:
+    def __init__(
+        self, raft: Raft, lessor: Lessor, incarnation: int, take_back: Callable[[Sequence[int]], int | None]
+    ) -> None:
         """`take_back` proposes that these leases' checkpoints are void: the index to wait for, 0 = no need, None = it
         cannot be done now."""
         self._raft = raft
@@ -34,7 +38,8 @@ class Reads:
         self._batches: dict[int, list[Read]] = {}  # asked, by the question's number
         self._renewals: dict[int, list[KeepAlive]] = {}
         self._confirmed: deque[tuple[int, list[Read]]] = deque()  # (index to have applied, reads)
-        self._question = 0
+        # Numbers go on where no earlier life of this member can have come to: an answer to it may still be on its way.
+        self._question = incarnation << INCARNATION_BITS
         # What this member confirms as leader: raft's read id -> what to do then.
         self._as_leader: dict[int, ReadRequest | Renew] = {}
         self._leader_read = 0

@@ -76,6 +76,29 @@ def test_scenario_10_a_question_asked_again_has_another_number() -> None:
     assert 11 not in members.answers
 
 
+def test_scenario_10_an_answer_from_before_a_restart_fits_no_question_after_it() -> None:
+    """etcd 20418, across a restart; found by the simulator (seed 29422 of the long run): a confirmation that was on its
+    way while the asking member died came to its next life, and made a stale read of a fresh question."""
+    members = Members(1, 2, 3)
+    members.elect(1)
+    members.read(2, 1)
+    members.deliver(lambda m: isinstance(m, ReadRequest))
+    members.deliver(lambda m: isinstance(m, Heartbeat))
+    members.deliver(lambda m: isinstance(m, HeartbeatReply))
+    late = members.drop(lambda m: isinstance(m, ReadReply))
+    assert late, "the leader has confirmed the first life's question"
+    members.settle()
+    members.start(2, members.stores[2])
+    members.put(1, 7, b"k", b"written after")
+    members.settle()
+    assert 7 in members.answers
+    members.read(2, 9)
+    members.drop(lambda m: isinstance(m, ReadRequest))  # the second life's question has not arrived
+    for message in late:
+        members.step(2, PeerMessage(message))
+    assert 9 not in members.answers
+
+
 def test_scenario_11_a_restarted_member_answers_reads_when_it_has_applied_what_was_acknowledged() -> None:
     """etcd 3879: reads during the replay of the log were answered from the past."""
     members = Members(1, 2, 3)
