@@ -1,9 +1,9 @@
 """Linearizable reads and renewals of leases: questions to the leader, and the leader's answers to them.
 
 A question covers all that came in one turn. It has a number that is never used twice, not when it is asked again and
-not after a restart, so that no late answer to an old question fits a new one (etcd issue 20418). The leader answers only after a
-round of heartbeats that began after the question came: it still leads, so it knows what is committed, and renewing a
-lease cannot revive what another leader has let expire.
+not after a restart, so that no late answer to an old question fits a new one (etcd issue 20418). The leader answers
+only after a round of heartbeats that began after the question came: it still leads, so it knows what is committed, and
+renewing a lease cannot revive what another leader has let expire.
 """
 
 from __future__ import annotations

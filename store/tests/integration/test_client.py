@@ -136,7 +136,7 @@ async def test_the_command_line(cluster: LocalCluster, tmp_path: Path) -> None:
     assert [s["state"] for s in states] == ["MEMBER"] * 3
     assert [s["leader"] for s in states].count("yes") == 1
     saved = tmp_path / "snapshot"
-    assert f"bytes saved to {saved}" in cli("snapshot", str(saved))
+    assert f"bytes saved to {saved}" in cli("snapshot", "save", str(saved))
     data = saved.read_bytes()
     assert hashlib.sha256(data[:-32]).digest() == data[-32:]
     cluster.voters["m1"].kill()
