@@ -78,6 +78,9 @@ class ServerConfig:
     tokens: Tokens = field(default_factory=SimpleTokens)
     bcrypt_cost: int = 10
     retention: Retention = field(default_factory=Retention)
+    max_streams: int = 1 << 20  # of a connection
+    keepalive_seconds: float = 7200.0
+    keepalive_timeout_seconds: float = 20.0
     tracing_address: str = ""  # host:port of an OpenTelemetry collector; empty: no spans
     tracing_service: str = "etcd"
     tracing_per_million: int = 0
@@ -148,6 +151,9 @@ class Server:
             self.router.kinds,
             Pages(pages, Gateway(self.router)),
             max_message_bytes=config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES,
+            max_streams=config.max_streams,
+            keepalive_seconds=config.keepalive_seconds,
+            keepalive_timeout_seconds=config.keepalive_timeout_seconds,
         )
         self.probes = Http2Front({}, Pages(pages))
 

@@ -127,6 +127,7 @@ AUTH_NOT_ENABLED = _etcd(Code.FAILED_PRECONDITION, "authentication is not enable
 AUTH_OLD_REVISION = _etcd(Code.INVALID_ARGUMENT, "revision of auth store is old")
 INVALID_AUTH_TOKEN = _etcd(Code.UNAUTHENTICATED, "invalid auth token")
 INVALID_AUTH_MANAGEMENT = _etcd(Code.INVALID_ARGUMENT, "invalid auth management")
+PASSWORD_TOO_LONG = RequestError(Code.INVALID_ARGUMENT, "holdfast: a password has at most 72 bytes")
 BAD_HASH = RequestError(Code.INVALID_ARGUMENT, "holdfast: hashedPassword is not base64 of a bcrypt hash")
 # etcd has no code and no prefix for this one.
 NO_PASSWORD_USER = RequestError(Code.UNKNOWN, "auth: authentication failed, password was given for no password user")

@@ -21,7 +21,7 @@ from holdfast.front.calls import Call
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
-from holdfast.status import AUTH_FAILED, AUTH_NOT_ENABLED, NO_PASSWORD_USER, TOO_MANY_REQUESTS
+from holdfast.status import AUTH_FAILED, AUTH_NOT_ENABLED, NO_PASSWORD_USER, PASSWORD_TOO_LONG, TOO_MANY_REQUESTS
 from holdfast.tasks import Tasks
 
 _PATH = "/etcdserverpb.Auth/"
@@ -40,7 +40,7 @@ _CHANGES: tuple[tuple[str, str, type[Message]], ...] = (
 T = TypeVar("T")
 HASHING_THREADS = 2
 MAX_HASHING = 64  # passwords that wait for a thread or are in one
-MAX_PASSWORD_BYTES = 72  # what bcrypt looks at; etcd refuses more, too
+MAX_PASSWORD_BYTES = 72  # what bcrypt looks at
 
 
 class AuthService(Service):
@@ -113,7 +113,9 @@ class AuthService(Service):
         self._hash(call, request.password, hashed)
 
     def _hash(self, call: Call, password: str, done: Callable[[str], None]) -> None:
-        secret = password.encode()[:MAX_PASSWORD_BYTES]
+        secret = password.encode()
+        if len(secret) > MAX_PASSWORD_BYTES:
+            raise PASSWORD_TOO_LONG  # what is beyond would not count
         self._compute(
             call,
             lambda: bcrypt.hashpw(secret, bcrypt.gensalt(self._cost)),
@@ -149,7 +151,9 @@ class AuthService(Service):
         if user.options.no_password:
             raise NO_PASSWORD_USER
         revision = auth.revision
-        secret = request.password.encode()[:MAX_PASSWORD_BYTES]
+        secret = request.password.encode()
+        if len(secret) > MAX_PASSWORD_BYTES:
+            raise AUTH_FAILED
         self._compute(
             call,
             lambda: _matches(secret, user.password),

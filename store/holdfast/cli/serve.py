@@ -15,6 +15,7 @@ from holdfast.durations import seconds
 from holdfast.logs import JsonLines
 
 if TYPE_CHECKING:
+    from holdfast.api.base import Versions
     from holdfast.member.compactor import Retention
 
 
@@ -66,6 +67,17 @@ def serve(
     ] = 0,
     max_request_bytes: Annotated[int, typer.Option(min=1024, max=64 << 20, help="The largest request.")] = 1_572_864,
     max_txn_ops: Annotated[int, typer.Option(min=1, help="The most operations of a transaction.")] = 128,
+    max_concurrent_streams: Annotated[
+        int, typer.Option(min=1, max=(1 << 31) - 1, help="Calls that one connection may have open.")
+    ] = 1 << 20,
+    grpc_keepalive_interval: Annotated[
+        str, typer.Option(help="A connection that is quiet for so long is pinged.")
+    ] = "2h",
+    grpc_keepalive_timeout: Annotated[str, typer.Option(help="And ended if that is not answered in time.")] = "20s",
+    etcd_version: Annotated[
+        str,
+        typer.Option(help="What Status and /version say: of the API that is spoken; clients choose features by it."),
+    ] = "",
     auto_compaction_mode: Annotated[
         str, typer.Option(help="periodic: keep the history of a time. revision: of a number of revisions.")
     ] = "periodic",
@@ -162,6 +174,10 @@ def serve(
             trust_common_names=client_cert_auth,
             progress_seconds=_duration("--watch-progress-notify-interval", watch_progress_notify_interval),
             limits=Limits(max_request_bytes, max_txn_ops, quota_backend_bytes or Limits().quota_bytes),
+            max_streams=max_concurrent_streams,
+            keepalive_seconds=_duration("--grpc-keepalive-interval", grpc_keepalive_interval),
+            keepalive_timeout_seconds=_duration("--grpc-keepalive-timeout", grpc_keepalive_timeout),
+            versions=_versions(etcd_version),
             tokens=parse_tokens(auth_token, auth_token_ttl),
             bcrypt_cost=bcrypt_cost,
             retention=_retention(auto_compaction_mode, auto_compaction_retention),
@@ -177,6 +193,19 @@ def serve(
         run_until_signal(main)
     except (StartError, BadTokenOptions, TlsError) as error:
         fail(str(error))
+
+
+def _versions(text: str) -> Versions:
+    """Clients parse every part of it as a number."""
+    from holdfast.api.base import Versions
+
+    if not text:
+        return Versions()
+    parts = text.split(".")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        fail(f"--etcd-version {text!r} is not three numbers, as in {Versions().server}")
+    cluster = f"{parts[0]}.{parts[1]}.0"
+    return Versions(text, cluster, cluster)
 
 
 def _duration(flag: str, text: str) -> float:

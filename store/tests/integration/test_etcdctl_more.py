@@ -207,6 +207,31 @@ async def test_alarms_quotas_and_downgrades(etcdctl: str, tmp_path: Path) -> Non
         small.kill()
 
 
+async def test_history_is_compacted_by_itself(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path, voters=1, extra=["--auto-compaction-retention=1s"])
+    local.start()
+    try:
+        await local.wait_ready()
+        async with client.connect(local.endpoints) as hf:
+            for n in range(20):
+                await hf.put("k", str(n))
+
+            async def compacted() -> bool:
+                try:
+                    await hf.range("k", revision=2)
+                except client.Compacted:
+                    return True
+                return False
+
+            while not await compacted():
+                await asyncio.sleep(0.1)
+            found = await hf.get("k")
+            assert found is not None
+            assert found.value == b"19"
+    finally:
+        local.kill()
+
+
 async def test_members_are_updated(cluster: LocalCluster, etcdctl: str) -> None:
     await cluster.wait_ready()
     ctl = Ctl(etcdctl, cluster.endpoints)
