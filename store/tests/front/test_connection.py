@@ -32,6 +32,7 @@ from holdfast.front.http2.frames import (
     settings,
     window_update,
 )
+from holdfast.front.http2.grpc import Messages, framed
 from hypothesis import given
 
 REQUEST = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/s/m"), (b"te", b"trailers")]
@@ -368,3 +369,26 @@ def test_rubbish_never_does_more_than_break_the_connection(rubbish: bytes, greet
         peer.send((HELLO if greeted else PREFACE) + rubbish)
     except ConnectionBroken:
         return
+
+
+@given(st.lists(st.binary(max_size=60), max_size=8), st.lists(st.integers(1, 30), max_size=40))
+def test_messages_are_put_together_however_they_are_cut(bodies: list[bytes], sizes: list[int]) -> None:
+    messages = Messages(b"", 100)
+    data = b"".join(framed(body) for body in bodies)
+    found: list[bytes] = []
+    for size in [*sizes, len(data)]:
+        found += messages.take(data[:size])
+        data = data[size:]
+    assert found == bodies
+    assert not messages.partial
+    assert messages.waiting == 0
+
+
+def test_a_large_answer_is_not_copied_for_every_frame(peer: Peer) -> None:
+    """A hundred mebibytes in frames of sixteen kibibytes: copying what is left for each would take minutes."""
+    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: (1 << 31) - 1}) + window_update(0, (1 << 31) - 100_000))
+    peer.send(request(1))
+    peer.frames()
+    peer.connection.send_data(peer.streams[1], b"x" * (100 << 20))
+    whole = 100 << 20
+    assert len(peer.connection.take_output()) == whole + 9 * whole // 16_384

@@ -30,6 +30,7 @@ from holdfast.front.calls import (
 )
 from holdfast.front.http import Receiver, Request, Responder
 from holdfast.front.http2 import front as module
+from holdfast.front.http2 import session
 from holdfast.front.http2.front import Http2Front
 from holdfast.status import Code
 from holdfast.tls import TlsFiles, serving
@@ -309,6 +310,28 @@ async def test_a_client_that_floods_waits_for_itself(monkeypatch: pytest.MonkeyP
         s.serve = lambda e: [Reply(e.call.id, b"ok")] if isinstance(e, Unary) else []
         s.front.send([Reply(e.call.id, b"ok") for e in s.of(Unary)])
         assert await asyncio.gather(*calls) == [b"ok"] * 60
+
+
+async def test_messages_that_never_become_whole_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from .test_connection import HELLO, block, frame  # noqa: PLC0415
+
+    monkeypatch.setattr(session, "MAX_BUFFERED_BYTES", 1 << 20)
+    async with served() as s, channel(s.port) as other:
+        s.serve = lambda e: [Reply(e.call.id, b"ok")] if isinstance(e, Unary) else []
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Unary")]
+        headers.append((b"content-type", b"application/grpc"))
+        begun = b"\x00\x00\x1f\xff\xff" + b"x" * 16_000
+        writer.write(
+            HELLO + b"".join(frame(1, 4, id, block(headers)) + frame(0, 0, id, begun) for id in range(1, 201, 2))
+        )
+        async with asyncio.timeout(10):
+            assert b"too many requests" in await reader.readuntil(b"too many requests")
+        assert s.front.buffered <= 1 << 20
+        assert await other.unary_unary("/t.T/Unary")(b"whole") == b"ok"
+        writer.close()
+        await s.until(lambda: len(s.of(Cancelled)) == 100)
+        assert s.front.buffered == 0
 
 
 async def test_draining_lets_calls_end_and_takes_no_new_ones() -> None:

@@ -50,6 +50,7 @@ from holdfast.front.http2.frames import (
 STREAM_WINDOW = 1 << 18
 CONNECTION_WINDOW = 1 << 22
 MAX_HEADER_BYTES = 64 << 10
+MAX_KNOWN_BLOCKS = 64
 MAX_IDLE_FRAMES = 5000  # frames in a second that carry nothing: pings, settings, resets, empty data, priorities
 IDLE_NS = 1_000_000_000
 
@@ -95,7 +96,7 @@ class Stream:
         self.unreturned = 0  # consumed, and not said so to the peer yet
         self.remote_ended = False
         self.received = -1  # of the body, if the headers said how long it is: what is still to come
-        self.queue: deque[bytes] = deque()
+        self.queue: deque[memoryview] = deque()  # views, so that what is left of a large answer is not copied
         self.queued = 0
         self.trailers: bytes | None = None  # what ends it, once the queue is sent
         self.context: object = None
@@ -273,6 +274,8 @@ class Connection:
         if block and min(block) >= 0x80:
             # Nothing but references to the tables, one byte each: it changed no table and means the same until one
             # changes. Calls of one client to one method look like this from the second one on.
+            if len(self._known_blocks) >= MAX_KNOWN_BLOCKS:
+                self._known_blocks.clear()
             self._known_blocks[block] = headers
         else:
             self._known_blocks.clear()
@@ -458,7 +461,7 @@ class Connection:
             or size > self._send_window
             or size > self._frame_bytes
         ):
-            stream.queue.append(data)
+            stream.queue.append(memoryview(data))
             stream.queued += size
             self._waiting[stream.id] = stream
             if not self.paused:
@@ -528,7 +531,7 @@ class Connection:
         stream.send_window -= size
         self._send_window -= size
         stream.queued -= size
-        self._output.append(frame(DATA, 0, stream.id, data))
+        self._output.append(frame(DATA, 0, stream.id, bytes(data)))
         if not stream.queue:
             del self._waiting[stream.id]
             if stream.trailers is not None:

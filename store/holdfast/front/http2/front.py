@@ -58,6 +58,7 @@ class Http2Front:
         self._events: deque[Event] = deque()
         self._ids = itertools.count(1)
         self.open_calls: dict[int, OpenCall] = {}
+        self.buffered = 0  # bytes of messages that are not whole yet
         self.connections: set[_Wire] = set()
         self._servers: list[asyncio.Server] = []
         self._touched: dict[_Wire, None] = {}

@@ -59,38 +59,51 @@ def framed(body: bytes) -> bytes:
 
 
 class Messages:
-    """Puts the messages of one direction of a call together."""
+    """Puts the messages of one direction of a call together. `waiting` is how many bytes of one that is not whole yet
+    are kept."""
 
-    __slots__ = ("_encoding", "_limit", "_rest")
+    __slots__ = ("_encoding", "_limit", "_needed", "_parts", "waiting")
 
     def __init__(self, encoding: bytes, limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
-        self._rest = b""
+        self._parts: list[bytes] = []
+        self._needed = 0  # bytes of the message that has begun, with its prefix, as far as it is known
+        self.waiting = 0
 
     def take(self, data: bytes) -> list[bytes]:
         """The messages that are whole now. Raises BadMessage."""
-        data = self._rest + data if self._rest else data
+        if self._parts:
+            self._parts.append(data)
+            self.waiting += len(data)
+            if self.waiting < self._needed:
+                return []
+            data = b"".join(self._parts)
+            self._parts, self.waiting = [], 0
         at, end = 0, len(data)
         found: list[bytes] = []
+        self._needed = 5
         while end - at >= 5:
             size = int.from_bytes(data[at + 1 : at + 5], "big")
             if size > self._limit:
                 raise BadMessage(
                     Code.RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({size} vs. {self._limit})"
                 )
-            if end - at - 5 < size:
+            self._needed = 5 + size
+            if end - at < self._needed:
                 break
-            body = data[at + 5 : at + 5 + size]
+            body = data[at + 5 : at + self._needed]
             found.append(self._inflate(body) if data[at] else body)
-            at += 5 + size
-        self._rest = data[at:]
+            at += self._needed
+            self._needed = 5
+        if at < end:
+            self._parts, self.waiting = [data[at:]], end - at
         return found
 
     @property
     def partial(self) -> bool:
         """Whether a message has begun and is not whole."""
-        return bool(self._rest)
+        return bool(self._parts)
 
     def _inflate(self, body: bytes) -> bytes:
         if self._encoding != b"gzip":

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 HIGH_WATER_BYTES = 1 << 20
 FIRST_CREDIT = 16
+MAX_BUFFERED_BYTES = 256 << 20  # of messages that are not whole yet, of all clients together
 
 
 class OpenCall:
@@ -177,10 +178,16 @@ class Session:
             return
         if not isinstance(entry, OpenCall):
             return  # refused; what still comes does not matter
+        before = entry.messages.waiting
         try:
             found = entry.messages.take(data)
         except BadMessage as bad:
+            self._front.buffered -= before
             self._break_off(entry, bad.code, str(bad))
+            return
+        self._front.buffered += entry.messages.waiting - before
+        if self._front.buffered > MAX_BUFFERED_BYTES and entry.messages.partial:
+            self._break_off(entry, Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
             return
         if entry.kind is Kind.UNARY:
             if found and (len(found) > 1 or entry.half_closed):
@@ -303,6 +310,7 @@ class Session:
 
     def _close(self, entry: OpenCall) -> None:
         if self._front.closed(entry.call.id):
+            self._front.buffered -= entry.messages.waiting
             if entry.kind is Kind.UNARY and entry.half_closed:
                 self.unanswered -= 1
             entry.stream.context = None
