@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from holdfast.front.http2 import connection as module
-from holdfast.front.http2.connection import Connection, Headers, Stream
+from holdfast.front.http2.connection import Connection, Stream
 from holdfast.front.http2.frames import (
     ACK,
     CONTINUATION,
@@ -33,6 +33,7 @@ from holdfast.front.http2.frames import (
     window_update,
 )
 from holdfast.front.http2.grpc import Messages, framed
+from holdfast.front.http2.headers import Headers
 from hypothesis import given
 
 REQUEST = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/s/m"), (b"te", b"trailers")]
@@ -146,7 +147,7 @@ def test_a_block_known_from_before_means_the_same_until_the_table_changes(peer: 
         headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", path)]
         peer.send(frame(HEADERS, END_HEADERS, stream, encoder.encode(headers)))
     assert [seen[2] for seen in peer.seen] == [b"/a", b"/a", b"/a", b"/b", b"/a", b"/b"]
-    assert peer.connection._known_blocks
+    assert peer.connection._headers.known
 
 
 # ---- what waits for room ---------------------------------------------------------------------------------------

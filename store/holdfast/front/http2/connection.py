@@ -11,10 +11,7 @@ that sends much does not hold up the others of its connection.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Protocol
-
-from hpack import Decoder, HPACKError
 
 from holdfast.front.http2.frames import (
     ACK,
@@ -46,15 +43,12 @@ from holdfast.front.http2.frames import (
     settings,
     window_update,
 )
+from holdfast.front.http2.headers import MAX_HEADER_BYTES, HeaderDecoder, Headers, body_length
 
 STREAM_WINDOW = 1 << 18
 CONNECTION_WINDOW = 1 << 22
-MAX_HEADER_BYTES = 64 << 10
-MAX_KNOWN_BLOCKS = 64
 MAX_IDLE_FRAMES = 5000  # frames in a second that carry nothing: pings, settings, resets, empty data, priorities
 IDLE_NS = 1_000_000_000
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Handler(Protocol):
@@ -108,8 +102,7 @@ class Connection:
     def __init__(self, handler: Handler, *, max_streams: int, now_ns: int) -> None:
         self._handler = handler
         self._max_streams = max_streams
-        self._decoder = Decoder(max_header_list_size=MAX_HEADER_BYTES)
-        self._known_blocks: dict[bytes, Headers] = {}  # decoded before, while the table has not changed since
+        self._headers = HeaderDecoder()
         self._input = b""
         self._preface_seen = False
         self._settings_seen = False
@@ -232,7 +225,7 @@ class Connection:
             self._on_block(first_flags, id, b"".join(parts))
 
     def _on_block(self, flags: int, id: int, block: bytes) -> None:
-        headers = self._decode(block)
+        headers = self._headers.decode(block)
         ended = bool(flags & END_STREAM)
         stream = self.streams.get(id)
         if stream is not None:
@@ -254,7 +247,7 @@ class Connection:
             self._output.append(reset(id, ErrorCode.REFUSED_STREAM))
             return
         stream = Stream(id, self._stream_send_window)
-        length = _check_request(headers)
+        length = body_length(headers)
         if length is None or (length > 0 and ended):
             self._output.append(reset(id, ErrorCode.PROTOCOL_ERROR))
             return
@@ -262,24 +255,6 @@ class Connection:
         stream.remote_ended = ended
         self.streams[id] = stream
         self._handler.on_headers(stream, headers, ended)
-
-    def _decode(self, block: bytes) -> Headers:
-        known = self._known_blocks.get(block)
-        if known is not None:
-            return known
-        try:
-            headers: Headers = list(self._decoder.decode(block, raw=True))
-        except HPACKError as error:
-            raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR, str(error)) from error
-        if block and min(block) >= 0x80:
-            # Nothing but references to the tables, one byte each: it changed no table and means the same until one
-            # changes. Calls of one client to one method look like this from the second one on.
-            if len(self._known_blocks) >= MAX_KNOWN_BLOCKS:
-                self._known_blocks.clear()
-            self._known_blocks[block] = headers
-        else:
-            self._known_blocks.clear()
-        return headers
 
     def _on_data(self, flags: int, id: int, payload: bytes) -> None:
         size = len(payload)
@@ -561,28 +536,3 @@ def _unpadded(flags: int, payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "more padding than frame")
     return payload[1 : len(payload) - payload[0]]
-
-
-_PSEUDO = (b":method", b":scheme", b":path", b":authority")
-_FORBIDDEN = (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
-
-
-def _check_request(headers: Headers) -> int | None:
-    """None if these are no request's headers (RFC 9113, section 8.3); else the length of its body, -1 = not said."""
-    seen: set[bytes] = set()
-    regular = False
-    length = -1
-    for name, value in headers:
-        if name[:1] == b":":
-            if regular or name not in _PSEUDO or name in seen or (name == b":path" and not value):
-                return None
-            seen.add(name)
-            continue
-        regular = True
-        if name in _FORBIDDEN or name != name.lower() or (name == b"te" and value != b"trailers"):
-            return None
-        if name == b"content-length":
-            if not value.isdigit():
-                return None
-            length = int(value)
-    return length if len(seen.intersection(_PSEUDO[:3])) == 3 else None

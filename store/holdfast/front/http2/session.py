@@ -24,7 +24,7 @@ from holdfast.front.calls import (
     Writable,
 )
 from holdfast.front.http import Receiver, Request
-from holdfast.front.http2.connection import Connection, Headers, Stream
+from holdfast.front.http2.connection import Connection, Stream
 from holdfast.front.http2.frames import ErrorCode, literal
 from holdfast.front.http2.grpc import (
     ANSWER_HEADERS,
@@ -35,6 +35,7 @@ from holdfast.front.http2.grpc import (
     framed,
     timeout_ns,
 )
+from holdfast.front.http2.headers import Headers
 from holdfast.status import Code
 
 if TYPE_CHECKING:
