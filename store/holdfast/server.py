@@ -27,9 +27,9 @@ from holdfast.api.kv import KvService
 from holdfast.api.lease import LeaseService
 from holdfast.api.lock import LockService
 from holdfast.api.maintenance import MaintenanceService
-from holdfast.api.metrics import Metrics, member_metrics
+from holdfast.api.metrics import Metrics, Sources, member_metrics
 from holdfast.api.node import NodeService, Reports, ready
-from holdfast.api.pages import LIVE_SECONDS, Page, Pages, as_json, fixed
+from holdfast.api.pages import LIVE_SECONDS, Pages, as_json, fixed
 from holdfast.api.quota import Quota
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
@@ -143,10 +143,12 @@ class Server:
         self.node.deliver = self._deliver
         self.node.turn_ended = self._turn_ended
         self.node.member_ended = self.router.end_streams
-        self.metrics = Metrics(
-            lambda: member_metrics(self.node, config.versions, config.limits, self.router, self.edge)
-        )
-        pages = self._pages()
+        health = Health(self.node, self._stuck, lambda: "" if ready(self.node) else self._why_not())
+        pages = {
+            **health.pages(),
+            "/version": fixed(lambda: (200, self._version())),
+            "/metrics": fixed(lambda: (200, metrics.text())),
+        }
         self.front = Http2Front(
             self.router.kinds,
             Pages(pages, Gateway(self.router)),
@@ -155,6 +157,10 @@ class Server:
             keepalive_seconds=config.keepalive_seconds,
             keepalive_timeout_seconds=config.keepalive_timeout_seconds,
         )
+        sources = Sources(
+            self.node, config.versions, config.limits, self.router, self.edge, self.maintenance, health, self.front
+        )
+        metrics = Metrics(lambda: member_metrics(sources))
         self.probes = Http2Front({}, Pages(pages))
 
     def _trace(self) -> Tracing:
@@ -264,14 +270,6 @@ class Server:
             await asyncio.get_running_loop().run_in_executor(None, self._tracing.close)
 
     # ---- pages ---------------------------------------------------------------------------------------------
-
-    def _pages(self) -> dict[str, Page]:
-        health = Health(self.node, self._stuck, lambda: "" if ready(self.node) else self._why_not())
-        return {
-            **health.pages(),
-            "/version": fixed(lambda: (200, self._version())),
-            "/metrics": fixed(lambda: (200, self.metrics.text())),
-        }
 
     def _version(self) -> str:
         versions = self.config.versions

@@ -28,6 +28,8 @@ class Health:
         self._node = node
         self._turns = turns
         self._ready = ready
+        self.well = self.unwell = 0  # how often /health was answered so
+        self.checks: dict[tuple[str, str], bool] = {}  # how each named check went last, by page
 
     # ---- checks --------------------------------------------------------------------------------------------
 
@@ -85,13 +87,40 @@ class Health:
         # etcd's check that a quorum answers is there to be asked for; it is not among those of /readyz.
         asked = {"linearizable_read": self._linearizable_read}
         for path, checks, more in (("/livez", live, {}), ("/readyz", ready, asked)):
-            pages[path] = _all_of(path.strip("/"), checks)
+            pages[path] = self._all_of(path, checks)
             for name, check in {**checks, **more}.items():
-                pages[f"{path}/{name}"] = _all_of(name, {name: check})
-        pages["/livez/serializable_read"] = _all_of("serializable_read", {"serializable_read": self._serializable_read})
+                pages[f"{path}/{name}"] = self._all_of(path, {name: check})
+        pages["/livez/serializable_read"] = self._all_of("/livez", {"serializable_read": self._serializable_read})
         return pages
 
-    def _health(self, query: Query, say: Say) -> None:
+    def _all_of(self, path: str, checks: Mapping[str, Check]) -> Page:
+        """A page that holds if all its checks do, but those that the query excludes."""
+        kind = path.strip("/")
+
+        def page(query: Query, say: Say) -> None:
+            excluded = set(query.get("exclude", ()))
+            names = [check for check in checks if check not in excluded]
+            found: dict[str, str] = {}
+
+            def told(check: str, wrong: str) -> None:
+                found[check] = wrong
+                self.checks[kind, check] = not wrong
+                if len(found) == len(names):
+                    _say_all(kind, names, found, "verbose" in query, say)
+
+            if not names:
+                say(200, "ok\n")
+            for check in names:
+                checks[check](lambda wrong, check=check: told(check, wrong))  # type: ignore[misc]
+
+        return page
+
+    def _health(self, query: Query, answer: Say) -> None:
+        def say(status: int, body: str) -> None:
+            self.well += status == 200
+            self.unwell += status != 200
+            answer(status, body)
+
         member = self._member()
         if member is None or not member.core.leader:
             say(503, _unhealthy("RAFT NO LEADER"))
@@ -113,27 +142,6 @@ _HEALTHY = as_json({"health": "true", "reason": ""})
 
 def _unhealthy(reason: str) -> str:
     return as_json({"health": "false", "reason": reason})
-
-
-def _all_of(name: str, checks: Mapping[str, Check]) -> Page:
-    """A page that holds if all its checks do, but those that the query excludes."""
-
-    def page(query: Query, say: Say) -> None:
-        excluded = set(query.get("exclude", ()))
-        names = [check for check in checks if check not in excluded]
-        found: dict[str, str] = {}
-
-        def told(check: str, wrong: str) -> None:
-            found[check] = wrong
-            if len(found) == len(names):
-                _say_all(name, names, found, "verbose" in query, say)
-
-        if not names:
-            say(200, "ok\n")
-        for check in names:
-            checks[check](lambda wrong, check=check: told(check, wrong))  # type: ignore[misc]
-
-    return page
 
 
 def _say_all(name: str, names: Sequence[str], found: Mapping[str, str], verbose: bool, say: Say) -> None:

@@ -12,6 +12,7 @@ from shutil import rmtree
 from holdfast.api.base import Service, Serving
 from holdfast.api.router import Router
 from holdfast.front.calls import Call, Kind
+from holdfast.histogram import DISK, Histogram
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.member.node import State
@@ -39,6 +40,7 @@ class MaintenanceService(Service):
         router = self.router
         self._leader_waits: list[tuple[float, Callable[[], bool], Callable[[bool], None]]] = []
         self.tasks = Tasks()
+        self.defrags, self.snapshots = Histogram(DISK), Histogram(DISK)
         router.unary("/etcdserverpb.Maintenance/Status", self.status)
         router.unary("/etcdserverpb.Maintenance/Alarm", self.alarm)
         router.unary("/etcdserverpb.Maintenance/Hash", self.hash)
@@ -136,7 +138,9 @@ class MaintenanceService(Service):
         self.require_admin(call, member)
 
         async def work() -> None:
+            began = time.monotonic()
             await asyncio.get_running_loop().run_in_executor(None, member.store.compact)
+            self.defrags.observe(time.monotonic() - began)
             self.router.reply(call.id, rpc_pb2.DefragmentResponse().SerializeToString())
 
         self.tasks.spawn(work())
@@ -281,6 +285,7 @@ class _Snapshot:
         loop = asyncio.get_running_loop()
         place = member.states.checkpoint_path()
         archive = place.with_suffix(".tar")
+        began = time.monotonic()
         try:
             await loop.run_in_executor(None, member.store.flush)
             member.store.checkpoint(place)
@@ -297,6 +302,7 @@ class _Snapshot:
             if not self._gone:
                 self._send(self._sum.digest())
                 router.finish(call.id)
+                self._service.snapshots.observe(time.monotonic() - began)
         except OSError as error:
             router.fail(call.id, RequestError(Code.INTERNAL, f"holdfast: cannot make the snapshot: {error}"))
         finally:

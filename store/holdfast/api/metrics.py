@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -20,7 +21,10 @@ from holdfast.histogram import Histogram
 if TYPE_CHECKING:
     from holdfast.api.base import Limits, Versions
     from holdfast.api.edge import EdgeService
+    from holdfast.api.health import Health
+    from holdfast.api.maintenance import MaintenanceService
     from holdfast.api.router import Router
+    from holdfast.front.http2.front import Http2Front
     from holdfast.member.driver import Member
     from holdfast.member.node import Node
 
@@ -70,12 +74,42 @@ def _histogram(name: str, histogram: Histogram) -> Metric:
     return HistogramMetricFamily(name, name, buckets=buckets, sum_value=histogram.sum)
 
 
-def member_metrics(
-    node: Node, versions: Versions, limits: Limits, router: Router, edge: EdgeService
-) -> Iterator[Metric]:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the numbers of a member are kept."""
+
+    node: Node
+    versions: Versions
+    limits: Limits
+    router: Router
+    edge: EdgeService
+    maintenance: MaintenanceService
+    health: Health
+    front: Http2Front
+
+
+def member_metrics(of: Sources) -> Iterator[Metric]:
     """Everything about one member."""
-    yield from _grpc(router)
+    node, versions, limits, edge = of.node, of.versions, of.limits, of.edge
+    yield from _grpc(of.router)
     yield from _process()
+    yield from gauges(
+        {
+            "etcd_network_client_grpc_received_bytes_total": of.front.received_bytes,
+            "etcd_network_client_grpc_sent_bytes_total": of.front.sent_bytes,
+            "etcd_network_active_peers": node.transport.active_peers,
+            "etcd_server_health_success_total": of.health.well,
+            "etcd_server_health_failures_total": of.health.unwell,
+        }
+    )
+    checks = GaugeMetricFamily(
+        "etcd_server_healthcheck", "of /livez and /readyz, as last asked", labels=["type", "name"]
+    )
+    for (kind, name), well in of.health.checks.items():
+        checks.add_metric([kind, name], float(well))
+    yield checks
+    yield _histogram("etcd_disk_backend_defrag_duration_seconds", of.maintenance.defrags)
+    yield _histogram("etcd_disk_backend_snapshot_duration_seconds", of.maintenance.snapshots)
     yield _labelled("etcd_server_version", {"server_version": versions.server})
     yield _labelled("etcd_cluster_version", {"cluster_version": versions.cluster})
     member = node.member
@@ -111,6 +145,7 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_server_proposals_failed_total": core.failed_proposals,
         "etcd_server_quota_backend_bytes": limits.quota_bytes,
         "etcd_server_slow_apply_total": member.slow_turns,
+        "etcd_server_read_indexes_failed_total": core.reads.failed,
         "etcd_mvcc_db_total_size_in_bytes": size,
         "etcd_mvcc_db_total_size_in_use_in_bytes": min(live, size),
         "etcd_mvcc_put_total": counts["put"],
@@ -124,6 +159,7 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_debugging_mvcc_watch_stream_total": member.hub.streams,
         "etcd_debugging_mvcc_slow_watcher_total": member.hub.behind,
         "etcd_debugging_mvcc_events_total": member.hub.events,
+        "etcd_debugging_mvcc_pending_events_total": member.hub.behind,
         "etcd_debugging_lease_granted_total": counts["lease_grant"],
         "etcd_debugging_lease_revoked_total": counts["lease_revoke"],
         "etcd_debugging_lease_renewed_total": core.lessor.renewed,

@@ -41,6 +41,7 @@ class Reads:
         # Numbers go on where no earlier life of this member can have come to: an answer to it may still be on its way.
         self._question = incarnation << INCARNATION_BITS
         # What this member confirms as leader: raft's read id -> what to do then.
+        self.failed = 0  # reads and renewals that nobody answered in time
         self._as_leader: dict[int, ReadRequest | Renew] = {}
         self._leader_read = 0
         self._due: deque[tuple[int, Renew]] = deque()  # confirmed; (index to have applied, question)
@@ -199,4 +200,6 @@ class Reads:
         for batches in (self._batches, self._renewals):
             late = [id for id, waiting in batches.items() if waiting[0].deadline_ns <= now]
             for id in late:
-                out.answers.extend(Answer(item.id, TIMEOUT) for item in batches.pop(id))
+                batch = batches.pop(id)
+                self.failed += len(batch)
+                out.answers.extend(Answer(item.id, TIMEOUT) for item in batch)

@@ -86,6 +86,10 @@ class _Link:
         self._writer: asyncio.StreamWriter | None = None
         self._task = asyncio.ensure_future(self._run())
 
+    @property
+    def connected(self) -> bool:
+        return self._writer is not None
+
     def send(self, messages: list[Message]) -> int:
         """Returns how many bytes were handed to the connection; 0 = there is none that takes them."""
         writer = self._writer
@@ -203,6 +207,11 @@ class Transport:
                 sent = link.send(batch)
                 self._sent[member] += sent
                 self._failed[member] += not sent
+
+    @property
+    def active_peers(self) -> int:
+        """Members that we have a connection to."""
+        return sum(link.connected for link in self._links.values())
 
     def counts(self) -> dict[str, Counter[int]]:
         """By the names that etcd's metrics have for them, then by member."""

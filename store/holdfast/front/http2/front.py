@@ -58,6 +58,7 @@ class Http2Front:
         self._events: deque[Event] = deque()
         self._ids = itertools.count(1)
         self.open_calls: dict[int, OpenCall] = {}
+        self.received_bytes = self.sent_bytes = 0
         self.buffered = 0  # bytes of messages that are not whole yet
         self.connections: set[_Wire] = set()
         self._servers: list[asyncio.Server] = []
@@ -197,6 +198,7 @@ class _Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = time.monotonic()
+        self._front.received_bytes += len(data)
         if self._session is None and self._http1 is None:
             data = self._first = self._first + data
             if not self._choose(data):
@@ -233,7 +235,9 @@ class _Wire(asyncio.Protocol):
         if session is None or transport.is_closing():
             return
         if session.connection.has_output:
-            transport.write(session.connection.take_output())
+            output = session.connection.take_output()
+            self._front.sent_bytes += len(output)
+            transport.write(output)
         if not self._reading and session.unanswered <= PAUSE_CALLS // 2:
             self._reading = True
             transport.resume_reading()
