@@ -34,6 +34,7 @@ from holdfast.status import (
     NO_SPACE,
     SESSION_ENDED,
     SESSION_FORGOTTEN,
+    TTL_TOO_LARGE,
     Code,
     RequestError,
 )
@@ -54,6 +55,7 @@ _WALL_AT = b"wall/"
 _ALARM = b"alarm/"
 _LEFT = b"left/"  # seconds that a lease still had at its last checkpoint
 
+MAX_TTL_SECONDS = 9_000_000_000
 NOSPACE_ALARM, CORRUPT_ALARM = rpc_pb2.NOSPACE, rpc_pb2.CORRUPT
 # What is refused while an alarm is on, as etcd refuses it.
 _NEEDS_SPACE = ("put", "txn", "lease_grant")
@@ -335,6 +337,8 @@ class Machine:
         self._pending.put(Family.META, _LEFT + _unsigned(lease), left.to_bytes(8, "big") if left else None)
 
     def _grant(self, grant: raft_pb2.LeaseGrant) -> Message:
+        if grant.ttl_seconds > MAX_TTL_SECONDS:
+            raise TTL_TOO_LARGE
         if grant.id in self.leases:
             raise LEASE_EXISTS
         if grant.ttl_seconds <= 0:
