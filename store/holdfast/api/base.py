@@ -114,7 +114,7 @@ class Service:
             name_command(command, call)
 
         def applied(answer: Answer) -> None:
-            self.router.mark(call, "applied here")
+            self.router.mark(call, "applied here", member.core.name(answer.seq))
             answered(answer)
 
         member.propose(command, applied, call.deadline_ns)

@@ -194,11 +194,12 @@ class Router:
         if served is not None:
             served.cancel = cancel
 
-    def mark(self, call: Call, what: str) -> None:
-        """Something on the way of this call is reached."""
+    def mark(self, call: Call, what: str, name: str = "") -> None:
+        """Something on the way of this call is reached. `name`: what the log calls it."""
         served = self._served.get(call.id)
         if served is not None:
             served.mark(what)
+            served.name = name or served.name
 
     # ---- calls of our own ----------------------------------------------------------------------------------
 

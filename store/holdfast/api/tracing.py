@@ -56,6 +56,8 @@ class Tracing:
                 "rpc.message.size": served.request_bytes,
             },
         )
+        if served.name:
+            span.set_attribute("holdfast.request", served.name)
         for what, at in served.marks:
             span.add_event(what, timestamp=at + shift)
         if code != "OK":

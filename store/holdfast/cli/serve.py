@@ -146,6 +146,12 @@ def serve(
         if client_cert_auth and trusted_ca_file is None:
             fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
         peer_tls = TlsFiles(peer_cert_file, peer_key_file, peer_trusted_ca_file, minimum)
+        for url in (*parse_urls(listen_peer_urls), *peer_urls, *cluster.values()):
+            if url.startswith("https") is not peer_tls.given:
+                fail(
+                    f"{url}: with TLS between members all peer URLs are https, without none; "
+                    "give --peer-cert-file, --peer-key-file and --peer-trusted-ca-file, or correct the URL"
+                )
         config = ServerConfig(
             data_dir=data_dir,
             node=NodeConfig(

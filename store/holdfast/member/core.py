@@ -138,6 +138,10 @@ class MemberCore:
     def term(self) -> int:
         return self.raft.term
 
+    def name(self, seq: int) -> str:
+        """How a proposal of ours is called in the logs of all members."""
+        return request_name(self.id, self._incarnation, seq)
+
     @property
     def pending(self) -> int:
         """Proposals of our clients that are not applied yet."""
@@ -386,7 +390,7 @@ class MemberCore:
         pending = self._pending.pop(seq, None)
         if pending is not None:
             self._pending_bytes -= pending.size
-            out.answers.append(Answer(pending.id, error, response, revision))
+            out.answers.append(Answer(pending.id, error, response, revision, seq=seq))
 
     def _cancel(self, id: int) -> None:
         for seq, pending in self._pending.items():
@@ -445,6 +449,7 @@ class MemberCore:
         raft.digest = (machine.applied_index, machine.digest)
 
     def _applied(self, entry: Entry, applied: Applied, answers: list[Applied], out: Output) -> None:
+        out.applied.append((applied.origin, applied.incarnation, applied.seq))
         if applied.changes:
             out.changes.append(applied.changes)
         if self.raft.is_leader and isinstance(applied.response, rpc_pb2.LeaseGrantResponse):
@@ -548,6 +553,10 @@ class MemberCore:
         command.seq = self._seq
         command.window_low = next(iter(self._pending), self._seq)
         command.wall_ms = self._wall_ms
+
+
+def request_name(origin: int, incarnation: int, seq: int) -> str:
+    return f"{origin:x}.{incarnation}.{seq}"
 
 
 def _conf_change(data: bytes) -> raft_pb2.Command | None:

@@ -19,7 +19,7 @@ from holdfast.histogram import DISK, FAST, Histogram
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.space import Scrubber
 from holdfast.kv.store import Store, StoreBusy
-from holdfast.member.core import MemberCore
+from holdfast.member.core import MemberCore, request_name
 from holdfast.member.disk import Disk
 from holdfast.member.interface import (
     Answer,
@@ -271,7 +271,13 @@ class Member:
         self._turns.observe(self.turned_at - began)
         if self.turned_at > began + SLOW_TURN_SECONDS:
             self.slow_turns += 1
-            log.warning("a turn of the loop took %.0f ms: heartbeats and answers wait", (self.turned_at - began) * 1e3)
+            names = ", ".join(request_name(*name) for name in out.applied[:5])
+            log.warning(
+                "a turn of the loop took %.0f ms: heartbeats and answers wait; it applied %d requests%s",
+                (self.turned_at - began) * 1e3,
+                len(out.applied),
+                f" ({names}{', …' if len(out.applied) > 5 else ''})" if names else "",
+            )
         self._schedule_next(out.more)
 
     def _schedule_next(self, more: bool) -> None:

@@ -139,6 +139,7 @@ class Answer:
     response: Proto | None = None
     revision: int = 0
     ttl: int = 0
+    seq: int = 0  # of a proposal: the last part of its name in the log
 
 
 @dataclass(slots=True)
@@ -146,6 +147,7 @@ class Output:
     append: DurableAppend | None = None
     messages: list[Message] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    applied: list[tuple[int, int, int]] = field(default_factory=list)  # names of the commands that were: see Answer.seq
     changes: list[list[Change]] = field(default_factory=list)  # one list a revision, in order
     snapshots: list[int] = field(default_factory=list)  # members to send a snapshot to
     installed: bool = False  # the state is another one now
