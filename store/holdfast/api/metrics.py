@@ -163,6 +163,9 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_debugging_lease_granted_total": counts["lease_grant"],
         "etcd_debugging_lease_revoked_total": counts["lease_revoke"],
         "etcd_debugging_lease_renewed_total": core.lessor.renewed,
+        "holdfast_memory_rows_bytes": member.store.memory(),
+        "holdfast_log_bytes": core.raft.log.bytes,
+        "holdfast_log_entries": core.raft.log.last - core.raft.log.base_index,
         "holdfast_replicas_following": len(edge.streams),
     }
 

@@ -113,9 +113,13 @@ class RocksStore:
     def size(self) -> tuple[int, int]:
         """(bytes on disk, bytes of live data), both estimates of RocksDB's."""
         total = self._db.property_int_value("rocksdb.total-sst-files-size") or 0
-        memory = self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+        memory = self.memory()
         live = self._db.property_int_value("rocksdb.estimate-live-data-size") or 0
         return total + memory, live + memory
+
+    def memory(self) -> int:
+        """Bytes of rows that are not flushed yet."""
+        return self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
 
     def close(self) -> None:
         try:

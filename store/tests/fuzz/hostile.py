@@ -347,15 +347,29 @@ async def attack(directory: Path, seconds: float, seed: int) -> str:
         assert not bad, "\n".join([*bad[:5], process.tail(60)])
         assert not seen["INTERNAL ERROR"], process.tail(60)
         slowest.sort()
+        kept = await _kept_mib(process.port)
         return (
             f"seed {seed}, {seconds:.0f} s: {sum(seen.values()):,} attacks ({dict(seen.most_common())}); the "
             f"well-behaved client did {rounds:,} rounds, the slowest {slowest[-1] * 1e3:.0f} ms; memory {before:.0f} "
-            f"MiB before, then {', '.join(f'{s:.0f}' for s in samples)} MiB"
+            f"MiB before, then {', '.join(f'{s:.0f}' for s in samples)} MiB, of which {kept:.0f} MiB are what was "
+            "written: the log that is kept, and rows that are not on disk yet"
         )
     except (client.ClientError, AssertionError) as error:
         raise AssertionError(f"{error}\n{process.tail(80)}") from error
     finally:
         cluster.kill()
+
+
+async def _kept_mib(port: int) -> float:
+    """What the server keeps in memory because it was told to: its log, and the state's newest rows."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+    page = (await reader.read()).decode()
+    writer.close()
+    lines = [
+        line.split() for line in page.splitlines() if line.startswith(("holdfast_log_bytes", "holdfast_memory_rows"))
+    ]
+    return sum(float(value) for _, value in lines) / (1 << 20)
 
 
 async def _sample(pid: int, until: float) -> list[float]:
