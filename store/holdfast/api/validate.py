@@ -84,7 +84,8 @@ def _check_duplicates(ops: Iterable[rpc_pb2.RequestOp]) -> Touched:
             if op.request_put.key in puts:
                 raise DUPLICATE_KEY
             puts.add(op.request_put.key)
-        elif kind == "request_delete_range":
+        elif kind == "request_delete_range" and op.request_delete_range.range_end != b"\x00":
+            # A range without an end is no interval to etcd here, and so conflicts with nothing; it is done in its turn.
             deletes.append(bounds(op.request_delete_range.key, op.request_delete_range.range_end))
         elif kind == "request_txn":
             nested.append(op.request_txn)
