@@ -273,8 +273,7 @@ class Machine:
         if kind == "auth":
             return self.auth.apply(command.auth, who, self.applied_index)
         if kind == "lease_checkpoint":
-            self._checkpoint(command.lease_checkpoint)
-            return raft_pb2.LeaseCheckpoint()
+            return self._checkpoint(command.lease_checkpoint)
         raise AssertionError(f"a command of an unknown kind: upgrade this program ({command.format=})")
 
     # ---- what may not be done now --------------------------------------------------------------------------
@@ -323,10 +322,15 @@ class Machine:
 
     # ---- leases --------------------------------------------------------------------------------------------
 
-    def _checkpoint(self, checkpoint: raft_pb2.LeaseCheckpoint) -> None:
+    def _checkpoint(self, checkpoint: raft_pb2.LeaseCheckpoint) -> Message:
+        """The answer names the leases that have their whole time again."""
+        whole = raft_pb2.LeaseCheckpoint()
         for lease, left in zip(checkpoint.ids, checkpoint.remaining_seconds, strict=True):
             if lease in self.leases:
                 self._set_remaining(lease, left)
+                if not left:
+                    whole.ids.append(lease)
+        return whole
 
     def _set_remaining(self, lease: int, left: int) -> None:
         """0: it has its whole time."""

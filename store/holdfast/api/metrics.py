@@ -10,7 +10,7 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from holdfast.api.health import Health
     from holdfast.api.maintenance import MaintenanceService
     from holdfast.api.router import Router
-    from holdfast.front.http2.front import Http2Front
     from holdfast.member.driver import Member
     from holdfast.member.node import Node
 
@@ -74,6 +73,13 @@ def _histogram(name: str, histogram: Histogram) -> Metric:
     return HistogramMetricFamily(name, name, buckets=buckets, sum_value=histogram.sum)
 
 
+class Traffic(Protocol):
+    """Bytes from and to clients, as a front counts them."""
+
+    received_bytes: int
+    sent_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Where the numbers of a member are kept."""
@@ -85,7 +91,7 @@ class Sources:
     edge: EdgeService
     maintenance: MaintenanceService
     health: Health
-    front: Http2Front
+    front: Traffic
 
 
 def member_metrics(of: Sources) -> Iterator[Metric]:

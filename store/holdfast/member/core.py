@@ -454,6 +454,10 @@ class MemberCore:
             out.changes.append(applied.changes)
         if self.raft.is_leader and isinstance(applied.response, rpc_pb2.LeaseGrantResponse):
             self.lessor.granted(applied.response.ID, applied.response.TTL, self._now)
+        elif self.raft.is_leader and isinstance(applied.response, raft_pb2.LeaseCheckpoint):
+            # Perhaps an earlier leader's, who has acknowledged a renewal on the strength of it.
+            for lease in applied.response.ids:
+                self.lessor.extend(lease, self.machine.leases[lease], self._now)
         if applied.response is None and applied.error is None:
             self._members_changed()  # attributes, claims and the like
             out.conf_changed = True
@@ -542,7 +546,11 @@ class MemberCore:
         return self.raft.log.last
 
     def _may_revoke(self) -> bool:
-        return self.raft.is_leader and not self.raft.transferring and not self.raft.full
+        """Only with all of what earlier leaders left applied: they may have promised more time than is known here."""
+        leading = self.raft.leading
+        if leading is None or self.machine.applied_index < leading.term_start:
+            return False
+        return not self.raft.transferring and not self.raft.full
 
     def _name(self, command: raft_pb2.Command) -> None:
         """Fill in who proposes this, and when."""

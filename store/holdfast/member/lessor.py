@@ -96,6 +96,12 @@ class Lessor:
         self._set(lease, now + ttl * SECOND, now)
         return True
 
+    def extend(self, lease: int, ttl: int, now: int) -> None:
+        """Somebody may have been told that `lease` has its whole time."""
+        at = self._expiry.get(lease)
+        if at is not None and lease not in self._revoking:
+            self._set(lease, max(at, now + ttl * SECOND), now)
+
     def remaining(self, lease: int, now: int) -> int | None:
         """Whole seconds left, or None if it is unknown or has expired."""
         at = self._expiry.get(lease)

@@ -27,7 +27,7 @@ from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply, TimeoutNow
-from holdfast.raft.types import DurableAppend
+from holdfast.raft.types import DurableAppend, Settings
 from holdfast.status import (
     CONF_MOVED,
     CONF_PENDING,
@@ -205,6 +205,31 @@ def test_scenario_32_a_new_leader_gives_a_lease_its_whole_time_again() -> None:
     assert members.answers[5].ttl == 2  # of 3 and an election timeout, which 2 s are gone of
     members.pass_time(3 * SECOND)
     assert 7 not in members.cores[2].machine.leases
+
+
+def test_scenario_32_a_checkpoint_that_was_taken_back_is_so_for_a_leader_who_applies_it_late() -> None:
+    """Found by the simulator: a renewal was acknowledged, its leader died, and the next one had the entry that takes
+    the checkpoint back in its log, but not applied when it began to lead: it ended the lease early."""
+    members = Members(1, 2, 3, settings=Settings(lease_checkpoint_ns=2 * SECOND))
+    members.elect(1)
+    members.grant(1, 1, lease=7, ttl=60)
+    members.settle()
+    members.pass_time(3 * SECOND)
+    assert members.cores[2].machine.remaining == {7: 58}
+    members.pass_time(30 * SECOND)
+    members.keep_alive(1, 2, 7)
+    while 2 not in members.answers:
+        # The others write everything down and do not hear that it is committed.
+        members.deliver(lambda m: m.to == 1 or not isinstance(m, Append) or bool(m.entries))
+        members.drop(lambda m: m.to != 1 and isinstance(m, Append) and not m.entries)
+    assert members.answers[2].ttl == 60
+    members.isolate(1)
+    assert members.cores[2].machine.remaining
+    next_leader = members.elect(2)
+    assert not next_leader.machine.remaining
+    left = next_leader.lessor.remaining(7, members.now)
+    assert left is not None
+    assert left >= 60
 
 
 def test_scenario_33_a_member_whose_state_differs_stops() -> None:
