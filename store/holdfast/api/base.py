@@ -93,6 +93,10 @@ class Service:
         """On whose behalf the call is made. Raises RequestError for a void token."""
         return self.serving.identities.principal(call, member)
 
+    def require_user(self, call: Call, member: Member) -> None:
+        """Raise RequestError unless users do not count, or somebody says who calls."""
+        member.core.machine.auth.require_current(self.principal(call, member))
+
     def require_admin(self, call: Call, member: Member) -> None:
         """Raise RequestError unless users do not count, or it is one with the role root who calls."""
         member.core.machine.auth.require_admin(self.principal(call, member))

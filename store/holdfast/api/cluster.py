@@ -42,15 +42,11 @@ class ClusterService(Service):
     def list(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.MemberListRequest.FromString(body)
         member = self.member(call)
-        if not request.linearizable:
+        self.require_user(call, member)
+        if request.linearizable:
+            self.when_current(call, member, lambda: self._answer(call, member, rpc_pb2.MemberListResponse()))
+        else:
             self._answer(call, member, rpc_pb2.MemberListResponse())
-            return
-
-        def confirmed(answer: Answer) -> None:
-            if not self.refuse(call, answer):
-                self._answer(call, member, rpc_pb2.MemberListResponse())
-
-        member.read(confirmed, call.deadline_ns)
 
     def add(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.MemberAddRequest.FromString(body)
@@ -76,8 +72,9 @@ class ClusterService(Service):
 
     def update(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.MemberUpdateRequest.FromString(body)
-        check_urls(request.peerURLs)
         member = self.member(call)
+        self.require_admin(call, member)
+        check_urls(request.peerURLs)
         info = raft_pb2.MemberInfo(id=request.ID, peer_urls=request.peerURLs)
         change = _Change(kind=_Change.UPDATE, member=info)
         self._propose(call, member, change, lambda: self._answer(call, member, rpc_pb2.MemberUpdateResponse()))

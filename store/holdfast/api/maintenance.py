@@ -56,6 +56,7 @@ class MaintenanceService(Service):
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.StatusRequest.FromString(body)
         member = self.member(call, learner=True)
+        self.require_user(call, member)
         core, versions = member.core, self.serving.versions
         size, live = member.store.size()
         response = rpc_pb2.StatusResponse(
@@ -81,7 +82,7 @@ class MaintenanceService(Service):
         request = rpc_pb2.AlarmRequest.FromString(body)
         member = self.member(call)
         if request.action == request.GET:
-            self.principal(call, member)
+            self.require_user(call, member)
             self.answer(call, member, _alarms(member, request.alarm))
             return
         self.require_admin(call, member)

@@ -138,8 +138,13 @@ class Raft:
         """Stand for election now, if we may."""
         if self.leading is None:
             self._reset_election_timer()
-            if self.conf.is_voter(self.id):
+            if self._may_stand():
                 self._ask_for_pre_votes()
+
+    def _may_stand(self) -> bool:
+        """As a voter; and as one whose vote is taken away by an entry that is not known to be committed: perhaps nobody
+        else has it, and then nobody else can be elected (thesis section 4.2.2)."""
+        return self.conf.is_voter(self.id) or self.confs.at(self.commit)[1].is_voter(self.id)
 
     def suspect(self, member: int) -> None:
         """The connection to `member` was closed or refused. If that is our leader, do not wait for the whole timeout:
@@ -276,7 +281,7 @@ class Raft:
             if self.role is Role.PRE_CANDIDATE and (not message.granted or message.term == self.term + 1):
                 self._votes[message.frm] = message.granted
                 self._count_votes()
-        elif isinstance(message, TimeoutNow) and leading is None and self.conf.is_voter(self.id):
+        elif isinstance(message, TimeoutNow) and leading is None and self._may_stand():
             self._reset_election_timer()
             self._ask_for_votes(transfer=True)
 

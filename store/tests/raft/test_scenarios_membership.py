@@ -108,6 +108,32 @@ def test_scenario_07_a_leader_that_is_taken_out_leads_until_it_is_committed(lear
     assert cluster.nodes[2].conf == ConfState((2, 3), (), learners)
 
 
+def test_scenario_07_a_leader_that_is_taken_out_stands_again_until_that_is_committed() -> None:
+    """Thesis section 4.2.2; found by the simulator (one seed in twenty thousand). The leader alone has the entry that
+    takes its vote away when it loses its majority: the others cannot elect anyone without its vote, and it refuses
+    them, for its log is longer. So it has to stand for election itself."""
+    cluster = Cluster([1, 2])
+    cluster.elect(2)
+    cluster.change(2, [1], [2])
+    for _ in range(10):
+        for member in (1, 2):
+            cluster.sync(member)
+        # The joint configuration gets through; the entry that leaves it does not.
+        cluster.deliver(
+            lambda m: not (isinstance(m, Append) and any(e.conf == ConfState((1,), (), (2,)) for e in m.entries))
+        )
+    cluster.drop()
+    assert cluster.nodes[2].conf == ConfState((1,), (), (2,))
+    assert cluster.nodes[1].conf.joint
+    cluster.isolate(2)
+    cluster.pass_time(3 * ELECTION)
+    assert not cluster.leaders
+    cluster.heal()
+    cluster.pass_time(5 * ELECTION)
+    assert cluster.leaders == [1]
+    assert cluster.nodes[1].conf == cluster.nodes[2].conf == ConfState((1,), (), (2,))
+
+
 def test_scenario_08_a_partition_during_a_change_makes_no_two_leaders_that_commit() -> None:
     """Jepsen RethinkDB 2.2.3: reconfiguration and partition, and each side had its own majority."""
     cluster = Cluster([1, 2, 3])
