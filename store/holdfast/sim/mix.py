@@ -57,6 +57,7 @@ class Mix:
     compact: float = 0.0
     hints: bool = True  # connections that close are noticed
     priorities: bool = False
+    checkpoints: bool = False  # of leases, every two seconds
 
 
 # Class of fault -> which values it may take. One draw decides whether the class is in this run.
@@ -87,7 +88,7 @@ _FAULTS: dict[str, tuple[float, float]] = {
     "change": (0.05, 0.3),
     "compact": (0.1, 0.5),
 }
-CLASSES = (*_FAULTS, "skew", "priorities", "lease_reads", "queue")
+CLASSES = (*_FAULTS, "skew", "priorities", "lease_reads", "queue", "checkpoints")
 
 
 def draw(chance: Random, without: Collection[str] = ()) -> Mix:
@@ -101,9 +102,10 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
         within, value = chance.random() < 0.4, low + (high - low) * chance.random() ** 2
         if within and name not in without:
             setattr(mix, name, value)
-    draws = {"skew": 0.4, "priorities": 0.15, "lease_reads": 0.2, "queue": 0.2}
+    draws = {"skew": 0.4, "priorities": 0.15, "lease_reads": 0.2, "queue": 0.2, "checkpoints": 0.3}
     chosen = {name: chance.random() < p and name not in without for name, p in draws.items()}
     mix.skew, mix.priorities, mix.lease_reads = chosen["skew"], chosen["priorities"], chosen["lease_reads"]
+    mix.checkpoints = chosen["checkpoints"]
     if chosen["queue"]:
         mix.queue = 20
     if mix.lease_reads:

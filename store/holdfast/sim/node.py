@@ -128,7 +128,8 @@ class Node:
         self.incarnation += 1
         self._life += 1
         self.store, log = self.disk.open()
-        settings = Settings(lease_reads=self.mix.lease_reads, lease_checkpoint_ns=2_000_000_000)
+        checkpoints = 2_000_000_000 if self.mix.checkpoints else 0
+        settings = Settings(lease_reads=self.mix.lease_reads, lease_checkpoint_ns=checkpoints)
         self.core = MemberCore(
             self.id,
             incarnation=self.incarnation,
