@@ -235,9 +235,10 @@ async def test_history_is_compacted_by_itself(tmp_path: Path) -> None:
 async def test_members_are_updated(cluster: LocalCluster, etcdctl: str) -> None:
     await cluster.wait_ready()
     ctl = Ctl(etcdctl, cluster.endpoints)
-    id, url = ctl("member", "list").splitlines()[0].split(", ")[0], f"http://127.0.0.1:{free_ports(1)[0]}"
-    assert "updated in cluster" in ctl("member", "update", id, f"--peer-urls={url}")
-    assert url in ctl("member", "list")
+    id, _, _, old, *_ = ctl("member", "list").splitlines()[0].split(", ")
+    more = f"http://127.0.0.1:{free_ports(1)[0]}"  # one more address: without the old one nobody would reach it
+    assert "updated in cluster" in ctl("member", "update", id, f"--peer-urls={old},{more}")
+    assert more in ctl("member", "list")
 
 
 @pytest.mark.timeout(180)
