@@ -19,7 +19,6 @@ from holdfast.api.identity import new_token
 from holdfast.auth.store import Principal
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member
-from holdfast.member.interface import Answer
 from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
 from holdfast.status import AUTH_FAILED, AUTH_NOT_ENABLED, NO_PASSWORD_USER, PASSWORD_TOO_LONG, TOO_MANY_REQUESTS
 from holdfast.tasks import Tasks
@@ -75,12 +74,7 @@ class AuthService(Service):
         return handle
 
     def _propose(self, call: Call, member: Member, change: raft_pb2.AuthChange) -> None:
-        def answered(answer: Answer) -> None:
-            if not self.refuse(call, answer):
-                assert answer.response is not None
-                self.answer(call, member, answer.response, answer.revision)
-
-        self.propose(call, member, raft_pb2.Command(auth=change), answered)
+        self.propose_and_answer(call, member, raft_pb2.Command(auth=change))
 
     def user_add(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.AuthUserAddRequest.FromString(body)

@@ -123,6 +123,16 @@ class Service:
 
         member.propose(command, applied, call.deadline_ns)
 
+    def propose_and_answer(self, call: Call, member: Member, command: raft_pb2.Command) -> None:
+        """Have `command` done, and answer with what the state machine says."""
+
+        def answered(answer: Answer) -> None:
+            if not self.refuse(call, answer):
+                assert answer.response is not None
+                self.answer(call, member, answer.response, answer.revision)
+
+        self.propose(call, member, command, answered)
+
     def when_current(self, call: Call, member: Member, work: Callable[[], None]) -> None:
         """Do `work` once everything acknowledged so far is applied here. If that cannot be told, or it refuses, the
         call fails."""

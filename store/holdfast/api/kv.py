@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from google.protobuf.message import Message
-
 from holdfast.api.base import Service, Serving
 from holdfast.api.quota import Quota, cost_of_put, cost_of_txn
 from holdfast.api.validate import check_delete, check_put, check_range, check_txn
@@ -57,13 +55,13 @@ class KvService(Service):
         request = rpc_pb2.PutRequest.FromString(body)
         check_put(request)
         self._quota.check(self.member(call), cost_of_put(request))
-        self._propose(call, raft_pb2.Command(put=request))
+        self.propose_and_answer(call, self.member(call), raft_pb2.Command(put=request))
 
     def delete_range(self, call: Call, body: bytes) -> None:
         self.check_size(body)
         request = rpc_pb2.DeleteRangeRequest.FromString(body)
         check_delete(request)
-        self._propose(call, raft_pb2.Command(delete_range=request))
+        self.propose_and_answer(call, self.member(call), raft_pb2.Command(delete_range=request))
 
     def txn(self, call: Call, body: bytes) -> None:
         self.check_size(body)
@@ -74,7 +72,7 @@ class KvService(Service):
             cost = cost_of_txn(request)
             if cost:
                 self._quota.check(self.member(call), cost)
-            self._propose(call, raft_pb2.Command(txn=request))
+            self.propose_and_answer(call, self.member(call), raft_pb2.Command(txn=request))
             return
         if ops and all(op.request_range.serializable for op in ops):
             self._read_txn(call, self.member(call, learner=True), request)
@@ -103,14 +101,3 @@ class KvService(Service):
                 self.answer(call, member, rpc_pb2.CompactionResponse())
 
         self.propose(call, member, raft_pb2.Command(compact=request), answered)
-
-    def _propose(self, call: Call, command: raft_pb2.Command) -> None:
-        member = self.member(call)
-
-        def answered(answer: Answer) -> None:
-            if not self.refuse(call, answer):
-                response: Message | None = answer.response
-                assert response is not None
-                self.answer(call, member, response, answer.revision)
-
-        self.propose(call, member, command, answered)

@@ -35,13 +35,7 @@ class LeaseService(Service):
         member = self.member(call)
         self._quota.check(member, LEASE_COST)
         grant = _grant(member, request.ID, request.TTL)
-
-        def answered(answer: Answer) -> None:
-            if not self.refuse(call, answer):
-                assert answer.response is not None
-                self.answer(call, member, answer.response, answer.revision)
-
-        self.propose(call, member, raft_pb2.Command(lease_grant=grant), answered)
+        self.propose_and_answer(call, member, raft_pb2.Command(lease_grant=grant))
 
     def open_session(self, call: Call, body: bytes) -> None:
         """A lease to name commands by. (etcd does not know the method, so a client learns that it has no sessions.)"""
@@ -56,19 +50,12 @@ class LeaseService(Service):
                 response = holdfast_pb2.SessionOpenResponse(id=grant.id, ttl_seconds=grant.ttl_seconds)
                 self.answer(call, member, response, answer.revision)
 
-        member.propose(raft_pb2.Command(lease_grant=grant), answered, call.deadline_ns)
+        self.propose(call, member, raft_pb2.Command(lease_grant=grant), answered)
 
     def revoke(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.LeaseRevokeRequest.FromString(body)
         member = self.member(call)
-
-        def answered(answer: Answer) -> None:
-            if not self.refuse(call, answer):
-                assert answer.response is not None
-                self.answer(call, member, answer.response, answer.revision)
-
-        command = raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=request.ID))
-        self.propose(call, member, command, answered)
+        self.propose_and_answer(call, member, raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=request.ID)))
 
     def time_to_live(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.LeaseTimeToLiveRequest.FromString(body)

@@ -14,7 +14,6 @@ from holdfast.api.router import Router
 from holdfast.front.calls import Call, Kind
 from holdfast.histogram import DISK, Histogram
 from holdfast.member.driver import Member
-from holdfast.member.interface import Answer
 from holdfast.member.node import State
 from holdfast.proto import health_pb2, raft_pb2, rpc_pb2
 from holdfast.status import (
@@ -89,13 +88,7 @@ class MaintenanceService(Service):
         if request.action not in (request.ACTIVATE, request.DEACTIVATE) or request.alarm == rpc_pb2.NONE:
             self.answer(call, member, rpc_pb2.AlarmResponse())
             return
-
-        def answered(answer: Answer) -> None:
-            if not self.refuse(call, answer):
-                assert answer.response is not None
-                self.answer(call, member, answer.response, answer.revision)
-
-        self.propose(call, member, raft_pb2.Command(alarm=request), answered)
+        self.propose_and_answer(call, member, raft_pb2.Command(alarm=request))
 
     def hash(self, call: Call, body: bytes) -> None:
         """Of everything that this member has applied, as etcd's is of its file: only members at one index agree."""

@@ -37,7 +37,7 @@ from holdfast.front.http2.frames import (
     window_update,
 )
 from holdfast.front.http2.grpc import framed
-from holdfast.proto import auth_pb2, holdfast_pb2, kv_pb2, rpc_pb2
+from holdfast.proto import holdfast_pb2, rpc_pb2
 
 CONNECTIONS = 24
 WORDS = [b"", b"a", b"\x00", b"\xff", b"key", b"k" * 300, b"v" * 70_000]
@@ -68,8 +68,6 @@ def _methods() -> dict[str, type[Message]]:
 
 
 METHODS = _methods()
-assert auth_pb2
-assert kv_pb2
 
 
 def message(chance: random.Random, kind: type[Message], depth: int = 3) -> Message:
@@ -81,7 +79,7 @@ def message(chance: random.Random, kind: type[Message], depth: int = 3) -> Messa
         count = chance.choice([1, 1, 2, 5, 200]) if field.is_repeated else 1
         if field.message_type is not None:
             if depth and field.message_type.GetOptions().map_entry is False:
-                inner = message(chance, type(made.__class__.__dict__) and _class(made, field), depth - 1)
+                inner = message(chance, _class(made, field), depth - 1)
                 if field.is_repeated:
                     getattr(made, field.name).extend([inner] * min(count, 5))
                 else:

@@ -109,7 +109,7 @@ def test_scenario_07_a_leader_that_is_taken_out_leads_until_it_is_committed(lear
 
 
 def test_scenario_07_a_leader_that_is_taken_out_stands_again_until_that_is_committed() -> None:
-    """Thesis section 4.2.2; found by the simulator (one seed in twenty thousand). The leader alone has the entry that
+    """Thesis section 4.2.2; found by the simulator. The leader alone has the entry that
     takes its vote away when it loses its majority: the others cannot elect anyone without its vote, and it refuses
     them, for its log is longer. So it has to stand for election itself."""
     cluster = Cluster([1, 2])
