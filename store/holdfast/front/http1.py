@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -26,11 +27,20 @@ class Http1:
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._receiver: Receiver | None = None
         self._paused = False
+        self._no_more = False  # the client will not ask for anything else on this connection
+        self._endless = False  # the answer under way goes on for as long as the client stays
 
     @property
     def idle(self) -> bool:
         """Whether no request is under way."""
         return self._receiver is None
+
+    def time_out(self) -> None:
+        """Nothing has come for long: if it is the client's turn, that is the end."""
+        if self.idle:
+            self._transport.close()
+        elif self._connection.their_state is h11.SEND_BODY and self._connection.our_state is h11.SEND_RESPONSE:
+            self._refuse(408, "the rest of the request did not come")
 
     # ---- in ------------------------------------------------------------------------------------------------
 
@@ -46,7 +56,9 @@ class Http1:
                     if self._connection.they_are_waiting_for_100_continue:
                         self._send(h11.InformationalResponse(status_code=100, headers=[]))
                     return
-                if event is h11.PAUSED:  # the next request, before this one is answered
+                if event is h11.PAUSED:  # the next request, before this one is answered: it has to wait
+                    self._transport.pause_reading()
+                    self._asks_no_more()
                     return
                 if isinstance(event, h11.ConnectionClosed):
                     self._transport.close()
@@ -54,13 +66,17 @@ class Http1:
                 self._take(event)
         except h11.RemoteProtocolError as error:
             log.debug("%s: %s", self._peer.address, error)
-            if self._connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                body = f"not HTTP as it should be: {error}\n".encode()
-                self._receiver = None
-                headers = [("content-length", str(len(body))), ("connection", "close")]
-                self._send(h11.Response(status_code=error.error_status_hint, headers=headers))
-                self._send(h11.Data(data=body))
-            self._transport.close()
+            self._refuse(error.error_status_hint, f"not HTTP as it should be: {error}")
+
+    def _refuse(self, status: int, why: str) -> None:
+        """End the connection, with an answer if none has begun."""
+        self.lost()
+        if self._connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = f"{why}\n".encode()
+            headers = [("content-length", str(len(body))), ("connection", "close")]
+            self._send(h11.Response(status_code=status, headers=headers))
+            self._send(h11.Data(data=body))
+        self._transport.close()
 
     def _take(self, event: Any) -> None:
         if isinstance(event, h11.Request):
@@ -75,9 +91,22 @@ class Http1:
     def ended(self) -> bool:
         """The client sends nothing more. Returns whether it is still to be answered."""
         self._connection.receive_data(b"")
-        if self._receiver is None:
+        if self._connection.their_state is h11.DONE:
+            self._asks_no_more()
+        else:  # between requests, or within one
             self._go_on()
         return self._receiver is not None
+
+    def _asks_no_more(self) -> None:
+        self._no_more = True
+        self._end_endless()
+
+    def _end_endless(self) -> None:
+        """An answer that has an end is still owed. One without would go on after its client has gone: on a connection
+        from which nothing is to be read, nobody sees that."""
+        if self._no_more and self._endless:
+            self.lost()
+            self._transport.close()
 
     def lost(self) -> None:
         if self._receiver is not None:
@@ -94,6 +123,9 @@ class Http1:
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         if self._receiver is not None or self._connection.our_state is h11.SEND_RESPONSE:
             self._send(h11.Response(status_code=status, headers=list(headers.items())))
+            self._endless = "content-length" not in headers
+            if self._no_more and self._endless:
+                asyncio.get_running_loop().call_soon(self._end_endless)
 
     def write(self, data: bytes) -> bool:
         if data and self._connection.our_state is h11.SEND_BODY:
@@ -104,12 +136,16 @@ class Http1:
         if self._connection.our_state is not h11.SEND_BODY:
             return
         self._receiver = None
+        self._endless = False
         self._send(h11.EndOfMessage())
         states = self._connection.states
         if states[h11.SERVER] is h11.MUST_CLOSE or states[h11.CLIENT] is not h11.DONE:
             self._transport.close()
             return
         self._connection.start_next_cycle()
+        if self._no_more:
+            self._no_more = False
+            self._transport.resume_reading()
         self._go_on()
 
     def abort(self) -> None:

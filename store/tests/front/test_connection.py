@@ -56,6 +56,7 @@ class Peer:
         self.streams: dict[int, Stream] = {}
         self.connection = Connection(self, max_streams=max_streams, now_ns=0)
         self.consume = True
+        self.queued = 0
         self.output = b""
 
     def on_headers(self, stream: Stream, headers: Headers, ended: bool) -> None:
@@ -72,6 +73,11 @@ class Peer:
 
     def on_drained(self, stream: Stream) -> None:
         self.seen.append(("drained", stream.id))
+
+    def on_queued(self, change: int) -> None:
+        self.queued += change
+        # A stream that is being forgotten is not among them any more.
+        assert self.queued >= sum(stream.queued for stream in self.connection.streams.values())
 
     def send(self, data: bytes, now_ns: int = 0) -> list[tuple[int, int, int, bytes]]:
         """Give the connection `data`; returns the frames that it answered with (kind, flags, stream, payload)."""
@@ -252,6 +258,7 @@ def test_everything_arrives_in_order_whatever_the_windows_do(data: st.DataObject
         peer.connection.receive(window_update(whose, 1 << 24), 0)
     peer.connection.resume()
     take()
+    assert peer.queued == 0
     assert got == given_
 
 

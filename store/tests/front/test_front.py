@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -41,7 +42,7 @@ METHODS = {"/t.T/Unary": Kind.UNARY, "/t.T/Many": Kind.SERVER_STREAM, "/t.T/Both
 
 
 class _Echo:
-    """A page that says what was asked."""
+    """A page that says what was asked; of /stream, the beginning of an answer without end."""
 
     def __init__(self, request: Request, responder: Responder) -> None:
         self._request = request
@@ -53,14 +54,22 @@ class _Echo:
 
     def on_end(self) -> None:
         r = self._request
+        if r.target == "/stream":
+            self._responder.start(200, {"content-type": "text/plain"})
+            self._responder.write(b"begun")
+            return
         text = f"{r.method} {r.target} {r.headers.get('x', '')} {r.peer.common_name}".encode() + self._body
         self._responder.start(200, {"content-length": str(len(text))})
         self._responder.write(text)
         self._responder.end()
 
-    def on_gone(self) -> None: ...
+    def on_gone(self) -> None:
+        gone.append(self._request.target)
 
     def on_drained(self) -> None: ...
+
+
+gone: list[str] = []  # requests whose clients left before the answer's end
 
 
 def echo(request: Request, responder: Responder) -> Receiver:
@@ -332,6 +341,132 @@ async def test_messages_that_never_become_whole_are_bounded(monkeypatch: pytest.
         writer.close()
         await s.until(lambda: len(s.of(Cancelled)) == 100)
         assert s.front.buffered == 0
+
+
+async def test_a_request_that_is_cut_off_leaves_nothing_behind() -> None:
+    half_body = b" HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\nhalf"
+    endless = b" HTTP/1.1\r\nhost: h\r\n\r\n"
+    asked_too_early = endless + b"GET /next HTTP/1.1\r\nhost: h\r\n\r\n"
+    async with served() as s:
+        for rest, ends in ((half_body, True), (endless, True), (asked_too_early, False)):
+            gone.clear()
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            writer.write(b"POST /stream" + rest)
+            if ends:
+                writer.write_eof()
+            async with asyncio.timeout(10):
+                answer = await reader.read()
+            assert (b"begun" in answer) == (rest is not half_body)
+            assert gone == ["/stream"]
+            writer.close()
+        assert not s.front.connections
+
+
+async def test_a_request_whose_body_does_not_come_is_ended_and_a_stream_that_is_quiet_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FIRST_BYTES_SECONDS", 0.1)
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 0.05)
+    gone.clear()
+    async with served() as s:
+        quiet, quiet_writer = await asyncio.open_connection("127.0.0.1", s.port)
+        quiet_writer.write(b"GET /stream HTTP/1.1\r\nhost: h\r\n\r\n")
+        await quiet.readuntil(b"begun")
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(b"POST /half HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\nhalf")
+        async with asyncio.timeout(10):
+            assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+        assert gone == ["/half"]
+        assert len(s.front.connections) == 1
+        writer.close()
+        quiet_writer.close()
+
+
+def _unread(port: int) -> socket.socket:
+    """A connection whose client reads nothing."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.setblocking(False)
+    return client
+
+
+async def test_who_does_not_read_is_not_read_from() -> None:
+    from .test_connection import HELLO, block, frame  # noqa: PLC0415
+
+    headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Unary")]
+    headers.append((b"content-type", b"application/grpc"))
+    wide = frame(4, 0, 0, b"\x00\x04\x7f\xff\xff\xff") + frame(8, 0, 0, ((1 << 31) - 70_000).to_bytes(4, "big"))
+    async with served() as s:
+        s.serve = lambda e: [Reply(e.call.id, b"x" * 100_000)] if isinstance(e, Unary) else []
+        loop, client = asyncio.get_running_loop(), _unread(s.port)
+        await loop.sock_sendall(client, HELLO + wide)
+        id = 1
+        with contextlib.suppress(TimeoutError):
+            while id < 20_000:  # it asks until nobody takes it
+                async with asyncio.timeout(2):
+                    padding = [(b"x", b"y" * 8000)]
+                    call = frame(1, 4, id, block([*headers, *padding])) + frame(0, 1, id, b"\x00\x00\x00\x00\x00")
+                    await loop.sock_sendall(client, call)
+                id += 2
+        answered = len(s.of(Unary))
+        assert answered < 1000
+        (wire,) = s.front.connections
+        held = wire._transport.get_write_buffer_size() + s.front.queued
+        assert held < 20 << 20, f"{held} bytes wait for a client that reads nothing, after {answered} calls"
+        taken = 0
+        while taken < 10 << 20:  # it reads at last, and all goes on
+            async with asyncio.timeout(10):
+                taken += len(await loop.sock_recv(client, 1 << 20))
+        await s.until(lambda: len(s.of(Unary)) > answered)
+        client.close()
+
+
+async def test_a_connection_that_takes_nothing_for_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    from .test_connection import HELLO, block, frame  # noqa: PLC0415
+
+    monkeypatch.setattr(module, "STALLED_SECONDS", 1.0)
+    headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Many")]
+    headers.append((b"content-type", b"application/grpc"))
+    async with served() as s:
+        client = _unread(s.port)
+        opening = HELLO + frame(8, 0, 0, b"\x7f\x00\x00\x00") + frame(4, 0, 0, b"\x00\x04\x7f\xff\xff\xff")
+        await asyncio.get_running_loop().sock_sendall(client, opening + frame(1, 5, 1, block(headers)))
+        await s.until(lambda: bool(s.of(Open)))
+        for _ in range(8):
+            s.front.send([Send(s.of(Open)[0].call.id, b"x" * 1_000_000)])
+        assert s.front.queued
+        await s.until(lambda: bool(s.of(Cancelled)))
+        assert not s.front.connections
+        assert not s.front.queued
+        client.close()
+
+
+async def test_answers_that_nobody_fetches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket takes everything, but the client never opens its windows."""
+    from .test_connection import HELLO, block, frame  # noqa: PLC0415
+
+    monkeypatch.setattr(session, "MAX_BUFFERED_BYTES", 4 << 20)
+    headers = [(b":method", b"POST"), (b":scheme", b"http"), (b"content-type", b"application/grpc")]
+    unary, stays = [(b":path", b"/t.T/Unary"), *headers], [(b":path", b"/t.T/Both"), *headers]
+    async with served() as s, channel(s.port) as other:
+        s.serve = lambda e: [Reply(e.call.id, b"x" * 100_000)] if isinstance(e, Unary) else []
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(HELLO + frame(1, 4, 1, block(stays)))
+        answer, asked = b"", 0
+        async with asyncio.timeout(10):
+            while b"too many requests" not in answer:
+                asked += 1
+                id = 2 * asked + 1
+                writer.write(frame(1, 4, id, block(unary)) + frame(0, 1, id, bytes(5)))
+                answer = await reader.read(1 << 17)
+                assert answer
+        assert asked < 60
+        assert s.front.queued < 5 << 20
+        assert await other.unary_unary("/t.T/Unary")(b"", timeout=10) == b"x" * 100_000
+        writer.close()
+        await s.until(lambda: bool(s.of(Cancelled)))
+        assert s.front.queued == 0
 
 
 async def test_draining_lets_calls_end_and_takes_no_new_ones() -> None:

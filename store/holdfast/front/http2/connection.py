@@ -66,6 +66,10 @@ class Handler(Protocol):
         """The last of what waited to be sent on this stream has been handed to the connection's output."""
         ...
 
+    def on_queued(self, change: int) -> None:
+        """So many bytes more (or fewer) wait at streams of this connection because they may not be sent yet."""
+        ...
+
 
 class Stream:
     """One stream as the connection sees it; `context` is the handler's."""
@@ -438,6 +442,7 @@ class Connection:
         ):
             stream.queue.append(memoryview(data))
             stream.queued += size
+            self._handler.on_queued(size)
             self._waiting[stream.id] = stream
             if not self.paused:
                 self._pump(stream)
@@ -472,8 +477,10 @@ class Connection:
     def _forget(self, stream: Stream) -> None:
         self.streams.pop(stream.id, None)
         self._waiting.pop(stream.id, None)
-        stream.queue.clear()
-        stream.queued = 0
+        if stream.queued:
+            self._handler.on_queued(-stream.queued)
+            stream.queue.clear()
+            stream.queued = 0
 
     def _pump_all(self) -> None:
         """Send what waits, a frame of each stream in turn, as far as the windows go."""
@@ -506,6 +513,7 @@ class Connection:
         stream.send_window -= size
         self._send_window -= size
         stream.queued -= size
+        self._handler.on_queued(-size)
         self._output.append(frame(DATA, 0, stream.id, bytes(data)))
         if not stream.queue:
             del self._waiting[stream.id]
@@ -519,6 +527,12 @@ class Connection:
         """The socket takes more again."""
         self.paused = False
         self._pump_all()
+
+    def lost(self) -> None:
+        """There is no peer any more: nothing that is open or waits is of use."""
+        for stream in list(self.streams.values()):
+            self._forget(stream)
+            self._handler.on_reset(stream)
 
     def ping(self) -> None:
         self.pinged = True

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import logging
 import os
+import socket
 import ssl
 import time
 from collections import deque
@@ -32,6 +33,7 @@ MAX_STREAMS = 1 << 20
 PAUSE_CALLS = 2_000  # unanswered unary calls of one connection, beyond which it is not read from
 FIRST_BYTES_SECONDS = 10.0
 SWEEP_SECONDS = 5.0
+STALLED_SECONDS = 60.0  # a connection that takes nothing of what is sent to it for so long is ended
 WRITE_BUFFER_BYTES = 1 << 18
 
 
@@ -60,6 +62,7 @@ class Http2Front:
         self.open_calls: dict[int, OpenCall] = {}
         self.received_bytes = self.sent_bytes = 0
         self.buffered = 0  # bytes of messages that are not whole yet
+        self.queued = 0  # bytes of answers that their clients do not fetch
         self.connections: set[_Wire] = set()
         self._servers: list[asyncio.Server] = []
         self._touched: dict[_Wire, None] = {}
@@ -79,6 +82,10 @@ class Http2Front:
                 f"cannot listen for clients on {host}:{port}: {error.strerror or error}; is another process using the "
                 "port?"
             ) from error
+        for listening in server.sockets:  # what is accepted inherits it
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(STALLED_SECONDS))
         self._servers.append(server)
         if self._sweeper is None:
             self._sweep()
@@ -130,10 +137,11 @@ class Http2Front:
         over: set[int] = set()
         for action in actions:
             entry = self.open_calls.get(action.id)
-            if entry is not None and entry.session.act(entry, action):
+            if entry is None:
+                continue
+            if entry.session.act(entry, action):
                 over.add(action.id)
-            if entry is not None:
-                entry.session.touched()
+            entry.session.touched()
         self._write_touched()
         return over
 
@@ -216,12 +224,22 @@ class _Wire(asyncio.Protocol):
             return
         if session.connection.has_output:
             self._front.touch(self)
-        if session.unanswered > PAUSE_CALLS and self._reading:
-            self._reading = False
+        self._regulate(session)
+
+    def _regulate(self, session: Session) -> None:
+        """Whoever has too much unanswered, or does not read what it is answered, is not read from."""
+        bound = PAUSE_CALLS if self._reading else PAUSE_CALLS // 2
+        reading = session.unanswered <= bound and not session.connection.paused
+        if reading is self._reading or self._transport.is_closing():
+            return
+        self._reading = reading
+        if reading:
+            self._transport.resume_reading()
+        else:
             self._transport.pause_reading()
 
     def _choose(self, data: bytes) -> bool:
-        if PREFACE.startswith(data[: len(PREFACE)]) and len(data) < len(PREFACE):
+        if len(data) < len(PREFACE) and PREFACE.startswith(data):
             return False
         if data.startswith(PREFACE):
             self._session = session = Session(self._front, self._peer(), self._front._max_streams)
@@ -238,15 +256,14 @@ class _Wire(asyncio.Protocol):
             output = session.connection.take_output()
             self._front.sent_bytes += len(output)
             transport.write(output)
-        if not self._reading and session.unanswered <= PAUSE_CALLS // 2:
-            self._reading = True
-            transport.resume_reading()
+        self._regulate(session)
         if session.connection.going_away and not session.connection.streams:
             transport.close()
 
     def pause_writing(self) -> None:
         if self._session is not None:
             self._session.connection.paused = True
+            self._regulate(self._session)
         elif self._http1 is not None:
             self._http1.pause()
 
@@ -271,15 +288,19 @@ class _Wire(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._front.connections.discard(self)
         if self._session is not None:
-            self._session.lost()
+            self._session.connection.lost()
+            self._session.touched = lambda: None
         elif self._http1 is not None:
             self._http1.lost()
+        self._session = self._http1 = None  # or they would keep each other until the collector comes by
 
     def check(self, now: float, keepalive: float, timeout: float) -> None:
         session, quiet = self._session, now - self._heard_at
         if session is None:
-            if quiet > FIRST_BYTES_SECONDS and (self._http1 is None or self._http1.idle):
-                self._transport.abort() if self._http1 is None else self._transport.close()
+            if quiet > FIRST_BYTES_SECONDS:
+                self._transport.abort() if self._http1 is None else self._http1.time_out()
+        elif not self._reading:
+            return  # its answer to a ping would not be heard
         elif session.connection.pinged:
             if quiet > keepalive + timeout:
                 self._transport.abort()

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 HIGH_WATER_BYTES = 1 << 20
 FIRST_CREDIT = 16
-MAX_BUFFERED_BYTES = 256 << 20  # of messages that are not whole yet, of all clients together
+MAX_BUFFERED_BYTES = 256 << 20  # of messages that are not whole yet, and as much of answers nobody fetches, of all
 
 
 class OpenCall:
@@ -125,13 +125,19 @@ class Session:
         self._peer = peer
         self.connection = Connection(self, max_streams=max_streams, now_ns=time.monotonic_ns())
         self.unanswered = 0  # unary calls that are here whole
+        self._queued = 0  # bytes of answers that wait for the client
         self.touched: Callable[[], None] = lambda: None
 
     # ---- from the connection -------------------------------------------------------------------------------
 
     def on_headers(self, stream: Stream, headers: Headers, ended: bool) -> None:
         fields = dict(headers)
+        # Who fetches its answers is served, however many others do not.
+        full = self._front.queued > MAX_BUFFERED_BYTES and self._queued > HIGH_WATER_BYTES
         if not fields.get(b"content-type", b"").startswith(b"application/grpc"):
+            if full:
+                self.connection.reset(stream, ErrorCode.REFUSED_STREAM)
+                return
             self._on_page(stream, fields, ended)
             return
         if fields[b":method"] != b"POST":
@@ -142,7 +148,7 @@ class Session:
         if kind is None:
             self._refuse(stream, Code.UNIMPLEMENTED, _unknown(path, self._front.methods))
             return
-        if not self._front.admit():
+        if full or not self._front.admit():
             self._refuse(stream, Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
             return
         timeout = fields.get(b"grpc-timeout")
@@ -240,10 +246,9 @@ class Session:
             entry.waiting = False
             entry.receiver.on_drained()
 
-    def lost(self) -> None:
-        """The connection has ended."""
-        for stream in list(self.connection.streams.values()):
-            self.on_reset(stream)
+    def on_queued(self, change: int) -> None:
+        self._queued += change
+        self._front.queued += change
 
     # ---- requests that are not gRPC ------------------------------------------------------------------------
 
