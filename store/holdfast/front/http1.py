@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from holdfast.front.http import HttpHandler, Receiver, Request
 log = logging.getLogger("holdfast.http")
 
 MAX_HEAD_BYTES = 64 << 10
+MAX_AHEAD_BYTES = 64 << 10  # of requests that were sent before the one under way is answered
 
 
 class Http1:
@@ -27,8 +27,6 @@ class Http1:
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._receiver: Receiver | None = None
         self._paused = False
-        self._no_more = False  # the client will not ask for anything else on this connection
-        self._endless = False  # the answer under way goes on for as long as the client stays
 
     @property
     def idle(self) -> bool:
@@ -57,8 +55,8 @@ class Http1:
                         self._send(h11.InformationalResponse(status_code=100, headers=[]))
                     return
                 if event is h11.PAUSED:  # the next request, before this one is answered: it has to wait
-                    self._transport.pause_reading()
-                    self._asks_no_more()
+                    if len(self._connection.trailing_data[0]) > MAX_AHEAD_BYTES:
+                        self._refuse(429, "too much was sent before an answer to what was asked first")
                     return
                 if isinstance(event, h11.ConnectionClosed):
                     self._transport.close()
@@ -88,25 +86,13 @@ class Http1:
         elif isinstance(event, h11.EndOfMessage) and self._receiver is not None:
             self._receiver.on_end()
 
-    def ended(self) -> bool:
-        """The client sends nothing more. Returns whether it is still to be answered."""
+    def ended(self) -> None:
+        """The client sends nothing more, so it has gone (as for etcd): a watch, or waiting for a lock, would never
+        end, if it were taken for one that still listens."""
         self._connection.receive_data(b"")
-        if self._connection.their_state is h11.DONE:
-            self._asks_no_more()
-        else:  # between requests, or within one
-            self._go_on()
-        return self._receiver is not None
-
-    def _asks_no_more(self) -> None:
-        self._no_more = True
-        self._end_endless()
-
-    def _end_endless(self) -> None:
-        """An answer that has an end is still owed. One without would go on after its client has gone: on a connection
-        from which nothing is to be read, nobody sees that."""
-        if self._no_more and self._endless:
-            self.lost()
-            self._transport.close()
+        if self._connection.their_state is not h11.DONE:
+            self._go_on()  # within a request: it is told so
+        self.lost()
 
     def lost(self) -> None:
         if self._receiver is not None:
@@ -123,9 +109,6 @@ class Http1:
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         if self._receiver is not None or self._connection.our_state is h11.SEND_RESPONSE:
             self._send(h11.Response(status_code=status, headers=list(headers.items())))
-            self._endless = "content-length" not in headers
-            if self._no_more and self._endless:
-                asyncio.get_running_loop().call_soon(self._end_endless)
 
     def write(self, data: bytes) -> bool:
         if data and self._connection.our_state is h11.SEND_BODY:
@@ -136,16 +119,12 @@ class Http1:
         if self._connection.our_state is not h11.SEND_BODY:
             return
         self._receiver = None
-        self._endless = False
         self._send(h11.EndOfMessage())
         states = self._connection.states
         if states[h11.SERVER] is h11.MUST_CLOSE or states[h11.CLIENT] is not h11.DONE:
             self._transport.close()
             return
         self._connection.start_next_cycle()
-        if self._no_more:
-            self._no_more = False
-            self._transport.resume_reading()
         self._go_on()
 
     def abort(self) -> None:

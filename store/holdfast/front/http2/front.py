@@ -281,9 +281,9 @@ class _Wire(asyncio.Protocol):
         self._transport.write(self._session.connection.take_output())
         self._transport.close()
 
-    def eof_received(self) -> bool:
-        """Returns whether the socket stays open for the answer that is still to come."""
-        return self._http1 is not None and self._http1.ended()
+    def eof_received(self) -> None:
+        if self._http1 is not None:
+            self._http1.ended()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._front.connections.discard(self)
