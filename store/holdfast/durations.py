@@ -1,4 +1,4 @@
-"""Durations as Go writes them, because etcd's flags are given so: 300ms, 90s, 5m, 1h30m."""
+"""Durations as others write them: Go in flags (300ms, 90s, 5m, 1h30m), because etcd's are given so; gRPC in headers."""
 
 from __future__ import annotations
 
@@ -14,3 +14,20 @@ def seconds(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration: write 90s, 5m or 1h30m")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+_GRPC_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+_GRPC_UNIT_NS = {
+    b"H": 3_600_000_000_000,
+    b"M": 60_000_000_000,
+    b"S": 1_000_000_000,
+    b"m": 1_000_000,
+    b"u": 1_000,
+    b"n": 1,
+}
+
+
+def grpc_timeout_ns(value: bytes) -> int | None:
+    """Of a grpc-timeout header; None if it is not one."""
+    match = _GRPC_TIMEOUT.fullmatch(value)
+    return int(match[1]) * _GRPC_UNIT_NS[match[2]] if match else None

@@ -15,8 +15,10 @@ from typing import NamedTuple
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 from google.protobuf.message import Message
 
+from holdfast.api.local import PASSED_ON
 from holdfast.api.pages import CORS
 from holdfast.api.router import Router
+from holdfast.durations import grpc_timeout_ns
 from holdfast.front.calls import (
     Action,
     Call,
@@ -69,16 +71,15 @@ class Route(NamedTuple):
     response: type[Message]
 
 
-def _routes() -> dict[str, Route]:
+def _routes(kinds: Mapping[str, Kind]) -> dict[str, Route]:
     """Path to what it calls. The paths are those of etcd's .proto annotations."""
     found: dict[str, Route] = {}
 
     def add(prefix: str, service: str, module: object, methods: Mapping[str, str], family: str = "") -> None:
         for word, method in methods.items():
-            name = family + method
-            kind = _KINDS.get(f"{service}/{method}", Kind.UNARY)
+            name, called = family + method, f"/{service}/{method}"
             request, response = _TYPES.get(method, (f"{name}Request", f"{name}Response"))
-            route = Route(f"/{service}/{method}", kind, getattr(module, request), getattr(module, response))
+            route = Route(called, kinds[called], getattr(module, request), getattr(module, response))
             found[f"/v3/{prefix}/{word}"] = route
 
     add(
@@ -126,15 +127,11 @@ def _routes() -> dict[str, Route]:
     add("lock", "v3lockpb.Lock", lock_pb2, {"lock": "Lock", "unlock": "Unlock"})
     election = ("campaign", "proclaim", "leader", "observe", "resign")
     add("election", "v3electionpb.Election", election_pb2, {word: word.capitalize() for word in election})
-    found["/v3/watch"] = Route("/etcdserverpb.Watch/Watch", Kind.BIDI, rpc_pb2.WatchRequest, rpc_pb2.WatchResponse)
+    watch = "/etcdserverpb.Watch/Watch"
+    found["/v3/watch"] = Route(watch, kinds[watch], rpc_pb2.WatchRequest, rpc_pb2.WatchResponse)
     return found
 
 
-_KINDS = {
-    "etcdserverpb.Lease/LeaseKeepAlive": Kind.BIDI,
-    "etcdserverpb.Maintenance/Snapshot": Kind.SERVER_STREAM,
-    "v3electionpb.Election/Observe": Kind.SERVER_STREAM,
-}
 _TYPES = {
     "Compact": ("CompactionRequest", "CompactionResponse"),
     "Leader": ("LeaderRequest", "LeaderResponse"),
@@ -143,11 +140,11 @@ _TYPES = {
 
 
 class Gateway:
-    """Implements `front.http.HttpHandler` for paths below /v3/."""
+    """Implements `front.http.HttpHandler` for paths below /v3/. All services have to be at the router before."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._routes = _routes()
+        self._routes = _routes(router.kinds)
 
     def __call__(self, request: Request, responder: Responder) -> Receiver:
         path = request.target.partition("?")[0]
@@ -190,7 +187,7 @@ class _Exchange:
         elif self._route is None:
             self._fail(Code.NOT_FOUND, "Not Found")
         elif self._request.method != "POST":
-            self._fail(Code.UNIMPLEMENTED, "Method Not Allowed")
+            self._fail(Code.UNIMPLEMENTED, "Method Not Allowed", 405)
         elif self._route.kind is Kind.BIDI:
             self._take_objects()
             self._half_close()
@@ -210,14 +207,13 @@ class _Exchange:
     def _take_whole(self, route: Route) -> None:
         try:
             request = self._parse(self._raw.decode() or "{}")
+            call = self._open(route)
         except ValueError as error:
             self._fail(Code.INVALID_ARGUMENT, str(error))
             return
-        call = self._open(route)
         if route.kind is Kind.UNARY:
             self._router.take(Unary(call, request))
         else:
-            self._router.take(Open(call))
             self._router.take(StreamMessage(call.id, request))
             self._router.take(HalfClose(call.id))
 
@@ -247,13 +243,11 @@ class _Exchange:
             text, self._body = self._body[:end], self._body[end:]
             try:
                 request = self._parse(text)
+                call = self._call or self._open(route)
             except ValueError as error:
                 self._fail(Code.INVALID_ARGUMENT, str(error))
                 return
-            if self._call is None:
-                self._router.take(Open(self._open(route)))
-            assert self._call is not None
-            self._router.take(StreamMessage(self._call.id, request))
+            self._router.take(StreamMessage(call.id, request))
 
     def _parse(self, text: str) -> bytes:
         """The request as it is on the wire. Raises ValueError that says what is wrong."""
@@ -264,9 +258,9 @@ class _Exchange:
             raise ValueError(f"json: {error}") from None
 
     def _open(self, route: Route) -> Call:
+        """Begin the call; a stream is open after it. Raises ValueError."""
         headers = self._request.headers
-        names = ("authorization", "token", "hasleader", "client-api-version")
-        metadata = {name: headers[name] for name in names if name in headers}
+        metadata = {name: headers[name] for name in PASSED_ON if name in headers}
         for name, value in headers.items():
             if name.startswith("grpc-metadata-"):
                 metadata[name.removeprefix("grpc-metadata-")] = value
@@ -274,14 +268,18 @@ class _Exchange:
         peer = Peer(self._request.peer.address, self._request.peer.tls)
         call = self._router.open_local(route.method, self, peer=peer, metadata=metadata, deadline_ns=self._deadline())
         self._call = call
+        if route.kind is not Kind.UNARY:
+            self._router.take(Open(call))
         return call
 
     def _deadline(self) -> int | None:
-        text = self._request.headers.get("grpc-timeout", "")
-        seconds = {"S": 1.0, "m": 0.001, "M": 60.0, "H": 3600.0, "u": 1e-6, "n": 1e-9}.get(text[-1:])
-        if seconds is None or not text[:-1].isdigit():
+        timeout = self._request.headers.get("grpc-timeout")
+        if timeout is None:
             return None
-        return time.monotonic_ns() + int(int(text[:-1]) * seconds * 1e9)
+        left = grpc_timeout_ns(timeout.encode("latin-1"))
+        if left is None:
+            raise ValueError(f"invalid grpc-timeout: {timeout}")
+        return time.monotonic_ns() + left
 
     def on_gone(self) -> None:
         self._over = True
@@ -328,14 +326,13 @@ class _Exchange:
         self._responder.write(data)
         self._end()
 
-    def _fail(self, code: Code, text: str) -> None:
+    def _fail(self, code: Code, text: str, status: int = 0) -> None:
         error = json.dumps({"code": code.value, "message": text})
         if self._started:
             self._responder.write(f'{{"error":{error}}}\n'.encode())
             self._end()
         else:
-            status = 405 if text == "Method Not Allowed" else _HTTP_STATUS[code]
-            self._write_whole(status, error)
+            self._write_whole(status or _HTTP_STATUS[code], error)
 
     def _end(self) -> None:
         self._over = True

@@ -4,7 +4,8 @@ of the same checks, and given up when the caller gives up."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -17,7 +18,8 @@ from holdfast.status import COMPACTED, Code, RequestError
 
 R = TypeVar("R", bound=Message)
 
-_PASSED_ON = ("token", "authorization", "hasleader", "client-api-version")
+# Of the caller's metadata, what the services look at.
+PASSED_ON = ("token", "authorization", "hasleader", "client-api-version")
 
 
 class _Answers:
@@ -46,16 +48,23 @@ class Local:
     def __init__(self, router: Router, caller: Call) -> None:
         self._router = router
         self._peer = caller.peer
-        self._metadata = {name: caller.metadata[name] for name in _PASSED_ON if name in caller.metadata}
+        self._metadata = {name: caller.metadata[name] for name in PASSED_ON if name in caller.metadata}
 
-    async def unary(self, method: str, request: Message, response: type[R]) -> R:
+    @contextlib.contextmanager
+    def _opened(self, method: str) -> Iterator[tuple[Call, _Answers]]:
+        """A call, and where its answers come; given up at the end, unless it is over by then."""
         answers = _Answers()
         call = self._router.open_local(method, answers, peer=self._peer, metadata=self._metadata)
         try:
+            yield call, answers
+        finally:
+            self._router.take(Cancelled(call.id, "done"))
+            self._router.close_local(call.id)
+
+    async def unary(self, method: str, request: Message, response: type[R]) -> R:
+        with self._opened(method) as (call, answers):
             self._router.take(Unary(call, request.SerializeToString()))
             return response.FromString(await answers.next())
-        finally:
-            self._router.close_local(call.id)
 
     async def range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
         return await self.unary("/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse)
@@ -73,28 +82,19 @@ class Local:
 
     async def keep_alive(self, lease: int, every_seconds: float) -> None:
         """Until cancelled, or the lease is gone."""
-        answers = _Answers()
-        method = "/etcdserverpb.Lease/LeaseKeepAlive"
-        call = self._router.open_local(method, answers, peer=self._peer, metadata=self._metadata)
         body = rpc_pb2.LeaseKeepAliveRequest(ID=lease).SerializeToString()
-        try:
+        with self._opened("/etcdserverpb.Lease/LeaseKeepAlive") as (call, answers):
             self._router.take(Open(call))
             while True:
                 self._router.take(StreamMessage(call.id, body))
                 if rpc_pb2.LeaseKeepAliveResponse.FromString(await answers.next()).TTL <= 0:
                     return
                 await asyncio.sleep(every_seconds)
-        finally:
-            self._router.take(Cancelled(call.id, "done"))
-            self._router.close_local(call.id)
 
     async def watch(self, key: bytes, range_end: bytes, start: int) -> AsyncGenerator[rpc_pb2.WatchResponse]:
         """Events from revision `start` on. Close the iterator when done."""
-        answers = _Answers()
-        method = "/etcdserverpb.Watch/Watch"
-        call = self._router.open_local(method, answers, peer=self._peer, metadata=self._metadata)
         create = rpc_pb2.WatchCreateRequest(key=key, range_end=range_end, start_revision=start)
-        try:
+        with self._opened("/etcdserverpb.Watch/Watch") as (call, answers):
             self._router.take(Open(call))
             self._router.take(StreamMessage(call.id, rpc_pb2.WatchRequest(create_request=create).SerializeToString()))
             while True:
@@ -103,9 +103,6 @@ class Local:
                     raise _refusal(response)
                 if response.events:
                     yield response
-        finally:
-            self._router.take(Cancelled(call.id, "done"))
-            self._router.close_local(call.id)
 
 
 def _refusal(response: rpc_pb2.WatchResponse) -> RequestError:

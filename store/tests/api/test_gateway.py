@@ -44,7 +44,7 @@ class Http:
     def send(self, method: str, path: str, body: bytes = b"", **headers: str) -> None:
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"{method} {path} HTTP/1.1\r\nhost: h\r\ncontent-length: {len(body)}\r\n{more}\r\n"
-        self._writer.write(head.encode() + body)
+        self._writer.write(head.encode("latin-1") + body)
 
     async def status(self) -> int:
         head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 20)).decode()
@@ -140,6 +140,14 @@ async def test_errors(server: Process) -> None:
         error = json.loads(answer)
         assert (got, error["code"]) == (status, code), answer
         assert error["message"].startswith(text)
+    http.close()
+    http = await Http.open(server.port)
+    for timeout in ("2", "xS", "\xb2S", "9" * 9 + "S", "9" * 5000 + "S"):
+        got, answer = await http.ask("POST", "/v3/kv/range", b'{"key": "YQ=="}', **{"grpc-timeout": timeout})
+        assert (got, json.loads(answer)["code"]) == (400, 3)
+        assert json.loads(answer)["message"].startswith("invalid grpc-timeout: ")
+    got, answer = await http.ask("POST", "/v3/kv/range", b'{"key": "YQ=="}', **{"grpc-timeout": "5S"})
+    assert got == 200, answer
     http.close()
     http = await Http.open(server.port)  # what is refused before its end is the last on its connection
     status, answer = await http.ask("OPTIONS", "/v3/kv/range")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 
 from holdfast.front.http2.frames import literal
@@ -12,16 +11,6 @@ _STATUS_200 = b"\x88"  # in the static table
 ANSWER_HEADERS = _STATUS_200 + literal(b"content-type", b"application/grpc")
 OK_TRAILERS = literal(b"grpc-status", b"0")
 
-_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
-_UNIT_NS = {
-    b"H": 3_600_000_000_000,
-    b"M": 60_000_000_000,
-    b"S": 1_000_000_000,
-    b"m": 1_000_000,
-    b"u": 1_000,
-    b"n": 1,
-}
-
 
 class BadMessage(Exception):
     """What came is no sequence of messages as agreed. `code` is what the call ends with."""
@@ -29,12 +18,6 @@ class BadMessage(Exception):
     def __init__(self, code: Code, what: str) -> None:
         super().__init__(what)
         self.code = code
-
-
-def timeout_ns(value: bytes) -> int | None:
-    """Of a grpc-timeout header; None if it is not one."""
-    match = _TIMEOUT.fullmatch(value)
-    return int(match[1]) * _UNIT_NS[match[2]] if match else None
 
 
 def failure(code: int, text: str) -> bytes:

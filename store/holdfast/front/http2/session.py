@@ -6,6 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from holdfast.durations import grpc_timeout_ns
 from holdfast.front.calls import (
     Action,
     Call,
@@ -33,10 +34,9 @@ from holdfast.front.http2.grpc import (
     Messages,
     failure,
     framed,
-    timeout_ns,
 )
 from holdfast.front.http2.headers import Headers
-from holdfast.status import Code
+from holdfast.status import TOO_MANY_REQUESTS, Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -149,12 +149,12 @@ class Session:
             self._refuse(stream, Code.UNIMPLEMENTED, _unknown(path, self._front.methods))
             return
         if full or not self._front.admit():
-            self._refuse(stream, Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+            self._refuse(stream, TOO_MANY_REQUESTS.code, TOO_MANY_REQUESTS.message)
             return
         timeout = fields.get(b"grpc-timeout")
         deadline = None
         if timeout is not None:
-            left = timeout_ns(timeout)
+            left = grpc_timeout_ns(timeout)
             if left is None:
                 self._refuse(stream, Code.INTERNAL, f"malformed grpc-timeout: {timeout.decode('latin-1')}")
                 return
@@ -194,7 +194,7 @@ class Session:
             return
         self._front.buffered += entry.messages.waiting - before
         if self._front.buffered > MAX_BUFFERED_BYTES and entry.messages.partial:
-            self._break_off(entry, Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+            self._break_off(entry, TOO_MANY_REQUESTS.code, TOO_MANY_REQUESTS.message)
             return
         if entry.kind is Kind.UNARY:
             if found and (len(found) > 1 or entry.half_closed):
