@@ -193,8 +193,9 @@ class Machine:
             kept = self._kept_answer(command) if command.session else None
             if kept is not None:
                 return Applied(origin, incarnation, seq, kept.revision, kept.response, kept.error, [])
-            response = self._do(command)
-            self.counts[command.WhichOneof("op") or ""] += 1
+            kind = command.WhichOneof("op")
+            response = self._do(kind, command)
+            self.counts[kind or ""] += 1
         except RequestError as refused:
             error = refused.caught()
         changes = self.space.commit()
@@ -234,13 +235,10 @@ class Machine:
         hashed = blake2b(self.digest.to_bytes(8, "big") + data, digest_size=8)
         self.digest = int.from_bytes(hashed.digest(), "big")
 
-    def _do(self, command: raft_pb2.Command) -> Message | None:
-        kind = command.WhichOneof("op")
+    def _do(self, kind: str | None, command: raft_pb2.Command) -> Message | None:
         if self.alarms:
             self._refuse_alarmed(kind, command)
-        who = Principal(command.principal, command.auth_revision)
-        if self.auth.enabled:
-            self.check_rights(command)
+        self.check_rights(command)
         if kind == "put":
             return requests.put(self.space, self.leases, command.put)
         if kind == "txn":
@@ -271,6 +269,7 @@ class Machine:
         if kind == "alarm":
             return self._alarm(command.alarm)
         if kind == "auth":
+            who = Principal(command.principal, command.auth_revision)
             return self.auth.apply(command.auth, who, self.applied_index)
         if kind == "lease_checkpoint":
             return self._checkpoint(command.lease_checkpoint)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import ssl
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -29,7 +28,7 @@ from holdfast.api.lock import LockService
 from holdfast.api.maintenance import MaintenanceService
 from holdfast.api.metrics import Metrics, Sources, member_metrics
 from holdfast.api.node import NodeService, Reports, ready
-from holdfast.api.pages import LIVE_SECONDS, Pages, as_json, fixed
+from holdfast.api.pages import Pages, as_json, fixed, stuck
 from holdfast.api.quota import Quota
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
@@ -97,8 +96,9 @@ def host_port(url: str) -> tuple[str, int]:
     raise StartError(f"{url!r} is not a URL to listen on or be reached at: give http(s)://HOST:PORT")
 
 
-async def listen(front: Http2Front, urls: tuple[str, ...], tls: ssl.SSLContext | None = None) -> None:
+async def listen(front: Http2Front, urls: tuple[str, ...], files: TlsFiles | None = None) -> None:
     """Bind these, with TLS where the URL says https. Raises StartError."""
+    tls = serving(files, alpn=("h2", "http/1.1")) if files is not None and files.given else None
     for url in urls:
         host, port = host_port(url)
         if url.startswith("https") and tls is None:
@@ -246,9 +246,8 @@ class Server:
             except OSError as error:
                 raise StartError(f"cannot listen for peers on {url}: {error.strerror or error}") from error
         await listen(self.probes, config.listen_metrics_urls)
-        tls = serving(config.client_tls, alpn=("h2", "http/1.1")) if config.client_tls.given else None
         urls = config.listen_client_urls + config.listen_client_http_urls
-        await listen(self.front, urls, tls)
+        await listen(self.front, urls, config.client_tls)
         for url in urls:
             if not url.startswith("https") and host_port(url)[0] not in ("127.0.0.1", "localhost", "::1"):
                 log.warning("clients are served without TLS on %s: anyone who reaches it can read and write", url)
@@ -287,8 +286,7 @@ class Server:
         member = self.node.member
         if member is None or self.node.failed.done():
             return ""
-        idle = time.monotonic() - member.turned_at
-        return f"the loop has not turned for {idle:.1f} s" if idle > LIVE_SECONDS else ""
+        return stuck(member.turned_at)
 
     def _why_not(self) -> str:
         member = self.node.member

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from holdfast.api.base import Service, Serving
 from holdfast.api.identity import new_token
-from holdfast.auth.store import Principal
+from holdfast.auth.store import AuthStore, Principal
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member
 from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
@@ -77,34 +77,35 @@ class AuthService(Service):
         self.propose_and_answer(call, member, raft_pb2.Command(auth=change))
 
     def user_add(self, call: Call, body: bytes) -> None:
-        request = rpc_pb2.AuthUserAddRequest.FromString(body)
-        member = self.member(call)
-        change = raft_pb2.AuthChange(user_add=request)
-        change.user_add.ClearField("password")
-        if request.options.no_password or request.hashedPassword:
-            self._propose(call, member, change)
-            return
-
-        def hashed(text: str) -> None:
-            change.user_add.hashedPassword = text
-            self._propose(call, member, change)
-
-        self._hash(call, request.password, hashed)
+        change = raft_pb2.AuthChange(user_add=rpc_pb2.AuthUserAddRequest.FromString(body))
+        self._propose_hashed(call, change, change.user_add, needed=not change.user_add.options.no_password)
 
     def user_change_password(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.AuthUserChangePasswordRequest.FromString(body)
-        member = self.member(call)
         change = raft_pb2.AuthChange(user_change_password=request)
-        change.user_change_password.ClearField("password")
-        if request.hashedPassword:
+        self._propose_hashed(call, change, change.user_change_password, needed=True)
+
+    def _propose_hashed(
+        self,
+        call: Call,
+        change: raft_pb2.AuthChange,
+        request: rpc_pb2.AuthUserAddRequest | rpc_pb2.AuthUserChangePasswordRequest,
+        *,
+        needed: bool,
+    ) -> None:
+        """Propose `change`, of which `request` is the part with the password, hashed: the log is no place for one."""
+        member = self.member(call)
+        password = request.password
+        request.ClearField("password")
+        if request.hashedPassword or not needed:
             self._propose(call, member, change)
             return
 
         def hashed(text: str) -> None:
-            change.user_change_password.hashedPassword = text
+            request.hashedPassword = text
             self._propose(call, member, change)
 
-        self._hash(call, request.password, hashed)
+        self._hash(call, password, hashed)
 
     def _hash(self, call: Call, password: str, done: Callable[[str], None]) -> None:
         secret = password.encode()
@@ -167,60 +168,54 @@ class AuthService(Service):
 
     # ---- reading -------------------------------------------------------------------------------------------
 
-    def _read(self, call: Call, read: Callable[[Member, Principal], Message]) -> None:
+    def _read(self, call: Call, read: Callable[[AuthStore, Principal], Message]) -> None:
         """Answer with what `read` gives, after everything acknowledged so far."""
         member = self.member(call)
-        self.when_current(call, member, lambda: self.answer(call, member, read(member, self.principal(call, member))))
+
+        def current() -> None:
+            # Asked of the member now: a snapshot may have replaced its machine meanwhile.
+            self.answer(call, member, read(member.core.machine.auth, self.principal(call, member)))
+
+        self.when_current(call, member, current)
+
+    def _read_as_admin(self, call: Call, read: Callable[[AuthStore], Message]) -> None:
+        def allowed(auth: AuthStore, who: Principal) -> Message:
+            auth.require_admin(who)
+            return read(auth)
+
+        self._read(call, allowed)
 
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.AuthStatusRequest.FromString(body)
+        self._read_as_admin(
+            call, lambda auth: rpc_pb2.AuthStatusResponse(enabled=auth.enabled, authRevision=auth.revision)
+        )
 
-        def read(member: Member, who: Principal) -> Message:
-            auth = member.core.machine.auth
-            auth.require_admin(who)
-            return rpc_pb2.AuthStatusResponse(enabled=auth.enabled, authRevision=auth.revision)
+    def user_list(self, call: Call, body: bytes) -> None:
+        rpc_pb2.AuthUserListRequest.FromString(body)
+        self._read_as_admin(call, lambda auth: rpc_pb2.AuthUserListResponse(users=sorted(auth.users)))
 
-        self._read(call, read)
+    def role_list(self, call: Call, body: bytes) -> None:
+        rpc_pb2.AuthRoleListRequest.FromString(body)
+        self._read_as_admin(call, lambda auth: rpc_pb2.AuthRoleListResponse(roles=sorted(auth.roles)))
 
     def user_get(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.AuthUserGetRequest.FromString(body)
 
-        def read(member: Member, who: Principal) -> Message:
-            auth = member.core.machine.auth
+        def read(auth: AuthStore, who: Principal) -> Message:
             if who.user != request.name:
                 auth.require_admin(who)
             return rpc_pb2.AuthUserGetResponse(roles=auth.user(request.name).roles)
 
         self._read(call, read)
 
-    def user_list(self, call: Call, body: bytes) -> None:
-        rpc_pb2.AuthUserListRequest.FromString(body)
-
-        def read(member: Member, who: Principal) -> Message:
-            auth = member.core.machine.auth
-            auth.require_admin(who)
-            return rpc_pb2.AuthUserListResponse(users=sorted(auth.users))
-
-        self._read(call, read)
-
     def role_get(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.AuthRoleGetRequest.FromString(body)
 
-        def read(member: Member, who: Principal) -> Message:
-            auth = member.core.machine.auth
+        def read(auth: AuthStore, who: Principal) -> Message:
             if not auth.has_role(who.user, request.role):
                 auth.require_admin(who)
             return rpc_pb2.AuthRoleGetResponse(perm=auth.permissions(request.role))
-
-        self._read(call, read)
-
-    def role_list(self, call: Call, body: bytes) -> None:
-        rpc_pb2.AuthRoleListRequest.FromString(body)
-
-        def read(member: Member, who: Principal) -> Message:
-            auth = member.core.machine.auth
-            auth.require_admin(who)
-            return rpc_pb2.AuthRoleListResponse(roles=sorted(auth.roles))
 
         self._read(call, read)
 

@@ -113,9 +113,7 @@ class ClusterService(Service):
         holdfast_pb2.MembershipGetRequest.FromString(body)
         member = self.member(call)
 
-        def confirmed(answer: Answer) -> None:
-            if self.refuse(call, answer):
-                return
+        def read() -> None:
             core = member.core
             response = holdfast_pb2.MembershipGetResponse(config_index=core.machine.conf_index, leader=core.leader)
             for info in members(member):
@@ -127,7 +125,7 @@ class ClusterService(Service):
                 )
             self.answer(call, member, response)
 
-        member.read(confirmed, call.deadline_ns)
+        self.when_current(call, member, read)
 
     def change(self, call: Call, body: bytes) -> None:
         """Change the membership if it still is what the caller decided on."""

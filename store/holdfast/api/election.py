@@ -12,6 +12,7 @@ from holdfast.api.local import Local, is_delete
 from holdfast.api.queueing import (
     LEASE_SECONDS,
     QueueService,
+    delete_if_created_at,
     events,
     first,
     if_created_at,
@@ -85,9 +86,8 @@ class ElectionService(QueueService):
             raise plainly(_MISSING)
 
         async def work(local: Local) -> Message:
-            txn = if_created_at(request.leader.key, request.leader.rev)
-            txn.success.add().request_delete_range.key = request.leader.key
-            return election_pb2.ResignResponse(header=(await local.txn(txn)).header)
+            header = await delete_if_created_at(local, request.leader.key, request.leader.rev)
+            return election_pb2.ResignResponse(header=header)
 
         self.serve(call, work)
 

@@ -49,7 +49,6 @@ class Health:
             told("belongs to no cluster yet")
         elif member.id in member.core.raft.conf.learners:
             told("")  # etcd's learners are not asked
-
         else:
             self._read(member, told)
 

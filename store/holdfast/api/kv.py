@@ -54,8 +54,9 @@ class KvService(Service):
         self.check_size(body)
         request = rpc_pb2.PutRequest.FromString(body)
         check_put(request)
-        self._quota.check(self.member(call), cost_of_put(request))
-        self.propose_and_answer(call, self.member(call), raft_pb2.Command(put=request))
+        member = self.member(call)
+        self._quota.check(member, cost_of_put(request))
+        self.propose_and_answer(call, member, raft_pb2.Command(put=request))
 
     def delete_range(self, call: Call, body: bytes) -> None:
         self.check_size(body)
@@ -69,10 +70,11 @@ class KvService(Service):
         check_txn(request, self.serving.limits.txn_ops)
         ops = [*request.success, *request.failure]
         if not all(op.WhichOneof("request") == "request_range" for op in ops):
+            member = self.member(call)
             cost = cost_of_txn(request)
             if cost:
-                self._quota.check(self.member(call), cost)
-            self.propose_and_answer(call, self.member(call), raft_pb2.Command(txn=request))
+                self._quota.check(member, cost)
+            self.propose_and_answer(call, member, raft_pb2.Command(txn=request))
             return
         if ops and all(op.request_range.serializable for op in ops):
             self._read_txn(call, self.member(call, learner=True), request)

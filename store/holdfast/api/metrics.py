@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from holdfast.front.calls import Kind
 from holdfast.histogram import Histogram
+from holdfast.proto import rpc_pb2
 
 if TYPE_CHECKING:
     from holdfast.api.base import Limits, Versions
@@ -124,7 +125,7 @@ def member_metrics(of: Sources) -> Iterator[Metric]:
         return
     yield _labelled("etcd_server_id", {"server_id": f"{member.id:x}"})
     for id, alarm in sorted(member.core.machine.alarms):
-        labels = {"server_id": f"{id:x}", "alarm_type": {1: "NOSPACE", 2: "CORRUPT"}.get(alarm, str(alarm))}
+        labels = {"server_id": f"{id:x}", "alarm_type": rpc_pb2.AlarmType.Name(alarm)}
         yield _labelled("etcd_debugging_server_alarms", labels)
     yield from gauges(_plain(member, limits, edge))
     for name, histogram in member.timings().items():

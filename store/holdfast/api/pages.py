@@ -94,10 +94,16 @@ def alive(turned_at: Callable[[], float]) -> Page:
     """Live = the loop turns."""
 
     def text() -> tuple[int, str]:
-        idle = time.monotonic() - turned_at()
-        return (200, "ok\n") if idle < LIVE_SECONDS else (503, f"the loop has not turned for {idle:.1f} s\n")
+        wrong = stuck(turned_at())
+        return (503, f"{wrong}\n") if wrong else (200, "ok\n")
 
     return fixed(text)
+
+
+def stuck(turned_at: float) -> str:
+    """What is wrong with a loop that turned last at that time; empty: nothing."""
+    idle = time.monotonic() - turned_at
+    return f"the loop has not turned for {idle:.1f} s" if idle > LIVE_SECONDS else ""
 
 
 def as_json(values: Mapping[str, object]) -> str:

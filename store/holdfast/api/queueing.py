@@ -34,8 +34,7 @@ class Place(NamedTuple):
 
 
 def create_if_absent(key: bytes, value: bytes, lease: int) -> rpc_pb2.TxnRequest:
-    txn = rpc_pb2.TxnRequest()
-    txn.compare.add(key=key, target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.EQUAL, create_revision=0)
+    txn = if_created_at(key, 0)
     put = txn.success.add().request_put
     put.key, put.value, put.lease = key, value, lease
     txn.failure.add().request_range.key = key
@@ -47,6 +46,12 @@ def if_created_at(key: bytes, revision: int) -> rpc_pb2.TxnRequest:
     txn = rpc_pb2.TxnRequest()
     txn.compare.add(key=key, target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.EQUAL, create_revision=revision)
     return txn
+
+
+async def delete_if_created_at(local: Local, key: bytes, revision: int) -> rpc_pb2.ResponseHeader:
+    txn = if_created_at(key, revision)
+    txn.success.add().request_delete_range.key = key
+    return (await local.txn(txn)).header
 
 
 async def take_place(local: Local, name: bytes, lease: int, value: bytes) -> Place:
@@ -61,15 +66,8 @@ async def take_place(local: Local, name: bytes, lease: int, value: bytes) -> Pla
 
 async def wait_turn(local: Local, name: bytes, place: Place) -> rpc_pb2.ResponseHeader:
     """Until nobody stands before `place`. Returns the header of the read that showed it."""
-    prefix = name + b"/"
-    before = rpc_pb2.RangeRequest(
-        key=prefix,
-        range_end=prefix_end(prefix),
-        limit=1,
-        sort_order=rpc_pb2.RangeRequest.DESCEND,
-        sort_target=rpc_pb2.RangeRequest.CREATE,
-        max_create_revision=place.created - 1,
-    )
+    before = _one_under(name, rpc_pb2.RangeRequest.DESCEND)
+    before.max_create_revision = place.created - 1
     while True:
         answer = await local.range(before)
         if not answer.kvs:
@@ -82,15 +80,19 @@ async def wait_turn(local: Local, name: bytes, place: Place) -> rpc_pb2.Response
 
 async def first(local: Local, name: bytes) -> rpc_pb2.RangeResponse:
     """Who stands first under `name`."""
+    return await local.range(_one_under(name, rpc_pb2.RangeRequest.ASCEND))
+
+
+def _one_under(name: bytes, order: rpc_pb2.RangeRequest.SortOrder) -> rpc_pb2.RangeRequest:
+    """The place under `name` that was taken first or last."""
     prefix = name + b"/"
-    request = rpc_pb2.RangeRequest(
+    return rpc_pb2.RangeRequest(
         key=prefix,
         range_end=prefix_end(prefix),
         limit=1,
-        sort_order=rpc_pb2.RangeRequest.ASCEND,
+        sort_order=order,
         sort_target=rpc_pb2.RangeRequest.CREATE,
     )
-    return await local.range(request)
 
 
 async def events(
@@ -122,7 +124,7 @@ class QueueService(Service):
                 self.router.reply(call.id, answer.SerializeToString())
 
         task = self.tasks.spawn(run())
-        self.router.on_cancel(call, lambda: _cancel(task))
+        self.router.on_cancel(call, task.cancel)
 
     async def kept_alive(
         self, local: Local, lease: int, waiting: Awaitable[rpc_pb2.ResponseHeader]
@@ -138,18 +140,12 @@ class QueueService(Service):
 
     def leave(self, local: Local, place: Place) -> None:
         """Give the place up, whatever becomes of the caller."""
-        txn = if_created_at(place.key, place.created)
-        txn.success.add().request_delete_range.key = place.key
 
         async def work() -> None:
             with contextlib.suppress(RequestError):  # then its lease ends it
-                await local.txn(txn)
+                await delete_if_created_at(local, place.key, place.created)
 
         self.tasks.spawn(work())
-
-
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
 
 
 def plainly(text: str) -> RequestError:

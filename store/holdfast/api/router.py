@@ -188,7 +188,7 @@ class Router:
         if served.stream is not None:
             served.stream.on_cancelled()
 
-    def on_cancel(self, call: Call, cancel: Callable[[], None]) -> None:
+    def on_cancel(self, call: Call, cancel: Callable[[], object]) -> None:
         """What to do if the client gives up before the answer."""
         served = self._served.get(call.id)
         if served is not None:

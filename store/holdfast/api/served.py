@@ -36,7 +36,7 @@ class Served:
         self.began_ns = time.monotonic_ns()
         self.request_bytes = request_bytes
         self.stream: Stream | None = None
-        self.cancel: Callable[[], None] | None = None
+        self.cancel: Callable[[], object] | None = None
         self.marks: list[tuple[str, int]] = []  # what was reached, and when
         self.name = ""  # of its entry in the log: the same on every member
 

@@ -103,8 +103,7 @@ class AuthStore:
             raise PERMISSION_DENIED
 
     def is_root(self, user: str) -> bool:
-        known = self.users.get(user)
-        return known is not None and ROOT in known.roles
+        return self.has_role(user, ROOT)
 
     def has_role(self, user: str, role: str) -> bool:
         known = self.users.get(user)

@@ -23,7 +23,7 @@ from holdfast.kv.space import Scrubber
 from holdfast.server import GRACE_SECONDS, StartError, listen
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable
-from holdfast.tls import TlsFiles, serving
+from holdfast.tls import TlsFiles
 from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.edge")
@@ -105,10 +105,7 @@ class EdgeServer:
 
     async def run(self, stop: asyncio.Event) -> None:
         await listen(self.probes, self.config.listen_metrics_urls)
-        tls = self.config.server_tls
-        await listen(
-            self.front, self.config.listen_client_urls, serving(tls, alpn=("h2", "http/1.1")) if tls.given else None
-        )
+        await listen(self.front, self.config.listen_client_urls, self.config.server_tls)
         self.router.attach(self.front)
         p = self.core.position
         if p.cluster_id:
