@@ -44,8 +44,9 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 @contextmanager
-def ours(directory: Path) -> Iterator[tuple[list[str], list[int]]]:
-    cluster = LocalCluster(directory / "holdfast")
+def ours(directory: Path, members: int = 3) -> Iterator[tuple[list[str], list[int]]]:
+    """Endpoints and process ids."""
+    cluster = LocalCluster(directory / "holdfast", voters=members)
     cluster.start()
     try:
         asyncio.run(cluster.wait_ready())
@@ -55,8 +56,8 @@ def ours(directory: Path) -> Iterator[tuple[list[str], list[int]]]:
 
 
 @contextmanager
-def etcd(directory: Path) -> Iterator[tuple[list[str], list[int]]]:
-    cluster = EtcdCluster(directory / "etcd")
+def etcd(directory: Path, members: int = 3) -> Iterator[tuple[list[str], list[int]]]:
+    cluster = EtcdCluster(directory / "etcd", members)
     cluster.start()
     try:
         cluster.wait_ready()

@@ -1,4 +1,4 @@
-"""Three etcd members as processes on loopback, to be measured beside ours."""
+"""etcd members as processes on loopback, to be measured beside ours."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ TOOLS = Path(os.environ.get("HOLDFAST_CACHE", Path.home() / ".cache" / "holdfast
 class EtcdCluster:
     """etcd 3.6 with its default settings, built by `make tools`."""
 
-    def __init__(self, directory: Path) -> None:
-        ports = free_ports(6)
-        names = ["m1", "m2", "m3"]
-        initial = ",".join(f"{n}=http://127.0.0.1:{ports[3 + i]}" for i, n in enumerate(names))
-        self.endpoints = [f"127.0.0.1:{port}" for port in ports[:3]]
+    def __init__(self, directory: Path, members: int = 3) -> None:
+        ports = free_ports(2 * members)
+        names = [f"m{number + 1}" for number in range(members)]
+        initial = ",".join(f"{n}=http://127.0.0.1:{ports[members + i]}" for i, n in enumerate(names))
+        self.endpoints = [f"127.0.0.1:{port}" for port in ports[:members]]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._words = {
             self.endpoints[i]: [
@@ -27,8 +27,8 @@ class EtcdCluster:
                 f"--data-dir={directory / name}",
                 f"--listen-client-urls=http://127.0.0.1:{ports[i]}",
                 f"--advertise-client-urls=http://127.0.0.1:{ports[i]}",
-                f"--listen-peer-urls=http://127.0.0.1:{ports[3 + i]}",
-                f"--initial-advertise-peer-urls=http://127.0.0.1:{ports[3 + i]}",
+                f"--listen-peer-urls=http://127.0.0.1:{ports[members + i]}",
+                f"--initial-advertise-peer-urls=http://127.0.0.1:{ports[members + i]}",
                 f"--initial-cluster={initial}",
                 "--log-level=error",
             ]

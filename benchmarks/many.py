@@ -7,67 +7,24 @@ The same load generator (`e2e/tools/load`) for both, one after the other on one 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compare import cpu_seconds
+from compare import cpu_seconds, etcd, ours
 from etcd_cluster import TOOLS
-from holdfast.cli.processes import LocalCluster, free_ports
+from holdfast.cli.processes import rss_mib
 from rich.console import Console
 from rich.table import Table
 
 
-@contextmanager
-def ours(directory: Path) -> Iterator[tuple[str, int]]:
-    cluster = LocalCluster(directory / "holdfast", voters=1)
-    cluster.start()
-    try:
-        asyncio.run(cluster.wait_ready())
-        (process,) = cluster.voters.values()
-        assert process.running is not None
-        yield process.endpoint, process.running.pid
-    finally:
-        cluster.stop()
-
-
-@contextmanager
-def etcd(directory: Path) -> Iterator[tuple[str, int]]:
-    port, peer = free_ports(2)
-    words = [
-        str(TOOLS / "etcd"),
-        f"--data-dir={directory / 'etcd'}",
-        f"--listen-client-urls=http://127.0.0.1:{port}",
-        f"--advertise-client-urls=http://127.0.0.1:{port}",
-        f"--listen-peer-urls=http://127.0.0.1:{peer}",
-        f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-        f"--initial-cluster=default=http://127.0.0.1:{peer}",
-        "--log-level=error",
-    ]
-    with subprocess.Popen(words) as process:
-        try:
-            ready = [str(TOOLS / "etcdctl"), f"--endpoints=127.0.0.1:{port}", "--command-timeout=30s", "get", "ready?"]
-            subprocess.run(ready, check=True, capture_output=True)
-            yield f"127.0.0.1:{port}", process.pid
-        finally:
-            process.terminate()
-
-
-def rss_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
 def run(server: Any, words: list[str], directory: Path) -> dict[str, float]:
-    with server(directory) as (endpoint, pid):
+    with server(directory, members=1) as ((endpoint,), (pid,)):
         memory, cpu, began = rss_mib(pid), cpu_seconds([pid]), time.monotonic()
         generator = [str(TOOLS / "load"), words[0], f"--endpoints={endpoint}", *words[1:]]
         found: dict[str, float] = json.loads(subprocess.run(generator, check=True, capture_output=True).stdout)

@@ -23,7 +23,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
+from holdfast.cli.processes import LocalCluster, rss_mib
 from holdfast.front.http2.frames import DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame, literal
 from holdfast.front.http2.grpc import framed
 from holdfast.proto import rpc_pb2
@@ -31,10 +31,6 @@ from holdfast.proto import rpc_pb2
 WORKERS = 12
 PAUSE_SECONDS = 0.02  # of each worker between two things
 _WATCH = "/etcdserverpb.Watch/Watch"
-
-
-def rss_mib(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
 class Worker:

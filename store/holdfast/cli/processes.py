@@ -26,6 +26,11 @@ def free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
+def rss_mib(pid: int) -> float:
+    """Memory of a process that is resident now."""
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+
+
 async def leader_among(endpoints: Iterable[str], timeout: float = 2.0) -> str | None:
     """The first of `endpoints` that says of itself that it leads. `timeout` in seconds is for each of them."""
     for endpoint in endpoints:

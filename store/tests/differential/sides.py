@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,18 +15,12 @@ from google.protobuf.message import Message
 from holdfast.cli.processes import free_ports
 from holdfast.proto import rpc_pb2
 
+from ..tools import tool
+
 CALL_SECONDS = 20.0
 BCRYPT_COST = 4  # hashing is not what is compared
 
 Metadata = tuple[tuple[str, str], ...]
-
-
-def etcd_program() -> str:
-    built = Path(os.environ.get("HOLDFAST_CACHE", Path.home() / ".cache" / "holdfast")) / "bin" / "etcd"
-    found = str(built) if built.exists() else shutil.which("etcd")
-    if found is None:
-        raise FileNotFoundError("etcd is missing: run `make tools`")
-    return found
 
 
 class Side:
@@ -74,7 +67,7 @@ def _ours(port: int, peer_port: int, data: Path) -> list[str]:
 
 
 def _etcd(port: int, peer_port: int, data: Path) -> list[str]:
-    words = [etcd_program(), *_flags(port, peer_port, data)]
+    words = [tool("etcd"), *_flags(port, peer_port, data)]
     return [*words, f"--advertise-client-urls=http://127.0.0.1:{port}", "--log-level=error"]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from google.protobuf.message import Message
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
+from holdfast.cli.processes import LocalCluster, rss_mib
 from holdfast.front.http2.frames import (
     CONTINUATION,
     DATA,
@@ -317,10 +317,6 @@ async def _disarm(hf: client.Client) -> None:
             action=rpc_pb2.AlarmRequest.DEACTIVATE, memberID=alarm.memberID, alarm=alarm.alarm
         )
         await hf.connection.call(path, request, rpc_pb2.AlarmResponse, idempotent=True)
-
-
-def rss_mib(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
 async def attack(directory: Path, seconds: float, seed: int) -> str:

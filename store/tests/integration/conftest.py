@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from holdfast.cli.processes import LocalCluster
+
+from ..tools import tool
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,8 +35,4 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
 @pytest.fixture
 def etcdctl() -> str:
     """etcdctl 3.6, as `make tools` builds it from Go modules."""
-    built = Path(os.environ.get("HOLDFAST_CACHE", Path.home() / ".cache" / "holdfast")) / "bin" / "etcdctl"
-    found = str(built) if built.exists() else shutil.which("etcdctl")
-    if found is None:
-        pytest.fail("etcdctl is missing: run `make tools`")
-    return found
+    return tool("etcdctl")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from holdfast.cli.processes import LocalCluster
 
-CACHE = Path(os.environ.get("HOLDFAST_CACHE", Path.home() / ".cache" / "holdfast"))
+from ..tools import CACHE
+
 PROGRAMS = {
     "go": ([str(CACHE / "bin" / "go-clients")], 8),  # go.etcd.io/etcd/client/v3 and what is built on it
     "node": (["node", str(CACHE / "node-clients" / "main.mjs")], 5),  # etcd3
