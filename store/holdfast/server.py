@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 import time
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("holdfast")
 
 GRACE_SECONDS = 3.0
+OWN_FILES = 768  # descriptors that clients may not take: the state's tables, the log, peers
+MIN_CONNECTIONS = 64
 MESSAGE_OVERHEAD_BYTES = 512 << 10  # a message may be larger than the request in it, as in etcd
 
 
@@ -84,6 +87,15 @@ class ServerConfig:
     tracing_service: str = "etcd"
     tracing_per_million: int = 0
     slow_request_seconds: float = 0.3
+
+
+def file_limit() -> int:
+    """How many files and sockets this process may open. Raises the limit as far as that is allowed, as Go does: the
+    usual 1,024 is meant for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else 1 << 20
 
 
 def host_port(url: str) -> tuple[str, int]:
@@ -154,6 +166,7 @@ class Server:
             Pages(pages, Gateway(self.router)),
             max_message_bytes=config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES,
             max_streams=config.max_streams,
+            max_connections=max(MIN_CONNECTIONS, file_limit() - OWN_FILES),
             keepalive_seconds=config.keepalive_seconds,
             keepalive_timeout_seconds=config.keepalive_timeout_seconds,
         )

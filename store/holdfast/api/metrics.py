@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from holdfast.api.memory import Waiting, memory
 from holdfast.front.calls import Kind
 from holdfast.histogram import Histogram
 from holdfast.proto import rpc_pb2
@@ -74,7 +75,7 @@ def _histogram(name: str, histogram: Histogram) -> Metric:
     return HistogramMetricFamily(name, name, buckets=buckets, sum_value=histogram.sum)
 
 
-class Traffic(Protocol):
+class Traffic(Waiting, Protocol):
     """Bytes from and to clients, as a front counts them."""
 
     received_bytes: int
@@ -128,6 +129,7 @@ def member_metrics(of: Sources) -> Iterator[Metric]:
         labels = {"server_id": f"{id:x}", "alarm_type": rpc_pb2.AlarmType.Name(alarm)}
         yield _labelled("etcd_debugging_server_alarms", labels)
     yield from gauges(_plain(member, limits, edge))
+    yield from memory(member.store, member.core.raft.log.bytes, of.front)
     for name, histogram in member.timings().items():
         yield _histogram(name, histogram)
     for name, counts in node.transport.counts().items():
@@ -170,8 +172,6 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_debugging_lease_granted_total": counts["lease_grant"],
         "etcd_debugging_lease_revoked_total": counts["lease_revoke"],
         "etcd_debugging_lease_renewed_total": core.lessor.renewed,
-        "holdfast_memory_rows_bytes": member.store.memory(),
-        "holdfast_log_bytes": core.raft.log.bytes,
         "holdfast_log_entries": core.raft.log.last - core.raft.log.base_index,
         "holdfast_replicas_following": len(edge.streams),
     }

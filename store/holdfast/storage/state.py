@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from rocksdict import Checkpoint, Options, Rdict, WriteBatch, WriteOptions
 
@@ -40,6 +41,14 @@ def _options() -> Options:
     options.set_max_open_files(512)
     options.set_keep_log_file_num(2)
     return options
+
+
+class MemoryUse(NamedTuple):
+    """Bytes that RocksDB keeps in memory: rows not flushed yet, blocks read lately, and the indexes of its tables."""
+
+    rows: int
+    block_cache: int
+    table_indexes: int
 
 
 class RocksStore:
@@ -112,14 +121,18 @@ class RocksStore:
 
     def size(self) -> tuple[int, int]:
         """(bytes on disk, bytes of live data), both estimates of RocksDB's."""
-        total = self._db.property_int_value("rocksdb.total-sst-files-size") or 0
-        memory = self.memory()
-        live = self._db.property_int_value("rocksdb.estimate-live-data-size") or 0
-        return total + memory, live + memory
+        rows = self._property("cur-size-all-mem-tables")
+        return self._property("total-sst-files-size") + rows, self._property("estimate-live-data-size") + rows
 
-    def memory(self) -> int:
-        """Bytes of rows that are not flushed yet."""
-        return self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+    def memory(self) -> MemoryUse:
+        return MemoryUse(
+            rows=self._property("cur-size-all-mem-tables"),
+            block_cache=self._property("block-cache-usage"),
+            table_indexes=self._property("estimate-table-readers-mem"),
+        )
+
+    def _property(self, name: str) -> int:
+        return self._db.property_int_value(f"rocksdb.{name}") or 0
 
     def close(self) -> None:
         try:

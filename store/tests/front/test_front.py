@@ -208,6 +208,24 @@ async def test_a_half_close_does_not_end_a_stream_and_no_message_comes_beyond_th
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_stream_of_answers_is_asked_for_once() -> None:
+    """Or each further message would begin the work anew: sixteen snapshots for one call."""
+    from .test_connection import HELLO, block, frame  # noqa: PLC0415
+
+    headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Many")]
+    headers.append((b"content-type", b"application/grpc"))
+    for cut in (b"", frame(0, 0, 1, b"")):  # in one piece, or each by itself
+        async with served() as s:
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            message = frame(0, 0, 1, bytes(5))
+            writer.write(HELLO + frame(1, 4, 1, block(headers)) + message + cut + message + message)
+            async with asyncio.timeout(10):
+                assert await reader.readuntil(b"more than one message")
+            await s.until(lambda: bool(s.of(Cancelled)))
+            assert len(s.of(Message)) <= 1
+            writer.close()
+
+
 async def test_a_slow_reader_is_told_of_and_costs_no_more_than_its_queue() -> None:
     async with served() as s:
         reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
@@ -271,6 +289,29 @@ async def test_plain_http_in_version_2() -> None:
         async with asyncio.timeout(10):
             assert b"GET /page y" in await reader.readuntil(b"GET /page y")
         writer.close()
+
+
+async def test_more_connections_than_there_is_room_for_are_refused() -> None:
+    async with served(max_connections=2) as s:
+        kept = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            writer.write(b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n")
+            assert await _answer(reader) == b"GET /a  "
+            kept.append(writer)
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                assert not await reader.read()
+        kept[0].write(b"GET /last HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        async with asyncio.timeout(10):
+            while len(s.front.connections) > 1:
+                await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert await _answer(reader) == b"GET /b  "
+        for one in (*kept, writer):
+            one.close()
 
 
 async def _answer(reader: asyncio.StreamReader) -> bytes:

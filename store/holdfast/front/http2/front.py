@@ -30,6 +30,7 @@ log = logging.getLogger("holdfast.front")
 MAX_CALLS = 20_000
 MAX_MESSAGE_BYTES = 2 << 20  # etcd's: the largest request and 512 KiB around it
 MAX_STREAMS = 1 << 20
+MAX_CONNECTIONS = 1 << 20
 PAUSE_CALLS = 2_000  # unanswered unary calls of one connection, beyond which it is not read from
 FIRST_BYTES_SECONDS = 10.0
 SWEEP_SECONDS = 5.0
@@ -47,6 +48,7 @@ class Http2Front:
         *,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_streams: int = MAX_STREAMS,
+        max_connections: int = MAX_CONNECTIONS,
         keepalive_seconds: float = 7200.0,
         keepalive_timeout_seconds: float = 20.0,
     ) -> None:
@@ -54,6 +56,7 @@ class Http2Front:
         self.http = http
         self.max_message_bytes = max_message_bytes
         self._max_streams = max_streams
+        self._max_connections = max_connections
         self._keepalive = keepalive_seconds
         self._keepalive_timeout = keepalive_timeout_seconds
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -65,6 +68,7 @@ class Http2Front:
         self.queued = 0  # bytes of answers that their clients do not fetch
         self.connections: set[_Wire] = set()
         self._servers: list[asyncio.Server] = []
+        self._was_full = False
         self._touched: dict[_Wire, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
@@ -158,6 +162,18 @@ class Http2Front:
     def admit(self) -> bool:
         return len(self.open_calls) < MAX_CALLS
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another connection. Says so in the log, once for each time it comes to that."""
+        full = len(self.connections) >= self._max_connections
+        if full and not self._was_full:
+            log.warning(
+                "%d clients are connected, which is all there are file descriptors for (`ulimit -n`); more are refused",
+                len(self.connections),
+            )
+        self._was_full = full
+        return full
+
     def closed(self, id: int) -> bool:
         """A call is over. Returns whether it was open."""
         known = self.open_calls.pop(id, None) is not None
@@ -191,6 +207,9 @@ class _Wire(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        if self._front.full:
+            transport.abort()
+            return
         transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
         self._front.connections.add(self)
 

@@ -53,6 +53,7 @@ class OpenCall:
 
     __slots__ = (
         "answering",
+        "asked",
         "backlog",
         "call",
         "credit",
@@ -75,6 +76,7 @@ class OpenCall:
         self.credit = FIRST_CREDIT
         self.backlog: deque[tuple[bytes, int]] = deque()  # messages beyond the credit
         self.half_closed = False
+        self.asked = False  # the one message of a call that takes one is here
 
 
 class _Page:
@@ -198,7 +200,7 @@ class Session:
             return
         if entry.kind is Kind.UNARY:
             if found and (len(found) > 1 or entry.half_closed):
-                self._break_off(entry, Code.INTERNAL, "grpc: more than one message for a unary call")
+                self._break_off(entry, Code.INTERNAL, _MORE_THAN_ONE)
                 return
             if found:
                 entry.half_closed = True
@@ -208,6 +210,11 @@ class Session:
             if ended and (not entry.half_closed or entry.messages.partial):
                 self._break_off(entry, Code.INTERNAL, "grpc: the call ended before its message")
             return
+        if entry.kind is Kind.SERVER_STREAM and found:
+            if len(found) > 1 or entry.asked:
+                self._break_off(entry, Code.INTERNAL, _MORE_THAN_ONE)
+                return
+            entry.asked = True
         # Room is given back for what goes on to the services; what waits for credit keeps its room.
         beyond = 0
         for body in found:
@@ -322,6 +329,7 @@ class Session:
             entry.stream.context = None
 
 
+_MORE_THAN_ONE = "grpc: more than one message for a call that takes one"
 _NOT_METADATA = frozenset((b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"))
 
 
