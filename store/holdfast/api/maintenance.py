@@ -13,6 +13,7 @@ from holdfast.api.base import Service, Serving
 from holdfast.api.router import Router
 from holdfast.front.calls import Call, Kind
 from holdfast.histogram import DISK, Histogram
+from holdfast.kv.hashing import HistoryHash
 from holdfast.member.driver import Member
 from holdfast.member.node import State
 from holdfast.proto import health_pb2, raft_pb2, rpc_pb2
@@ -95,8 +96,7 @@ class MaintenanceService(Service):
         rpc_pb2.HashRequest.FromString(body)
         member = self.member(call, learner=True)
         self.require_admin(call, member)
-        crc, _, _ = member.core.machine.space.hash(0)
-        self.answer(call, member, rpc_pb2.HashResponse(hash=crc))
+        member.hash(0, lambda hash: self.answer(call, member, rpc_pb2.HashResponse(hash=hash.result())))
 
     def downgrade(self, call: Call, body: bytes) -> None:
         """There is one version of the data so far, so nothing to go back to; what is asked is checked as etcd does."""
@@ -121,9 +121,14 @@ class MaintenanceService(Service):
         request = rpc_pb2.HashKVRequest.FromString(body)
         member = self.member(call, learner=True)
         self.require_admin(call, member)
-        crc, compacted, revision = member.core.machine.space.hash(request.revision)
-        response = rpc_pb2.HashKVResponse(hash=crc, compact_revision=compacted, hash_revision=revision)
-        self.answer(call, member, response)
+
+        def done(hash: HistoryHash) -> None:
+            response = rpc_pb2.HashKVResponse(
+                hash=hash.result(), compact_revision=hash.compacted, hash_revision=hash.revision
+            )
+            self.answer(call, member, response)
+
+        member.hash(request.revision, done)
 
     def defragment(self, call: Call, body: bytes) -> None:
         """Give space back while serving: RocksDB compacts in the background."""

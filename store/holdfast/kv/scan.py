@@ -148,6 +148,13 @@ def versions(reader: Reader, start: bytes, end: bytes | None, revision: int) -> 
         yield escaped, mod, sub, value == b"\x01"
 
 
+def newest_at(reader: Reader, key: bytes, revision: int) -> tuple[int, int] | None:
+    """Which change of `key` was its newest at `revision`: (main, sub)."""
+    for _, mod, sub, _ in versions(reader, key, key + b"\x00", revision):
+        return mod, sub
+    return None
+
+
 def _sort(rows: list[Row], request: rpc_pb2.RangeRequest) -> list[Row]:
     r = rpc_pb2.RangeRequest
     descending = request.sort_order == r.DESCEND

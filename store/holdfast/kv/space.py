@@ -6,13 +6,13 @@ because a request is checked in full before its first change.
 
 from __future__ import annotations
 
-import google_crc32c
 from sortedcontainers import SortedList
 
 from holdfast.kv import rows
+from holdfast.kv.hashing import HistoryHash
 from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import Change, Current
-from holdfast.kv.scan import RangeScan, versions
+from holdfast.kv.scan import RangeScan, newest_at
 from holdfast.kv.store import Family, Pending, Reader
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.raft.invariant import invariant
@@ -171,39 +171,20 @@ class Space:
 
     def _change(self, reader: Reader, revision: int, value: bytes) -> Change:
         type_, previous, kv = rows.unpack_revision(value)
+        key = kv_pb2.KeyValue.FromString(kv).key
         before = None
         if previous != rows.NO_REVISION:
             row = reader.get(Family.REV, rows.revision_key(*previous))
             # What the version before was may be compacted; then nobody can say.
             before = rows.unpack_revision(row)[2] if row is not None and previous[0] >= self.compacted else None
-            if row is not None and before is None and self._newest_at_compaction(reader, kv, previous):
+            if row is not None and before is None and newest_at(reader, key, self.compacted) == previous:
                 before = rows.unpack_revision(row)[2]
-        key = kv_pb2.KeyValue.FromString(kv).key
         return Change(key, type_, revision, kv, type_ == rows.PUT and previous == rows.NO_REVISION, before)
 
-    def _newest_at_compaction(self, reader: Reader, kv: bytes, version: tuple[int, int]) -> bool:
-        key = kv_pb2.KeyValue.FromString(kv).key
-        for _, mod, sub, _ in versions(reader, key, key + b"\x00", self.compacted):
-            return (mod, sub) == version
-        return False
-
-    def hash(self, revision: int) -> tuple[int, int, int]:
-        """(CRC-32C over all history up to `revision`, compacted revision, revision): equal on all members."""
+    def hash(self, revision: int) -> HistoryHash:
+        """Of all history up to `revision`, 0: up to now. Raises RequestError."""
         self.check_revision(revision)
-        upto = revision if revision > 0 else self.revision
-        crc = google_crc32c.value(b"key")
-        reader = self._pending
-        for key, value in reader.scan(Family.REV, b"", rows.revision_key(upto + 1)):
-            main, sub = rows.unpack_revision_key(key)
-            type_, _, kv = rows.unpack_revision(value)
-            if main <= self.compacted:
-                if type_ == rows.DELETE and main < self.compacted:
-                    continue
-                if not (type_ == rows.PUT and self._newest_at_compaction(reader, kv, (main, sub))):
-                    continue
-            row = main.to_bytes(8, "big") + b"_" + sub.to_bytes(8, "big") + (b"t" if type_ == rows.DELETE else b"")
-            crc = google_crc32c.extend(crc, row + kv)
-        return int(crc), self.compacted, upto
+        return HistoryHash(self._pending, revision if revision > 0 else self.revision, self.compacted)
 
 
 def _int(value: bytes | None, default: int) -> int:
@@ -236,10 +217,9 @@ class Scrubber:
             main, sub = rows.unpack_revision_key(key)
             type_, _, kv = rows.unpack_revision(value)
             user_key = kv_pb2.KeyValue.FromString(kv).key
-            newest = next(
-                ((m, s) for _, m, s, _ in versions(self._reader, user_key, user_key + b"\x00", self._target)), None
-            )
-            if newest != (main, sub) or (type_ == rows.DELETE and main < self._target):
+            if newest_at(self._reader, user_key, self._target) != (main, sub) or (
+                type_ == rows.DELETE and main < self._target
+            ):
                 removals.append((Family.REV, key, None))
                 removals.append((Family.IDX, rows.index_key(user_key, main, sub), None))
         if self._next is _DONE:

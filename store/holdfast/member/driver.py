@@ -14,8 +14,10 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from holdfast.histogram import DISK, FAST, Histogram
+from holdfast.kv.hashing import HistoryHash
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.space import Scrubber
 from holdfast.kv.store import Store, StoreBusy
@@ -57,6 +59,17 @@ STUCK_SECONDS = 60.0
 SLOW_TURN_SECONDS = 0.1
 
 Answered = Callable[[Answer], None]
+
+
+class Scan(Protocol):
+    """Something that reads many rows, some at a time."""
+
+    def advance(self, rows: int, /) -> bool:
+        """Look at up to so many more. True: finished."""
+        ...
+
+
+S = TypeVar("S", bound=Scan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,7 @@ class Member:
         self.ranges = 0
         self._commits = Histogram(DISK)
         self._turns = Histogram(FAST)
+        self._hashes = Histogram(FAST)
         self._loop.add_reader(self._writer.fileno(), self._log_advanced)
         if self.core.raft.conf.voters == (member,):
             self.give(Campaign())  # nobody else to wait for
@@ -168,14 +182,28 @@ class Member:
     def scan(self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None]) -> None:
         """Answer a Range from what is applied here; a large one over several turns. Raises RequestError."""
         self.ranges += 1
-        scan = self.core.machine.space.scan(request)
+        self._finish(self.core.machine.space.scan(request), done, historic=request.revision > 0)
+
+    def hash(self, revision: int, done: Callable[[HistoryHash], None]) -> None:
+        """Hash all history up to `revision` (0: now), over several turns. Raises RequestError."""
+        began = time.monotonic()
+
+        def hashed(hash: HistoryHash) -> None:
+            self._hashes.observe(time.monotonic() - began)
+            done(hash)
+
+        self._finish(self.core.machine.space.hash(revision), hashed, historic=True)
+
+    def _finish(self, scan: S, done: Callable[[S], None], *, historic: bool) -> None:
+        """Let `scan` see all its rows, a slice a turn. While a historic one goes on, nothing compacted is removed."""
         if scan.advance(SLICE_ROWS):
             done(scan)
             return
-        historic = request.revision > 0
         self._history_scans += historic
 
         def go_on() -> None:
+            if self._stopped:
+                return
             if scan.advance(SLICE_ROWS):
                 self._history_scans -= historic
                 done(scan)
@@ -191,6 +219,7 @@ class Member:
             "etcd_disk_wal_fsync_duration_seconds": self._writer.syncs,
             "etcd_disk_backend_commit_duration_seconds": self._commits,
             "etcd_server_apply_duration_seconds": self._turns,
+            "etcd_mvcc_hash_duration_seconds": self._hashes,
         }
 
     def _deadline(self, asked: int | None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hypothesis.strategies as st
 import pytest
 from holdfast.kv import requests, rows
@@ -10,6 +12,7 @@ from holdfast.kv.space import Scrubber, Space
 from holdfast.kv.store import MemoryStore, Pending
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import COMPACTED, FUTURE_REVISION, LEASE_NOT_FOUND, RequestError
+from holdfast.storage.state import RocksStore
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -141,7 +144,14 @@ def fresh() -> tuple[Space, Pending]:
     return Space(pending), pending
 
 
-def test_hash_is_the_same_before_and_after_scrubbing() -> None:
+def hashed(space: Space, slice: int) -> tuple[int, int, int]:
+    scan = space.hash(0)
+    while not scan.advance(slice):
+        pass
+    return scan.result(), scan.compacted, scan.revision
+
+
+def test_hash_is_the_same_before_and_after_scrubbing_and_however_it_is_sliced() -> None:
     space, pending = fresh()
     for n in range(30):
         requests.put(space, (), rpc_pb2.PutRequest(key=b"k%d" % (n % 4), value=b"%d" % n))
@@ -152,14 +162,37 @@ def test_hash_is_the_same_before_and_after_scrubbing() -> None:
     pending.flush()
     space.compact(20)
     pending.flush()
-    before = space.hash(0)
+    before = hashed(space, 1000)
+    assert hashed(space, 1) == hashed(space, 7) == before
     scrubber = Scrubber(space, pending.store)
     removed = 0
     while (removals := scrubber.advance(3)) is not None:
         removed += len(removals)
         pending.store.apply(removals)
     assert removed > 0
-    assert space.hash(0) == before
+    assert hashed(space, 5) == before
+
+
+def test_a_hash_is_of_its_revision_whatever_is_written_while_it_is_made(tmp_path: Path) -> None:
+    pending = Pending(RocksStore(tmp_path))
+    space = Space(pending)
+
+    def put(n: int) -> None:
+        requests.put(space, (), rpc_pb2.PutRequest(key=b"k%d" % (n % 5), value=b"%d" % n))
+        space.commit()
+        pending.flush()
+
+    for n in range(40):
+        put(n)
+    space.compact(20)
+    pending.flush()
+    scan = space.hash(0)
+    while not scan.advance(3):
+        put(n := n + 1)
+    again = space.hash(scan.revision)
+    assert scan.revision == 41 < space.revision
+    assert again.advance(1000)
+    assert again.result() == scan.result()
 
 
 def test_a_refused_txn_leaves_no_trace() -> None:
