@@ -8,6 +8,8 @@ from collections.abc import Sequence
 FAST = tuple(0.0001 * 2**n for n in range(20))  # bounds in seconds, as etcd has them for what is computed
 DISK = tuple(0.001 * 2**n for n in range(14))  # and for what waits for a disk
 
+CALLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # and for calls of clients
+
 
 class Histogram:
     """Counts of durations in seconds below each bound."""

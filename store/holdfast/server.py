@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from holdfast import __version__
+from holdfast.api import debug
 from holdfast.api.auth import AuthService
 from holdfast.api.base import Limits, Serving, Versions
 from holdfast.api.cluster import ClusterService
@@ -87,6 +88,8 @@ class ServerConfig:
     tracing_service: str = "etcd"
     tracing_per_million: int = 0
     slow_request_seconds: float = 0.3
+    extensive_metrics: bool = False  # also how long the calls of each method took
+    debug_pages: bool = False
 
 
 def file_limit() -> int:
@@ -131,7 +134,7 @@ class Server:
         except DataDirectoryError as error:
             raise StartError(str(error)) from error
         self.node = Node(self._data, config.node)
-        self.router = Router()
+        self.router = Router(timed=config.extensive_metrics)
         self.reports = Reports()
         self.identities = Identities(config.tokens, trust_common_names=config.trust_common_names)
         services = Serving(self.router, self.node, self.identities, config.limits, config.versions)
@@ -160,6 +163,7 @@ class Server:
             **health.pages(),
             "/version": fixed(lambda: (200, self._version())),
             "/metrics": fixed(lambda: (200, metrics.text())),
+            **(debug.pages(self._variables) if config.debug_pages else {}),
         }
         self.front = Http2Front(
             self.router.kinds,
@@ -293,6 +297,16 @@ class Server:
                 "holdfast": __version__,
             }
         )
+
+    def _variables(self) -> dict[str, object]:
+        """What /debug/vars tells of the member."""
+        member = self.node.member
+        told: dict[str, object] = {"version": __version__, "file_descriptor_limit": file_limit()}
+        if member is not None:
+            core = member.core
+            raft = {"id": f"{core.id:x}", "term": core.term, "commit": core.raft.commit, "lead": f"{core.leader:x}"}
+            told["raft.status"] = raft
+        return told
 
     def _stuck(self) -> str:
         """What is wrong with the member's loop; empty if it turns."""

@@ -71,8 +71,11 @@ def _labelled(name: str, labels: dict[str, str], value: float = 1.0) -> Metric:
 
 
 def _histogram(name: str, histogram: Histogram) -> Metric:
-    buckets = [("+Inf" if bound == float("inf") else repr(bound), float(n)) for bound, n in histogram.cumulative()]
-    return HistogramMetricFamily(name, name, buckets=buckets, sum_value=histogram.sum)
+    return HistogramMetricFamily(name, name, buckets=_buckets(histogram), sum_value=histogram.sum)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    return [("+Inf" if bound == float("inf") else repr(bound), float(n)) for bound, n in histogram.cumulative()]
 
 
 class Traffic(Waiting, Protocol):
@@ -132,6 +135,12 @@ def member_metrics(of: Sources) -> Iterator[Metric]:
     yield from memory(member.store, member.core.raft.log.bytes, of.front)
     for name, histogram in member.timings().items():
         yield _histogram(name, histogram)
+    round_trips = HistogramMetricFamily(
+        "etcd_network_peer_round_trip_time_seconds", "as the kernel has it, at each reading of this page", labels=["To"]
+    )
+    for peer, histogram in sorted(node.transport.round_trips().items()):
+        round_trips.add_metric([f"{peer:x}"], buckets=_buckets(histogram), sum_value=histogram.sum)
+    yield round_trips
     for name, counts in node.transport.counts().items():
         metric = CounterMetricFamily(name, name, labels=["To" if "sent" in name else "From"])
         for peer, count in sorted(counts.items()):
@@ -154,6 +163,9 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_server_proposals_failed_total": core.failed_proposals,
         "etcd_server_quota_backend_bytes": limits.quota_bytes,
         "etcd_server_slow_apply_total": member.slow_turns,
+        # etcd counts a read that nobody confirms in time as slow, one that could not be asked as failed; here a read
+        # that cannot be asked waits until its time is over, too.
+        "etcd_server_slow_read_indexes_total": core.reads.failed,
         "etcd_server_read_indexes_failed_total": core.reads.failed,
         "etcd_mvcc_db_total_size_in_bytes": size,
         "etcd_mvcc_db_total_size_in_use_in_bytes": min(live, size),
@@ -182,15 +194,20 @@ def _grpc(router: Router) -> Iterator[Metric]:
     received = CounterMetricFamily("grpc_server_msg_received", "messages from clients", labels=_CALL)
     sent = CounterMetricFamily("grpc_server_msg_sent", "messages to clients", labels=_CALL)
     handled = CounterMetricFamily("grpc_server_handled", "calls ended", labels=[*_CALL, "grpc_code"])
+    handling = HistogramMetricFamily("grpc_server_handling_seconds", "how long calls took", labels=_CALL)
     for path, counts in router.counts.items():
         service, _, method = path[1:].rpartition("/")
         labels = [_KINDS[router.kinds[path]], service, method]
         started.add_metric(labels, counts.started)
         received.add_metric(labels, counts.received)
         sent.add_metric(labels, counts.sent)
+        if counts.handling is not None:
+            handling.add_metric(labels, buckets=_buckets(counts.handling), sum_value=counts.handling.sum)
         for code, count in counts.handled.items():
             handled.add_metric([*labels, code], count)
     yield from (started, received, sent, handled)
+    if any(counts.handling for counts in router.counts.values()):
+        yield handling
     clients = CounterMetricFamily(
         "etcd_server_client_requests", "calls by the client's version", labels=["type", "client_api_version"]
     )

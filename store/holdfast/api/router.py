@@ -71,7 +71,9 @@ class Sink(Protocol):
 class Router:
     """Methods by path, calls by id. Actions gather in `outbox` until the turn's end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, timed: bool = False) -> None:
+        """`timed`: keep how long the calls of each method took."""
+        self._timed = timed
         self.kinds: dict[str, Kind] = {}
         self._unary: dict[str, UnaryHandler] = {}
         self._stream: dict[str, StreamHandler] = {}
@@ -93,12 +95,12 @@ class Router:
     def unary(self, path: str, handler: UnaryHandler) -> None:
         self.kinds[path] = Kind.UNARY
         self._unary[path] = handler
-        self.counts[path] = MethodCounts()
+        self.counts[path] = MethodCounts(timed=self._timed)
 
     def stream(self, path: str, kind: Kind, handler: StreamHandler) -> None:
         self.kinds[path] = kind
         self._stream[path] = handler
-        self.counts[path] = MethodCounts()
+        self.counts[path] = MethodCounts(timed=self._timed)
 
     def attach(self, front: Front) -> None:
         """Serve what comes in at `front`."""
@@ -182,7 +184,7 @@ class Router:
         served = self._served.pop(id, None)
         if served is None:
             return
-        served.counts.handled["Canceled"] += 1
+        self._count(served, "Canceled", time.monotonic_ns())
         if served.cancel is not None:
             served.cancel()
         if served.stream is not None:
@@ -241,10 +243,10 @@ class Router:
             self.act(Finish(id))
 
     def _ended(self, served: Served, code: str, answer_bytes: int) -> None:
-        served.counts.handled[code] += 1
+        now = time.monotonic_ns()
+        self._count(served, code, now)
         if served.stream is not None:
             return
-        now = time.monotonic_ns()
         if now - served.began_ns > self.slow_ns:
             call = served.call
             log.warning(
@@ -260,6 +262,13 @@ class Router:
             )
         if self.ended is not None:
             self.ended(served, now, code)
+
+    @staticmethod
+    def _count(served: Served, code: str, now_ns: int) -> None:
+        counts = served.counts
+        counts.handled[code] += 1
+        if counts.handling is not None:
+            counts.handling.observe((now_ns - served.began_ns) / 1e9)
 
     def send(self, id: int, body: bytes) -> None:
         served = self._served.get(id)

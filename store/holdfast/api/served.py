@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from holdfast.front.calls import Call
+from holdfast.histogram import CALLS, Histogram
 
 if TYPE_CHECKING:
     from holdfast.api.router import Stream
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 class MethodCounts:
     """How often a method was called, and with what outcome (by Go's names of the codes)."""
 
-    __slots__ = ("handled", "received", "sent", "started")
+    __slots__ = ("handled", "handling", "received", "sent", "started")
 
-    def __init__(self) -> None:
+    def __init__(self, *, timed: bool = False) -> None:
+        self.handling = Histogram(CALLS) if timed else None
         self.started = 0
         self.received = 0
         self.sent = 0

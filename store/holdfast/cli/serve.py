@@ -106,6 +106,12 @@ def serve(
     warning_unary_request_duration: Annotated[
         str, typer.Option(help="A request that takes longer is logged, with where its time went.")
     ] = "300ms",
+    metrics: Annotated[
+        str, typer.Option(help="basic, or extensive: also how long the calls of each method took.")
+    ] = "basic",
+    enable_pprof: Annotated[
+        bool, typer.Option(help="Serve /debug: stacks, profiles and what the memory is made of. To anyone who asks.")
+    ] = False,
     enable_distributed_tracing: Annotated[
         bool, typer.Option(help="Send OpenTelemetry spans of requests; needs holdfast[tracing].")
     ] = False,
@@ -190,6 +196,8 @@ def serve(
             tracing_address=distributed_tracing_address if enable_distributed_tracing else "",
             tracing_service=distributed_tracing_service_name,
             tracing_per_million=distributed_tracing_sampling_rate,
+            extensive_metrics=_extensive(metrics),
+            debug_pages=enable_pprof,
             slow_request_seconds=_duration("--warning-unary-request-duration", warning_unary_request_duration),
         )
 
@@ -212,6 +220,12 @@ def _versions(text: str) -> Versions:
         fail(f"--etcd-version {text!r} is not three numbers, as in {Versions().server}")
     cluster = f"{parts[0]}.{parts[1]}.0"
     return Versions(text, cluster, cluster)
+
+
+def _extensive(metrics: str) -> bool:
+    if metrics not in ("basic", "extensive"):
+        fail(f"--metrics {metrics!r} is neither basic nor extensive")
+    return metrics == "extensive"
 
 
 def _duration(flag: str, text: str) -> float:

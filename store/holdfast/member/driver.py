@@ -137,6 +137,7 @@ class Member:
         self._commits = Histogram(DISK)
         self._turns = Histogram(FAST)
         self._hashes = Histogram(FAST)
+        self._range_times = Histogram(FAST)
         self._loop.add_reader(self._writer.fileno(), self._log_advanced)
         if self.core.raft.conf.voters == (member,):
             self.give(Campaign())  # nobody else to wait for
@@ -182,7 +183,13 @@ class Member:
     def scan(self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None]) -> None:
         """Answer a Range from what is applied here; a large one over several turns. Raises RequestError."""
         self.ranges += 1
-        self._finish(self.core.machine.space.scan(request), done, historic=request.revision > 0)
+        began = time.monotonic()
+
+        def scanned(scan: RangeScan) -> None:
+            self._range_times.observe(time.monotonic() - began)
+            done(scan)
+
+        self._finish(self.core.machine.space.scan(request), scanned, historic=request.revision > 0)
 
     def hash(self, revision: int, done: Callable[[HistoryHash], None]) -> None:
         """Hash all history up to `revision` (0: now), over several turns. Raises RequestError."""
@@ -219,6 +226,7 @@ class Member:
             "etcd_disk_wal_fsync_duration_seconds": self._writer.syncs,
             "etcd_disk_backend_commit_duration_seconds": self._commits,
             "etcd_server_apply_duration_seconds": self._turns,
+            "etcd_server_range_duration_seconds": self._range_times,
             "etcd_mvcc_hash_duration_seconds": self._hashes,
         }
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
+import sys
 from collections import Counter
 from collections.abc import Collection
 from typing import Protocol
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
+from holdfast.histogram import FAST, Histogram
 from holdfast.member import codec
 from holdfast.proto import raft_pb2
 from holdfast.raft.messages import Message
@@ -30,6 +33,7 @@ PROTOCOL = 1
 MAX_FRAME_BYTES = 64 << 20
 SEND_BUFFER_BYTES = 64 << 20
 CONNECT_TIMEOUT_SECONDS = 3.0
+_RTT_AT = 68  # of tcpi_rtt (microseconds, 4 bytes) in Linux's struct tcp_info
 _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -89,6 +93,14 @@ class _Link:
     @property
     def connected(self) -> bool:
         return self._writer is not None
+
+    def round_trip(self) -> float | None:
+        """Seconds to the other side and back, as TCP has measured them lately."""
+        writer = self._writer
+        if writer is None or writer.is_closing():
+            return None
+        info = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_AT + 4)
+        return int.from_bytes(info[_RTT_AT:], sys.byteorder) / 1e6
 
     def send(self, messages: list[Message]) -> int:
         """Returns how many bytes were handed to the connection; 0 = there is none that takes them."""
@@ -171,6 +183,7 @@ class Transport:
         self._sent: Counter[int] = Counter()  # bytes by member
         self._received: Counter[int] = Counter()
         self._failed: Counter[int] = Counter()  # frames that could not be sent
+        self._round_trips: dict[int, Histogram] = {}
         self._inbound: dict[asyncio.StreamWriter, int] = {}  # whose it is; 0 = not known yet
 
     async def listen(self, host: str, port: int) -> None:
@@ -212,6 +225,14 @@ class Transport:
     def active_peers(self) -> int:
         """Members that we have a connection to."""
         return sum(link.connected for link in self._links.values())
+
+    def round_trips(self) -> dict[int, Histogram]:
+        """Seconds there and back by member; what is measured now is counted in."""
+        for member, link in self._links.items():
+            seconds = link.round_trip()
+            if seconds is not None:
+                self._round_trips.setdefault(member, Histogram(FAST)).observe(seconds)
+        return self._round_trips
 
     def counts(self) -> dict[str, Counter[int]]:
         """By the names that etcd's metrics have for them, then by member."""

@@ -194,6 +194,11 @@ async def test_metrics_have_etcds_names(server: Process) -> None:
         "etcd_server_quota_backend_bytes",
         "etcd_mvcc_db_total_size_in_bytes",
         "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "etcd_server_slow_read_indexes_total",
+        "etcd_server_range_duration_seconds_count",
+        "etcd_mvcc_hash_duration_seconds_count",
+        'holdfast_memory_bytes{part="log"}',
+        'holdfast_memory_bytes{part="allocated"}',
         "etcd_mvcc_put_total",
         "etcd_debugging_mvcc_keys_total",
         "etcd_debugging_mvcc_watcher_total",
@@ -209,7 +214,67 @@ async def test_metrics_have_etcds_names(server: Process) -> None:
         assert name in values, name
     assert values["etcd_server_has_leader"] == "1.0"
     assert values["etcd_mvcc_put_total"] == "1.0"
+    assert "grpc_server_handling_seconds" not in text
     http.close()
+
+
+async def test_what_is_told_only_if_it_was_asked_for(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path, voters=1, extra=["--metrics=extensive", "--enable-pprof"])
+    local.start()
+    try:
+        await local.wait_ready()
+        (process,) = local.voters.values()
+        http = await Http.open(process.port)
+        await http.post("/v3/kv/put", key=b64("a"), value=b64("x"))
+        _, metrics = await http.ask("GET", "/metrics")
+        put = b'grpc_server_handling_seconds_bucket{grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary",'
+        assert put + b'le="+Inf"} 1.0' in metrics
+        status, body = await http.ask("GET", "/debug/pprof/")
+        assert (status, b"/debug/pprof/profile" in body) == (200, True)
+        status, body = await http.ask("GET", "/debug/vars")
+        assert json.loads(body)["raft.status"]["term"] >= 1
+        status, body = await http.ask("GET", "/debug/pprof/goroutine")
+        assert b"thread MainThread:" in body
+        assert b"task " in body
+        status, body = await http.ask("GET", "/debug/pprof/heap")
+        assert b"holdfast.raft.log.Entry" in body or b"builtins.dict" in body
+        status, body = await http.ask("GET", "/debug/pprof/profile?seconds=0.3")
+        assert status == 200
+        stack, count = body.decode().splitlines()[0].rsplit(" ", 1)
+        assert "holdfast.server.run_until_signal" in stack
+        assert int(count) > 0
+        for seconds in ("x", "0", "-1", "nan", "1e9"):
+            assert (await http.ask("GET", f"/debug/pprof/profile?seconds={seconds}"))[0] == 400
+        http.close()
+    finally:
+        local.kill()
+
+
+async def test_metrics_of_the_way_to_other_members(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path)
+    local.start()
+    try:
+        await local.wait_ready()
+        (process, *_) = local.voters.values()
+        http = await Http.open(process.port)
+
+        async def read() -> list[tuple[str, str, str]]:
+            text = (await http.ask("GET", "/metrics"))[1].decode()
+            name = "etcd_network_peer_round_trip_time_seconds"
+            return re.findall(rf'^{name}_(count|sum){{To="(\w+)"}} (\S+)$', text, re.MULTILINE)
+
+        async with asyncio.timeout(20):
+            while len(before := await read()) < 4:  # until it is connected to both
+                pass
+        after = await read()
+        for (kind, peer, value), (_, _, then) in zip(before, after, strict=True):
+            if kind == "count":
+                assert float(then) == float(value) + 1, peer
+            else:
+                assert 0 < float(value) < float(then) < 10, peer
+        http.close()
+    finally:
+        local.kill()
 
 
 async def test_a_slow_request_is_one_line_of_json(server: Process) -> None:
