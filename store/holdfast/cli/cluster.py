@@ -8,7 +8,19 @@ import typer
 
 from holdfast import client
 from holdfast.cli.errors import fail
-from holdfast.cli.session import LOCAL, Endpoints, Output, Timeout, TlsDir, as_json, check_output, run, table, text
+from holdfast.cli.session import (
+    LOCAL,
+    Endpoints,
+    Output,
+    Timeout,
+    TlsDir,
+    User,
+    as_json,
+    check_output,
+    run,
+    table,
+    text,
+)
 from holdfast.proto import rpc_pb2
 
 member = typer.Typer(help="The members of the cluster.", no_args_is_help=True)
@@ -16,7 +28,11 @@ lease = typer.Typer(help="Leases.", no_args_is_help=True)
 
 
 def status(
-    endpoints: Endpoints = LOCAL, tls_dir: TlsDir = None, timeout: Timeout = 5.0, output: Output = "table"
+    endpoints: Endpoints = LOCAL,
+    tls_dir: TlsDir = None,
+    user: User = "",
+    timeout: Timeout = 5.0,
+    output: Output = "table",
 ) -> None:
     """What each asked endpoint is and how far it is. Exit code 1 if one does not answer."""
     check_output(output)
@@ -36,7 +52,7 @@ def status(
         columns = ["ENDPOINT", "NAME", "STATE", "LEADER", "REVISION", "TERM", "INDEX", "STALENESS"]
         table(columns, [[row.get(c.lower(), "") for c in columns] for row in found])
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)
     if down:
         fail(f"no answer from {', '.join(down)}")
 
@@ -65,7 +81,11 @@ async def _describe(hf: client.Client, endpoint: str) -> dict[str, object]:
 
 @member.command("list")
 def member_list(
-    endpoints: Endpoints = LOCAL, tls_dir: TlsDir = None, timeout: Timeout = 10.0, output: Output = "table"
+    endpoints: Endpoints = LOCAL,
+    tls_dir: TlsDir = None,
+    user: User = "",
+    timeout: Timeout = 10.0,
+    output: Output = "table",
 ) -> None:
     """Who belongs to the cluster."""
     check_output(output)
@@ -83,7 +103,7 @@ def member_list(
             columns = ["ID", "NAME", "ROLE", "PEERS", "CLIENTS"]
             table(columns, [[v for k, v in _member(m).items()] for m in members])
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)
 
 
 def _member(m: rpc_pb2.Member) -> dict[str, str]:
@@ -102,6 +122,7 @@ def lease_grant(
     ttl: Annotated[int, typer.Argument(help="Seconds.")],
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
+    user: User = "",
     timeout: Timeout = 10.0,
 ) -> None:
     """Make a lease that lives TTL seconds unless it is kept alive."""
@@ -111,7 +132,7 @@ def lease_grant(
         await granted.release()
         print(f"lease {granted.id:016x} granted with TTL({granted.ttl}s)")
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)
 
 
 @lease.command("revoke")
@@ -119,6 +140,7 @@ def lease_revoke(
     id: Annotated[str, typer.Argument(help="The lease, hexadecimal.")],
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
+    user: User = "",
     timeout: Timeout = 10.0,
 ) -> None:
     """End a lease now; keys attached to it are deleted."""
@@ -133,7 +155,7 @@ def lease_revoke(
         )
         print(f"lease {number:016x} revoked")
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)
 
 
 @lease.command("ttl")
@@ -141,6 +163,7 @@ def lease_ttl(
     id: Annotated[str, typer.Argument(help="The lease, hexadecimal.")],
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
+    user: User = "",
     timeout: Timeout = 10.0,
 ) -> None:
     """How long a lease still has, and which keys are attached to it."""
@@ -159,7 +182,7 @@ def lease_ttl(
             keys = ", ".join(text(key) for key in answer.keys) or "no keys"
             print(f"{answer.TTL} s of {answer.grantedTTL} s left; {keys}")
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)
     if gone[0]:
         fail(f"lease {number:016x} is not there: it expired or was revoked")
 

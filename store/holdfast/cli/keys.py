@@ -9,7 +9,19 @@ import typer
 
 from holdfast import client
 from holdfast.cli.errors import fail
-from holdfast.cli.session import LOCAL, Endpoints, Output, Timeout, TlsDir, as_json, check_output, run, table, text
+from holdfast.cli.session import (
+    LOCAL,
+    Endpoints,
+    Output,
+    Timeout,
+    TlsDir,
+    User,
+    as_json,
+    check_output,
+    run,
+    table,
+    text,
+)
 from holdfast.proto import rpc_pb2
 
 Prefix = Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")]
@@ -21,6 +33,7 @@ def put(
     lease: Annotated[str, typer.Option(help="Attach the key to this lease (hexadecimal).")] = "0",
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
+    user: User = "",
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
@@ -39,7 +52,7 @@ def put(
         else:
             print("OK" if output == "simple" else f"OK at revision {result.revision}")
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)
 
 
 def get(
@@ -53,6 +66,7 @@ def get(
     ] = False,
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
+    user: User = "",
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
@@ -79,7 +93,7 @@ def get(
             if result.more:
                 print(f"… {result.count - len(result.kvs)} more")
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)
     if not prefix and not found[0]:
         fail(f"{key} is not there")
 
@@ -105,6 +119,7 @@ def delete(
     prefix: Prefix = False,
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
+    user: User = "",
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
@@ -120,7 +135,7 @@ def delete(
         else:
             print(f"{result.deleted} deleted, at revision {result.revision}")
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)
 
 
 def txn(
@@ -134,6 +149,7 @@ def txn(
     else_: Annotated[list[str] | None, typer.Option("--else", help="The same, if a compare does not hold.")] = None,
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
+    user: User = "",
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
@@ -160,7 +176,7 @@ def txn(
             for kv in response if isinstance(response, list) else ():
                 print(text(kv.key), text(kv.value), sep="\n")
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)
 
 
 _FIELDS = {
@@ -210,6 +226,7 @@ def watch(
     rev: Annotated[int, typer.Option(help="From this revision on; 0 = from now.")] = 0,
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
+    user: User = "",
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
@@ -227,4 +244,4 @@ def watch(
                 print(f"{kv.mod_revision:>8}  {event.type:<6}  {text(kv.key)}  {text(kv.value)}".rstrip())
             sys.stdout.flush()
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -25,6 +27,14 @@ TlsDir = Annotated[
         "--tls-dir", envvar="HOLDFAST_TLS_DIR", help="Directory with ca.crt and, for mutual TLS, tls.crt, tls.key."
     ),
 ]
+User = Annotated[
+    str,
+    typer.Option(
+        "--user",
+        envvar="HOLDFAST_USER",
+        help="On whose behalf. The password is HOLDFAST_PASSWORD, or asked for; NAME:PASSWORD shows it to others.",
+    ),
+]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to try, fail-over included.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json or simple (etcdctl's form).")]
 LOCAL = "127.0.0.1:2379"
@@ -34,13 +44,20 @@ UNAVAILABLE, UNKNOWN = 3, 4
 
 
 def run(
-    endpoints: str, tls_dir: Path | None, timeout: float, work: Callable[[client.Client], Coroutine[Any, Any, None]]
+    endpoints: str,
+    tls_dir: Path | None,
+    user: str,
+    timeout: float,
+    work: Callable[[client.Client], Coroutine[Any, Any, None]],
 ) -> None:
     """Connect, do `work`, and turn errors into one line."""
+    name, password = _credentials(user)
 
     async def connected() -> None:
         tls = client.Tls.from_directory(tls_dir) if tls_dir else None
-        async with client.connect(endpoints, tls=tls, timeout=timeout, session_ttl=0) as hf:
+        async with client.connect(
+            endpoints, tls=tls, timeout=timeout, session_ttl=0, user=name, password=password
+        ) as hf:
             await work(hf)
 
     try:
@@ -55,6 +72,19 @@ def run(
         fail(str(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _credentials(user: str) -> tuple[str, str]:
+    """(name, password); both empty: nobody in particular."""
+    name, given, password = user.partition(":")
+    if not name or given:
+        return name, password
+    known = os.environ.get("HOLDFAST_PASSWORD")
+    if known is not None:
+        return name, known
+    if not sys.stdin.isatty():
+        fail(f"the password of {name} is not known: set HOLDFAST_PASSWORD", 2)
+    return name, getpass.getpass(f"Password of {name}: ")
 
 
 def check_output(output: str) -> None:

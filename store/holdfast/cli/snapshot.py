@@ -12,14 +12,16 @@ import typer
 from holdfast import client
 from holdfast.cli.errors import fail
 from holdfast.cli.serve import parse_urls
-from holdfast.cli.session import LOCAL, Endpoints, Output, Timeout, TlsDir, as_json, check_output, run, table
+from holdfast.cli.session import LOCAL, Endpoints, Output, Timeout, TlsDir, User, as_json, check_output, run, table
 
 snapshot = typer.Typer(help="Saving the data, and making a cluster of it again.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="The snapshot.", show_default=False)]
 
 
 @snapshot.command()
-def save(file: File, endpoints: Endpoints = LOCAL, tls_dir: TlsDir = None, timeout: Timeout = 60.0) -> None:
+def save(
+    file: File, endpoints: Endpoints = LOCAL, tls_dir: TlsDir = None, user: User = "", timeout: Timeout = 60.0
+) -> None:
     """Save the state of the first endpoint to FILE. Its end is the SHA-256 of what is before."""
 
     async def work(hf: client.Client) -> None:
@@ -39,7 +41,7 @@ def save(file: File, endpoints: Endpoints = LOCAL, tls_dir: TlsDir = None, timeo
         fresh.replace(file)
         print(f"{size} bytes saved to {file}")
 
-    run(endpoints, tls_dir, timeout, work)
+    run(endpoints, tls_dir, user, timeout, work)
 
 
 @snapshot.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -26,9 +26,23 @@ def connect_blocking(
     timeout: float = 10.0,
     cache_dir: str | Path | None = None,
     session_ttl: int = 60,
+    user: str = "",
+    password: str = "",
 ) -> BlockingClient:
     """See `connect`."""
-    return BlockingClient(endpoints, tls=tls, timeout=timeout, cache_dir=cache_dir, session_ttl=session_ttl)
+
+    async def connected() -> Client:
+        return connect(
+            endpoints,
+            tls=tls,
+            timeout=timeout,
+            cache_dir=cache_dir,
+            session_ttl=session_ttl,
+            user=user,
+            password=password,
+        )
+
+    return BlockingClient(connected)
 
 
 class BlockingClient:
@@ -37,29 +51,12 @@ class BlockingClient:
     op = Ops()
     key = staticmethod(Key)
 
-    def __init__(
-        self,
-        endpoints: str | list[str],
-        *,
-        tls: Tls | None,
-        timeout: float,
-        cache_dir: str | Path | None,
-        session_ttl: int,
-    ) -> None:
+    def __init__(self, connected: Callable[[], Coroutine[Any, Any, Client]]) -> None:
+        """`connected` makes the client, on the loop that it is to live on."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast-client", daemon=True)
         self._thread.start()
-        self._client: Client = self._run(self._connect(endpoints, tls, timeout, cache_dir, session_ttl))
-
-    @staticmethod
-    async def _connect(
-        endpoints: str | list[str],
-        tls: Tls | None,
-        timeout: float,
-        cache_dir: str | Path | None,
-        session_ttl: int,
-    ) -> Client:
-        return connect(endpoints, tls=tls, timeout=timeout, cache_dir=cache_dir, session_ttl=session_ttl)
+        self._client: Client = self._run(connected())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.errors import SessionEnded
 from holdfast.client.lease import Lease
+from holdfast.client.login import Login
 from holdfast.client.session import Session
 from holdfast.client.txn import Key, Ops, Txn
 from holdfast.client.values import (
@@ -34,6 +35,8 @@ def connect(
     timeout: float = 10.0,
     cache_dir: str | Path | None = None,
     session_ttl: int = 60,
+    user: str = "",
+    password: str = "",
 ) -> Client:
     """A client of these endpoints ("host:port", several as a list or separated by commas).
 
@@ -41,6 +44,7 @@ def connect(
     is used, if it is set. `cache_dir` keeps what must survive a restart without a network: addresses of endpoints.
     `session_ttl` in seconds: writes are named by a session of that life, opened with the first of them, so that one
     whose answer was lost is sent again and done once; 0 = they are sent once, and a lost answer is OutcomeUnknown.
+    `user` and `password`: on whose behalf, where users count (`etcdctl auth enable`); a certificate may say it, too.
     """
     listed = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
     directory = os.environ.get("HOLDFAST_TLS_DIR")
@@ -51,7 +55,8 @@ def connect(
         host, _, port = endpoint.rpartition(":")
         if not host or not port.isdigit():
             raise ValueError(f"{endpoint!r} is not an endpoint: give HOST:PORT")
-    return Client(Connection(plain, tls=tls, timeout=timeout, cache_dir=cache_dir), session_ttl)
+    login = Login(user, password) if user or password else None
+    return Client(Connection(plain, tls=tls, timeout=timeout, cache_dir=cache_dir, login=login), session_ttl)
 
 
 class Client:
@@ -225,7 +230,7 @@ class Client:
                 "/etcdserverpb.Maintenance/Snapshot",
                 request_serializer=rpc_pb2.SnapshotRequest.SerializeToString,
                 response_deserializer=rpc_pb2.SnapshotResponse.FromString,
-            )(rpc_pb2.SnapshotRequest())
+            )(rpc_pb2.SnapshotRequest(), metadata=await self.connection.who())
             async for response in call:
                 yield response.blob
             return

@@ -21,6 +21,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable, refused
+from holdfast.client.login import Login
 
 CONNECT_SECONDS = 3.0
 PAUSE_SECONDS = 0.05
@@ -117,13 +118,20 @@ class Connection:
     """Channels to `endpoints` (host:port), made when they are first needed."""
 
     def __init__(
-        self, endpoints: list[str], *, tls: Tls | None, timeout: float, cache_dir: str | Path | None = None
+        self,
+        endpoints: list[str],
+        *,
+        tls: Tls | None,
+        timeout: float,
+        cache_dir: str | Path | None = None,
+        login: Login | None = None,
     ) -> None:
         if not endpoints:
             raise ValueError("no endpoints given")
         self.endpoints = endpoints
         self.timeout = timeout
         self._tls = tls
+        self._login = login
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._dropped: dict[asyncio.Future[None], grpc.aio.Channel] = {}
         self._next = 0
@@ -195,6 +203,14 @@ class Connection:
             raise Unavailable(f"cannot connect to {endpoint}") from None
         return channel
 
+    async def who(self) -> Metadata:
+        """What says who calls, to go with each call. Raises a ClientError."""
+        return await self._login.metadata(self) if self._login is not None else ()
+
+    def void(self, who: Metadata, reason: str) -> bool:
+        """Whether a call was refused because `who` does not hold any more; trying again may help, once."""
+        return self._login is not None and self._login.void(who, reason)
+
     async def call(
         self,
         path: str,
@@ -205,9 +221,30 @@ class Connection:
         timeout: float | None = None,
         endpoint: str | None = None,
         name: Metadata | None = None,
+        anonymous: bool = False,
     ) -> Response:
-        """Make a unary call at one of the endpoints (or at `endpoint`), perhaps under a session's name for it. Raises a
-        ClientError."""
+        """Make a unary call at one of the endpoints (or at `endpoint`), perhaps under a session's name for it, on
+        behalf of the user, or `anonymous`. Raises a ClientError."""
+        how = (path, request, response, idempotent, timeout, endpoint, name)
+        who = () if anonymous else await self.who()
+        try:
+            return await self._call(*how, who)
+        except Refused as error:
+            if anonymous or not self.void(who, str(error)):
+                raise
+        return await self._call(*how, await self.who())  # it was refused, so it was not done
+
+    async def _call(
+        self,
+        path: str,
+        request: Message,
+        response: type[Response],
+        idempotent: bool,
+        timeout: float | None,
+        endpoint: str | None,
+        name: Metadata | None,
+        who: Metadata,
+    ) -> Response:
         lost = False  # an answer to an earlier sending of a named write
         end = time.monotonic() + (self.timeout if timeout is None else timeout)
         last: Exception | None = None
@@ -224,7 +261,7 @@ class Connection:
                     last = error
                     continue
                 try:
-                    return await _invoke(channel, path, request, response, remaining, name)
+                    return await _invoke(channel, path, request, response, remaining, (*who, *(name or ())))
                 except grpc.aio.AioRpcError as error:
                     last = error
                     maybe_done = name is not None and not _before_anything(error)
@@ -269,10 +306,10 @@ async def _invoke(
     request: Message,
     response: type[Response],
     seconds: float,
-    name: Metadata | None,
+    metadata: Metadata,
 ) -> Response:
     call: Callable[..., Any] = channel.unary_unary(
         path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
     )
-    answer: Response = await call(request, timeout=seconds, metadata=name)
+    answer: Response = await call(request, timeout=seconds, metadata=metadata)
     return answer

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from holdfast.client.connection import CONNECT_SECONDS, PAUSE_SECONDS, Connection
-from holdfast.client.errors import ClientError, Unavailable
+from holdfast.client.errors import ClientError
 from holdfast.proto import rpc_pb2
 
 
@@ -63,17 +63,20 @@ class Lease:
             for endpoint in self._connection.rotation():
                 try:
                     channel = await self._connection.ready(endpoint, CONNECT_SECONDS)
-                except Unavailable:
+                    who = await self._connection.who()
+                except ClientError:
                     continue
                 call = channel.stream_stream(
                     "/etcdserverpb.Lease/LeaseKeepAlive",
                     request_serializer=rpc_pb2.LeaseKeepAliveRequest.SerializeToString,
                     response_deserializer=rpc_pb2.LeaseKeepAliveResponse.FromString,
-                )()
+                )(metadata=who)
                 try:
                     if await self._renew(call):
                         return
-                except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+                except grpc.aio.AioRpcError as error:
+                    self._connection.void(who, error.details() or "")
+                except (asyncio.InvalidStateError, TimeoutError):
                     pass  # the stream has ended: the next endpoint
                 finally:
                     call.cancel()

@@ -24,24 +24,30 @@ async def watch(
     Raises Compacted if the revision to resume at is gone, Refused if the server will not have this watch.
     """
     following = start_revision
+    renewed = False  # who calls was refused, and is to be said anew
     while True:
         for endpoint in connection.rotation():
             try:
                 channel = await connection.ready(endpoint, CONNECT_SECONDS)
+                who = await connection.who()
             except Unavailable:
                 continue
             call = channel.stream_stream(
                 _PATH,
                 request_serializer=rpc_pb2.WatchRequest.SerializeToString,
                 response_deserializer=rpc_pb2.WatchResponse.FromString,
-            )(metadata=(("hasleader", "true"),) if len(connection.endpoints) > 1 else ())
+            )(metadata=(*who, *((("hasleader", "true"),) if len(connection.endpoints) > 1 else ())))
             try:
                 create = rpc_pb2.WatchCreateRequest(
                     key=key, range_end=range_end, start_revision=following, prev_kv=previous, progress_notify=True
                 )
                 await call.write(rpc_pb2.WatchRequest(create_request=create))
                 async for response in call:
+                    if response.canceled and not renewed and connection.void(who, response.cancel_reason):
+                        renewed = True
+                        break
                     _raise_if_ended(response)
+                    renewed = False
                     if response.created and not following:
                         following = response.header.revision + 1
                     if response.events:
