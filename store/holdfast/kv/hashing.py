@@ -24,12 +24,12 @@ class HistoryHash:
         self._rows = iter(reader.scan(Family.REV, b"", rows.revision_key(revision + 1)))
         self._crc = google_crc32c.value(b"key")
 
-    def advance(self, limit: int) -> bool:
-        """Take in up to `limit` more rows. True: finished."""
+    def advance(self, budget: int) -> bool:
+        """Take in some more rows: each counts as one, and one more for each KiB of it. True: finished."""
         for key, value in self._rows:
             self._take(key, value)
-            limit -= 1
-            if limit == 0:
+            budget -= 1 + (len(value) >> 10)
+            if budget <= 0:
                 return False
         return True
 

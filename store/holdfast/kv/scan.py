@@ -69,8 +69,8 @@ class RangeScan:
         # with order NONE is cut first, in key order, as etcd does.
         self._cut_early = r.limit if r.limit > 0 and not (self._sorted and r.sort_order) and not self._filtered else 0
 
-    def advance(self, rows: int) -> bool:
-        """Look at up to `rows` more rows. True: finished."""
+    def advance(self, budget: int) -> bool:
+        """Look at some more rows: each counts as one, and one more for each KiB of it. True: finished."""
         request = self._request
         if request.count_only and self._known_count is not None:
             return True
@@ -82,8 +82,8 @@ class RangeScan:
                     return True
             elif not request.count_only and (not self._filtered or self._passes(row)):
                 self._chosen.append(row)
-            rows -= 1
-            if rows == 0:
+            budget -= 1 + (len(row.kv) >> 10)
+            if budget <= 0:
                 return False
         return True
 

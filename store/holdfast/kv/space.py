@@ -18,6 +18,8 @@ from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.raft.invariant import invariant
 from holdfast.status import COMPACTED, FUTURE_REVISION
 
+HISTORY_BYTES = 1 << 20  # of the past that is read in one go
+
 _REVISION = b"revision"
 _COMPACTED = b"compacted"
 
@@ -154,18 +156,19 @@ class Space:
     # ---- history -------------------------------------------------------------------------------------------
 
     def changes_from(self, start: int, end: int, limit: int) -> tuple[list[list[Change]], int]:
-        """Changes of revisions start..end, a list for each, at most `limit` revisions; and the next revision to ask
-        for. A compacted start is the caller's to refuse."""
+        """Changes of revisions start..end, a list for each, at most `limit` revisions, and no more after HISTORY_BYTES;
+        and the next revision to ask for. A compacted start is the caller's to refuse."""
         reader = self._pending
         groups: list[list[Change]] = []
-        at = 0
+        at = size = 0
         for key, value in reader.scan(Family.REV, rows.revision_key(start), rows.revision_key(end + 1)):
             revision, _ = rows.unpack_revision_key(key)
             if revision != at:
-                if len(groups) == limit:
+                if len(groups) == limit or size > HISTORY_BYTES:
                     return groups, revision
                 groups.append([])
                 at = revision
+            size += len(value)
             groups[-1].append(self._change(reader, revision, value))
         return groups, end + 1
 

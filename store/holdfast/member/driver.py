@@ -14,7 +14,6 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from holdfast.histogram import DISK, FAST, Histogram
 from holdfast.kv.hashing import HistoryHash
@@ -39,6 +38,7 @@ from holdfast.member.interface import (
     SnapshotSent,
     Transfer,
 )
+from holdfast.member.scans import Scans
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.types import Settings
@@ -49,7 +49,7 @@ from holdfast.watch.hub import Delivery, Hub
 
 log = logging.getLogger("holdfast.member")
 
-SLICE_ROWS = 1000
+SCRUB_ROWS = 250  # a turn
 FLUSH_SECONDS = 10.0
 KEEP_ENTRIES = 5000
 KEEP_BYTES = 64 << 20
@@ -59,17 +59,6 @@ STUCK_SECONDS = 60.0
 SLOW_TURN_SECONDS = 0.1
 
 Answered = Callable[[Answer], None]
-
-
-class Scan(Protocol):
-    """Something that reads many rows, some at a time."""
-
-    def advance(self, rows: int, /) -> bool:
-        """Look at up to so many more. True: finished."""
-        ...
-
-
-S = TypeVar("S", bound=Scan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +118,7 @@ class Member:
         self._scrubber: Scrubber | None = None
         self._scrubbed = self.core.machine.space.compacted
         self._when_scrubbed: list[Callable[[], None]] = []
-        self._history_scans = 0
+        self._scans = Scans(self._loop.call_soon, hooks.turn_ended)
         self._stepped_down: asyncio.Event | None = None
         self.turned_at = time.monotonic()
         self.slow_turns = 0
@@ -189,7 +178,7 @@ class Member:
             self._range_times.observe(time.monotonic() - began)
             done(scan)
 
-        self._finish(self.core.machine.space.scan(request), scanned, historic=request.revision > 0)
+        self._scans.run(self.core.machine.space.scan(request), scanned, historic=request.revision > 0)
 
     def hash(self, revision: int, done: Callable[[HistoryHash], None]) -> None:
         """Hash all history up to `revision` (0: now), over several turns. Raises RequestError."""
@@ -199,26 +188,7 @@ class Member:
             self._hashes.observe(time.monotonic() - began)
             done(hash)
 
-        self._finish(self.core.machine.space.hash(revision), hashed, historic=True)
-
-    def _finish(self, scan: S, done: Callable[[S], None], *, historic: bool) -> None:
-        """Let `scan` see all its rows, a slice a turn. While a historic one goes on, nothing compacted is removed."""
-        if scan.advance(SLICE_ROWS):
-            done(scan)
-            return
-        self._history_scans += historic
-
-        def go_on() -> None:
-            if self._stopped:
-                return
-            if scan.advance(SLICE_ROWS):
-                self._history_scans -= historic
-                done(scan)
-                self._hooks.turn_ended()
-            else:
-                self._loop.call_soon(go_on)
-
-        self._loop.call_soon(go_on)
+        self._scans.run(self.core.machine.space.hash(revision), hashed, historic=True)
 
     def timings(self) -> dict[str, Histogram]:
         """Durations by the names that etcd's metrics have for the like."""
@@ -273,6 +243,7 @@ class Member:
             self._do_turn()
         except BaseException as error:
             self._stopped = True
+            self._scans.stop()
             self._hooks.fatal(error)
             raise
 
@@ -424,11 +395,11 @@ class Member:
         scrubber = self._scrubber
         if scrubber is None or self._stopped:
             return
-        if self._history_scans or self.core.machine.busy:
+        if self._scans.historic or self.core.machine.busy:
             self._loop.call_later(0.01, self._scrub)  # a read of the past still needs its rows
             return
         try:
-            removals = scrubber.advance(SLICE_ROWS // 4)
+            removals = scrubber.advance(SCRUB_ROWS)
             if removals:
                 self.store.apply(removals)
         except StoreBusy:
@@ -458,6 +429,7 @@ class Member:
         """Answer everyone who waits, flush, and close the files."""
         if not self._stopped:
             self._stopped = True
+            self._scans.stop()
             for answered in list(self._waiting.values()):
                 answered(Answer(0, error))
             self._waiting.clear()
