@@ -90,6 +90,16 @@ def index_key(key: bytes, revision: int, sub: int) -> bytes:
     return escape(key) + _INV.pack(_MAX64 - revision, _MAX32 - sub)
 
 
+def index_from(escaped: bytes, revision: int) -> bytes:
+    """Where the versions of a key begin that are no newer than `revision`, the newest first."""
+    return escaped + _INV.pack(_MAX64 - revision, 0)
+
+
+def index_after(escaped: bytes) -> bytes:
+    """Behind all versions of a key, before those of the next."""
+    return escaped[:-1] + b"\x01"
+
+
 def unpack_index_key(row: bytes) -> tuple[bytes, int, int]:
     """The escaped key, the revision and the sub of an IDX row."""
     revision, sub = _INV.unpack_from(row, len(row) - _INV.size)

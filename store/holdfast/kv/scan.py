@@ -12,6 +12,8 @@ from typing import NamedTuple
 from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import (
     escape,
+    index_after,
+    index_from,
     revision_key,
     unescape,
     unpack_current,
@@ -21,6 +23,8 @@ from holdfast.kv.rows import (
 from holdfast.kv.store import Family, Reader
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import INVALID_SORT
+
+PASSED_OVER = 8  # versions of one key, before it is cheaper to seek
 
 _ORDERS = rpc_pb2.RangeRequest.SortOrder.values()
 _TARGETS = rpc_pb2.RangeRequest.SortTarget.values()
@@ -50,6 +54,7 @@ class RangeScan:
         check_sort(request)
         self._request = request
         start, end = bounds(request.key, request.range_end)
+        self._rows: Iterator[Row | None]
         if count is not None:
             self._rows = _newest(reader, start, end)
         else:
@@ -76,6 +81,11 @@ class RangeScan:
             return True
         cut = self._cut_early
         for row in self._rows:
+            if row is None:
+                budget -= 1
+                if budget <= 0:
+                    return False
+                continue
             self._seen += 1
             if cut and len(self._chosen) >= cut:
                 if self._known_count is not None:
@@ -126,32 +136,63 @@ def _newest(reader: Reader, start: bytes, end: bytes | None) -> Iterator[Row]:
         yield Row(key, row.create, row.mod, row.version, row.kv)
 
 
-def _at_revision(reader: Reader, start: bytes, end: bytes | None, revision: int) -> Iterator[Row]:
-    for escaped, mod, sub, tombstone in versions(reader, start, end, revision):
-        if tombstone:
+def _at_revision(reader: Reader, start: bytes, end: bytes | None, revision: int) -> Iterator[Row | None]:
+    """None: one more key was looked at, perhaps in vain."""
+    for version in _versions(reader, start, end, revision):
+        if version is None or version.tombstone:
+            yield None
             continue
-        value = reader.get(Family.REV, revision_key(mod, sub))
-        assert value is not None, f"the index names {mod}.{sub}, history lacks it"
+        value = reader.get(Family.REV, revision_key(version.mod, version.sub))
+        assert value is not None, f"the index names {version.mod}.{version.sub}, history lacks it"
         _, _, kv = unpack_revision(value)
         parsed = kv_pb2.KeyValue.FromString(kv)
-        yield Row(unescape(escaped), parsed.create_revision, mod, parsed.version, kv)
+        yield Row(unescape(version.escaped), parsed.create_revision, version.mod, parsed.version, kv)
 
 
-def versions(reader: Reader, start: bytes, end: bytes | None, revision: int) -> Iterator[tuple[bytes, int, int, bool]]:
-    """For each key of the range its newest version at `revision`: (escaped key, mod, sub, is a tombstone)."""
-    done = b""
-    for row, value in reader.scan(Family.IDX, escape(start), None if end is None else escape(end)):
-        escaped, mod, sub = unpack_index_key(row)
-        if escaped == done or mod > revision:
-            continue
-        done = escaped
-        yield escaped, mod, sub, value == b"\x01"
+class _Version(NamedTuple):
+    escaped: bytes
+    mod: int
+    sub: int
+    tombstone: bool
+
+
+def _versions(reader: Reader, start: bytes, end: bytes | None, revision: int) -> Iterator[_Version | None]:
+    """For each key of the range its newest version at `revision`; None for each key that has newer ones.
+
+    Where a key has many versions, those that do not matter are passed over by seeking, so that the next is never far.
+    What is written meanwhile is newer and does not matter, so each seek may see more than the one before.
+    """
+    at, stop = escape(start), None if end is None else escape(end)
+    answered = newer = b""  # keys: whose version was found; which has one that is too new
+    while True:
+        passed = 0
+        for row, value in reader.scan(Family.IDX, at, stop):
+            escaped, mod, sub = unpack_index_key(row)
+            if escaped == answered:
+                passed += 1
+                if passed == PASSED_OVER:
+                    at = index_after(escaped)
+                    break
+            elif mod <= revision:
+                answered, passed = escaped, 0
+                yield _Version(escaped, mod, sub, value == b"\x01")
+            elif escaped == newer:
+                passed += 1
+                if passed == PASSED_OVER:
+                    at = index_from(escaped, revision)
+                    break
+            else:
+                newer, passed = escaped, 0
+                yield None
+        else:
+            return
 
 
 def newest_at(reader: Reader, key: bytes, revision: int) -> tuple[int, int] | None:
     """Which change of `key` was its newest at `revision`: (main, sub)."""
-    for _, mod, sub, _ in versions(reader, key, key + b"\x00", revision):
-        return mod, sub
+    escaped = escape(key)
+    for row, _ in reader.scan(Family.IDX, index_from(escaped, revision), index_after(escaped)):
+        return unpack_index_key(row)[1:]
     return None
 
 

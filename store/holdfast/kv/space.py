@@ -208,15 +208,16 @@ class Scrubber:
     def target(self) -> int:
         return self._target
 
-    def advance(self, limit: int) -> list[tuple[Family, bytes, bytes | None]] | None:
-        """The next removals (perhaps none in this slice), or None when done. Call between turns."""
+    def advance(self, budget: int) -> list[tuple[Family, bytes, bytes | None]] | None:
+        """The next removals (perhaps none in this slice), or None when done. Call between turns. Each row looked at
+        counts as one, and one more for each KiB of it."""
         invariant(self._space.compacted >= self._target, "compaction goes backwards")
         removals: list[tuple[Family, bytes, bytes | None]] = []
-        due = self._reader.scan(Family.REV, self._next, rows.revision_key(self._target + 1))
-        for seen, (key, value) in enumerate(due):
-            if seen == limit:
+        for key, value in self._reader.scan(Family.REV, self._next, rows.revision_key(self._target + 1)):
+            if budget <= 0:
                 self._next = key
                 return removals
+            budget -= 1 + (len(value) >> 10)
             main, sub = rows.unpack_revision_key(key)
             type_, _, kv = rows.unpack_revision(value)
             user_key = kv_pb2.KeyValue.FromString(kv).key

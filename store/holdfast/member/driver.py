@@ -178,7 +178,7 @@ class Member:
             self._range_times.observe(time.monotonic() - began)
             done(scan)
 
-        self._scans.run(self.core.machine.space.scan(request), scanned, historic=request.revision > 0)
+        self._scans.run(self.core.machine.space.scan(request), scanned, floor=request.revision or None)
 
     def hash(self, revision: int, done: Callable[[HistoryHash], None]) -> None:
         """Hash all history up to `revision` (0: now), over several turns. Raises RequestError."""
@@ -188,7 +188,8 @@ class Member:
             self._hashes.observe(time.monotonic() - began)
             done(hash)
 
-        self._scans.run(self.core.machine.space.hash(revision), hashed, historic=True)
+        hash = self.core.machine.space.hash(revision)
+        self._scans.run(hash, hashed, floor=hash.compacted)
 
     def timings(self) -> dict[str, Histogram]:
         """Durations by the names that etcd's metrics have for the like."""
@@ -395,7 +396,8 @@ class Member:
         scrubber = self._scrubber
         if scrubber is None or self._stopped:
             return
-        if self._scans.historic or self.core.machine.busy:
+        floor = self._scans.floor
+        if (floor is not None and floor < scrubber.target) or self.core.machine.busy:
             self._loop.call_later(0.01, self._scrub)  # a read of the past still needs its rows
             return
         try:

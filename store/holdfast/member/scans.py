@@ -27,27 +27,30 @@ class Scans:
     def __init__(self, soon: Callable[[Callable[[], None]], object], ended: Callable[[], None]) -> None:
         self._soon = soon
         self._ended = ended
-        self._waiting: deque[tuple[Callable[[], bool], Callable[[], None], bool]] = deque()
-        self.historic = 0  # scans that need rows which may be compacted meanwhile
+        self._waiting: deque[tuple[Callable[[], bool], Callable[[], None], int | None]] = deque()
 
-    def run(self, scan: S, done: Callable[[S], None], *, historic: bool) -> None:
-        """Call `done` when `scan` has seen all of its rows: at once, if that takes no more than one slice."""
+    @property
+    def floor(self) -> int | None:
+        """The oldest revision that a scan still reads at; None: none reads the past."""
+        return min((floor for _, _, floor in self._waiting if floor is not None), default=None)
+
+    def run(self, scan: S, done: Callable[[S], None], *, floor: int | None) -> None:
+        """Call `done` when `scan` has seen all of its rows: at once, if that takes no more than one slice. `floor`: the
+        revision of the past that it reads at, whose rows have to stay until it is done."""
         if scan.advance(SLICE):
             done(scan)
             return
-        self.historic += historic
-        self._waiting.append((lambda: scan.advance(SLICE), lambda: done(scan), historic))
+        self._waiting.append((lambda: scan.advance(SLICE), lambda: done(scan), floor))
         if len(self._waiting) == 1:
             self._soon(self._turn)
 
     def _turn(self) -> None:
         if not self._waiting:
             return
-        advance, done, historic = self._waiting[0]
+        advance, done, _ = self._waiting[0]
         finished = advance()
         if finished:
             self._waiting.popleft()
-            self.historic -= historic
         else:
             self._waiting.rotate(-1)
         if self._waiting:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
 from holdfast.kv import requests, rows
+from holdfast.kv import scan as scan_module
 from holdfast.kv.ranges import bounds, prefix_end, within
 from holdfast.kv.space import Scrubber, Space
-from holdfast.kv.store import MemoryStore, Pending
+from holdfast.kv.store import Family, MemoryStore, Pending
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import COMPACTED, FUTURE_REVISION, LEASE_NOT_FOUND, RequestError
 from holdfast.storage.state import RocksStore
@@ -193,6 +196,77 @@ def test_a_hash_is_of_its_revision_whatever_is_written_while_it_is_made(tmp_path
     assert scan.revision == 41 < space.revision
     assert again.advance(1000)
     assert again.result() == scan.result()
+
+
+@pytest.mark.parametrize("passed_over", [1, 2, 5, 1000])
+def test_history_is_read_right_however_it_is_sought(passed_over: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan_module, "PASSED_OVER", passed_over)
+    space, pending = fresh()
+    at: dict[int, dict[bytes, bytes]] = {1: {}}
+    names = [b"a", b"a\x00", b"a\x00\xff", b"b", b"\x00", b"\xff"]
+    chance = random.Random(1)
+    for n in range(300):
+        key = chance.choice(names[:2] if chance.random() < 0.7 else names)
+        state = dict(at[space.revision])
+        if chance.random() < 0.2:
+            requests.delete_range(space, rpc_pb2.DeleteRangeRequest(key=key))
+            state.pop(key, None)
+        else:
+            requests.put(space, (), rpc_pb2.PutRequest(key=key, value=b"%d" % n))
+            state[key] = b"%d" % n
+        space.commit()
+        pending.flush()
+        at[space.revision] = state
+    for revision, state in at.items():
+        for start, end in ((b"\x00", b"\x00"), (b"a", b"b"), (b"a", b""), (b"a\x00", b"\x00")):
+            low, high = bounds(start, end)
+            scan = space.scan(rpc_pb2.RangeRequest(key=start, range_end=end, revision=revision))
+            while not scan.advance(3):
+                pass
+            found = [kv_pb2.KeyValue.FromString(kv) for kv in scan.result()[0]]
+            expected = sorted((k, v) for k, v in state.items() if k >= low and (high is None or k < high))
+            assert [(kv.key, kv.value) for kv in found] == expected, (revision, start, end)
+    for key in names:
+        newest = None
+        for revision in range(1, space.revision + 1):
+            if at[revision].get(key) != at.get(revision - 1, {}).get(key):
+                newest = revision
+            found_at = scan_module.newest_at(pending, key, revision)
+            assert (found_at[0] if found_at else None) == newest
+
+
+class Counting:
+    """A reader that counts the rows that are looked at."""
+
+    def __init__(self, reader: Pending) -> None:
+        self._reader = reader
+        self.rows = 0
+
+    def get(self, family: Family, key: bytes) -> bytes | None:
+        self.rows += 1
+        return self._reader.get(family, key)
+
+    def scan(self, family: Family, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        for row in self._reader.scan(family, start, end):
+            self.rows += 1
+            yield row
+
+
+def test_what_the_past_costs_does_not_grow_with_what_came_after() -> None:
+    space, pending = fresh()
+    for n in range(2000):
+        requests.put(space, (), rpc_pb2.PutRequest(key=b"k%d" % (n % 2), value=b"%d" % n))
+        space.commit()
+    pending.flush()
+    counting = Counting(pending)
+    assert scan_module.newest_at(counting, b"k0", 1000) == (1000, 0)
+    assert counting.rows == 1
+    counting.rows = 0
+    request = rpc_pb2.RangeRequest(key=b"k", range_end=b"l", revision=1000)
+    scan = scan_module.RangeScan(counting, request, revision=1000, count=None)
+    assert scan.advance(1000)
+    assert len(scan.result()[0]) == 2
+    assert counting.rows < 60
 
 
 def test_a_refused_txn_leaves_no_trace() -> None:

@@ -46,8 +46,8 @@ def test_scans_take_turns() -> None:
     loop, seen, done = Loop(), list[str](), list[str]()
     scans = Scans(loop.soon, lambda: done.append("told"))
     for name, slices in (("a", 4), ("b", 3), ("c", 1)):
-        scans.run(Slices(name, slices, seen), lambda scan: done.append(scan.name), historic=name == "b")
-    assert (seen, done, scans.historic) == (["a", "b", "c"], ["c"], 1)
+        scans.run(Slices(name, slices, seen), lambda scan: done.append(scan.name), floor=7 if name == "b" else None)
+    assert (seen, done, scans.floor) == (["a", "b", "c"], ["c"], 7)
     seen.clear()
     turns = 0
     while loop.turn():
@@ -55,8 +55,8 @@ def test_scans_take_turns() -> None:
         assert len(seen) == turns
     assert seen == ["a", "b", "a", "b", "a"]
     assert done == ["c", "b", "told", "a", "told"]
-    assert scans.historic == 0
-    scans.run(Slices("d", 2, seen), lambda scan: done.append(scan.name), historic=False)
+    assert scans.floor is None
+    scans.run(Slices("d", 2, seen), lambda scan: done.append(scan.name), floor=3)
     scans.stop()
     loop.turn()
     assert seen[-1] == "d"
