@@ -101,6 +101,11 @@ def file_limit() -> int:
     return hard if hard != resource.RLIM_INFINITY else 1 << 20
 
 
+def room_for_clients() -> int:
+    """How many clients may be connected at once."""
+    return max(MIN_CONNECTIONS, file_limit() - OWN_FILES)
+
+
 def host_port(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     try:
@@ -170,7 +175,7 @@ class Server:
             Pages(pages, Gateway(self.router)),
             max_message_bytes=config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES,
             max_streams=config.max_streams,
-            max_connections=max(MIN_CONNECTIONS, file_limit() - OWN_FILES),
+            max_connections=room_for_clients(),
             keepalive_seconds=config.keepalive_seconds,
             keepalive_timeout_seconds=config.keepalive_timeout_seconds,
         )

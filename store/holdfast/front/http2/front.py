@@ -36,6 +36,7 @@ FIRST_BYTES_SECONDS = 10.0
 SWEEP_SECONDS = 5.0
 STALLED_SECONDS = 60.0  # a connection that takes nothing of what is sent to it for so long is ended
 WRITE_BUFFER_BYTES = 1 << 18
+TELL_SECONDS = 60.0  # between two lines of the log that say the same
 
 
 class Http2Front:
@@ -68,7 +69,7 @@ class Http2Front:
         self.queued = 0  # bytes of answers that their clients do not fetch
         self.connections: set[_Wire] = set()
         self._servers: list[asyncio.Server] = []
-        self._was_full = False
+        self._told_full_at = float("-inf")
         self._touched: dict[_Wire, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
@@ -162,17 +163,18 @@ class Http2Front:
     def admit(self) -> bool:
         return len(self.open_calls) < MAX_CALLS
 
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for another connection. Says so in the log, once for each time it comes to that."""
-        full = len(self.connections) >= self._max_connections
-        if full and not self._was_full:
+    def has_room(self) -> bool:
+        """For another connection. If not, the log says so now and then."""
+        if len(self.connections) < self._max_connections:
+            return True
+        now = time.monotonic()
+        if now > self._told_full_at + TELL_SECONDS:
+            self._told_full_at = now
             log.warning(
-                "%d clients are connected, which is all there are file descriptors for (`ulimit -n`); more are refused",
+                "%d clients are connected, all that there are file descriptors for (ulimit -n); more are refused",
                 len(self.connections),
             )
-        self._was_full = full
-        return full
+        return False
 
     def closed(self, id: int) -> bool:
         """A call is over. Returns whether it was open."""
@@ -207,7 +209,7 @@ class _Wire(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        if self._front.full:
+        if not self._front.has_room():
             transport.abort()
             return
         transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
