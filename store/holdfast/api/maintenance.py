@@ -96,7 +96,11 @@ class MaintenanceService(Service):
         rpc_pb2.HashRequest.FromString(body)
         member = self.member(call, learner=True)
         self.require_admin(call, member)
-        member.hash(0, lambda hash: self.answer(call, member, rpc_pb2.HashResponse(hash=hash.result())))
+
+        def done(hash: HistoryHash) -> None:
+            self.answer(call, member, rpc_pb2.HashResponse(hash=hash.result()))
+
+        self.router.on_cancel(call, member.hash(0, done))
 
     def downgrade(self, call: Call, body: bytes) -> None:
         """There is one version of the data so far, so nothing to go back to; what is asked is checked as etcd does."""
@@ -128,7 +132,7 @@ class MaintenanceService(Service):
             )
             self.answer(call, member, response)
 
-        member.hash(request.revision, done)
+        self.router.on_cancel(call, member.hash(request.revision, done))
 
     def defragment(self, call: Call, body: bytes) -> None:
         """Give space back while serving: RocksDB compacts in the background."""

@@ -169,8 +169,9 @@ class Member:
     def transfer_leadership(self, to: int) -> None:
         self.give(Transfer(to))
 
-    def scan(self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None]) -> None:
-        """Answer a Range from what is applied here; a large one over several turns. Raises RequestError."""
+    def scan(self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None]) -> Callable[[], None]:
+        """Answer a Range from what is applied here; a large one over several turns. Returns how to give it up. Raises
+        RequestError."""
         self.ranges += 1
         began = time.monotonic()
 
@@ -178,10 +179,11 @@ class Member:
             self._range_times.observe(time.monotonic() - began)
             done(scan)
 
-        self._scans.run(self.core.machine.space.scan(request), scanned, floor=request.revision or None)
+        return self._scans.run(self.core.machine.space.scan(request), scanned, floor=request.revision or None)
 
-    def hash(self, revision: int, done: Callable[[HistoryHash], None]) -> None:
-        """Hash all history up to `revision` (0: now), over several turns. Raises RequestError."""
+    def hash(self, revision: int, done: Callable[[HistoryHash], None]) -> Callable[[], None]:
+        """Hash all history up to `revision` (0: now), over several turns. Returns how to give it up. Raises
+        RequestError."""
         began = time.monotonic()
 
         def hashed(hash: HistoryHash) -> None:
@@ -189,7 +191,7 @@ class Member:
             done(hash)
 
         hash = self.core.machine.space.hash(revision)
-        self._scans.run(hash, hashed, floor=hash.compacted)
+        return self._scans.run(hash, hashed, floor=hash.compacted)
 
     def timings(self) -> dict[str, Histogram]:
         """Durations by the names that etcd's metrics have for the like."""

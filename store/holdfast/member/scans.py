@@ -5,11 +5,14 @@ A request for everything there is must not hold up heartbeats, writes, or somebo
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
+
+from holdfast.status import TOO_MANY_REQUESTS
 
 SLICE = 1000  # rows; a KiB of a row counts as one more
+MAX_WAITING = 1000
 
 
 class Scan(Protocol):
@@ -19,6 +22,13 @@ class Scan(Protocol):
 
 
 S = TypeVar("S", bound=Scan)
+Cancel = Callable[[], None]
+
+
+class _Running(NamedTuple):
+    advance: Callable[[], bool]
+    done: Callable[[], None]
+    floor: int | None
 
 
 class Scans:
@@ -27,38 +37,54 @@ class Scans:
     def __init__(self, soon: Callable[[Callable[[], None]], object], ended: Callable[[], None]) -> None:
         self._soon = soon
         self._ended = ended
-        self._waiting: deque[tuple[Callable[[], bool], Callable[[], None], int | None]] = deque()
+        self._ids = itertools.count()
+        self._running: dict[int, _Running] = {}  # the next one first
+        self._scheduled = False
 
     @property
     def floor(self) -> int | None:
         """The oldest revision that a scan still reads at; None: none reads the past."""
-        return min((floor for _, _, floor in self._waiting if floor is not None), default=None)
+        return min((scan.floor for scan in self._running.values() if scan.floor is not None), default=None)
 
-    def run(self, scan: S, done: Callable[[S], None], *, floor: int | None) -> None:
+    def run(self, scan: S, done: Callable[[S], None], *, floor: int | None) -> Cancel:
         """Call `done` when `scan` has seen all of its rows: at once, if that takes no more than one slice. `floor`: the
-        revision of the past that it reads at, whose rows have to stay until it is done."""
+        revision of the past that it reads at, whose rows have to stay until it is done. Returns how to give it up: who
+        asks and does not wait must not leave the work behind. Raises RequestError if too many are under way."""
         if scan.advance(SLICE):
             done(scan)
-            return
-        self._waiting.append((lambda: scan.advance(SLICE), lambda: done(scan), floor))
-        if len(self._waiting) == 1:
+            return lambda: None
+        if len(self._running) >= MAX_WAITING:
+            raise TOO_MANY_REQUESTS
+        id = next(self._ids)
+        self._running[id] = _Running(lambda: scan.advance(SLICE), lambda: done(scan), floor)
+        self._schedule()
+
+        def cancel() -> None:
+            self._running.pop(id, None)
+
+        return cancel
+
+    def _schedule(self) -> None:
+        if self._running and not self._scheduled:
+            self._scheduled = True
             self._soon(self._turn)
 
     def _turn(self) -> None:
-        if not self._waiting:
+        self._scheduled = False
+        id = next(iter(self._running), None)
+        if id is None:
             return
-        advance, done, _ = self._waiting[0]
-        finished = advance()
+        scan = self._running.pop(id)
+        try:
+            finished = scan.advance()
+            if not finished:
+                self._running[id] = scan  # after the others
+        finally:
+            self._schedule()
         if finished:
-            self._waiting.popleft()
-        else:
-            self._waiting.rotate(-1)
-        if self._waiting:
-            self._soon(self._turn)
-        if finished:
-            done()
+            scan.done()
             self._ended()
 
     def stop(self) -> None:
         """Nothing is read any more."""
-        self._waiting.clear()
+        self._running.clear()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from holdfast.kv import requests
 from holdfast.kv.space import HISTORY_BYTES, Space
 from holdfast.kv.store import MemoryStore, Pending
+from holdfast.member import scans as module
 from holdfast.member.scans import SLICE, Scans
 from holdfast.proto import rpc_pb2
+from holdfast.status import RequestError
 
 
 class Loop:
@@ -62,6 +65,50 @@ def test_scans_take_turns() -> None:
     assert seen[-1] == "d"
     assert done[-1] == "told"
     assert not loop.turn()
+
+
+def test_who_gives_up_leaves_no_work_behind_and_there_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 2)
+    loop, seen, done = Loop(), list[str](), list[str]()
+    scans = Scans(loop.soon, lambda: None)
+
+    def run(name: str, slices: int) -> Callable[[], None]:
+        return scans.run(Slices(name, slices, seen), lambda scan: done.append(scan.name), floor=5)
+
+    cancel_a, cancel_b = run("a", 100), run("b", 3)
+    assert run("small", 1) is not None
+    with pytest.raises(RequestError, match="too many requests"):
+        run("c", 2)
+    cancel_a()
+    cancel_a()
+    assert scans.floor == 5
+    run("c", 2)
+    while loop.turn():
+        pass
+    assert done == ["small", "c", "b"]
+    assert seen.count("a") == 1
+    cancel_b()
+    assert scans.floor is None
+
+
+def test_a_scan_that_fails_does_not_stop_the_others() -> None:
+    class Fails:
+        def advance(self, budget: int) -> bool:
+            if looked_at:
+                raise AssertionError("history lacks it")
+            looked_at.append(1)
+            return False
+
+    looked_at: list[int] = []
+    loop, seen, done = Loop(), list[str](), list[str]()
+    scans = Scans(loop.soon, lambda: None)
+    scans.run(Fails(), lambda scan: done.append("never"), floor=None)
+    scans.run(Slices("a", 2, seen), lambda scan: done.append(scan.name), floor=None)
+    with pytest.raises(AssertionError, match="history"):
+        loop.turn()
+    while loop.turn():
+        pass
+    assert done == ["a"]
 
 
 def test_a_slice_is_not_larger_because_rows_are() -> None:
