@@ -174,7 +174,8 @@ class EdgeServer:
         if self._scrubber is None and p.watermark - p.floor > 2 * HISTORY_REVISIONS:
             self.core.raise_floor(p.watermark - HISTORY_REVISIONS)
             self._scrubber = Scrubber(self.core.space, self._store)
-        if self._scrubber is not None:
+        floor = self.api.scans.floor
+        if self._scrubber is not None and (floor is None or floor >= self._scrubber.target):
             removals = self._scrubber.advance(1000)
             if removals:
                 self._store.apply(removals)

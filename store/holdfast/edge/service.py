@@ -25,6 +25,8 @@ from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
 from holdfast.front.calls import Call, Credit, Kind
 from holdfast.kv.ranges import bounds
+from holdfast.kv.scan import RangeScan
+from holdfast.member.scans import Scans
 from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
 from holdfast.status import Code, RequestError
 from holdfast.tasks import Tasks
@@ -80,6 +82,7 @@ class EdgeApi:
         self._hub = Hub(core.space)
         self._waiting: list[tuple[int, Callable[[], None]]] = []  # (watermark to reach, what then)
         self._tasks = Tasks()
+        self.scans = Scans(lambda work: asyncio.get_running_loop().call_soon(work), router.flush)
         router.unary("/etcdserverpb.KV/Range", self.range)
         for path in _ALWAYS_FORWARDED:
             router.unary(path, self._forward)
@@ -146,17 +149,14 @@ class EdgeApi:
             return
         self._check_scope(*bounds(request.key, request.range_end))
         self._check_data()
-        scan = self._core.space.scan(request)
         header = self.header(None)
 
-        def go_on() -> None:
-            if scan.advance(1000):
-                kvs, more, count = scan.result()
-                self._router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
-            else:
-                asyncio.get_running_loop().call_soon(go_on)
+        def done(scan: RangeScan) -> None:
+            kvs, more, count = scan.result()
+            self._router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
 
-        go_on()
+        scan = self._core.space.scan(request)
+        self._router.on_cancel(call, self.scans.run(scan, done, floor=request.revision or None))
 
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.StatusRequest.FromString(body)
