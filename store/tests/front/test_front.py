@@ -37,6 +37,7 @@ from holdfast.status import Code
 from holdfast.tls import TlsFiles, serving
 
 from ..certificates import Authority
+from .test_connection import HELLO, block, frame
 
 METHODS = {"/t.T/Unary": Kind.UNARY, "/t.T/Many": Kind.SERVER_STREAM, "/t.T/Both": Kind.BIDI}
 
@@ -116,6 +117,16 @@ async def served(tls: ssl.SSLContext | None = None, **options: Any) -> AsyncIter
     finally:
         asyncio.get_running_loop().remove_reader(front.fileno())
         await front.close()
+
+
+def calling(path: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of a gRPC call, for those who write frames by hand."""
+    return [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path),
+        (b"content-type", b"application/grpc"),
+    ]
 
 
 def channel(port: int, **options: Any) -> grpc.aio.Channel:
@@ -210,10 +221,7 @@ async def test_a_half_close_does_not_end_a_stream_and_no_message_comes_beyond_th
 
 async def test_a_stream_of_answers_is_asked_for_once() -> None:
     """Or each further message would begin the work anew: sixteen snapshots for one call."""
-    from .test_connection import HELLO, block, frame  # noqa: PLC0415
-
-    headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Many")]
-    headers.append((b"content-type", b"application/grpc"))
+    headers = calling(b"/t.T/Many")
     for cut in (b"", frame(0, 0, 1, b"")):  # in one piece, or each by itself
         async with served() as s:
             reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
@@ -230,10 +238,7 @@ async def test_a_slow_reader_is_told_of_and_costs_no_more_than_its_queue() -> No
     async with served() as s:
         reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
         # By hand, so that nothing reads ahead: a client with the default window that never gives it back.
-        from .test_connection import HELLO, block, frame  # noqa: PLC0415
-
-        headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Both")]
-        headers.append((b"content-type", b"application/grpc"))
+        headers = calling(b"/t.T/Both")
         writer.write(HELLO + frame(1, 4, 1, block(headers)))
         await s.until(lambda: bool(s.of(Open)))
         id = s.of(Open)[0].call.id
@@ -280,8 +285,6 @@ async def test_plain_http_on_the_same_port() -> None:
 
 
 async def test_plain_http_in_version_2() -> None:
-    from .test_connection import HELLO, block, frame  # noqa: PLC0415
-
     async with served() as s:
         reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
         headers = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/page"), (b"x", b"y")]
@@ -336,8 +339,6 @@ async def test_a_connection_that_says_nothing_is_ended(monkeypatch: pytest.Monke
 
 
 async def test_a_peer_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from .test_connection import HELLO  # noqa: PLC0415
-
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0.05)
     async with served(keepalive_seconds=0.2, keepalive_timeout_seconds=0.2) as s:
         reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
@@ -365,14 +366,11 @@ async def test_a_client_that_floods_waits_for_itself(monkeypatch: pytest.MonkeyP
 
 
 async def test_messages_that_never_become_whole_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from .test_connection import HELLO, block, frame  # noqa: PLC0415
-
     monkeypatch.setattr(session, "MAX_BUFFERED_BYTES", 1 << 20)
     async with served() as s, channel(s.port) as other:
         s.serve = lambda e: [Reply(e.call.id, b"ok")] if isinstance(e, Unary) else []
         reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
-        headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Unary")]
-        headers.append((b"content-type", b"application/grpc"))
+        headers = calling(b"/t.T/Unary")
         begun = b"\x00\x00\x1f\xff\xff" + b"x" * 16_000
         writer.write(
             HELLO + b"".join(frame(1, 4, id, block(headers)) + frame(0, 0, id, begun) for id in range(1, 201, 2))
@@ -437,10 +435,7 @@ def _unread(port: int) -> socket.socket:
 
 
 async def test_who_does_not_read_is_not_read_from() -> None:
-    from .test_connection import HELLO, block, frame  # noqa: PLC0415
-
-    headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Unary")]
-    headers.append((b"content-type", b"application/grpc"))
+    headers = calling(b"/t.T/Unary")
     wide = frame(4, 0, 0, b"\x00\x04\x7f\xff\xff\xff") + frame(8, 0, 0, ((1 << 31) - 70_000).to_bytes(4, "big"))
     async with served() as s:
         s.serve = lambda e: [Reply(e.call.id, b"x" * 100_000)] if isinstance(e, Unary) else []
@@ -468,11 +463,8 @@ async def test_who_does_not_read_is_not_read_from() -> None:
 
 
 async def test_a_connection_that_takes_nothing_for_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    from .test_connection import HELLO, block, frame  # noqa: PLC0415
-
     monkeypatch.setattr(module, "STALLED_SECONDS", 1.0)
-    headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.T/Many")]
-    headers.append((b"content-type", b"application/grpc"))
+    headers = calling(b"/t.T/Many")
     async with served() as s:
         client = _unread(s.port)
         opening = HELLO + frame(8, 0, 0, b"\x7f\x00\x00\x00") + frame(4, 0, 0, b"\x00\x04\x7f\xff\xff\xff")
@@ -489,11 +481,8 @@ async def test_a_connection_that_takes_nothing_for_long_is_ended(monkeypatch: py
 
 async def test_answers_that_nobody_fetches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The socket takes everything, but the client never opens its windows."""
-    from .test_connection import HELLO, block, frame  # noqa: PLC0415
-
     monkeypatch.setattr(session, "MAX_BUFFERED_BYTES", 4 << 20)
-    headers = [(b":method", b"POST"), (b":scheme", b"http"), (b"content-type", b"application/grpc")]
-    unary, stays = [(b":path", b"/t.T/Unary"), *headers], [(b":path", b"/t.T/Both"), *headers]
+    unary, stays = calling(b"/t.T/Unary"), calling(b"/t.T/Both")
     async with served() as s, channel(s.port) as other:
         s.serve = lambda e: [Reply(e.call.id, b"x" * 100_000)] if isinstance(e, Unary) else []
         reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
