@@ -22,7 +22,6 @@ class Scan(Protocol):
 
 
 S = TypeVar("S", bound=Scan)
-Cancel = Callable[[], None]
 
 
 class _Running(NamedTuple):
@@ -46,7 +45,7 @@ class Scans:
         """The oldest revision that a scan still reads at; None: none reads the past."""
         return min((scan.floor for scan in self._running.values() if scan.floor is not None), default=None)
 
-    def run(self, scan: S, done: Callable[[S], None], *, floor: int | None) -> Cancel:
+    def run(self, scan: S, done: Callable[[S], None], *, floor: int | None) -> Callable[[], None]:
         """Call `done` when `scan` has seen all of its rows: at once, if that takes no more than one slice. `floor`: the
         revision of the past that it reads at, whose rows have to stay until it is done. Returns how to give it up: who
         asks and does not wait must not leave the work behind. Raises RequestError if too many are under way."""
