@@ -39,6 +39,7 @@ from holdfast.raft.core import Raft
 from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import Heartbeat, Message
+from holdfast.raft.progress import Mode
 from holdfast.raft.types import HardState, Random, Role, Settings
 from holdfast.status import (
     BY_TEXT,
@@ -219,14 +220,18 @@ class MemberCore:
 
     def compact_log(self, keep: int, max_bytes: int) -> None:
         """Forget log entries that the flushed state has, but for the newest `keep`, and those that a member which is
-        heard from still lacks; fewer if they are more than `max_bytes` or four times `keep`."""
+        heard from still lacks (at most four times `keep`), or will lack after the snapshot that is on its way to it.
+        More than `max_bytes` are kept for nobody."""
         limit = min(self.flushed_index, self.machine.applied_index)
         log = self.raft.log
         upto = min(limit, log.last - keep)
         leading = self.raft.leading
         if leading is not None:
-            lacking = [p.match for m, p in leading.progress.items() if leading.hears(m)]
-            upto = min(upto, max(min(lacking), log.last - 4 * keep))
+            heard = [p for m, p in leading.progress.items() if leading.hears(m)]
+            if any(p.mode is Mode.SNAPSHOT for p in heard):
+                upto = log.base_index  # a snapshot is of no use once the log does not go on from it
+            else:
+                upto = min(upto, max(min(p.match for p in heard), log.last - 4 * keep))
         if log.bytes > max_bytes:
             upto = max(upto, min(limit, (log.first + log.last) // 2))
         self.raft.compact(max(upto, log.base_index))

@@ -147,9 +147,12 @@ class Raft:
         return self.conf.is_voter(self.id) or self.confs.at(self.commit)[1].is_voter(self.id)
 
     def suspect(self, member: int) -> None:
-        """The connection to `member` was closed or refused. If that is our leader, do not wait for the whole timeout:
-        this is a hint to ask for pre-votes early, never a proof that it is gone. Voters ask one after the other, the
-        preferred ones first, so that they do not split the vote."""
+        """The connection to `member` was closed or refused. A leader takes what is under way to it for lost. If it is
+        our leader, do not wait for the whole timeout: this is a hint to ask for pre-votes early, never a proof that it
+        is gone. Voters ask one after the other, the preferred ones first, so that they do not split the vote."""
+        if self.leading is not None:
+            self.leading.disconnected(member)
+            return
         if self.role is not Role.FOLLOWER or member != self.leader or not member or self.now < self._promised_until:
             return
         self._heard_leader_at = None  # nor does it stand against another's pre-vote

@@ -287,9 +287,26 @@ class Leader:
                 self._note_promise(message.frm, message.round)
             self._confirm_reads()
         progress.paused = False  # a lost probe is sent again
-        if progress.match < self._log.last < progress.next and progress.mode is not Mode.SNAPSHOT:
-            # Everything is sent, not everything is answered: an empty append makes a loss show itself.
-            self._send_empty(message.frm, progress)
+        if progress.mode is not Mode.SNAPSHOT and progress.match < self._log.last:
+            self._ask_what_arrived(message.frm, progress)
+
+    def _ask_what_arrived(self, member: int, progress: Progress) -> None:
+        """The member is reachable and has not acknowledged all it was sent. What is missing may be lost, and a full
+        window would wait for its acknowledgement for ever. An empty append after the last entry sent is acknowledged
+        or refused, so that the loss shows itself; if that place in the log is compacted, replication starts again
+        from what the member is known to have (which sends a snapshot if that is compacted, too)."""
+        if self._log.term(progress.next - 1) is None:
+            progress.probe(progress.match + 1)
+        elif progress.next > self._log.last or not progress.may_send():
+            self._send_empty(member, progress)
+
+    def disconnected(self, member: int) -> None:
+        """The connection to `member` ended. What was under way may be lost, so nothing more is sent ahead; the next
+        heartbeat that it answers starts replication again."""
+        progress = self.progress.get(member)
+        if progress is not None and progress.mode is Mode.REPLICATE:
+            progress.probe(progress.match + 1)
+            progress.paused = True
 
     def _start_reads(self) -> None:
         raft = self._raft

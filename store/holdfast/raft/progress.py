@@ -1,4 +1,26 @@
-"""What a leader knows of one member's log, and how much it dares to send ahead."""
+"""What a leader knows of one member's log, and how much it dares to send ahead.
+
+Every state has a way out that needs no more than that the member answers heartbeats, so whoever can be reached catches
+up. "Compacted" means that the entry before `next`, which an append has to name, is not in the leader's log any more.
+
+| Event                  | PROBE                   | REPLICATE                        | SNAPSHOT                       |
+|------------------------|-------------------------|----------------------------------|--------------------------------|
+| append acknowledged    | REPLICATE, or go on     | `match` moves, the window opens  | REPLICATE if the log has what  |
+|                        | probing if compacted    |                                  | follows, else stay             |
+| append refused         | probe at the hint       | PROBE at `match` + 1             | stay                           |
+| nothing comes back     | stay, one probe is out  | stay; the window fills           | stay; the transfer ends by its |
+|                        |                         |                                  | own time limit                 |
+| heartbeat answered     | the probe is sent again | not all acknowledged: an empty   | stay                           |
+|                        |                         | append; if compacted: PROBE      |                                |
+| connection ended       | stay                    | PROBE at `match` + 1, paused     | stay                           |
+| compacted              | SNAPSHOT at next send   | SNAPSHOT at next send; if the    | stay; the log is kept for it,  |
+|                        |                         | window is full: see "heartbeat   | up to a limit of bytes         |
+|                        |                         | answered"                        |                                |
+| transfer succeeded     | stay                    | stay                             | PROBE after the log's base     |
+| transfer failed        | stay                    | stay                             | PROBE, paused until the next   |
+|                        |                         |                                  | heartbeat is answered          |
+| member restarted       | as "nothing comes back", then its answers: what it acknowledged is durable, so `match` holds |
+"""
 
 from __future__ import annotations
 
