@@ -19,7 +19,8 @@ up. "Compacted" means that the entry before `next`, which an append has to name,
 | transfer succeeded     | stay                    | stay                             | PROBE after the log's base     |
 | transfer failed        | stay                    | stay                             | PROBE, paused until the next   |
 |                        |                         |                                  | heartbeat is answered          |
-| member restarted       | as "nothing comes back", then its answers: what it acknowledged is durable, so `match` holds |
+
+A member that restarts is at first silent and then answers: what it acknowledged is durable, so `match` holds.
 """
 
 from __future__ import annotations

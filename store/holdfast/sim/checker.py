@@ -14,7 +14,8 @@ from holdfast.member.interface import Output
 from holdfast.proto import kv_pb2, raft_pb2
 from holdfast.raft.conf import ConfState
 from holdfast.raft.log import Entry, Log
-from holdfast.raft.messages import AppendReply, Message, Vote, VoteReply
+from holdfast.raft.messages import Append, AppendReply, Message, Vote, VoteReply
+from holdfast.raft.progress import Mode
 from holdfast.raft.types import DurableAppend, Role
 from holdfast.sim.mix import SECOND
 from holdfast.sim.node import Node
@@ -22,6 +23,8 @@ from holdfast.sim.office import Office
 from holdfast.sim.truth import Truth
 from holdfast.sim.violation import Violation, check
 from holdfast.sim.world import World
+
+LONG_TAIL = 4  # entries
 
 
 class Checker:
@@ -44,6 +47,7 @@ class Checker:
         self._roles: dict[int, tuple[Role, int]] = {}
         self._values: set[bytes] = set()
         self._conf_of: dict[int, int] = {}
+        self._last_of: dict[int, int] = {}  # member -> end of its log at its last write
         self._revocations: dict[tuple[int, int], tuple[int, int]] = {}  # entry -> (lease, when it was made)
         self._hinted: dict[int, int] = {}  # member -> when it last heard that its leader's connection ended
         self.max_committed = 1
@@ -157,8 +161,11 @@ class Checker:
     def _appended(self, core: MemberCore, append: DurableAppend) -> None:
         if append.truncate_from:
             self._world.mark("entries truncated")
+            if self._last_of.get(core.id, 0) >= append.truncate_from + LONG_TAIL:
+                self._world.mark("long tail truncated")
             if self._conf_of.get(core.id, 0) >= append.truncate_from:
                 self._world.mark("configuration truncated")
+        self._last_of[core.id] = core.raft.log.last
         self._conf_of[core.id] = core.raft.conf_index
         if not append.entries:
             return
@@ -237,6 +244,9 @@ class Checker:
         if raft.leading.leased_reads:
             self._world.mark("read by lease")
         for member, progress in raft.leading.progress.items():
+            if progress.mode is Mode.REPLICATE and not progress.may_send():
+                compacted = raft.log.term(progress.next - 1) is None
+                self._world.mark("window full and its place compacted" if compacted else "window full")
             now = (raft.term, progress.match)
             if self._matched.get((core.id, member)) == now:
                 continue
@@ -262,7 +272,9 @@ class Checker:
         """I7: nothing is promised before it is durable."""
         durable = node.disk.durable
         hard = durable.hard_state
-        if isinstance(message, AppendReply):
+        if isinstance(message, Append):
+            self._looks_at_append(node, message)
+        elif isinstance(message, AppendReply):
             if hard.term < message.term or (
                 message.ok and message.term == hard.term and durable.log.last < message.index
             ):
@@ -273,6 +285,15 @@ class Checker:
             to = message.to if isinstance(message, VoteReply) else message.frm
             if hard.term < message.term or (hard.term == message.term and hard.vote != to):
                 raise Violation("I7", f"{message!r} before the vote is durable ({hard})")
+
+    def _looks_at_append(self, node: Node, message: Append) -> None:
+        """Only marks: a follower may trust an append's commit index no further than the entries it was sent."""
+        verified = message.prev_index + len(message.entries)
+        if message.commit > verified:
+            self._world.mark("commit index beyond its append")
+        assert node.core is not None
+        if message.entries and verified < node.core.raft.log.last:
+            self._world.mark("append split")
 
 
 def _has(log: Log, index: int, term: int | None) -> bool:

@@ -11,6 +11,11 @@ MARKS = (
     "leader elected after a hint",
     # the log
     "entries truncated",
+    "long tail truncated",
+    "append split",
+    "commit index beyond its append",
+    "window full",
+    "window full and its place compacted",
     "log compacted",
     "torn tail",
     "crash with unsynced records",

@@ -58,6 +58,12 @@ class Mix:
     hints: bool = True  # connections that close are noticed
     priorities: bool = False
     checkpoints: bool = False  # of leases, every two seconds
+    late_answers: float = 0.0
+    silence: float = 0.0  # a member that nothing reaches for long, and no connection ends
+    # sizes: small ones come to their limits often
+    window: int = 256  # messages that a leader sends ahead
+    message_bytes: int = 1 << 20
+    keep_entries: int = 12  # of the log
 
 
 # Class of fault -> which values it may take. One draw decides whether the class is in this run.
@@ -87,8 +93,16 @@ _FAULTS: dict[str, tuple[float, float]] = {
     "transfer": (0.05, 0.3),
     "change": (0.05, 0.3),
     "compact": (0.1, 0.5),
+    "silence": (0.02, 0.06),
+    "late_answers": (0.05, 0.3),
 }
-CLASSES = (*_FAULTS, "skew", "priorities", "lease_reads", "queue", "checkpoints")
+# Faults that show certain mistakes only together, and are seldom drawn together by chance.
+_THEMES: tuple[tuple[str, ...], ...] = (
+    ("replay", "slow", "late_answers", "swizzle", "transfer"),  # what an earlier leader is told, or tells, late
+    ("replay", "duplicate", "slow", "crash", "reset"),  # answers to questions of an earlier life
+    ("lease_reads", "skew", "one_way", "isolate", "transfer"),  # a leader that reads on while another is elected
+)
+CLASSES = (*_FAULTS, "skew", "priorities", "lease_reads", "queue", "checkpoints", "sizes")
 
 
 def draw(chance: Random, without: Collection[str] = ()) -> Mix:
@@ -102,16 +116,28 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
         within, value = chance.random() < 0.4, low + (high - low) * chance.random() ** 2
         if within and name not in without:
             setattr(mix, name, value)
-    draws = {"skew": 0.4, "priorities": 0.15, "lease_reads": 0.2, "queue": 0.2, "checkpoints": 0.3}
+    draws = {"skew": 0.4, "priorities": 0.15, "lease_reads": 0.2, "queue": 0.2, "checkpoints": 0.3, "sizes": 0.5}
     chosen = {name: chance.random() < p and name not in without for name, p in draws.items()}
     mix.skew, mix.priorities, mix.lease_reads = chosen["skew"], chosen["priorities"], chosen["lease_reads"]
     mix.checkpoints = chosen["checkpoints"]
     if chosen["queue"]:
         mix.queue = 20
+    sizes = chance.choice((1, 2, 3, 8)), chance.choice((60, 120, 400, 4000)), chance.choice((2, 5, 12, 60))
+    if chosen["sizes"]:
+        mix.window, mix.message_bytes, mix.keep_entries = sizes
+    if chance.random() < 0.35:
+        _together(mix, chance.choice(_THEMES), without)
     if mix.lease_reads:
         mix.clock_jump = 0.0  # outside what lease reads are promised for
     if not any(
-        getattr(mix, name) for name in ("crash", "partition", "isolate", "pause", "one_way", "chain", "swizzle")
+        getattr(mix, name)
+        for name in ("crash", "partition", "isolate", "pause", "one_way", "chain", "swizzle", "silence")
     ):
         mix.crash = 0.2  # something has to happen in every run
     return mix
+
+
+def _together(mix: Mix, theme: Collection[str], without: Collection[str]) -> None:
+    for name in theme:
+        if name not in without:
+            setattr(mix, name, sum(_FAULTS[name]) / 2 if name in _FAULTS else True)

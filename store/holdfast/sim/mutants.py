@@ -34,6 +34,7 @@ from holdfast.raft.messages import (
     Vote,
     VoteReply,
 )
+from holdfast.raft.progress import Mode, Progress
 from holdfast.raft.types import DurableAppend, HardState, Role, Settings
 from holdfast.sessions import Sessions
 from holdfast.sim.node import Node
@@ -324,6 +325,74 @@ def _append_without_a_match(patch: Patch) -> None:
         original(self, message)
 
     patch(Raft, "_on_append", on_append)
+
+
+@_mutant("an append's commit index counts for no more than the entries it verified")
+def _commit_beyond_what_was_verified(patch: Patch) -> None:
+    """min(the leader's commit, the own last entry) instead of the last entry of this append (paper figure 2)."""
+    original = Raft._on_append
+
+    def on_append(self: Raft, message: Append) -> None:
+        original(self, message)
+        if self.log.term(message.prev_index) == message.prev_term:
+            self.advance_commit(min(message.commit, self.log.last))
+
+    patch(Raft, "_on_append", on_append)
+
+
+@_mutant("an answered heartbeat asks what of a full window arrived")
+def _full_window_waits_for_ever(patch: Patch) -> None:
+    def ask(self: Leader, member: int, progress: Progress) -> None:
+        if progress.match < self._log.last < progress.next:
+            self._send_empty(member, progress)
+
+    patch(Leader, "_ask_what_arrived", ask)
+
+
+@_mutant("a full window whose place is compacted begins again")
+def _compacted_window_waits_for_ever(patch: Patch) -> None:
+    def ask(self: Leader, member: int, progress: Progress) -> None:
+        if progress.next > self._log.last or not progress.may_send():
+            self._send_empty(member, progress)  # which sends nothing once that place is compacted
+
+    patch(Leader, "_ask_what_arrived", ask)
+
+
+@_mutant("a lost probe is sent again")
+def _lost_probe_waits_for_ever(patch: Patch) -> None:
+    original = Leader.on_heartbeat_reply
+
+    def on_heartbeat_reply(self: Leader, message: HeartbeatReply) -> None:
+        progress = self.progress.get(message.frm)
+        paused = progress is not None and progress.paused
+        original(self, message)
+        if progress is not None and paused:
+            progress.paused = True
+
+    patch(Leader, "on_heartbeat_reply", on_heartbeat_reply)
+
+
+@_mutant("a snapshot that failed is sent again")
+def _failed_snapshot_is_forgotten(patch: Patch) -> None:
+    original = Leader.snapshot_sent
+
+    def snapshot_sent(self: Leader, member: int, ok: bool) -> None:
+        if ok:
+            original(self, member, ok)
+
+    patch(Leader, "snapshot_sent", snapshot_sent)
+
+
+@_mutant("a refused append leads back to probing")
+def _refusal_while_replicating_is_ignored(patch: Patch) -> None:
+    original = Leader.on_append_reply
+
+    def on_append_reply(self: Leader, message: AppendReply) -> None:
+        progress = self.progress.get(message.frm)
+        if message.ok or progress is None or progress.mode is not Mode.REPLICATE:
+            original(self, message)
+
+    patch(Leader, "on_append_reply", on_append_reply)
 
 
 # ---- membership ------------------------------------------------------------------------------------------------

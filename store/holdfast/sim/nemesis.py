@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.member.interface import PeerLost, Propose, Transfer
 from holdfast.proto import raft_pb2
+from holdfast.raft.messages import TimeoutNow
 from holdfast.sim.mix import MS, SECOND
 from holdfast.sim.node import Node
 
@@ -64,6 +65,8 @@ class Nemesis:
             "wall_jump": self._wall_jump,
             "transfer": self._transfer,
             "change": self._change,
+            "silence": self._silence,
+            "late_answers": self._late_answers,
         }
 
     def _plan(self, chance: Random, rate: float, action: Callable[[Random], bool]) -> None:
@@ -89,7 +92,7 @@ class Nemesis:
 
     # ---- network -------------------------------------------------------------------------------------------
 
-    def _cut(self, links: set[tuple[int, int]], chance: Random) -> bool:
+    def _cut(self, links: set[tuple[int, int]], chance: Random, longest: int = 6 * SECOND) -> bool:
         if not links:
             return False
         network = self._run.network
@@ -97,7 +100,7 @@ class Nemesis:
         self._world.note(f"cut {sorted(links)}")
         if any(n.core is not None and n.core.raft.conf.joint for n in self._run.nodes.values()):
             self._world.mark("partition in a joint configuration")
-        until = self._world.now + 300 * MS + int(chance.random() ** 2 * 6 * SECOND)
+        until = self._world.now + 300 * MS + int(chance.random() ** 2 * longest)
         self._world.at(until, self._mend, links)
         return True
 
@@ -125,6 +128,18 @@ class Nemesis:
         return self._cut(
             {link for b in self._members() if b != node.id for link in ((node.id, b), (b, node.id))}, chance
         )
+
+    def _silence(self, chance: Random) -> bool:
+        """One follower that nothing reaches, or that reaches nobody, or both, for so long that the others fill their
+        windows and compact what it lacks. No connection ends, so nobody is told."""
+        followers = [n.id for n in self._run.nodes.values() if n.core is not None and not n.core.is_leader]
+        if not followers:
+            return False
+        one = chance.choice(followers)
+        others = [m for m in self._members() if m != one]
+        towards, back = {(m, one) for m in others}, {(one, m) for m in others}
+        links = chance.choice((towards, back, towards | back, towards | back))
+        return self._cut(links, chance, longest=30 * SECOND)
 
     def _chain(self, chance: Random) -> bool:
         """A hears B, B hears C, A does not hear C: nobody is cut off, and they do not agree on who is there."""
@@ -316,6 +331,28 @@ class Nemesis:
             # It can say that another is to take over, and not hear that it did.
             self._world.at(self._world.now + MS, self._deafen, node, chance)
         return True
+
+    def _late_answers(self, chance: Random) -> bool:
+        """What the leader is told is held up while it hands over, and arrives when another one leads: answers to
+        earlier questions, while clients still ask it."""
+        leaders = [n for n in self._run.nodes.values() if n.core is not None and n.core.is_leader]
+        if not leaders:
+            return False
+        node, network, world = chance.choice(leaders), self._run.network, self._world
+        others = [m for m in self._members() if m != node.id]
+        if not others:
+            return False
+        for other in others:
+            network.clog((other, node.id))
+            world.at(world.now + 300 * MS + chance.randrange(600 * MS), network.unclog, (other, node.id))
+        world.at(world.now + chance.randrange(150 * MS), self._hand_over, node, chance.choice(others))
+        return True
+
+    def _hand_over(self, node: Node, to: int) -> None:
+        """Even if the successor is not known to have everything: it stands only if it can win."""
+        if node.core is not None and node.core.is_leader and to in node.core.raft.conf.voters:
+            node.give(Transfer(to))
+            self._run.network.send(TimeoutNow(to, node.id, node.core.term))
 
     def _deafen(self, node: Node, chance: Random) -> None:
         if not self.stopped:

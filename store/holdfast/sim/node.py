@@ -28,7 +28,6 @@ from holdfast.sim.mix import MS, Mix
 from holdfast.sim.world import World
 from holdfast.watch.hub import Delivery, Hub
 
-KEEP_ENTRIES = 12
 KEEP_BYTES = 1 << 16
 APPLY_BUDGET = 7
 
@@ -129,7 +128,12 @@ class Node:
         self._life += 1
         self.store, log = self.disk.open()
         checkpoints = 2_000_000_000 if self.mix.checkpoints else 0
-        settings = Settings(lease_reads=self.mix.lease_reads, lease_checkpoint_ns=checkpoints)
+        settings = Settings(
+            lease_reads=self.mix.lease_reads,
+            lease_checkpoint_ns=checkpoints,
+            max_inflight_messages=self.mix.window,
+            max_message_bytes=self.mix.message_bytes,
+        )
         self.core = MemberCore(
             self.id,
             incarnation=self.incarnation,
@@ -300,7 +304,7 @@ class Node:
         self.disk.keep_state(self.store.snapshot())
         core.flushed_index = core.machine.applied_index
         self.give(Flushed(core.machine.applied_index))
-        core.compact_log(KEEP_ENTRIES, KEEP_BYTES)
+        core.compact_log(self.mix.keep_entries, KEEP_BYTES)
         base = core.raft.log.base_index
         durable = self.disk.durable.log
         if durable.base_index < base <= durable.last:

@@ -692,6 +692,28 @@ def test_the_log_is_kept_for_who_is_slow_within_bounds() -> None:
     members.step(1, SnapshotSent(3, False))
 
 
+def test_the_log_is_kept_for_a_snapshot_that_is_under_way() -> None:
+    """Else a snapshot that takes longer than the log is kept is followed by the next one, for ever."""
+    members = Members(1, 2, 3)
+    leader = members.elect(1)
+    members.cut |= {(1, 3), (3, 1)}
+    for n in range(30):
+        members.put(1, n + 1, b"k%d" % n)
+        members.settle()
+    progress = leader.raft.progress(3)
+    assert progress is not None
+    progress.snapshot()
+    members.step(1, Flushed(leader.machine.applied_index))
+    progress.heard_at = members.now
+    leader.compact_log(keep=2, max_bytes=1 << 20)
+    assert leader.raft.log.base_index == 1
+    leader.compact_log(keep=2, max_bytes=0)
+    assert leader.raft.log.base_index > 1  # but not without a limit
+    progress.heard_at = -1 << 40
+    leader.compact_log(keep=2, max_bytes=1 << 20)
+    assert leader.raft.log.base_index == leader.raft.log.last - 2  # nor for a member that is not there
+
+
 def test_a_single_member_leads_at_once_and_hints_do_nothing() -> None:
     members = Members(1)
     members.step(1, Campaign())
