@@ -20,6 +20,11 @@ def crashtest(
     seed: Annotated[int | None, typer.Option(help="Chooses the faults; their effect is not repeatable.")] = None,
     power_cuts: Annotated[bool, typer.Option(help="Also cut the power; needs a C compiler.")] = True,
     keep: Annotated[Path | None, typer.Option(help="Leave the servers' logs and data in this directory.")] = None,
+    absences: Annotated[
+        int,
+        typer.Option(min=0, help="Instead: so many rounds of each way for a member to be away; how long to catch up?"),
+    ] = 0,
+    away: Annotated[list[str] | None, typer.Option(help="With --absences: this way only. Repeatable.")] = None,
 ) -> None:
     """Run real servers on loopback under load and faults, and check all that they answered.
 
@@ -27,11 +32,18 @@ def crashtest(
     each server gets a small file system of its own; without it they are left out.
     """
     try:
+        from holdfast.crash.absence import absences as measure_absences
+        from holdfast.crash.islands import NoNamespaces
         from holdfast.crash.powercut import CannotBuild
         from holdfast.crash.run import crash_test
         from holdfast.sim.violation import Violation
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; the crash tester needs it: pip install 'holdfast[server]'")
+    if absences:
+        try:
+            raise typer.Exit(measure_absences(absences, away or [], keep))
+        except NoNamespaces as error:
+            fail(f"{error}; network namespaces need root")
     sys.setrecursionlimit(1_000_000)  # the search for an order goes one deeper for each write of unknown outcome
     chosen = SystemRandom().randrange(1 << 32) if seed is None else seed
     print(f"seed {chosen}, {members} servers, {seconds:g} s from {time.strftime('%H:%M:%S')}", flush=True)

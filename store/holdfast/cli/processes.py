@@ -54,6 +54,7 @@ class Process:
     port: int
     running: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    inside: list[str] = field(default_factory=list)  # what the command begins with: where it runs
 
     @property
     def endpoint(self) -> str:
@@ -62,7 +63,7 @@ class Process:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
-                [sys.executable, "-m", "holdfast", *self.arguments],
+                [*self.inside, sys.executable, "-m", "holdfast", *self.arguments],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
