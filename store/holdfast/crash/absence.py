@@ -47,6 +47,7 @@ class Absences:
             "cut silently": self._cut_silently,
             "cut towards it": self._cut_towards,
             "cut from it": self._cut_from,
+            "cut silently, then restarted": self._cut_and_restarted,
             "emptied": self._emptied,
             "cut silently for 60 s": self._cut_for_a_minute,
         }
@@ -128,6 +129,22 @@ class Absences:
 
     async def _cut_for_a_minute(self, name: str) -> float:
         return await self._cut(name, "cut silently for 60 s", towards=True, back=True, seconds=60.0)
+
+    async def _cut_and_restarted(self, name: str) -> float:
+        """What the leader sent into the silence, and took for being on its way, is lost with the process."""
+        others = [n for n in NAMES if n != name]
+        links = [(n, name) for n in others] + [(name, n) for n in others]
+        for link in links:
+            self._islands.cut(*link)
+        try:
+            await self._write(name)
+            self.processes[name].kill()
+            await self._write(name)
+        finally:
+            for link in links:
+                self._islands.heal(*link)
+        self.processes[name].start()
+        return await self._caught_up(name, "cut silently, then restarted")
 
     async def _emptied(self, name: str) -> float:
         """Its volume is lost: the old id goes, a new one takes its place as a learner, and is promoted."""
