@@ -20,6 +20,7 @@ from holdfast.kv import requests
 from holdfast.kv.rows import Change
 from holdfast.kv.space import Space
 from holdfast.kv.store import Family, Pending, Reader, Store, StoreBusy
+from holdfast.levels import CLUSTER_VERSION, level_of
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.conf import ConfState
 from holdfast.raft.invariant import invariant
@@ -39,7 +40,9 @@ from holdfast.status import (
     RequestError,
 )
 
-FORMAT = 1  # of commands; a newer one is not understood and stops the member
+# Of commands; a newer one is not understood and stops the member. What is proposed at level 2 of the cluster has format
+# 2, so that a program that knows only level 1, and joins later, stops and does not apply it in its own way.
+FORMAT = 2
 
 _APPLIED = b"applied"
 _CONF = b"conf"
@@ -79,7 +82,7 @@ class Genesis(NamedTuple):
     has to be sent a snapshot, which holds it."""
 
     members: tuple[raft_pb2.MemberInfo, ...]
-    version: str
+    version: str = CLUSTER_VERSION
 
     def write(self, store: Store) -> None:
         pending = Pending(store)
@@ -134,7 +137,7 @@ class Machine:
         self.epoch = int.from_bytes(pending.get(Family.META, _EPOCH) or b"", "big")
         self.digest = int.from_bytes(pending.get(Family.META, _DIGEST) or b"", "big")
         self.wall_ms = int.from_bytes(pending.get(Family.META, _WALL) or b"", "big")
-        self.cluster_version = (pending.get(Family.META, _VERSION) or b"").decode()
+        self._set_version((pending.get(Family.META, _VERSION) or b"").decode())
         self.space = Space(pending)
         self.leases: dict[int, int] = {}  # id -> granted TTL in seconds
         self.members: dict[int, raft_pb2.MemberInfo] = {}
@@ -263,8 +266,7 @@ class Machine:
             self._claim(command.claim)
             return None
         if kind == "cluster_version":
-            self.cluster_version = command.cluster_version.version
-            self._pending.put(Family.META, _VERSION, self.cluster_version.encode())
+            self._raise_version(command)
             return None
         if kind == "alarm":
             return self._alarm(command.alarm)
@@ -274,6 +276,25 @@ class Machine:
         if kind == "lease_checkpoint":
             return self._checkpoint(command.lease_checkpoint)
         raise AssertionError(f"a command of an unknown kind: upgrade this program ({command.format=})")
+
+    # ---- which behaviour counts ------------------------------------------------------------------------------
+
+    def _set_version(self, version: str) -> None:
+        level = level_of(version)
+        invariant(
+            level is not None,
+            f"the state is of a cluster of version {version!r}; this program knows up to {CLUSTER_VERSION}: upgrade it",
+        )
+        self.cluster_version, self.level = version, level or 1
+
+    def _raise_version(self, command: raft_pb2.Command) -> None:
+        """Every member can do what this version stands for. It never goes down."""
+        version = command.cluster_version.version
+        level = level_of(version)
+        if not command.system or (level is not None and level <= self.level):
+            raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: the cluster does not go to version {version!r}")
+        self._set_version(version)
+        self._pending.put(Family.META, _VERSION, version.encode())
 
     # ---- what may not be done now --------------------------------------------------------------------------
 

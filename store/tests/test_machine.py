@@ -34,7 +34,7 @@ SESSION_KINDS = ("put", "delete_range", "txn", "compact", "lease_grant", "lease_
 
 def _machine() -> Machine:
     store = MemoryStore()
-    Genesis((raft_pb2.MemberInfo(id=1, name="m"),), "3.6").write(store)
+    Genesis((raft_pb2.MemberInfo(id=1, name="m"),)).write(store)
     return Machine(store)
 
 

@@ -60,7 +60,8 @@ def encode(message: Message) -> raft_pb2.PeerMessage:
         beat = wire.heartbeat
         beat.commit, beat.round, beat.digest_index, beat.digest = m.commit, m.round, m.digest_index, m.digest
     elif isinstance(m, HeartbeatReply):
-        wire.heartbeat_reply.round, wire.heartbeat_reply.promise = m.round, m.promise
+        answer = wire.heartbeat_reply
+        answer.round, answer.promise, answer.level = m.round, m.promise, m.level
     elif isinstance(m, Forward):
         wire.forward.commands.extend(m.commands)
     elif isinstance(m, ReadRequest):
@@ -106,7 +107,8 @@ def decode(wire: raft_pb2.PeerMessage, to: int, frm: int) -> Message | None:
         h = wire.heartbeat
         return Heartbeat(to, frm, term, h.commit, h.round, h.digest_index, h.digest)
     if kind == "heartbeat_reply":
-        return HeartbeatReply(to, frm, term, wire.heartbeat_reply.round, wire.heartbeat_reply.promise)
+        answer = wire.heartbeat_reply
+        return HeartbeatReply(to, frm, term, answer.round, answer.promise, answer.level)
     if kind == "forward":
         return Forward(to, frm, term, list(wire.forward.commands))
     if kind == "read_request":

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from google.protobuf.message import Message as Proto
 
 from holdfast.kv.store import Store
-from holdfast.machine import FORMAT, Applied, Machine
+from holdfast.levels import CLUSTER_VERSION, LEVEL
+from holdfast.machine import Applied, Machine
 from holdfast.member.interface import (
     Answer,
     Appended,
@@ -38,7 +39,7 @@ from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.core import Raft
 from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Entry, Log
-from holdfast.raft.messages import Heartbeat, Message
+from holdfast.raft.messages import Heartbeat, HeartbeatReply, Message
 from holdfast.raft.progress import Mode
 from holdfast.raft.types import HardState, Random, Role, Settings
 from holdfast.status import (
@@ -122,6 +123,9 @@ class MemberCore:
         self._hand_over_at = 0  # when to see next whether another voter should rather lead
         self.reads = Reads(self.raft, self.lessor, incarnation, self._take_back_checkpoints)
         self._digests: OrderedDict[int, int] = OrderedDict()  # of the last entries, by index
+        self.raft.level = LEVEL
+        self._levels: dict[int, int] = {}  # as leader: what each member said in this term
+        self._version_proposed = 0  # the term in which that was done
         self.flushed_index = self.machine.applied_index
         self._members_changed()
 
@@ -155,7 +159,7 @@ class MemberCore:
             at = min(at, next(iter(self._pending.values())).deadline_ns)
         if self._resend_at is not None:
             at = min(at, self._resend_at)
-        if self.lessor.deadline is not None and self._may_revoke():
+        if self.lessor.deadline is not None and self._may_propose_own():
             at = min(at, self.lessor.deadline)
         return min(at, *self.reads.deadlines()) if self.reads.waiting else at
 
@@ -175,6 +179,7 @@ class MemberCore:
         if self.raft.is_leader:
             self._prefer_another()
             self._expire_leases()
+            self._raise_version()
         self._forward_commands(out)
         self.reads.ask(out.messages)
         self._apply(out)
@@ -252,6 +257,8 @@ class MemberCore:
         else:
             if isinstance(message, Heartbeat):
                 self._compare_digest(message)
+            elif isinstance(message, HeartbeatReply) and message.term == self.raft.term:
+                self._levels[message.frm] = message.level
             self.raft.step(message)
 
     # ---- leadership ----------------------------------------------------------------------------------------
@@ -264,6 +271,7 @@ class MemberCore:
         was_leader = self._was[0] is Role.LEADER and self._was[1] == raft.term
         self.leader_changes += bool(now[2]) and now[2] != self._was[2]
         self._was = now
+        self._levels.clear()
         if raft.is_leader and not was_leader:
             self.lessor.promote(machine.leases, machine.remaining, self._now, self.settings.election_ns)
         elif not raft.is_leader:
@@ -291,6 +299,16 @@ class MemberCore:
     def _close(self, member: int) -> bool:
         progress = self.raft.progress(member)
         return progress is not None and progress.match >= self.raft.commit
+
+    def _raise_version(self) -> None:
+        """As leader, say in the log that every member, voter or learner, can do what this program can."""
+        if self.machine.level >= LEVEL or self._version_proposed == self.raft.term or not self._may_propose_own():
+            return
+        others = set(self.raft.conf.members()) - {self.id}
+        if all(self._levels.get(member, 1) >= LEVEL for member in others):
+            self._version_proposed = self.raft.term
+            version = raft_pb2.ClusterVersion(version=CLUSTER_VERSION)
+            self._propose_own(raft_pb2.Command(cluster_version=version, system=True))
 
     def _disk_full(self, full: bool) -> None:
         if full and not self.raft.full and self.raft.is_leader:
@@ -520,7 +538,7 @@ class MemberCore:
     def _expire_leases(self) -> None:
         """Propose to revoke what has expired. Only now and only here: asked again later, or of another leader, it could
         end a lease that was renewed meanwhile (etcd issue 15247)."""
-        if not self._may_revoke():
+        if not self._may_propose_own():
             return
         for lease in self.lessor.expired(self._now, 100, 20 * self.settings.election_ns):
             if lease not in self.machine.leases:
@@ -542,7 +560,7 @@ class MemberCore:
         ids = [lease for lease in leases if lease in self.machine.remaining or self.lessor.checkpointed(lease)]
         if not ids:
             return 0
-        if not self._may_revoke():
+        if not self._may_propose_own():
             return None
         checkpoint = raft_pb2.LeaseCheckpoint(ids=ids, remaining_seconds=[0] * len(ids))
         self._propose_own(raft_pb2.Command(lease_checkpoint=checkpoint, system=True))
@@ -550,7 +568,7 @@ class MemberCore:
             self.lessor.taken_back(lease)
         return self.raft.log.last
 
-    def _may_revoke(self) -> bool:
+    def _may_propose_own(self) -> bool:
         """Only with all of what earlier leaders left applied: they may have promised more time than is known here."""
         leading = self.raft.leading
         if leading is None or self.machine.applied_index < leading.term_start:
@@ -560,7 +578,7 @@ class MemberCore:
     def _name(self, command: raft_pb2.Command) -> None:
         """Fill in who proposes this, and when."""
         self._seq += 1
-        command.format = FORMAT
+        command.format = self.machine.level
         command.origin = self.id
         command.incarnation = self._incarnation
         command.seq = self._seq

@@ -14,7 +14,6 @@ from enum import Enum
 
 from google.protobuf.message import DecodeError
 
-from holdfast import __version__
 from holdfast.machine import Genesis
 from holdfast.member import codec
 from holdfast.member.bootstrap import BootstrapRefused, Founding, claim
@@ -175,7 +174,7 @@ class Node:
             raft_pb2.MemberInfo(id=id, name=name, peer_urls=[founding.peers[name]], volume_id=id)
             for name, id in sorted(founding.ids.items())
         )
-        found_cluster(self.data.path, Genesis(members, __version__))
+        found_cluster(self.data.path, Genesis(members))
         founding.cluster_id = founding.confirmed
         self.data.join(cluster_id=founding.confirmed, member_id=self.data.identity.volume_id)
         log.info("founded cluster %x with %s", founding.confirmed, ", ".join(sorted(founding.ids)))
@@ -215,7 +214,7 @@ class Node:
             client_urls=self.config.advertise_client_urls,
             volume_id=identity.volume_id,
         )
-        found_cluster(self.data.path, Genesis((me,), __version__))
+        found_cluster(self.data.path, Genesis((me,)))
         self.data.join(cluster_id=cluster_id, member_id=identity.volume_id, opened=False)
         self._start_member()
         return identity.volume_id

@@ -117,12 +117,16 @@ class Command(_message.Message):
     def __init__(self, format: _Optional[int] = ..., origin: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., window_low: _Optional[int] = ..., principal: _Optional[str] = ..., auth_revision: _Optional[int] = ..., wall_ms: _Optional[int] = ..., session: _Optional[int] = ..., session_seq: _Optional[int] = ..., session_low: _Optional[int] = ..., system: _Optional[bool] = ..., put: _Optional[_Union[_rpc_pb2.PutRequest, _Mapping]] = ..., delete_range: _Optional[_Union[_rpc_pb2.DeleteRangeRequest, _Mapping]] = ..., txn: _Optional[_Union[_rpc_pb2.TxnRequest, _Mapping]] = ..., compact: _Optional[_Union[_rpc_pb2.CompactionRequest, _Mapping]] = ..., lease_grant: _Optional[_Union[LeaseGrant, _Mapping]] = ..., lease_revoke: _Optional[_Union[LeaseRevoke, _Mapping]] = ..., member: _Optional[_Union[MemberChange, _Mapping]] = ..., attributes: _Optional[_Union[MemberAttributes, _Mapping]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., cluster_version: _Optional[_Union[ClusterVersion, _Mapping]] = ..., alarm: _Optional[_Union[_rpc_pb2.AlarmRequest, _Mapping]] = ..., auth: _Optional[_Union[AuthChange, _Mapping]] = ..., lease_checkpoint: _Optional[_Union[LeaseCheckpoint, _Mapping]] = ...) -> None: ...
 
 class LeaseGrant(_message.Message):
-    __slots__ = ("id", "ttl_seconds")
+    __slots__ = ("id", "ttl_seconds", "minted", "session")
     ID_FIELD_NUMBER: _ClassVar[int]
     TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MINTED_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     id: int
     ttl_seconds: int
-    def __init__(self, id: _Optional[int] = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
+    minted: bool
+    session: bool
+    def __init__(self, id: _Optional[int] = ..., ttl_seconds: _Optional[int] = ..., minted: _Optional[bool] = ..., session: _Optional[bool] = ...) -> None: ...
 
 class LeaseRevoke(_message.Message):
     __slots__ = ("id",)
@@ -227,20 +231,22 @@ class MemberChange(_message.Message):
     def __init__(self, kind: _Optional[_Union[MemberChange.Kind, str]] = ..., member: _Optional[_Union[MemberInfo, _Mapping]] = ..., expected_config_index: _Optional[int] = ..., together: _Optional[_Iterable[_Union[MemberChange, _Mapping]]] = ...) -> None: ...
 
 class KeptAnswer(_message.Message):
-    __slots__ = ("floor", "revision", "kind", "response", "error_code", "error")
+    __slots__ = ("floor", "revision", "kind", "response", "error_code", "error", "hash")
     FLOOR_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
     ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
     floor: int
     revision: int
     kind: str
     response: bytes
     error_code: int
     error: str
-    def __init__(self, floor: _Optional[int] = ..., revision: _Optional[int] = ..., kind: _Optional[str] = ..., response: _Optional[bytes] = ..., error_code: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+    hash: bytes
+    def __init__(self, floor: _Optional[int] = ..., revision: _Optional[int] = ..., kind: _Optional[str] = ..., response: _Optional[bytes] = ..., error_code: _Optional[int] = ..., error: _Optional[str] = ..., hash: _Optional[bytes] = ...) -> None: ...
 
 class MemberAttributes(_message.Message):
     __slots__ = ("id", "name", "client_urls", "priority")
@@ -440,12 +446,14 @@ class Heartbeat(_message.Message):
     def __init__(self, commit: _Optional[int] = ..., round: _Optional[int] = ..., digest_index: _Optional[int] = ..., digest: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("round", "promise")
+    __slots__ = ("round", "promise", "level")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PROMISE_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
     round: int
     promise: bool
-    def __init__(self, round: _Optional[int] = ..., promise: _Optional[bool] = ...) -> None: ...
+    level: int
+    def __init__(self, round: _Optional[int] = ..., promise: _Optional[bool] = ..., level: _Optional[int] = ...) -> None: ...
 
 class TimeoutNow(_message.Message):
     __slots__ = ()

@@ -67,6 +67,7 @@ class Raft:
         self.full = False  # the disk has no room: take no entries, whoever they come from
         self.digest: tuple[int, int] = (0, 0)  # (applied index, digest), sent along with heartbeats
         self.reads_ready: list[tuple[int, int]] = []
+        self.level = 0  # said in answers to heartbeats: see HeartbeatReply
 
         self._random = random
         self._writes = Durability(log.last, hard_state)
@@ -265,7 +266,7 @@ class Raft:
             if self.settings.lease_reads:
                 self._promised_until = self.now + self.settings.election_ns
             self._outbox.append(
-                HeartbeatReply(message.frm, self.id, self.term, message.round, self.settings.lease_reads)
+                HeartbeatReply(message.frm, self.id, self.term, message.round, self.settings.lease_reads, self.level)
             )
         elif isinstance(message, AppendReply):
             if leading is not None:

@@ -106,14 +106,16 @@ class Heartbeat(Message):
 
 
 class HeartbeatReply(Message):
-    """`promise`: this member votes for nobody within an election timeout from now, unless the leader hands over."""
+    """`promise`: this member votes for nobody within an election timeout from now, unless the leader hands over.
+    `level`: the newest behaviour of the state machine that its program has; Raft only carries it."""
 
-    __slots__ = ("promise", "round")
+    __slots__ = ("level", "promise", "round")
 
-    def __init__(self, to: int, frm: int, term: int, round: int, promise: bool = False) -> None:
+    def __init__(self, to: int, frm: int, term: int, round: int, promise: bool = False, level: int = 0) -> None:
         self.to, self.frm, self.term = to, frm, term
         self.round = round
         self.promise = promise
+        self.level = level
 
 
 class TimeoutNow(Message):

@@ -114,7 +114,7 @@ class Run:
             if self.mix.priorities:
                 info.priority = chance.randrange(3)
             infos.append(info)
-        return Genesis(tuple(infos), "0.1.0")
+        return Genesis(tuple(infos))
 
     # ---- clocks --------------------------------------------------------------------------------------------
 

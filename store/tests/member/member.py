@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from holdfast.kv.store import MemoryStore
+from holdfast.levels import CLUSTER_VERSION
 from holdfast.machine import Genesis, applied
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import Answer, Appended, Input, KeepAlive, Output, PeerMessage, Propose, Read
@@ -23,7 +24,13 @@ LATE = 1 << 60
 class Members:
     """A cluster of member cores. `step` moves one, `settle` all until nothing is under way."""
 
-    def __init__(self, *ids: int, settings: Settings | None = None, priorities: dict[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        *ids: int,
+        settings: Settings | None = None,
+        priorities: dict[int, int] | None = None,
+        version: str = CLUSTER_VERSION,
+    ) -> None:
         self.now = 0
         self.settings = settings or Settings()
         known = priorities or {}
@@ -33,7 +40,7 @@ class Members:
             )
             for i in ids
         ]
-        self.genesis = Genesis(tuple(infos), "0.1.0")
+        self.genesis = Genesis(tuple(infos), version)
         self.cores: dict[int, MemberCore] = {}
         self.stores: dict[int, MemoryStore] = {}
         self.disks: dict[int, Replay] = {}

@@ -32,7 +32,7 @@ class End:
         self.states = StateDirectory(path)
         place = self.states.fresh()
         self.store = RocksStore(place)
-        Genesis((raft_pb2.MemberInfo(id=1),), "0.1.0").write(self.store)
+        Genesis((raft_pb2.MemberInfo(id=1),)).write(self.store)
         if filled:
             rows = [(Family.CUR, b"k%03d" % n, os.urandom(100_000)) for n in range(ROWS)]
             self.store.apply(rows)  # type: ignore[arg-type]

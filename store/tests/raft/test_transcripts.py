@@ -77,7 +77,7 @@ def _message(m: Message) -> str:
     fields = []
     for name in type(m).__slots__:
         value = getattr(m, name)
-        if name in ("digest", "digest_index") or (name in ("hint_index", "hint_term") and not value):
+        if name in ("digest", "digest_index") or (name in ("hint_index", "hint_term", "level") and not value):
             continue
         if name == "entries":
             value = "[" + " ".join(_entry(e) for e in value) + "]"
