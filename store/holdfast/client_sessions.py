@@ -3,22 +3,28 @@
 A session is a lease: while that lives, the client names each command by a number of its own. Its numbers and kept
 answers are part of the state and of every snapshot, so any member can answer again, and they die with the lease. The
 client says from which number on it still waits; answers below are forgotten, and so are the oldest beyond a bound.
+
+While users count, a session belongs to one of them: to the one who opened it, or, if it was opened while they did not
+count, to the first who names a command by it. An answer is given again only for the command it was given to, told by a
+hash of the operation.
 """
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import NamedTuple
 
 from google.protobuf.message import Message
 
 from holdfast.kv.store import Family, Pending
 from holdfast.proto import raft_pb2, rpc_pb2
-from holdfast.status import SESSION_FORGOTTEN, Code, RequestError
+from holdfast.status import SESSION_FOREIGN, SESSION_FORGOTTEN, SESSION_OTHER_COMMAND, Code, RequestError
 
 MAX_ANSWERS = 64
 MAX_BYTES = 64 << 10
 
 _ANSWER = b"answer/"
+_OWNER = b"owner/"
 _RESPONSES: dict[str, type[Message]] = {
     "put": rpc_pb2.PutResponse,
     "txn": rpc_pb2.TxnResponse,
@@ -27,6 +33,21 @@ _RESPONSES: dict[str, type[Message]] = {
     "lease_grant": rpc_pb2.LeaseGrantResponse,
     "lease_revoke": rpc_pb2.LeaseRevokeResponse,
 }
+
+
+def may_be_named(kind: str | None) -> bool:
+    """Whether commands of this kind can be those of a session: their answers can be kept."""
+    return kind in _RESPONSES
+
+
+def operation_hash(command: raft_pb2.Command) -> bytes:
+    """Of what the client asked for: not of who proposed it when, nor of an id that a member chose for it."""
+    kind = command.WhichOneof("op") or ""
+    operation: Message = getattr(command, kind)
+    if isinstance(operation, raft_pb2.LeaseGrant) and operation.minted:
+        operation = raft_pb2.LeaseGrant(ttl_seconds=operation.ttl_seconds)
+    data = operation.SerializeToString(deterministic=True)
+    return blake2b(data, digest_size=16, person=kind.encode()).digest()
 
 
 class Kept(NamedTuple):
@@ -65,9 +86,33 @@ class ClientSessions:
             session = self._sessions.setdefault(lease, _Session())
             session.add(int.from_bytes(key[-8:], "big"), row)
             session.floor = max(session.floor, raft_pb2.KeptAnswer.FromString(row).floor)
+        self._owners: dict[int, str] = {}
+        for key, row in pending.scan(Family.META, _OWNER, _OWNER + b"\xff" * 9):
+            self._owners[int.from_bytes(key[len(_OWNER) :], "big", signed=True)] = row.decode()
 
-    def find(self, lease: int, seq: int) -> Kept | None:
-        """The answer that this command got, None if it was not done yet. Raises RequestError if nobody can tell."""
+    # ---- whose it is ---------------------------------------------------------------------------------------
+
+    def owner(self, lease: int) -> str | None:
+        """The user that the session belongs to; None: nobody has been bound to it yet."""
+        return self._owners.get(lease)
+
+    def check_owner(self, lease: int, user: str) -> None:
+        """Raise RequestError if the session belongs to another user."""
+        if self._owners.get(lease, user) != user:
+            raise SESSION_FOREIGN
+
+    def bind(self, lease: int, user: str) -> None:
+        """It belongs to `user` from now on, unless it has an owner."""
+        if lease not in self._owners:
+            self._owners[lease] = user
+            self._pending.put(Family.META, _owner_key(lease), user.encode())
+
+    # ---- answers -------------------------------------------------------------------------------------------
+
+    def find(self, lease: int, seq: int, hash: bytes | None = None, *, only_hashed: bool = False) -> Kept | None:
+        """The answer that this command got, None if it was not done yet. Raises RequestError if nobody can tell, or if
+        it was another command. No `hash`: as it was before answers had one. `only_hashed`: an answer without one, which
+        an older program kept, is given to nobody, because it cannot be told whose it is."""
         session = self._sessions.get(lease)
         if session is None:
             return None
@@ -77,12 +122,21 @@ class ClientSessions:
                 raise SESSION_FORGOTTEN
             return None
         kept = raft_pb2.KeptAnswer.FromString(row)
+        if hash is not None and kept.hash and kept.hash != hash:
+            raise SESSION_OTHER_COMMAND
+        if (only_hashed and not kept.hash) or kept.kind not in _RESPONSES:
+            raise SESSION_FORGOTTEN
         if kept.error_code:
             return Kept(kept.revision, None, RequestError(Code(kept.error_code), kept.error))
         return Kept(kept.revision, _RESPONSES[kept.kind].FromString(kept.response), None)
 
     def keep(
-        self, command: raft_pb2.Command, revision: int, response: Message | None, error: RequestError | None
+        self,
+        command: raft_pb2.Command,
+        revision: int,
+        response: Message | None,
+        error: RequestError | None,
+        hash: bytes = b"",
     ) -> None:
         """Remember what this command got, and forget what its client does not wait for any more."""
         lease, seq = command.session, command.session_seq
@@ -90,7 +144,7 @@ class ClientSessions:
         for old in [n for n in session.answers if n < command.session_low]:
             self._forget(lease, session, old)
         session.floor = max(session.floor, command.session_low)
-        kept = raft_pb2.KeptAnswer(revision=revision, kind=command.WhichOneof("op") or "")
+        kept = raft_pb2.KeptAnswer(revision=revision, kind=command.WhichOneof("op") or "", hash=hash)
         if error is not None:
             kept.error_code, kept.error = int(error.code), error.message
         elif response is not None:
@@ -105,6 +159,8 @@ class ClientSessions:
 
     def end(self, lease: int) -> None:
         """The lease is gone, and all that was kept for it."""
+        if self._owners.pop(lease, None) is not None:
+            self._pending.put(Family.META, _owner_key(lease), None)
         session = self._sessions.pop(lease, None)
         if session is not None:
             for seq in session.answers:
@@ -113,6 +169,10 @@ class ClientSessions:
     def _forget(self, lease: int, session: _Session, seq: int) -> None:
         session.forget(seq)
         self._pending.put(Family.META, _key(lease, seq), None)
+
+
+def _owner_key(lease: int) -> bytes:
+    return _OWNER + lease.to_bytes(8, "big", signed=True)
 
 
 def _key(lease: int, seq: int) -> bytes:

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from holdfast.auth import checks
 from holdfast.auth.store import AuthStore, Principal
-from holdfast.client_sessions import ClientSessions, Kept
+from holdfast.client_sessions import ClientSessions, Kept, may_be_named, operation_hash
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
 from holdfast.kv.space import Space
@@ -33,8 +33,8 @@ from holdfast.status import (
     MEMBER_EXISTS,
     MEMBER_NOT_FOUND,
     NO_SPACE,
+    PERMISSION_DENIED,
     SESSION_ENDED,
-    SESSION_FORGOTTEN,
     TTL_TOO_LARGE,
     Code,
     RequestError,
@@ -192,11 +192,16 @@ class Machine:
         origin, incarnation, seq = command.origin, command.incarnation, command.seq
         response: Message | None = None
         error: RequestError | None = None
+        kind = command.WhichOneof("op")
+        by_hash = self.level >= 2
+        hash = operation_hash(command) if command.session and by_hash and may_be_named(kind) else b""
+        keep = False
         try:
-            kept = self._kept_answer(command) if command.session else None
-            if kept is not None:
-                return Applied(origin, incarnation, seq, kept.revision, kept.response, kept.error, [])
-            kind = command.WhichOneof("op")
+            if hash or (command.session and not by_hash):
+                kept = self._kept_answer(command, hash)
+                if kept is not None:
+                    return Applied(origin, incarnation, seq, kept.revision, kept.response, kept.error, [])
+                keep = True  # what refuses from here on is this command's answer
             response = self._do(kind, command)
             self.counts[kind or ""] += 1
         except RequestError as refused:
@@ -204,18 +209,29 @@ class Machine:
         changes = self.space.commit()
         invariant(not (error and changes), f"entry {entry.index} was refused and changed keys")
         revision = self.space.revision
-        if command.session in self.leases and error not in (SESSION_ENDED, SESSION_FORGOTTEN):
-            self.clients.keep(command, revision, response, error)
+        if keep and command.session in self.leases:
+            self.clients.keep(command, revision, response, error, hash)
         if changes:
             self._pending.put(Family.META, _WALL_AT + revision.to_bytes(8, "big"), self.wall_ms.to_bytes(8, "big"))
             self._digest(b"".join([change.kv for change in changes]))
         return Applied(origin, incarnation, seq, revision, response, error, changes)
 
-    def _kept_answer(self, command: raft_pb2.Command) -> Kept | None:
-        """The answer that this command of a client session got before. Raises RequestError if that cannot be told."""
-        if command.session not in self.leases:
+    def _kept_answer(self, command: raft_pb2.Command, hash: bytes) -> Kept | None:
+        """The answer that this command of a client session got before. Raises RequestError, and then the number is not
+        used up, if that cannot be told or the user may not do (any more) what is asked. `hash`: empty at level 1."""
+        session, users = command.session, self.auth.enabled
+        if session not in self.leases:
             raise SESSION_ENDED
-        return self.clients.find(command.session, command.session_seq)
+        if not hash:
+            return self.clients.find(session, command.session_seq)
+        if users:
+            self.auth.require_current(Principal(command.principal, command.auth_revision))
+            self.clients.check_owner(session, command.principal)
+            self.check_rights(command)
+        kept = self.clients.find(session, command.session_seq, hash, only_hashed=users)
+        if users:
+            self.clients.bind(session, command.principal)
+        return kept
 
     @property
     def busy(self) -> bool:
@@ -252,7 +268,7 @@ class Machine:
             self.space.compact(command.compact.revision)
             return rpc_pb2.CompactionResponse()
         if kind == "lease_grant":
-            return self._grant(command.lease_grant)
+            return self._grant(command)
         if kind == "lease_revoke":
             return self._revoke(command.lease_revoke)
         if kind == "member":
@@ -314,6 +330,11 @@ class Machine:
             self.auth.require_current(who)
         elif kind == "lease_revoke":
             checks.check_lease(self.auth, who, command.lease_revoke.id, self.space.leased)
+            owner = self.clients.owner(command.lease_revoke.id)
+            if owner not in (None, who.user) and not self.auth.is_root(who.user):
+                raise PERMISSION_DENIED  # ending a session takes away what its owner could ask again
+        elif kind == "compact" and self.level >= 2:
+            self.auth.require_admin(who)
 
     def _refuse_alarmed(self, kind: str | None, command: raft_pb2.Command) -> None:
         alarms = {alarm for _, alarm in self.alarms}
@@ -360,7 +381,8 @@ class Machine:
             return
         self._pending.put(Family.META, _LEFT + _unsigned(lease), left.to_bytes(8, "big") if left else None)
 
-    def _grant(self, grant: raft_pb2.LeaseGrant) -> Message:
+    def _grant(self, command: raft_pb2.Command) -> Message:
+        grant = command.lease_grant
         if grant.ttl_seconds > MAX_TTL_SECONDS:
             raise TTL_TOO_LARGE
         if grant.id in self.leases:
@@ -368,6 +390,8 @@ class Machine:
         if grant.ttl_seconds <= 0:
             raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a lease of {grant.ttl_seconds} s")
         self.leases[grant.id] = grant.ttl_seconds
+        if grant.session and self.level >= 2 and self.auth.enabled:
+            self.clients.bind(grant.id, command.principal)
         self._pending.put(Family.META, _LEASE + _unsigned(grant.id), grant.ttl_seconds.to_bytes(8, "big"))
         return rpc_pb2.LeaseGrantResponse(ID=grant.id, TTL=grant.ttl_seconds)
 

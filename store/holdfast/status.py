@@ -148,6 +148,14 @@ SESSION_FORGOTTEN = RequestError(
     Code.FAILED_PRECONDITION,
     "holdfast: the answer to this command of the session is not kept any more: it was answered, or given up, before",
 )
+SESSION_FOREIGN = RequestError(
+    Code.PERMISSION_DENIED,
+    "holdfast: this client session belongs to another user; open another session. Nothing was done",
+)
+SESSION_OTHER_COMMAND = RequestError(
+    Code.FAILED_PRECONDITION,
+    "holdfast: this number of the client session named another command before; open another session. Nothing was done",
+)
 NO_SPACE = _etcd(Code.RESOURCE_EXHAUSTED, "mvcc: database space exceeded")
 CONF_PENDING = RequestError(Code.UNAVAILABLE, "holdfast: another change of membership is not yet committed; try again")
 

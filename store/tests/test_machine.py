@@ -29,7 +29,7 @@ KINDS: dict[str, type[Message]] = {
     "claim": raft_pb2.Claim,
     "cluster_version": raft_pb2.ClusterVersion,
 }
-SESSION_KINDS = ("put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke")
+SESSION_KINDS = ("put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "auth", "alarm")
 
 
 def _machine() -> Machine:

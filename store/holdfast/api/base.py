@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from holdfast.api.identity import Identities, SimpleTokens
 from holdfast.api.router import Router
 from holdfast.auth.store import Principal
+from holdfast.client_sessions import may_be_named
 from holdfast.front.calls import Call
 from holdfast.member.driver import Answered, Member
 from holdfast.member.interface import Answer
@@ -111,11 +112,14 @@ class Service:
     def propose(self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered) -> None:
         """Have `command` done on behalf of who calls, under the client session that the call names, if it names one.
         Not taken back if the client gives up: it may be in the log already."""
-        if member.core.machine.auth.enabled:
+        machine = member.core.machine
+        if machine.auth.enabled:
             command.principal, command.auth_revision = self.principal(call, member)
-            member.core.machine.check_rights(command)
+            machine.check_rights(command)
         if SESSION in call.metadata:
             name_command(command, call)
+            if machine.level >= 2 and machine.auth.enabled:
+                machine.clients.check_owner(command.session, command.principal)
 
         def applied(answer: Answer) -> None:
             self.router.mark(call, "applied here", member.core.name(answer.seq))
@@ -158,7 +162,13 @@ class Service:
 
 
 def name_command(command: raft_pb2.Command, call: Call) -> None:
-    """Put the client's own name for it into `command`. Raises RequestError if it is none."""
+    """Put the client's own name for it into `command`. Raises RequestError if it is none, or cannot have one."""
+    if not may_be_named(command.WhichOneof("op")):
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            "holdfast: only a put, delete, transaction, compaction, or the grant or end of a lease can be a session's "
+            "command; send it without holdfast-session",
+        )
     try:
         session, seq, low = (int(call.metadata[key]) for key in (SESSION, "holdfast-seq", "holdfast-low"))
         command.session, command.session_seq, command.session_low = session, seq, low

@@ -68,14 +68,14 @@ class KvService(Service):
         self.check_size(body)
         request = rpc_pb2.TxnRequest.FromString(body)
         check_txn(request, self.serving.limits.txn_ops)
-        ops = [*request.success, *request.failure]
-        if not all(op.WhichOneof("request") == "request_range" for op in ops):
+        if requests.changes(request):
             member = self.member(call)
             cost = cost_of_txn(request)
             if cost:
                 self._quota.check(member, cost)
             self.propose_and_answer(call, member, raft_pb2.Command(txn=request))
             return
+        ops = [*request.success, *request.failure]
         if ops and all(op.request_range.serializable for op in ops):
             self._read_txn(call, self.member(call, learner=True), request)
             return

@@ -44,6 +44,7 @@ class LeaseService(Service):
             raise TTL_TOO_LARGE
         member = self.member(call)
         grant = _grant(member, 0, request.ttl_seconds)
+        grant.session = True
 
         def answered(answer: Answer) -> None:
             if not self.refuse(call, answer):
@@ -99,7 +100,9 @@ class LeaseService(Service):
 def _grant(member: Member, id: int, ttl_seconds: int) -> raft_pb2.LeaseGrant:
     # Shorter than one and a half elections and every change of leader would let it expire.
     shortest = -(-3 * member.core.settings.election_ns // 2_000_000_000)
-    return raft_pb2.LeaseGrant(id=id or secrets.randbits(63) or 1, ttl_seconds=max(ttl_seconds, shortest))
+    return raft_pb2.LeaseGrant(
+        id=id or secrets.randbits(63) or 1, ttl_seconds=max(ttl_seconds, shortest), minted=not id
+    )
 
 
 class _KeepAliveStream:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import grpc
 
-_SESSION_OVER = ("holdfast: this client session has ended", "holdfast: the answer to this command of the session")
+_SESSION_OVER = (
+    "holdfast: this client session has ended",
+    "holdfast: the answer to this command of the session",
+    "holdfast: this client session belongs to another user",
+    "holdfast: this number of the client session",
+)
 
 
 class ClientError(Exception):
@@ -40,7 +45,7 @@ class NotImplementedThere(Refused):
 
 
 class SessionEnded(Refused):
-    """The client session that named a write has ended, and nothing was sent before."""
+    """The client session that named a write has ended or cannot be used by this user, and nothing was sent before."""
 
 
 def refused(error: grpc.aio.AioRpcError) -> Refused:

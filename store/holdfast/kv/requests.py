@@ -49,6 +49,15 @@ def txn(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest) -> r
     return _execute(space, request, iter(path))
 
 
+def changes(request: rpc_pb2.TxnRequest) -> bool:
+    """Whether a branch of this transaction, or of one in it, writes or deletes keys."""
+    for op in (*request.success, *request.failure):
+        kind = op.WhichOneof("request")
+        if kind in ("request_put", "request_delete_range") or (kind == "request_txn" and changes(op.request_txn)):
+            return True
+    return False
+
+
 def puts(request: rpc_pb2.TxnRequest) -> bool:
     """Whether a branch of this transaction, or of one in it, writes a key."""
     for op in (*request.success, *request.failure):
