@@ -84,7 +84,8 @@ class Router:
         self._local: dict[int, Sink] = {}  # calls made within this process, by their negative ids
         self._local_ids = itertools.count(-1, -1)
         self._held: dict[int, list[Event]] = {}  # calls that wait until they may be served, and what came for them
-        # Whether a call has to wait before it is served; then the function is called when it need not any more.
+        # Whether a call has to wait before it is served; then the function is called, and the call is served whatever
+        # has come of it. Asked once for each call.
         self.hold: Callable[[Call, Callable[[], None]], bool] = lambda call, go_on: False
         self.counts: dict[str, MethodCounts] = {}
         self.client_versions: Counter[tuple[Kind, str]] = Counter()
@@ -131,6 +132,9 @@ class Router:
         if isinstance(event, Unary | Open) and self.hold(event.call, lambda: self._release(id)):
             self._held[id] = [event]
             return
+        self._serve(id, event)
+
+    def _serve(self, id: int, event: Event) -> None:
         try:
             self._handle(event)
         except RequestError as error:
@@ -143,7 +147,7 @@ class Router:
 
     def _release(self, id: int) -> None:
         for event in self._held.pop(id, ()):
-            self.take(event)
+            self._serve(id, event)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Unary):

@@ -95,3 +95,43 @@ async def test_only_what_can_be_kept_can_be_named(one: LocalCluster) -> None:
                     name=name(session, 9),
                 )
         await hf.put("/k", "w")
+
+
+async def test_a_token_of_an_index_that_is_never_reached_is_answered_at_once(one: LocalCluster) -> None:
+    connect = connector(one)
+    async with connect("root") as root, client.connect(one.endpoints, timeout=20) as nobody:
+        await enable(root)
+        await root.put("/k", "v")
+        applied = (await root.status()).raftAppliedIndex
+        for far in (applied + 100, 10**12 - 1, 10**18):
+            request = rpc_pb2.RangeRequest(key=b"/k", serializable=True)
+            with pytest.raises(client.Refused, match="invalid auth token") as refused:
+                await nobody.connection._call(
+                    "/etcdserverpb.KV/Range",
+                    request,
+                    rpc_pb2.RangeResponse,
+                    True,
+                    5.0,
+                    None,
+                    None,
+                    (("token", f"x.{far}"),),
+                )
+            assert refused.value.code is grpc.StatusCode.UNAUTHENTICATED
+        async for answer in _watching(nobody, f"x.{applied + 100}"):
+            assert answer.canceled
+            assert "invalid auth token" in answer.cancel_reason
+            break
+
+
+async def _watching(hf: client.Client, token: str) -> AsyncIterator[rpc_pb2.WatchResponse]:
+    """The answers to a watch that is asked for with this token."""
+    channel = await hf.connection.ready(hf.connection.endpoints[0], 5)
+    call = channel.stream_stream(
+        "/etcdserverpb.Watch/Watch",
+        request_serializer=rpc_pb2.WatchRequest.SerializeToString,
+        response_deserializer=rpc_pb2.WatchResponse.FromString,
+    )(metadata=(("token", token),), timeout=10)
+    create = rpc_pb2.WatchCreateRequest(key=b"/eve/", range_end=b"/eve0")
+    await call.write(rpc_pb2.WatchRequest(create_request=create))
+    async for answer in call:
+        yield answer
