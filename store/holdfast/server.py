@@ -158,7 +158,7 @@ class Server:
         self.router.slow_ns = int(config.slow_request_seconds * 1e9)
         self._tracing = self._trace() if config.tracing_address else None
         self._leaderless_since: float | None = None
-        self._auth_revision = 0
+        self._rights = (False, 0)  # whether users count, and the revision of users and roles
         self._tasks = Tasks()
         self.node.deliver = self._deliver
         self.node.turn_ended = self._turn_ended
@@ -203,9 +203,12 @@ class Server:
     def _turn_ended(self) -> None:
         self.maintenance.turn_ended()
         member = self.node.member
-        if member is not None and member.core.machine.auth.revision != self._auth_revision:
-            self._auth_revision = member.core.machine.auth.revision
-            self.watch.rights_changed()
+        if member is not None:
+            auth = member.core.machine.auth
+            if (auth.enabled, auth.revision) != self._rights:
+                self._rights = (auth.enabled, auth.revision)
+                self.watch.rights_changed()
+                self.edge.rights_changed()
         self.router.flush()
 
     def _hold(self, call: Call, go_on: Callable[[], None]) -> bool:
@@ -336,9 +339,8 @@ class _Watched:
 
     def __init__(self, service: KvService, call: Call) -> None:
         self._service = service
-        self._call = call
         self._member = service.member(call)
-        self._user: str | None = None  # who asked for the watches
+        self._caller = service.caller(call, self._member)
 
     @property
     def hub(self) -> Hub:
@@ -351,25 +353,14 @@ class _Watched:
         self._member.poke()
 
     def refuse_watch(self, start: bytes, end: bytes | None) -> str:
-        if not self._member.core.machine.auth.enabled:
-            return ""
-        try:
-            who = self._service.principal(self._call, self._member)
-        except RequestError as error:
-            return error.caught().in_go_words()
-        self._user = who.user
-        return self._refuse(who, start, end)
+        return self._refuse(self._caller.shown, start, end)
 
     def refuse_further(self, start: bytes, end: bytes | None) -> str:
-        auth = self._member.core.machine.auth
-        if self._user is None or not auth.enabled:
-            return self.refuse_watch(start, end)
-        # The token may be void by now; what counts is what its user may.
-        return self._refuse(Principal(self._user, auth.revision), start, end)
+        return self._refuse(self._caller.standing, start, end)
 
-    def _refuse(self, who: Principal, start: bytes, end: bytes | None) -> str:
+    def _refuse(self, who: Callable[[], Principal], start: bytes, end: bytes | None) -> str:
         try:
-            self._member.core.machine.auth.require_read(who, start, b"\x00" if end is None else end)
+            self._member.core.machine.auth.require_read(who(), start, b"\x00" if end is None else end)
         except RequestError as error:
             return error.caught().in_go_words()
         return ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
-from holdfast.api.identity import Identities, SimpleTokens
+from holdfast.api.identity import Caller, Identities, SimpleTokens
 from holdfast.api.router import Router
 from holdfast.auth.store import Principal
 from holdfast.client_sessions import may_be_named
@@ -93,6 +93,10 @@ class Service:
     def principal(self, call: Call, member: Member) -> Principal:
         """On whose behalf the call is made. Raises RequestError for a void token."""
         return self.serving.identities.principal(call, member)
+
+    def caller(self, call: Call, member: Member) -> Caller:
+        """Who opens the stream `call`, to be asked again for as long as it is open."""
+        return Caller(self.serving.identities, call, member)
 
     def require_user(self, call: Call, member: Member) -> None:
         """Raise RequestError unless users do not count, or somebody says who calls."""

@@ -7,24 +7,38 @@ revision as it is applied. Position, filter and completeness are said in the str
 from __future__ import annotations
 
 import asyncio
-
-import google_crc32c
+import logging
+import time
+from collections.abc import Iterator
 
 from holdfast.api.base import Service, Serving
+from holdfast.api.filling import Filling
 from holdfast.api.node import Reports
+from holdfast.auth.store import Principal
 from holdfast.front.calls import Call, Credit, Kind
 from holdfast.kv.ranges import bounds
-from holdfast.kv.rows import DELETE, Change, unpack_current
-from holdfast.kv.store import Family
+from holdfast.kv.rows import DELETE, Change
 from holdfast.member.interface import Answer
 from holdfast.proto import holdfast_pb2, kv_pb2
 from holdfast.status import Code, RequestError
 from holdfast.watch.hub import Compacted, Delivery, Events, Watcher
 
+log = logging.getLogger("holdfast.api")
+
 PROGRESS_SECONDS = 0.2
-CHUNK_BYTES = 512 << 10
 MAX_RANGES = 64
+MAX_NAME = 253  # characters, of a replica or a pool, as Kubernetes has it
+MAX_FILLING = 16  # snapshots that are read at once: each holds on to the files of its moment
+STALL_SECONDS = 60.0  # a replica that takes nothing of its snapshot for so long has to ask again
 _WATCHER = 0
+_USERS_CHANGED = RequestError(
+    Code.UNAVAILABLE, "holdfast: whether users count has changed; reconnect to hear what that means for this replica"
+)
+_UNREADABLE = RequestError(Code.INTERNAL, "holdfast: the snapshot cannot be read here; see the server's log")
+_STALLED = RequestError(
+    Code.UNAVAILABLE,
+    f"holdfast: nothing of the snapshot was taken for {STALL_SECONDS:g} s; reconnect to get another one",
+)
 
 
 class EdgeService(Service):
@@ -33,12 +47,18 @@ class EdgeService(Service):
         router = self.router
         self.reports = reports
         self.streams: dict[int, FollowStream] = {}
+        self.filling = 0  # snapshots under way
         router.stream("/holdfast.v1.Edge/Follow", Kind.BIDI, self.open)
 
     def open(self, call: Call) -> FollowStream:
         stream = FollowStream(self, call)
         self.streams[call.id] = stream
         return stream
+
+    def rights_changed(self) -> None:
+        """Users or roles are others now, or whether they count is."""
+        for stream in list(self.streams.values()):
+            stream.check_rights()
 
     def deliver(self, delivery: Delivery) -> bool:
         stream = self.streams.get(delivery.stream)
@@ -54,16 +74,20 @@ class FollowStream:
         self._service = service
         self._call = call
         self._member = service.member(call)
+        self._caller = service.caller(call, self._member)
+        self._users = False  # whether they count, as the replica was told
         self._hub = self._member.hub
         self._hub.open(call.id)
         self._start: holdfast_pb2.FollowStart | None = None
         self._ranges: tuple[tuple[bytes, bytes | None], ...] = ()
         self._told = 0  # revision the replica was last told it is complete to
         self._following = False
-        self._chunks: list[bytes] = []  # of a snapshot still being sent
+        self._frames: Iterator[bytes] | None = None  # of a snapshot still being sent
+        self._moved_at = 0.0  # when its last frame was taken
+        self._pumping = False  # the next one is due in the loop's next turn
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
-        self._name = ""
+        self._name = self._pool = ""
 
     # ---- requests ------------------------------------------------------------------------------------------
 
@@ -76,7 +100,9 @@ class FollowStream:
         elif kind == "probe":
             self._probe(request.probe.id)
         elif kind == "report" and self._name:
-            self._service.reports.put(request.report)
+            # A stream reports of its own replica, whatever it says.
+            request.report.replica, request.report.pool = self._name, self._pool
+            self._service.reports.put(self._call.id, request.report)
 
     def _begin(self, start: holdfast_pb2.FollowStart) -> None:
         if self._start is not None:
@@ -90,20 +116,39 @@ class FollowStream:
             )
         if not 0 < len(start.filter) <= MAX_RANGES or any(not r.key for r in start.filter):
             raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a filter has 1 to {MAX_RANGES} ranges with keys")
-        auth = self._member.core.machine.auth
-        if auth.enabled:
-            who = self._service.principal(self._call, self._member)
-            for part in start.filter:
-                auth.require_read(who, part.key, part.range_end)
+        for name in (start.replica, start.pool):
+            if len(name) > MAX_NAME or not name.isprintable():
+                raise RequestError(
+                    Code.INVALID_ARGUMENT,
+                    f"holdfast: the name of a replica or a pool has at most {MAX_NAME} characters, all printable",
+                )
+        self._require_read(start, self._caller.shown())
         epoch = self._member.core.machine.epoch
         if start.cluster_id and start.epoch > epoch:
             raise RequestError(
                 Code.FAILED_PRECONDITION, f"holdfast: the replica is in epoch {start.epoch}, this member in {epoch}"
             )
         self._start = start
-        self._name = start.replica
+        self._name, self._pool = start.replica, start.pool
         self._ranges = tuple(bounds(r.key, r.range_end) for r in start.filter)
         self._tick()
+
+    def _require_read(self, start: holdfast_pb2.FollowStart, who: Principal) -> None:
+        auth = self._member.core.machine.auth
+        for part in start.filter:
+            auth.require_read(who, part.key, part.range_end)
+
+    def check_rights(self) -> None:
+        """End the stream if what it tells is not for its caller any more, or the replica has to hear anew whether users
+        count."""
+        if self._start is None:
+            return
+        try:
+            self._require_read(self._start, self._caller.standing())
+            if self._following and self._users != self._member.core.machine.auth.enabled:
+                raise _USERS_CHANGED
+        except RequestError as error:
+            self._service.router.fail(self._call.id, error.caught())
 
     def _tick(self) -> None:
         """Start once we are as far as the replica is; afterwards tell it of progress on quiet filters."""
@@ -112,12 +157,18 @@ class FollowStream:
         assert start is not None
         if not self._following:
             # Behind the replica we have nothing to say: it waits. Neither "compacted" nor a snapshot of the past.
-            if self._member.revision >= start.watermark or start.epoch < self._member.core.machine.epoch:
+            machine = self._member.core.machine
+            reached = self._member.revision >= start.watermark or start.epoch < machine.epoch
+            if reached and not machine.busy and self._service.filling < MAX_FILLING:
                 self._following = True
                 self._follow(start)
             return
+        if self._frames is not None:
+            if time.monotonic() > self._moved_at + STALL_SECONDS:
+                self._service.router.fail(self._call.id, _STALLED)
+            return
         progress = self._hub.progress(self._call.id)
-        if progress is not None and progress.revision > self._told and not self._chunks:
+        if progress is not None and progress.revision > self._told:
             self._send_progress(progress.revision)
 
     def _follow(self, start: holdfast_pb2.FollowStart) -> None:
@@ -132,49 +183,55 @@ class FollowStream:
             filter_version=start.filter_version,
             floor=max(space.compacted, 1),
             snapshot=snapshot,
+            users=machine.auth.enabled,
         )
+        self._users = hello.users
         self._send(holdfast_pb2.FollowResponse(hello=hello))
-        if snapshot:
-            self._snapshot(start, space.revision)
         self._told = space.revision if snapshot else start.watermark
         self._hub.add(self._call.id, Watcher(_WATCHER, self._ranges, self._told + 1, prev_kv=True))
-        if self._chunks:
+        if snapshot:
+            trailer = holdfast_pb2.FollowTrailer(
+                filter=start.filter, filter_version=start.filter_version, revision=space.revision
+            )
+            self._frames = Filling(self._member.store, self._ranges, trailer).frames()
+            self._service.filling += 1
             self._hub.block(self._call.id)
-            self._pump()
+            self._moved_at = time.monotonic()
+            self._pump_soon()
         self._member.poke()
 
-    def _snapshot(self, start: holdfast_pb2.FollowStart, revision: int) -> None:
-        """Everything in the filter as it is now, closed by a trailer that says how much that was."""
-        store = self._member.store
-        crc, count = 0, 0
-        chunk = holdfast_pb2.FollowChunk()
-        size = 0
-        for low, high in self._ranges:
-            for _, value in store.scan(Family.CUR, low, high):
-                kv = unpack_current(value).kv
-                crc = google_crc32c.extend(crc, kv)
-                count += 1
-                size += len(kv)
-                chunk.kvs.add().ParseFromString(kv)
-                if size > CHUNK_BYTES:
-                    self._chunks.append(holdfast_pb2.FollowResponse(chunk=chunk).SerializeToString())
-                    chunk, size = holdfast_pb2.FollowChunk(), 0
-        if chunk.kvs:
-            self._chunks.append(holdfast_pb2.FollowResponse(chunk=chunk).SerializeToString())
-        trailer = holdfast_pb2.FollowTrailer(
-            filter=start.filter, filter_version=start.filter_version, revision=revision, count=count, hash=crc
-        )
-        self._chunks.append(holdfast_pb2.FollowResponse(trailer=trailer).SerializeToString())
-
     def _pump(self) -> None:
-        """Send the snapshot as fast as the client takes it, then let what happened meanwhile follow."""
-        router = self._service.router
-        while self._chunks and not self._over:
-            router.send(self._call.id, self._chunks.pop(0))
-            router.flush()
-        if not self._chunks and not self._over:
+        """Send the next frame of the snapshot, one a turn of the loop, as far as the replica takes them; after the last
+        one let what happened meanwhile follow."""
+        self._pumping = False
+        frames, router = self._frames, self._service.router
+        if frames is None or self._over:
+            return
+        try:
+            frame = next(frames, None)
+        except Exception:
+            log.exception("a snapshot for the replica %s cannot be read", self._name)
+            router.fail(self._call.id, _UNREADABLE)
+            return
+        if frame is None:
+            self._end_filling()
             self._hub.unblock(self._call.id)
             self._member.poke()
+            return
+        self._moved_at = time.monotonic()
+        router.send(self._call.id, frame)
+        router.flush()
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _end_filling(self) -> None:
+        if self._frames is not None:
+            self._frames = None
+            self._service.filling -= 1
 
     def _probe(self, id: int) -> None:
         """What is applied once leadership is confirmed covers every write acknowledged before the probe was sent."""
@@ -193,8 +250,8 @@ class FollowStream:
     def on_cancelled(self) -> None:
         self._hub.close(self._call.id)
         self._service.streams.pop(self._call.id, None)
-        if self._name:
-            self._service.reports.gone(self._name)
+        self._service.reports.gone(self._call.id)
+        self._end_filling()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -204,7 +261,11 @@ class FollowStream:
 
     def on_writable(self) -> None:
         self._over = False
-        self._pump()
+        if self._frames is not None:
+            self._pump_soon()
+        else:
+            self._hub.unblock(self._call.id)
+            self._member.poke()
 
     # ---- answers -------------------------------------------------------------------------------------------
 

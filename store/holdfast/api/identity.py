@@ -24,6 +24,8 @@ from holdfast.status import INVALID_AUTH_TOKEN
 SIMPLE_TTL_SECONDS = 300.0
 SWEEP_SECONDS = 60.0
 MAX_AHEAD = 1_000_000  # entries that the cluster may be ahead of this member: a token of a later one is not waited for
+# Metadata of a call that somebody passed on: the certificate of the connection is theirs, not the caller's.
+FORWARDED = "holdfast-forwarded"
 _LETTERS = string.ascii_letters
 
 
@@ -185,7 +187,7 @@ class Identities:
             if who is None:
                 raise INVALID_AUTH_TOKEN
             return who
-        if self._trust_common_names and call.peer.common_name:
+        if self._trust_common_names and call.peer.common_name and FORWARDED not in call.metadata:
             return Principal(call.peer.common_name, auth.revision)
         return NOBODY
 
@@ -198,6 +200,40 @@ class Identities:
         token = token_of(call)
         ahead = self.tokens.index(token) - machine.applied_index if token else 0
         return 0 < ahead <= MAX_AHEAD
+
+
+class Caller:
+    """Who opened a stream. What they may is looked up again whenever it matters, by the users and roles of then."""
+
+    def __init__(self, identities: Identities, call: Call, member: Member) -> None:
+        self._identities = identities
+        self._call = call
+        self._member = member
+        self._user: str | None = None  # not known before it is asked for while users count
+        self._password: bytes | None = None  # the hash of the password that the caller's token stands for
+
+    def shown(self) -> Principal:
+        """By what the call shows, as for a call that is made now. Raises RequestError if the token is void."""
+        who = self._identities.principal(self._call, self._member)
+        if self._member.core.machine.auth.enabled:
+            self._user, self._password = who.user, self._password_of(who.user)
+        return who
+
+    def standing(self) -> Principal:
+        """The user that was told by what the call showed, with the rights of now: a token that has expired meanwhile
+        does not end a stream; its user's end, or another password, does. Raises RequestError."""
+        auth = self._member.core.machine.auth
+        if not auth.enabled:
+            return NOBODY
+        if self._user is None:
+            return self.shown()
+        if token_of(self._call) and self._password_of(self._user) not in (None, self._password):
+            raise INVALID_AUTH_TOKEN
+        return Principal(self._user, auth.revision if self._user else 0)
+
+    def _password_of(self, name: str) -> bytes | None:
+        user = self._member.core.machine.auth.users.get(name)
+        return None if user is None else user.password
 
 
 def token_of(call: Call) -> str:

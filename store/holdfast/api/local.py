@@ -10,16 +10,17 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from holdfast.api.identity import FORWARDED
 from holdfast.api.router import Router
 from holdfast.front.calls import Action, Call, Cancelled, Fail, Open, Reply, Send, Unary
 from holdfast.front.calls import Message as StreamMessage
 from holdfast.proto import kv_pb2, rpc_pb2
-from holdfast.status import COMPACTED, Code, RequestError
+from holdfast.status import COMPACTED, PERMISSION_DENIED, Code, RequestError
 
 R = TypeVar("R", bound=Message)
 
 # Of the caller's metadata, what the services look at.
-PASSED_ON = ("token", "authorization", "hasleader", "client-api-version")
+PASSED_ON = ("token", "authorization", "hasleader", "client-api-version", FORWARDED)
 
 
 class _Answers:
@@ -108,6 +109,8 @@ class Local:
 def _refusal(response: rpc_pb2.WatchResponse) -> RequestError:
     if response.compact_revision:
         return COMPACTED
+    if response.cancel_reason == PERMISSION_DENIED.in_go_words():
+        return PERMISSION_DENIED
     return RequestError(Code.UNKNOWN, response.cancel_reason)
 
 

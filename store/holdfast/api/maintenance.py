@@ -258,7 +258,8 @@ class _Snapshot:
         self._service = service
         self._call = call
         self._member = service.member(call, learner=True)
-        service.require_admin(call, self._member)
+        self._caller = service.caller(call, self._member)
+        self._require_admin()
         self._archive: io.BufferedRandom | None = None
         self._sum = hashlib.sha256()
         self._remaining = 0
@@ -297,6 +298,7 @@ class _Snapshot:
             self._remaining = archive.stat().st_size
             with archive.open("rb") as source:
                 while (blob := await loop.run_in_executor(None, source.read, BLOB_BYTES)) and not self._gone:
+                    self._require_admin()  # it may have been taken away since the stream began
                     self._sum.update(blob)
                     self._remaining -= len(blob)
                     self._send(blob)
@@ -308,9 +310,14 @@ class _Snapshot:
                 self._service.snapshots.observe(time.monotonic() - began)
         except OSError as error:
             router.fail(call.id, RequestError(Code.INTERNAL, f"holdfast: cannot make the snapshot: {error}"))
+        except RequestError as error:
+            router.fail(call.id, error.caught())
         finally:
             archive.unlink(missing_ok=True)
             await loop.run_in_executor(None, lambda: rmtree(place, ignore_errors=True))
+
+    def _require_admin(self) -> None:
+        self._member.core.machine.auth.require_admin(self._caller.standing())
 
     def _send(self, blob: bytes) -> None:
         response = rpc_pb2.SnapshotResponse(

@@ -8,21 +8,28 @@ from holdfast.front.calls import Call
 from holdfast.member.node import Node
 from holdfast.proto import holdfast_pb2
 
+MAX_REPORTS = 5000  # that one Describe lists
+
 
 class Reports:
-    """How far the replicas are that follow this member, by name. Memory only: they report again when they reconnect."""
+    """How far the replicas are that follow this member. Memory only: they report again when they reconnect.
+
+    A stream has one report, so there are never more of them than streams, and it goes with its stream."""
 
     def __init__(self) -> None:
-        self._by_replica: dict[str, holdfast_pb2.ReplicaReport] = {}
+        self._by_stream: dict[int, holdfast_pb2.ReplicaReport] = {}
 
-    def put(self, report: holdfast_pb2.ReplicaReport) -> None:
-        self._by_replica[report.replica] = report
+    def put(self, stream: int, report: holdfast_pb2.ReplicaReport) -> None:
+        self._by_stream.pop(stream, None)  # the newest last: it counts if a name is there twice
+        self._by_stream[stream] = report
 
-    def gone(self, replica: str) -> None:
-        self._by_replica.pop(replica, None)
+    def gone(self, stream: int) -> None:
+        self._by_stream.pop(stream, None)
 
     def all(self) -> list[holdfast_pb2.ReplicaReport]:
-        return list(self._by_replica.values())
+        """The newest of each name, of the last that reported."""
+        newest = {report.replica: report for report in self._by_stream.values()}
+        return list(newest.values())[-MAX_REPORTS:]
 
 
 class NodeService(Service):

@@ -29,6 +29,10 @@ def edge(
     upstream_tls_dir: Annotated[
         Path | None, typer.Option(help="Directory with ca.crt, tls.crt and tls.key for following.")
     ] = None,
+    anonymous_reads: Annotated[
+        bool,
+        typer.Option(help="Serve its prefixes to everyone who reaches it, also where the cluster has users."),
+    ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run an edge replica: it holds some prefixes of a cluster and serves them, also while it is cut off."""
@@ -65,6 +69,7 @@ def edge(
             pool=pool,
             server_tls=TlsFiles(cert_file, key_file, trusted_ca_file),
             upstream_tls=Tls.from_directory(upstream_tls_dir) if upstream_tls_dir else None,
+            anonymous_reads=anonymous_reads,
         )
 
         async def main(stop: asyncio.Event) -> None:

@@ -23,6 +23,7 @@ from holdfast.raft.invariant import invariant
 
 _POSITION = b"replica/position"
 _FILTER = b"replica/filter"
+_USERS = b"replica/users"
 Interval = tuple[bytes, bytes | None]
 
 
@@ -69,6 +70,7 @@ class ReplicaCore:
         self._loading: list[kv_pb2.KeyValue] | None = None
         self._loading_crc = 0
         self._hello: holdfast_pb2.FollowHello | None = None
+        self.users = store.get(Family.META, _USERS) is not None  # whether users counted in the cluster, as last heard
 
     # ---- what is here --------------------------------------------------------------------------------------
 
@@ -102,6 +104,10 @@ class ReplicaCore:
             raise WrongCluster(f"the data here is of cluster {known:x}, the upstream is of {hello.cluster_id:x}")
         invariant(hello.filter_version == self.filter_version, "the upstream answers for another filter")
         self._hello = hello
+        if hello.users != self.users:
+            self.users = hello.users
+            self._pending.put(Family.META, _USERS, b"" if hello.users else None)
+            self._flush()
         self._loading = [] if hello.snapshot else None
         self._loading_crc = 0
 

@@ -32,7 +32,8 @@ def boot_ns() -> int:
 class Follower:
     """Feeds the replica's core from whichever endpoint answers.
 
-    `changed` is called with the changes of each revision (none for mere progress), `replaced` after a snapshot.
+    `changed` is called with the changes of each revision (none for mere progress), `replaced` after a snapshot,
+    `greeted` when an upstream has said what it is.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Follower:
         pool: str,
         changed: Callable[[list[Change]], None],
         replaced: Callable[[], None],
+        greeted: Callable[[], None] = lambda: None,
     ) -> None:
         self._core = core
         self._connection = connection
@@ -51,6 +53,7 @@ class Follower:
         self._pool = pool
         self._changed = changed
         self._replaced = replaced
+        self._greeted = greeted
         self.connected = False
         self._probes: dict[int, int] = {}  # id -> when it was sent
         self._answered: list[tuple[int, int]] = []  # (revision to reach, when its probe was sent)
@@ -143,6 +146,7 @@ class Follower:
         kind = response.WhichOneof("response")
         if kind == "hello":
             core.hello(response.hello)
+            self._greeted()
             self.connected = True
             self._said = ""
             log.info(

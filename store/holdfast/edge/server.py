@@ -45,6 +45,7 @@ class EdgeConfig:
     pool: str = ""
     server_tls: TlsFiles = field(default_factory=TlsFiles)
     upstream_tls: ClientTls | None = None
+    anonymous_reads: bool = False  # serve whoever asks also where the cluster has users
 
 
 class EdgeServer:
@@ -76,6 +77,7 @@ class EdgeServer:
             pool=config.pool,
             changed=self._changed,
             replaced=self._replaced,
+            greeted=self._greeted,
         )
         self.router = Router()
         self.api = EdgeApi(
@@ -86,6 +88,7 @@ class EdgeServer:
             name=config.name,
             volume_id=self._data.identity.volume_id,
             prefixes=config.prefixes,
+            anonymous_reads=config.anonymous_reads,
             poke=self._poke,
         )
         self.watch = WatchService(self.router, self.api.watchable)
@@ -145,6 +148,10 @@ class EdgeServer:
         self.api.hub.replace_space(self.core.space)
         self._poke()
         self.api.reached()
+
+    def _greeted(self) -> None:
+        """Whether the cluster has users may be news."""
+        self.watch.rights_changed()
 
     def _poke(self) -> None:
         """Let watchers that are behind catch up, a slice a turn."""

@@ -2,6 +2,10 @@
 
 What is outside the prefixes gets an error that says so, never "not found". Without a connection, what has to be
 forwarded is refused as unavailable, and never queued.
+
+A forwarded call is its caller's: their token goes along, and a mark that keeps the member from taking the certificate
+that this replica shows for theirs. A replica itself knows no users, so where the cluster has some, it serves what it
+holds only if it was told to serve it to everyone.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import grpc.aio
 
 from holdfast import __version__
 from holdfast.api.base import Versions
+from holdfast.api.identity import FORWARDED
 from holdfast.api.router import Router
 from holdfast.api.validate import check_range
 from holdfast.api.wire import range_response
@@ -45,7 +50,19 @@ _ALWAYS_FORWARDED = (
     "/holdfast.v1.Session/Open",
     "/etcdserverpb.Cluster/MemberList",
     "/etcdserverpb.Maintenance/Alarm",
+    "/etcdserverpb.Auth/Authenticate",
 )
+# What goes along with a forwarded call of what its caller said.
+_PASSED_ON = (
+    "token",
+    "authorization",
+    "hasleader",
+    "client-api-version",
+    "holdfast-session",
+    "holdfast-seq",
+    "holdfast-low",
+)
+_SHOWN_BYTES = 100  # of a key, in an error
 # Answers whose header's revision the replica has to reach, or a client would read backwards.
 _WRITES: dict[str, Callable[[], Any]] = {
     "/etcdserverpb.KV/Put": rpc_pb2.PutResponse,
@@ -69,6 +86,7 @@ class EdgeApi:
         name: str,
         volume_id: int,
         prefixes: tuple[str, ...],
+        anonymous_reads: bool,
         poke: Callable[[], None],
     ) -> None:
         self._router = router
@@ -78,6 +96,7 @@ class EdgeApi:
         self._name = name
         self._volume_id = volume_id
         self._prefixes = prefixes
+        self._anonymous_reads = anonymous_reads
         self._poke = poke
         self._hub = Hub(core.space)
         self._waiting: list[tuple[int, Callable[[], None]]] = []  # (watermark to reach, what then)
@@ -111,15 +130,17 @@ class EdgeApi:
 
     def refuse_watch(self, start: bytes, end: bytes | None) -> str:
         try:
+            self._check_users()
             self._check_scope(start, end)
         except RequestError as error:
             return error.caught().message
         return ""
 
     def refuse_further(self, start: bytes, end: bytes | None) -> str:
-        return ""  # what is held never becomes less
+        return self.refuse_watch(start, end)
 
     def watchable(self, call: Call) -> EdgeApi:
+        self._check_users()
         self._check_data()
         return self
 
@@ -132,9 +153,17 @@ class EdgeApi:
                 f"holdfast: replica {self._name} has no data of these prefixes yet; it must reach the cluster once",
             )
 
+    def _check_users(self) -> None:
+        if self._core.users and not self._anonymous_reads:
+            raise RequestError(
+                Code.PERMISSION_DENIED,
+                f"holdfast: the cluster has users, and replica {self._name} cannot tell what they may read; read from "
+                "the cluster, or start the replica with --anonymous-reads to serve its prefixes to everyone",
+            )
+
     def _check_scope(self, start: bytes, end: bytes | None) -> None:
         if not self._core.covers(start, end):
-            shown = start.decode("utf-8", "replace")
+            shown = start[:_SHOWN_BYTES].decode("utf-8", "replace") + ("…" if len(start) > _SHOWN_BYTES else "")
             raise RequestError(
                 Code.FAILED_PRECONDITION,
                 f"holdfast: {shown} is outside this replica's prefixes ({', '.join(self._prefixes)}). Read it from the "
@@ -147,6 +176,7 @@ class EdgeApi:
         if not request.serializable:
             self._forward(call, body)
             return
+        self._check_users()
         self._check_scope(*bounds(request.key, request.range_end))
         self._check_data()
         header = self.header(None)
@@ -218,9 +248,8 @@ class EdgeApi:
             seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
         try:
             channel = await self.upstream(seconds)
-            named = [(key, value) for key, value in call.metadata.items() if key.startswith("holdfast-")]
             answer: bytes = await channel.unary_unary(call.method)(
-                body, timeout=max(0.001, seconds), metadata=named or None
+                body, timeout=max(0.001, seconds), metadata=_on_behalf_of(call)
             )
         except Unavailable as error:
             self._router.fail(call.id, RequestError(Code.UNAVAILABLE, f"holdfast: {error}"))
@@ -261,6 +290,11 @@ class EdgeApi:
         raise last or Unavailable("no endpoints")
 
 
+def _on_behalf_of(call: Call) -> list[tuple[str, str]]:
+    """The metadata of a call that is passed on."""
+    return [(name, call.metadata[name]) for name in _PASSED_ON if name in call.metadata] + [(FORWARDED, "1")]
+
+
 class _ForwardedStream:
     """A keep-alive stream, passed on message by message."""
 
@@ -289,7 +323,7 @@ class _ForwardedStream:
         router, call = self._api._router, self._call
         try:
             channel = await self._api.upstream(FORWARD_SECONDS)
-            stream = channel.stream_stream(call.method)()
+            stream = channel.stream_stream(call.method)(metadata=_on_behalf_of(call))
             try:
                 while (body := await self._requests.get()) is not None:
                     await stream.write(body)

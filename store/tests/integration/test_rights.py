@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import grpc
 import pytest
 import pytest_asyncio
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
-from holdfast.proto import rpc_pb2
+from holdfast.cli.processes import LocalCluster, Process, free_ports
+from holdfast.proto import election_pb2, holdfast_pb2, lock_pb2, rpc_pb2
 
-from .users import connector, enable, set_up
+from ..certificates import Authority
+from .users import ask, change_password, connector, enable, grant_role, revoke_role, set_up
 
 PUT = "/etcdserverpb.KV/Put"
 TXN = "/etcdserverpb.KV/Txn"
@@ -135,3 +137,252 @@ async def _watching(hf: client.Client, token: str) -> AsyncIterator[rpc_pb2.Watc
     await call.write(rpc_pb2.WatchRequest(create_request=create))
     async for answer in call:
         yield answer
+
+
+class Following:
+    """A Follow stream, by hand."""
+
+    def __init__(self, hf: client.Client, who: tuple[tuple[str, str], ...], **start: str) -> None:
+        self._hf = hf
+        self._who = who
+        self._start = holdfast_pb2.FollowStart(**start)  # type: ignore[arg-type]
+        self._start.filter.add(key=b"/eve/", range_end=b"/eve0")
+        self.events: list[bytes] = []
+
+    async def __aenter__(self) -> Following:
+        channel = await self._hf.connection.ready(self._hf.connection.endpoints[0], 5)
+        self.call = channel.stream_stream(
+            "/holdfast.v1.Edge/Follow",
+            request_serializer=holdfast_pb2.FollowRequest.SerializeToString,
+            response_deserializer=holdfast_pb2.FollowResponse.FromString,
+        )(metadata=self._who)
+        await self.call.write(holdfast_pb2.FollowRequest(start=self._start))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.call.cancel()
+
+    async def until(self, kind: str) -> holdfast_pb2.FollowResponse:
+        async with asyncio.timeout(10):
+            while True:
+                response = await self.call.read()
+                if response is grpc.aio.EOF:
+                    raise grpc.aio.AioRpcError(await self.call.code(), None, None, details=await self.call.details())  # type: ignore[arg-type]
+                self.events += [event.kv.value for event in response.revision.events]
+                if response.WhichOneof("response") == kind:
+                    return response
+
+    async def refused(self) -> tuple[grpc.StatusCode, str]:
+        """How the stream ends."""
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await self.until("nothing")
+        return ended.value.code(), ended.value.details() or ""
+
+
+async def test_following_ends_when_the_right_to_read_does(one: LocalCluster) -> None:
+    connect = connector(one)
+    denied = (grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
+    async with connect("root") as root, connect("eve") as eve, client.connect(one.endpoints, timeout=20) as nobody:
+        await root.put("/eve/1", "old")
+        async with Following(nobody, ()) as early:
+            assert not (await early.until("hello")).hello.users
+            await early.until("trailer")
+            await enable(root)
+            # Nobody in particular may not read any more.
+            assert (await early.refused())[1] == "etcdserver: user name is empty"
+        for end in ("role", "user", "password"):
+            await eve.put("/eve/1", "seen")
+            who = await eve.connection.who()
+            async with Following(eve, who) as following:
+                assert (await following.until("hello")).hello.users
+                await following.until("trailer")
+                if end == "role":
+                    await revoke_role(root, "eve", "r")
+                elif end == "user":
+                    await ask(root, "UserDelete", rpc_pb2.AuthUserDeleteRequest(name="eve"))
+                else:
+                    await change_password(root, "eve", "pw")
+                await root.put("/eve/1", "secret")
+                expected = (
+                    denied if end != "password" else (grpc.StatusCode.UNAUTHENTICATED, "etcdserver: invalid auth token")
+                )
+                assert await following.refused() == expected
+                assert b"secret" not in following.events
+            if end == "user":
+                await ask(root, "UserAdd", rpc_pb2.AuthUserAddRequest(name="eve", password="pw"))
+            if end != "password":
+                await grant_role(root, "eve", "r")
+        # Who keeps the right goes on, whatever else is done to users.
+        await eve.put("/eve/1", "seen")  # by another token
+        who = await eve.connection.who()
+        async with Following(eve, who) as following:
+            await following.until("trailer")
+            await grant_role(root, "mat", "r")
+            await root.put("/eve/1", "still")
+            await following.until("revision")
+            assert following.events == [b"still"]
+
+
+async def test_a_stream_reports_of_its_own_replica_only(one: LocalCluster) -> None:
+    async with client.connect(one.endpoints, timeout=20) as hf:
+        async with Following(hf, (), replica="mine", pool="p") as following:
+            await following.until("trailer")
+            for n in range(300):
+                report = holdfast_pb2.ReplicaReport(replica=f"fake{n}", pool=f"other{n}", watermark=n + 1)
+                await following.call.write(holdfast_pb2.FollowRequest(report=report))
+            async with asyncio.timeout(10):
+                while not (told := (await hf.describe()).replicas) or told[0].watermark < 300:
+                    await asyncio.sleep(0.01)
+            assert [(r.replica, r.pool) for r in told] == [("mine", "p")]
+        async with asyncio.timeout(10):
+            while (await hf.describe()).replicas:
+                await asyncio.sleep(0.01)
+        for bad in ("x" * 300, "a\nb"):
+            async with Following(hf, (), replica=bad) as refused:
+                assert (await refused.refused())[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_waits_and_streams_of_others_end_when_the_right_does(one: LocalCluster) -> None:
+    """A snapshot, a lock and an observed election, which their callers might not read or wait for any more."""
+    connect = connector(one)
+    async with connect("root") as root, connect("eve") as eve:
+        for n in range(60):
+            await root.put(f"/big/{n}", b"x" * 1_000_000)
+        await enable(root)
+        await grant_role(root, "eve", "root")
+        await root.put("/eve/l/0", "taken")
+        who = await eve.connection.who()
+        channel = await eve.connection.ready(one.endpoints[0], 5)
+        snapshot = channel.unary_stream(
+            "/etcdserverpb.Maintenance/Snapshot",
+            request_serializer=rpc_pb2.SnapshotRequest.SerializeToString,
+            response_deserializer=rpc_pb2.SnapshotResponse.FromString,
+        )(rpc_pb2.SnapshotRequest(), metadata=who)
+        await snapshot.read()
+        lock = channel.unary_unary(
+            "/v3lockpb.Lock/Lock",
+            request_serializer=lock_pb2.LockRequest.SerializeToString,
+            response_deserializer=lock_pb2.LockResponse.FromString,
+        )(lock_pb2.LockRequest(name=b"/eve/l"), metadata=who)
+        observed = channel.unary_stream(
+            "/v3electionpb.Election/Observe",
+            request_serializer=election_pb2.LeaderRequest.SerializeToString,
+            response_deserializer=election_pb2.LeaderResponse.FromString,
+        )(election_pb2.LeaderRequest(name=b"/eve/l"), metadata=who)
+        assert (await observed.read()).kv.value == b"taken"
+        async with asyncio.timeout(10):
+            while (await root.range("/eve/l/", prefix=True)).count < 2:
+                await asyncio.sleep(0.01)
+        await revoke_role(root, "eve", "root")
+        await revoke_role(root, "eve", "r")
+        await root.put("/eve/l/0", "secret")
+        for ended in (_to_the_end(snapshot), _to_the_end(observed), lock):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await asyncio.wait_for(ended, 20)
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED, refused.value.details()
+
+
+async def _to_the_end(call: grpc.aio.UnaryStreamCall) -> None:
+    """Read what comes; it holds nothing that was written after the right was taken away."""
+    while (message := await call.read()) is not grpc.aio.EOF:
+        assert b"secret" not in message.SerializeToString()
+    raise grpc.aio.AioRpcError(await call.code(), None, None, details=await call.details())  # type: ignore[arg-type]
+
+
+async def test_a_replica_lends_its_certificate_to_nobody(tmp_path: Path) -> None:
+    authority = Authority("one")
+    authority.write_server(tmp_path)
+    files = [f"--cert-file={tmp_path}/tls.crt", f"--key-file={tmp_path}/tls.key"]
+    local = LocalCluster(
+        tmp_path / "c",
+        voters=1,
+        extra=[*files, f"--trusted-ca-file={tmp_path}/ca.crt", "--client-cert-auth", "--bcrypt-cost=4"],
+    )
+    (process,) = local.voters.values()
+    process.arguments = [
+        a.replace("--listen-client-urls=http:", "--listen-client-urls=https:") for a in process.arguments
+    ]
+    tls = {name: _tls(authority, tmp_path / name, name) for name in ("root", "edge")}
+    (port,) = free_ports(1)
+    arguments = [
+        "edge",
+        f"--data-dir={tmp_path / 'e'}",
+        f"--listen-client-urls=http://127.0.0.1:{port}",
+        f"--endpoints={process.endpoint}",
+        "--prefix=/eve/",
+        f"--upstream-tls-dir={tmp_path / 'edge'}",
+    ]
+    edge = Process("edge", arguments, tmp_path / "edge.log", port)
+    local.start()
+    edge.start()
+    try:
+        async with (
+            client.connect(local.endpoints, timeout=20, tls=tls["root"]) as root,
+            client.connect(edge.endpoint, timeout=20) as nobody,
+            client.connect(edge.endpoint, timeout=20, user="eve", password="pw") as eve,
+        ):
+            for name in ("root", "eve", "edge"):
+                await ask(root, "UserAdd", rpc_pb2.AuthUserAddRequest(name=name, password="pw"))
+                await grant_role(root, name, "root")
+            await root.put("/eve/1", "1")
+            async with asyncio.timeout(20):
+                while await _read(nobody) != b"1":
+                    await asyncio.sleep(0.02)
+            second = await root.put("/eve/1", "1")
+            watching = nobody.watch("/eve/1", start_revision=second.revision)
+            assert (await anext(watching)).kv.value == b"1"
+            await enable(root)
+            # It follows again, by its certificate, and knows now that there are users.
+            with pytest.raises(client.Refused, match="cannot tell what they may read"):
+                async with asyncio.timeout(20):
+                    await anext(watching)
+            with pytest.raises(client.Refused, match="--anonymous-reads"):
+                await nobody.get("/eve/1", serializable=True)
+            async with asyncio.timeout(20):
+                while not (await nobody.describe()).connected:
+                    await asyncio.sleep(0.02)
+            for attempt in (
+                lambda: nobody.put("/eve/1", "evil"),
+                lambda: nobody.get("/eve/1"),
+                lambda: nobody.get("/other"),
+                lambda: nobody.delete("/eve/1"),
+                nobody.members,
+                lambda: nobody.lease(10),
+            ):
+                with pytest.raises(client.Refused, match="user name is empty"):
+                    await attempt()
+            # By their own token callers may what they may.
+            await eve.put("/eve/1", "2")
+            found = await eve.get("/eve/1")
+            assert found is not None
+            assert found.value == b"2"
+            await root.put("/eve/2", "3")
+            await revoke_role(root, "edge", "root")
+            await root.put("/eve/2", "secret")
+            edge.stop()
+            edge.arguments.append("--anonymous-reads")
+            edge.start()
+            assert await _read(nobody, "/eve/2") == b"3"
+            assert await _read(nobody) == b"2"
+    finally:
+        edge.kill()
+        local.kill()
+        print(local.logs(), edge.tail(40), sep="\n")
+
+
+async def _read(hf: client.Client, key: str = "/eve/1") -> bytes | None:
+    try:
+        found = await hf.get(key, serializable=True)
+    except client.Unavailable:
+        return None
+    return None if found is None else found.value
+
+
+def _tls(authority: Authority, directory: Path, name: str) -> client.Tls:
+    """A client's files, as a Secret is mounted."""
+    directory.mkdir()
+    key, certificate = authority.client(name)
+    (directory / "tls.key").write_bytes(key)
+    (directory / "tls.crt").write_bytes(certificate)
+    (directory / "ca.crt").write_bytes(authority.certificate)
+    return client.Tls.from_directory(directory)

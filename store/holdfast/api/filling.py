@@ -1,0 +1,66 @@
+"""A snapshot for a replica: everything in its filter at one moment, read and sent a frame at a time.
+
+Rows are read only as the replica takes them, from iterators that see the state as it was when they were made: neither
+does it lie in memory whole, nor does a large one hold up the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import google_crc32c
+
+from holdfast.api.wire import delimited
+from holdfast.kv.rows import unpack_current
+from holdfast.kv.store import Family, Reader
+from holdfast.proto import holdfast_pb2
+
+CHUNK_ROWS = 500
+CHUNK_BYTES = 256 << 10
+
+Row = tuple[bytes, bytes]
+
+
+class Filling:
+    """The frames of one snapshot: chunks, then the trailer that says how much there was."""
+
+    def __init__(
+        self,
+        store: Reader,
+        ranges: Sequence[tuple[bytes, bytes | None]],
+        trailer: holdfast_pb2.FollowTrailer,
+    ) -> None:
+        """`trailer` has its filter and revision; count and hash are filled in."""
+        # An iterator sees the state as it is when its first row is asked for, so all are asked now.
+        self._rows = chain.from_iterable([_begun(store.scan(Family.CUR, low, high)) for low, high in ranges])
+        self._trailer = trailer
+        self._crc = 0
+
+    def frames(self) -> Iterator[bytes]:
+        """Serialised FollowResponses; none is read before it is asked for."""
+        parts: list[bytes] = []
+        size = 0
+        for _, value in self._rows:
+            kv = unpack_current(value).kv
+            self._crc = google_crc32c.extend(self._crc, kv)
+            self._trailer.count += 1
+            parts.append(delimited(b"\x0a", kv))
+            size += len(kv)
+            if size >= CHUNK_BYTES or len(parts) >= CHUNK_ROWS:
+                yield _chunk(parts)
+                parts, size = [], 0
+        if parts:
+            yield _chunk(parts)
+        self._trailer.hash = self._crc
+        yield holdfast_pb2.FollowResponse(trailer=self._trailer).SerializeToString()
+
+
+def _begun(rows: Iterator[Row]) -> Iterator[Row]:
+    first = next(rows, None)
+    return iter(()) if first is None else chain([first], rows)
+
+
+def _chunk(kvs: list[bytes]) -> bytes:
+    """FollowResponse{chunk: FollowChunk{kvs}}, put together from key-values that are not decoded for it."""
+    return delimited(b"\x22", b"".join(kvs))
