@@ -163,7 +163,7 @@ class Server:
         self.node.deliver = self._deliver
         self.node.turn_ended = self._turn_ended
         self.node.member_ended = self.router.end_streams
-        health = Health(self.node, self._stuck, lambda: "" if ready(self.node) else self._why_not())
+        health = Health(self.node, self._stuck, lambda: "" if ready(self.node) else self._why_not(), self._leaderless)
         pages = {
             **health.pages(),
             "/version": fixed(lambda: (200, self._version())),
@@ -230,6 +230,14 @@ class Server:
             self._leaderless_since = time.monotonic()
         elif time.monotonic() > self._leaderless_since + 3 * seconds:
             self.router.leaderless()
+
+    def _leaderless(self) -> float:
+        """For how many seconds this voter has known no leader, if that is longer than an election takes; else 0."""
+        member, since = self.node.member, self._leaderless_since
+        if since is None or member is None or member.core.leader or not member.core.raft.conf.is_voter(member.id):
+            return 0.0
+        seconds = time.monotonic() - since
+        return seconds if seconds > self.config.node.settings.election_ns / 1e9 else 0.0
 
     async def _compact(self) -> None:
         retention = self.config.retention

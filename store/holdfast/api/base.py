@@ -53,6 +53,11 @@ SESSION = "holdfast-session"
 
 _NOT_A_MEMBER = RequestError(Code.UNAVAILABLE, "holdfast: this node does not belong to a cluster yet; try another one")
 
+_NOT_RECOVERED = RequestError(
+    Code.UNAVAILABLE,
+    "holdfast: this member waits for its first word from a leader since it was started: until then it cannot tell "
+    "whether it has all that it served before; try another one",
+)
 _NO_STATE = RequestError(Code.UNAVAILABLE, "holdfast: this member waits for its first snapshot; try another one")
 
 
@@ -71,6 +76,8 @@ class Service:
             raise _NOT_A_MEMBER
         if not member.core.machine.members:
             raise _NO_STATE  # nothing to read is not the same as "not found"
+        if not self.node.serving:
+            raise _NOT_RECOVERED
         if not learner and member.id in member.core.raft.conf.learners:
             raise LEARNER_UNSUPPORTED
         if call.metadata.get("hasleader") == "true" and not member.core.leader:

@@ -12,7 +12,7 @@ from holdfast.api.pages import Page, Query, Say, as_json
 from holdfast.machine import CORRUPT_ALARM
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
-from holdfast.member.node import Node, State
+from holdfast.member.node import Node
 from holdfast.proto import rpc_pb2
 
 READ_SECONDS = 2.0
@@ -22,31 +22,38 @@ Check = Callable[[Told], None]
 
 
 class Health:
-    """The checks of one member. `turns` says what is wrong with the loop, `ready` why it is not to be sent clients."""
+    """The checks of one member. `turns` says what is wrong with the loop, `ready` why it is not to be sent clients,
+    `leaderless` for how many seconds a voter has known no leader, if that is longer than an election; else 0."""
 
-    def __init__(self, node: Node, turns: Callable[[], str], ready: Callable[[], str]) -> None:
+    def __init__(
+        self, node: Node, turns: Callable[[], str], ready: Callable[[], str], leaderless: Callable[[], float]
+    ) -> None:
         self._node = node
         self._turns = turns
         self._ready = ready
+        self._leaderless = leaderless
         self.well = self.unwell = 0  # how often /health was answered so
         self.checks: dict[tuple[str, str], bool] = {}  # how each named check went last, by page
 
     # ---- checks --------------------------------------------------------------------------------------------
 
     def _member(self) -> Member | None:
-        member = self._node.member
-        return member if self._node.state is State.MEMBER else None
+        """The member, once it may serve."""
+        return self._node.member if self._node.serving else None
+
+    def _why_none(self) -> str:
+        return "has not yet all that it served before its start" if self._node.member else "belongs to no cluster yet"
 
     def _turning(self, told: Told) -> None:
         told(self._turns())
 
     def _serializable_read(self, told: Told) -> None:
-        told("" if self._member() is not None else "belongs to no cluster yet")
+        told("" if self._member() is not None else self._why_none())
 
     def _linearizable_read(self, told: Told) -> None:
         member = self._member()
         if member is None:
-            told("belongs to no cluster yet")
+            told(self._why_none())
         elif member.id in member.core.raft.conf.learners:
             told("")  # etcd's learners are not asked
         else:
@@ -71,6 +78,13 @@ class Health:
     def _caught_up(self, told: Told) -> None:
         told(self._ready())
 
+    def _leader(self, told: Told) -> None:
+        told(self._without_leader())
+
+    def _without_leader(self) -> str:
+        seconds = self._leaderless()
+        return f"no leader for {seconds:.0f} s: linearizable reads and writes wait" if seconds else ""
+
     # ---- pages ---------------------------------------------------------------------------------------------
 
     def pages(self) -> dict[str, Page]:
@@ -83,8 +97,12 @@ class Health:
             "caught_up": self._caught_up,
         }
         pages: dict[str, Page] = {"/health": self._health}
-        # etcd's check that a quorum answers is there to be asked for; it is not among those of /readyz.
-        asked = {"linearizable_read": self._linearizable_read}
+        # What depends on a quorum is there to be asked for; it is not among the checks of /readyz, which only says it.
+        asked = {
+            "linearizable_read": self._linearizable_read,
+            "read_index": self._linearizable_read,
+            "leader": self._leader,
+        }
         for path, checks, more in (("/livez", live, {}), ("/readyz", ready, asked)):
             pages[path] = self._all_of(path, checks)
             for name, check in {**checks, **more}.items():
@@ -105,7 +123,8 @@ class Health:
                 found[check] = wrong
                 self.checks[kind, check] = not wrong
                 if len(found) == len(names):
-                    _say_all(kind, names, found, "verbose" in query, say)
+                    note = self._without_leader() if kind == "readyz" else ""
+                    _say_all(kind, names, found, "verbose" in query, note, say)
 
             if not names:
                 say(200, "ok\n")
@@ -122,7 +141,7 @@ class Health:
 
         member = self._member()
         if member is None or not member.core.leader:
-            say(503, _unhealthy("RAFT NO LEADER"))
+            say(503, _unhealthy("RAFT NO LEADER"))  # also before it may serve: it has heard of none yet
             return
         excluded = set(query.get("exclude", ()))
         for _, alarm in sorted(member.core.machine.alarms):
@@ -143,10 +162,12 @@ def _unhealthy(reason: str) -> str:
     return as_json({"health": "false", "reason": reason})
 
 
-def _say_all(name: str, names: Sequence[str], found: Mapping[str, str], verbose: bool, say: Say) -> None:
+def _say_all(name: str, names: Sequence[str], found: Mapping[str, str], verbose: bool, note: str, say: Say) -> None:
+    """`note`: what is worth knowing and no reason to send clients away."""
     failed = any(found.values())
+    notes = [f"[!]{note}"] if note and "leader" not in names else []
     if not failed and not verbose:
-        say(200, "ok\n")
+        say(200, "\n".join(["ok", *notes, ""]))
         return
     lines = [f"[-]{check} failed: {found[check]}" if found[check] else f"[+]{check} ok" for check in names]
-    say(503 if failed else 200, "\n".join([*lines, f"{name} check failed" if failed else "ok", ""]))
+    say(503 if failed else 200, "\n".join([*lines, *notes, f"{name} check failed" if failed else "ok", ""]))

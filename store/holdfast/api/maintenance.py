@@ -15,7 +15,6 @@ from holdfast.front.calls import Call, Kind
 from holdfast.histogram import DISK, Histogram
 from holdfast.kv.hashing import HistoryHash
 from holdfast.member.driver import Member
-from holdfast.member.node import State
 from holdfast.proto import health_pb2, raft_pb2, rpc_pb2
 from holdfast.status import (
     BAD_DOWNGRADE_TARGET,
@@ -197,8 +196,8 @@ class MaintenanceService(Service):
         self.router.reply(call.id, self._health())
 
     def _health(self) -> bytes:
-        serving = self.node.state is State.MEMBER
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        kinds = health_pb2.HealthCheckResponse
+        status = kinds.SERVING if self.node.serving else kinds.NOT_SERVING
         return health_pb2.HealthCheckResponse(status=status).SerializeToString()
 
     def _watch_health(self, call: Call) -> _HealthWatch:

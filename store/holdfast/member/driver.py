@@ -41,7 +41,7 @@ from holdfast.member.interface import (
 from holdfast.member.scans import Scans
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
-from holdfast.raft.types import Settings
+from holdfast.raft.types import DurableAppend, HardState, Settings
 from holdfast.status import STOPPED, RequestError
 from holdfast.storage.state import NoRoom, RocksStore, StateUnreadable
 from holdfast.storage.writer import LogWriter
@@ -55,6 +55,7 @@ KEEP_ENTRIES = 5000
 KEEP_BYTES = 64 << 20
 MAX_INPUTS = 1024  # a turn
 BUSY_SECONDS = 0.005  # until a store that was busy is tried again
+NOTE_SECONDS = 0.1  # without a write, until the commit index alone is written down
 STUCK_SECONDS = 60.0
 SLOW_TURN_SECONDS = 0.1
 
@@ -105,6 +106,12 @@ class Member:
             max_learners=max_learners,
         )
         self.hub = Hub(self.core.machine.space)
+        # Whatever this member applied before its stop is among these entries, because it was durable first.
+        self._had = self.core.raft.log.last
+        self._recovered = False
+        self._noted = disk.hard_state.commit  # the commit index as the log has it
+        self._submitted = (0, 0.0)  # the newest write's number, and when it was handed over
+        self._note_timer: asyncio.TimerHandle | None = None
         self._timeout_ns = request_timeout_ns
         self._inputs: list[Input] = []
         self._waiting: dict[int, Answered] = {}
@@ -143,6 +150,14 @@ class Member:
     @property
     def revision(self) -> int:
         return self.core.machine.space.revision
+
+    @property
+    def recovered(self) -> bool:
+        """Whether all that this member can have served before its stop is applied again: every entry that its log had
+        then. (`Node.serving` knows of another way to tell.)"""
+        if not self._recovered:
+            self._recovered = self.core.machine.applied_index >= self._had
+        return self._recovered
 
     def propose(self, command: raft_pb2.Command, answered: Answered, deadline_ns: int | None = None) -> int:
         """Have `command` applied everywhere; `answered` is called once it is applied here, or failed."""
@@ -256,6 +271,11 @@ class Member:
         out = self.core.step(time.monotonic_ns(), inputs, wall_ms=time.time_ns() // 1_000_000)
         if out.append is not None:
             self._writer.submit(out.append)
+            self._submitted = (out.append.seq, began)
+            if out.append.hard_state is not None:
+                self._noted = out.append.hard_state.commit
+        if self._note_timer is None and self.core.raft.commit > self._noted:
+            self._note_timer = self._loop.call_later(NOTE_SECONDS, self._note_when_quiet)
         if out.messages:
             self._hooks.send(out.messages)
         if out.installed:
@@ -319,6 +339,29 @@ class Member:
     def poke(self) -> None:
         """Something the hub has to do changed (a new watcher, a stream that can take more)."""
         self._schedule()
+
+    # ---- what a restart may rely on ------------------------------------------------------------------------
+
+    def _note_when_quiet(self) -> None:
+        """Write the commit index down when no write has taken it along for a while: a member that starts with all of
+        its log known as committed serves at once, without having to hear from a leader first."""
+        self._note_timer = None
+        if self._stopped or self.core.raft.commit <= self._noted or self._writer.full:
+            return
+        if self.core.raft.conf.voters == (self.id,):
+            return  # alone, it commits all of its log again by itself
+        if time.monotonic() < self._submitted[1] + NOTE_SECONDS:
+            self._note_timer = self._loop.call_later(NOTE_SECONDS, self._note_when_quiet)
+        else:
+            self._note_commit()
+
+    def _note_commit(self) -> None:
+        """The hard state again, as the last write had it but for the commit index, under that write's number: nothing
+        waits for it."""
+        raft = self.core.raft
+        seq, _ = self._submitted
+        self._writer.submit(DurableAppend(seq, HardState(raft.term, raft.vote, raft.commit), 0, ()))
+        self._noted = raft.commit
 
     # ---- the state on disk ---------------------------------------------------------------------------------
 
@@ -439,8 +482,11 @@ class Member:
             self._waiting.clear()
             self._hooks.turn_ended()
         self._flush_timer.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._note_timer):
+            if timer is not None:
+                timer.cancel()
+        if self.core.raft.commit > self._noted and not self._writer.full and self._writer.error is None:
+            self._note_commit()
         self._loop.remove_reader(self._writer.fileno())
         await self._loop.run_in_executor(None, self._writer.close)
         if self._flushing is not None:

@@ -88,6 +88,13 @@ class Node:
             return State.EMPTY
         return State.MEMBER if self.data.identity.opened else State.FORMED
 
+    @property
+    def serving(self) -> bool:
+        """Whether clients are answered: by a member that has, for certain, all that it had served before its stop. It
+        has if a leader has told it how far to apply since, or if all entries that its log had then are applied."""
+        member = self.member
+        return member is not None and self.state is State.MEMBER and (self.caught_up or member.recovered)
+
     # ---- start and stop ------------------------------------------------------------------------------------
 
     def start(self) -> None:
