@@ -288,7 +288,7 @@ class Machine:
             return self._alarm(command.alarm)
         if kind == "auth":
             who = Principal(command.principal, command.auth_revision)
-            return self.auth.apply(command.auth, who, self.applied_index)
+            return self.auth.apply(command.auth, who, self.applied_index, self.level)
         if kind == "lease_checkpoint":
             return self._checkpoint(command.lease_checkpoint)
         raise AssertionError(f"a command of an unknown kind: upgrade this program ({command.format=})")

@@ -20,7 +20,7 @@ from holdfast.auth.store import AuthStore, Principal
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member
 from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
-from holdfast.status import AUTH_FAILED, AUTH_NOT_ENABLED, NO_PASSWORD_USER, PASSWORD_TOO_LONG, TOO_MANY_REQUESTS
+from holdfast.status import AUTH_FAILED, AUTH_NOT_ENABLED, PASSWORD_TOO_LONG, TOO_MANY_REQUESTS
 from holdfast.tasks import Tasks
 
 _PATH = "/etcdserverpb.Auth/"
@@ -50,6 +50,7 @@ class AuthService(Service):
         # Threads of its own, and few: whoever has many passwords tried holds up only others who show theirs.
         self._threads = ThreadPoolExecutor(HASHING_THREADS, "bcrypt")
         self._hashing = 0
+        self._no_match: bytes | None = None
         router = self.router
         for method, field, request in _CHANGES:
             router.unary(_PATH + method, self._change(field, request))
@@ -141,22 +142,29 @@ class AuthService(Service):
         if not auth.enabled:
             raise AUTH_NOT_ENABLED
         user = auth.users.get(request.name)
-        if user is None:
-            raise AUTH_FAILED
-        if user.options.no_password:
-            raise NO_PASSWORD_USER
         revision = auth.revision
         secret = request.password.encode()
         if len(secret) > MAX_PASSWORD_BYTES:
             raise AUTH_FAILED
+        # Neither the time nor the text tells whether there is such a user, or one with a password.
+        hashed = user.password if user is not None and not user.options.no_password else self._nobodys()
         self._compute(
             call,
-            lambda: _matches(secret, user.password),
-            lambda right: self._compared(call, member, user, revision, right),
+            lambda: _matches(secret, hashed),
+            lambda right: self._compared(call, member, user, hashed, revision, right),
         )
 
-    def _compared(self, call: Call, member: Member, user: auth_pb2.User, revision: int, right: bool) -> None:
-        if not right:
+    def _nobodys(self) -> bytes:
+        """A hash that no password is known for, as costly to compare with as another."""
+        if self._no_match is None:
+            salt = bcrypt.gensalt(self._cost).decode()
+            self._no_match = (salt + "." * 31).encode()
+        return self._no_match
+
+    def _compared(
+        self, call: Call, member: Member, user: auth_pb2.User | None, hashed: bytes, revision: int, right: bool
+    ) -> None:
+        if not right or user is None or hashed != user.password:
             raise AUTH_FAILED
         name = user.name.decode()
         token = self.serving.identities.tokens.issue(name, revision)

@@ -112,6 +112,7 @@ class ClusterService(Service):
         """The members and the index of the configuration, after everything acknowledged so far."""
         holdfast_pb2.MembershipGetRequest.FromString(body)
         member = self.member(call)
+        self.require_user(call, member)
 
         def read() -> None:
             core = member.core

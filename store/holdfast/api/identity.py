@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from holdfast.auth.store import NOBODY, AuthStore, Principal
 from holdfast.durations import seconds
@@ -23,7 +25,9 @@ from holdfast.status import INVALID_AUTH_TOKEN
 
 SIMPLE_TTL_SECONDS = 300.0
 SWEEP_SECONDS = 60.0
+_CHECKS: Any = {"verify_aud": False, "verify_iat": False, "verify_iss": False, "verify_sub": False, "verify_jti": False}
 MAX_AHEAD = 1_000_000  # entries that the cluster may be ahead of this member: a token of a later one is not waited for
+_LEAST_SECRET = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes, as RFC 7518 section 3.2 has it
 # Metadata of a call that somebody passed on: the certificate of the connection is theirs, not the caller's.
 FORWARDED = "holdfast-forwarded"
 _LETTERS = string.ascii_letters
@@ -44,8 +48,8 @@ class Tokens(Protocol):
         """A new one, or None if it has to go through the log."""
         ...
 
-    def index(self, token: str) -> int:
-        """The index of the log entry that has to be applied before the token is known; 0 = none."""
+    def ahead(self, token: str, auth: AuthStore, applied: int) -> bool:
+        """Whether the token can be one that is known only after more of the log is applied than `applied`."""
         ...
 
 
@@ -84,13 +88,16 @@ class SimpleTokens:
     def issue(self, user: str, revision: int) -> None:
         return None
 
-    def index(self, token: str) -> int:
+    def ahead(self, token: str, auth: AuthStore, applied: int) -> bool:
+        """The entry that made it known says its own index at the end of the token."""
         tail = token.rpartition(".")[2]
-        return int(tail) if tail.isascii() and tail.isdigit() and len(tail) < 20 else 0
+        index = int(tail) if tail.isascii() and tail.isdigit() and len(tail) < 20 else 0
+        return 0 < index - applied <= MAX_AHEAD
 
 
 class JwtTokens:
-    """Signed tokens: `username`, `revision` and `exp`, as etcd makes them."""
+    """Signed tokens: `username`, `revision` and `exp`, as etcd makes them. Those of others are taken as etcd takes
+    them: without `exp` they have no end, and what they say of an audience, an issuer or their making is not asked."""
 
     def __init__(self, method: str, sign_key: Any, verify_key: Any, ttl_seconds: float) -> None:
         self._method = method
@@ -99,12 +106,21 @@ class JwtTokens:
         self._ttl = ttl_seconds
 
     def identify(self, token: str, auth: AuthStore) -> Principal | None:
+        who = self._verified(token)
+        if who is None or who.revision > auth.revision or auth.superseded(*who):
+            return None
+        return who
+
+    def _verified(self, token: str) -> Principal | None:
+        """What a token says that has our signature and has not expired."""
         try:
-            claims = jwt.decode(token, self._verify_key, algorithms=[self._method], options={"require": ["exp"]})
-        except jwt.PyJWTError:
+            claims = jwt.decode(token, self._verify_key, algorithms=[self._method], options=_CHECKS)
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
             return None
         user, revision = claims.get("username"), claims.get("revision")
-        if not isinstance(user, str) or not isinstance(revision, int) or not user:
+        if isinstance(revision, float) and revision.is_integer():
+            revision = int(revision)  # as JSON has numbers
+        if not isinstance(user, str) or not user or type(revision) is not int or not 0 <= revision < 1 << 63:
             return None
         return Principal(user, revision)
 
@@ -114,8 +130,10 @@ class JwtTokens:
         claims = {"username": user, "revision": revision, "exp": int(time.time() + self._ttl)}
         return jwt.encode(claims, self._sign_key, algorithm=self._method)
 
-    def index(self, token: str) -> int:
-        return 0
+    def ahead(self, token: str, auth: AuthStore, applied: int) -> bool:
+        """Another member may have made it at a revision of users that is not applied here yet."""
+        who = self._verified(token)
+        return who is not None and who.revision > auth.revision
 
 
 def new_token() -> str:
@@ -148,9 +166,15 @@ def _jwt(options: Mapping[str, str]) -> JwtTokens:
     files = {name: _read(options[name]) for name in ("pub-key", "priv-key") if name in options}
     if not files or (method.startswith("HS") and "priv-key" not in files):
         raise BadTokenOptions("--auth-token: jwt needs pub-key=FILE, priv-key=FILE or both; HS256 needs priv-key=FILE")
+    least = _LEAST_SECRET.get(method, 0)
+    if least and len(files["priv-key"]) < least:
+        raise BadTokenOptions(
+            f"--auth-token: the key in {options['priv-key']} has {len(files['priv-key'])} bytes; {method} needs at "
+            f"least {least}, or tokens can be forged by trying (openssl rand -out FILE {least})"
+        )
     try:
         sign = algorithm.prepare_key(files["priv-key"]) if "priv-key" in files else None
-        verify = algorithm.prepare_key(files["pub-key"]) if "pub-key" in files else sign
+        verify = algorithm.prepare_key(_public(files["pub-key"])) if "pub-key" in files else sign
         if verify is sign and sign is not None and hasattr(sign, "public_key"):
             verify = sign.public_key()
     except (ValueError, TypeError, jwt.PyJWTError) as error:
@@ -159,6 +183,14 @@ def _jwt(options: Mapping[str, str]) -> JwtTokens:
         return JwtTokens(method, sign, verify, seconds(options.get("ttl", "5m")))
     except ValueError as error:
         raise BadTokenOptions(f"--auth-token: ttl: {error}") from None
+
+
+def _public(pem: bytes) -> bytes:
+    """A public key, also if a certificate is given for it."""
+    if b"BEGIN CERTIFICATE" not in pem:
+        return pem
+    key = x509.load_pem_x509_certificate(pem).public_key()
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _read(path: str) -> bytes:
@@ -198,8 +230,7 @@ class Identities:
         if not machine.auth.enabled:
             return False
         token = token_of(call)
-        ahead = self.tokens.index(token) - machine.applied_index if token else 0
-        return 0 < ahead <= MAX_AHEAD
+        return bool(token) and self.tokens.ahead(token, machine.auth, machine.applied_index)
 
 
 class Caller:

@@ -67,6 +67,7 @@ class AuthStore:
         self.revision = state.revision or FIRST_REVISION
         self.users: dict[str, auth_pb2.User] = {}
         self.roles: dict[str, auth_pb2.Role] = {}
+        self._dates_passwords = False
         self.tokens: dict[str, str] = {}  # simple tokens applied since this member started -> user
         self._rights: dict[str, tuple[Rights, Rights]] = {}  # cached: user -> (may read, may write)
         for key, row in pending.scan(Family.META, _USER, prefix_end(_USER)):
@@ -101,6 +102,11 @@ class AuthStore:
             raise USER_EMPTY
         if not self.is_root(who.user):
             raise PERMISSION_DENIED
+
+    def superseded(self, user: str, revision: int) -> bool:
+        """Whether `user` has another password now than at this revision, or is another user of that name."""
+        known = self.users.get(user)
+        return self.enabled and known is not None and revision < known.password_revision
 
     def is_root(self, user: str) -> bool:
         return self.has_role(user, ROOT)
@@ -146,15 +152,18 @@ class AuthStore:
 
     # ---- changing it ---------------------------------------------------------------------------------------
 
-    def apply(self, change: raft_pb2.AuthChange, who: Principal, index: int) -> Message:
-        """Do what entry `index` says. Returns the answer without its header; raises RequestError, then nothing is
-        changed."""
+    def apply(self, change: raft_pb2.AuthChange, who: Principal, index: int, level: int) -> Message:
+        """Do what entry `index` says, by the rules of `level`. Returns the answer without its header; raises
+        RequestError, then nothing is changed."""
         kind = change.WhichOneof("op")
         if kind is None:
             raise AssertionError("a change of users or roles of an unknown kind: upgrade this program")
         if kind == "authenticated":
             return self._authenticated(change.authenticated, index)
         self.require_admin(who)
+        if level >= 2 and self.superseded(who.user, who.revision):
+            raise AUTH_OLD_REVISION
+        self._dates_passwords = level >= 2
         request = getattr(change, kind)
         return getattr(self, f"_{kind}")(request)  # type: ignore[no-any-return]
 
@@ -185,6 +194,7 @@ class AuthStore:
         user.options.no_password = request.options.no_password
         if not request.options.no_password:
             user.password = _decoded(request.hashedPassword)
+        self._date_password(user)
         self._put_user(request.name, user)
         return rpc_pb2.AuthUserAddResponse()
 
@@ -200,9 +210,14 @@ class AuthStore:
         user = _copy(self.user(request.name))
         if not user.options.no_password:
             user.password = _decoded(request.hashedPassword)
+        self._date_password(user)
         self._put_user(request.name, user)
         self._forget_tokens(request.name)
         return rpc_pb2.AuthUserChangePasswordResponse()
+
+    def _date_password(self, user: auth_pb2.User) -> None:
+        if self._dates_passwords:
+            user.password_revision = self.revision + 1  # which this change makes
 
     def _user_grant_role(self, request: rpc_pb2.AuthUserGrantRoleRequest) -> Message:
         user = _copy(self.user(request.user))

@@ -265,6 +265,9 @@ def set_up_logging(level: str, name: str, form: str = "console") -> None:
     if form == "json":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonLines(name))
+    # At debug, libraries tell all that they see: hpack prints every header, and tokens are among them.
+    logging.getLogger().setLevel(max(number, logging.INFO))
+    logging.getLogger("holdfast").setLevel(number)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 

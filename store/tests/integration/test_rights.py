@@ -139,6 +139,81 @@ async def _watching(hf: client.Client, token: str) -> AsyncIterator[rpc_pb2.Watc
         yield answer
 
 
+async def test_a_login_does_not_tell_users_apart(one: LocalCluster) -> None:
+    async with client.connect(one.endpoints, timeout=20) as hf:
+        await enable(hf)
+    connect = connector(one)
+    async with connect("root") as root, client.connect(one.endpoints, timeout=20) as nobody:
+        bare = rpc_pb2.AuthUserAddRequest(name="bare")
+        bare.options.no_password = True
+        await ask(root, "UserAdd", bare)
+        told = set()
+        for user, password in (("eve", "no"), ("none", "no"), ("bare", "no"), ("bare", ""), ("", ""), ("none", "")):
+            with pytest.raises(client.Refused) as refused:
+                await nobody.connection.call(
+                    "/etcdserverpb.Auth/Authenticate",
+                    rpc_pb2.AuthenticateRequest(name=user, password=password),
+                    rpc_pb2.AuthenticateResponse,
+                    idempotent=True,
+                )
+            told.add((refused.value.code, str(refused.value)))
+        assert len(told) == 1
+        with pytest.raises(client.Refused, match="user name is empty"):
+            await nobody.membership()
+
+
+async def test_no_log_level_prints_what_is_secret(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path, voters=1, extra=["--bcrypt-cost=4", "--log-level=debug"])
+    local.start()
+    try:
+        await set_up(local)
+        (process,) = local.voters.values()
+        async with client.connect(local.endpoints, timeout=20) as hf:
+            await enable(hf)
+        async with connector(local)("root") as root:
+            await root.put("/k", "a value that is secret")
+            await root.get("/k")
+            await change_password(root, "eve", "a password that is secret")
+            ((_, token),) = await root.connection.who()
+        told = process.log.read_text()
+        for secret in (token, token.partition(".")[0], "that is secret"):
+            assert secret not in told
+    finally:
+        local.kill()
+
+
+async def test_a_signed_token_ends_with_its_password(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    options = f"--auth-token=jwt,sign-method=HS256,priv-key={tmp_path}/key"
+    local = LocalCluster(tmp_path / "c", voters=1, extra=["--bcrypt-cost=4", options])
+    local.start()
+    try:
+        await set_up(local)
+        async with client.connect(local.endpoints, timeout=20) as hf:
+            await enable(hf)
+        connect = connector(local)
+        async with connect("root") as root, client.connect(local.endpoints, timeout=20) as thief:
+            stolen = await root.connection.who()
+            add = rpc_pb2.AuthRoleAddRequest(name="x")
+            await ask(root, "RoleAdd", add)
+            await change_password(root, "root", "another")
+            with pytest.raises(client.Refused, match="invalid auth token"):
+                await thief.connection._call(
+                    "/etcdserverpb.Auth/RoleDelete",
+                    rpc_pb2.AuthRoleDeleteRequest(role="x"),
+                    rpc_pb2.AuthRoleDeleteResponse,
+                    True,
+                    5.0,
+                    None,
+                    None,
+                    stolen,
+                )
+        async with client.connect(local.endpoints, timeout=20, user="root", password="another") as root:
+            await ask(root, "RoleDelete", rpc_pb2.AuthRoleDeleteRequest(role="x"))
+    finally:
+        local.kill()
+
+
 class Following:
     """A Follow stream, by hand."""
 
