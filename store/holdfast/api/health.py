@@ -12,7 +12,7 @@ from holdfast.api.pages import Page, Query, Say, as_json
 from holdfast.machine import CORRUPT_ALARM
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
-from holdfast.member.node import Node
+from holdfast.member.node import Node, State
 from holdfast.proto import rpc_pb2
 
 READ_SECONDS = 2.0
@@ -42,7 +42,9 @@ class Health:
         return self._node.member if self._node.serving else None
 
     def _why_none(self) -> str:
-        return "has not yet all that it served before its start" if self._node.member else "belongs to no cluster yet"
+        if self._node.state is not State.MEMBER:
+            return "belongs to no cluster yet"
+        return "has not yet all that it served before its start"
 
     def _turning(self, told: Told) -> None:
         told(self._turns())
