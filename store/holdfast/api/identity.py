@@ -25,6 +25,7 @@ from holdfast.status import INVALID_AUTH_TOKEN
 
 SIMPLE_TTL_SECONDS = 300.0
 SWEEP_SECONDS = 60.0
+MAX_KNOWN = 1000  # signed tokens whose signature need not be looked at again
 _CHECKS: Any = {"verify_aud": False, "verify_iat": False, "verify_iss": False, "verify_sub": False, "verify_jti": False}
 MAX_AHEAD = 1_000_000  # entries that the cluster may be ahead of this member: a token of a later one is not waited for
 _LEAST_SECRET = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes, as RFC 7518 section 3.2 has it
@@ -104,6 +105,7 @@ class JwtTokens:
         self._sign_key = sign_key
         self._verify_key = verify_key
         self._ttl = ttl_seconds
+        self._known: dict[str, tuple[Principal, float]] = {}  # tokens that were verified, and when they expire
 
     def identify(self, token: str, auth: AuthStore) -> Principal | None:
         who = self._verified(token)
@@ -112,7 +114,10 @@ class JwtTokens:
         return who
 
     def _verified(self, token: str) -> Principal | None:
-        """What a token says that has our signature and has not expired."""
+        """What a token says that has our signature and has not expired. The signature is looked at once."""
+        known = self._known.get(token)
+        if known is not None and time.time() < known[1]:
+            return known[0]
         try:
             claims = jwt.decode(token, self._verify_key, algorithms=[self._method], options=_CHECKS)
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
@@ -122,7 +127,11 @@ class JwtTokens:
             revision = int(revision)  # as JSON has numbers
         if not isinstance(user, str) or not user or type(revision) is not int or not 0 <= revision < 1 << 63:
             return None
-        return Principal(user, revision)
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        who = Principal(user, revision)
+        self._known[token] = (who, int(claims.get("exp", 1 << 62)))
+        return who
 
     def issue(self, user: str, revision: int) -> str:
         if self._sign_key is None:

@@ -164,6 +164,26 @@ def test_a_token_of_before_the_password_changed_is_void(auth: AuthStore, keys: t
     assert tokens.identify(old["ann"] or "", auth) is None
 
 
+def test_a_signature_is_looked_at_once_and_the_expiry_always(
+    auth: AuthStore, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, _ = keys
+    tokens = parse_tokens(f"jwt,sign-method=RS256,priv-key={private}", 300)
+    token = tokens.issue("ann", auth.revision)
+    assert token is not None
+    looked: list[str] = []
+    decode = jwt.decode
+    monkeypatch.setattr(identity.jwt, "decode", lambda *a, **o: (looked.append(a[0]), decode(*a, **o))[1])
+    for _ in range(5):
+        assert not tokens.ahead(token, auth, 0)
+        assert tokens.identify(token, auth) == Principal("ann", auth.revision)
+    assert looked == [token]
+    late = identity.time.time() + 301
+    monkeypatch.setattr(identity.time, "time", lambda: late)
+    monkeypatch.setattr(identity.jwt, "decode", lambda *a, **o: decode(*a, **o | {"leeway": -400}))
+    assert tokens.identify(token, auth) is None
+
+
 def test_a_certificate_is_a_public_key_too(auth: AuthStore, tmp_path: Path) -> None:
     authority = Authority("one")
     key, certificate = authority.client("tokens")
