@@ -136,6 +136,7 @@ BAD_DOWNGRADE_VERSION = _etcd(Code.INVALID_ARGUMENT, "wrong downgrade target ver
 BAD_DOWNGRADE_TARGET = _etcd(Code.INVALID_ARGUMENT, "invalid downgrade target version")
 NO_DOWNGRADE = _etcd(Code.FAILED_PRECONDITION, "no inflight downgrade job")
 
+INTERNAL_ERROR = RequestError(Code.INTERNAL, "holdfast: internal error; see the server's log")
 CONF_MOVED = RequestError(
     Code.FAILED_PRECONDITION, "holdfast: the membership has changed since it was read; read it again"
 )

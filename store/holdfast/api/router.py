@@ -31,11 +31,12 @@ from holdfast.front.calls import (
     Unary,
     Writable,
 )
-from holdfast.status import GO_NAMES, INVALID_API_VERSION, NO_LEADER, STOPPED, Code, RequestError
+from holdfast.status import GO_NAMES, INTERNAL_ERROR, INVALID_API_VERSION, NO_LEADER, STOPPED, Code, RequestError
 
 log = logging.getLogger("holdfast.api")
 
-MAX_EVENTS = 512  # a turn
+TURN_SECONDS = 0.01  # of calls that are served in a turn of the loop, and a few more
+TURN_EVENTS = 32  # that are taken from the front at once
 SLOW_SECONDS = 0.3  # etcd's --warning-unary-request-duration
 
 UnaryHandler = Callable[[Call, bytes], None]
@@ -116,8 +117,13 @@ class Router:
 
     def _poll(self) -> None:
         assert self._front is not None
-        for event in self._front.poll(MAX_EVENTS):
-            self.take(event)
+        end = time.monotonic() + TURN_SECONDS
+        while True:
+            events = self._front.poll(TURN_EVENTS)
+            for event in events:
+                self.take(event)
+            if len(events) < TURN_EVENTS or time.monotonic() > end:
+                return  # what is left wakes the loop again
 
     def take(self, event: Event) -> None:
         """Serve what came in for a call."""
@@ -129,13 +135,14 @@ class Router:
             else:
                 held.append(event)
             return
-        if isinstance(event, Unary | Open) and self.hold(event.call, lambda: self._release(id)):
-            self._held[id] = [event]
-            return
         self._serve(id, event)
 
-    def _serve(self, id: int, event: Event) -> None:
+    def _serve(self, id: int, event: Event, *, released: bool = False) -> None:
+        """`released`: it has been held already, and is not held again."""
         try:
+            if not released and isinstance(event, Unary | Open) and self.hold(event.call, lambda: self._release(id)):
+                self._held[id] = [event]
+                return
             self._handle(event)
         except RequestError as error:
             self.fail(id, error.caught())
@@ -143,11 +150,11 @@ class Router:
             self.fail(id, RequestError(Code.INTERNAL, f"holdfast: the message cannot be decoded: {error}"))
         except Exception:
             log.exception("a request failed inside the server")
-            self.fail(id, RequestError(Code.INTERNAL, "holdfast: internal error; see the server's log"))
+            self.fail(id, INTERNAL_ERROR)
 
     def _release(self, id: int) -> None:
         for event in self._held.pop(id, ()):
-            self._serve(id, event)
+            self._serve(id, event, released=True)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Unary):
@@ -236,7 +243,10 @@ class Router:
         if served is not None:
             self._ended(served, GO_NAMES[error.code], 0)
             if served.stream is not None:
-                served.stream.on_cancelled()
+                try:
+                    served.stream.on_cancelled()
+                except Exception:  # the call ends whatever its service does, and so do others of this turn
+                    log.exception("%s could not be ended as it should", served.call.method)
         self.act(Fail(id, error.code, error.message))
 
     def finish(self, id: int) -> None:
@@ -293,14 +303,29 @@ class Router:
         actions, self._outbox = self._outbox, []
         over: set[int] = set()
         if self._local:
-            over = {a.id for a in actions if a.id < 0 and a.id in self._local and self._local[a.id].take(a)}
+            over = {a.id for a in actions if a.id < 0 and self._take_local(a)}
             actions = [a for a in actions if a.id > 0]
         if actions and self._front is not None:
             over |= self._front.send(actions)
         for call in over:
             served = self._served.get(call)
             if served is not None and served.stream is not None:
-                served.stream.on_over()
+                try:
+                    served.stream.on_over()
+                except Exception:
+                    log.exception("%s failed inside the server", served.call.method)
+                    self.fail(call, INTERNAL_ERROR)
+
+    def _take_local(self, action: Action) -> bool:
+        """Returns whether the call is over its high water now."""
+        sink = self._local.get(action.id)
+        try:
+            return sink is not None and sink.take(action)
+        except Exception:
+            log.exception("an answer to a call from within this process cannot be taken")
+            if isinstance(action, Fail):
+                return False
+            return self._take_local(Fail(action.id, INTERNAL_ERROR.code, INTERNAL_ERROR.message))
 
     def leaderless(self) -> None:
         """There has been no leader for long: end the streams of those who asked to be told, so that they go to another

@@ -6,8 +6,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from holdfast.front.http2 import connection as module
-from holdfast.front.http2.connection import Connection, Stream
+from holdfast.front.http2.connection import Connection
 from holdfast.front.http2.frames import (
     ACK,
     CONTINUATION,
@@ -34,6 +33,7 @@ from holdfast.front.http2.frames import (
 )
 from holdfast.front.http2.grpc import Messages, framed
 from holdfast.front.http2.headers import Headers
+from holdfast.front.http2.sending import STREAM_WINDOW, Stream
 from hypothesis import given
 
 REQUEST = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/s/m"), (b"te", b"trailers")]
@@ -54,6 +54,7 @@ class Peer:
     def __init__(self, max_streams: int = 100) -> None:
         self.seen: list[tuple[Any, ...]] = []
         self.streams: dict[int, Stream] = {}
+        self.closed: list[int] = []
         self.connection = Connection(self, max_streams=max_streams, now_ns=0)
         self.consume = True
         self.queued = 0
@@ -74,6 +75,9 @@ class Peer:
     def on_drained(self, stream: Stream) -> None:
         self.seen.append(("drained", stream.id))
 
+    def on_closed(self, stream: Stream) -> None:
+        self.closed.append(stream.id)
+
     def on_queued(self, change: int) -> None:
         self.queued += change
         # A stream that is being forgotten is not among them any more.
@@ -82,10 +86,13 @@ class Peer:
     def send(self, data: bytes, now_ns: int = 0) -> list[tuple[int, int, int, bytes]]:
         """Give the connection `data`; returns the frames that it answered with (kind, flags, stream, payload)."""
         self.connection.receive(data, now_ns)
+        while self.connection.behind:
+            self.connection.receive(b"", now_ns)
         return self.frames()
 
     def frames(self) -> list[tuple[int, int, int, bytes]]:
-        self.output += self.connection.take_output()
+        while self.connection.has_output:
+            self.output += self.connection.take_output()
         found = []
         while len(self.output) >= 9:
             size = int.from_bytes(self.output[:3], "big")
@@ -183,11 +190,11 @@ def test_a_smaller_first_window_holds_for_open_streams(peer: Peer) -> None:
     peer.connection.send_data(stream, b"x" * 60_000)
     peer.frames()
     peer.send(settings({Setting.INITIAL_WINDOW_SIZE: 1000}))
-    assert stream.send_window == 1000 - 60_000
+    assert peer.connection.send_window(stream) == 1000 - 60_000
     peer.connection.send_data(stream, b"y")
     assert not peer.frames()
     peer.send(window_update(1, 59_001))
-    assert stream.send_window == 0
+    assert peer.connection.send_window(stream) == 0
     assert not stream.queue
 
 
@@ -208,7 +215,7 @@ def test_room_is_given_back_when_data_is_dealt_with(peer: Peer) -> None:
     peer.consume = False
     peer.send(request(1))
     answered = []
-    for _ in range(module.STREAM_WINDOW // 16_384):
+    for _ in range(STREAM_WINDOW // 16_384):
         answered += peer.send(frame(DATA, 0, 1, b"x" * 16_384))
     assert not [f for f in answered if f[0] == WINDOW_UPDATE and f[2] == 1]
     assert peer.send(frame(DATA, 0, 1, b"x" * 16_384))[-1][0] == RST_STREAM  # more than was allowed
@@ -300,11 +307,37 @@ def test_what_breaks_the_connection(peer: Peer, data: bytes, code: ErrorCode) ->
     breaks(peer, data, code)
 
 
-@pytest.mark.parametrize("flood", [frame(PING, 0, 0, b"x" * 8), frame(SETTINGS, 0, 0), frame(0x77, 0, 0)])
+@pytest.mark.parametrize(
+    "flood",
+    [
+        frame(PING, 0, 0, b"x" * 8),
+        frame(PING, ACK, 0, b"x" * 8),
+        frame(SETTINGS, 0, 0),
+        frame(SETTINGS, ACK, 0),
+        frame(GOAWAY, 0, 0, b"\x00" * 8),
+        frame(PRIORITY, 0, 1, b"\x00\x00\x00\x00\x01"),
+        window_update(0, 1),
+        frame(0x77, 0, 0),
+    ],
+)
 def test_a_flood_of_frames_that_carry_nothing_ends_the_connection(peer: Peer, flood: bytes) -> None:
     for _ in range(10):
         peer.send(flood * 400)
     breaks(peer, flood * 2000, ErrorCode.ENHANCE_YOUR_CALM)
+
+
+def test_a_flood_of_malformed_requests_ends_the_connection(peer: Peer) -> None:
+    bad = [*REQUEST, (b"te", b"gzip")]
+    many = b"".join(request(id, headers=bad) for id in range(1, 12_001, 2))
+    breaks(peer, many, ErrorCode.ENHANCE_YOUR_CALM)
+
+
+def test_whoever_reads_much_may_open_windows_often(peer: Peer) -> None:
+    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: (1 << 31) - 1}) + window_update(0, 1 << 30) + request(1))
+    for _ in range(10_000):
+        peer.connection.send_data(peer.streams[1], b"x" * 100)
+        peer.send(window_update(0, 50) * 2)
+    assert len(peer.connection.streams) == 1
 
 
 def test_rapid_resets_end_the_connection_but_slow_ones_do_not(peer: Peer) -> None:
@@ -335,6 +368,17 @@ def test_a_client_that_does_not_begin_as_it_should(peer: Peer) -> None:
         [*REQUEST, (b":unknown", b"x")],
         REQUEST[:2],
         [*REQUEST, (b"content-length", b"many")],
+        [*REQUEST, (b"content-length", b"9" * 5000)],
+        [*REQUEST, (b"content-length", b"1"), (b"content-length", b"2")],
+        [*REQUEST, (b"", b"x")],
+        [*REQUEST, (b"a b", b"x")],
+        [*REQUEST, (b"a\nb", b"x")],
+        [*REQUEST, (b"a:b", b"x")],
+        [*REQUEST, (b"a\x80", b"x")],
+        [*REQUEST, (b"a", b"x\r\ny")],
+        [*REQUEST, (b"a", b"x\ny")],
+        [*REQUEST, (b"a", b"\x00")],
+        [*REQUEST[:2], (b":path", b"/a\nb")],
     ],
 )
 def test_what_breaks_one_stream_only(peer: Peer, headers: list[tuple[bytes, bytes]]) -> None:
@@ -342,6 +386,35 @@ def test_what_breaks_one_stream_only(peer: Peer, headers: list[tuple[bytes, byte
     assert [(kind, stream) for kind, _, stream, _ in answered] == [(RST_STREAM, 1)]
     peer.send(request(3))
     assert peer.seen == [("headers", 3, b"/s/m", False)]
+
+
+def test_trailers_are_held_to_the_same(peer: Peer) -> None:
+    for id, field in ((1, (b"a", b"x\ny")), (3, (b":path", b"/again")), (5, (b"A", b"b"))):
+        peer.send(request(id))
+        answered = peer.send(request(id, END_HEADERS | END_STREAM, [field]))
+        assert [(kind, stream) for kind, _, stream, _ in answered] == [(RST_STREAM, id)]
+    peer.send(request(7) + request(7, END_HEADERS | END_STREAM, [(b"a", b"b")]))
+    assert peer.seen[-1] == ("data", 7, b"", True)
+
+
+def test_data_on_a_closed_stream_is_answered_unless_this_side_closed_it(peer: Peer) -> None:
+    closed = [(RST_STREAM, ErrorCode.STREAM_CLOSED.to_bytes(4, "big"))]
+
+    def answers(id: int) -> list[tuple[int, bytes]]:
+        return [(kind, body) for kind, _, _, body in peer.send(frame(DATA, 0, id, b"late"))]
+
+    peer.send(request(1) + frame(RST_STREAM, 0, 1, b"\x00\x00\x00\x08"))
+    assert answers(1) == closed
+    peer.send(request(3, END_HEADERS | END_STREAM))
+    peer.connection.end(peer.streams[3], literal(b"grpc-status", b"0"))
+    peer.frames()
+    assert answers(3) == closed
+    peer.send(request(5))
+    peer.connection.end(peer.streams[5], literal(b"grpc-status", b"0"))
+    peer.frames()
+    assert answers(5) == []  # it was on its way
+    peer.send(request(7, headers=[*REQUEST, (b"Not", b"allowed")]))
+    assert answers(7) == []
 
 
 def test_more_streams_than_allowed_are_refused() -> None:
@@ -398,5 +471,9 @@ def test_a_large_answer_is_not_copied_for_every_frame(peer: Peer) -> None:
     peer.send(request(1))
     peer.frames()
     peer.connection.send_data(peer.streams[1], b"x" * (100 << 20))
-    whole = 100 << 20
-    assert len(peer.connection.take_output()) == whole + 9 * whole // 16_384
+    whole, sent = 100 << 20, 0
+    while peer.connection.has_output:
+        turn = len(peer.connection.take_output())
+        assert turn < 2 << 20
+        sent += turn
+    assert sent == whole + 9 * whole // 16_384

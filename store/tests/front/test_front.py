@@ -367,6 +367,7 @@ async def test_a_client_that_floods_waits_for_itself(monkeypatch: pytest.MonkeyP
 
 async def test_messages_that_never_become_whole_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "MAX_BUFFERED_BYTES", 1 << 20)
+    monkeypatch.setattr(session, "BUFFERED_FLOOR_BYTES", 1 << 16)
     async with served() as s, channel(s.port) as other:
         s.serve = lambda e: [Reply(e.call.id, b"ok")] if isinstance(e, Unary) else []
         reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
@@ -380,8 +381,175 @@ async def test_messages_that_never_become_whole_are_bounded(monkeypatch: pytest.
         assert s.front.buffered <= 1 << 20
         assert await other.unary_unary("/t.T/Unary")(b"whole") == b"ok"
         writer.close()
-        await s.until(lambda: len(s.of(Cancelled)) == 100)
+        await s.until(lambda: bool(s.of(Cancelled)) and not s.front.open_calls)
         assert s.front.buffered == 0
+
+
+async def test_a_connection_may_have_as_many_calls_open_as_there_is_room_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CALLS", 90)
+    async with served() as s, channel(s.port) as other:
+        s.serve = lambda e: [Reply(e.call.id, b"ok")] if isinstance(e, Unary) else []
+        held = []
+        for number, path in enumerate((b"/t.T/Unary", b"/t.T/Both", b"/a/page")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            fields = calling(path) if path.startswith(b"/t") else calling(path)[:3]
+            writer.write(HELLO + b"".join(frame(1, 4, id, block(fields)) for id in range(1, 401, 2)))
+            async with asyncio.timeout(10):
+                assert await reader.readuntil(b"too many requests" if number < 2 else b"\x00\x00\x00\x07")
+            held.append(writer)
+            assert await other.unary_unary("/t.T/Unary")(b"") == b"ok"
+        assert 60 < s.front.streams < 90
+        for writer in held:
+            writer.close()
+        async with asyncio.timeout(10):
+            while s.front.streams:
+                await asyncio.sleep(0)
+        assert await other.unary_unary("/t.T/Unary")(b"") == b"ok"
+
+
+async def test_the_room_for_messages_is_shared_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MAX_BUFFERED_BYTES", 1 << 20)
+    monkeypatch.setattr(session, "BUFFERED_FLOOR_BYTES", 1 << 10)
+    async with served() as s:
+        s.serve = lambda e: [Reply(e.call.id, b"ok")] if isinstance(e, Unary) else []
+        half = b"\x00\x00\x1f\xff\xff" + b"x" * 16_000
+        small = b"\x00\x00\x00\x00\x01x" * 2_000  # whole messages, beyond the credit of their call
+        for path, data in ((b"/t.T/Unary", half), (b"/t.T/Both", small)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            calls = (frame(1, 4, id, block(calling(path))) + frame(0, 0, id, data) for id in range(1, 201, 2))
+            writer.write(HELLO + b"".join(calls))
+            async with asyncio.timeout(10):
+                assert await reader.readuntil(b"too many requests")
+            assert s.front.buffered < 1 << 20
+            writer.close()
+            async with asyncio.timeout(10):
+                while s.front.connections or s.front.streams:
+                    await asyncio.sleep(0)
+            assert s.front.buffered == 0
+
+
+async def test_a_request_that_does_not_come_is_ended_and_a_stream_that_is_quiet_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "REQUEST_NS", 100_000_000)
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 0.05)
+    gone.clear()
+    async with served() as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        opened = [calling(b"/t.T/Unary"), calling(b"/t.T/Many"), calling(b"/late")[:3], calling(b"/t.T/Both")]
+        writer.write(HELLO + b"".join(frame(1, 4, 2 * n + 1, block(fields)) for n, fields in enumerate(opened)))
+        async with asyncio.timeout(10):
+            for _ in range(2):
+                assert await reader.readuntil(b"did not come in time")
+            while gone != ["/late"]:
+                await asyncio.sleep(0.01)
+        assert [entry.call.method for entry in s.front.open_calls.values()] == ["/t.T/Both"]
+        writer.write(frame(0, 0, 7, b"\x00\x00\x00\x00\x05"))  # its message begins, and never ends
+        async with asyncio.timeout(10):
+            assert await reader.readuntil(b"did not come in time")
+        writer.close()
+
+
+async def test_a_request_is_awaited_no_longer_than_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 0.05)
+    async with served() as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(HELLO + frame(1, 4, 1, block([*calling(b"/t.T/Unary"), (b"grpc-timeout", b"1m")])))
+        async with asyncio.timeout(10):
+            assert await reader.readuntil(b"did not come in time")
+        writer.close()
+
+
+async def test_connections_take_turns_with_their_calls() -> None:
+    async with served() as s, channel(s.port) as other:
+        asyncio.get_running_loop().remove_reader(s.front.fileno())
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        call = block(calling(b"/t.T/Unary"))
+        writer.write(HELLO + b"".join(frame(1, 4, id, call) + frame(0, 1, id, bytes(5)) for id in range(1, 801, 2)))
+        quiet = other.unary_unary("/t.T/Unary")(b"quiet")
+        async with asyncio.timeout(10):
+            while len(s.front.open_calls) < 401:
+                await asyncio.sleep(0)
+        events = [e for e in s.front.poll(2 * module.TURN_CALLS) if isinstance(e, Unary)]
+        assert b"quiet" in [e.body for e in events]
+        assert len(events) < 20 + module.TURN_CALLS
+        s.front.send([Reply(e.call.id, b"ok") for e in events])
+        assert await quiet == b"ok"
+        found = len(events)
+        while events := s.front.poll(64):
+            found += len(events)
+        assert found == 401
+        writer.close()
+        del reader
+
+
+async def test_an_answer_that_cannot_be_sent_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
+    bad: Any = object()
+    async with served() as s, channel(s.port) as to:
+        calls = [to.unary_unary("/t.T/Unary")(b"%d" % n) for n in range(4)]
+        stream = to.unary_stream("/t.T/Many")(b"")
+        await s.until(lambda: len(s.of(Unary)) == 4 and bool(s.of(Message)))
+        ids = {int(e.body): e.call.id for e in s.of(Unary)}
+        streaming = s.of(Open)[0].call.id
+        s.front.send(
+            [
+                Reply(ids[0], b"zero"),
+                Reply(ids[1], bad),
+                Fail(ids[2], bad, "text"),
+                Send(streaming, b"first"),
+                Send(streaming, bad),
+                Reply(ids[3], b"three"),
+            ]
+        )
+        assert await calls[0] == b"zero"
+        assert await calls[3] == b"three"
+        for call in calls[1:3]:
+            assert await call.code() is grpc.StatusCode.INTERNAL
+        assert await stream.code() is grpc.StatusCode.INTERNAL
+        await s.until(lambda: streaming in [e.id for e in s.of(Cancelled)])
+        assert not s.front.open_calls
+    assert "an answer to /t.T/Unary cannot be sent" in caplog.text
+
+
+async def test_what_is_said_of_long_things_is_short() -> None:
+    async with served() as s, channel(s.port, **{"grpc.max_metadata_size": 1 << 20}) as to:
+        for path in ("/" + "a" * 20_000 + "/x", "/" + "\xff" * 20_000 + "/x"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            fields = block(calling(path.encode("latin-1")))
+            parts = [fields[at : at + 16_000] for at in range(0, len(fields), 16_000)]
+            writer.write(HELLO + frame(1, 1, 1, parts[0]) + frame(9, 4, 1, b"".join(parts[1:])))
+            async with asyncio.timeout(10):
+                answer = await reader.readuntil(b"...")
+            assert b"unknown service" in answer
+            assert len(answer) < 5_000
+            writer.close()
+        s.serve = lambda e: [Fail(e.call.id, Code.INTERNAL, "\U0001f600" * 1_000_000)] if isinstance(e, Unary) else []
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await to.unary_unary("/t.T/Unary")(b"")
+        assert set((failed.value.details() or "").removesuffix("...")) == {"\U0001f600"}
+
+
+async def test_a_content_type_that_only_begins_like_grpc_is_refused() -> None:
+    async with served() as s:
+        for kind, expected in ((b"application/grpcfoo", b"\x03415"), (b"application/grpc+proto", b"\x88")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            fields = [*calling(b"/t.T/None")[:3], (b"content-type", kind)]
+            writer.write(HELLO + frame(1, 5, 1, block(fields)))
+            async with asyncio.timeout(10):
+                await reader.readuntil(expected)
+            writer.close()
+
+
+async def test_a_flood_of_unknown_methods_ends_the_connection() -> None:
+    async with served() as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        call = block(calling(b"/t.T/None"))
+        writer.write(HELLO + b"".join(frame(1, 5, id, call) for id in range(1, 12_001, 2)))
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                assert b"carry nothing" in (await reader.read(-1))[-200:]
+        writer.close()
+        assert not s.front.streams
 
 
 async def test_a_request_that_is_cut_off_leaves_nothing_behind() -> None:

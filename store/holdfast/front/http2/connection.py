@@ -4,14 +4,10 @@ Everything a peer can make this side keep is bounded: header blocks, windows, st
 nothing it may send in a second (rapid resets, settings and ping floods). Breaking a bound or a rule ends the connection
 (ConnectionBroken), or the one stream where that is enough.
 
-Sending obeys both windows; what does not fit waits at its stream, and waiting streams are served in turns, so that one
-that sends much does not hold up the others of its connection.
+The work of one call of `receive` is bounded, too: what is left waits for the next, so that others get their turn.
 """
 
 from __future__ import annotations
-
-from collections import deque
-from typing import Protocol
 
 from holdfast.front.http2.frames import (
     ACK,
@@ -43,68 +39,20 @@ from holdfast.front.http2.frames import (
     settings,
     window_update,
 )
-from holdfast.front.http2.headers import MAX_HEADER_BYTES, HeaderDecoder, Headers, body_length
+from holdfast.front.http2.headers import MAX_HEADER_BYTES, HeaderDecoder
+from holdfast.front.http2.sending import STREAM_WINDOW, Handler, Sending, Stream
 
-STREAM_WINDOW = 1 << 18
 CONNECTION_WINDOW = 1 << 22
 MAX_IDLE_FRAMES = 5000  # frames in a second that carry nothing: pings, settings, resets, empty data, priorities
 IDLE_NS = 1_000_000_000
+TURN_WORK = 1000  # units of work that one `receive` does: a frame, or 64 bytes of it, or 4 bytes of a header block
 
 
-class Handler(Protocol):
-    """Who uses the connection. Called from within `receive`."""
-
-    def on_headers(self, stream: Stream, headers: Headers, ended: bool) -> None: ...
-
-    def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
-        """Give the room back by `Connection.consumed` once the data is dealt with."""
-        ...
-
-    def on_reset(self, stream: Stream) -> None: ...
-
-    def on_drained(self, stream: Stream) -> None:
-        """The last of what waited to be sent on this stream has been handed to the connection's output."""
-        ...
-
-    def on_queued(self, change: int) -> None:
-        """So many bytes more (or fewer) wait at streams of this connection because they may not be sent yet."""
-        ...
-
-
-class Stream:
-    """One stream as the connection sees it; `context` is the handler's."""
-
-    __slots__ = (
-        "context",
-        "id",
-        "queue",
-        "queued",
-        "receive_window",
-        "received",
-        "remote_ended",
-        "send_window",
-        "trailers",
-        "unreturned",
-    )
-
-    def __init__(self, id: int, send_window: int) -> None:
-        self.id = id
-        self.send_window = send_window
-        self.receive_window = STREAM_WINDOW
-        self.unreturned = 0  # consumed, and not said so to the peer yet
-        self.remote_ended = False
-        self.received = -1  # of the body, if the headers said how long it is: what is still to come
-        self.queue: deque[memoryview] = deque()  # views, so that what is left of a large answer is not copied
-        self.queued = 0
-        self.trailers: bytes | None = None  # what ends it, once the queue is sent
-        self.context: object = None
-
-
-class Connection:
+class Connection(Sending):
     """Give `receive` what came, write `take_output`, close when it raises."""
 
     def __init__(self, handler: Handler, *, max_streams: int, now_ns: int) -> None:
-        self._handler = handler
+        super().__init__(handler)
         self._max_streams = max_streams
         self._headers = HeaderDecoder()
         self._input = b""
@@ -112,15 +60,10 @@ class Connection:
         self._settings_seen = False
         self._block: tuple[int, int, list[bytes]] | None = None  # a header block that goes on: stream, flags, parts
         self._block_bytes = 0
-        self.streams: dict[int, Stream] = {}
         self._last_stream = 0
         self._receive_window = CONNECTION_WINDOW
         self._unreturned = 0
-        self._send_window = DEFAULT_WINDOW
-        self._stream_send_window = DEFAULT_WINDOW
-        self._frame_bytes = DEFAULT_FRAME_BYTES
-        self._waiting: dict[int, Stream] = {}  # streams with something that did not fit
-        self._output: list[bytes] = [
+        self._output = [
             settings(
                 {
                     Setting.MAX_CONCURRENT_STREAMS: max_streams,
@@ -132,14 +75,17 @@ class Connection:
         ]
         self._idle_frames = 0
         self._idle_since = now_ns
-        self.paused = False  # the socket takes nothing now
+        self._work = 0  # units done in this call of `receive`
+        self.behind = False  # there is more to do than one call of `receive` may: call it again, with nothing
+        self.now_ns = now_ns  # when `receive` was called last
         self.going_away = False
         self.pinged = False  # an answer to our ping is awaited
 
     # ---- in ------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now_ns: int) -> None:
-        """Take what came. Raises ConnectionBroken, after which nothing more may be given."""
+        """Take what came, as far as a turn goes. Raises ConnectionBroken, after which nothing more may be given."""
+        self.now_ns = now_ns
         if now_ns > self._idle_since + IDLE_NS:
             self._idle_since, self._idle_frames = now_ns, 0
         data = self._input + data if self._input else data
@@ -154,7 +100,8 @@ class Connection:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "not HTTP/2")
             self._preface_seen = True
             at = len(PREFACE)
-        while end - at >= HEAD_BYTES:
+        self._work = 0
+        while end - at >= HEAD_BYTES and self._work < TURN_WORK:
             size = int.from_bytes(data[at : at + 3], "big")
             if size > DEFAULT_FRAME_BYTES:
                 raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
@@ -163,9 +110,15 @@ class Connection:
             kind, flags = data[at + 3], data[at + 4]
             stream = int.from_bytes(data[at + 5 : at + 9], "big") & MAX_WINDOW
             at += HEAD_BYTES
+            self._work += 1 + (size >> 6)
             self._frame(kind, flags, stream, data[at : at + size])
             at += size
         self._input = data[at:]
+        self.behind = self._work >= TURN_WORK and at < end
+
+    def end_turn(self) -> None:
+        """This frame has made so much work that the next one has to wait for the next call of `receive`."""
+        self._work = TURN_WORK
 
     def _frame(self, kind: int, flags: int, id: int, payload: bytes) -> None:
         if self._block is not None and (kind != CONTINUATION or id != self._block[0]):
@@ -189,14 +142,16 @@ class Connection:
         elif kind == GOAWAY:
             if id or len(payload) < 8:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR if id else ErrorCode.FRAME_SIZE_ERROR, "GOAWAY")
+            self.idle()
         elif kind == PRIORITY:
             self._on_priority(id, payload)
         elif kind == PUSH_PROMISE:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "a client pushes")
         else:
-            self._idle()  # frames of unknown kinds are ignored
+            self.idle()  # frames of unknown kinds are ignored
 
-    def _idle(self) -> None:
+    def idle(self) -> None:
+        """This frame carried nothing, or nothing that can be done. Raises ConnectionBroken if there are many."""
         self._idle_frames += 1
         if self._idle_frames > MAX_IDLE_FRAMES:
             raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
@@ -229,13 +184,14 @@ class Connection:
             self._on_block(first_flags, id, b"".join(parts))
 
     def _on_block(self, flags: int, id: int, block: bytes) -> None:
+        self._work += len(block) >> 2
         headers = self._headers.decode(block)
         ended = bool(flags & END_STREAM)
         stream = self.streams.get(id)
         if stream is not None:
             if stream.remote_ended:
                 raise ConnectionBroken(ErrorCode.STREAM_CLOSED, f"HEADERS after the end of stream {id}")
-            if not ended or any(name.startswith(b":") for name, _ in headers):
+            if not ended or not headers.trailing:
                 self._stream_broken(stream, ErrorCode.PROTOCOL_ERROR)
                 return
             self._on_end(stream, b"")
@@ -243,22 +199,24 @@ class Connection:
         if id <= self._last_stream:
             raise ConnectionBroken(ErrorCode.STREAM_CLOSED, f"HEADERS on closed stream {id}")
         self._last_stream = id
+        length = headers.body_length
         if self.going_away:
-            self._output.append(reset(id, ErrorCode.REFUSED_STREAM))
-            return
-        if len(self.streams) >= self._max_streams:
-            self._idle()
-            self._output.append(reset(id, ErrorCode.REFUSED_STREAM))
-            return
-        stream = Stream(id, self._stream_send_window)
-        length = body_length(headers)
-        if length is None or (length > 0 and ended):
-            self._output.append(reset(id, ErrorCode.PROTOCOL_ERROR))
-            return
-        stream.received = length
-        stream.remote_ended = ended
-        self.streams[id] = stream
-        self._handler.on_headers(stream, headers, ended)
+            self._refuse(id, ErrorCode.REFUSED_STREAM, ended)
+        elif length is None or (length > 0 and ended):
+            self._refuse(id, ErrorCode.PROTOCOL_ERROR, ended)
+        elif len(self.streams) >= self._max_streams:
+            self._refuse(id, ErrorCode.REFUSED_STREAM, ended)
+        else:
+            stream = self.streams[id] = Stream(id)
+            stream.received = length
+            stream.remote_ended = ended
+            self._handler.on_headers(stream, headers.fields, ended)
+
+    def _refuse(self, id: int, code: ErrorCode, ended: bool) -> None:
+        self.idle()
+        self._output.append(reset(id, code))
+        if not ended:
+            self._cut_off(id)
 
     def _on_data(self, flags: int, id: int, payload: bytes) -> None:
         size = len(payload)
@@ -275,7 +233,9 @@ class Connection:
         if stream is None:
             if id == 0 or id > self._last_stream:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"DATA on stream {id}, which is not open")
-            self._idle()  # on its way when we ended the stream
+            self.idle()
+            if id not in self._cut:  # or it was on its way when this side ended the stream
+                self._output.append(reset(id, ErrorCode.STREAM_CLOSED))
             return
         if stream.remote_ended:
             self._stream_broken(stream, ErrorCode.STREAM_CLOSED)
@@ -296,7 +256,7 @@ class Connection:
             self._on_end(stream, data)
             return
         if not data:
-            self._idle()
+            self.idle()
         self._handler.on_data(stream, data, False)
 
     def _on_end(self, stream: Stream, data: bytes) -> None:
@@ -321,14 +281,14 @@ class Connection:
             raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM")
         if id == 0 or id > self._last_stream:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"RST_STREAM of stream {id}")
-        self._idle()
+        self.idle()
         stream = self.streams.get(id)
         if stream is not None:
             self._forget(stream)
             self._handler.on_reset(stream)
 
     def _stream_broken(self, stream: Stream, code: ErrorCode) -> None:
-        self._idle()
+        self.idle()
         self.reset(stream, code)
         self._handler.on_reset(stream)
 
@@ -338,11 +298,12 @@ class Connection:
         if flags & ACK:
             if payload:
                 raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS: an acknowledgement with content")
+            self.idle()
             return
         if len(payload) % 6:
             raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS")
         self._settings_seen = True
-        self._idle()
+        self.idle()
         for at in range(0, len(payload), 6):
             key = int.from_bytes(payload[at : at + 2], "big")
             self._set(key, int.from_bytes(payload[at + 2 : at + 6], "big"))
@@ -352,13 +313,7 @@ class Connection:
         if key == Setting.INITIAL_WINDOW_SIZE:
             if value > MAX_WINDOW:
                 raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "a window over 2^31-1")
-            change, self._stream_send_window = value - self._stream_send_window, value
-            for stream in list(self.streams.values()):
-                stream.send_window += change
-                if stream.send_window > MAX_WINDOW:
-                    raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "a window over 2^31-1")
-            if change > 0:
-                self._pump_all()
+            self._set_initial_window(value)
         elif key == Setting.MAX_FRAME_SIZE:
             if not DEFAULT_FRAME_BYTES <= value < 1 << 24:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE")
@@ -371,16 +326,16 @@ class Connection:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "PING of a stream")
         if len(payload) != 8:
             raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "PING")
+        self.idle()
         if flags & ACK:
             self.pinged = False
             return
-        self._idle()
         self._output.append(frame(PING, ACK, 0, payload))
 
     def _on_priority(self, id: int, payload: bytes) -> None:
         if id == 0:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "PRIORITY of no stream")
-        self._idle()
+        self.idle()
         stream = self.streams.get(id)
         wrong_size = len(payload) != 5
         if wrong_size or int.from_bytes(payload[:4], "big") & MAX_WINDOW == id:
@@ -393,6 +348,10 @@ class Connection:
     def _on_window_update(self, id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE")
+        if self._updates_due:
+            self._updates_due -= 1
+        else:
+            self.idle()  # nothing was sent that could have used up a window
         increment = int.from_bytes(payload, "big") & MAX_WINDOW
         if id == 0:
             if increment == 0:
@@ -400,7 +359,6 @@ class Connection:
             self._send_window += increment
             if self._send_window > MAX_WINDOW:
                 raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "a window over 2^31-1")
-            self._pump_all()
             return
         if id > self._last_stream:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"WINDOW_UPDATE of stream {id}, which is not open")
@@ -410,129 +368,20 @@ class Connection:
         if increment == 0:
             self._stream_broken(stream, ErrorCode.PROTOCOL_ERROR)
             return
-        stream.send_window += increment
-        if stream.send_window > MAX_WINDOW:
+        self._allow_stream(stream, increment)
+        if self.send_window(stream) > MAX_WINDOW:
             self._stream_broken(stream, ErrorCode.FLOW_CONTROL_ERROR)
-        elif stream.id in self._waiting:
-            self._pump(stream)
 
-    # ---- out -----------------------------------------------------------------------------------------------
+    # ---- the end ------------------------------------------------------------------------------------------------
 
-    def take_output(self) -> bytes:
-        """What to write now."""
-        output, self._output = self._output, []
-        return output[0] if len(output) == 1 else b"".join(output)
-
-    @property
-    def has_output(self) -> bool:
-        return bool(self._output)
-
-    def send_headers(self, stream: Stream, block: bytes) -> None:
-        """Begin an answer. `block` is encoded, and shorter than a frame."""
-        self._output.append(frame(HEADERS, END_HEADERS, stream.id, block))
-
-    def send_data(self, stream: Stream, data: bytes) -> None:
-        size = len(data)
-        if (
-            stream.queue
-            or self.paused
-            or size > stream.send_window
-            or size > self._send_window
-            or size > self._frame_bytes
-        ):
-            stream.queue.append(memoryview(data))
-            stream.queued += size
-            self._handler.on_queued(size)
-            self._waiting[stream.id] = stream
-            if not self.paused:
-                self._pump(stream)
-            return
-        stream.send_window -= size
-        self._send_window -= size
-        self._output.append(frame(DATA, 0, stream.id, data))
-
-    def end(self, stream: Stream, trailers: bytes) -> None:
-        """End the answer with `trailers`, an encoded block, after all data; empty: with nothing more."""
-        stream.trailers = trailers
-        if not stream.queue:
-            self._finish(stream)
-
-    def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Break the stream off."""
-        self._output.append(reset(stream.id, code))
-        self._forget(stream)
-
-    def _finish(self, stream: Stream) -> None:
-        trailers = stream.trailers
-        assert trailers is not None
-        if trailers:
-            self._output.append(frame(HEADERS, END_HEADERS | END_STREAM, stream.id, trailers))
-        else:
-            self._output.append(frame(DATA, END_STREAM, stream.id))
-        if not stream.remote_ended:
-            # The answer is complete before the request: nothing more of that is wanted (RFC 9113, section 8.1).
-            self._output.append(reset(stream.id, ErrorCode.NO_ERROR))
-        self._forget(stream)
-
-    def _forget(self, stream: Stream) -> None:
-        self.streams.pop(stream.id, None)
-        self._waiting.pop(stream.id, None)
-        if stream.queued:
-            self._handler.on_queued(-stream.queued)
-            stream.queue.clear()
-            stream.queued = 0
-
-    def _pump_all(self) -> None:
-        """Send what waits, a frame of each stream in turn, as far as the windows go."""
-        while self._waiting and self._send_window > 0 and not self.paused:
-            moved = False
-            for stream in list(self._waiting.values()):
-                moved |= self._send_some(stream)
-                if self._send_window <= 0:
-                    # Who comes first the next time: the ones behind this one.
-                    if stream.id in self._waiting:
-                        self._waiting[stream.id] = self._waiting.pop(stream.id)
-                    break
-            if not moved:
-                return
-
-    def _pump(self, stream: Stream) -> None:
-        while stream.queue and self._send_some(stream):
-            pass
-
-    def _send_some(self, stream: Stream) -> bool:
-        """Send up to a frame of what waits on `stream`. Returns whether anything was."""
-        room = min(stream.send_window, self._send_window, self._frame_bytes)
-        if room <= 0 or not stream.queue:
-            return False
-        data = stream.queue.popleft()
-        if len(data) > room:
-            stream.queue.appendleft(data[room:])
-            data = data[:room]
-        size = len(data)
-        stream.send_window -= size
-        self._send_window -= size
-        stream.queued -= size
-        self._handler.on_queued(-size)
-        self._output.append(frame(DATA, 0, stream.id, bytes(data)))
-        if not stream.queue:
-            del self._waiting[stream.id]
-            if stream.trailers is not None:
-                self._finish(stream)
-            else:
-                self._handler.on_drained(stream)
-        return True
-
-    def resume(self) -> None:
-        """The socket takes more again."""
-        self.paused = False
-        self._pump_all()
-
-    def lost(self) -> None:
-        """There is no peer any more: nothing that is open or waits is of use."""
-        for stream in list(self.streams.values()):
+    def lost(self, most: int) -> bool:
+        """There is no peer any more, so nothing that is open is of use. Ends up to `most` streams. Returns whether all
+        have ended."""
+        for _ in range(min(most, len(self.streams))):
+            stream = next(reversed(self.streams.values()))  # the last one: the first one is behind all that are gone
             self._forget(stream)
             self._handler.on_reset(stream)
+        return not self.streams
 
     def ping(self) -> None:
         self.pinged = True

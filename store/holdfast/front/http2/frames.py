@@ -55,6 +55,16 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
+def header_frames(flags: int, stream: int, block: bytes, most: int) -> bytes:
+    """A header block as HEADERS, and CONTINUATION if it is longer than the peer takes in one frame."""
+    if len(block) <= most:
+        return frame(HEADERS, flags | END_HEADERS, stream, block)
+    parts = [block[at : at + most] for at in range(0, len(block), most)]
+    frames = [frame(HEADERS, flags, stream, parts[0])]
+    frames += [frame(CONTINUATION, 0, stream, part) for part in parts[1:-1]]
+    return b"".join([*frames, frame(CONTINUATION, END_HEADERS, stream, parts[-1])])
+
+
 def settings(values: dict[Setting, int]) -> bytes:
     body = b"".join(key.to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in values.items())
     return frame(SETTINGS, 0, 0, body)

@@ -27,9 +27,12 @@ from holdfast.front.http2.session import OpenCall, Session
 
 log = logging.getLogger("holdfast.front")
 
-MAX_CALLS = 20_000
+MAX_CALLS = 20_000  # requests of any kind, of all connections, that are open
+FEW_CALLS = 16  # that a connection may always have open
+TURN_CALLS = 16  # events of one connection before others have their turn
+LOST_STREAMS = 1000  # of a connection that is gone, that are ended in one turn of the loop
 MAX_MESSAGE_BYTES = 2 << 20  # etcd's: the largest request and 512 KiB around it
-MAX_STREAMS = 1 << 20
+MAX_STREAMS = MAX_CALLS // 2  # of one connection
 MAX_CONNECTIONS = 1 << 20
 PAUSE_CALLS = 2_000  # unanswered unary calls of one connection, beyond which it is not read from
 FIRST_BYTES_SECONDS = 10.0
@@ -56,16 +59,17 @@ class Http2Front:
         self.methods = methods
         self.http = http
         self.max_message_bytes = max_message_bytes
-        self._max_streams = max_streams
+        self._max_streams = min(max_streams, MAX_STREAMS)
         self._max_connections = max_connections
         self._keepalive = keepalive_seconds
         self._keepalive_timeout = keepalive_timeout_seconds
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._events: deque[Event] = deque()
+        self._turns: deque[Session] = deque()  # connections with events that nobody has polled; the next one first
         self._ids = itertools.count(1)
         self.open_calls: dict[int, OpenCall] = {}
+        self.streams = 0  # requests of any kind that are open
         self.received_bytes = self.sent_bytes = 0
-        self.buffered = 0  # bytes of messages that are not whole yet
+        self.buffered = 0  # bytes of messages that are not whole yet, or beyond their calls' credit
         self.queued = 0  # bytes of answers that their clients do not fetch
         self.connections: set[_Wire] = set()
         self._servers: list[asyncio.Server] = []
@@ -101,7 +105,10 @@ class Http2Front:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
         now = time.monotonic()
         for wire in list(self.connections):
-            wire.check(now, self._keepalive, self._keepalive_timeout)
+            try:
+                wire.check(now, self._keepalive, self._keepalive_timeout)
+            except Exception:
+                wire.failed()
 
     async def drain(self, grace_seconds: float) -> None:
         """Take no new connections and calls, and give running ones this long."""
@@ -133,8 +140,15 @@ class Http2Front:
     def poll(self, max_events: int) -> list[Event]:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
-        events = [self._events.popleft() for _ in range(min(max_events, len(self._events)))]
-        if self._events:
+        events: list[Event] = []
+        while self._turns and len(events) < max_events:
+            session = self._turns.popleft()
+            waiting = session.events
+            share = min(TURN_CALLS, len(waiting), max_events - len(events))
+            events += [waiting.popleft() for _ in range(share)]
+            if waiting:
+                self._turns.append(session)
+        if self._turns:
             os.eventfd_write(self._event, 1)
         return events
 
@@ -144,24 +158,31 @@ class Http2Front:
             entry = self.open_calls.get(action.id)
             if entry is None:
                 continue
-            if entry.session.act(entry, action):
-                over.add(action.id)
+            try:
+                if entry.session.act(entry, action):
+                    over.add(action.id)
+            except Exception:  # the others' answers are none the worse for it
+                log.exception("an answer to %s cannot be sent", entry.call.method)
+                entry.session.break_down(entry)
             entry.session.touched()
         self._write_touched()
         return over
 
     # ---- what sessions use ---------------------------------------------------------------------------------
 
-    def push(self, event: Event) -> None:
-        if not self._events:
+    def has_events(self, session: Session) -> None:
+        """This connection has events, and had none."""
+        if not self._turns:
             os.eventfd_write(self._event, 1)
-        self._events.append(event)
+        self._turns.append(session)
 
     def next_id(self) -> int:
         return next(self._ids)
 
-    def admit(self) -> bool:
-        return len(self.open_calls) < MAX_CALLS
+    def admits(self, open: int) -> bool:
+        """Whether a connection may have so many requests open: as many as there is room left for other ones, so that
+        however many it wants, there is some left."""
+        return open <= FEW_CALLS or open <= MAX_CALLS - self.streams
 
     def has_room(self) -> bool:
         """For another connection. If not, the log says so now and then."""
@@ -192,7 +213,10 @@ class Http2Front:
     def _write_touched(self) -> None:
         touched, self._touched = self._touched, {}
         for wire in touched:
-            wire.write_output()
+            try:
+                wire.write_output()
+            except Exception:
+                wire.failed()
 
 
 class _Wire(asyncio.Protocol):
@@ -206,6 +230,8 @@ class _Wire(asyncio.Protocol):
         self._first = b""
         self._heard_at = time.monotonic()
         self._reading = True
+        self._full = False  # it has too much unanswered
+        self._going_on = False  # what is left of the bytes that came is taken up in the loop's next turn
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -236,8 +262,10 @@ class _Wire(asyncio.Protocol):
         if self._http1 is not None:
             self._http1.receive(data)
             return
-        session = self._session
-        assert session is not None
+        if self._session is not None:
+            self._receive(self._session, data)
+
+    def _receive(self, session: Session, data: bytes) -> None:
         try:
             session.connection.receive(data, time.monotonic_ns())
         except ConnectionBroken as broken:
@@ -248,16 +276,35 @@ class _Wire(asyncio.Protocol):
         self._regulate(session)
 
     def _regulate(self, session: Session) -> None:
-        """Whoever has too much unanswered, or does not read what it is answered, is not read from."""
-        bound = PAUSE_CALLS if self._reading else PAUSE_CALLS // 2
-        reading = session.unanswered <= bound and not session.connection.paused
-        if reading is self._reading or self._transport.is_closing():
+        """Whoever has too much unanswered, or does not read what it is answered, or has sent more than a turn takes, is
+        not read from."""
+        if self._transport.is_closing():
+            return
+        self._full = session.unanswered > (PAUSE_CALLS // 2 if self._full else PAUSE_CALLS)
+        reading = not self._full and not session.connection.paused
+        if session.connection.behind:
+            if reading and not self._going_on:
+                self._going_on = True
+                asyncio.get_running_loop().call_soon(self._go_on)
+            reading = False
+        if reading is self._reading:
             return
         self._reading = reading
         if reading:
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+    def _go_on(self) -> None:
+        self._going_on = False
+        session = self._session
+        if session is not None and session.connection.behind and not self._transport.is_closing():
+            self._receive(session, b"")
+
+    def failed(self) -> None:
+        """An exception that nobody expected ends this connection, and no other."""
+        log.exception("%s: a connection failed inside the server", self._transport.get_extra_info("peername"))
+        self._transport.abort()
 
     def _choose(self, data: bytes) -> bool:
         if len(data) < len(PREFACE) and PREFACE.startswith(data):
@@ -309,8 +356,8 @@ class _Wire(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._front.connections.discard(self)
         if self._session is not None:
-            self._session.connection.lost()
             self._session.touched = lambda: None
+            _end_all(self._session)
         elif self._http1 is not None:
             self._http1.lost()
         self._session = self._http1 = None  # or they would keep each other until the collector comes by
@@ -320,9 +367,13 @@ class _Wire(asyncio.Protocol):
         if session is None:
             if quiet > FIRST_BYTES_SECONDS:
                 self._transport.abort() if self._http1 is None else self._http1.time_out()
-        elif not self._reading:
+            return
+        session.end_overdue(time.monotonic_ns())
+        if session.connection.has_output:
+            self._front.touch(self)
+        if not self._reading:
             return  # its answer to a ping would not be heard
-        elif session.connection.pinged:
+        if session.connection.pinged:
             if quiet > keepalive + timeout:
                 self._transport.abort()
         elif quiet > keepalive:
@@ -338,3 +389,9 @@ class _Wire(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.close()
+
+
+def _end_all(session: Session) -> None:
+    """The client is gone: end its calls, some in each turn of the loop."""
+    if not session.connection.lost(LOST_STREAMS):
+        asyncio.get_running_loop().call_soon(_end_all, session)

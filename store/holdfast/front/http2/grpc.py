@@ -12,6 +12,10 @@ ANSWER_HEADERS = _STATUS_200 + literal(b"content-type", b"application/grpc")
 OK_TRAILERS = literal(b"grpc-status", b"0")
 
 
+NOT_GRPC = literal(b":status", b"415")
+MAX_TEXT_BYTES = 4096  # of an error, as it is encoded
+
+
 class BadMessage(Exception):
     """What came is no sequence of messages as agreed. `code` is what the call ends with."""
 
@@ -27,13 +31,22 @@ def failure(code: int, text: str) -> bytes:
 
 
 def _percent(text: str) -> bytes:
+    """As the document says, and no longer than a header can be."""
     out = bytearray()
-    for byte in text.encode("utf-8", "replace"):
-        if 0x20 <= byte <= 0x7E and byte != 0x25:
-            out.append(byte)
+    for character in text:
+        if len(out) >= MAX_TEXT_BYTES:
+            return bytes(out) + b"..."
+        if " " <= character <= "~" and character != "%":
+            out += character.encode()
         else:
-            out += b"%%%02X" % byte
+            for byte in character.encode("utf-8", "replace"):
+                out += b"%%%02X" % byte
     return bytes(out)
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Whether this is gRPC's content type, given that it begins like it."""
+    return content_type[len(b"application/grpc") :][:1] in (b"", b"+", b";")
 
 
 def framed(body: bytes) -> bytes:
@@ -45,24 +58,24 @@ class Messages:
     """Puts the messages of one direction of a call together. `waiting` is how many bytes of one that is not whole yet
     are kept."""
 
-    __slots__ = ("_encoding", "_limit", "_needed", "_parts", "waiting")
+    __slots__ = ("_begun", "_encoding", "_limit", "_needed", "waiting")
 
     def __init__(self, encoding: bytes, limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
-        self._parts: list[bytes] = []
+        self._begun = bytearray()  # of a message that is not whole, however many pieces it came in
         self._needed = 0  # bytes of the message that has begun, with its prefix, as far as it is known
         self.waiting = 0
 
     def take(self, data: bytes) -> list[bytes]:
         """The messages that are whole now. Raises BadMessage."""
-        if self._parts:
-            self._parts.append(data)
-            self.waiting += len(data)
+        if self.waiting:
+            self._begun += data
+            self.waiting = len(self._begun)
             if self.waiting < self._needed:
                 return []
-            data = b"".join(self._parts)
-            self._parts, self.waiting = [], 0
+            data = bytes(self._begun)
+            self._begun, self.waiting = bytearray(), 0
         at, end = 0, len(data)
         found: list[bytes] = []
         self._needed = 5
@@ -80,13 +93,14 @@ class Messages:
             at += self._needed
             self._needed = 5
         if at < end:
-            self._parts, self.waiting = [data[at:]], end - at
+            self._begun += data[at:]
+            self.waiting = end - at
         return found
 
     @property
     def partial(self) -> bool:
         """Whether a message has begun and is not whole."""
-        return bool(self._parts)
+        return self.waiting > 0
 
     def _inflate(self, body: bytes) -> bytes:
         if self._encoding != b"gzip":

@@ -1,8 +1,10 @@
-"""Header blocks of requests: decoded by hpack, remembered where that is safe, and checked (RFC 9113, section 8)."""
+"""Header blocks of requests: decoded by hpack, checked (RFC 9113, section 8), and remembered where that is safe."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from hpack import Decoder, HPACKError
 
@@ -10,8 +12,17 @@ from holdfast.front.http2.frames import ConnectionBroken, ErrorCode
 
 MAX_HEADER_BYTES = 64 << 10
 MAX_KNOWN_BLOCKS = 64
+MAX_TABLE_UPDATES = 2  # at the beginning of a block (RFC 7541, section 4.2)
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Block(NamedTuple):
+    """A decoded header block."""
+
+    fields: Headers
+    body_length: int | None  # of the request whose headers these are, -1 = not said; None: they are no request's
+    trailing: bool  # whether they can follow a body
 
 
 class HeaderDecoder:
@@ -19,47 +30,78 @@ class HeaderDecoder:
 
     def __init__(self) -> None:
         self._decoder = Decoder(max_header_list_size=MAX_HEADER_BYTES)
-        self.known: dict[bytes, Headers] = {}  # blocks decoded before, while the table has not changed since
+        self.known: dict[bytes, Block] = {}  # blocks decoded before, while the table has not changed since
 
-    def decode(self, block: bytes) -> Headers:
+    def decode(self, block: bytes) -> Block:
         known = self.known.get(block)
         if known is not None:
             return known
+        _check_table_updates(block)
         try:
-            headers: Headers = list(self._decoder.decode(block, raw=True))
+            fields: Headers = list(self._decoder.decode(block, raw=True))
         except HPACKError as error:
             raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR, str(error)) from error
+        decoded = Block(fields, _body_length(fields), all(_is_field(name, value) for name, value in fields))
         if block and min(block) >= 0x80:
             # Nothing but references to the tables, one byte each: it changed no table and means the same until one
             # changes. Calls of one client to one method look like this from the second one on.
             if len(self.known) >= MAX_KNOWN_BLOCKS:
                 self.known.clear()
-            self.known[block] = headers
+            self.known[block] = decoded
         else:
             self.known.clear()
-        return headers
+        return decoded
+
+
+def _check_table_updates(block: bytes) -> None:
+    """hpack takes any number of them, and each is work."""
+    at, count = 0, 0
+    while at < len(block) and block[at] & 0xE0 == 0x20:
+        count += 1
+        if count > MAX_TABLE_UPDATES:
+            raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR, "a header block of table size updates")
+        if block[at] & 0x1F == 0x1F:  # the number goes on in the bytes that follow
+            at += 1
+            while at < len(block) and block[at] & 0x80:
+                at += 1
+        at += 1
 
 
 _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _FORBIDDEN = (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+_NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
+_NOT_IN_A_VALUE = re.compile(rb"[\x00\r\n]")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
-def body_length(headers: Headers) -> int | None:
+def _is_field(name: bytes, value: bytes) -> bool:
+    """Whether it may be among the headers or trailers of a request, pseudo-headers aside (RFC 9113, section 8.2)."""
+    return (
+        _NAME.fullmatch(name) is not None
+        and _NOT_IN_A_VALUE.search(value) is None
+        and name not in _FORBIDDEN
+        and (name != b"te" or value == b"trailers")
+    )
+
+
+def _body_length(headers: Headers) -> int | None:
     """None if these are no request's headers (RFC 9113, section 8.3); else the length of its body, -1 = not said."""
     seen: set[bytes] = set()
     regular = False
     length = -1
     for name, value in headers:
         if name[:1] == b":":
-            if regular or name not in _PSEUDO or name in seen or (name == b":path" and not value):
+            if regular or name not in _PSEUDO or name in seen or _NOT_IN_A_VALUE.search(value) is not None:
+                return None
+            if name == b":path" and not value:
                 return None
             seen.add(name)
             continue
         regular = True
-        if name in _FORBIDDEN or name != name.lower() or (name == b"te" and value != b"trailers"):
+        if not _is_field(name, value):
             return None
         if name == b"content-length":
-            if not value.isdigit():
+            if _LENGTH.fullmatch(value) is None or length not in (-1, int(value)):
                 return None
             length = int(value)
     return length if len(seen.intersection(_PSEUDO[:3])) == 3 else None

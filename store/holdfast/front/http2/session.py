@@ -12,6 +12,7 @@ from holdfast.front.calls import (
     Call,
     Cancelled,
     Credit,
+    Event,
     Fail,
     Finish,
     HalfClose,
@@ -25,18 +26,21 @@ from holdfast.front.calls import (
     Writable,
 )
 from holdfast.front.http import Receiver, Request
-from holdfast.front.http2.connection import Connection, Stream
+from holdfast.front.http2.connection import Connection
 from holdfast.front.http2.frames import ErrorCode, literal
 from holdfast.front.http2.grpc import (
     ANSWER_HEADERS,
+    NOT_GRPC,
     OK_TRAILERS,
     BadMessage,
     Messages,
     failure,
     framed,
+    is_grpc,
 )
 from holdfast.front.http2.headers import Headers
-from holdfast.status import TOO_MANY_REQUESTS, Code
+from holdfast.front.http2.sending import Stream
+from holdfast.status import INTERNAL_ERROR, TOO_MANY_REQUESTS, Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,7 +49,10 @@ if TYPE_CHECKING:
 
 HIGH_WATER_BYTES = 1 << 20
 FIRST_CREDIT = 16
-MAX_BUFFERED_BYTES = 256 << 20  # of messages that are not whole yet, and as much of answers nobody fetches, of all
+MAX_BUFFERED_BYTES = 256 << 20  # of messages not handed on yet, and as much of answers nobody fetches, of all
+BUFFERED_FLOOR_BYTES = 4 << 20  # of messages that a connection may always have
+MESSAGE_BYTES = 128  # that a message costs besides its body
+REQUEST_NS = 30_000_000_000  # in which a request has to be here whole
 
 
 class OpenCall:
@@ -54,10 +61,13 @@ class OpenCall:
     __slots__ = (
         "answering",
         "asked",
+        "awaited_since_ns",
         "backlog",
+        "backlog_bytes",
         "call",
         "credit",
         "half_closed",
+        "held",
         "kind",
         "messages",
         "over",
@@ -75,24 +85,42 @@ class OpenCall:
         self.over = False  # over the high water, until drained
         self.credit = FIRST_CREDIT
         self.backlog: deque[tuple[bytes, int]] = deque()  # messages beyond the credit
+        self.backlog_bytes = 0
         self.half_closed = False
         self.asked = False  # the one message of a call that takes one is here
+        self.held = 0  # bytes of messages that are kept here: not whole, or beyond the credit
+        self.awaited_since_ns = session.connection.now_ns  # the message that has to come, or that has begun
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the client owes (the rest of) a message. A stream may be quiet between two of them for ever."""
+        if self.kind is Kind.BIDI:
+            return self.messages.partial
+        return not (self.half_closed or self.asked)
 
 
 class _Page:
     """A request that is not gRPC."""
 
-    __slots__ = ("receiver", "session", "stream", "waiting")
+    __slots__ = ("asked", "awaited_since_ns", "begun", "receiver", "session", "stream", "waiting")
 
     def __init__(self, session: Session, stream: Stream) -> None:
         self.session = session
         self.stream = stream
         self.receiver: Receiver | None = None
         self.waiting = False
+        self.asked = False  # the request is here whole
+        self.begun = False  # so is the beginning of the answer
+        self.awaited_since_ns = session.connection.now_ns
+
+    @property
+    def awaited(self) -> bool:
+        return not (self.asked or self.begun)
 
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         block = literal(b":status", str(status).encode())
         block += b"".join(literal(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items())
+        self.begun = True
         if self.alive:
             self.session.connection.send_headers(self.stream, block)
             self.session.touched()
@@ -127,20 +155,29 @@ class Session:
         self._peer = peer
         self.connection = Connection(self, max_streams=max_streams, now_ns=time.monotonic_ns())
         self.unanswered = 0  # unary calls that are here whole
+        self.events: deque[Event] = deque()  # that nobody has polled yet
+        self._buffered = 0  # bytes of messages that are not handed on yet
         self._queued = 0  # bytes of answers that wait for the client
         self.touched: Callable[[], None] = lambda: None
 
     # ---- from the connection -------------------------------------------------------------------------------
 
     def on_headers(self, stream: Stream, headers: Headers, ended: bool) -> None:
+        self._front.streams += 1
         fields = dict(headers)
         # Who fetches its answers is served, however many others do not.
         full = self._front.queued > MAX_BUFFERED_BYTES and self._queued > HIGH_WATER_BYTES
-        if not fields.get(b"content-type", b"").startswith(b"application/grpc"):
+        full = full or not self._front.admits(len(self.connection.streams))
+        content_type = fields.get(b"content-type", b"")
+        if not content_type.startswith(b"application/grpc"):
+            self.connection.end_turn()  # what a page costs nobody knows
             if full:
                 self.connection.reset(stream, ErrorCode.REFUSED_STREAM)
                 return
             self._on_page(stream, fields, ended)
+            return
+        if not is_grpc(content_type):
+            self.connection.end(stream, NOT_GRPC)
             return
         if fields[b":method"] != b"POST":
             self.connection.reset(stream, ErrorCode.PROTOCOL_ERROR)
@@ -149,8 +186,9 @@ class Session:
         kind = self._front.methods.get(path)
         if kind is None:
             self._refuse(stream, Code.UNIMPLEMENTED, _unknown(path, self._front.methods))
+            self.connection.idle()
             return
-        if full or not self._front.admit():
+        if full:
             self._refuse(stream, TOO_MANY_REQUESTS.code, TOO_MANY_REQUESTS.message)
             return
         timeout = fields.get(b"grpc-timeout")
@@ -171,7 +209,7 @@ class Session:
         entry = stream.context = OpenCall(self, stream, call, kind, messages)
         self._front.open_calls[call.id] = entry
         if kind is not Kind.UNARY:
-            self._front.push(Open(call))
+            self.push(Open(call))
         if ended:
             self._on_half_close(entry)
 
@@ -183,21 +221,23 @@ class Session:
                 entry.receiver.on_body(data)
                 self.connection.consumed(stream, len(data))
             if ended:
+                self.connection.end_turn()
+                entry.asked = True
                 entry.receiver.on_end()
             return
         if not isinstance(entry, OpenCall):
             return  # refused; what still comes does not matter
-        before = entry.messages.waiting
         try:
             found = entry.messages.take(data)
         except BadMessage as bad:
-            self._front.buffered -= before
             self._break_off(entry, bad.code, str(bad))
             return
-        self._front.buffered += entry.messages.waiting - before
-        if self._front.buffered > MAX_BUFFERED_BYTES and entry.messages.partial:
-            self._break_off(entry, TOO_MANY_REQUESTS.code, TOO_MANY_REQUESTS.message)
-            return
+        if entry.messages.waiting or entry.held:
+            if entry.kind is Kind.BIDI and (found or not entry.held):
+                entry.awaited_since_ns = self.connection.now_ns  # a message has begun
+            self._account(entry)
+            if self._over_share(entry):
+                return
         if entry.kind is Kind.UNARY:
             if found and (len(found) > 1 or entry.half_closed):
                 self._break_off(entry, Code.INTERNAL, _MORE_THAN_ONE)
@@ -205,7 +245,7 @@ class Session:
             if found:
                 entry.half_closed = True
                 self.unanswered += 1
-                self._front.push(Unary(entry.call, found[0]))
+                self.push(Unary(entry.call, found[0]))
             self.connection.consumed(stream, len(data))
             if ended and (not entry.half_closed or entry.messages.partial):
                 self._break_off(entry, Code.INTERNAL, "grpc: the call ended before its message")
@@ -220,13 +260,32 @@ class Session:
         for body in found:
             if entry.credit > 0 and not entry.backlog:
                 entry.credit -= 1
-                self._front.push(Message(entry.call.id, body))
+                self.push(Message(entry.call.id, body))
             else:
                 entry.backlog.append((body, len(body) + 5))
+                entry.backlog_bytes += len(body) + MESSAGE_BYTES
                 beyond += len(body) + 5
+        if beyond:
+            self._account(entry)
+            if self._over_share(entry):
+                return
         self.connection.consumed(stream, max(0, len(data) - beyond))
         if ended:
             self._on_half_close(entry)
+
+    def _account(self, entry: OpenCall) -> None:
+        """Count what is kept of the messages of this call."""
+        held = entry.messages.waiting + entry.backlog_bytes
+        self._buffered += held - entry.held
+        self._front.buffered += held - entry.held
+        entry.held = held
+
+    def _over_share(self, entry: OpenCall) -> bool:
+        """Whether this connection's messages take more room than is left for all the others: then the call ends."""
+        if self._buffered <= max(BUFFERED_FLOOR_BYTES, MAX_BUFFERED_BYTES - self._front.buffered):
+            return False
+        self._break_off(entry, TOO_MANY_REQUESTS.code, TOO_MANY_REQUESTS.message)
+        return True
 
     def _on_half_close(self, entry: OpenCall) -> None:
         if entry.kind is Kind.UNARY or entry.messages.partial:
@@ -234,13 +293,13 @@ class Session:
             return
         entry.half_closed = True
         if not entry.backlog:
-            self._front.push(HalfClose(entry.call.id))
+            self.push(HalfClose(entry.call.id))
 
     def on_reset(self, stream: Stream) -> None:
         entry = stream.context
         if isinstance(entry, OpenCall):
             self._close(entry)
-            self._front.push(Cancelled(entry.call.id, "the client ended the call"))
+            self.push(Cancelled(entry.call.id, "the client ended the call"))
         elif isinstance(entry, _Page) and entry.receiver is not None:
             entry.receiver.on_gone()
 
@@ -248,7 +307,7 @@ class Session:
         entry = stream.context
         if isinstance(entry, OpenCall) and entry.over:
             entry.over = False
-            self._front.push(Writable(entry.call.id))
+            self.push(Writable(entry.call.id))
         elif isinstance(entry, _Page) and entry.waiting and entry.receiver is not None:
             entry.waiting = False
             entry.receiver.on_drained()
@@ -256,6 +315,29 @@ class Session:
     def on_queued(self, change: int) -> None:
         self._queued += change
         self._front.queued += change
+
+    def on_closed(self, stream: Stream) -> None:
+        self._front.streams -= 1
+
+    def push(self, event: Event) -> None:
+        if not self.events:
+            self._front.has_events(self)
+        self.events.append(event)
+
+    def end_overdue(self, now_ns: int) -> None:
+        """End what has not sent its request in time."""
+        for stream in list(self.connection.streams.values()):
+            entry = stream.context
+            if not isinstance(entry, OpenCall | _Page) or not entry.awaited:
+                continue
+            if isinstance(entry, _Page):
+                if now_ns > entry.awaited_since_ns + REQUEST_NS:
+                    self.connection.reset(stream, ErrorCode.CANCEL)
+                    self.on_reset(stream)
+                continue
+            deadline = entry.call.deadline_ns
+            if now_ns > entry.awaited_since_ns + REQUEST_NS or (deadline is not None and now_ns > deadline):
+                self._break_off(entry, Code.DEADLINE_EXCEEDED, "grpc: the message of this call did not come in time")
 
     # ---- requests that are not gRPC ------------------------------------------------------------------------
 
@@ -266,6 +348,7 @@ class Session:
         method, target = fields[b":method"].decode("latin-1"), fields[b":path"].decode("latin-1")
         page.receiver = self._front.http(Request(method, target, headers, self._peer), page)
         if ended:
+            page.asked = True
             page.receiver.on_end()
 
     # ---- actions -------------------------------------------------------------------------------------------
@@ -274,15 +357,18 @@ class Session:
         """Carry out an action on a call of this connection. Returns whether the call is over its high water now."""
         stream, connection = entry.stream, self.connection
         if isinstance(action, Send):
+            message = framed(action.body)
             if not entry.answering:
                 entry.answering = True
                 connection.send_headers(stream, ANSWER_HEADERS)
-            connection.send_data(stream, framed(action.body))
+            connection.send_data(stream, message)
             entry.over = stream.queued > HIGH_WATER_BYTES
             return entry.over
         if isinstance(action, Reply):
+            message = framed(action.body)
+            entry.answering = True
             connection.send_headers(stream, ANSWER_HEADERS)
-            connection.send_data(stream, framed(action.body))
+            connection.send_data(stream, message)
             self._close(entry)
             connection.end(stream, OK_TRAILERS)
         elif isinstance(action, Credit):
@@ -303,10 +389,22 @@ class Session:
         while entry.backlog and entry.credit > 0:
             body, size = entry.backlog.popleft()
             entry.credit -= 1
-            self._front.push(Message(entry.call.id, body))
+            entry.backlog_bytes -= len(body) + MESSAGE_BYTES
+            self.push(Message(entry.call.id, body))
             self.connection.consumed(entry.stream, size)
+        if had:
+            self._account(entry)
         if had and not entry.backlog and entry.half_closed:
-            self._front.push(HalfClose(entry.call.id))
+            self.push(HalfClose(entry.call.id))
+
+    def break_down(self, entry: OpenCall) -> None:
+        """Something about an answer of this call cannot be sent. That ends the call, and no other."""
+        self._close(entry)
+        if entry.answering:
+            self.connection.reset(entry.stream, ErrorCode.INTERNAL_ERROR)
+        else:
+            self._refuse(entry.stream, INTERNAL_ERROR.code, INTERNAL_ERROR.message)
+        self.push(Cancelled(entry.call.id, INTERNAL_ERROR.message))
 
     def _fail(self, entry: OpenCall, code: Code, text: str) -> None:
         trailers = failure(code.value, text)
@@ -316,14 +414,15 @@ class Session:
     def _break_off(self, entry: OpenCall, code: Code, text: str) -> None:
         """The client does not keep to the protocol of this call."""
         self._fail(entry, code, text)
-        self._front.push(Cancelled(entry.call.id, text))
+        self.push(Cancelled(entry.call.id, text))
 
     def _refuse(self, stream: Stream, code: Code, text: str) -> None:
         self.connection.end(stream, ANSWER_HEADERS + failure(code.value, text))
 
     def _close(self, entry: OpenCall) -> None:
         if self._front.closed(entry.call.id):
-            self._front.buffered -= entry.messages.waiting
+            self._buffered -= entry.held
+            self._front.buffered -= entry.held
             if entry.kind is Kind.UNARY and entry.half_closed:
                 self.unanswered -= 1
             entry.stream.context = None
@@ -336,6 +435,7 @@ _NOT_METADATA = frozenset((b"content-type", b"te", b"grpc-timeout", b"grpc-encod
 def _unknown(path: str, methods: Mapping[str, Kind]) -> str:
     """In grpc-go's words, which clients look for."""
     service, _, method = path.removeprefix("/").rpartition("/")
-    if any(known.startswith(f"/{service}/") for known in methods):
+    prefix = f"/{service}/"
+    if any(known.startswith(prefix) for known in methods):
         return f"unknown method {method} for service {service}"
     return f"unknown service {service}"
