@@ -3,6 +3,7 @@ module holdfast.dev/e2e/tools
 go 1.26.0
 
 require (
+	github.com/summerwind/h2spec v2.2.1+incompatible
 	go.etcd.io/etcd/etcdctl/v3 v3.6.16
 	go.etcd.io/etcd/server/v3 v3.6.16
 	go.etcd.io/etcd/v3 v3.6.6

@@ -11,6 +11,8 @@ holds only if it was told to serve it to everyone.
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +40,7 @@ from holdfast.tasks import Tasks
 from holdfast.watch.hub import Hub
 
 FORWARD_SECONDS = 7.0
+SHOWN_BYTES = 200  # of a key, in an error
 _ALWAYS_FORWARDED = (
     "/etcdserverpb.KV/Put",
     "/etcdserverpb.KV/DeleteRange",
@@ -99,7 +102,9 @@ class EdgeApi:
         self._anonymous_reads = anonymous_reads
         self._poke = poke
         self._hub = Hub(core.space)
-        self._waiting: list[tuple[int, Callable[[], None]]] = []  # (watermark to reach, what then)
+        # A heap of (watermark to reach, order of arrival, what then).
+        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
+        self._arrivals = itertools.count()
         self._tasks = Tasks()
         self.scans = Scans(lambda work: asyncio.get_running_loop().call_soon(work), router.flush)
         router.unary("/etcdserverpb.KV/Range", self.range)
@@ -226,12 +231,8 @@ class EdgeApi:
     def reached(self) -> None:
         """The watermark moved: answers that waited for it may leave."""
         watermark = self._core.position.watermark
-        waiting, self._waiting = self._waiting, []
-        for revision, then in waiting:
-            if revision <= watermark:
-                then()
-            else:
-                self._waiting.append((revision, then))
+        while self._waiting and self._waiting[0][0] <= watermark:
+            heapq.heappop(self._waiting)[2]()
 
     def _forward(self, call: Call, body: bytes) -> None:
         if not self._follower.connected:
@@ -276,7 +277,7 @@ class EdgeApi:
         if revision <= self._core.position.watermark:
             reply()
         else:
-            self._waiting.append((revision, reply))
+            heapq.heappush(self._waiting, (revision, next(self._arrivals), reply))
             loop.call_later(max(0.0, seconds), reply)
 
     async def upstream(self, seconds: float) -> grpc.aio.Channel:

@@ -75,6 +75,10 @@ async def test_an_edge_serves_its_prefixes(cluster: LocalCluster, edge: Edge) ->
             await at_edge.get("/c/1", serializable=True)
         with pytest.raises(client.Refused, match="outside"):
             await anext(at_edge.watch("/c/1"))
+        # Whatever the key: what is said of it is short, and what else came in the same turn is answered.
+        long = at_edge.get(b"\xff" * 1_500_000, serializable=True)
+        with pytest.raises(client.OutOfScope, match=r"\.\.\. is outside"):
+            await asyncio.wait_for(long, 10)
         # Writes and linearizable reads go through it, and what was written can be read here at once.
         through = await at_edge.put("/a/2", "z")
         here = await at_edge.get("/a/2", serializable=True)
