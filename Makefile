@@ -94,7 +94,8 @@ bench-leases: setup tools ## fifty thousand leases kept alive for five minutes, 
 soak: setup ## everything at once for SECONDS=1800: does memory stay, does anything go wrong
 	$(BIN)/python benchmarks/soak.py
 
-fuzz: setup ## hostile clients for SECONDS=600
+fuzz: setup ## hostile clients for SECONDS=600, after each attack by itself for ATTACK_SECONDS=10
+	cd store && ../$(BIN)/python -m tests.fuzz.alone $(or $(ATTACK_SECONDS),10)
 	cd store && ../$(BIN)/python -m tests.fuzz.hostile $(or $(SECONDS),600) $(or $(SEED),1)
 
 differential: setup tools ## OPS=100000 random calls to us and to etcd, every answer compared; SEED=1

@@ -35,7 +35,7 @@ from holdfast.status import GO_NAMES, INTERNAL_ERROR, INVALID_API_VERSION, NO_LE
 
 log = logging.getLogger("holdfast.api")
 
-TURN_SECONDS = 0.01  # of calls that are served in a turn of the loop, and a few more
+TURN_SECONDS = 0.005  # of calls that are served in a turn of the loop, and a few more
 TURN_EVENTS = 32  # that are taken from the front at once
 SLOW_SECONDS = 0.3  # etcd's --warning-unary-request-duration
 

@@ -65,7 +65,6 @@ _PASSED_ON = (
     "holdfast-seq",
     "holdfast-low",
 )
-_SHOWN_BYTES = 100  # of a key, in an error
 # Answers whose header's revision the replica has to reach, or a client would read backwards.
 _WRITES: dict[str, Callable[[], Any]] = {
     "/etcdserverpb.KV/Put": rpc_pb2.PutResponse,
@@ -168,7 +167,7 @@ class EdgeApi:
 
     def _check_scope(self, start: bytes, end: bytes | None) -> None:
         if not self._core.covers(start, end):
-            shown = start[:_SHOWN_BYTES].decode("utf-8", "replace") + ("…" if len(start) > _SHOWN_BYTES else "")
+            shown = start[:SHOWN_BYTES].decode("utf-8", "replace") + ("…" if len(start) > SHOWN_BYTES else "")
             raise RequestError(
                 Code.FAILED_PRECONDITION,
                 f"holdfast: {shown} is outside this replica's prefixes ({', '.join(self._prefixes)}). Read it from the "

@@ -314,6 +314,7 @@ def test_what_breaks_the_connection(peer: Peer, data: bytes, code: ErrorCode) ->
         frame(PING, ACK, 0, b"x" * 8),
         frame(SETTINGS, 0, 0),
         frame(SETTINGS, ACK, 0),
+        settings({Setting.HEADER_TABLE_SIZE: 4096}),
         frame(GOAWAY, 0, 0, b"\x00" * 8),
         frame(PRIORITY, 0, 1, b"\x00\x00\x00\x00\x01"),
         window_update(0, 1),

@@ -483,6 +483,21 @@ async def test_connections_take_turns_with_their_calls() -> None:
         del reader
 
 
+async def test_a_call_that_is_given_up_before_its_turn_is_not_served() -> None:
+    async with served() as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        call, cancel = block(calling(b"/t.T/Unary")), b"\x00\x00\x00\x08"
+        for id in range(1, 201, 2):
+            writer.write((HELLO if id == 1 else b"") + frame(1, 4, id, call) + frame(0, 1, id, bytes(5)))
+            writer.write(frame(3, 0, id, cancel))
+        writer.write(frame(1, 4, 201, call) + frame(0, 1, 201, bytes(5)))
+        s.serve = lambda e: [Reply(e.call.id, b"ok")] if isinstance(e, Unary) else []
+        async with asyncio.timeout(10):
+            assert await reader.readuntil(b"ok")
+        assert len(s.of(Unary)) + len(s.of(Cancelled)) < 190  # no event, or one: nobody has to know
+        writer.close()
+
+
 async def test_an_answer_that_cannot_be_sent_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
     bad: Any = object()
     async with served() as s, channel(s.port) as to:

@@ -27,7 +27,9 @@ def failures(process: Process, directory: Path, *flags: str) -> set[tuple[str, s
     """The cases that fail, as (section, description). /version is a page with a body, which several cases need."""
     report = directory / "report.xml"
     command = [tool("h2spec"), "--port", str(process.port), "--path", "/version", "--timeout", "5", *flags]
-    done = subprocess.run([*command, "--junit-report", str(report)], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [*command, "--junit-report", str(report)], check=False, capture_output=True, text=True, timeout=240
+    )
     assert report.exists(), done.stdout + done.stderr
     cases = ElementTree.parse(report).findall(".//testcase")
     assert len(cases) > 140

@@ -9,6 +9,8 @@ The work of one call of `receive` is bounded, too: what is left waits for the ne
 
 from __future__ import annotations
 
+import struct
+
 from holdfast.front.http2.frames import (
     ACK,
     CONTINUATION,
@@ -45,7 +47,10 @@ from holdfast.front.http2.sending import STREAM_WINDOW, Handler, Sending, Stream
 CONNECTION_WINDOW = 1 << 22
 MAX_IDLE_FRAMES = 5000  # frames in a second that carry nothing: pings, settings, resets, empty data, priorities
 IDLE_NS = 1_000_000_000
-TURN_WORK = 1000  # units of work that one `receive` does: a frame, or 64 bytes of it, or 4 bytes of a header block
+MANY_SETTINGS_BYTES = 192  # of SETTINGS, for which a frame counts as one more
+TURN_WORK = 500  # units of work that one `receive` does: a frame, or 64 bytes of it, or 4 bytes of a header block
+
+_SETTING = struct.Struct(">HI")
 
 
 class Connection(Sending):
@@ -304,9 +309,10 @@ class Connection(Sending):
             raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS")
         self._settings_seen = True
         self.idle()
-        for at in range(0, len(payload), 6):
-            key = int.from_bytes(payload[at : at + 2], "big")
-            self._set(key, int.from_bytes(payload[at + 2 : at + 6], "big"))
+        for _ in range(len(payload) // MANY_SETTINGS_BYTES):
+            self.idle()
+        for key, value in dict(_SETTING.iter_unpack(payload)).items():  # of a setting that is there twice, the last
+            self._set(key, value)
         self._output.append(frame(SETTINGS, ACK, 0))
 
     def _set(self, key: int, value: int) -> None:

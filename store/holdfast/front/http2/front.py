@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from holdfast.front.calls import Action, AddressInUse, Event, Kind, Peer
+from holdfast.front.calls import Action, AddressInUse, Event, Kind, Peer, Unary
 from holdfast.front.http import HttpHandler
 from holdfast.front.http1 import Http1
 from holdfast.front.http2.frames import PREFACE, ConnectionBroken, ErrorCode
@@ -144,8 +144,10 @@ class Http2Front:
         while self._turns and len(events) < max_events:
             session = self._turns.popleft()
             waiting = session.events
-            share = min(TURN_CALLS, len(waiting), max_events - len(events))
-            events += [waiting.popleft() for _ in range(share)]
+            for _ in range(min(TURN_CALLS, len(waiting), max_events - len(events))):
+                event = waiting.popleft()
+                if not isinstance(event, Unary) or event.call.id in self.open_calls:  # or it was given up meanwhile
+                    events.append(event)
             if waiting:
                 self._turns.append(session)
         if self._turns:

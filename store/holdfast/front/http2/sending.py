@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from holdfast.front.http2.headers import Headers
 
 STREAM_WINDOW = 1 << 18
-TURN_STREAMS = 512  # streams that one turn looks at, and frames of data that it sends at most
-TURN_BYTES = 1 << 20  # that one turn sends of what has waited
+TURN_STREAMS = 256  # streams that one turn looks at, and frames of data that it sends at most
+TURN_BYTES = 1 << 19  # that one turn sends of what has waited
 MAX_CUT = 1000
 
 
