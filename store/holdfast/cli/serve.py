@@ -68,7 +68,7 @@ def serve(
     max_request_bytes: Annotated[int, typer.Option(min=1024, max=64 << 20, help="The largest request.")] = 1_572_864,
     max_txn_ops: Annotated[int, typer.Option(min=1, help="The most operations of a transaction.")] = 128,
     max_concurrent_streams: Annotated[
-        int, typer.Option(min=1, max=(1 << 31) - 1, help="Calls that one connection may have open.")
+        int, typer.Option(min=1, max=(1 << 31) - 1, help="Calls that one connection may have open; at most 10,000.")
     ] = 1 << 20,
     grpc_keepalive_interval: Annotated[
         str, typer.Option(help="A connection that is quiet for so long is pinged.")
