@@ -23,7 +23,8 @@ from holdfast.front.calls import Action, AddressInUse, Event, Kind, Peer, Unary
 from holdfast.front.http import HttpHandler
 from holdfast.front.http1 import Http1
 from holdfast.front.http2.frames import PREFACE, ConnectionBroken, ErrorCode
-from holdfast.front.http2.session import OpenCall, Session
+from holdfast.front.http2.requests import OpenCall
+from holdfast.front.http2.session import Session
 
 log = logging.getLogger("holdfast.front")
 

@@ -25,9 +25,9 @@ from holdfast.front.calls import (
     Unary,
     Writable,
 )
-from holdfast.front.http import Receiver, Request
+from holdfast.front.http import Request
 from holdfast.front.http2.connection import Connection
-from holdfast.front.http2.frames import ErrorCode, literal
+from holdfast.front.http2.frames import ErrorCode
 from holdfast.front.http2.grpc import (
     ANSWER_HEADERS,
     NOT_GRPC,
@@ -39,6 +39,7 @@ from holdfast.front.http2.grpc import (
     is_grpc,
 )
 from holdfast.front.http2.headers import Headers
+from holdfast.front.http2.requests import HIGH_WATER_BYTES, OpenCall, Page
 from holdfast.front.http2.sending import Stream
 from holdfast.status import INTERNAL_ERROR, TOO_MANY_REQUESTS, Code
 
@@ -47,104 +48,10 @@ if TYPE_CHECKING:
 
     from holdfast.front.http2.front import Http2Front
 
-HIGH_WATER_BYTES = 1 << 20
-FIRST_CREDIT = 16
 MAX_BUFFERED_BYTES = 256 << 20  # of messages not handed on yet, and as much of answers nobody fetches, of all
 BUFFERED_FLOOR_BYTES = 4 << 20  # of messages that a connection may always have
 MESSAGE_BYTES = 128  # that a message costs besides its body
 REQUEST_NS = 30_000_000_000  # in which a request has to be here whole
-
-
-class OpenCall:
-    """A gRPC call on a stream."""
-
-    __slots__ = (
-        "answering",
-        "asked",
-        "awaited_since_ns",
-        "backlog",
-        "backlog_bytes",
-        "call",
-        "credit",
-        "half_closed",
-        "held",
-        "kind",
-        "messages",
-        "over",
-        "session",
-        "stream",
-    )
-
-    def __init__(self, session: Session, stream: Stream, call: Call, kind: Kind, messages: Messages) -> None:
-        self.session = session
-        self.stream = stream
-        self.call = call
-        self.kind = kind
-        self.messages = messages
-        self.answering = False  # the answer's headers are sent
-        self.over = False  # over the high water, until drained
-        self.credit = FIRST_CREDIT
-        self.backlog: deque[tuple[bytes, int]] = deque()  # messages beyond the credit
-        self.backlog_bytes = 0
-        self.half_closed = False
-        self.asked = False  # the one message of a call that takes one is here
-        self.held = 0  # bytes of messages that are kept here: not whole, or beyond the credit
-        self.awaited_since_ns = session.connection.now_ns  # the message that has to come, or that has begun
-
-    @property
-    def awaited(self) -> bool:
-        """Whether the client owes (the rest of) a message. A stream may be quiet between two of them for ever."""
-        if self.kind is Kind.BIDI:
-            return self.messages.partial
-        return not (self.half_closed or self.asked)
-
-
-class _Page:
-    """A request that is not gRPC."""
-
-    __slots__ = ("asked", "awaited_since_ns", "begun", "receiver", "session", "stream", "waiting")
-
-    def __init__(self, session: Session, stream: Stream) -> None:
-        self.session = session
-        self.stream = stream
-        self.receiver: Receiver | None = None
-        self.waiting = False
-        self.asked = False  # the request is here whole
-        self.begun = False  # so is the beginning of the answer
-        self.awaited_since_ns = session.connection.now_ns
-
-    @property
-    def awaited(self) -> bool:
-        return not (self.asked or self.begun)
-
-    def start(self, status: int, headers: Mapping[str, str]) -> None:
-        block = literal(b":status", str(status).encode())
-        block += b"".join(literal(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items())
-        self.begun = True
-        if self.alive:
-            self.session.connection.send_headers(self.stream, block)
-            self.session.touched()
-
-    @property
-    def alive(self) -> bool:
-        return self.stream.id in self.session.connection.streams
-
-    def write(self, data: bytes) -> bool:
-        if self.alive and data:
-            self.session.connection.send_data(self.stream, data)
-            self.session.touched()
-        self.waiting = self.stream.queued > HIGH_WATER_BYTES
-        return self.waiting
-
-    def end(self) -> None:
-        if self.alive:
-            self.session.connection.end(self.stream, b"")
-            self.session.touched()
-
-    def abort(self) -> None:
-        if self.alive:
-            self.session.connection.reset(self.stream, ErrorCode.INTERNAL_ERROR)
-            self.session.touched()
 
 
 class Session:
@@ -215,7 +122,7 @@ class Session:
 
     def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
         entry = stream.context
-        if isinstance(entry, _Page):
+        if isinstance(entry, Page):
             assert entry.receiver is not None
             if data:
                 entry.receiver.on_body(data)
@@ -300,7 +207,7 @@ class Session:
         if isinstance(entry, OpenCall):
             self._close(entry)
             self.push(Cancelled(entry.call.id, "the client ended the call"))
-        elif isinstance(entry, _Page) and entry.receiver is not None:
+        elif isinstance(entry, Page) and entry.receiver is not None:
             entry.receiver.on_gone()
 
     def on_drained(self, stream: Stream) -> None:
@@ -308,7 +215,7 @@ class Session:
         if isinstance(entry, OpenCall) and entry.over:
             entry.over = False
             self.push(Writable(entry.call.id))
-        elif isinstance(entry, _Page) and entry.waiting and entry.receiver is not None:
+        elif isinstance(entry, Page) and entry.waiting and entry.receiver is not None:
             entry.waiting = False
             entry.receiver.on_drained()
 
@@ -328,9 +235,9 @@ class Session:
         """End what has not sent its request in time."""
         for stream in list(self.connection.streams.values()):
             entry = stream.context
-            if not isinstance(entry, OpenCall | _Page) or not entry.awaited:
+            if not isinstance(entry, OpenCall | Page) or not entry.awaited:
                 continue
-            if isinstance(entry, _Page):
+            if isinstance(entry, Page):
                 if now_ns > entry.awaited_since_ns + REQUEST_NS:
                     self.connection.reset(stream, ErrorCode.CANCEL)
                     self.on_reset(stream)
@@ -342,7 +249,7 @@ class Session:
     # ---- requests that are not gRPC ------------------------------------------------------------------------
 
     def _on_page(self, stream: Stream, fields: dict[bytes, bytes], ended: bool) -> None:
-        page = stream.context = _Page(self, stream)
+        page = stream.context = Page(self, stream)
         headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in fields.items() if n[:1] != b":"}
         headers.setdefault("host", fields.get(b":authority", b"").decode("latin-1"))
         method, target = fields[b":method"].decode("latin-1"), fields[b":path"].decode("latin-1")
