@@ -167,7 +167,7 @@ class EdgeApi:
 
     def _check_scope(self, start: bytes, end: bytes | None) -> None:
         if not self._core.covers(start, end):
-            shown = start[:SHOWN_BYTES].decode("utf-8", "replace") + ("…" if len(start) > SHOWN_BYTES else "")
+            shown = start[:SHOWN_BYTES].decode("utf-8", "replace") + ("..." if len(start) > SHOWN_BYTES else "")
             raise RequestError(
                 Code.FAILED_PRECONDITION,
                 f"holdfast: {shown} is outside this replica's prefixes ({', '.join(self._prefixes)}). Read it from the "
