@@ -88,7 +88,9 @@ class MemberCore:
         settings: Settings | None = None,
         apply_budget: int = 256,
         max_learners: int = MAX_LEARNERS,
+        level: int = LEVEL,
     ) -> None:
+        """`level`: of behaviour (`holdfast.levels`); only the simulator knows programs of lower ones."""
         self.id = member
         self.settings = settings or Settings()
         self.machine = Machine(store)
@@ -123,7 +125,7 @@ class MemberCore:
         self._hand_over_at = 0  # when to see next whether another voter should rather lead
         self.reads = Reads(self.raft, self.lessor, incarnation, self._take_back_checkpoints)
         self._digests: OrderedDict[int, int] = OrderedDict()  # of the last entries, by index
-        self.raft.level = LEVEL
+        self.raft.level = level
         self._levels: dict[int, int] = {}  # as leader: what each member said in this term
         self._version_proposed = 0  # the term in which that was done
         self.flushed_index = self.machine.applied_index
@@ -302,10 +304,11 @@ class MemberCore:
 
     def _raise_version(self) -> None:
         """As leader, say in the log that every member, voter or learner, can do what this program can."""
-        if self.machine.level >= LEVEL or self._version_proposed == self.raft.term or not self._may_propose_own():
+        level = self.raft.level
+        if self.machine.level >= level or self._version_proposed == self.raft.term or not self._may_propose_own():
             return
         others = set(self.raft.conf.members()) - {self.id}
-        if all(self._levels.get(member, 1) >= LEVEL for member in others):
+        if level == LEVEL and all(self._levels.get(member, 1) >= LEVEL for member in others):
             self._version_proposed = self.raft.term
             version = raft_pb2.ClusterVersion(version=CLUSTER_VERSION)
             self._propose_own(raft_pb2.Command(cluster_version=version, system=True))

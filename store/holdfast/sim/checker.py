@@ -50,6 +50,7 @@ class Checker:
         self._last_of: dict[int, int] = {}  # member -> end of its log at its last write
         self._revocations: dict[tuple[int, int], tuple[int, int]] = {}  # entry -> (lease, when it was made)
         self._hinted: dict[int, int] = {}  # member -> when it last heard that its leader's connection ended
+        self._level = 0  # of the cluster's behaviour
         self.max_committed = 1
         self.conf = ConfState()  # the newest committed
         self.members_ever: set[int] = set()
@@ -93,6 +94,8 @@ class Checker:
             self._truth.learn(changes, core.id)
             if news:
                 self._check_once(changes)
+        if core.machine.level > self._level:
+            self._level_raised(core)
         digest = self._digests.setdefault(applied, core.machine.digest)
         if digest != core.machine.digest:
             raise Violation("I5", f"{core.id:x} differs in state at index {applied}")
@@ -100,6 +103,17 @@ class Checker:
             self._check_matches(core)
         if out.installed and (raft.conf_index, raft.conf) != (core.machine.conf_index, core.machine.conf):
             raise Violation("I8", f"{core.id:x} took a snapshot with {core.machine.conf} and holds to {raft.conf}")
+
+    def _level_raised(self, core: MemberCore) -> None:
+        """A behaviour is used only once every member of the configuration has it."""
+        self._level = core.machine.level
+        if self._level == 1:
+            return
+        self._world.mark("cluster version raised")
+        for member in self.conf.members():
+            other = self._nodes[member].core
+            told = self._level if other is None else other.raft.level
+            check(told >= self._level, "I16", f"the cluster is at level {self._level}, and {member:x} knows {told}")
 
     def hinted(self, member: int) -> None:
         """This member is told that a connection ended."""

@@ -33,6 +33,7 @@ MARKS = (
     "member removed",
     "leader removed itself",
     "dead member replaced",
+    "cluster version raised",
     "configuration truncated",
     # snapshots
     "snapshot installed",

@@ -60,6 +60,7 @@ class Mix:
     checkpoints: bool = False  # of leases, every two seconds
     late_answers: float = 0.0
     silence: float = 0.0  # a member that nothing reaches for long, and no connection ends
+    rolling: bool = False  # members begin as of the version before, and are of this one once they start again
     # sizes: small ones come to their limits often
     window: int = 256  # messages that a leader sends ahead
     message_bytes: int = 1 << 20
@@ -102,7 +103,7 @@ _THEMES: tuple[tuple[str, ...], ...] = (
     ("replay", "duplicate", "slow", "crash", "reset"),  # answers to questions of an earlier life
     ("lease_reads", "skew", "one_way", "isolate", "transfer"),  # a leader that reads on while another is elected
 )
-CLASSES = (*_FAULTS, "skew", "priorities", "lease_reads", "queue", "checkpoints", "sizes")
+CLASSES = (*_FAULTS, "skew", "priorities", "lease_reads", "queue", "checkpoints", "sizes", "rolling")
 
 
 def draw(chance: Random, without: Collection[str] = ()) -> Mix:
@@ -116,10 +117,19 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
         within, value = chance.random() < 0.4, low + (high - low) * chance.random() ** 2
         if within and name not in without:
             setattr(mix, name, value)
-    draws = {"skew": 0.4, "priorities": 0.15, "lease_reads": 0.2, "queue": 0.2, "checkpoints": 0.3, "sizes": 0.5}
+    draws = {
+        "skew": 0.4,
+        "priorities": 0.15,
+        "lease_reads": 0.2,
+        "queue": 0.2,
+        "checkpoints": 0.3,
+        "sizes": 0.5,
+        "rolling": 0.2,
+    }
     chosen = {name: chance.random() < p and name not in without for name, p in draws.items()}
     mix.skew, mix.priorities, mix.lease_reads = chosen["skew"], chosen["priorities"], chosen["lease_reads"]
     mix.checkpoints = chosen["checkpoints"]
+    mix.rolling = chosen["rolling"]
     if chosen["queue"]:
         mix.queue = 20
     sizes = chance.choice((1, 2, 3, 8)), chance.choice((60, 120, 400, 4000)), chance.choice((2, 5, 12, 60))

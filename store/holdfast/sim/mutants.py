@@ -515,6 +515,18 @@ def _lease_kept_while_handing_over(patch: Patch) -> None:
     patch(Leader, "_leased", leased)
 
 
+@_mutant("a new behaviour is used once every member has it")
+def _version_raised_early(patch: Patch) -> None:
+    original = MemberCore._raise_version
+
+    def raise_version(self: MemberCore) -> None:
+        levels, self._levels = self._levels, dict.fromkeys(self.raft.conf.members(), 2)
+        original(self)
+        self._levels = levels
+
+    patch(MemberCore, "_raise_version", raise_version)
+
+
 # ---- sessions, leases, watches, replicas -----------------------------------------------------------------------
 
 

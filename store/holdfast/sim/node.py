@@ -8,6 +8,7 @@ from typing import Protocol
 
 from holdfast.kv.space import Scrubber
 from holdfast.kv.store import MemoryStore
+from holdfast.levels import LEVEL
 from holdfast.machine import Genesis
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import (
@@ -97,6 +98,7 @@ class Node:
         self.store = MemoryStore()
         self.incarnation = 0
         self.paused = False
+        self.founder = genesis is not None
         self.removed = False  # taken out of the cluster, still talking perhaps
         self._send = send
         self._observer = observer
@@ -145,6 +147,7 @@ class Node:
             settings=settings,
             apply_budget=APPLY_BUDGET,
             max_learners=4,
+            level=LEVEL - 1 if self.mix.rolling and self.incarnation == 1 and self.founder else LEVEL,
         )
         self.hub = Hub(self.core.machine.space)
         self._inbox, self._writing, self._wake_at, self.paused = [], False, None, False

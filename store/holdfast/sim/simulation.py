@@ -114,7 +114,7 @@ class Run:
             if self.mix.priorities:
                 info.priority = chance.randrange(3)
             infos.append(info)
-        return Genesis(tuple(infos))
+        return Genesis(tuple(infos), "0.1.0") if self.mix.rolling else Genesis(tuple(infos))
 
     # ---- clocks --------------------------------------------------------------------------------------------
 
