@@ -1,8 +1,15 @@
-"""HTTP/1.1 for a connection that does not speak HTTP/2: one request after the other, read by h11."""
+"""HTTP/1.1 for a connection that does not speak HTTP/2: one request after the other, read by h11.
+
+What one connection may have done in one turn of the loop is bounded, in requests and in pieces of a body. An answer
+that comes before the end of its request is followed by reading and discarding, up to a bound: to close at once would
+reset the connection, and the client would lose the answer.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +22,15 @@ log = logging.getLogger("holdfast.http")
 
 MAX_HEAD_BYTES = 64 << 10
 MAX_AHEAD_BYTES = 64 << 10  # of requests that were sent before the one under way is answered
+EVENTS_PER_TURN = 128  # heads and pieces of bodies, which a client can make as small as it likes
+LINGER_BYTES = 64 << 20
+LINGER_SECONDS = 10.0
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # what no header's value may hold; h11 lets some of it through
+
+
+class BadRequest(Exception):
+    """A request that h11 takes, and that must not be taken."""
 
 
 class Http1:
@@ -27,6 +43,9 @@ class Http1:
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._receiver: Receiver | None = None
         self._paused = False
+        self._going_on_later = False
+        self._lingering: asyncio.TimerHandle | None = None
+        self._discarded = 0
 
     @property
     def idle(self) -> bool:
@@ -38,17 +57,24 @@ class Http1:
         if self.idle:
             self._transport.close()
         elif self._connection.their_state is h11.SEND_BODY and self._connection.our_state is h11.SEND_RESPONSE:
-            self._refuse(408, "the rest of the request did not come")
+            self._answer_last(408, "the rest of the request did not come")
+            self._transport.close()
 
     # ---- in ------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
+        if self._lingering is not None:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self._transport.close()
+            return
         self._connection.receive_data(data)
-        self._go_on()
+        if not self._going_on_later:
+            self._go_on()
 
     def _go_on(self) -> None:
         try:
-            while True:
+            for _ in range(EVENTS_PER_TURN):
                 event = self._connection.next_event()
                 if event is h11.NEED_DATA:
                     if self._connection.they_are_waiting_for_100_continue:
@@ -62,23 +88,65 @@ class Http1:
                     self._transport.close()
                     return
                 self._take(event)
+                if self._going_on_later or self._lingering is not None or self._transport.is_closing():
+                    return
+            self._go_on_later()
         except h11.RemoteProtocolError as error:
             log.debug("%s: %s", self._peer.address, error)
             self._refuse(error.error_status_hint, f"not HTTP as it should be: {error}")
+        except (BadRequest, ValueError) as error:  # h11 fails at a content-length of thousands of digits
+            self._refuse(400, f"not HTTP as it should be: {error}")
+        except Exception:
+            log.exception("a request failed inside the server")
+            self._refuse(500, "internal error; see the server's log")
+
+    def _go_on_later(self) -> None:
+        """The rest of what has come has its turn after others; nothing more is read until then."""
+        if not self._going_on_later and not self._transport.is_closing():
+            self._going_on_later = True
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._resume)
+
+    def _resume(self) -> None:
+        self._going_on_later = False
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._go_on()
 
     def _refuse(self, status: int, why: str) -> None:
         """End the connection, with an answer if none has begun."""
+        if self._answer_last(status, why):
+            self._linger()
+        else:
+            self._transport.close()
+
+    def _answer_last(self, status: int, why: str) -> bool:
+        """Give up the request under way. Returns whether there could be an answer."""
         self.lost()
-        if self._connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        room = self._connection.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+        if room:
             body = f"{why}\n".encode()
-            headers = [("content-length", str(len(body))), ("connection", "close")]
-            self._send(h11.Response(status_code=status, headers=headers))
+            headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
+            self._send(h11.Response(status_code=status, headers=[*headers, ("connection", "close")]))
             self._send(h11.Data(data=body))
-        self._transport.close()
+        return room
+
+    def _linger(self) -> None:
+        """Close once the client has read the answer, that is, has closed its side or goes on for too long."""
+        if self._lingering is None and not self._transport.is_closing():
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
 
     def _take(self, event: Any) -> None:
         if isinstance(event, h11.Request):
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
+            headers: dict[str, str] = {}
+            for name, value in event.headers:
+                if _CONTROL.search(value):
+                    raise BadRequest(f"the header {name.decode('latin-1')} holds control characters")
+                headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))  # of several the first, as in etcd
+            if "content-length" in headers and "transfer-encoding" in headers:
+                raise BadRequest("both content-length and transfer-encoding")
             method, target = event.method.decode("latin-1"), event.target.decode("latin-1")
             self._receiver = self._handler(Request(method, target, headers, self._peer), self)
         elif isinstance(event, h11.Data) and self._receiver is not None:
@@ -89,12 +157,15 @@ class Http1:
     def ended(self) -> None:
         """The client sends nothing more, so it has gone (as for etcd): a watch, or waiting for a lock, would never
         end, if it were taken for one that still listens."""
-        self._connection.receive_data(b"")
-        if self._connection.their_state is not h11.DONE:
-            self._go_on()  # within a request: it is told so
+        if self._lingering is None:
+            self._connection.receive_data(b"")
+            if self._connection.their_state is not h11.DONE:
+                self._go_on()  # within a request: it is told so
         self.lost()
 
     def lost(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
         if self._receiver is not None:
             receiver, self._receiver = self._receiver, None
             receiver.on_gone()
@@ -107,8 +178,14 @@ class Http1:
             self._transport.write(data)
 
     def start(self, status: int, headers: Mapping[str, str]) -> None:
-        if self._receiver is not None or self._connection.our_state is h11.SEND_RESPONSE:
-            self._send(h11.Response(status_code=status, headers=list(headers.items())))
+        if self._connection.our_state is h11.SEND_RESPONSE:
+            more = [("connection", "close")] if status >= 400 and self._unfinished else []
+            self._send(h11.Response(status_code=status, headers=[*headers.items(), *more]))
+
+    @property
+    def _unfinished(self) -> bool:
+        """Whether the client has not sent its request to the end."""
+        return self._connection.their_state is h11.SEND_BODY
 
     def write(self, data: bytes) -> bool:
         if data and self._connection.our_state is h11.SEND_BODY:
@@ -120,12 +197,16 @@ class Http1:
             return
         self._receiver = None
         self._send(h11.EndOfMessage())
-        states = self._connection.states
-        if states[h11.SERVER] is h11.MUST_CLOSE or states[h11.CLIENT] is not h11.DONE:
-            self._transport.close()
+        if self._unfinished:
+            self._linger()
             return
-        self._connection.start_next_cycle()
-        self._go_on()
+        states = self._connection.states
+        if states[h11.SERVER] is h11.DONE and states[h11.CLIENT] is h11.DONE:
+            self._connection.start_next_cycle()
+            if self._connection.trailing_data[0]:
+                self._go_on_later()
+        else:
+            self._transport.close()
 
     def abort(self) -> None:
         self._receiver = None

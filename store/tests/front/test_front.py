@@ -13,7 +13,9 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import h11
 import pytest
+from holdfast.front import http1
 from holdfast.front.calls import (
     Cancelled,
     Credit,
@@ -48,13 +50,19 @@ class _Echo:
     def __init__(self, request: Request, responder: Responder) -> None:
         self._request = request
         self._responder = responder
-        self._body = b""
+        self._body = bytearray()
 
     def on_body(self, data: bytes) -> None:
+        if self._request.target == "/early" and not self._body:
+            self._responder.start(413, {"content-length": "5"})
+            self._responder.write(b"early")
+            self._responder.end()
         self._body += data
 
     def on_end(self) -> None:
         r = self._request
+        if r.target == "/broken":
+            raise RuntimeError(r.target)
         if r.target == "/stream":
             self._responder.start(200, {"content-type": "text/plain"})
             self._responder.write(b"begun")
@@ -282,6 +290,130 @@ async def test_plain_http_on_the_same_port() -> None:
         writer.write(b"RUBBISH\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
         writer.close()
+
+
+async def _asked(port: int, request: bytes) -> bytes:
+    """Everything that is answered to `request`, whose client sends nothing after it and waits for the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"content-length: 4\r\ntransfer-encoding: chunked\r\n",
+        b"transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+        b"content-length: 4\r\ncontent-length: 5\r\n",
+        b"content-length: " + b"9" * 5000 + b"\r\n",
+        b"content-length: +4\r\n",
+        b"content-length: 0x4\r\n",
+        b"transfer-encoding: chunked, chunked\r\n",
+        b"transfer-encoding : chunked\r\n",
+        b"x: a\0b\r\n",
+        b"x: a\rb\r\n",
+        b"x: a\x01b\r\n",
+        b"x: a\x7fb\r\n",
+        b"x y: a\r\n",
+        b"x\0: a\r\n",
+        b": a\r\n",
+        b"host: other\r\n",
+    ],
+)
+async def test_a_head_that_can_be_read_in_two_ways_is_refused(head: bytes) -> None:
+    async with served() as s:
+        smuggled = b"4\r\nbody\r\n0\r\n\r\nGET /second HTTP/1.1\r\nhost: h\r\n\r\n"
+        answer = await _asked(s.port, b"POST /first HTTP/1.1\r\nhost: h\r\n" + head + b"\r\n" + smuggled)
+        status = answer.split()[1]
+        assert status in (b"400", b"501"), answer
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"connection: close" in answer.lower()
+
+
+async def test_of_a_header_that_comes_twice_the_first_counts() -> None:
+    async with served() as s:
+        assert b"GET /a 1 " in await _asked(
+            s.port, b"GET /a HTTP/1.1\r\nhost: h\r\nx: 1\r\nx: 2\r\nconnection: close\r\n\r\n"
+        )
+
+
+async def test_what_one_connection_sends_in_small_pieces_is_done_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests and pieces of bodies, however many come at once, are bounded in each turn of the loop."""
+    done = [0]  # in each turn of the loop
+
+    def turn() -> None:
+        done.append(0)
+        loop.call_soon(turn)
+
+    next_event = h11.Connection.next_event
+
+    def counted(connection: h11.Connection) -> object:
+        done[-1] += 1
+        return next_event(connection)
+
+    monkeypatch.setattr(h11.Connection, "next_event", counted)
+    loop = asyncio.get_running_loop()
+    async with served() as s:
+        loop.call_soon(turn)
+        chunks = b"POST /c HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+        answer = await _asked(s.port, chunks + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+        assert answer.endswith(b"x" * 20_000)
+        many = b"GET /p HTTP/1.1\r\nhost: h\r\n\r\n" * 1000 + b"GET /p HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
+        answer = await _asked(s.port, many)
+        assert answer.count(b"GET /p") == 1001
+    assert sum(done) > 21_000
+    assert max(done) <= http1.EVENTS_PER_TURN
+
+
+async def test_an_answer_before_the_end_of_a_request_is_read() -> None:
+    """A client that sends all of its body before it reads gets the answer, not a reset."""
+    async with served() as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        size = 20 << 20
+        writer.write(b"POST /early HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % size)
+        async with asyncio.timeout(20):
+            for _ in range(20):
+                writer.write(b"x" * (1 << 20))
+                await writer.drain()
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer.lower()
+        assert answer.endswith(b"early")
+        writer.close()
+
+
+async def test_who_goes_on_sending_after_the_answer_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "LINGER_BYTES", 1 << 20)
+    async with served() as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(b"POST /early HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
+
+        async def send_for_ever() -> None:
+            while True:
+                writer.write(b"10000\r\n" + b"x" * (1 << 16) + b"\r\n")
+                await writer.drain()
+
+        async with asyncio.timeout(20):
+            with pytest.raises(ConnectionError):
+                await send_for_ever()
+        writer.close()
+    monkeypatch.setattr(http1, "LINGER_SECONDS", 0.1)
+    async with served() as s:
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(b"POST /early HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nx")
+        async with asyncio.timeout(20):
+            assert (await reader.read()).endswith(b"early")
+            while s.front.connections:  # the client never closes
+                await asyncio.sleep(0.01)
+        writer.close()
+
+
+async def test_a_request_that_fails_inside_is_answered() -> None:
+    async with served() as s:
+        assert b" 500 " in await _asked(s.port, b"GET /broken HTTP/1.1\r\nhost: h\r\n\r\n")
 
 
 async def test_plain_http_in_version_2() -> None:
