@@ -170,10 +170,11 @@ class Server:
             "/metrics": fixed(lambda: (200, metrics.text())),
             **(debug.pages(self._variables) if config.debug_pages else {}),
         }
+        max_message_bytes = config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES
         self.front = Http2Front(
             self.router.kinds,
-            Pages(pages, Gateway(self.router)),
-            max_message_bytes=config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES,
+            Pages(pages, Gateway(self.router, max_message_bytes)),
+            max_message_bytes=max_message_bytes,
             max_streams=config.max_streams,
             max_connections=room_for_clients(),
             keepalive_seconds=config.keepalive_seconds,

@@ -7,16 +7,18 @@ after the other, `{"result": …}` a line.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
 
-from google.protobuf.json_format import MessageToJson, Parse, ParseError
+from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
+from holdfast.api.gateway_routes import Route, routes
+from holdfast.api.json_request import decode
+from holdfast.api.json_stream import NotObjects, Objects
 from holdfast.api.local import PASSED_ON
-from holdfast.api.pages import CORS
+from holdfast.api.pages import CORS, split_target
 from holdfast.api.router import Router
 from holdfast.durations import grpc_timeout_ns
 from holdfast.front.calls import (
@@ -36,10 +38,11 @@ from holdfast.front.calls import (
 )
 from holdfast.front.calls import Message as StreamMessage
 from holdfast.front.http import Receiver, Request, Responder
-from holdfast.proto import election_pb2, lock_pb2, rpc_pb2
 from holdfast.status import Code
 
-MAX_BODY_BYTES = 4 << 20  # of JSON, for 2 MiB of message
+DEFAULT_MESSAGE_BYTES = 2 << 20
+JSON_BYTES = 2  # for each byte of the message: base64 takes 4 for 3
+BYTES_PER_TURN = 4 << 10  # of the body of a stream, which can hold an object in two bytes
 HIGH_WATER_BYTES = 1 << 20
 
 _HTTP_STATUS = {
@@ -62,108 +65,39 @@ _HTTP_STATUS = {
 }
 
 
-class Route(NamedTuple):
-    """Where a path leads."""
-
-    method: str
-    kind: Kind
-    request: type[Message]
-    response: type[Message]
-
-
-def _routes(kinds: Mapping[str, Kind]) -> dict[str, Route]:
-    """Path to what it calls. The paths are those of etcd's .proto annotations."""
-    found: dict[str, Route] = {}
-
-    def add(prefix: str, service: str, module: object, methods: Mapping[str, str], family: str = "") -> None:
-        for word, method in methods.items():
-            name, called = family + method, f"/{service}/{method}"
-            request, response = _TYPES.get(method, (f"{name}Request", f"{name}Response"))
-            route = Route(called, kinds[called], getattr(module, request), getattr(module, response))
-            found[f"/v3/{prefix}/{word}"] = route
-
-    add(
-        "kv",
-        "etcdserverpb.KV",
-        rpc_pb2,
-        {"range": "Range", "put": "Put", "deleterange": "DeleteRange", "txn": "Txn", "compaction": "Compact"},
-    )
-    lease = {
-        "grant": "LeaseGrant",
-        "revoke": "LeaseRevoke",
-        "keepalive": "LeaseKeepAlive",
-        "timetolive": "LeaseTimeToLive",
-        "leases": "LeaseLeases",
-    }
-    add("lease", "etcdserverpb.Lease", rpc_pb2, lease)
-    older = {word: method for word, method in lease.items() if word in ("revoke", "timetolive", "leases")}
-    add("kv/lease", "etcdserverpb.Lease", rpc_pb2, older)
-    members = ("add", "remove", "update", "list", "promote")
-    add("cluster/member", "etcdserverpb.Cluster", rpc_pb2, {word: f"Member{word.capitalize()}" for word in members})
-    add(
-        "maintenance",
-        "etcdserverpb.Maintenance",
-        rpc_pb2,
-        {
-            "alarm": "Alarm",
-            "status": "Status",
-            "defragment": "Defragment",
-            "hash": "Hash",
-            "hashkv": "HashKV",
-            "snapshot": "Snapshot",
-            "transfer-leadership": "MoveLeader",
-            "downgrade": "Downgrade",
-        },
-    )
-    auth = "etcdserverpb.Auth"
-    add("auth", auth, rpc_pb2, {"enable": "AuthEnable", "disable": "AuthDisable", "status": "AuthStatus"})
-    add("auth", auth, rpc_pb2, {"authenticate": "Authenticate"})
-    user = {word: f"User{word.capitalize()}" for word in ("add", "get", "list", "delete")}
-    user |= {"changepw": "UserChangePassword", "grant": "UserGrantRole", "revoke": "UserRevokeRole"}
-    add("auth/user", auth, rpc_pb2, user, "Auth")
-    role = {word: f"Role{word.capitalize()}" for word in ("add", "get", "list", "delete")}
-    role |= {"grant": "RoleGrantPermission", "revoke": "RoleRevokePermission"}
-    add("auth/role", auth, rpc_pb2, role, "Auth")
-    add("lock", "v3lockpb.Lock", lock_pb2, {"lock": "Lock", "unlock": "Unlock"})
-    election = ("campaign", "proclaim", "leader", "observe", "resign")
-    add("election", "v3electionpb.Election", election_pb2, {word: word.capitalize() for word in election})
-    watch = "/etcdserverpb.Watch/Watch"
-    found["/v3/watch"] = Route(watch, kinds[watch], rpc_pb2.WatchRequest, rpc_pb2.WatchResponse)
-    return found
-
-
-_TYPES = {
-    "Compact": ("CompactionRequest", "CompactionResponse"),
-    "Leader": ("LeaderRequest", "LeaderResponse"),
-    "Observe": ("LeaderRequest", "LeaderResponse"),
-}
-
-
 class Gateway:
-    """Implements `front.http.HttpHandler` for paths below /v3/. All services have to be at the router before."""
+    """Implements `front.http.HttpHandler` for paths below /v3/. All services have to be at the router before.
+    `max_message_bytes` is the largest message that a client may send, in whichever way."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, max_message_bytes: int = DEFAULT_MESSAGE_BYTES) -> None:
         self._router = router
-        self._routes = _routes(router.kinds)
+        self._routes = routes(router.kinds)
+        self._max_message_bytes = max_message_bytes
 
     def __call__(self, request: Request, responder: Responder) -> Receiver:
-        path = request.target.partition("?")[0]
+        path, _ = split_target(request.target)
         if path.startswith("/v3beta/"):
             path = "/v3/" + path.removeprefix("/v3beta/")
-        return _Exchange(self._router, self._routes.get(path), request, responder)
+        return _Exchange(self._router, self._routes.get(path), request, responder, self._max_message_bytes)
 
 
 class _Exchange:
     """One request and its answers. A `router.Sink` and a `front.http.Receiver`."""
 
-    def __init__(self, router: Router, route: Route | None, request: Request, responder: Responder) -> None:
+    def __init__(
+        self, router: Router, route: Route | None, request: Request, responder: Responder, max_message_bytes: int
+    ) -> None:
         self._router = router
         self._route = route
         self._request = request
         self._responder = responder
-        self._body = ""
-        self._raw = b""
+        self._max_message_bytes = max_message_bytes
+        self._body = bytearray()  # what has come and has not been looked at
+        self._objects = Objects()
+        self._working = False
+        self._ended = False
         self._call: Call | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._started = False
         self._over = False
 
@@ -172,44 +106,41 @@ class _Exchange:
     def on_body(self, data: bytes) -> None:
         if self._route is None or self._over:
             return
-        self._raw += data
-        if len(self._raw) + len(self._body) > MAX_BODY_BYTES:
-            self._fail(Code.RESOURCE_EXHAUSTED, f"the body is larger than {MAX_BODY_BYTES} bytes")
-        elif self._route.kind is Kind.BIDI:
+        self._body += data
+        limit = JSON_BYTES * self._max_message_bytes
+        if len(self._body) + self._objects.waiting > limit:
+            self._refuse(Code.RESOURCE_EXHAUSTED, f"the body is larger than {limit} bytes")
+        elif self._route.kind is Kind.BIDI and not self._working:
             self._take_objects()
 
     def on_end(self) -> None:
         if self._over:
             return
+        self._ended = True
         if self._request.method == "OPTIONS":
             self._start(200, 0)
             self._end()
         elif self._route is None:
-            self._fail(Code.NOT_FOUND, "Not Found")
+            self._refuse(Code.NOT_FOUND, "Not Found")
         elif self._request.method != "POST":
-            self._fail(Code.UNIMPLEMENTED, "Method Not Allowed", 405)
-        elif self._route.kind is Kind.BIDI:
-            self._take_objects()
-            self._half_close()
-        else:
+            self._refuse(Code.UNIMPLEMENTED, "Method Not Allowed", 405)
+        elif self._route.kind is not Kind.BIDI:
             self._take_whole(self._route)
+        elif not self._working:
+            self._take_objects()
 
     def _half_close(self) -> None:
-        if self._over:
-            return
-        if self._body.strip() or self._raw:
-            self._fail(Code.INVALID_ARGUMENT, "the body ends within an object")
+        if self._objects.waiting:
+            self._refuse(Code.INVALID_ARGUMENT, "the body ends within an object")
         elif self._call is None:
-            self._fail(Code.INVALID_ARGUMENT, "the body holds no request")
+            self._refuse(Code.INVALID_ARGUMENT, "the body holds no request")
         else:
             self._router.take(HalfClose(self._call.id))
 
     def _take_whole(self, route: Route) -> None:
-        try:
-            request = self._parse(self._raw.decode() or "{}")
-            call = self._open(route)
-        except ValueError as error:
-            self._fail(Code.INVALID_ARGUMENT, str(error))
+        request = self._decoded(route, bytes(self._body) if self._body.strip() else b"{}")
+        call = self._open(route) if request is not None else None
+        if request is None or call is None:
             return
         if route.kind is Kind.UNARY:
             self._router.take(Unary(call, request))
@@ -218,74 +149,80 @@ class _Exchange:
             self._router.take(HalfClose(call.id))
 
     def _take_objects(self) -> None:
-        """Hand on each object that is whole by now."""
+        """Hand on each object that is whole by now; of what has come, so much a turn of the loop."""
         route = self._route
-        assert route is not None
-        try:
-            self._body += self._raw.decode()
-            self._raw = b""
-        except UnicodeDecodeError as error:
-            if len(self._raw) - error.start > 3:
-                self._fail(Code.INVALID_ARGUMENT, "the body is not UTF-8")
+        self._working = False
+        if route is None or self._over:
             return
-        decoder = json.JSONDecoder()
-        while not self._over:
-            self._body = self._body.lstrip()
-            if not self._body:
-                return
-            if self._body[0] != "{":
-                self._fail(Code.INVALID_ARGUMENT, "the body is not a sequence of JSON objects")
-                return
-            try:
-                _, end = decoder.raw_decode(self._body)
-            except (ValueError, RecursionError):
-                return  # not whole yet
-            text, self._body = self._body[:end], self._body[end:]
-            try:
-                request = self._parse(text)
-                call = self._call or self._open(route)
-            except ValueError as error:
-                self._fail(Code.INVALID_ARGUMENT, str(error))
+        piece = bytes(self._body[:BYTES_PER_TURN])
+        del self._body[:BYTES_PER_TURN]
+        try:
+            found = self._objects.take(piece)
+        except NotObjects as error:
+            self._refuse(Code.INVALID_ARGUMENT, str(error))
+            return
+        for text in found:
+            request = self._decoded(route, text)
+            call = (self._call or self._open(route)) if request is not None else None
+            if request is None or call is None or self._over:
                 return
             self._router.take(StreamMessage(call.id, request))
+        if self._body:
+            self._working = True
+            asyncio.get_running_loop().call_soon(self._take_objects)
+        elif self._ended:
+            self._half_close()
 
-    def _parse(self, text: str) -> bytes:
-        """The request as it is on the wire. Raises ValueError that says what is wrong."""
-        assert self._route is not None
+    def _decoded(self, route: Route, text: bytes) -> bytes | None:
+        """The request as it is on the wire; None: it is none, and was refused."""
         try:
-            return Parse(text, self._route.request(), ignore_unknown_fields=True).SerializeToString()
-        except (ParseError, RecursionError) as error:
-            raise ValueError(f"json: {error}") from None
+            message = decode(text.decode(), route.request).SerializeToString()
+        except ValueError as error:
+            self._refuse(Code.INVALID_ARGUMENT, f"json: {error}")
+            return None
+        if len(message) > self._max_message_bytes:
+            more = f"({len(message)} vs. {self._max_message_bytes})"
+            self._refuse(Code.RESOURCE_EXHAUSTED, f"grpc: received message larger than max {more}")
+            return None
+        return message
 
-    def _open(self, route: Route) -> Call:
-        """Begin the call; a stream is open after it. Raises ValueError."""
+    def _open(self, route: Route) -> Call | None:
+        """Begin the call; a stream is open after it. None: it was refused."""
         headers = self._request.headers
+        timeout = headers.get("grpc-timeout")
+        left = None if timeout is None else grpc_timeout_ns(timeout.encode("latin-1"))
+        if timeout is not None and left is None:
+            self._refuse(Code.INVALID_ARGUMENT, f"invalid grpc-timeout: {timeout}")
+            return None
         metadata = {name: headers[name] for name in PASSED_ON if name in headers}
         for name, value in headers.items():
             if name.startswith("grpc-metadata-"):
                 metadata[name.removeprefix("grpc-metadata-")] = value
         # A certificate says who connects; whether that is the user of a request in JSON, it does not say (as in etcd).
         peer = Peer(self._request.peer.address, self._request.peer.tls)
-        call = self._router.open_local(route.method, self, peer=peer, metadata=metadata, deadline_ns=self._deadline())
+        deadline = None if left is None else time.monotonic_ns() + left
+        call = self._router.open_local(route.method, self, peer=peer, metadata=metadata, deadline_ns=deadline)
         self._call = call
         if route.kind is not Kind.UNARY:
+            if left is not None:  # a service ends unary calls in time; a stream is the client's to end, here ours
+                self._deadline = asyncio.get_running_loop().call_later(left / 1e9, self._out_of_time)
             self._router.take(Open(call))
         return call
 
-    def _deadline(self) -> int | None:
-        timeout = self._request.headers.get("grpc-timeout")
-        if timeout is None:
-            return None
-        left = grpc_timeout_ns(timeout.encode("latin-1"))
-        if left is None:
-            raise ValueError(f"invalid grpc-timeout: {timeout}")
-        return time.monotonic_ns() + left
+    def _out_of_time(self) -> None:
+        if self._call is not None and not self._over:
+            self._refuse(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
+
+    def _refuse(self, code: Code, text: str, status: int = 0) -> None:
+        """The request is wrong; its call ends, if one has begun."""
+        if self._call is not None:
+            self._router.take(Cancelled(self._call.id, text))
+        self._fail(code, text, status)
 
     def on_gone(self) -> None:
-        self._over = True
+        self._finished()
         if self._call is not None:
             self._router.take(Cancelled(self._call.id, "the client has gone"))
-            self._router.close_local(self._call.id)
 
     def on_drained(self) -> None:
         if self._call is not None and not self._over:
@@ -323,7 +260,8 @@ class _Exchange:
     def _write_whole(self, status: int, text: str) -> None:
         data = text.encode()
         self._start(status, len(data))
-        self._responder.write(data)
+        if self._request.method != "HEAD":
+            self._responder.write(data)
         self._end()
 
     def _fail(self, code: Code, text: str, status: int = 0) -> None:
@@ -335,10 +273,15 @@ class _Exchange:
             self._write_whole(status or _HTTP_STATUS[code], error)
 
     def _end(self) -> None:
+        self._finished()
+        self._responder.end()
+
+    def _finished(self) -> None:
         self._over = True
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._call is not None:
             self._router.close_local(self._call.id)
-        self._responder.end()
 
 
 def _to_json(message: Message) -> str:

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote
 
 from holdfast.front.http import HttpHandler, Receiver, Request, Responder
 
@@ -18,6 +18,8 @@ CORS = {
     "access-control-allow-origin": "*",
     "access-control-allow-headers": "accept, content-type, authorization",
 }
+
+_IN_PATHS = "/%:@!$&'()*+,;=~"  # besides letters, digits and _.-
 
 Query = Mapping[str, list[str]]
 Say = Callable[[int, str], None]  # status, body
@@ -32,16 +34,47 @@ class Pages:
         self._gateway = gateway
 
     def __call__(self, request: Request, responder: Responder) -> Receiver:
-        if self._gateway is not None and request.target.startswith(("/v3/", "/v3beta/")):
+        path, query = split_target(request.target)
+        clean = clean_path(path)
+        if path != clean:
+            location = quote(clean, safe=_IN_PATHS)  # or a browser may take what follows "/" for a host
+            return _Get(None, "", request, responder, location=f"{location}?{query}" if query else location)
+        if self._gateway is not None and path.startswith(("/v3/", "/v3beta/")):
             return self._gateway(request, responder)
-        return _Get(self._pages, request, responder)
+        return _Get(self._pages.get(path), query, request, responder)
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """(path, query) of what was asked for, with or without a scheme and a host before it."""
+    path, _, query = target.partition("?")
+    if path.startswith(("http://", "https://")):
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    return path, query
+
+
+def clean_path(path: str) -> str:
+    """Without empty parts, `.` and `..`."""
+    if not path.startswith("/"):
+        return path  # as for OPTIONS *
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    clean = "/" + "/".join(parts)
+    return clean + "/" if parts and path.endswith("/") else clean
 
 
 class _Get:
-    """One request for a page."""
+    """One request for a page, or for a path that is not clean: the client is told to ask at `location`, as by etcd."""
 
-    def __init__(self, pages: Mapping[str, Page], request: Request, responder: Responder) -> None:
-        self._pages = pages
+    def __init__(
+        self, page: Page | None, query: str, request: Request, responder: Responder, *, location: str = ""
+    ) -> None:
+        self._location = location
+        self._page = page
+        self._query = query
         self._request = request
         self._responder = responder
         self._gone = False
@@ -50,19 +83,19 @@ class _Get:
         """Nobody reads it."""
 
     def on_end(self) -> None:
-        parts = urlsplit(self._request.target)
-        page = self._pages.get(parts.path)
         if self._request.method == "OPTIONS":
             self._say(200, "")
-        elif page is None:
+        elif self._location:
+            self._say(307, "")
+        elif self._page is None:
             self._say(404, "404 page not found\n")
-        elif self._request.method != "GET":
+        elif self._request.method not in ("GET", "HEAD"):
             self._say(405, "only GET\n")
         else:
             try:
-                page(parse_qs(parts.query, keep_blank_values=True), self._say)
+                self._page(parse_qs(self._query, keep_blank_values=True), self._say)
             except Exception:
-                log.exception("the page %s failed", parts.path)
+                log.exception("the page %s failed", self._request.target)
                 self._say(500, "internal error; see the server's log\n")
 
     def _say(self, status: int, body: str) -> None:
@@ -73,9 +106,12 @@ class _Get:
         kind = "application/json" if body.startswith("{") else "text/plain; charset=utf-8"
         headers = {"content-type": kind, "content-length": str(len(data)), "x-content-type-options": "nosniff", **CORS}
         if status == 405:
-            headers["allow"] = "GET"
+            headers["allow"] = "GET, HEAD"
+        if status == 307:
+            headers["location"] = self._location
         self._responder.start(status, headers)
-        self._responder.write(data)
+        if self._request.method != "HEAD":
+            self._responder.write(data)
         self._responder.end()
 
     def on_gone(self) -> None:

@@ -53,6 +53,12 @@ class Http:
         return int(first.split()[1])
 
     async def body(self) -> bytes:
+        if "content-length" not in self.headers:
+            whole = b""
+            while size := int(await self._reader.readline(), 16):
+                whole += (await self._reader.readexactly(size + 2))[:-2]
+            await self._reader.readline()
+            return whole
         return await self._reader.readexactly(int(self.headers["content-length"]))
 
     async def chunk(self) -> Any:
@@ -154,6 +160,98 @@ async def test_errors(server: Process) -> None:
     assert (status, answer) == (200, b"")
     assert http.headers["access-control-allow-origin"] == "*"
     http.close()
+
+
+async def test_a_deadline_ends_a_stream(server: Process) -> None:
+    http = await Http.open(server.port)
+    create = {"create_request": {"key": b64("w")}}
+    http.send("POST", "/v3/watch", json.dumps(create).encode(), **{"grpc-timeout": "200m"})
+    assert await http.status() == 200
+    assert (await http.chunk())["result"]["created"] is True
+    assert (await http.chunk())["error"]["code"] == 4
+    assert await http.chunk() is None
+    assert "etcd_debugging_mvcc_watcher_total 0.0" in (await http.ask("GET", "/metrics"))[1].decode()
+    http.close()
+
+
+async def test_a_stream_that_sends_something_wrong_is_ended(server: Process) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    create = json.dumps({"create_request": {"key": b64("w")}}).encode()
+    writer.write(b"POST /v3/watch HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
+    writer.write(b"%x\r\n%s\r\n" % (len(create), create))
+    async with asyncio.timeout(20):
+        await reader.readuntil(b"created")
+        writer.write(b"14\r\n" + b'{"create_request":5}' + b"\r\n")
+        assert b'{"error":{"code": 3,' in await reader.read()
+    writer.close()
+    http = await Http.open(server.port)
+    assert "etcd_debugging_mvcc_watcher_total 0.0" in (await http.ask("GET", "/metrics"))[1].decode()
+    http.close()
+
+
+async def test_a_stream_of_small_pieces_is_read_once(server: Process) -> None:
+    """Each byte of a body is looked at once, however it is cut: 400 kB and then one byte at a time."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    begin = b'{"create_request":{"key":"dw=="},"x":[' + b"1," * 20_000
+    writer.write(b"POST /v3/watch HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
+    writer.write(b"%x\r\n%s\r\n" % (len(begin), begin) + b"1\r\n1\r\n1\r\n,\r\n" * 4000 + b"3\r\n1]}\r\n")
+    assert b"created" in await asyncio.wait_for(reader.readuntil(b"created"), 20)
+    writer.close()
+
+
+async def test_heads_and_paths_that_are_odd(server: Process) -> None:
+    http = await Http.open(server.port)
+    for path in ("/metrics", "/version", "/livez", "/none", "/v3/kv/range"):
+        http.send("HEAD", path)
+        status = await http.status()
+        assert status == {"/none": 404, "/v3/kv/range": 405}.get(path, 200)
+        assert int(http.headers["content-length"]) > 0  # and no body, or the next answer would not be understood
+    for path, location in (
+        ("//v3/kv/put", "/v3/kv/put"),
+        ("/v3//watch?a=b", "/v3/watch?a=b"),
+        ("/v3/../v3/kv/./put", "/v3/kv/put"),
+        ("//[", "/%5B"),
+        ("//\\example.com/", "/%5Cexample.com/"),
+    ):
+        assert await http.ask("POST", path) == (307, b"")
+        assert http.headers["location"] == location.lower()  # as all headers are here
+    for path in ("[", "http://[", "/[", "http://["):
+        assert (await http.ask("GET", path))[0] == 404
+    assert (await http.ask("GET", "http://h/version"))[0] == 200
+    http.close()
+
+
+@pytest_asyncio.fixture
+async def roomy(tmp_path: Path) -> AsyncIterator[Process]:
+    local = LocalCluster(tmp_path, voters=1, extra=["--max-request-bytes=10485760"])
+    local.start()
+    try:
+        await local.wait_ready()
+        (process,) = local.voters.values()
+        yield process
+    finally:
+        local.kill()
+
+
+async def test_bodies_are_bounded_by_the_largest_request_and_refused_readably(roomy: Process) -> None:
+    def put(size: int) -> bytes:
+        value = base64.b64encode(bytes(size)).decode()
+        return json.dumps({"key": b64("a"), "value": value}).encode()
+
+    for size, status, code in ((4 << 20, 200, 0), (10_485_000, 200, 0), (10_485_760, 400, 3), (12 << 20, 429, 8)):
+        http = await Http.open(roomy.port)
+        got, answer = await http.ask("POST", "/v3/kv/put", put(size))
+        assert (got, json.loads(answer).get("code", 0)) == (status, code), answer
+        http.close()
+    for expect in ({}, {"expect": "100-continue"}):
+        http = await Http.open(roomy.port)
+        http.send("POST", "/v3/kv/put", put(30 << 20), **expect)  # more than is taken: all is sent, then it is read
+        got = await http.status()
+        while got == 100:
+            got = await http.status()
+        assert (got, json.loads(await http.body())["code"]) == (429, 8)
+        assert http.headers["connection"] == "close"
+        http.close()
 
 
 async def test_pages(server: Process) -> None:
