@@ -14,9 +14,13 @@ Leased = Mapping[int, Iterable[bytes]]  # keys by the lease that they are attach
 
 
 def check_put(auth: AuthStore, who: Principal, request: rpc_pb2.PutRequest, leased: Leased) -> None:
-    auth.require_write(who, request.key)
+    _check_key(auth, who, request)
     if request.lease:
         check_lease(auth, who, request.lease, leased)
+
+
+def _check_key(auth: AuthStore, who: Principal, request: rpc_pb2.PutRequest) -> None:
+    auth.require_write(who, request.key)
     if request.prev_kv:
         auth.require_read(who, request.key, b"")
 
@@ -29,6 +33,16 @@ def check_delete(auth: AuthStore, who: Principal, request: rpc_pb2.DeleteRangeRe
 
 def check_txn(auth: AuthStore, who: Principal, request: rpc_pb2.TxnRequest, leased: Leased) -> None:
     """All compares and both branches: what a transaction did not do says something, too."""
+    leases: set[int] = set()
+    _check_operations(auth, who, request, leased, leases)
+    for lease in leases:  # each once: hundreds of puts may join one lease, which hundreds of thousands of keys may have
+        check_lease(auth, who, lease, leased)
+
+
+def _check_operations(
+    auth: AuthStore, who: Principal, request: rpc_pb2.TxnRequest, leased: Leased, leases: set[int]
+) -> None:
+    """All but the leases that puts join, which are added to `leases`."""
     for compare in request.compare:
         auth.require_read(who, compare.key, compare.range_end)
     for op in (*request.success, *request.failure):
@@ -36,11 +50,13 @@ def check_txn(auth: AuthStore, who: Principal, request: rpc_pb2.TxnRequest, leas
         if kind == "request_range":
             auth.require_read(who, op.request_range.key, op.request_range.range_end)
         elif kind == "request_put":
-            check_put(auth, who, op.request_put, leased)
+            _check_key(auth, who, op.request_put)
+            if op.request_put.lease:
+                leases.add(op.request_put.lease)
         elif kind == "request_delete_range":
             check_delete(auth, who, op.request_delete_range)
         elif kind == "request_txn":
-            check_txn(auth, who, op.request_txn, leased)
+            _check_operations(auth, who, op.request_txn, leased, leases)
 
 
 def check_lease(auth: AuthStore, who: Principal, lease: int, leased: Leased) -> None:

@@ -44,9 +44,12 @@ def delete_range(space: Space, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb2.D
 
 
 def txn(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
-    path = _decide(space, request)
+    path: list[bool] = []
+    _decide(space, request, path)
     _check(space, leases, request, iter(path))
-    return _execute(space, request, iter(path))
+    response = rpc_pb2.TxnResponse()
+    _execute(space, request, iter(path), response)
+    return response
 
 
 def changes(request: rpc_pb2.TxnRequest) -> bool:
@@ -104,14 +107,13 @@ def _check_put(space: Space, leases: Collection[int], request: rpc_pb2.PutReques
 # ---- compares --------------------------------------------------------------------------------------------------
 
 
-def _decide(space: Space, request: rpc_pb2.TxnRequest) -> list[bool]:
-    """The outcome of this transaction's compares and of the nested ones on the way taken, in order."""
+def _decide(space: Space, request: rpc_pb2.TxnRequest, path: list[bool]) -> None:
+    """Append the outcome of this transaction's compares and of the nested ones on the way taken, in order."""
     outcome = all(_holds(space, compare) for compare in request.compare)
-    path = [outcome]
+    path.append(outcome)
     for op in request.success if outcome else request.failure:
         if op.WhichOneof("request") == "request_txn":
-            path += _decide(space, op.request_txn)
-    return path
+            _decide(space, op.request_txn, path)
 
 
 def _holds(space: Space, compare: rpc_pb2.Compare) -> bool:
@@ -158,8 +160,9 @@ def _check(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest, p
             _check(space, leases, op.request_txn, path)
 
 
-def _execute(space: Space, request: rpc_pb2.TxnRequest, path: _Path) -> rpc_pb2.TxnResponse:
-    response = rpc_pb2.TxnResponse(succeeded=next(path))
+def _execute(space: Space, request: rpc_pb2.TxnRequest, path: _Path, response: rpc_pb2.TxnResponse) -> None:
+    """Fills in `response`, so that what a nested transaction answers is not copied at each level around it."""
+    response.succeeded = next(path)
     for op in request.success if response.succeeded else request.failure:
         kind = op.WhichOneof("request")
         answer = response.responses.add()
@@ -173,6 +176,5 @@ def _execute(space: Space, request: rpc_pb2.TxnRequest, path: _Path) -> rpc_pb2.
             answer.response_delete_range.CopyFrom(delete_range(space, op.request_delete_range))
             answer.response_delete_range.header.revision = space.reading_revision
         elif kind == "request_txn":
-            answer.response_txn.CopyFrom(_execute(space, op.request_txn, path))
             answer.response_txn.header.SetInParent()  # etcd sends an empty header here
-    return response
+            _execute(space, op.request_txn, path, answer.response_txn)
