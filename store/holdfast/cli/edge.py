@@ -38,6 +38,7 @@ def edge(
     """Run an edge replica: it holds some prefixes of a cluster and serves them, also while it is cut off."""
     try:
         from holdfast.client.connection import Tls
+        from holdfast.client.endpoints import parse
         from holdfast.edge.server import EdgeConfig, EdgeServer
         from holdfast.server import StartError, run_until_signal
         from holdfast.tls import TlsError, TlsFiles
@@ -51,24 +52,21 @@ def edge(
         fail("--prefix is empty; to hold everything, run a member or name the top prefixes")
     if client_cert_auth and trusted_ca_file is None:
         fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
-    listed = tuple(
-        e.strip().removeprefix("https://").removeprefix("http://") for e in endpoints.split(",") if e.strip()
-    )
-    for endpoint in listed:
-        host, _, port = endpoint.rpartition(":")
-        if not host or not port.isdigit():
-            fail(f"--endpoints: {endpoint!r} is not HOST:PORT")
+    try:
+        listed, upstream_tls = parse(endpoints, Tls.from_directory(upstream_tls_dir) if upstream_tls_dir else None)
+    except ValueError as error:
+        fail(f"--endpoints: {error}")
     try:
         config = EdgeConfig(
             name=name,
             data_dir=data_dir,
             prefixes=tuple(sorted(prefix)),
-            endpoints=listed,
+            endpoints=tuple(listed),
             listen_client_urls=parse_urls(listen_client_urls),
             listen_metrics_urls=parse_urls(listen_metrics_urls) if listen_metrics_urls else (),
             pool=pool,
             server_tls=TlsFiles(cert_file, key_file, trusted_ca_file),
-            upstream_tls=Tls.from_directory(upstream_tls_dir) if upstream_tls_dir else None,
+            upstream_tls=upstream_tls,
             anonymous_reads=anonymous_reads,
         )
 

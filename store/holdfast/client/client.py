@@ -10,6 +10,7 @@ from types import TracebackType
 from google.protobuf.message import Message
 
 from holdfast.client.connection import Connection, Response, Tls
+from holdfast.client.endpoints import parse
 from holdfast.client.errors import SessionEnded
 from holdfast.client.lease import Lease
 from holdfast.client.login import Login
@@ -40,23 +41,17 @@ def connect(
 ) -> Client:
     """A client of these endpoints ("host:port", several as a list or separated by commas).
 
-    `timeout` in seconds is for each call, fail-over included. Without `tls`, the directory that HOLDFAST_TLS_DIR names
-    is used, if it is set. `cache_dir` keeps what must survive a restart without a network: addresses of endpoints.
-    `session_ttl` in seconds: writes are named by a session of that life, opened with the first of them, so that one
-    whose answer was lost is sent again and done once; 0 = they are sent once, and a lost answer is OutcomeUnknown.
-    `user` and `password`: on whose behalf, where users count (`etcdctl auth enable`); a certificate may say it, too.
+    `https://host:port` is spoken to with TLS, `http://host:port` without; to `host:port` as `tls` says. Without `tls`,
+    the directory that HOLDFAST_TLS_DIR names is used, if it is set, and otherwise for `https://` the CAs that the
+    system trusts. Raises ValueError for what cannot be done. `timeout` in seconds is for each call, fail-over included.
+    `cache_dir` keeps what must survive a restart without a network: addresses of endpoints. `session_ttl` in seconds:
+    writes are named by a session of that life, opened with the first of them, so that one whose answer was lost is sent
+    again and done once; 0 = they are sent once, and a lost answer is OutcomeUnknown. `user` and `password`: on whose
+    behalf, where users count (`etcdctl auth enable`); a certificate may say it, too.
     """
-    listed = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
-    directory = os.environ.get("HOLDFAST_TLS_DIR")
-    if tls is None and directory and not any(e.startswith("http://") for e in listed):
-        tls = Tls.from_directory(directory)
-    plain = [e.strip().removeprefix("https://").removeprefix("http://").rstrip("/") for e in listed]
-    for endpoint in plain:
-        host, _, port = endpoint.rpartition(":")
-        if not host or not port.isdigit():
-            raise ValueError(f"{endpoint!r} is not an endpoint: give HOST:PORT")
+    addresses, tls = parse(endpoints, tls, os.environ.get("HOLDFAST_TLS_DIR", ""))
     login = Login(user, password) if user or password else None
-    return Client(Connection(plain, tls=tls, timeout=timeout, cache_dir=cache_dir, login=login), session_ttl)
+    return Client(Connection(addresses, tls=tls, timeout=timeout, cache_dir=cache_dir, login=login), session_ttl)
 
 
 class Client:

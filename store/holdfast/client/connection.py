@@ -50,6 +50,7 @@ _OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment cannot reach loopback or a cluster's own network
 ]
 
 
@@ -200,7 +201,8 @@ class Connection:
         except TimeoutError:
             self._failed_at[endpoint] = time.monotonic()
             await self.drop(endpoint)
-            raise Unavailable(f"cannot connect to {endpoint}") from None
+            with_tls = " with TLS (does it serve TLS, with a certificate of this CA and name?)" if self._tls else ""
+            raise Unavailable(f"cannot connect to {endpoint}{with_tls}") from None
         return channel
 
     async def who(self) -> Metadata:

@@ -1,0 +1,78 @@
+"""Endpoints as users write them. A scheme says whether TLS is spoken, and is never dropped unread: a password that was
+meant for https:// must not go out in clear.
+
+HOST:PORT alone is spoken to as the other options say: with TLS if certificates are given, as by etcdctl. A port is
+required, and unix sockets are not supported.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+
+from holdfast.client.connection import Tls
+
+# Where Go looks for the system's CAs, too.
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+FORM = "write HOST:PORT, http://HOST:PORT or https://HOST:PORT"
+
+
+def listed(endpoints: str | Iterable[str]) -> list[str]:
+    """Several, separated by commas or as a list."""
+    found = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
+    return [endpoint.strip() for endpoint in found if endpoint.strip()]
+
+
+def parse(endpoints: str | Iterable[str], tls: Tls | None, directory: str = "") -> tuple[list[str], Tls | None]:
+    """HOST:PORT of each, and what TLS is spoken with; None: none. `directory` of certificates is used if `tls` is not
+    given and no endpoint says http://. Raises ValueError."""
+    found = [_split(endpoint) for endpoint in listed(endpoints)]
+    if not found:
+        raise ValueError(f"no endpoints given: {FORM}")
+    schemes = {scheme for scheme, _ in found}
+    if {"http", "https"} <= schemes:
+        raise ValueError(
+            "some endpoints are http:// and some https://: one client speaks TLS to all of them or to none"
+        )
+    if "http" in schemes and tls is not None:
+        raise ValueError("certificates are given, and an endpoint says http://, which is without TLS: write https://")
+    if tls is None and directory and "http" not in schemes:
+        tls = Tls.from_directory(directory)
+    if tls is None and "https" in schemes:
+        tls = Tls(trusted_by_the_system())
+    return [address for _, address in found], tls
+
+
+def _split(endpoint: str) -> tuple[str, str]:
+    """(scheme, HOST:PORT); the scheme may be empty."""
+    scheme, mark, rest = endpoint.partition("://")
+    if not mark:
+        scheme, rest = "", endpoint
+    elif scheme in ("unix", "unixs"):
+        raise ValueError(f"{endpoint!r}: unix sockets are not supported; {FORM}")
+    elif scheme not in ("http", "https"):
+        raise ValueError(f"{endpoint!r}: the scheme {scheme!r} is unknown; {FORM}")
+    address = rest.removesuffix("/")
+    host, _, port = address.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    odd = any(character in bare for character in "/@?#[]% \t") or (":" in bare and bare == host)
+    if not bare or odd or not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise ValueError(f"{endpoint!r} is not an endpoint: {FORM}")
+    return scheme, address
+
+
+def trusted_by_the_system() -> Path:
+    """Its bundle of CAs. Raises ValueError."""
+    known = ssl.get_default_verify_paths().cafile  # SSL_CERT_FILE, if that is set
+    for place in (known, *_BUNDLES):
+        if place and Path(place).is_file():
+            return Path(place)
+    raise ValueError("https:// without a CA, and this system has no bundle of CAs that it trusts: give the server's CA")
