@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from holdfast import __version__
 from holdfast.api import debug
+from holdfast.api.access import Access, Allowed
 from holdfast.api.auth import AuthService
 from holdfast.api.base import Limits, Serving, Versions
 from holdfast.api.cluster import ClusterService
@@ -90,6 +91,7 @@ class ServerConfig:
     slow_request_seconds: float = 0.3
     extensive_metrics: bool = False  # also how long the calls of each method took
     debug_pages: bool = False
+    browsers: Allowed = field(default_factory=Allowed)
 
 
 def file_limit() -> int:
@@ -173,7 +175,7 @@ class Server:
         max_message_bytes = config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES
         self.front = Http2Front(
             self.router.kinds,
-            Pages(pages, Gateway(self.router, max_message_bytes)),
+            Access(Pages(pages, Gateway(self.router, max_message_bytes)), config.browsers),
             max_message_bytes=max_message_bytes,
             max_streams=config.max_streams,
             max_connections=room_for_clients(),

@@ -18,7 +18,7 @@ from holdfast.api.gateway_routes import Route, routes
 from holdfast.api.json_request import decode
 from holdfast.api.json_stream import NotObjects, Objects
 from holdfast.api.local import PASSED_ON
-from holdfast.api.pages import CORS, split_target
+from holdfast.api.pages import split_target
 from holdfast.api.router import Router
 from holdfast.durations import grpc_timeout_ns
 from holdfast.front.calls import (
@@ -117,10 +117,7 @@ class _Exchange:
         if self._over:
             return
         self._ended = True
-        if self._request.method == "OPTIONS":
-            self._start(200, 0)
-            self._end()
-        elif self._route is None:
+        if self._route is None:
             self._refuse(Code.NOT_FOUND, "Not Found")
         elif self._request.method != "POST":
             self._refuse(Code.UNIMPLEMENTED, "Method Not Allowed", 405)
@@ -252,7 +249,7 @@ class _Exchange:
 
     def _start(self, status: int, length: int | None) -> None:
         self._started = True
-        headers = {"content-type": "application/json", **CORS}
+        headers = {"content-type": "application/json"}
         if length is not None:
             headers["content-length"] = str(length)
         self._responder.start(status, headers)

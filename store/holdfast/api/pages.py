@@ -13,11 +13,6 @@ from holdfast.front.http import HttpHandler, Receiver, Request, Responder
 log = logging.getLogger("holdfast.http")
 
 LIVE_SECONDS = 10.0
-CORS = {
-    "access-control-allow-methods": "POST, GET, OPTIONS, PUT, DELETE",
-    "access-control-allow-origin": "*",
-    "access-control-allow-headers": "accept, content-type, authorization",
-}
 
 _IN_PATHS = "/%:@!$&'()*+,;=~"  # besides letters, digits and _.-
 
@@ -83,9 +78,7 @@ class _Get:
         """Nobody reads it."""
 
     def on_end(self) -> None:
-        if self._request.method == "OPTIONS":
-            self._say(200, "")
-        elif self._location:
+        if self._location:
             self._say(307, "")
         elif self._page is None:
             self._say(404, "404 page not found\n")
@@ -104,7 +97,7 @@ class _Get:
         self._gone = True
         data = body.encode()
         kind = "application/json" if body.startswith("{") else "text/plain; charset=utf-8"
-        headers = {"content-type": kind, "content-length": str(len(data)), "x-content-type-options": "nosniff", **CORS}
+        headers = {"content-type": kind, "content-length": str(len(data)), "x-content-type-options": "nosniff"}
         if status == 405:
             headers["allow"] = "GET, HEAD"
         if status == 307:

@@ -101,6 +101,13 @@ def serve(
     peer_cert_file: Annotated[Path | None, typer.Option(help="Certificate shown to other members.")] = None,
     peer_key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
     peer_trusted_ca_file: Annotated[Path | None, typer.Option(help="CA of the members' certificates.")] = None,
+    cors: Annotated[
+        str,
+        typer.Option(help="Origins whose pages may use this server in a browser, such as https://ui.example; * = any."),
+    ] = "*",
+    host_whitelist: Annotated[
+        str, typer.Option(help="Host names by which HTTP without TLS may ask for this server; * = any.")
+    ] = "*",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[str, typer.Option(help="console: lines to read. json: an object a line.")] = "console",
     warning_unary_request_duration: Annotated[
@@ -126,6 +133,7 @@ def serve(
     Alone, with no flags, it founds a cluster of one on localhost:2379.
     """
     try:
+        from holdfast.api.access import Allowed
         from holdfast.api.base import Limits
         from holdfast.api.identity import BadTokenOptions, parse_tokens
         from holdfast.member.node import NodeConfig
@@ -198,6 +206,7 @@ def serve(
             tracing_per_million=distributed_tracing_sampling_rate,
             extensive_metrics=_extensive(metrics),
             debug_pages=enable_pprof,
+            browsers=Allowed.of(_words(cors), _words(host_whitelist)),
             slow_request_seconds=_duration("--warning-unary-request-duration", warning_unary_request_duration),
         )
 
@@ -220,6 +229,10 @@ def _versions(text: str) -> Versions:
         fail(f"--etcd-version {text!r} is not three numbers, as in {Versions().server}")
     cluster = f"{parts[0]}.{parts[1]}.0"
     return Versions(text, cluster, cluster)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _extensive(metrics: str) -> bool:
