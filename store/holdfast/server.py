@@ -57,8 +57,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("holdfast")
 
 GRACE_SECONDS = 3.0
-OWN_FILES = 768  # descriptors that clients may not take: the state's tables, the log, peers
+OWN_FILES = 768  # descriptors that clients may not take: the state's tables, the log, peers, probes
+MAX_PROBES = 64  # connections to the port for probes and metrics
 MIN_CONNECTIONS = 64
+PROBE_IDLE_SECONDS = 60.0  # HTTP/2 that is quiet for longer is pinged; HTTP/1 is ended sooner
 MESSAGE_OVERHEAD_BYTES = 512 << 10  # a message may be larger than the request in it, as in etcd
 
 
@@ -131,6 +133,12 @@ async def listen(front: Http2Front, urls: tuple[str, ...], files: TlsFiles | Non
             raise StartError(str(error)) from error
 
 
+def front_for_probes(pages: Pages) -> Http2Front:
+    """Whoever reaches this port can take no more than a few descriptors, and cannot keep a probe out by holding them: a
+    probe that fails has the member restarted."""
+    return Http2Front({}, pages, max_connections=MAX_PROBES, newest_first=True, keepalive_seconds=PROBE_IDLE_SECONDS)
+
+
 class Server:
     """One member. `run` returns when it was told to stop; StartError says why it could not go on."""
 
@@ -186,7 +194,7 @@ class Server:
             self.node, config.versions, config.limits, self.router, self.edge, self.maintenance, health, self.front
         )
         metrics = Metrics(lambda: member_metrics(sources))
-        self.probes = Http2Front({}, Pages(pages))
+        self.probes = front_for_probes(Pages(pages))
 
     def _trace(self) -> Tracing:
         try:

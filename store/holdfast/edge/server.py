@@ -20,7 +20,7 @@ from holdfast.edge.service import EdgeApi
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.rows import Change
 from holdfast.kv.space import Scrubber
-from holdfast.server import GRACE_SECONDS, StartError, listen, room_for_clients
+from holdfast.server import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable
 from holdfast.tls import TlsFiles
@@ -101,7 +101,7 @@ class EdgeServer:
             }
         )
         self.front = Http2Front(self.router.kinds, pages, max_connections=room_for_clients())
-        self.probes = Http2Front({}, pages)
+        self.probes = front_for_probes(pages)
         self._turned_at = time.monotonic()
         self._synced_at_revision = self.core.position.watermark
         self._scrubber: Scrubber | None = None

@@ -457,6 +457,30 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
         return await reader.readexactly(size)
 
 
+async def test_the_newest_connection_takes_the_place_of_the_quietest() -> None:
+    async with served(max_connections=2, newest_first=True) as s:
+        ask = b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n"
+        wires = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            writer.write(ask)
+            assert await _answer(reader) == b"GET /a  "
+            wires.append((reader, writer))
+        wires[0][1].write(ask)
+        assert await _answer(wires[0][0]) == b"GET /a  "
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(ask)
+        assert await _answer(reader) == b"GET /a  "
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                assert await wires[1][0].read() == b""
+        wires[0][1].write(ask)
+        assert await _answer(wires[0][0]) == b"GET /a  "
+        assert len(s.front.connections) == 2
+        for _, one in (*wires, (reader, writer)):
+            one.close()
+
+
 async def test_a_connection_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_BYTES_SECONDS", 0.1)
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0.05)

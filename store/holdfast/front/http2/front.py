@@ -44,7 +44,11 @@ TELL_SECONDS = 60.0  # between two lines of the log that say the same
 
 
 class Http2Front:
-    """Serves `methods` (full path to kind), and everything that is not gRPC by `http`."""
+    """Serves `methods` (full path to kind), and everything that is not gRPC by `http`.
+
+    A connection beyond `max_connections` is refused, or, with `newest_first`, takes the place of the one that has been
+    quiet for longest.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Http2Front:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_streams: int = MAX_STREAMS,
         max_connections: int = MAX_CONNECTIONS,
+        newest_first: bool = False,
         keepalive_seconds: float = 7200.0,
         keepalive_timeout_seconds: float = 20.0,
     ) -> None:
@@ -62,6 +67,7 @@ class Http2Front:
         self.max_message_bytes = max_message_bytes
         self._max_streams = min(max_streams, MAX_STREAMS)
         self._max_connections = max_connections
+        self._newest_first = newest_first
         self._keepalive = keepalive_seconds
         self._keepalive_timeout = keepalive_timeout_seconds
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -191,6 +197,11 @@ class Http2Front:
         """For another connection. If not, the log says so now and then."""
         if len(self.connections) < self._max_connections:
             return True
+        if self._newest_first:
+            quietest = min(self.connections, key=lambda wire: wire.heard_at)
+            self.connections.discard(quietest)
+            quietest.abort()
+            return True
         now = time.monotonic()
         if now > self._told_full_at + TELL_SECONDS:
             self._told_full_at = now
@@ -231,7 +242,7 @@ class _Wire(asyncio.Protocol):
         self._session: Session | None = None
         self._http1: Http1 | None = None
         self._first = b""
-        self._heard_at = time.monotonic()
+        self.heard_at = time.monotonic()
         self._reading = True
         self._full = False  # it has too much unanswered
         self._going_on = False  # what is left of the bytes that came is taken up in the loop's next turn
@@ -255,7 +266,7 @@ class _Wire(asyncio.Protocol):
         return Peer(shown, transport.get_extra_info("ssl_object") is not None, name)
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = time.monotonic()
+        self.heard_at = time.monotonic()
         self._front.received_bytes += len(data)
         if self._session is None and self._http1 is None:
             data = self._first = self._first + data
@@ -366,7 +377,7 @@ class _Wire(asyncio.Protocol):
         self._session = self._http1 = None  # or they would keep each other until the collector comes by
 
     def check(self, now: float, keepalive: float, timeout: float) -> None:
-        session, quiet = self._session, now - self._heard_at
+        session, quiet = self._session, now - self.heard_at
         if session is None:
             if quiet > FIRST_BYTES_SECONDS:
                 self._transport.abort() if self._http1 is None else self._http1.time_out()
@@ -393,6 +404,8 @@ class _Wire(asyncio.Protocol):
     def close(self) -> None:
         self._transport.close()
 
+    def abort(self) -> None:
+        self._transport.abort()
 
 def _end_all(session: Session) -> None:
     """The client is gone: end its calls, some in each turn of the loop."""
