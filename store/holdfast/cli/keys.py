@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import re
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -39,14 +43,14 @@ def put(
 ) -> None:
     """Write a key."""
     check_output(output)
-    data = sys.stdin.buffer.read() if value == "-" else value.encode()
+    data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
     try:
         lease_id = int(lease, 16)
     except ValueError:
         fail(f"--lease {lease!r} is not a hexadecimal id", 2)
 
     async def work(hf: client.Client) -> None:
-        result = await hf.put(key, data, lease=lease_id)
+        result = await hf.put(os.fsencode(key), data, lease=lease_id)
         if output == "json":
             as_json({"revision": result.revision})
         else:
@@ -76,7 +80,7 @@ def get(
 
     async def work(hf: client.Client) -> None:
         result = await hf.range(
-            key, prefix=prefix, revision=rev, limit=limit, keys_only=keys_only, serializable=serializable
+            os.fsencode(key), prefix=prefix, revision=rev, limit=limit, keys_only=keys_only, serializable=serializable
         )
         found.append(len(result.kvs))
         if output == "json":
@@ -84,9 +88,7 @@ def get(
             as_json({"revision": result.revision, "count": result.count, "more": result.more, "kvs": kvs})
         elif output == "simple":
             for kv in result.kvs:
-                print(text(kv.key))
-                if not keys_only:
-                    print(text(kv.value))
+                _print_raw(kv.key, *([] if keys_only else [kv.value]))
         elif result.kvs:
             columns = ["KEY", "REVISION", "VERSION"] if keys_only else ["KEY", "REVISION", "VERSION", "VALUE"]
             table(columns, [_row(kv, keys_only) for kv in result.kvs])
@@ -95,18 +97,26 @@ def get(
 
     run(endpoints, tls_dir, user, timeout, work)
     if not prefix and not found[0]:
-        fail(f"{key} is not there")
+        fail(f"{text(os.fsencode(key))} is not there")
 
 
 def _json(kv: client.KeyValue) -> dict[str, object]:
+    """Keys and values in base64, as from etcdctl: they are bytes, and not every one of them is text."""
     return {
-        "key": text(kv.key),
-        "value": text(kv.value),
+        "key": base64.b64encode(kv.key).decode(),
+        "value": base64.b64encode(kv.value).decode(),
         "create_revision": kv.create_revision,
         "mod_revision": kv.mod_revision,
         "version": kv.version,
         "lease": f"{kv.lease:x}" if kv.lease else "",
     }
+
+
+def _print_raw(*parts: bytes) -> None:
+    """A line each, byte by byte as they are stored."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(b"".join(part + b"\n" for part in parts))
+    sys.stdout.buffer.flush()
 
 
 def _row(kv: client.KeyValue, keys_only: bool) -> list[object]:
@@ -127,7 +137,7 @@ def delete(
     check_output(output)
 
     async def work(hf: client.Client) -> None:
-        result = await hf.delete(key, prefix=prefix)
+        result = await hf.delete(os.fsencode(key), prefix=prefix)
         if output == "json":
             as_json({"revision": result.revision, "deleted": result.deleted})
         elif output == "simple":
@@ -145,7 +155,10 @@ def txn(
             "--if", help="FIELD(KEY) OP VALUE; FIELD is value, version, mod, create or lease; OP is = != < >."
         ),
     ] = None,
-    then: Annotated[list[str] | None, typer.Option("--then", help="put KEY VALUE, get KEY or del KEY.")] = None,
+    then: Annotated[
+        list[str] | None,
+        typer.Option("--then", help="put KEY VALUE, get KEY or del KEY; words are quoted as in a shell."),
+    ] = None,
     else_: Annotated[list[str] | None, typer.Option("--else", help="The same, if a compare does not hold.")] = None,
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
@@ -174,7 +187,7 @@ def txn(
         print("SUCCESS" if result.succeeded else "FAILURE")
         for response in result.responses:
             for kv in response if isinstance(response, list) else ():
-                print(text(kv.key), text(kv.value), sep="\n")
+                _print_raw(kv.key, kv.value)
 
     run(endpoints, tls_dir, user, timeout, work)
 
@@ -188,36 +201,48 @@ _FIELDS = {
 }
 
 
-def _compare(words: str) -> rpc_pb2.Compare:
-    head, _, rest = words.strip().partition(")")
-    field, found, key = head.partition("(")
-    parts = rest.split(None, 1)
-    if not found or field not in _FIELDS or len(parts) != 2 or parts[0] not in ("=", "!=", "<", ">"):
-        raise ValueError(f"{words!r} is not a compare: write for example 'version(/a) = 0'")
-    value: int | str = parts[1].strip('"') if field == "value" else _number(parts[1], words)
-    side: Any = getattr(client.Client.key(key.strip('"')), _FIELDS[field])
-    compares = {"=": side.__eq__, "!=": side.__ne__, "<": side.__lt__, ">": side.__gt__}
-    compare: rpc_pb2.Compare = compares[parts[0]](value)
+_COMPARE = re.compile(r"""\s*(\w+)\(\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^)]*)\)\s*(!=|=|<|>)\s*(.*)""", re.DOTALL)
+
+
+def _compare(line: str) -> rpc_pb2.Compare:
+    match = _COMPARE.fullmatch(line)
+    field, key, operator, side = match.groups() if match else ("", "", "", "")
+    keys, values = _words(key, line), _words(side, line)
+    if field not in _FIELDS or len(keys) != 1 or len(values) != 1:
+        raise ValueError(f"{line!r} is not a compare: write for example 'version(/a) = 0'")
+    value: int | bytes = values[0] if field == "value" else _number(values[0], line)
+    compared: Any = getattr(client.Client.key(keys[0]), _FIELDS[field])
+    compares = {"=": compared.__eq__, "!=": compared.__ne__, "<": compared.__lt__, ">": compared.__gt__}
+    compare: rpc_pb2.Compare = compares[operator](value)
     return compare
 
 
-def _number(word: str, words: str) -> int:
+def _words(text: str, line: str) -> list[bytes]:
+    """Split and unquoted as by a shell. Raises ValueError."""
+    try:
+        return [os.fsencode(word) for word in shlex.split(text)]
+    except ValueError as error:
+        raise ValueError(f"{line!r}: {error}") from None
+
+
+def _number(word: bytes, line: str) -> int:
     try:
         return int(word)
     except ValueError:
-        raise ValueError(f"{words!r}: {word!r} is not a number") from None
+        raise ValueError(f"{line!r}: {os.fsdecode(word)!r} is not a number") from None
 
 
-def _op(words: str) -> rpc_pb2.RequestOp:
-    verb, _, rest = words.strip().partition(" ")
-    parts = rest.split(" ", 1) if verb == "put" else [rest]
-    if verb == "put" and len(parts) == 2:
-        return client.Client.op.put(parts[0], parts[1])
-    if verb == "get" and rest:
-        return client.Client.op.get(rest)
-    if verb == "del" and rest:
-        return client.Client.op.delete(rest)
-    raise ValueError(f"{words!r} is not an operation: write 'put KEY VALUE', 'get KEY' or 'del KEY'")
+def _op(line: str) -> rpc_pb2.RequestOp:
+    match _words(line, line):
+        case [b"put", key, value]:
+            return client.Client.op.put(key, value)
+        case [b"get", key]:
+            return client.Client.op.get(key)
+        case [b"del", key]:
+            return client.Client.op.delete(key)
+    raise ValueError(
+        f"{line!r} is not an operation: write 'put KEY VALUE', 'get KEY' or 'del KEY', with quotes around spaces"
+    )
 
 
 def watch(
@@ -234,12 +259,12 @@ def watch(
     check_output(output)
 
     async def work(hf: client.Client) -> None:
-        async for event in hf.watch(key, prefix=prefix, start_revision=rev):
+        async for event in hf.watch(os.fsencode(key), prefix=prefix, start_revision=rev):
             kv = event.kv
             if output == "json":
                 as_json({"type": event.type, **_json(kv)})
             elif output == "simple":
-                print(event.type.upper(), text(kv.key), *([text(kv.value)] if event.type == "put" else []), sep="\n")
+                _print_raw(event.type.upper().encode(), kv.key, *([kv.value] if event.type == "put" else []))
             else:
                 print(f"{kv.mod_revision:>8}  {event.type:<6}  {text(kv.key)}  {text(kv.value)}".rstrip())
             sys.stdout.flush()

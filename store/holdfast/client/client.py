@@ -23,6 +23,7 @@ from holdfast.client.values import (
     PutResult,
     RangeResult,
     range_end,
+    range_start,
     to_bytes,
 )
 from holdfast.client.watch import watch
@@ -117,7 +118,7 @@ class Client:
         """Keys from `key` to `end`, or all that begin with it."""
         start = to_bytes(key)
         request = rpc_pb2.RangeRequest(
-            key=start or b"\x00",
+            key=range_start(start, prefix=prefix or end is not None),
             range_end=range_end(start, prefix=prefix, end=end),
             limit=limit,
             revision=revision,
@@ -144,7 +145,7 @@ class Client:
         """Delete the key, or all that begin with it."""
         start = to_bytes(key)
         request = rpc_pb2.DeleteRangeRequest(
-            key=start or b"\x00", range_end=range_end(start, prefix=prefix, end=None), prev_kv=previous
+            key=range_start(start, prefix=prefix), range_end=range_end(start, prefix=prefix, end=None), prev_kv=previous
         )
         r = await self._write("/etcdserverpb.KV/DeleteRange", request, rpc_pb2.DeleteRangeResponse)
         return DeleteResult(r.header.revision, r.deleted, [KeyValue.of(kv) for kv in r.prev_kvs])

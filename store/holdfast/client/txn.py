@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from holdfast.client.values import KeyValue, to_bytes
+from holdfast.client.values import KeyValue, range_start, to_bytes
 from holdfast.client.values import range_end as _range_end
 from holdfast.proto import rpc_pb2
 
@@ -80,13 +80,17 @@ class Ops:
     @staticmethod
     def get(key: str | bytes, *, prefix: bool = False) -> Op:
         start = to_bytes(key)
-        return Op(request_range=rpc_pb2.RangeRequest(key=start, range_end=_range_end(start, prefix=prefix, end=None)))
+        return Op(
+            request_range=rpc_pb2.RangeRequest(
+                key=range_start(start, prefix=prefix), range_end=_range_end(start, prefix=prefix, end=None)
+            )
+        )
 
     @staticmethod
     def delete(key: str | bytes, *, prefix: bool = False) -> Op:
         start = to_bytes(key)
         end = _range_end(start, prefix=prefix, end=None)
-        return Op(request_delete_range=rpc_pb2.DeleteRangeRequest(key=start, range_end=end))
+        return Op(request_delete_range=rpc_pb2.DeleteRangeRequest(key=range_start(start, prefix=prefix), range_end=end))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,11 @@ def to_bytes(key: str | bytes) -> bytes:
     return key.encode() if isinstance(key, str) else key
 
 
+def range_start(key: bytes, *, prefix: bool) -> bytes:
+    """Where a range begins. All keys begin with the empty prefix; an empty key alone is for the server to refuse."""
+    return key or (b"\x00" if prefix else b"")
+
+
 def range_end(key: bytes, *, prefix: bool, end: str | bytes | None) -> bytes:
     """etcd's range_end: empty for one key, the key after all that begin with `key`, or `end`."""
     if end is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import subprocess
@@ -119,7 +120,7 @@ async def test_the_command_line(cluster: LocalCluster, tmp_path: Path) -> None:
     assert cli("get", "/a/", "--prefix", "-o", "simple") == "/a/1\nx\n/a/2\ny\n"
     found = cli.json("get", "/a/1")
     assert isinstance(found, dict)
-    assert found["kvs"][0]["value"] == "x"
+    assert (found["kvs"][0]["key"], found["kvs"][0]["value"]) == ("L2EvMQ==", "eA==")  # base64, as from etcdctl
     assert "is not there" in cli("get", "/no", status=1)
     txn = ["txn", "--if", "version(/a/1) = 1", "--then", "put /a/1 z", "--else", "get /a/1"]
     assert cli(*txn) == "SUCCESS\n"
@@ -153,3 +154,35 @@ async def test_the_command_line(cluster: LocalCluster, tmp_path: Path) -> None:
     watching.wait()
     watching.stdout.close()
     assert [line[1] for line in told] == ["put", "put", "put", "delete", "delete"]
+
+
+async def test_the_command_line_keeps_bytes_as_they_are(cluster: LocalCluster) -> None:
+    await cluster.wait_ready()
+
+    def run(*words: bytes | str, given: bytes = b"", status: int = 0) -> bytes:
+        command = [sys.executable, "-m", "holdfast", *words, "--endpoints", ",".join(cluster.endpoints)]
+        done = subprocess.run(command, input=given, capture_output=True, timeout=30, check=False)
+        assert done.returncode == status, done.stderr
+        assert b"Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    odd = b"\xff\x01\xfe\n"
+    run("put", b"k\xff", "-", given=odd)
+    assert run("get", b"k\xff", "-o", "simple") == b"k\xff\n" + odd + b"\n"
+    (kv,) = json.loads(run("get", b"k\xff", "-o", "json"))["kvs"]
+    assert (base64.b64decode(kv["key"]), base64.b64decode(kv["value"])) == (b"k\xff", odd)
+    run("put", "v", b"\xc3\x28")
+    assert run("get", "v", "-o", "simple") == b"v\n\xc3\x28\n"
+    assert b"k\\xff" in run("get", b"k\xff")
+    assert b"is not there" in run("get", b"none\xff", status=1)
+    for words in (["del", ""], ["get", ""], ["put", "", "x"]):
+        assert b"key is not provided" in run(*words, status=1)
+    condition = """value("a b") = 'c "d")'"""
+    run("put", "a b", 'c "d")')
+    assert run("txn", "--if", condition, "--then", """put "x (y" "1 2" """, "--else", "del v") == b"SUCCESS\n"
+    assert run("get", "x (y", "-o", "simple") == b"x (y\n1 2\n"
+    assert run("txn", "--if", "version('a b') > 7", "--else", b"get k\xff").startswith(b"FAILURE\nk\xff\n")
+    for wrong in ('put "a', "put a b c", "put a", "get", "", "put 'a b'"):
+        run("txn", "--then", wrong, status=2)
+    assert run("del", b"k\xff").startswith(b"1 deleted")
+    assert run("del", "", "--prefix").startswith(b"3 deleted")
