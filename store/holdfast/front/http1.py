@@ -140,6 +140,8 @@ class Http1:
 
     def _take(self, event: Any) -> None:
         if isinstance(event, h11.Request):
+            if event.http_version not in (b"1.0", b"1.1"):
+                raise BadRequest(f"HTTP/{event.http_version.decode()} is not spoken in this form")
             headers: dict[str, str] = {}
             for name, value in event.headers:
                 if _CONTROL.search(value):

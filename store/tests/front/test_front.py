@@ -333,6 +333,12 @@ async def test_a_head_that_can_be_read_in_two_ways_is_refused(head: bytes) -> No
         assert b"connection: close" in answer.lower()
 
 
+async def test_another_version_in_the_form_of_the_first_is_refused() -> None:
+    async with served() as s:
+        for version in (b"2.0", b"0.9", b"1.2"):
+            assert b" 400 " in await _asked(s.port, b"GET /a HTTP/%s\r\nhost: h\r\n\r\n" % version)
+
+
 async def test_of_a_header_that_comes_twice_the_first_counts() -> None:
     async with served() as s:
         assert b"GET /a 1 " in await _asked(
