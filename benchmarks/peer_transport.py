@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import grpc.aio
 import uvloop
 from holdfast.member import codec
-from holdfast.member.transport import frame, read_frame
+from holdfast.member.frames import frame, read_frame
 from holdfast.proto import raft_pb2
 from holdfast.raft.log import Entry
 from holdfast.raft.messages import Append

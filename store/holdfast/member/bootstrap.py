@@ -17,7 +17,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from holdfast.member.transport import PROTOCOL, ProtocolError, connect, frame, read_frame
+from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, connect, frame, read_frame
 from holdfast.proto import raft_pb2
 from holdfast.storage.files import write_atomically
 from holdfast.tls import Dialling
@@ -136,7 +136,13 @@ class Founding:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             reader, writer = await connect(url, tls)
             try:
-                writer.write(frame(raft_pb2.Hello(protocol=PROTOCOL, volume_id=self.volume_id, purpose="founding")))
+                writer.write(
+                    frame(
+                        raft_pb2.Hello(
+                            protocol=LOWEST_PROTOCOL, speaks=PROTOCOL, volume_id=self.volume_id, purpose="founding"
+                        )
+                    )
+                )
                 writer.write(frame(self.view()))
                 return raft_pb2.FoundingView.FromString(await read_frame(reader, 1 << 20))
             finally:
@@ -166,8 +172,14 @@ async def _claim_at(url: str, volume_id: int, own_urls: list[str], tls: Dialling
     async with asyncio.timeout(10.0):
         reader, writer = await connect(url, tls)
         try:
-            writer.write(frame(raft_pb2.Hello(protocol=PROTOCOL, volume_id=volume_id, purpose="claim")))
+            writer.write(
+                frame(raft_pb2.Hello(protocol=LOWEST_PROTOCOL, speaks=PROTOCOL, volume_id=volume_id, purpose="claim"))
+            )
             writer.write(frame(raft_pb2.ClaimRequest(volume_id=volume_id, peer_urls=own_urls)))
             return raft_pb2.ClaimReply.FromString(await read_frame(reader, 1 << 20))
         finally:
             writer.close()
+
+
+def _hello(volume_id: int, purpose: str) -> raft_pb2.Hello:
+    return raft_pb2.Hello(protocol=LOWEST_PROTOCOL, speaks=PROTOCOL, volume_id=volume_id, purpose=purpose)

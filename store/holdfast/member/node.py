@@ -19,9 +19,10 @@ from holdfast.member import codec
 from holdfast.member.bootstrap import BootstrapRefused, Founding, claim
 from holdfast.member.disk import found_cluster, open_disk
 from holdfast.member.driver import Hooks, Member
+from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, frame, read_frame
 from holdfast.member.interface import Answer, PeerLost
 from holdfast.member.snapshots import Snapshots
-from holdfast.member.transport import PROTOCOL, Transport, frame, read_frame
+from holdfast.member.transport import Transport
 from holdfast.proto import raft_pb2
 from holdfast.raft.types import Settings
 from holdfast.status import Code, RequestError
@@ -65,7 +66,13 @@ class Node:
         self.config = config
         self.member: Member | None = None
         self.removed = False
-        self.transport = Transport(self, client_tls=config.client_tls, server_tls=config.server_tls)
+        self.transport = Transport(
+            self,
+            client_tls=config.client_tls,
+            server_tls=config.server_tls,
+            # A silent peer is noticed by the time that Raft has noticed a silent leader.
+            silence_seconds=min(max(2 * config.settings.election_ns / 1e9, 1.0), 10.0),
+        )
         self.deliver: Callable[[list[Delivery]], None] = lambda _: None
         self.turn_ended: Callable[[], None] = lambda: None
         self.member_ended: Callable[[], None] = lambda: None
@@ -295,7 +302,8 @@ class Node:
         identity = self.data.identity
         epoch = self.member.core.machine.epoch if self.member else 0
         return raft_pb2.Hello(
-            protocol=PROTOCOL,
+            protocol=LOWEST_PROTOCOL,
+            speaks=PROTOCOL,
             cluster_id=identity.cluster_id,
             epoch=epoch,
             from_id=identity.member_id or identity.volume_id,
@@ -307,8 +315,8 @@ class Node:
 
     def welcome(self, hello: raft_pb2.Hello) -> str:
         identity = self.data.identity
-        if hello.protocol != PROTOCOL:
-            return f"peer protocol {hello.protocol}, this program speaks {PROTOCOL}"
+        if not hello.protocol <= PROTOCOL or max(hello.protocol, hello.speaks) < LOWEST_PROTOCOL:
+            return f"peer protocol {hello.protocol}, this program speaks {LOWEST_PROTOCOL} to {PROTOCOL}"
         may_join = not identity.cluster_id and self.config.bootstrap == "managed"
         if may_join and hello.cluster_id and hello.to_id == identity.volume_id:
             # The first leader that names our volume id tells which cluster we were added to.

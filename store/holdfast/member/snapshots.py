@@ -20,7 +20,8 @@ import google_crc32c
 from holdfast.machine import applied
 from holdfast.member import codec
 from holdfast.member.driver import Member
-from holdfast.member.transport import ProtocolError, Transport, connect, frame, read_frame
+from holdfast.member.frames import ProtocolError, connect, frame, read_frame
+from holdfast.member.transport import Transport
 from holdfast.proto import raft_pb2
 from holdfast.storage.state import RocksStore
 

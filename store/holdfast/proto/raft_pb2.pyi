@@ -275,7 +275,7 @@ class ClusterVersion(_message.Message):
     def __init__(self, version: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "cluster_id", "epoch", "from_id", "to_id", "volume_id", "purpose", "refused", "peer_url")
+    __slots__ = ("protocol", "cluster_id", "epoch", "from_id", "to_id", "volume_id", "purpose", "refused", "peer_url", "speaks")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -285,6 +285,7 @@ class Hello(_message.Message):
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     PEER_URL_FIELD_NUMBER: _ClassVar[int]
+    SPEAKS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     cluster_id: int
     epoch: int
@@ -294,7 +295,8 @@ class Hello(_message.Message):
     purpose: str
     refused: str
     peer_url: str
-    def __init__(self, protocol: _Optional[int] = ..., cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., from_id: _Optional[int] = ..., to_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., purpose: _Optional[str] = ..., refused: _Optional[str] = ..., peer_url: _Optional[str] = ...) -> None: ...
+    speaks: int
+    def __init__(self, protocol: _Optional[int] = ..., cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., from_id: _Optional[int] = ..., to_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., purpose: _Optional[str] = ..., refused: _Optional[str] = ..., peer_url: _Optional[str] = ..., speaks: _Optional[int] = ...) -> None: ...
 
 class FoundingView(_message.Message):
     __slots__ = ("token", "name", "volume_id", "peers", "cluster_id", "confirmed")

@@ -17,8 +17,8 @@ import pytest
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis, Machine
 from holdfast.member import snapshots
+from holdfast.member.frames import frame, read_frame
 from holdfast.member.snapshots import Snapshots
-from holdfast.member.transport import frame, read_frame
 from holdfast.proto import raft_pb2
 from holdfast.storage.state import RocksStore, StateDirectory
 

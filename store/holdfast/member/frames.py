@@ -1,0 +1,59 @@
+"""Frames of protobuf on a connection between members: how they are read and written, and how one is dialled.
+
+A frame is its length (4 bytes, big-endian) and a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from google.protobuf.message import Message as Proto
+
+from holdfast.tls import Dialling
+
+LOWEST_PROTOCOL, PROTOCOL = 1, 2  # from 2 on both sides of a connection for messages send `IDLE` frames
+MAX_FRAME_BYTES = 64 << 20
+READ_BUFFER_BYTES = 1 << 20
+IDLE = bytes(4)  # a frame without a message
+_PIECE_BYTES = 256 << 10
+
+
+class ProtocolError(Exception):
+    """The other side does not speak as agreed."""
+
+
+def frame(message: Proto) -> bytes:
+    body = message.SerializeToString()
+    return len(body).to_bytes(4, "big") + body
+
+
+async def read_frame(
+    reader: asyncio.StreamReader, limit: int = MAX_FRAME_BYTES, heard: Callable[[], None] | None = None
+) -> bytes:
+    """The body of the next frame. `heard` is called with every piece that arrives: a long frame takes a while."""
+    size = int.from_bytes(await reader.readexactly(4), "big")
+    if size > limit:
+        raise ProtocolError(f"a frame of {size} bytes; at most {limit} are taken")
+    if heard is not None:
+        heard()
+    if size <= _PIECE_BYTES:
+        return await reader.readexactly(size)
+    pieces: list[bytes] = []
+    left = size
+    while left:
+        piece = await reader.readexactly(min(left, _PIECE_BYTES))
+        if heard is not None:
+            heard()
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+async def connect(url: str, tls: Dialling | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    parts = urlsplit(url)
+    if parts.scheme == "https" and tls is None:
+        raise ProtocolError(f"{url} wants TLS; give --peer-cert-file, --peer-key-file and --peer-trusted-ca-file")
+    context = tls() if tls is not None and parts.scheme == "https" else None
+    return await asyncio.open_connection(parts.hostname, parts.port, ssl=context, limit=READ_BUFFER_BYTES)
