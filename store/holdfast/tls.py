@@ -68,6 +68,7 @@ class _Fresh:
         self._stamp = self._look()
         self._context = make()
         self._looked_at = time.monotonic()
+        self.changed_at = 0.0  # by the wall clock, as sessions have it
 
     def _look(self) -> object:
         try:
@@ -85,6 +86,7 @@ class _Fresh:
             if stamp != self._stamp:
                 self._context = self._make()
                 self._stamp = stamp
+                self.changed_at = time.time()
                 log.info("the TLS files of %s have changed: new connections use them", self._files.certificate)
         except TlsError as error:
             log.error("%s; the last ones that could be used stay in force", error)
@@ -96,6 +98,9 @@ def serving(files: TlsFiles, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
 
     def make() -> ssl.SSLContext:
         context = _context(files, ssl.Purpose.CLIENT_AUTH)
+        # Who resumes a session shows no certificate, so a session would outlive a CA that was taken away: see `choose`.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
         if files.ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
         if alpn:
@@ -105,8 +110,13 @@ def serving(files: TlsFiles, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
     fresh = _Fresh(files, make)
     listening = make()
 
-    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> int | None:
         connection.context = fresh.get()
+        # TLS 1.2 has sessions without tickets, too, which cannot be turned off from here.
+        session = connection.session if connection.session_reused else None
+        if session is not None and session.time <= fresh.changed_at:
+            return ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
+        return None
 
     listening.sni_callback = choose
     return listening
