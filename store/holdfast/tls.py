@@ -13,13 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.cert_names import CertNames
+
 log = logging.getLogger("holdfast.tls")
 
 LOOK_SECONDS = 1.0
-# Gives the context to connect with now.
-Dialling = Callable[[], ssl.SSLContext]
-
 VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialling:
+    """How to connect to a peer: `context` gives the one to connect with now, `names` say whose certificate it shows."""
+
+    context: Callable[[], ssl.SSLContext]
+    names: CertNames
 
 
 class TlsError(Exception):
@@ -122,9 +129,8 @@ def serving(files: TlsFiles, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
     return listening
 
 
-def dialling(files: TlsFiles) -> Dialling:
-    """Gives the context to connect with now: shows our certificate, verifies the other side's by `ca`. Raises
-    TlsError."""
+def dialling(files: TlsFiles, names: CertNames) -> Dialling:
+    """Shows our certificate, verifies the other side's by `ca` and by `names`. Raises TlsError."""
     if files.ca is None:
         raise TlsError("TLS between members needs --peer-trusted-ca-file: both sides are verified")
-    return _Fresh(files, lambda: _context(files, ssl.Purpose.SERVER_AUTH)).get
+    return Dialling(_Fresh(files, lambda: _context(files, ssl.Purpose.SERVER_AUTH)).get, names)

@@ -48,9 +48,12 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(hours=1))
         )
 
-    def _sign(self, name: str) -> tuple[bytes, bytes]:
+    def _sign(self, name: str, uri: str = "") -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+        names = x509.SubjectAlternativeName(
+            [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+            + [x509.UniformResourceIdentifier(uri)] * bool(uri)
+        )
         signed = self._builder(_name(name), key).add_extension(names, critical=False).sign(self._key, hashes.SHA256())
         return _pem(key), signed.public_bytes(serialization.Encoding.PEM)
 
@@ -58,9 +61,9 @@ class Authority:
         """(key, certificate) of a client called `name`, in PEM."""
         return self._sign(name)
 
-    def write_server(self, directory: Path) -> None:
-        """tls.key, tls.crt and ca.crt of a server at localhost."""
-        key, certificate = self._sign("server")
+    def write_server(self, directory: Path, uri: str = "") -> None:
+        """tls.key, tls.crt and ca.crt of a server at localhost, with `uri` among its names."""
+        key, certificate = self._sign("server", uri)
         (directory / "tls.key").write_bytes(key)
         (directory / "tls.crt").write_bytes(certificate)
         (directory / "ca.crt").write_bytes(self.certificate)

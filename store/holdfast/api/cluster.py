@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection
-from urllib.parse import urlsplit
+from collections.abc import Callable
 
 from holdfast.api.base import Service, Serving
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
-from holdfast.member.membership import caught_up
+from holdfast.member.membership import caught_up, check_urls
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
-from holdfast.status import BAD_URLS, Code, RequestError
+from holdfast.status import Code, RequestError
 
 _Change = raft_pb2.MemberChange
 _Request = holdfast_pb2.MembershipChangeRequest
@@ -175,17 +174,3 @@ def _member(member: Member, info: raft_pb2.MemberInfo) -> rpc_pb2.Member:
         clientURLs=info.client_urls,
         isLearner=info.id in member.core.machine.conf.learners,
     )
-
-
-def check_urls(urls: Collection[str]) -> None:
-    """Scheme, host and port, and nothing more."""
-    for url in urls:
-        parts = urlsplit(url)
-        try:
-            good = parts.scheme in ("http", "https") and parts.hostname and parts.port and not parts.path
-        except ValueError:
-            good = False
-        if not good:
-            raise BAD_URLS
-    if not urls:
-        raise BAD_URLS

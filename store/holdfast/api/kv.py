@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from holdfast.api.base import Service, Serving
 from holdfast.api.quota import Quota, cost_of_put, cost_of_txn
-from holdfast.api.validate import check_delete, check_put, check_range, check_txn
 from holdfast.api.wire import range_response
 from holdfast.auth.checks import check_txn as check_rights
 from holdfast.front.calls import Call
 from holdfast.kv import requests
 from holdfast.kv.scan import RangeScan
+from holdfast.kv.validate import check_delete, check_put, check_range, check_txn
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.proto import raft_pb2, rpc_pb2

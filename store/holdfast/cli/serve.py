@@ -16,6 +16,7 @@ from holdfast.logs import JsonLines
 
 if TYPE_CHECKING:
     from holdfast.api.base import Versions
+    from holdfast.cert_names import CertNames
     from holdfast.member.compactor import Retention
 
 
@@ -108,6 +109,24 @@ def serve(
     host_whitelist: Annotated[
         str, typer.Option(help="Host names by which HTTP without TLS may ask for this server; * = any.")
     ] = "*",
+    peer_client_cert_auth: Annotated[
+        bool, typer.Option(help="Accepted as etcd has it: with TLS members always show each other certificates.")
+    ] = False,
+    peer_cert_allowed_cn: Annotated[
+        str, typer.Option(help="Only certificates with one of these common names are those of members: NAME,NAME,…")
+    ] = "",
+    peer_cert_allowed_hostname: Annotated[
+        str, typer.Option(help="Only certificates that are valid for one of these hosts: HOST,HOST,…")
+    ] = "",
+    peer_cert_allowed_uri: Annotated[
+        str, typer.Option(help="Only certificates with one of these URIs, such as holdfast://CLUSTER/peer: URI,URI,…")
+    ] = "",
+    peer_accept_any_certificate: Annotated[
+        bool,
+        typer.Option(
+            help="Take every certificate of the peers' CA for a member's, even if it is the clients' CA, too."
+        ),
+    ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[str, typer.Option(help="console: lines to read. json: an object a line.")] = "console",
     warning_unary_request_duration: Annotated[
@@ -160,6 +179,11 @@ def serve(
         if client_cert_auth and trusted_ca_file is None:
             fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
         peer_tls = TlsFiles(peer_cert_file, peer_key_file, peer_trusted_ca_file, minimum)
+        peer_names = _peer_names(peer_cert_allowed_cn, peer_cert_allowed_hostname, peer_cert_allowed_uri)
+        if peer_client_cert_auth and peer_trusted_ca_file is None:
+            fail("--peer-client-cert-auth needs --peer-trusted-ca-file, the CA to verify members by")
+        if not (peer_names.given or peer_accept_any_certificate):
+            _check_who_is_a_peer(trusted_ca_file, peer_trusted_ca_file, mode)
         for url in (*parse_urls(listen_peer_urls), *peer_urls, *cluster.values()):
             if url.startswith("https") is not peer_tls.given:
                 fail(
@@ -183,7 +207,7 @@ def serve(
                 ),
                 priority=priority,
                 max_learners=max_learners,
-                client_tls=dialling(peer_tls) if peer_tls.given else None,
+                client_tls=dialling(peer_tls, peer_names) if peer_tls.given else None,
                 server_tls=serving(peer_tls) if peer_tls.given else None,
             ),
             listen_client_urls=parse_urls(listen_client_urls),
@@ -216,6 +240,39 @@ def serve(
         run_until_signal(main)
     except (StartError, BadTokenOptions, TlsError) as error:
         fail(str(error))
+
+
+def _peer_names(common_names: str, hostnames: str, uris: str) -> CertNames:
+    from holdfast.cert_names import CertNames
+
+    if common_names and hostnames:
+        fail("--peer-cert-allowed-cn and --peer-cert-allowed-hostname exclude each other; give one of them")
+    lists = [
+        tuple(name.strip() for name in text.split(",") if name.strip()) for text in (common_names, hostnames, uris)
+    ]
+    return CertNames(*lists)
+
+
+def _check_who_is_a_peer(clients: Path | None, peers: Path | None, mode: str) -> None:
+    """One CA for clients and members makes every client a member, unless names tell them apart."""
+    from holdfast.cert_names import share_a_ca
+
+    try:
+        shared = clients is not None and peers is not None and share_a_ca(clients, peers)
+    except (OSError, ValueError) as error:
+        fail(f"cannot read the CA files {clients} and {peers}: {error}")
+    if not shared:
+        return
+    line = (
+        f"--trusted-ca-file {clients} and --peer-trusted-ca-file {peers} have a CA in common: any client's certificate "
+        "could join as a member and write everything; say what members' certificates are called by "
+        "--peer-cert-allowed-cn, --peer-cert-allowed-hostname or --peer-cert-allowed-uri, or give members their own "
+        "CA"
+    )
+    if mode == "managed":  # by an operator of an earlier version, which knows nothing of these flags
+        logging.getLogger("holdfast.node").warning("%s", line)
+    else:
+        fail(f"{line}, or go on as before with --peer-accept-any-certificate")
 
 
 def _versions(text: str) -> Versions:

@@ -24,7 +24,6 @@ from holdfast import __version__
 from holdfast.api.base import Versions
 from holdfast.api.identity import FORWARDED
 from holdfast.api.router import Router
-from holdfast.api.validate import check_range
 from holdfast.api.wire import range_response
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
@@ -33,6 +32,7 @@ from holdfast.edge.follow import Follower
 from holdfast.front.calls import Call, Credit, Kind
 from holdfast.kv.ranges import bounds
 from holdfast.kv.scan import RangeScan
+from holdfast.kv.validate import check_range
 from holdfast.member.scans import Scans
 from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
 from holdfast.status import Code, RequestError

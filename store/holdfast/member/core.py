@@ -14,6 +14,7 @@ from google.protobuf.message import Message as Proto
 from holdfast.kv.store import Store
 from holdfast.levels import CLUSTER_VERSION, LEVEL
 from holdfast.machine import Applied, Machine
+from holdfast.member import validate
 from holdfast.member.interface import (
     Answer,
     Appended,
@@ -244,9 +245,11 @@ class MemberCore:
         self.raft.compact(max(upto, log.base_index))
 
     def _on_message(self, message: Message, out: Output) -> None:
-        if isinstance(message, Forward):
-            for command in message.commands:
-                self._propose_for(message.frm, command, out)
+        why = validate.fault(message, self.raft)
+        if why:
+            out.refused.append((message.frm, why))
+        elif isinstance(message, Forward):
+            self._propose_forwarded(message, out)
         elif isinstance(message, (ReadRequest, Renew)):
             self.reads.asked(message)
         elif isinstance(message, ReadReply):
@@ -257,11 +260,11 @@ class MemberCore:
             if message.incarnation == self._incarnation:
                 self._refused(message.seq, BY_TEXT.get(message.reason, UNHEALTHY), out)
         else:
-            if isinstance(message, Heartbeat):
-                self._compare_digest(message)
-            elif isinstance(message, HeartbeatReply) and message.term == self.raft.term:
+            if isinstance(message, HeartbeatReply) and message.term == self.raft.term:
                 self._levels[message.frm] = message.level
             self.raft.step(message)
+            if isinstance(message, Heartbeat) and (message.frm, message.term) == (self.raft.leader, self.raft.term):
+                self._compare_digest(message)
 
     # ---- leadership ----------------------------------------------------------------------------------------
 
@@ -351,7 +354,29 @@ class MemberCore:
         elif commands:
             out.messages.append(Forward(leader, self.id, self.raft.term, commands))
 
-    def _propose_for(self, origin: int, data: bytes, out: Output) -> None:
+    def _propose_forwarded(self, message: Forward, out: Output) -> None:
+        """As leader, put another member's commands in the log: checked here, because all members will apply them. Not
+        the leader: the origin will ask again."""
+        raft, origin = self.raft, message.frm
+        if not raft.is_leader or raft.transferring:
+            return
+        if origin not in raft.conf.members():
+            out.refused.append((origin, "it is not a member"))
+            return
+        for data in message.commands:
+            try:
+                command, kind = validate.forwarded(data, origin)
+                validate.check_request(command, kind)
+            except validate.Malformed as malformed:
+                out.refused.append((origin, str(malformed)))
+                return
+            except RequestError as refused:
+                reason = refused.caught().message
+                out.messages.append(Rejected(origin, self.id, raft.term, command.incarnation, command.seq, reason))
+                continue
+            self._propose_for(origin, data, out, command)
+
+    def _propose_for(self, origin: int, data: bytes, out: Output, command: raft_pb2.Command | None = None) -> None:
         """As leader, put a command in the log. Not the leader: its origin will ask again."""
         if not self.raft.is_leader or self.raft.transferring:
             return
@@ -359,7 +384,7 @@ class MemberCore:
         if change is None and not self.raft.full and not self._refusals:
             self.raft.propose(data)
             return
-        command = raft_pb2.Command.FromString(data)
+        command = command or raft_pb2.Command.FromString(data)
         name = (command.origin, command.incarnation, command.seq)
         if self._was_refused(name) or self._under_way(command, data):
             return

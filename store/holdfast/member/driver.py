@@ -72,6 +72,7 @@ class Hooks:
     conf_changed: Callable[[], None]
     turn_ended: Callable[[], None]
     fatal: Callable[[BaseException], None]
+    refused: Callable[[int, str], None]  # what this member sent, and why
 
 
 class Member:
@@ -293,6 +294,8 @@ class Member:
             self._hooks.conf_changed()
         for member in out.snapshots:
             self._hooks.send_snapshot(member)
+        for member, why in out.refused:
+            self._hooks.refused(member, why)
         if self.core.machine.space.compacted > self._scrubbed and self._scrubber is None:
             self._start_scrubbing()
         if self._stepped_down is not None and not self.core.is_leader:

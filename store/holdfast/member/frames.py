@@ -55,5 +55,12 @@ async def connect(url: str, tls: Dialling | None) -> tuple[asyncio.StreamReader,
     parts = urlsplit(url)
     if parts.scheme == "https" and tls is None:
         raise ProtocolError(f"{url} wants TLS; give --peer-cert-file, --peer-key-file and --peer-trusted-ca-file")
-    context = tls() if tls is not None and parts.scheme == "https" else None
-    return await asyncio.open_connection(parts.hostname, parts.port, ssl=context, limit=READ_BUFFER_BYTES)
+    if tls is None or parts.scheme != "https":
+        return await asyncio.open_connection(parts.hostname, parts.port, limit=READ_BUFFER_BYTES)
+    reader, writer = await asyncio.open_connection(
+        parts.hostname, parts.port, ssl=tls.context(), limit=READ_BUFFER_BYTES
+    )
+    if why := tls.names.refusal(writer.get_extra_info("peercert")):
+        writer.close()
+        raise ProtocolError(f"{url}: {why}")
+    return reader, writer

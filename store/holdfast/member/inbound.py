@@ -140,6 +140,9 @@ class Door:
             before.end()
         self._known[member, purpose] = connection
 
+    def of(self, member: int, purpose: str) -> Inbound | None:
+        return self._known.get((member, purpose))
+
     def shut_out(self, members: Collection[int]) -> None:
         for (member, _), connection in list(self._known.items()):
             if member in members:

@@ -150,6 +150,7 @@ class Output:
     applied: list[tuple[int, int, int]] = field(default_factory=list)  # names of the commands that were: see Answer.seq
     changes: list[list[Change]] = field(default_factory=list)  # one list a revision, in order
     snapshots: list[int] = field(default_factory=list)  # members to send a snapshot to
+    refused: list[tuple[int, str]] = field(default_factory=list)  # members that sent what cannot be taken, and why
     installed: bool = False  # the state is another one now
     conf_changed: bool = False  # members, their addresses or the configuration
     more: bool = False  # committed entries wait: call again soon

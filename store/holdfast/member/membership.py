@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
 from holdfast.machine import Machine
 from holdfast.proto import raft_pb2
 from holdfast.raft.conf import ConfState
 from holdfast.raft.core import Raft
 from holdfast.status import (
+    BAD_URLS,
     CONF_MOVED,
     CONF_PENDING,
     LEARNER_NOT_READY,
@@ -90,17 +94,40 @@ class _Plan:
             self.voters.discard(member)
             self.learners.discard(member)
             self._urls -= set(self._machine.members[member].peer_urls)
+        elif step.kind == _Change.UPDATE:
+            self._urls -= set(self._machine.members[member].peer_urls)
+            self._take_urls(step.member.peer_urls)
 
     def _add(self, step: _Change) -> None:
-        member, urls = step.member.id, set(step.member.peer_urls)
+        member = step.member.id
         if member in self._machine.members or member in self._machine.removed or member in self.added or not member:
             raise MEMBER_EXISTS
-        if self._urls & urls:
-            raise PEER_URL_EXISTS
-        self._urls |= urls
+        self._take_urls(step.member.peer_urls)
         self.added.add(member)
         if step.kind == _Change.ADD_VOTER:
             self.voters.add(member)
         else:
             self.learners.add(member)
             self.added_learner = True
+
+    def _take_urls(self, urls: Collection[str]) -> None:
+        check_urls(urls)
+        if self._urls & set(urls):
+            raise PEER_URL_EXISTS
+        self._urls |= set(urls)
+
+
+def is_url(url: str) -> bool:
+    """Scheme, host and port, and nothing more."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and bool(parts.port)
+    except ValueError:
+        return False
+    return good and not (parts.path or parts.query or parts.fragment)
+
+
+def check_urls(urls: Collection[str]) -> None:
+    """Peer URLs of a member: at least one, and each good. One that is there twice is let be, as etcd does."""
+    if not urls or not all(is_url(url) for url in urls):
+        raise BAD_URLS

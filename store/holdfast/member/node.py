@@ -19,10 +19,12 @@ from holdfast.member import codec
 from holdfast.member.bootstrap import BootstrapRefused, Founding, claim
 from holdfast.member.disk import found_cluster, open_disk
 from holdfast.member.driver import Hooks, Member
-from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, frame, read_frame
+from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, frame, read_frame
 from holdfast.member.interface import Answer, PeerLost
+from holdfast.member.membership import is_url
 from holdfast.member.snapshots import Snapshots
 from holdfast.member.transport import Transport
+from holdfast.member.validate import wire_fault
 from holdfast.proto import raft_pb2
 from holdfast.raft.types import Settings
 from holdfast.status import Code, RequestError
@@ -32,6 +34,8 @@ from holdfast.tls import Dialling
 from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.node")
+
+MAX_MET = 64  # who greets a node that has no state yet
 
 
 class State(Enum):
@@ -154,6 +158,7 @@ class Node:
                 conf_changed=self._conf_changed,
                 turn_ended=self.turn_ended,
                 fatal=self._fatal,
+                refused=self.transport.end,
             ),
             settings=self.config.settings,
             max_learners=self.config.max_learners,
@@ -327,26 +332,41 @@ class Node:
             return f"this node belongs to cluster {identity.cluster_id:x}, not to {hello.cluster_id:x}"
         if hello.to_id != identity.member_id:
             return f"this is member {identity.member_id:x}, not {hello.to_id:x}"
-        assert self.member is not None
-        machine = self.member.core.machine
+        if self.member is None:
+            return f"member {identity.member_id:x} is not running"
+        return self._who(hello, self.member)
+
+    def _who(self, hello: raft_pb2.Hello, member: Member) -> str:
+        """Why the sender of `hello` is not taken for a member; empty if it is."""
+        machine, raft = member.core.machine, member.core.raft
         if hello.from_id in machine.removed:
             return f"member {hello.from_id:x} was removed from this cluster"
+        if hello.from_id in (0, member.id):
+            return f"member {hello.from_id:x} is this one, or nobody"
         if hello.epoch and machine.epoch and hello.epoch != machine.epoch:
             return f"epoch {hello.epoch}, this cluster is in epoch {machine.epoch}"
         known = machine.members.get(hello.from_id)
         if known is not None and known.volume_id not in (0, hello.volume_id):
             return f"member {hello.from_id:x} lives on the volume {known.volume_id:x}, not on {hello.volume_id:x}"
-        if not machine.members and hello.peer_url:
+        if known is None and hello.from_id not in raft.conf.members() and member.core.leader:
+            # Without a leader we may have missed the change that made it a member: it may be the leader by now.
+            return f"{hello.from_id:x} is not a member of this cluster"
+        if not machine.members and hello.peer_url and self._may_meet(hello):
             # We have no state yet, so no addresses: without this the leader would never hear our answers.
             self._met[hello.from_id] = hello.peer_url
             self._conf_changed()
         return ""
+
+    def _may_meet(self, hello: raft_pb2.Hello) -> bool:
+        return is_url(hello.peer_url) and (hello.from_id in self._met or len(self._met) < MAX_MET)
 
     def received(self, frm: int, frame: raft_pb2.PeerFrame) -> None:
         member = self.member
         if member is None:
             return
         for wire in frame.messages:
+            if why := wire_fault(wire):
+                raise ProtocolError(why)
             message = codec.decode(wire, member.id, frm)
             if message is not None:
                 member.received(message)

@@ -14,6 +14,7 @@ from collections.abc import Collection
 
 from google.protobuf.message import DecodeError
 
+from holdfast.cert_names import CertNames
 from holdfast.histogram import FAST, Histogram
 from holdfast.member.frames import ProtocolError, frame, read_frame
 from holdfast.member.inbound import Door, Inbound, Seldom
@@ -44,6 +45,7 @@ class Transport:
     ) -> None:
         self._node = node
         self._client_tls = client_tls
+        self._names = client_tls.names if client_tls is not None else CertNames()
         self._silence = silence_seconds
         self._links: dict[int, Link] = {}
         self._sent: Counter[int] = Counter()  # bytes by member
@@ -72,6 +74,13 @@ class Transport:
     def shut_out(self, members: Collection[int]) -> None:
         """End what these have open here; they learn why when they come again."""
         self._door.shut_out(members)
+
+    def end(self, member: int, why: str) -> None:
+        """End the connection on which this member sends: what it sent cannot be taken."""
+        connection = self._door.of(member, "messages")
+        if connection is not None:
+            self._complain(connection, why)
+            connection.end()
 
     def send(self, messages: list[Message]) -> None:
         """Send each message to whom it is for, one frame a member."""
@@ -116,6 +125,9 @@ class Transport:
         try:
             async with asyncio.timeout(self._silence):
                 hello = raft_pb2.Hello.FromString(await read_frame(reader, MAX_HELLO_BYTES))
+            if why := self._names.refusal(writer.get_extra_info("peercert")):
+                await self._refuse(connection, hello, raft_pb2.Hello(refused=why))
+                return
             if hello.purpose not in PURPOSES_OF_MEMBERS:
                 async with asyncio.timeout(STRANGERS_SECONDS):
                     await self._node.serve_other(hello, reader, writer)
@@ -131,7 +143,7 @@ class Transport:
         except asyncio.IncompleteReadError as error:
             log.debug("a connection of %s ended: %s", connection.address, error)
 
-    def _complain(self, connection: Inbound, error: Exception) -> None:
+    def _complain(self, connection: Inbound, error: object) -> None:
         who = f"member {connection.member:x}" if connection.member else "somebody unknown"
         self._seldom.warn(
             (connection.address, connection.member),
@@ -144,10 +156,15 @@ class Transport:
     async def _greet(self, connection: Inbound, hello: raft_pb2.Hello) -> bool:
         answer = self._node.hello(hello.from_id, hello.purpose)
         answer.refused = self._node.welcome(hello)
+        if answer.refused:
+            await self._refuse(connection, hello, answer)
+            return False
         connection.writer.write(frame(answer))
-        if not answer.refused:
-            self._door.know(connection, hello.from_id, hello.purpose)
-            return True
+        self._door.know(connection, hello.from_id, hello.purpose)
+        return True
+
+    async def _refuse(self, connection: Inbound, hello: raft_pb2.Hello, answer: raft_pb2.Hello) -> None:
+        connection.writer.write(frame(answer))
         self._seldom.warn(
             (connection.address, answer.refused),
             "%x at %s is refused: %s",
@@ -157,7 +174,6 @@ class Transport:
         )
         async with asyncio.timeout(self._silence):
             await connection.writer.drain()
-        return False
 
     async def _take_messages(self, connection: Inbound, hello: raft_pb2.Hello) -> None:
         reader, writer, member = connection.reader, connection.writer, hello.from_id

@@ -49,6 +49,7 @@ class Members:
         self.answers: dict[int, Answer] = {}
         self.snapshots: list[tuple[int, int]] = []
         self.changes: list[object] = []
+        self.refused: list[tuple[int, str]] = []
         self.incarnation = 0
         for member in ids:
             store = MemoryStore()
@@ -87,6 +88,7 @@ class Members:
         return out
 
     def _take(self, member: int, out: Output, sync: bool) -> None:
+        self.refused += out.refused
         self.mail += [m for m in out.messages if (m.frm, m.to) not in self.cut]
         self.answers.update({a.id: a for a in out.answers})
         self.snapshots += [(member, to) for to in out.snapshots]

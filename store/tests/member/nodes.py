@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from holdfast.cert_names import CertNames
 from holdfast.cli.processes import free_ports
 from holdfast.member.interface import Answer
 from holdfast.member.node import Node, NodeConfig
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.types import Settings
 from holdfast.storage.identity import DataDirectory
+from holdfast.tls import TlsFiles, dialling, serving
 
 ELECTION_MS = 300  # ends of links are noticed after one second, the least there is
 
@@ -91,13 +93,18 @@ class Way:
 class Nodes:
     """A cluster of nodes; each is reached by its peers through its own `Way`."""
 
-    def __init__(self, directory: Path, count: int = 3) -> None:
+    def __init__(
+        self, directory: Path, count: int = 3, tls: TlsFiles | None = None, names: CertNames | None = None
+    ) -> None:
         ports = free_ports(count)
         self.names = [f"m{n}" for n in range(count)]
         self.ways = {name: Way(port) for name, port in zip(self.names, ports, strict=True)}
         self.ports = dict(zip(self.names, ports, strict=True))
         self.nodes: dict[str, Node] = {}
+        self.election_ms = ELECTION_MS
         self._directory = directory
+        self._tls = tls
+        self._names = names or CertNames()
 
     async def start(self) -> None:
         for way in self.ways.values():
@@ -107,14 +114,17 @@ class Nodes:
         await self.until(lambda: self.leader is not None)
 
     async def start_one(self, name: str) -> Node:
-        urls = {n: f"http://127.0.0.1:{way.port}" for n, way in self.ways.items()}
+        scheme = "https" if self._tls is not None else "http"
+        urls = {n: f"{scheme}://127.0.0.1:{way.port}" for n, way in self.ways.items()}
         config = NodeConfig(
             name=name,
             advertise_peer_urls=(urls[name],),
             advertise_client_urls=(),
             bootstrap="static",
             initial_cluster=urls,
-            settings=Settings(election_ns=ELECTION_MS * 1_000_000, heartbeat_ns=ELECTION_MS * 100_000),
+            client_tls=dialling(self._tls, self._names) if self._tls is not None else None,
+            server_tls=serving(self._tls) if self._tls is not None else None,
+            settings=Settings(election_ns=self.election_ms * 1_000_000, heartbeat_ns=self.election_ms * 100_000),
         )
         node = self.nodes[name] = Node(DataDirectory(self._directory / name), config)
         await node.transport.listen("127.0.0.1", self.ports[name])
@@ -166,8 +176,15 @@ class Nodes:
 
 
 @asynccontextmanager
-async def cluster(directory: Path, count: int = 3) -> AsyncIterator[Nodes]:
-    nodes = Nodes(directory, count)
+async def cluster(
+    directory: Path,
+    count: int = 3,
+    tls: TlsFiles | None = None,
+    names: CertNames | None = None,
+    election_ms: int = ELECTION_MS,
+) -> AsyncIterator[Nodes]:
+    nodes = Nodes(directory, count, tls, names)
+    nodes.election_ms = election_ms
     try:
         await nodes.start()
         yield nodes

@@ -842,3 +842,24 @@ def test_a_refusal_keeps_nothing_alive() -> None:
         assert members.answers[id].error is error
         assert error.__traceback__ is None
         assert error.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("urls", "why"),
+    [
+        (["http://m2:2380"], "etcdserver: Peer URLs already exists"),
+        ([], "etcdserver: given member URLs are invalid"),
+        (["m9:2380"], "etcdserver: given member URLs are invalid"),
+        (["http://m9:2380/path"], "etcdserver: given member URLs are invalid"),
+        (["http://m3:2380", "http://m9:2380"], ""),
+    ],
+)
+def test_a_new_address_of_a_member_is_checked_as_that_of_a_new_member_is(urls: list[str], why: str) -> None:
+    members = Members(1, 2, 3)
+    members.elect(1)
+    members.pass_time(SECOND)
+    change = Change(kind=Change.UPDATE, member=raft_pb2.MemberInfo(id=3, peer_urls=urls))
+    members.ask(2, 7, raft_pb2.Command(member=change))
+    members.pass_time(SECOND)
+    assert members.error(7) == why
+    assert list(members.cores[2].machine.members[3].peer_urls) == (["http://m3:2380"] if why else urls)

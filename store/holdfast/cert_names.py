@@ -1,0 +1,79 @@
+"""Which certificates are meant: by the names in them, beside the CA that signed them.
+
+A CA vouches for everybody it ever signed for, clients too. A name in a certificate says what it is for: its common
+name, a host in its subject alternative names (both as etcd has it), or a URI there, such as holdfast://CLUSTER/peer.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+# As ssl.SSLSocket.getpeercert gives it.
+Certificate = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CertNames:
+    """A certificate with one of these names is accepted; without any given, each is."""
+
+    common_names: tuple[str, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> bool:
+        return bool(self.common_names or self.hostnames or self.uris)
+
+    def refusal(self, certificate: Certificate | None) -> str:
+        """Why `certificate` is not accepted; empty if it is."""
+        if not self.given:
+            return ""
+        if not certificate:
+            return "no certificate is shown"
+        common = common_name(certificate)
+        alternative = [(kind, value) for kind, value in certificate.get("subjectAltName", ())]
+        if (
+            common in self.common_names
+            or any(kind == "URI" and value in self.uris for kind, value in alternative)
+            or any(_is_for(alternative, host) for host in self.hostnames)
+        ):
+            return ""
+        return f"the certificate of {common!r} is not that of a peer"
+
+
+def common_name(certificate: Certificate) -> str:
+    names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+    return str(names[0]) if names else ""
+
+
+def _is_for(alternative: list[tuple[str, str]], host: str) -> bool:
+    """Whether a client that connects to `host` would accept such a certificate."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return any(kind == "DNS" and _matches(value.lower(), host.lower()) for kind, value in alternative)
+    return any(kind == "IP Address" and ip_address(value) == address for kind, value in alternative)
+
+
+def _matches(pattern: str, host: str) -> bool:
+    if pattern.startswith("*."):
+        label, _, rest = host.partition(".")
+        return bool(label) and rest == pattern[2:]
+    return pattern == host
+
+
+def share_a_ca(first: Path, second: Path) -> bool:
+    """Whether a certificate is in both files, whatever they are called. Raises OSError, ValueError."""
+    return bool(_certificates(first) & _certificates(second))
+
+
+def _certificates(file: Path) -> set[bytes]:
+    parts = file.read_text(encoding="utf-8", errors="replace").split(_BEGIN)[1:]
+    return {ssl.PEM_cert_to_DER_cert(_BEGIN + part.partition(_END)[0] + _END) for part in parts}

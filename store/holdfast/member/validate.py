@@ -1,0 +1,227 @@
+"""What another member says is checked before it counts: a peer may be broken, of another version, or not a peer at all.
+
+Nothing that comes from a peer may break an invariant here, because that stops this member, and what is in the log stops
+it again at every start. A message that could is refused whole, with the reason; the connection it came on is ended.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError
+
+from holdfast.kv import validate as kv
+from holdfast.levels import level_of
+from holdfast.machine import FORMAT
+from holdfast.member.messages import ReadReply, RenewReply
+from holdfast.proto import raft_pb2
+from holdfast.raft.log import Log
+from holdfast.raft.messages import (
+    Append,
+    AppendReply,
+    Heartbeat,
+    HeartbeatReply,
+    Message,
+    PreVote,
+    Vote,
+)
+
+# Far beyond what a cluster can come to, and far enough below 2^64 that nothing overflows.
+MAX_INDEX = MAX_TERM = 1 << 62
+MAX_TERM_JUMP = 1 << 32  # an election a second for over a century
+MAX_CONF_MEMBERS = 1000
+# What a member proposes on nobody's behalf without leading. What only a leader does itself is never forwarded.
+_FORWARDED_SYSTEM_OPS = ("compact", "alarm")
+_LEADERS_OPS = ("lease_checkpoint", "cluster_version")
+
+
+class Malformed(Exception):
+    """This can come from no member that works; says what is wrong with it."""
+
+
+class View(Protocol):
+    """What of this member the checks depend on."""
+
+    @property
+    def term(self) -> int: ...
+    @property
+    def leader(self) -> int: ...
+    @property
+    def is_leader(self) -> bool: ...
+    @property
+    def commit(self) -> int: ...
+    @property
+    def log(self) -> Log: ...
+
+
+# ---- on the wire -----------------------------------------------------------------------------------------------
+
+
+def wire_fault(wire: raft_pb2.PeerMessage) -> str:
+    """Why `wire` cannot even be decoded; empty if it can."""
+    if wire.WhichOneof("body") == "append":
+        for entry in wire.append.entries:
+            if entry.HasField("conf") and (why := conf_fault(entry.conf)):
+                return f"the configuration of entry {entry.index}: {why}"
+    return ""
+
+
+def conf_fault(conf: raft_pb2.ConfState) -> str:
+    groups = (conf.voters, conf.outgoing, conf.learners, conf.learners_next)
+    for group in groups:
+        if len(group) > MAX_CONF_MEMBERS or list(group) != sorted(set(group)) or 0 in group:
+            return "ids are not sorted, not unique, zero or too many"
+    voters, outgoing, learners, demoted = map(set, groups)
+    if not voters:
+        return "it has no voters"
+    if (voters | outgoing) & learners or voters & demoted or not demoted <= outgoing:
+        return "a voter and a learner at once"
+    return ""
+
+
+# ---- messages --------------------------------------------------------------------------------------------------
+
+
+def fault(message: Message, view: View) -> str:
+    """Why `message` must not be taken; empty if it may."""
+    if message.term >= MAX_TERM or message.term > view.term + MAX_TERM_JUMP:
+        return f"term {message.term}, while ours is {view.term}"
+    check = _CHECKS.get(type(message))
+    return check(message, view) if check is not None else ""
+
+
+def _append(m: Append, view: View) -> str:
+    if why := _leader(m, view):
+        return why
+    if m.prev_index >= MAX_INDEX or m.commit >= MAX_INDEX or m.prev_term > m.term:
+        return f"entries after {m.prev_index}@{m.prev_term}, commit {m.commit}, in term {m.term}"
+    index, term = m.prev_index, m.prev_term
+    for entry in m.entries:
+        index += 1
+        if entry.index != index:
+            return f"entry {entry.index} in the place of {index}"
+        if not term <= entry.term <= m.term:
+            return f"entry {index} of term {entry.term} after one of {term}, in term {m.term}"
+        term = entry.term
+        if entry.data:
+            try:
+                decoded(entry.data)
+            except Malformed as malformed:
+                return f"entry {index}: {malformed}"
+    return _rewritten(m, view)
+
+
+def _rewritten(m: Append, view: View) -> str:
+    """Entries that are committed here are what they are, whoever says otherwise."""
+    log = view.log
+    if m.term < view.term:
+        return ""  # of a leader of the past, late on its way: it is not taken anyway
+    if m.prev_index >= view.commit or log.term(m.prev_index) != m.prev_term:
+        return ""
+    for entry in m.entries[: view.commit - m.prev_index]:
+        here = log.term(entry.index)
+        if here is not None and here != entry.term:
+            return f"entry {entry.index} of term {entry.term}: one of term {here} is committed here"
+    return ""
+
+
+def _leader(m: Append | Heartbeat, view: View) -> str:
+    if m.term == view.term and view.leader not in (0, m.frm):
+        return f"says that it leads in term {m.term}, in which {view.leader:x} does"
+    return ""
+
+
+def _heartbeat(m: Heartbeat, view: View) -> str:
+    if m.term == view.term and m.commit > view.log.last:
+        return f"commit {m.commit}, while our log ends at {view.log.last}"
+    if m.commit >= MAX_INDEX or m.round >= MAX_INDEX or m.digest_index >= MAX_INDEX:
+        return f"commit {m.commit}, round {m.round}, digest of {m.digest_index}"
+    return _leader(m, view)
+
+
+def _append_reply(m: AppendReply, view: View) -> str:
+    if m.index >= MAX_INDEX or m.hint_index >= MAX_INDEX or m.hint_term >= MAX_TERM:
+        return f"index {m.index}, hint {m.hint_index}@{m.hint_term}"
+    if m.ok and view.is_leader and m.term == view.term and m.index > view.log.last:
+        return f"has entries up to {m.index}, while its leader's log ends at {view.log.last}"
+    return ""
+
+
+def _vote(m: Vote | PreVote, view: View) -> str:
+    if m.last_index >= MAX_INDEX or m.last_term > m.term:  # equal: a founded log begins with term 1
+        return f"asks for a vote in term {m.term} with a log that ends at {m.last_index}@{m.last_term}"
+    return ""
+
+
+def _heartbeat_reply(m: HeartbeatReply, view: View) -> str:
+    return f"round {m.round}" if m.round >= MAX_INDEX else ""
+
+
+def _read_reply(m: ReadReply, view: View) -> str:
+    return f"reads after index {m.index}" if m.index >= MAX_INDEX else ""
+
+
+def _renew_reply(m: RenewReply, view: View) -> str:
+    return "" if len(m.leases) == len(m.ttls) else f"{len(m.ttls)} times for {len(m.leases)} leases"
+
+
+_CHECKS: dict[type[Message], Callable[[Any, View], str]] = {
+    Append: _append,
+    AppendReply: _append_reply,
+    Heartbeat: _heartbeat,
+    HeartbeatReply: _heartbeat_reply,
+    Vote: _vote,
+    PreVote: _vote,
+    ReadReply: _read_reply,
+    RenewReply: _renew_reply,
+}
+
+
+# ---- commands --------------------------------------------------------------------------------------------------
+
+
+def decoded(data: bytes) -> tuple[raft_pb2.Command, str]:
+    """The command in an entry, and its kind: one that can be applied. Raises Malformed."""
+    try:
+        command = raft_pb2.Command.FromString(data)
+    except DecodeError as error:
+        raise Malformed("not a command") from error
+    if not 0 < command.format <= FORMAT:
+        raise Malformed(f"a command of format {command.format}; this program knows 1 to {FORMAT}")
+    kind = command.WhichOneof("op")
+    if kind is None:
+        raise Malformed("a command without an operation, or with one that this program does not know")
+    if kind == "auth" and command.auth.WhichOneof("op") is None:
+        raise Malformed("a change of users or roles that this program does not know")
+    if kind == "lease_checkpoint":
+        left = command.lease_checkpoint.remaining_seconds
+        if len(left) != len(command.lease_checkpoint.ids) or (left and min(left) < 0):
+            raise Malformed("a checkpoint of leases that does not say what is left of each")
+    if kind == "cluster_version" and level_of(command.cluster_version.version) is None:
+        raise Malformed(f"a cluster version {command.cluster_version.version!r}, which this program does not know")
+    if command.wall_ms < 0:
+        raise Malformed(f"a command of the time {command.wall_ms} ms")
+    return command, kind
+
+
+def forwarded(data: bytes, frm: int) -> tuple[raft_pb2.Command, str]:
+    """A command that `frm` asks its leader to propose: its own, and what a member may ask for. Raises Malformed."""
+    command, kind = decoded(data)
+    if command.origin != frm:
+        raise Malformed(f"a command of {command.origin:x}, forwarded by {frm:x}")
+    if kind in _LEADERS_OPS or (command.system and kind not in _FORWARDED_SYSTEM_OPS):
+        raise Malformed(f"a forwarded command of the kind {kind}, on nobody's behalf")
+    return command, kind
+
+
+def check_request(command: raft_pb2.Command, kind: str) -> None:
+    """As the services check what their clients send, but for limits that each member sets for itself. Raises
+    RequestError."""
+    if kind == "put":
+        kv.check_put(command.put)
+    elif kind == "delete_range":
+        kv.check_delete(command.delete_range)
+    elif kind == "txn":
+        kv.check_txn(command.txn, sys.maxsize)
