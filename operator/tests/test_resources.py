@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from holdfast.cert_names import CertNames
 from holdfast_operator.model.cluster import ClusterSpec
 from holdfast_operator.model.crd import crds
 from holdfast_operator.model.pool import PoolSpec
@@ -79,7 +83,9 @@ def test_replicas_outlast_an_unreachable_node() -> None:
 
 def test_certificates_are_issued_for_members_and_services() -> None:
     certificate, key = tls.make_ca("shop")
-    server, _ = tls.issue(certificate, key, "shop server", tls.hosts("shop", "default"))
+    server, _ = tls.issue(
+        certificate, key, "shop server", [*tls.peer_hosts("shop", "default"), *tls.service_hosts("default")]
+    )
     loaded = x509.load_pem_x509_certificate(server)
     loaded.verify_directly_issued_by(x509.load_pem_x509_certificate(certificate))
     names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
@@ -90,6 +96,55 @@ def test_certificates_are_issued_for_members_and_services() -> None:
     client, _ = tls.issue(certificate, key, "shop client", [])
     usages = x509.load_pem_x509_certificate(client).extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert x509.oid.ExtendedKeyUsageOID.SERVER_AUTH not in usages
+
+
+def test_each_role_has_its_own_certificate_and_only_voters_have_that_of_peers() -> None:
+    made = {s["metadata"]["name"]: s["data"] for s in tls.all_secrets(OWNER, *tls.make_ca("shop"))}
+    roles = {}
+    for name, data in made.items():
+        loaded = x509.load_pem_x509_certificate(base64.b64decode(data["tls.crt"]))
+        names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        (roles[name],) = names.get_values_for_type(x509.UniformResourceIdentifier)
+    assert roles == {
+        f"shop-{role}-tls": f"holdfast://shop/{role}" for role in ("server", "peer", "edge", "client", "operator")
+    }
+    assert len({data["tls.key"] for data in made.values()}) == len(made)
+    secured = spec(tls={"mode": "SelfManaged"})
+    voter = cluster.voter_pod("shop", "default", secured, "image")
+    wanted = PoolSpec.model_validate(
+        {"clusterRef": {"name": "shop"}, "placement": {"nodeSelector": {"a": "b"}}, "prefixes": ["/"]}
+    )
+    replica = pool.replica_pod("berlin", "default", wanted, secured, "image")
+    mounted = [{v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v} for pod in (voter, replica)]
+    assert mounted == [{"shop-server-tls", "shop-peer-tls"}, {"shop-edge-tls"}]
+    arguments = voter["containers"][0]["args"]
+    assert "--peer-cert-allowed-uri=holdfast://shop/peer" in arguments
+    assert "--peer-cert-allowed-hostname=shop-voter-0.shop-peers.default.svc" in arguments
+    assert "--peer-cert-file=/etc/holdfast/peer-tls/tls.crt" in arguments
+
+
+def _shown(data: dict[str, str], directory: Path) -> dict[str, Any]:
+    """As a peer sees the certificate."""
+    file = directory / "shown.pem"
+    file.write_bytes(base64.b64decode(data["tls.crt"]))
+    return ssl._ssl._test_decode_cert(str(file))  # type: ignore[attr-defined,no-any-return]
+
+
+def test_voters_take_voters_for_peers_old_ones_too_and_nobody_else(tmp_path: Path) -> None:
+    ca = tls.make_ca("shop")
+    made = {s["metadata"]["name"]: s["data"] for s in tls.all_secrets(OWNER, *ca)}
+    # As it was issued before there were roles.
+    old, key = tls.issue(*ca, "shop server", [*tls.peer_hosts("shop", "default"), *tls.service_hosts("default")])
+    before = tls.secret(OWNER, "old", old, key, ca[0])["data"]
+    voter = cluster.voter_pod("shop", "default", spec(tls={"mode": "SelfManaged"}), "image")
+    flags = dict(a.split("=", 1) for a in voter["containers"][0]["args"] if "peer-cert-allowed" in a)
+    names = CertNames(
+        hostnames=(flags["--peer-cert-allowed-hostname"],),
+        uris=(flags["--peer-cert-allowed-uri"],),
+    )
+    refused = {name for name, data in made.items() if names.refusal(_shown(data, tmp_path))}
+    assert refused == {"shop-edge-tls", "shop-client-tls", "shop-operator-tls"}
+    assert not names.refusal(_shown(before, tmp_path))
 
 
 def test_unknown_fields_are_refused() -> None:

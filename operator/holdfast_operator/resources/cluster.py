@@ -12,8 +12,11 @@ from holdfast_operator.resources.common import (
     container,
     labels,
     metadata,
+    peer_host,
+    peer_secret,
     peers_service,
     pod_spec,
+    secret_volume,
     selector,
     server_secret,
     stateful_set,
@@ -21,10 +24,12 @@ from holdfast_operator.resources.common import (
     tolerations,
     voter_name,
 )
+from holdfast_operator.resources.tls import role
 
 COMPONENT = "voter"
 _DATA = "/var/lib/holdfast/data"
 _TLS = "/etc/holdfast/tls"
+_PEER_TLS = "/etc/holdfast/peer-tls"
 DEFAULT_TOPOLOGY = "topology.kubernetes.io/zone"
 
 
@@ -54,13 +59,20 @@ def voter_pod(name: str, namespace: str, spec: ClusterSpec, image: str) -> Objec
             f"--key-file={_TLS}/tls.key",
             f"--trusted-ca-file={_TLS}/ca.crt",
             "--client-cert-auth",
-            f"--peer-cert-file={_TLS}/tls.crt",
-            f"--peer-key-file={_TLS}/tls.key",
-            f"--peer-trusted-ca-file={_TLS}/ca.crt",
+            f"--peer-cert-file={_PEER_TLS}/tls.crt",
+            f"--peer-key-file={_PEER_TLS}/tls.key",
+            f"--peer-trusted-ca-file={_PEER_TLS}/ca.crt",
+            f"--peer-cert-allowed-uri={role(name, 'peer')}",
+            # What pods made before there were certificates for peers show each other: valid for any voter.
+            f"--peer-cert-allowed-hostname={peer_host(name, namespace, 0)}",
         ]
     pod = pod_spec(
         container("holdfast", image, arguments, spec.voters.resources, tls), server_secret(name) if tls else ""
     )
+    if tls:
+        pod["volumes"].append(secret_volume("peer-tls", peer_secret(name)))
+        mount = {"name": "peer-tls", "mountPath": _PEER_TLS, "readOnly": True}
+        pod["containers"][0]["volumeMounts"].append(mount)
     placement = spec.voters.placement
     match = {"matchLabels": selector(name, COMPONENT)}
     pod["topologySpreadConstraints"] = [

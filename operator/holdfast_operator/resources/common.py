@@ -45,6 +45,14 @@ def server_secret(cluster: str) -> str:
     return f"{cluster}-server-tls"
 
 
+def peer_secret(cluster: str) -> str:
+    return f"{cluster}-peer-tls"
+
+
+def edge_secret(cluster: str) -> str:
+    return f"{cluster}-edge-tls"
+
+
 def client_secret(cluster: str) -> str:
     return f"{cluster}-client-tls"
 
@@ -132,10 +140,14 @@ def container(name: str, image: str, arguments: list[str], resources: Resources 
     return found
 
 
+def secret_volume(name: str, secret: str) -> Object:
+    return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
+
+
 def pod_spec(container_: Object, tls_secret: str) -> Object:
     volumes: list[Object] = [{"name": "tmp", "emptyDir": {}}]
     if tls_secret:
-        volumes.append({"name": "tls", "secret": {"secretName": tls_secret, "defaultMode": 0o440}})
+        volumes.append(secret_volume("tls", tls_secret))
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,

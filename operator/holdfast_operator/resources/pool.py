@@ -10,11 +10,11 @@ from holdfast_operator.resources.common import (
     METRICS_PORT,
     Object,
     container,
+    edge_secret,
     labels,
     metadata,
     pod_spec,
     selector,
-    server_secret,
     stateful_set,
     template_hash,
     tolerations,
@@ -49,7 +49,7 @@ def replica_pod(name: str, namespace: str, spec: PoolSpec, cluster: ClusterSpec,
             "--client-cert-auth",
             f"--upstream-tls-dir={_TLS}",
         ]
-    secret = server_secret(spec.clusterRef.name) if tls else ""
+    secret = edge_secret(spec.clusterRef.name) if tls else ""
     pod = pod_spec(container("holdfast", image, arguments, spec.resources, tls), secret)
     pod["nodeSelector"] = spec.placement.nodeSelector
     # A node that is cut off keeps its pods, for as long as it takes.

@@ -1,4 +1,8 @@
-"""Certificates of a cluster: its own CA, one for servers and members, one for applications, one for the operator."""
+"""Certificates of a cluster: its own CA, and one for each role, with a key of its own.
+
+The role is in the certificate, as a URI: holdfast://CLUSTER/ROLE. A voter's peer port takes only those of the role
+peer, which only voters mount, so that neither an application nor an edge can be a member.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from holdfast_operator.resources.common import Object, client_secret, labels, metadata, server_secret
+from holdfast_operator.resources.common import (
+    Object,
+    client_secret,
+    edge_secret,
+    labels,
+    metadata,
+    peer_secret,
+    server_secret,
+)
 
 YEARS = 10  # rotation is not there yet
 
@@ -21,6 +33,10 @@ def ca_secret(cluster: str) -> str:
 
 def operator_secret(cluster: str) -> str:
     return f"{cluster}-operator-tls"
+
+
+def role(cluster: str, name: str) -> str:
+    return f"holdfast://{cluster}/{name}"
 
 
 def _name(text: str) -> x509.Name:
@@ -71,8 +87,8 @@ def make_ca(cluster: str) -> tuple[bytes, bytes]:
     return certificate.public_bytes(serialization.Encoding.PEM), _pem(key)
 
 
-def issue(ca_certificate: bytes, ca_key: bytes, name: str, hosts: list[str]) -> tuple[bytes, bytes]:
-    """A certificate for `name`, and for `hosts` if it is a server's. (certificate, key) as PEM."""
+def issue(ca_certificate: bytes, ca_key: bytes, name: str, hosts: list[str], uri: str = "") -> tuple[bytes, bytes]:
+    """A certificate for `name` in the role `uri`, and for `hosts` if it is a server's. (certificate, key) as PEM."""
     ca = x509.load_pem_x509_certificate(ca_certificate)
     signer = serialization.load_pem_private_key(ca_key, None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
@@ -84,18 +100,27 @@ def issue(ca_certificate: bytes, ca_key: bytes, name: str, hosts: list[str]) -> 
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
-    if hosts:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(h) for h in hosts]), critical=False)
+    names: list[x509.GeneralName] = [x509.DNSName(h) for h in hosts]
+    if uri:
+        names.append(x509.UniformResourceIdentifier(uri))
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     certificate = builder.sign(signer, hashes.SHA256())
     return certificate.public_bytes(serialization.Encoding.PEM), _pem(key)
 
 
-def hosts(cluster: str, namespace: str) -> list[str]:
-    """Members by name, and every Service of the namespace: clients reach members and replicas by Services."""
-    found = []
-    for domain in (f"{namespace}.svc", f"{namespace}.svc.cluster.local"):
-        found += [f"*.{cluster}-peers.{domain}", f"*.{domain}"]
-    return [*found, "localhost"]
+def service_hosts(namespace: str) -> list[str]:
+    """Every Service of the namespace: clients reach members and replicas by Services."""
+    return [*(f"*.{domain}" for domain in _domains(namespace)), "localhost"]
+
+
+def peer_hosts(cluster: str, namespace: str) -> list[str]:
+    """Voters by name. Certificates of edges are for none of these: that tells theirs apart, too."""
+    return [f"*.{cluster}-peers.{domain}" for domain in _domains(namespace)]
+
+
+def _domains(namespace: str) -> tuple[str, str]:
+    return f"{namespace}.svc", f"{namespace}.svc.cluster.local"
 
 
 def secret(of: Object, name: str, certificate: bytes, key: bytes, ca: bytes) -> Object:
@@ -113,12 +138,15 @@ def secret(of: Object, name: str, certificate: bytes, key: bytes, ca: bytes) -> 
 def all_secrets(of: Object, ca_certificate: bytes, ca_key: bytes) -> list[Object]:
     """Those that are issued by the CA; each is made once."""
     name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
+    peers, services = peer_hosts(name, namespace), service_hosts(namespace)
     wanted = [
-        (server_secret(name), f"{name} server", hosts(name, namespace)),
-        (client_secret(name), f"{name} client", []),
-        (operator_secret(name), f"{name} operator", []),
+        (server_secret(name), f"{name} server", "server", [*peers, *services]),
+        (peer_secret(name), f"{name} peer", "peer", peers),
+        (edge_secret(name), f"{name} server", "edge", services),
+        (client_secret(name), f"{name} client", "client", []),
+        (operator_secret(name), f"{name} operator", "operator", []),
     ]
     return [
-        secret(of, secret_name, *issue(ca_certificate, ca_key, common_name, hosts_), ca_certificate)
-        for secret_name, common_name, hosts_ in wanted
+        secret(of, secret_name, *issue(ca_certificate, ca_key, common, names, role(name, role_)), ca_certificate)
+        for secret_name, common, role_, names in wanted
     ]
