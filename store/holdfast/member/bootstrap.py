@@ -85,6 +85,9 @@ class Founding:
                 "volume is not founded again: remove the old member, add a new one, and start with "
                 "--initial-cluster-state existing"
             )
+        if not other.volume_id or any(id == other.volume_id and n != other.name for n, id in self.ids.items()):
+            self._say(f"{other.name} says that its volume is {other.volume_id:x}, which is none or another's")
+            return
         known = self.ids.get(other.name)
         if self.confirmed and known != other.volume_id:
             self._say(

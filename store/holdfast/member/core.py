@@ -536,6 +536,9 @@ class MemberCore:
 
     def _install(self, offer: SnapshotOffered, out: Output) -> None:
         """Take a snapshot's state in the place of ours."""
+        if self.raft.leader not in (0, offer.frm) and offer.term == self.raft.term:
+            out.refused.append((offer.frm, f"a snapshot of a second leader in term {offer.term}"))
+            return
         if not self.raft.offer_snapshot(offer.index, offer.frm, offer.term):
             return
         self.machine = machine = Machine(offer.open())

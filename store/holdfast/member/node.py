@@ -428,12 +428,16 @@ class Node:
         member = self.member
         if member is None:
             return raft_pb2.ClaimReply(refused="this node belongs to no cluster yet")
+        if not request.volume_id or len(request.peer_urls) > MAX_MET or not all(map(is_url, request.peer_urls)):
+            return raft_pb2.ClaimReply(refused="a claim needs the id of a volume, and peer URLs of it")
         urls = set(request.peer_urls)
         found = [m for m in member.core.machine.members.values() if urls & set(m.peer_urls)]
         if not found:
             return raft_pb2.ClaimReply(
                 refused=f"no member has the peer URL {', '.join(sorted(urls))}; add it first (member add)"
             )
+        if found[0].volume_id == request.volume_id:  # asked again: nothing is written for it
+            return raft_pb2.ClaimReply(cluster_id=self.data.identity.cluster_id, member_id=found[0].id)
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         command = raft_pb2.Command(claim=raft_pb2.Claim(member_id=found[0].id, volume_id=request.volume_id))
         member.propose(command, done.set_result)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from holdfast.member import codec
 from holdfast.member.driver import Member
 from holdfast.member.frames import ProtocolError, connect, frame, read_frame
 from holdfast.member.transport import Transport
+from holdfast.member.validate import MAX_INDEX, MAX_TERM, MAX_TERM_JUMP, conf_fault
 from holdfast.proto import raft_pb2
 from holdfast.storage.state import RocksStore
 
@@ -31,6 +33,11 @@ FORMAT = 1
 CHUNK_BYTES = 1 << 20
 IDLE_SECONDS = 30.0
 KEEP_SECONDS = 120.0
+MAX_HEADER_BYTES = 64 << 10
+MAX_CHUNK_FRAME_BYTES = CHUNK_BYTES + 1024
+SPARE_BYTES = 16 << 20  # left to the log, which is on the same disk
+# As RocksDB calls its files.
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(slots=True)
@@ -56,7 +63,8 @@ class Snapshots:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._outgoing: dict[int, _Outgoing] = {}
-        self._incoming: dict[int, _Incoming] = {}
+        self._incoming: dict[int, _Incoming] = {}  # at most one, which may have broken off
+        self._receiving = 0  # from whom, now
 
     async def close(self) -> None:
         loop = asyncio.get_running_loop()
@@ -126,12 +134,39 @@ class Snapshots:
         """Receive a state, or the rest of one, and offer it to the core. What is incomplete is kept for the next
         try; what is wrong is not."""
         async with asyncio.timeout(IDLE_SECONDS):
-            header = raft_pb2.SnapshotHeader.FromString(await read_frame(reader))
-        if header.format != FORMAT:
-            reason = f"snapshot format {header.format}, this program knows {FORMAT}"
+            header = raft_pb2.SnapshotHeader.FromString(await read_frame(reader, MAX_HEADER_BYTES))
+        reason = self._refusal(header, frm)
+        if reason:
+            log.warning("a snapshot of %x is refused: %s", frm, reason)
             writer.write(frame(raft_pb2.SnapshotHave(refused=reason)))
             await writer.drain()
             return
+        self._receiving = frm
+        try:
+            await self._receive(header, frm, reader, writer)
+        finally:
+            self._receiving = 0
+
+    def _refusal(self, header: raft_pb2.SnapshotHeader, frm: int) -> str:
+        """Only the leader replaces our state, with one state at a time."""
+        core = self._member.core
+        if header.format != FORMAT:
+            return f"snapshot format {header.format}, this program knows {FORMAT}"
+        if header.term < core.term or (header.term == core.term and core.leader not in (0, frm)):
+            return f"it is of the leader of term {header.term}; here the leader of term {core.term} is {core.leader:x}"
+        if header.term >= MAX_TERM or header.term > core.term + MAX_TERM_JUMP:
+            return f"term {header.term}, while ours is {core.term}"
+        if not header.id or not 0 < header.index < MAX_INDEX or header.index_term > header.term:
+            return f"it says that it is of {header.index}@{header.index_term}"
+        if why := conf_fault(header.conf):
+            return f"its configuration: {why}"
+        if self._receiving:
+            return f"one of {self._receiving:x} is on its way"
+        return ""
+
+    async def _receive(
+        self, header: raft_pb2.SnapshotHeader, frm: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         incoming = await self._continue(frm, header.id)
         place, member = incoming.place, self._member
         loop = asyncio.get_running_loop()
@@ -163,8 +198,9 @@ class Snapshots:
         known = self._incoming.get(frm)
         if known is not None and known.id == id:
             return known
-        if known is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._member.states.discard, known.place)
+        for before in list(self._incoming):
+            place = self._incoming.pop(before).place
+            await asyncio.get_running_loop().run_in_executor(None, self._member.states.discard, place)
         self._incoming[frm] = _Incoming(id, self._member.states.fresh())
         return self._incoming[frm]
 
@@ -215,16 +251,19 @@ async def _receive_files(place: Path, reader: asyncio.StreamReader) -> None:
     loop = asyncio.get_running_loop()
     while True:
         async with asyncio.timeout(IDLE_SECONDS):
-            chunk = raft_pb2.SnapshotChunk.FromString(await read_frame(reader))
+            chunk = raft_pb2.SnapshotChunk.FromString(await read_frame(reader, MAX_CHUNK_FRAME_BYTES))
         if chunk.last:
             return
-        if Path(chunk.file).name != chunk.file or google_crc32c.value(chunk.data) != chunk.crc:
+        if not _FILE_NAME.fullmatch(chunk.file) or google_crc32c.value(chunk.data) != chunk.crc:
             raise ProtocolError(f"a damaged chunk of {chunk.file!r}")
         await loop.run_in_executor(None, _append, place / chunk.file, chunk.offset, chunk.data)
 
 
 def _append(path: Path, offset: int, data: bytes) -> None:
     size = path.stat().st_size if path.exists() else 0
+    room = os.statvfs(path.parent)
+    if room.f_bavail * room.f_frsize < len(data) + SPARE_BYTES:
+        raise ProtocolError(f"no room for a snapshot in {path.parent}")
     if size != offset:
         raise ProtocolError(f"a chunk of {path.name} for byte {offset}, {size} are there")
     with path.open("ab") as file:

@@ -40,7 +40,7 @@ class End:
         self.states.use(place)
         machine = Machine(self.store)
         raft = SimpleNamespace(log=SimpleNamespace(base_index=1))
-        self.core = SimpleNamespace(term=2, machine=machine, raft=raft)
+        self.core = SimpleNamespace(term=2, leader=0, machine=machine, raft=raft)
         self.offered: list[tuple[int, int, int, Callable[[], RocksStore]]] = []
         self.transfers = Snapshots(self)  # type: ignore[arg-type]
 
@@ -159,3 +159,59 @@ async def test_the_end_leaves_nothing_behind(ends: tuple[End, End]) -> None:
     await target.transfers.close()
     assert not list(source.states._directory.glob("sending-*"))
     assert len([p for p in target.states._directory.iterdir() if p.is_dir()]) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"format": 2}, "snapshot format 2"),
+        ({"term": 1}, "is of the leader of term 1"),
+        ({"term": 2**63}, "term 9223372036854775808"),
+        ({"index": 2**63}, "it says that it is of"),
+        ({"index_term": 3}, "it says that it is of"),
+        ({"id": 0}, "it says that it is of"),
+        ({"conf": raft_pb2.ConfState(voters=[2, 1])}, "its configuration"),
+        ({"conf": raft_pb2.ConfState()}, "its configuration"),
+    ],
+)
+async def test_a_state_that_is_not_our_leaders_is_refused_by_its_header(
+    ends: tuple[End, End], fields: dict[str, Any], why: str
+) -> None:
+    source, target = ends
+    sound = {"term": 2, "index": 1, "index_term": 1, "conf": raft_pb2.ConfState(voters=[1]), "format": 1, "id": 7}
+    source.transfers._outgoing[9] = snapshots._Outgoing(
+        source.states.fresh(), raft_pb2.SnapshotHeader(**{**sound, **fields}), float("inf")
+    )
+    source.core.term = source.transfers._outgoing[9].header.term
+    async with way(target, []) as url:
+        assert not await source.transfers.send(9, url, TRANSPORT, raft_pb2.Hello())
+    assert why in target.transfers._refusal(raft_pb2.SnapshotHeader(**{**sound, **fields}), 1)
+    assert target.offered == []
+
+
+async def test_only_the_leader_replaces_a_state_and_one_at_a_time(ends: tuple[End, End]) -> None:
+    header = raft_pb2.SnapshotHeader(term=2, index=1, index_term=1, conf=raft_pb2.ConfState(voters=[1]), format=1, id=7)
+    _, target = ends
+    assert target.transfers._refusal(header, 1) == ""
+    target.core.leader = 3
+    assert "the leader of term 2 is 3" in target.transfers._refusal(header, 1)
+    assert target.transfers._refusal(header, 3) == ""
+    target.transfers._receiving = 3
+    assert "one of 3 is on its way" in target.transfers._refusal(header, 3)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/tmp/x", "a\0b", ".hidden", "x" * 200])
+async def test_a_file_that_is_none_of_a_states_is_not_written(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source, target = ends
+
+    async def wrong(file: Path, have: int | None, writer: asyncio.StreamWriter) -> None:
+        chunk = raft_pb2.SnapshotChunk(file=name, data=b"x", crc=snapshots.google_crc32c.value(b"x"))
+        writer.write(frame(chunk))
+
+    monkeypatch.setattr(snapshots, "_send_file", wrong)
+    async with way(target, []) as url:
+        assert not await source.transfers.send(9, url, TRANSPORT, raft_pb2.Hello())
+    assert target.offered == []
+    assert not [p for incoming in target.transfers._incoming.values() for p in incoming.place.iterdir()]
