@@ -18,6 +18,10 @@ from holdfast.cli.processes import LocalCluster, free_ports
 LIMIT = 1100  # of file descriptors
 
 
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 async def until_put(endpoint: str, key: str) -> None:
     async with asyncio.timeout(60), client.connect(endpoint, timeout=5.0) as hf:
         while True:
@@ -54,7 +58,7 @@ async def test_connections_to_the_peer_port_do_not_use_up_the_file_descriptors(t
                 if n % 1000 == 999:
                     stack.pop_all().close()
                     await until_put(f"127.0.0.1:{port}", f"during{n}")
-                    assert len(list(Path(f"/proc/{running.pid}/fd").iterdir())) < 400
+                    assert descriptors(running.pid) < 400
             await until_put(f"127.0.0.1:{port}", "after")
             assert running.poll() is None
         finally:
