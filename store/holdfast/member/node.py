@@ -348,7 +348,8 @@ class Node:
         known = machine.members.get(hello.from_id)
         if known is not None and known.volume_id not in (0, hello.volume_id):
             return f"member {hello.from_id:x} lives on the volume {known.volume_id:x}, not on {hello.volume_id:x}"
-        if known is None and hello.from_id not in raft.conf.members() and member.core.leader:
+        unknown = machine.members and known is None and hello.from_id not in raft.conf.members()
+        if unknown and member.core.leader not in (0, hello.from_id):
             # Without a leader we may have missed the change that made it a member: it may be the leader by now.
             return f"{hello.from_id:x} is not a member of this cluster"
         if not machine.members and hello.peer_url and self._may_meet(hello):
