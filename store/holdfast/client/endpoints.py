@@ -65,7 +65,7 @@ def _split(endpoint: str) -> tuple[str, str]:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     odd = any(character in bare for character in "/@?#[]% \t") or (":" in bare and bare == host)
     if not bare or odd or not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise ValueError(f"{endpoint!r} is not an endpoint: {FORM}")
+        raise ValueError(f"{endpoint!r} is not HOST:PORT: {FORM}")
     return scheme, address
 
 
