@@ -38,14 +38,15 @@ from holdfast.api.watch import WatchService
 from holdfast.auth.store import Principal
 from holdfast.front.calls import AddressInUse, Call
 from holdfast.front.http2.front import Http2Front
+from holdfast.kv.store import StateDamaged
 from holdfast.member.bootstrap import BootstrapRefused
 from holdfast.member.compactor import Compactor, Retention
 from holdfast.member.node import Node, NodeConfig
 from holdfast.proto import rpc_pb2
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.status import RequestError
+from holdfast.storage.damage import DAMAGE, EXIT_CODE
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
-from holdfast.storage.log import LogCorrupt
 from holdfast.storage.state import StateUnreadable
 from holdfast.tasks import Tasks
 from holdfast.tls import TlsFiles, serving
@@ -66,6 +67,10 @@ MESSAGE_OVERHEAD_BYTES = 512 << 10  # a message may be larger than the request i
 
 class StartError(Exception):
     """The process cannot start, or cannot go on; one line that says why and what to do."""
+
+    def __init__(self, line: str, code: int = 1) -> None:
+        super().__init__(line)
+        self.code = code  # the process's exit code
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,8 @@ class Server:
             self._data = DataDirectory(config.data_dir)
         except DataDirectoryError as error:
             raise StartError(str(error)) from error
+        except DAMAGE as error:
+            raise StartError(str(error), EXIT_CODE) from error
         self.node = Node(self._data, config.node)
         self.router = Router(timed=config.extensive_metrics)
         self.reports = Reports()
@@ -264,22 +271,35 @@ class Server:
         self.router.attach(self.front)
         try:
             node.start()
-        except (LogCorrupt, StateUnreadable, InvariantViolation) as error:
+        except DAMAGE as error:
+            self._remember(error)
+            raise StartError(str(error), EXIT_CODE) from error
+        except (StateUnreadable, InvariantViolation) as error:
             raise StartError(str(error)) from error
         node.failed.add_done_callback(lambda _: stop.set())
         self._watch_leader()
         if self.config.retention != Retention():
             self._tasks.spawn(self._compact())
         await stop.wait()
+        failure = node.failed.result() if node.failed.done() else None
+        if isinstance(failure, DAMAGE):
+            log.critical("%s", failure)
+            self._remember(failure)
         self._tasks.cancel()
         await self.stop()
-        if node.failed.done():
-            failure = node.failed.result()
+        if isinstance(failure, DAMAGE):
+            raise StartError(str(failure), EXIT_CODE) from failure
+        if failure is not None:
             if isinstance(failure, InvariantViolation):
                 log.critical("an invariant does not hold; this member stops", exc_info=failure)
-            if isinstance(failure, BootstrapRefused | LogCorrupt | StateUnreadable | InvariantViolation | SystemExit):
+            if isinstance(failure, BootstrapRefused | StateUnreadable | InvariantViolation | SystemExit):
                 raise StartError(str(failure)) from failure
             raise failure
+
+    def _remember(self, damage: Exception) -> None:
+        """Damaged rows may be met by chance only, and a later start would seem well; the rest is found each time."""
+        if isinstance(damage, StateDamaged):
+            self._data.mark_damaged(str(damage))
 
     async def _listen(self) -> None:
         config = self.config

@@ -103,6 +103,9 @@ BAD_TRANSFEREE = _etcd(Code.FAILED_PRECONDITION, "bad leader transferee")
 LEARNER_UNSUPPORTED = _etcd(Code.FAILED_PRECONDITION, "rpc not supported for learner")
 NO_LEADER = _etcd(Code.UNAVAILABLE, "no leader")
 LEADER_CHANGED = _etcd(Code.UNAVAILABLE, "leader changed")
+STATE_DAMAGED = RequestError(
+    Code.DATA_LOSS, "holdfast: the state of this server is damaged, and it stops; ask another one"
+)
 STOPPED = _etcd(Code.UNAVAILABLE, "server stopped")
 TIMEOUT = _etcd(Code.UNAVAILABLE, "request timed out")
 TIMEOUT_LEADER_FAILED = _etcd(Code.UNAVAILABLE, "request timed out, possibly due to previous leader failure")

@@ -12,11 +12,12 @@ from holdfast.api.router import Router
 from holdfast.auth.store import Principal
 from holdfast.client_sessions import may_be_named
 from holdfast.front.calls import Call
+from holdfast.kv.store import StateDamaged
 from holdfast.member.driver import Answered, Member
 from holdfast.member.interface import Answer
 from holdfast.member.node import Node, State
 from holdfast.proto import raft_pb2, rpc_pb2
-from holdfast.status import LEARNER_UNSUPPORTED, NO_LEADER, REQUEST_TOO_LARGE, Code, RequestError
+from holdfast.status import LEARNER_UNSUPPORTED, NO_LEADER, REQUEST_TOO_LARGE, STATE_DAMAGED, Code, RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ class Service:
             work()
         except RequestError as error:
             self.router.fail(call.id, error.caught())
+        except StateDamaged:
+            self.router.fail(call.id, STATE_DAMAGED)
 
     def propose(self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered) -> None:
         """Have `command` done on behalf of who calls, under the client session that the call names, if it names one.

@@ -48,7 +48,7 @@ class KvService(Service):
         auth = member.core.machine.auth
         if auth.enabled:
             auth.require_read(self.principal(call, member), request.key, request.range_end)
-        self.router.on_cancel(call, member.scan(request, done))
+        self.router.on_cancel(call, member.scan(request, done, lambda error: self.router.fail(call.id, error)))
 
     def put(self, call: Call, body: bytes) -> None:
         self.check_size(body)

@@ -99,7 +99,7 @@ class MaintenanceService(Service):
         def done(hash: HistoryHash) -> None:
             self.answer(call, member, rpc_pb2.HashResponse(hash=hash.result()))
 
-        self.router.on_cancel(call, member.hash(0, done))
+        self.router.on_cancel(call, member.hash(0, done, lambda error: self.router.fail(call.id, error)))
 
     def downgrade(self, call: Call, body: bytes) -> None:
         """There is one version of the data so far, so nothing to go back to; what is asked is checked as etcd does."""
@@ -131,7 +131,7 @@ class MaintenanceService(Service):
             )
             self.answer(call, member, response)
 
-        self.router.on_cancel(call, member.hash(request.revision, done))
+        self.router.on_cancel(call, member.hash(request.revision, done, lambda error: self.router.fail(call.id, error)))
 
     def defragment(self, call: Call, body: bytes) -> None:
         """Give space back while serving: RocksDB compacts in the background."""

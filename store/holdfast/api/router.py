@@ -31,7 +31,17 @@ from holdfast.front.calls import (
     Unary,
     Writable,
 )
-from holdfast.status import GO_NAMES, INTERNAL_ERROR, INVALID_API_VERSION, NO_LEADER, STOPPED, Code, RequestError
+from holdfast.kv.store import StateDamaged
+from holdfast.status import (
+    GO_NAMES,
+    INTERNAL_ERROR,
+    INVALID_API_VERSION,
+    NO_LEADER,
+    STATE_DAMAGED,
+    STOPPED,
+    Code,
+    RequestError,
+)
 
 log = logging.getLogger("holdfast.api")
 
@@ -148,6 +158,8 @@ class Router:
             self.fail(id, error.caught())
         except DecodeError as error:
             self.fail(id, RequestError(Code.INTERNAL, f"holdfast: the message cannot be decoded: {error}"))
+        except StateDamaged:
+            self.fail(id, STATE_DAMAGED)
         except Exception:
             log.exception("a request failed inside the server")
             self.fail(id, INTERNAL_ERROR)

@@ -74,5 +74,7 @@ def edge(
             await EdgeServer(config).run(stop)
 
         run_until_signal(main)
-    except (StartError, TlsError) as error:
+    except StartError as error:
+        fail(str(error), error.code)
+    except TlsError as error:
         fail(str(error))

@@ -238,7 +238,9 @@ def serve(
             await Server(config).run(stop)
 
         run_until_signal(main)
-    except (StartError, BadTokenOptions, TlsError) as error:
+    except StartError as error:
+        fail(str(error), error.code)
+    except (BadTokenOptions, TlsError) as error:
         fail(str(error))
 
 

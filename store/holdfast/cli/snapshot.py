@@ -92,12 +92,13 @@ def restore(
         from holdfast.member.restore import BUMP, RestoreRefused
         from holdfast.member.restore import restore as make
         from holdfast.storage.archive import ArchiveError
+        from holdfast.storage.damage import DAMAGE
         from holdfast.storage.identity import DataDirectoryError
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; restoring needs it: pip install 'holdfast[server]'")
     try:
         urls = parse_urls(initial_advertise_peer_urls)
         manifest = make(file, data_dir, name, urls, 0 if keep_revisions else BUMP)
-    except (ArchiveError, DataDirectoryError, RestoreRefused) as error:
+    except (ArchiveError, DataDirectoryError, RestoreRefused, *DAMAGE) as error:
         fail(str(error))
     print(f"{data_dir} holds the data of revision {manifest.revision}, in a new cluster of the one member {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from holdfast.edge.service import EdgeApi
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.rows import Change
 from holdfast.kv.space import Scrubber
+from holdfast.kv.store import StateDamaged
 from holdfast.server import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
+from holdfast.storage.damage import DAMAGE, EXIT_CODE
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable
 from holdfast.tls import TlsFiles
@@ -30,6 +33,7 @@ log = logging.getLogger("holdfast.edge")
 
 SYNC_SECONDS = 1.0
 HISTORY_REVISIONS = 10_000
+EMPTY_IT = "This is a replica: nothing in its directory is needed; empty the directory and it follows anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +59,15 @@ class EdgeServer:
         self.config = config
         try:
             self._data = DataDirectory(config.data_dir, kind="replica")
-        except DataDirectoryError as error:
+            self._store = _open(config.data_dir)
+            self.core = ReplicaCore(self._store, ranges_of(config.prefixes))
+        except (DataDirectoryError, StateUnreadable) as error:
             raise StartError(str(error)) from error
-        states = StateDirectory(config.data_dir / "state")
-        place = states.current()
-        if place is None:
-            place = states.fresh()
-            states.use(place)
-        try:
-            self._store = RocksStore(place, wal=True)
-        except StateUnreadable as error:
-            raise StartError(str(error)) from error
-        self.core = ReplicaCore(self._store, ranges_of(config.prefixes))
+        except DAMAGE as error:
+            raise StartError(f"{error}. {EMPTY_IT}", EXIT_CODE) from error
+        loop = asyncio.get_running_loop()
+        self._damaged: asyncio.Future[StateDamaged] = loop.create_future()
+        self._store.on_damage = lambda damage: loop.call_soon_threadsafe(self._state_damaged, damage)
         self._connection = Connection(
             list(config.endpoints), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / "cache"
         )
@@ -106,6 +107,13 @@ class EdgeServer:
         self._synced_at_revision = self.core.position.watermark
         self._scrubber: Scrubber | None = None
 
+    def _state_damaged(self, damage: StateDamaged) -> None:
+        """A read met damage: serve no longer, and not again before the directory was emptied."""
+        if not self._damaged.done():
+            log.critical("%s. %s", damage, EMPTY_IT)
+            self._data.mark_damaged(str(damage))
+            self._damaged.set_result(damage)
+
     async def run(self, stop: asyncio.Event) -> None:
         await listen(self.probes, self.config.listen_metrics_urls)
         await listen(self.front, self.config.listen_client_urls, self.config.server_tls)
@@ -117,6 +125,7 @@ class EdgeServer:
         syncing = asyncio.ensure_future(self._sync_often())
         for task in (following, syncing):
             task.add_done_callback(lambda _: stop.set())
+        self._damaged.add_done_callback(lambda _: stop.set())
         await stop.wait()
         failed = next((t for t in (following, syncing) if t.done() and not t.cancelled()), None)
         for task in (following, syncing):
@@ -127,9 +136,12 @@ class EdgeServer:
         await self.front.close()
         await self.probes.close()
         await self._connection.close()
-        await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
+        with contextlib.suppress(StateDamaged):
+            await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
         self._store.close()
         self._data.close()
+        if self._damaged.done():
+            raise StartError(f"{self._damaged.result()}. {EMPTY_IT}", EXIT_CODE)
         if failed is not None:
             failed.result()
 
@@ -198,3 +210,15 @@ class EdgeServer:
             "holdfast_replica_staleness_seconds": float("nan") if staleness is None else staleness / 1000,
             "holdfast_replica_watchers": self.api.hub.watchers,
         }
+
+
+def _open(data_dir: Path) -> RocksStore:
+    """The replica's state, empty if there is none yet."""
+    states = StateDirectory(data_dir / "state")
+    place = states.current()
+    if place is not None:
+        return RocksStore(place, wal=True)
+    place = states.fresh()
+    store = RocksStore(place, wal=True)
+    states.use(place)  # only now: what the pointer names is complete
+    return store

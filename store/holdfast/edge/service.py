@@ -189,8 +189,11 @@ class EdgeApi:
             kvs, more, count = scan.result()
             self._router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
 
+        def failed(error: RequestError) -> None:
+            self._router.fail(call.id, error)
+
         scan = self._core.space.scan(request)
-        self._router.on_cancel(call, self.scans.run(scan, done, floor=request.revision or None))
+        self._router.on_cancel(call, self.scans.run(scan, done, failed, floor=request.revision or None))
 
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.StatusRequest.FromString(body)

@@ -27,6 +27,11 @@ class StoreBusy(Exception):
     """The store would have made us wait. Nothing was written; try again in a moment."""
 
 
+class StateDamaged(Exception):
+    """Rows that were stored cannot be read any more. The message says where, and what to do. Nothing that this store
+    answers can be relied on from here on, so the process stops serving it."""
+
+
 class Reader(Protocol):
     """A consistent view of the rows."""
 

@@ -19,7 +19,7 @@ from holdfast.histogram import DISK, FAST, Histogram
 from holdfast.kv.hashing import HistoryHash
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.space import Scrubber
-from holdfast.kv.store import Store, StoreBusy
+from holdfast.kv.store import StateDamaged, Store, StoreBusy
 from holdfast.member.core import MemberCore, request_name
 from holdfast.member.disk import Disk
 from holdfast.member.interface import (
@@ -93,6 +93,7 @@ class Member:
         self._hooks = hooks
         self._disk = disk
         self.store: RocksStore = disk.store
+        self.store.on_damage = self._state_damaged
         self.states = disk.states
         self._writer = LogWriter(disk.durable)
         self.core = MemberCore(
@@ -185,7 +186,9 @@ class Member:
     def transfer_leadership(self, to: int) -> None:
         self.give(Transfer(to))
 
-    def scan(self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None]) -> Callable[[], None]:
+    def scan(
+        self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None], failed: Callable[[RequestError], None]
+    ) -> Callable[[], None]:
         """Answer a Range from what is applied here; a large one over several turns. Returns how to give it up. Raises
         RequestError."""
         self.ranges += 1
@@ -195,9 +198,12 @@ class Member:
             self._range_times.observe(time.monotonic() - began)
             done(scan)
 
-        return self._scans.run(self.core.machine.space.scan(request), scanned, floor=request.revision or None)
+        scan = self.core.machine.space.scan(request)
+        return self._scans.run(scan, scanned, failed, floor=request.revision or None)
 
-    def hash(self, revision: int, done: Callable[[HistoryHash], None]) -> Callable[[], None]:
+    def hash(
+        self, revision: int, done: Callable[[HistoryHash], None], failed: Callable[[RequestError], None]
+    ) -> Callable[[], None]:
         """Hash all history up to `revision` (0: now), over several turns. Returns how to give it up. Raises
         RequestError."""
         began = time.monotonic()
@@ -207,7 +213,7 @@ class Member:
             done(hash)
 
         hash = self.core.machine.space.hash(revision)
-        return self._scans.run(hash, hashed, floor=hash.compacted)
+        return self._scans.run(hash, hashed, failed, floor=hash.compacted)
 
     def timings(self) -> dict[str, Histogram]:
         """Durations by the names that etcd's metrics have for the like."""
@@ -339,6 +345,10 @@ class Member:
                 "start this member again: it recovers from its log"
             )
 
+    def _state_damaged(self, damage: StateDamaged) -> None:
+        """A read met damage, on the loop or in a thread: whoever handles the error, this member serves no longer."""
+        self._loop.call_soon_threadsafe(self._hooks.fatal, damage)
+
     def poke(self) -> None:
         """Something the hub has to do changed (a new watcher, a stream that can take more)."""
         self._schedule()
@@ -400,6 +410,8 @@ class Member:
             self.give(Flushed(index))
             self.core.compact_log(KEEP_ENTRIES, KEEP_BYTES)
             self._writer.forget(self.core.raft.log.base_index)
+        except StateDamaged:
+            return  # `_state_damaged` knows already
         except NoRoom as error:
             log.warning("the state is not flushed; it is tried again: %s", error)
         finally:
@@ -412,6 +424,7 @@ class Member:
 
         def open_it() -> Store:
             self.store = open_store()
+            self.store.on_damage = self._state_damaged
             return self.store
 
         self.give(SnapshotOffered(index, index_term, frm, term, open_it))
@@ -452,6 +465,8 @@ class Member:
             removals = scrubber.advance(SCRUB_ROWS)
             if removals:
                 self.store.apply(removals)
+        except StateDamaged:
+            return  # `_state_damaged` knows already
         except StoreBusy:
             self._loop.call_later(0.05, self._scrub)
             return
@@ -495,6 +510,6 @@ class Member:
         if self._flushing is not None:
             await self._flushing
         if not self.core.machine.busy:
-            with contextlib.suppress(NoRoom):  # what is not flushed is in the log
+            with contextlib.suppress(NoRoom, StateDamaged):  # what is not flushed is in the log
                 await self._loop.run_in_executor(None, self.store.flush)
         self.store.close()

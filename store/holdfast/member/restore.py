@@ -36,6 +36,7 @@ def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], 
         place = states.fresh()
         unpack(file, place)
         store = RocksStore(place)
+        store.verify()  # the file's sum says nothing about what the member read that saved it
         member_id = data.identity.volume_id
         info = raft_pb2.MemberInfo(id=member_id, name=name, peer_urls=peer_urls, volume_id=member_id)
         index, term = Restored(info, bump).write(store)

@@ -9,7 +9,8 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeVar
 
-from holdfast.status import TOO_MANY_REQUESTS
+from holdfast.kv.store import StateDamaged
+from holdfast.status import STATE_DAMAGED, TOO_MANY_REQUESTS, RequestError
 
 SLICE = 1000  # rows; a KiB of a row counts as one more
 MAX_WAITING = 1000
@@ -27,6 +28,7 @@ S = TypeVar("S", bound=Scan)
 class _Running(NamedTuple):
     advance: Callable[[], bool]
     done: Callable[[], None]
+    failed: Callable[[RequestError], None]
     floor: int | None
 
 
@@ -45,17 +47,24 @@ class Scans:
         """The oldest revision that a scan still reads at; None: none reads the past."""
         return min((scan.floor for scan in self._running.values() if scan.floor is not None), default=None)
 
-    def run(self, scan: S, done: Callable[[S], None], *, floor: int | None) -> Callable[[], None]:
-        """Call `done` when `scan` has seen all of its rows: at once, if that takes no more than one slice. `floor`: the
-        revision of the past that it reads at, whose rows have to stay until it is done. Returns how to give it up: who
-        asks and does not wait must not leave the work behind. Raises RequestError if too many are under way."""
-        if scan.advance(SLICE):
+    def run(
+        self, scan: S, done: Callable[[S], None], failed: Callable[[RequestError], None], *, floor: int | None
+    ) -> Callable[[], None]:
+        """Call `done` when `scan` has seen all of its rows: at once, if that takes no more than one slice; or `failed`
+        if they cannot be read. `floor`: the revision of the past that it reads at, whose rows have to stay until it is
+        done. Returns how to give it up: who asks and does not wait must not leave the work behind. Raises RequestError
+        if too many are under way, or nothing can be read."""
+        try:
+            finished = scan.advance(SLICE)
+        except StateDamaged as error:
+            raise STATE_DAMAGED from error
+        if finished:
             done(scan)
             return lambda: None
         if len(self._running) >= MAX_WAITING:
             raise TOO_MANY_REQUESTS
         id = next(self._ids)
-        self._running[id] = _Running(lambda: scan.advance(SLICE), lambda: done(scan), floor)
+        self._running[id] = _Running(lambda: scan.advance(SLICE), lambda: done(scan), failed, floor)
         self._schedule()
 
         def cancel() -> None:
@@ -78,6 +87,10 @@ class Scans:
             finished = scan.advance()
             if not finished:
                 self._running[id] = scan  # after the others
+        except StateDamaged:
+            scan.failed(STATE_DAMAGED)
+            self._ended()
+            return
         finally:
             self._schedule()
         if finished:

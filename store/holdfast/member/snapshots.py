@@ -18,6 +18,7 @@ from pathlib import Path
 
 import google_crc32c
 
+from holdfast.kv.store import StateDamaged
 from holdfast.machine import applied
 from holdfast.member import codec
 from holdfast.member.driver import Member
@@ -271,9 +272,13 @@ def _append(path: Path, offset: int, data: bytes) -> None:
 
 
 def _verify(place: Path) -> tuple[int, int]:
-    """Open what came, so that what cannot be opened is never put in use."""
-    store = RocksStore(place)
+    """Open what came and read all of it, so that damage of the sender's is never put in use here."""
     try:
-        return applied(store)
-    finally:
-        store.close()
+        store = RocksStore(place)
+        try:
+            store.verify()
+            return applied(store)
+        finally:
+            store.close()
+    except StateDamaged as error:
+        raise ProtocolError(f"what was sent is damaged: {error}") from error

@@ -14,6 +14,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from holdfast.storage.damage import mark_damaged, refuse_known_damage
 from holdfast.storage.files import sync_directory, write_atomically
 
 FORMAT = "holdfast data 1\n"
@@ -52,6 +53,7 @@ class DataDirectory:
             raise DataDirectoryError(
                 f"the data directory {path} is in use by another process; stop it or choose another --data-dir"
             ) from error
+        refuse_known_damage(path)
         self._check_format()
         self.identity = self._load(kind)
 
@@ -105,6 +107,10 @@ class DataDirectory:
     def _store(self, identity: Identity) -> None:
         self.identity = identity
         write_atomically(self.path / "identity.json", json.dumps(asdict(identity)).encode())
+
+    def mark_damaged(self, line: str) -> None:
+        """Serve no more by this identity, whoever starts it: see `storage.damage`."""
+        mark_damaged(self.path, line)
 
     def close(self) -> None:
         os.close(self._lock)

@@ -29,6 +29,7 @@ from holdfast.member.codec import decode_entries, encode_entry
 from holdfast.proto import raft_pb2
 from holdfast.raft.log import Entry
 from holdfast.raft.types import DurableAppend, HardState
+from holdfast.storage.damage import REPLACE, Damaged
 from holdfast.storage.files import sync_directory
 
 FORMAT = 1
@@ -43,7 +44,7 @@ _FRAME = Struct("<IIQ")
 _SYNCED = Struct("<Q")
 
 
-class LogCorrupt(Exception):
+class LogCorrupt(Damaged):
     """The log was damaged after it was durable. Its message names the file, the offset and what is known to be lost."""
 
 
@@ -150,7 +151,7 @@ class DurableLog:
         known = f"; the next readable record begins with entry {wire.entries[0].index}" if wire.entries else ""
         raise LogCorrupt(
             f"{path}: damaged at offset {bad}, and it was durable (a record at {where.name}:{frame.offset} says so)"
-            f"{known}. Restore this file, or remove this member, empty its volume and add it again."
+            f"{known}; {REPLACE}"
         )
 
     @staticmethod

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rocksdict import Checkpoint, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import Checkpoint, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
 
-from holdfast.kv.store import Family, StoreBusy, Write
+from holdfast.kv.store import Family, StateDamaged, StoreBusy, Write
+from holdfast.storage.damage import REPLACE
 from holdfast.storage.files import sync_directory, sync_file, write_atomically
 
 _PREFIX = tuple(bytes([0x10 + family]) for family in Family)
 _AFTER = tuple(bytes([0x11 + family]) for family in Family)
+_END = b"\xff"  # a row behind all others: an iterator that ends before it has met an error
 
 
 class StateUnreadable(Exception):
@@ -35,9 +37,13 @@ def _no_room(error: Exception) -> bool:
     return "No space left" in str(error) or "Disk quota exceeded" in str(error)
 
 
-def _options() -> Options:
+def _ignore(_: StateDamaged) -> None:
+    """Nobody else has to be told."""
+
+
+def _options(*, create: bool) -> Options:
     options = Options(raw_mode=True)
-    options.create_if_missing(True)
+    options.create_if_missing(create)
     options.set_max_open_files(512)
     options.set_keep_log_file_num(2)
     return options
@@ -58,29 +64,66 @@ class RocksStore:
         """`wal`: for a replica, which has no log of its own to recover from: what it has applied survives kill -9, and
         after `sync` a power cut."""
         self.path = path
+        self.on_damage: Callable[[StateDamaged], object] = _ignore  # told first, on whichever thread has met it
+        # A directory with files but without RocksDB's own pointer has lost it; a new database there would hide that.
+        create = not path.exists() or not any(path.iterdir())
         try:
-            self._db = Rdict(str(path), options=_options())
+            self._db = Rdict(str(path), options=_options(create=create))
         except Exception as error:  # rocksdict knows no narrower one
+            if "Corruption" in str(error) or "does not exist" in str(error) or "No such file" in str(error):
+                raise self._damaged(error) from error
             raise StateUnreadable(
-                f"{path}: the state cannot be opened ({error}); restore the directory, or remove this member, empty "
-                "its volume and add it again"
+                f"{path}: the state cannot be opened ({error}); make the directory readable, or {REPLACE}"
             ) from error
         self._writing = WriteOptions()
         self._writing.disable_wal = not wal
         self._writing.no_slowdown = True
+        if self._db_get(_END) is None:
+            end = WriteBatch(raw_mode=True)
+            end.put(_END, b"")
+            self._write(end)
+
+    def _damaged(self, error: Exception | str) -> StateDamaged:
+        damage = StateDamaged(f"{self.path}: the state is damaged ({error}); {REPLACE}")
+        self.on_damage(damage)
+        return damage
+
+    def _db_get(self, row: bytes) -> bytes | None:
+        try:
+            value: bytes | None = self._db.get(row)
+        except DbClosedError:
+            raise
+        except Exception as error:
+            raise self._damaged(error) from error
+        return value
 
     def get(self, family: Family, key: bytes) -> bytes | None:
-        value: bytes | None = self._db.get(_PREFIX[family] + key)
-        return value
+        return self._db_get(_PREFIX[family] + key)
 
     def scan(self, family: Family, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         """Rows as they are when the first one is asked for, whatever is written later: RocksDB's iterators are
         snapshots. (rocksdict's Snapshot objects are not: their iterators see later writes.)"""
         stop = _AFTER[family] if end is None else _PREFIX[family] + end
-        for key, value in self._db.items(from_key=_PREFIX[family] + start):
+        last = _PREFIX[family] + start
+        for key, value in self._db.items(from_key=last):
             if key >= stop:
                 return
             yield key[1:], value
+            last = key
+        raise self._damaged(self._why_ended(last))
+
+    def _why_ended(self, last: bytes) -> str:
+        """What an iterator met behind `last`, that ended before the row behind all others: `items` does not say, and
+        asking for the status of each row would make a scan a third slower."""
+        rows = self._db.iter()
+        rows.seek(last)
+        try:
+            while rows.valid():
+                rows.next()
+            rows.status()
+        except Exception as error:
+            return str(error)
+        return f"rows end behind {last!r}"
 
     def apply(self, batch: list[Write]) -> None:
         rows = WriteBatch(raw_mode=True)
@@ -89,23 +132,35 @@ class RocksStore:
                 rows.delete(_PREFIX[family] + key)
             else:
                 rows.put(_PREFIX[family] + key, value)
+        self._write(rows)
+
+    def _write(self, rows: WriteBatch) -> None:
         try:
             self._db.write(rows, self._writing)
         except Exception as error:
-            if _no_room(error):
-                raise NoRoom(str(error)) from error
             if "stall" in str(error).lower() or "incomplete" in str(error).lower():
                 raise StoreBusy(str(error)) from error
-            raise
+            raise self._refused(error) from None
+
+    def _refused(self, error: Exception) -> Exception:
+        """What a failed write of RocksDB's means: it reads, too, when it compacts, and takes no writes once it has met
+        damage."""
+        if _no_room(error):
+            return NoRoom(str(error))
+        return self._damaged(error) if "Corruption" in str(error) else error
 
     def flush(self) -> None:
         """Make everything applied so far survive a crash. Releases the GIL. Raises NoRoom."""
         try:
             self._db.flush()
         except Exception as error:
-            if _no_room(error):
-                raise NoRoom(str(error)) from error
-            raise
+            raise self._refused(error) from None
+
+    def verify(self) -> None:
+        """Read every row, so that every block is checked against its sum. Belongs in a thread."""
+        for family in Family:
+            for _ in self.scan(family, b"", None):
+                pass
 
     def sync(self) -> None:
         """Make the write-ahead log durable. Releases the GIL."""
@@ -138,7 +193,7 @@ class RocksStore:
         try:
             self._db.close()
         except Exception as error:
-            if not _no_room(error):  # what is not flushed is in the log
+            if not _no_room(error) and "Corruption" not in str(error):  # what is not flushed is in the log
                 raise
 
 

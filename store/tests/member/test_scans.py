@@ -7,11 +7,15 @@ from collections.abc import Callable
 import pytest
 from holdfast.kv import requests
 from holdfast.kv.space import HISTORY_BYTES, Space
-from holdfast.kv.store import MemoryStore, Pending
+from holdfast.kv.store import MemoryStore, Pending, StateDamaged
 from holdfast.member import scans as module
 from holdfast.member.scans import SLICE, Scans
 from holdfast.proto import rpc_pb2
-from holdfast.status import RequestError
+from holdfast.status import STATE_DAMAGED, RequestError
+
+
+def never(error: RequestError) -> None:
+    raise AssertionError(f"a scan failed: {error}")
 
 
 class Loop:
@@ -49,7 +53,9 @@ def test_scans_take_turns() -> None:
     loop, seen, done = Loop(), list[str](), list[str]()
     scans = Scans(loop.soon, lambda: done.append("told"))
     for name, slices in (("a", 4), ("b", 3), ("c", 1)):
-        scans.run(Slices(name, slices, seen), lambda scan: done.append(scan.name), floor=7 if name == "b" else None)
+        scans.run(
+            Slices(name, slices, seen), lambda scan: done.append(scan.name), never, floor=7 if name == "b" else None
+        )
     assert (seen, done, scans.floor) == (["a", "b", "c"], ["c"], 7)
     seen.clear()
     turns = 0
@@ -59,7 +65,7 @@ def test_scans_take_turns() -> None:
     assert seen == ["a", "b", "a", "b", "a"]
     assert done == ["c", "b", "told", "a", "told"]
     assert scans.floor is None
-    scans.run(Slices("d", 2, seen), lambda scan: done.append(scan.name), floor=3)
+    scans.run(Slices("d", 2, seen), lambda scan: done.append(scan.name), never, floor=3)
     scans.stop()
     loop.turn()
     assert seen[-1] == "d"
@@ -73,7 +79,7 @@ def test_who_gives_up_leaves_no_work_behind_and_there_is_a_bound(monkeypatch: py
     scans = Scans(loop.soon, lambda: None)
 
     def run(name: str, slices: int) -> Callable[[], None]:
-        return scans.run(Slices(name, slices, seen), lambda scan: done.append(scan.name), floor=5)
+        return scans.run(Slices(name, slices, seen), lambda scan: done.append(scan.name), never, floor=5)
 
     cancel_a, cancel_b = run("a", 100), run("b", 3)
     assert run("small", 1) is not None
@@ -102,8 +108,8 @@ def test_a_scan_that_fails_does_not_stop_the_others() -> None:
     looked_at: list[int] = []
     loop, seen, done = Loop(), list[str](), list[str]()
     scans = Scans(loop.soon, lambda: None)
-    scans.run(Fails(), lambda scan: done.append("never"), floor=None)
-    scans.run(Slices("a", 2, seen), lambda scan: done.append(scan.name), floor=None)
+    scans.run(Fails(), lambda scan: done.append("never"), never, floor=None)
+    scans.run(Slices("a", 2, seen), lambda scan: done.append(scan.name), never, floor=None)
     with pytest.raises(AssertionError, match="history"):
         loop.turn()
     while loop.turn():
@@ -127,3 +133,27 @@ def test_a_slice_is_not_larger_because_rows_are() -> None:
     groups, following = space.changes_from(2, space.revision, 1000)
     assert HISTORY_BYTES <= sum(len(change.kv) for group in groups for change in group) < 2 * HISTORY_BYTES
     assert following == 2 + len(groups)
+
+
+class Damaged:
+    """Rows of which the second slice cannot be read."""
+
+    def __init__(self) -> None:
+        self._slices = 0
+
+    def advance(self, budget: int) -> bool:
+        self._slices += 1
+        if self._slices == 2:
+            raise StateDamaged("a block fails its checksum")
+        return False
+
+
+def test_who_asks_for_damaged_rows_gets_an_error_and_not_a_short_answer() -> None:
+    loop, told, refused = Loop(), list[str](), list[RequestError]()
+    scans = Scans(loop.soon, lambda: told.append("told"))
+    scans.run(Damaged(), lambda _: told.append("never"), refused.append, floor=None)
+    scans.run(Slices("a", 3, []), lambda scan: told.append(scan.name), refused.append, floor=None)
+    while loop.turn():
+        pass
+    assert refused == [STATE_DAMAGED]
+    assert told == ["told", "a", "told"]

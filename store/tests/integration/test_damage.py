@@ -1,0 +1,98 @@
+"""A member whose disk has lost or changed something: it never gives a short answer, and does not serve again."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from holdfast import client
+from holdfast.cli.processes import LocalCluster, Process
+from holdfast.storage.damage import EXIT_CODE
+
+from ..storage.rot import flip, largest_table
+
+KEYS = 3000
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of a member alone in its cluster, stopped in good order."""
+    cluster = LocalCluster(tmp_path_factory.mktemp("filled"), voters=1)
+    cluster.start()
+    try:
+        asyncio.run(_fill(cluster))
+        cluster.stop()
+    finally:
+        cluster.kill()
+    return cluster.directory / "m1"
+
+
+async def _fill(cluster: LocalCluster) -> None:
+    await cluster.wait_ready()
+    async with client.connect(cluster.endpoints) as hf:
+        for at in range(0, KEYS, 100):
+            await asyncio.gather(*(hf.put(f"k/{n:06d}", f"{n:06d}" * 20) for n in range(at, at + 100)))
+
+
+@pytest.fixture
+def member(filled: Path, tmp_path: Path) -> Iterator[LocalCluster]:
+    """The same member with a copy of its directory, not started."""
+    cluster = LocalCluster(tmp_path, voters=1)
+    shutil.copytree(filled, tmp_path / "m1")
+    yield cluster
+    cluster.kill()
+    print(cluster.logs())
+
+
+def ends(process: Process) -> int:
+    assert process.running is not None
+    return process.running.wait(30)
+
+
+def refused(cluster: LocalCluster, line: str) -> None:
+    """Started, the member says `line`, exits with the code of damage, and changes nothing of what it holds."""
+    process = cluster.voters["m1"]
+    place = cluster.directory / "m1"
+    before = content(place)
+    process.start()
+    assert ends(process) == EXIT_CODE
+    assert line in process.tail(1)
+    assert content(place) == before
+
+
+def content(place: Path) -> dict[str, bytes]:
+    """All files but those that any start touches."""
+    found = {str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    return {name: data for name, data in found.items() if "LOG" not in name and "LOCK" not in name}
+
+
+async def test_rot_among_the_keys_is_found_at_the_start(member: LocalCluster) -> None:
+    """8,000 keys and one bit flipped: a Range gave 3,570 of them, without an error."""
+    table = largest_table(member.directory / "m1" / "state")
+    flip(table, table.stat().st_size // 5)
+    process = member.voters["m1"]
+    process.start()
+    assert ends(process) == EXIT_CODE
+    assert "state is damaged" in process.tail(1)
+    assert (member.directory / "m1" / "DAMAGED").exists()
+
+
+async def test_rot_in_the_past_is_an_error_to_whoever_reads_it_and_the_end_of_service(member: LocalCluster) -> None:
+    table = largest_table(member.directory / "m1" / "state")
+    flip(table, table.stat().st_size * 6 // 10)
+    process = member.voters["m1"]
+    process.start()
+    await member.wait_ready()
+    async with client.connect(process.endpoint, timeout=5) as hf:
+        with pytest.raises(client.ClientError) as error:
+            await hf.hash_kv(process.endpoint)
+    assert isinstance(error.value, client.Refused), error.value
+    assert error.value.code is grpc.StatusCode.DATA_LOSS
+    assert ends(process) == EXIT_CODE
+    assert table.name in process.tail(1)
+    # The rot is met by chance only: without a mark this member would serve again until the next one reads there.
+    refused(member, "DAMAGED")
