@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import sys
@@ -46,6 +47,7 @@ from holdfast.proto import rpc_pb2
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.status import RequestError
 from holdfast.storage.damage import DAMAGE, EXIT_CODE
+from holdfast.storage.files import PRIVATE_UMASK
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.state import StateUnreadable
 from holdfast.tasks import Tasks
@@ -409,6 +411,7 @@ def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
     """Run `main` on uvloop until SIGTERM or SIGINT sets its event."""
     import uvloop
 
+    os.umask(PRIVATE_UMASK)
     # Threads that finish an fsync must get the GIL at once, not after 5 ms (measured: docs/decisions/0004).
     sys.setswitchinterval(1e-4)
 

@@ -27,6 +27,8 @@ def save(
     async def work(hf: client.Client) -> None:
         fresh = file.with_name(file.name + ".part")
         sum_, last, size = hashlib.sha256(), b"", 0
+        fresh.touch()
+        fresh.chmod(0o600)  # whatever the umask, and before there is anything in it
         with fresh.open("wb") as target:
             async for blob in hf.snapshot():
                 sum_.update(last)
@@ -93,9 +95,11 @@ def restore(
         from holdfast.member.restore import restore as make
         from holdfast.storage.archive import ArchiveError
         from holdfast.storage.damage import DAMAGE
+        from holdfast.storage.files import PRIVATE_UMASK
         from holdfast.storage.identity import DataDirectoryError
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; restoring needs it: pip install 'holdfast[server]'")
+    os.umask(PRIVATE_UMASK)
     try:
         urls = parse_urls(initial_advertise_peer_urls)
         manifest = make(file, data_dir, name, urls, 0 if keep_revisions else BUMP)

@@ -59,7 +59,7 @@ class EdgeServer:
         self.config = config
         try:
             self._data = DataDirectory(config.data_dir, kind="replica")
-            self._store = _open(config.data_dir)
+            self._store = _open(self._data)
             self.core = ReplicaCore(self._store, ranges_of(config.prefixes))
         except (DataDirectoryError, StateUnreadable) as error:
             raise StartError(str(error)) from error
@@ -212,13 +212,16 @@ class EdgeServer:
         }
 
 
-def _open(data_dir: Path) -> RocksStore:
-    """The replica's state, empty if there is none yet."""
-    states = StateDirectory(data_dir / "state")
-    place = states.current()
-    if place is not None:
-        return RocksStore(place, wal=True)
-    place = states.fresh()
-    store = RocksStore(place, wal=True)
-    states.use(place)  # only now: what the pointer names is complete
+def _open(data: DataDirectory) -> RocksStore:
+    """The replica's state, made empty if there is none yet. Raises Damaged, StateDamaged or StateUnreadable."""
+    if not data.identity.made:
+        states = StateDirectory(data.begin_making() / "state")
+        store = RocksStore(states.fresh())
+        store.flush()
+        store.close()
+        states.use(store.path)
+        data.made()
+    states = StateDirectory(data.path / "state")
+    store = RocksStore(states.current(), wal=True)
+    states.clean()
     return store

@@ -19,12 +19,16 @@ from google.protobuf.message import DecodeError
 
 from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, connect, frame, read_frame
 from holdfast.proto import raft_pb2
-from holdfast.storage.files import write_atomically
+from holdfast.storage.sealed import SealedFile
 from holdfast.tls import Dialling
 
 log = logging.getLogger("holdfast.bootstrap")
 
 RETRY_SECONDS = 0.2
+EMPTY = (
+    "if this node belongs to a cluster already, remove this file: it is needed no more; if the founding is not over, "
+    "empty the volumes of all founders"
+)
 TIMEOUT_SECONDS = 3.0
 
 
@@ -44,7 +48,7 @@ class Founding:
     def __init__(
         self, directory: Path, *, name: str, volume_id: int, token: str, peers: dict[str, str], cluster_id: int = 0
     ) -> None:
-        self._file = directory / "founding.json"
+        self._file = SealedFile(directory / "founding.json")
         self.name = name
         self.token = token
         self.peers = peers
@@ -52,8 +56,9 @@ class Founding:
         self.cluster_id = cluster_id
         self.ids: dict[str, int] = {name: volume_id}
         self.confirmed = 0
-        if self._file.exists():
-            self.ids = {n: int(i, 16) for n, i in json.loads(self._file.read_text()).items()}
+        view = self._file.read(f"which nodes found the cluster with this one is not known; {EMPTY}")
+        if view is not None:
+            self.ids = {n: int(i, 16) for n, i in view.items()}
             self.confirmed = view_id(token, self.ids)
         self._agreeing: set[str] = set()
         self._said = ""
@@ -102,7 +107,7 @@ class Founding:
     def confirm(self) -> None:
         """Once all ids are known, make the view durable: from then on we form this cluster or none."""
         if not self.confirmed and set(self.ids) == set(self.peers):
-            write_atomically(self._file, json.dumps({n: f"{i:x}" for n, i in self.ids.items()}).encode())
+            self._file.write({n: f"{i:x}" for n, i in self.ids.items()})
             self.confirmed = view_id(self.token, self.ids)
 
     @property

@@ -1,8 +1,7 @@
-"""The files of a member, opened: its state, its log, and how they fit together."""
+"""The files of a member, made and opened: its state, its log, and how they fit together."""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,9 @@ from holdfast.machine import Genesis, applied
 from holdfast.member.recovery import Replay, fit
 from holdfast.raft.log import Log
 from holdfast.raft.types import DurableAppend, HardState
-from holdfast.storage.log import DurableLog
+from holdfast.storage.damage import REPLACE
+from holdfast.storage.identity import DataDirectory
+from holdfast.storage.log import DurableLog, LogCorrupt
 from holdfast.storage.state import RocksStore, StateDirectory
 
 
@@ -25,36 +26,58 @@ class Disk:
     hard_state: HardState
 
 
-def found_cluster(path: Path, genesis: Genesis) -> None:
-    """Write the state that a new cluster begins with. Repeatable: the identity, written last, makes it count."""
-    for part in ("log", "state"):
-        shutil.rmtree(path / part, ignore_errors=True)
-    states = StateDirectory(path / "state")
-    place = states.fresh()
-    store = RocksStore(place)
+def found_cluster(data: DataDirectory, genesis: Genesis, cluster_id: int, *, opened: bool = True) -> None:
+    """Become a founder, with the state that the new cluster begins with. A crash leaves all of it or nothing."""
+    place = data.begin_making()
+    store, states = make_state(place)
     genesis.write(store)
     store.flush()
     store.close()
-    states.use(place)
-    durable = DurableLog(path / "log")
-    for _ in durable.replay():
-        raise AssertionError("a new log is not empty")
-    durable.append([DurableAppend(0, HardState(term=1), 0, (), base=(1, 1))])
+    states.use(store.path)
+    make_log(place, (1, 1), 1)
+    data.join(cluster_id=cluster_id, member_id=data.identity.volume_id, opened=opened)
+
+
+def join_cluster(data: DataDirectory, cluster_id: int, member_id: int) -> None:
+    """Become a member that knows nothing yet, and has a log from the first moment on."""
+    place = data.begin_making()
+    store, states = make_state(place)
+    store.flush()
+    store.close()
+    states.use(store.path)
+    make_log(place, None, 0)
+    data.join(cluster_id=cluster_id, member_id=member_id)
+
+
+def make_state(place: Path) -> tuple[RocksStore, StateDirectory]:
+    states = StateDirectory(place / "state")
+    return RocksStore(states.fresh()), states
+
+
+def make_log(place: Path, base: tuple[int, int] | None, term: int) -> None:
+    """`base`: the entry, by index and term, that the log begins after."""
+    durable = DurableLog(place / "log")
+    durable.create()
+    if base is not None:
+        durable.append([DurableAppend(0, HardState(term=term), 0, (), base=base)])
     durable.close()
 
 
 def open_disk(path: Path) -> Disk:
-    """Recover a member. Raises LogCorrupt, or an invariant's violation, if what is there cannot be trusted."""
+    """Recover a member. Raises Damaged, StateDamaged, or an invariant's violation, if what is there cannot be trusted;
+    then nothing was removed."""
     states = StateDirectory(path / "state")
     place = states.current()
-    if place is None:
-        place = states.fresh()
-        RocksStore(place).close()
-        states.use(place)
-    store = RocksStore(place)
     durable = DurableLog(path / "log")
     replay = Replay(durable.replay())
+    store = RocksStore(place)  # last: opening it writes
     index, term = applied(store)
+    if replay.log.base_index > index:
+        raise LogCorrupt(
+            f"{durable.directory}: the log begins after entry {replay.log.base_index}, but the state in {store.path} "
+            f"ends at {index}: entries are missing; {REPLACE}"
+        )
     if fit(replay.log, index, term):
         durable.append([DurableAppend(0, replay.hard_state, 0, (), base=(index, term))])
+    states.clean()
     return Disk(store, states, durable, replay.log, replay.hard_state)

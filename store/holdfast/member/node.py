@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from holdfast.machine import Genesis
 from holdfast.member import codec
 from holdfast.member.bootstrap import BootstrapRefused, Founding, claim
-from holdfast.member.disk import found_cluster, open_disk
+from holdfast.member.disk import found_cluster, join_cluster, open_disk
 from holdfast.member.driver import Hooks, Member
 from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, frame, read_frame
 from holdfast.member.interface import Answer, PeerLost
@@ -193,9 +193,8 @@ class Node:
             raft_pb2.MemberInfo(id=id, name=name, peer_urls=[founding.peers[name]], volume_id=id)
             for name, id in sorted(founding.ids.items())
         )
-        found_cluster(self.data.path, Genesis(members))
+        found_cluster(self.data, Genesis(members), founding.confirmed)
         founding.cluster_id = founding.confirmed
-        self.data.join(cluster_id=founding.confirmed, member_id=self.data.identity.volume_id)
         log.info("founded cluster %x with %s", founding.confirmed, ", ".join(sorted(founding.ids)))
         self._start_member()
 
@@ -207,7 +206,7 @@ class Node:
             list(config.initial_cluster.values()),
             config.client_tls,
         )
-        self.data.join(cluster_id=reply.cluster_id, member_id=reply.member_id)
+        join_cluster(self.data, reply.cluster_id, reply.member_id)
         self._start_member()
 
     def form(self, cluster_id: int, volume_id: int) -> int:
@@ -233,8 +232,7 @@ class Node:
             client_urls=self.config.advertise_client_urls,
             volume_id=identity.volume_id,
         )
-        found_cluster(self.data.path, Genesis((me,)))
-        self.data.join(cluster_id=cluster_id, member_id=identity.volume_id, opened=False)
+        found_cluster(self.data, Genesis((me,)), cluster_id, opened=False)
         self._start_member()
         return identity.volume_id
 
@@ -325,7 +323,7 @@ class Node:
         may_join = not identity.cluster_id and self.config.bootstrap == "managed"
         if may_join and hello.cluster_id and hello.to_id == identity.volume_id:
             # The first leader that names our volume id tells which cluster we were added to.
-            self.data.join(cluster_id=hello.cluster_id, member_id=identity.volume_id)
+            join_cluster(self.data, hello.cluster_id, identity.volume_id)
             self._start_member()
             identity = self.data.identity
         if not identity.cluster_id or hello.cluster_id != identity.cluster_id:

@@ -37,7 +37,8 @@ class Replay:
                 # Older segments are gone: what they held is in the state. The term before is not known any more.
                 self.log.reset(first.index - 1, UNKNOWN_TERM)
             self.log.append(record.entries)
-        self._started = True
+        # Every segment begins with the hard state alone, which says nothing of where the entries begin.
+        self._started = self._started or bool(record.entries) or record.base is not None
 
 
 def fit(log: Log, applied_index: int, applied_term: int) -> bool:

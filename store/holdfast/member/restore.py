@@ -10,11 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.machine import Restored
+from holdfast.member.disk import make_log
 from holdfast.proto import raft_pb2
-from holdfast.raft.types import DurableAppend, HardState
 from holdfast.storage.archive import Manifest, unpack, verify
 from holdfast.storage.identity import DataDirectory, mint_id
-from holdfast.storage.log import DurableLog
 from holdfast.storage.state import RocksStore, StateDirectory
 
 BUMP = 1_000_000_000  # more revisions than anybody can have seen beyond the snapshot
@@ -30,9 +29,10 @@ def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], 
     manifest = verify(file)
     data = DataDirectory(directory)
     try:
-        if data.identity.cluster_id or (directory / "state").exists():
+        if data.identity.made:
             raise RestoreRefused(f"{directory} holds a member already; restore into an empty directory")
-        states = StateDirectory(directory / "state")
+        making = data.begin_making()
+        states = StateDirectory(making / "state")
         place = states.fresh()
         unpack(file, place)
         store = RocksStore(place)
@@ -43,11 +43,7 @@ def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], 
         store.flush()
         store.close()
         states.use(place)
-        durable = DurableLog(directory / "log")
-        for _ in durable.replay():
-            raise AssertionError("a new log is not empty")
-        durable.append([DurableAppend(0, HardState(term=term), 0, (), base=(index, term))])
-        durable.close()
+        make_log(making, (index, term), term)
         data.join(cluster_id=mint_id(), member_id=member_id)  # last: from here on it counts
     finally:
         data.close()

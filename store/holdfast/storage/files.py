@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import stat
 from pathlib import Path
+
+log = logging.getLogger("holdfast.storage")
+
+PRIVATE_UMASK = 0o077  # of a process that keeps data: nobody but its user reads what it writes
+
+
+def make_private(path: Path) -> None:
+    """Take the rights of others off `path` and all below it: 0700 and 0600. What belongs to somebody else stays."""
+    open_to_all = False
+    for place in (path, *path.rglob("*")):
+        mode = stat.S_IMODE(place.lstat().st_mode)
+        if mode & PRIVATE_UMASK and not place.is_symlink():
+            with contextlib.suppress(PermissionError):
+                place.chmod(mode & ~PRIVATE_UMASK & 0o777)
+            open_to_all = open_to_all or bool(mode & 0o007 and place.is_file() and place.stat().st_size)
+    if open_to_all:
+        log.warning("files in %s could be read by every user of this machine; they cannot any more", path)
 
 
 def sync_directory(path: Path) -> None:

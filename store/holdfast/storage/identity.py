@@ -1,23 +1,41 @@
 """Which node a data directory belongs to. Minted once per volume, never copied, never made up again.
 
-FORMAT          "holdfast data 1": a program that does not know the number refuses to start
+FORMAT          "holdfast data 2": a program that does not know the number refuses to start
 LOCK            held by the process that uses the directory
-identity.json   volume, member and cluster id, and how often this volume was started
+identity.json   volume, member and cluster id, and which start of this volume this is (`storage.sealed`)
 log/  state/    see `storage.log` and `storage.state`
+making/         a log and a state that are not complete yet, or complete and not moved to their place yet
+DAMAGED         what an earlier run found to be damaged (`storage.damage`)
+
+Absent is not empty: a directory that holds a log, a state or a cluster id is somebody's. Whatever is missing or odd,
+starting removes nothing of it, and refuses. Only what is in `making/` before the identity counts it is nobody's.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
+import logging
 import os
-from dataclasses import asdict, dataclass, replace
+import re
+import shutil
+import time
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from holdfast.storage.damage import mark_damaged, refuse_known_damage
-from holdfast.storage.files import sync_directory, write_atomically
+from holdfast.storage.damage import REPLACE, Damaged, mark_damaged, refuse_known_damage
+from holdfast.storage.files import make_private, sync_directory, write_atomically
+from holdfast.storage.migration import migrate
+from holdfast.storage.sealed import Fields, SealedFile
 
-FORMAT = "holdfast data 1\n"
+log = logging.getLogger("holdfast.storage")
+
+FORMAT = "holdfast data 2\n"
+FORMAT_1 = "holdfast data 1\n"
+
+_PARTS = ("log", "state")
+_OURS = ("identity.json", "founding.json", "log", "state", "making")
+_NOBODYS = ("LOCK", "FORMAT.new", "lost+found")
+_EPOCH = 1_767_225_600  # 2026-01-01
 
 
 class DataDirectoryError(Exception):
@@ -26,8 +44,8 @@ class DataDirectoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`cluster_id` 0: belongs to no cluster yet. `incarnation` counts starts, so that what an earlier run of this
-    member proposed is never taken for something of this one."""
+    """`cluster_id` 0: belongs to no cluster yet. `incarnation` tells the starts apart, so that what an earlier run of
+    this member proposed is never taken for something of this one."""
 
     volume_id: int
     member_id: int = 0
@@ -35,12 +53,22 @@ class Identity:
     incarnation: int = 0
     kind: str = "member"  # or "replica"
     opened: bool = True  # False: a founder whose founding is not yet recorded; it serves no clients
+    made: bool = False  # its log and state (a replica: its state) were made, so they are there
+
+    @staticmethod
+    def of(found: Fields, file: Path) -> Identity:
+        """Raises Damaged."""
+        kinds = {field.name: type(field.default) for field in fields(Identity)} | {"volume_id": int}
+        if any(type(value) is not kinds.get(name) for name, value in found.items()) or not found.get("volume_id"):
+            raise Damaged(f"{file} is no identity of a volume: {found}; {REPLACE}")
+        return Identity(**found)
 
 
 class DataDirectory:
     """An opened and locked data directory."""
 
     def __init__(self, path: Path, kind: str = "member") -> None:
+        """Raises DataDirectoryError or Damaged, and then has removed nothing."""
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -53,60 +81,85 @@ class DataDirectory:
             raise DataDirectoryError(
                 f"the data directory {path} is in use by another process; stop it or choose another --data-dir"
             ) from error
-        refuse_known_damage(path)
-        self._check_format()
-        self.identity = self._load(kind)
+        self._file = SealedFile(path / "identity.json")
+        try:
+            refuse_known_damage(path)
+            make_private(path)
+            self._format()
+            self.identity = self._load(kind)
+        except BaseException:
+            self.close()
+            raise
 
-    def _check_format(self) -> None:
-        file = self.path / "FORMAT"
-        if not file.exists():
-            others = [p.name for p in self.path.iterdir() if p.name not in ("LOCK", "lost+found")]
-            if others:
-                raise DataDirectoryError(
-                    f"{self.path} is neither empty nor a data directory of holdfast (it holds {others[0]}); "
-                    "choose another --data-dir"
-                )
-            write_atomically(file, FORMAT.encode())
-        elif (found := file.read_text()) != FORMAT:
-            raise DataDirectoryError(
-                f"{self.path} has the format {found.strip()!r}, this program knows {FORMAT.strip()!r}; "
-                "use a version of holdfast that knows it"
-            )
+    def _format(self) -> None:
+        found = read_format(self.path)
+        if found is None:
+            write_atomically(self.path / "FORMAT", FORMAT.encode())
+        elif found == 1:
+            migrate(self.path, FORMAT)
 
     def _load(self, kind: str) -> Identity:
-        file = self.path / "identity.json"
-        if file.exists():
-            try:
-                known = Identity(**json.loads(file.read_text()))
-            except (ValueError, TypeError) as error:
-                raise DataDirectoryError(
-                    f"{file} is damaged: {error}; restore it or start with an empty volume"
-                ) from error
-            if known.kind != kind:
-                raise DataDirectoryError(f"{self.path} belongs to a {known.kind}, not to a {kind}")
-        else:
-            known = Identity(volume_id=mint_id(), kind=kind)
-        started = replace(known, incarnation=known.incarnation + 1)
+        known = read_identity(self.path, self._file) or Identity(volume_id=mint_id(), kind=kind)
+        if known.kind != kind:
+            raise DataDirectoryError(f"{self.path} belongs to a {known.kind}, not to a {kind}")
+        for lack in self._file.lacks if known.incarnation else ():
+            log.warning("%s; what was written last is known from the other one, and both are written anew", lack)
+        # Never a number that was used before, also if both files were restored from a backup.
+        minutes = (int(time.time()) - _EPOCH) // 60
+        started = replace(known, incarnation=max(known.incarnation + 1, minutes))
         self._store(started)
         sync_directory(self.path)
+        self._settle()
         return started
 
-    def open_for_clients(self) -> None:
-        self._store(replace(self.identity, opened=True))
+    # ---- making --------------------------------------------------------------------------------------------
+
+    def begin_making(self) -> Path:
+        """A fresh place for a log and a state. They count once `join` or `made` has said so."""
+        place = self.path / "making"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        return place
+
+    def _settle(self) -> None:
+        """Move what was made to its place, if it counts; also after a crash at any point."""
+        place = self.path / "making"
+        if not place.exists():
+            return
+        if self.identity.made:
+            for part in _PARTS:
+                if (place / part).exists():
+                    os.rename(place / part, self.path / part)
+            sync_directory(self.path)
+        shutil.rmtree(place)
+
+    def made(self) -> None:
+        """What was made is complete and durable."""
+        self._count(replace(self.identity, made=True))
 
     def join(self, *, cluster_id: int, member_id: int, opened: bool = True) -> None:
-        """Belong to a cluster from now on. Once set, neither id changes."""
+        """Belong to a cluster from now on, with the log and state that were made. Once set, neither id changes."""
         known = self.identity
         if known.cluster_id not in (0, cluster_id) or known.member_id not in (0, member_id):
             raise DataDirectoryError(
                 f"{self.path} belongs to member {known.member_id:x} of cluster {known.cluster_id:x}, "
                 f"not to member {member_id:x} of cluster {cluster_id:x}"
             )
-        self._store(replace(known, cluster_id=cluster_id, member_id=member_id, opened=opened))
+        self._count(replace(known, cluster_id=cluster_id, member_id=member_id, opened=opened, made=True))
+
+    def _count(self, identity: Identity) -> None:
+        sync_directory(self.path)
+        self._store(identity)
+        self._settle()
+
+    # ---- the rest ------------------------------------------------------------------------------------------
+
+    def open_for_clients(self) -> None:
+        self._store(replace(self.identity, opened=True))
 
     def _store(self, identity: Identity) -> None:
         self.identity = identity
-        write_atomically(self.path / "identity.json", json.dumps(asdict(identity)).encode())
+        self._file.write(asdict(identity))
 
     def mark_damaged(self, line: str) -> None:
         """Serve no more by this identity, whoever starts it: see `storage.damage`."""
@@ -114,6 +167,59 @@ class DataDirectory:
 
     def close(self) -> None:
         os.close(self._lock)
+
+
+def read_format(path: Path) -> int | None:
+    """The format of the directory; None if it is empty. Changes nothing."""
+    file = path / "FORMAT"
+    if not file.exists():
+        others = sorted(p.name for p in path.iterdir() if p.name not in _NOBODYS)
+        ours = [name for name in others if name.removesuffix(".copy") in _OURS]
+        if ours:
+            raise Damaged(
+                f"{file} is missing, but {path} holds {', '.join(ours)}: its format is not known. If it was written by "
+                f"this version, write the line {FORMAT.strip()!r} to it; otherwise {REPLACE}"
+            )
+        if others:
+            raise DataDirectoryError(
+                f"{path} is neither empty nor a data directory of holdfast (it holds {others[0]}); "
+                "choose another --data-dir"
+            )
+        return None
+    found = file.read_bytes()
+    if found in (FORMAT.encode(), FORMAT_1.encode()):
+        return 2 if found == FORMAT.encode() else 1
+    if re.fullmatch(rb"holdfast data \d+\n", found):
+        raise DataDirectoryError(
+            f"{path} has the format {found.decode().strip()!r}, this program knows {FORMAT.strip()!r}; "
+            "use a version of holdfast that knows it"
+        )
+    raise Damaged(
+        f"{file} is damaged: it holds {found[:32]!r}. If the directory was written by this version, write the line "
+        f"{FORMAT.strip()!r} to it; otherwise {REPLACE}"
+    )
+
+
+def read_identity(path: Path, file: SealedFile) -> Identity | None:
+    """Whose directory it is; None: nobody's yet. Changes nothing. Raises Damaged if that does not fit what it holds."""
+    found = file.read(f"whose directory this is, is not known; {REPLACE}")
+    held = [part for part in _PARTS if (path / part).exists() and any((path / part).iterdir())]
+    if found is None:
+        if SealedFile(path / "founding.json").exists:
+            held.append("founding.json")
+        if held:
+            raise Damaged(
+                f"{file.path} is missing, but {path} holds {' and '.join(held)}: whose they are, is not known; restore "
+                f"the file, or {REPLACE}"
+            )
+        return None
+    identity = Identity.of(found, file.path)
+    if held and not identity.made:
+        raise Damaged(
+            f"{file.path} says that this volume belongs to no cluster yet, but {path} holds {' and '.join(held)}: it "
+            f"is older than they are; restore the newest one, or {REPLACE}"
+        )
+    return identity
 
 
 def mint_id() -> int:

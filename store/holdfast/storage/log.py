@@ -1,15 +1,13 @@
 """The durable log: segments of checksummed frames, one write and one fdatasync a turn.
 
-RocksDB's own write-ahead log cannot serve: it does not tell rot from a torn tail. Format, all numbers little-endian:
+RocksDB's own write-ahead log cannot serve: it does not tell rot from a torn tail. The format is in `storage.records`.
 
-    segment file `<first position, 16 hex digits>.log`, zero-filled to its full size when it is made
-    header  16 bytes: "HFLOG", format (1 byte), 2 zero bytes, position of its first byte (8)
-    frame   16 bytes: payload length (4), CRC-32C of what follows (4), synced_upto (8); then the payload
-            (a LogRecord), padded with zeros to a multiple of 8
+On opening, a frame that cannot be read is a torn tail, which is cut, only if it can be the write that a crash met: it
+is in the last segment, behind the mark (`storage.mark`), and no later frame says that it was durable. Everything else
+is damage, and so is a segment that is missing, cut, renamed, or without its header: a member of a cluster has a log,
+of full-length segments, up to the mark. (After a power cut, rot behind the mark in the very last frame, or zeros from
+there on, cannot be told from a tear: at most the last second of a log under load.)
 
-A position counts bytes over all segments. `synced_upto` says: when this frame was written, everything before that
-position was durable. So on opening, a bad frame at p is *corruption* if any later valid frame says synced_upto > p,
-and we refuse to start; otherwise it is a torn tail, which is cut. (Rot in the very last frame looks like a tear.)
 The first frame of a segment holds the hard state, so that older segments can go as soon as the state has them.
 """
 
@@ -17,42 +15,41 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from struct import Struct
-from typing import NamedTuple
 
-import google_crc32c
-
-from holdfast.member.codec import decode_entries, encode_entry
-from holdfast.proto import raft_pb2
-from holdfast.raft.log import Entry
+from holdfast.raft.invariant import invariant
 from holdfast.raft.types import DurableAppend, HardState
 from holdfast.storage.damage import REPLACE, Damaged
 from holdfast.storage.files import sync_directory
+from holdfast.storage.mark import Mark
+from holdfast.storage.records import (
+    HEADER_BYTES,
+    Frame,
+    Header,
+    decode,
+    encode,
+    frame,
+    frames,
+    pack_header,
+    search,
+    split,
+    unpack_header,
+)
 
-FORMAT = 1
 SEGMENT_BYTES = 16 << 20
-MAX_FRAME_BYTES = 64 << 20
-SPLIT_BYTES = 8 << 20
 ZEROS_BYTES = 1 << 20
 
-_MAGIC = b"HFLOG" + bytes([FORMAT]) + b"\0\0"
-_HEADER = Struct("<8sQ")
-_FRAME = Struct("<IIQ")
-_SYNCED = Struct("<Q")
+_NAME = re.compile(r"[0-9a-f]{16}\.log")
 
 
 class LogCorrupt(Damaged):
     """The log was damaged after it was durable. Its message names the file, the offset and what is known to be lost."""
 
 
-class _Frame(NamedTuple):
-    offset: int
-    end: int  # offset of what follows, aligned
-    synced_upto: int
-    payload: bytes
+def _corrupt(what: str) -> LogCorrupt:
+    return LogCorrupt(f"{what}; {REPLACE}")
 
 
 class _Segment:
@@ -67,7 +64,9 @@ class _Segment:
 
 
 class DurableLog:
-    """Appends records and finds them again. Used by one thread at a time; the writer thread in production."""
+    """Appends records and finds them again. Used by one thread at a time; the writer thread in production.
+
+    `create` a new one, or `replay` what is there; then it is ready for `append`."""
 
     def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.directory = directory
@@ -76,83 +75,119 @@ class DurableLog:
         self._end = 0  # position where the next frame goes
         self._synced = 0
         self._hard_state = HardState()
+        self._mark: Mark | None = None
         self._spare = directory / "spare"  # the next segment, being filled with zeros ahead of its time
         self._spare_size = 0
-        directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def mark_path(self) -> Path:
+        return self.directory / "synced"
+
+    @property
+    def marked(self) -> bool:
+        """Whether what is durable is known to be so even after a power cut."""
+        return self._mark is None or self._mark.synced
+
+    @property
+    def end(self) -> int:
+        """Position behind the last frame."""
+        return self._end
+
+    @property
+    def segments(self) -> int:
+        return len(self._segments)
 
     # ---- opening -------------------------------------------------------------------------------------------
 
-    def replay(self) -> Iterator[DurableAppend]:
+    def create(self) -> None:
+        """Begin an empty log in an empty directory."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        invariant(not any(self.directory.iterdir()), f"{self.directory} holds something already")
+        self._new_segment(0)
+        self._mark = Mark.create(self.mark_path, self._end)
+        sync_directory(self.directory.parent)
+
+    def replay(self, *, read_only: bool = False, unmarked: bool = False) -> Iterator[DurableAppend]:
         """Every record that survived, in order; afterwards the log is ready for `append`. Cuts a torn tail.
 
-        Raises LogCorrupt if something that was durable is damaged.
-        """
+        `read_only`: change nothing; then it is not ready for more. `unmarked`: of a directory of format 1, which had no
+        mark: it is made. Raises Damaged, and then has changed nothing."""
+        marked = 0
+        if not unmarked or self.mark_path.exists():
+            self._mark = Mark(self.mark_path, read_only=read_only)
+            marked = self._mark.position
         paths = sorted(self.directory.glob("*.log"))
-        cut = False
-        for number, path in enumerate(paths):
+        if not paths:
+            raise _corrupt(f"{self.directory} holds no segment of the log, and this member had one")
+        last = 0  # index of the last entry so far
+        torn = False
+        for path in paths:
             data = path.read_bytes()
-            if len(data) < _HEADER.size or data[:8] != _MAGIC:
-                if number == len(paths) - 1 and not data.strip(b"\0"):
-                    path.unlink()  # a crash while it was being made
-                    break
-                raise LogCorrupt(f"{path}: not a segment of log format {FORMAT} (its header is {data[:8]!r})")
-            start = _HEADER.unpack_from(data)[1]
-            segment = _Segment(path, start, len(data))
-            if cut:
-                path.unlink()
-                continue
-            if self._segments and start != self._segments[-1].start + self._segments[-1].size:
-                raise LogCorrupt(f"{path}: begins at position {start}; a segment before it is missing")
+            header = self._check_header(path, data, first=path is paths[0])
+            segment = _Segment(path, header.start, len(data))
             self._segments.append(segment)
-            end = _HEADER.size
-            for frame in _frames(data):
-                record = self._decode(path, frame)
-                if record.entries:
-                    segment.last_index = record.entries[-1].index
-                end = frame.end
+            end = header.bytes
+            for found in frames(data, end):
+                record = decode(found.payload)
+                if record.hard_state is not None:
+                    self._hard_state = record.hard_state
+                last = _follow(last, record, f"{path}: the record at offset {found.offset}")
+                segment.last_index = last if record.entries else segment.last_index
+                end = found.end
                 yield record
-            self._end = start + end
+            self._end = header.start + end
             if data[end:].strip(b"\0"):
-                self._check_torn(path, data, end, start, paths[number + 1 :])
-                self._zero(path, end, len(data))
-                cut = True
-        if cut:
-            sync_directory(self.directory)
-        if not self._segments:
-            self._new_segment(0)
-        else:
-            last = self._segments[-1]
-            last.fd = os.open(last.path, os.O_RDWR)
+                self._check_torn(path, data, end, marked, is_last=path is paths[-1])
+                torn = True
+        if self._end < marked:
+            raise _corrupt(
+                f"{self._segments[-1].path}: the log ends at offset {self._end - self._segments[-1].start}, "
+                f"and {marked - self._end} bytes behind it were durable: its end was cut, zeroed or removed"
+            )
+        if not read_only:
+            self._go_on(torn)
+
+    def _go_on(self, torn: bool) -> None:
+        """Make ready for `append`."""
+        last = self._segments[-1]
+        if torn:
+            self._zero(last.path, self._end - last.start, last.size)
+        last.fd = os.open(last.path, os.O_RDWR)
+        if self._mark is None:
+            os.fdatasync(last.fd)
+            self._mark = Mark.create(self.mark_path, self._end)
         self._synced = self._end
 
-    def _decode(self, path: Path, frame: _Frame) -> DurableAppend:
-        wire = raft_pb2.LogRecord.FromString(frame.payload)
-        hard = None
-        if wire.HasField("hard_state"):
-            hard = HardState(wire.hard_state.term, wire.hard_state.vote, wire.hard_state.commit)
-            self._hard_state = hard
-        base = (wire.base.index, wire.base.term) if wire.HasField("base") else None
-        return DurableAppend(0, hard, wire.truncate_from, tuple(decode_entries(wire.entries)), base)
+    def _check_header(self, path: Path, data: bytes, *, first: bool) -> Header:
+        header = unpack_header(data)
+        if header is None or not _NAME.fullmatch(path.name):
+            raise _corrupt(f"{path}: damaged at offset 0, it is no segment of the log")
+        if header.start != int(path.name[:16], 16):
+            raise _corrupt(f"{path}: holds the segment of position {header.start:016x}: it was renamed, or damaged")
+        size = header.size or max(self.segment_bytes, len(data))  # format 1 made none smaller
+        if len(data) != size:
+            raise _corrupt(f"{path}: is {len(data)} bytes long, and had {size}: it was cut")
+        if not first:
+            before = self._segments[-1]
+            if header.start != before.start + before.size:
+                raise _corrupt(f"{path}: begins at position {header.start}; a segment before it is missing")
+            if header.before and header.before != self._end:
+                raise _corrupt(
+                    f"{before.path}: the log ends at offset {self._end - before.start}, and "
+                    f"{header.before - self._end} bytes behind it were durable ({path.name} says so)"
+                )
+        return header
 
-    def _check_torn(self, path: Path, data: bytes, bad: int, start: int, later: list[Path]) -> None:
+    def _check_torn(self, path: Path, data: bytes, bad: int, marked: int, *, is_last: bool) -> None:
         """Refuse unless the damage at `bad` can be a write that never was durable."""
-        position = start + bad
-        for frame in _search(data, bad + 8):
-            self._refuse_if_synced(path, bad, position, frame, path)
-        for other in later:
-            for frame in _search(other.read_bytes(), _HEADER.size):
-                self._refuse_if_synced(path, bad, position, frame, other)
-
-    @staticmethod
-    def _refuse_if_synced(path: Path, bad: int, position: int, frame: _Frame, where: Path) -> None:
-        if frame.synced_upto <= position:
-            return
-        wire = raft_pb2.LogRecord.FromString(frame.payload)
-        known = f"; the next readable record begins with entry {wire.entries[0].index}" if wire.entries else ""
-        raise LogCorrupt(
-            f"{path}: damaged at offset {bad}, and it was durable (a record at {where.name}:{frame.offset} says so)"
-            f"{known}; {REPLACE}"
-        )
+        position = self._end
+        later = [found for found in search(data, bad + 8) if found.synced_upto > position]
+        if later:
+            raise _corrupt(f"{path}: damaged at offset {bad}, and it was durable ({_says(path, later[0])})")
+        if not is_last:
+            raise _corrupt(f"{path}: damaged at offset {bad}, and it was durable, as there is a later segment")
+        if position < marked:
+            raise _corrupt(f"{path}: damaged at offset {bad}, and it was durable ({self.mark_path} says so)")
 
     @staticmethod
     def _zero(path: Path, start: int, end: int) -> None:
@@ -168,21 +203,28 @@ class DurableLog:
         """Write `records` and return when they are durable. An error leaves the log unusable: stop, never retry."""
         buffer = bytearray()
         segment = self._segments[-1]
-        for record in itertools.chain.from_iterable(map(_split, records)):
-            payload = _encode(record)
+        for record in itertools.chain.from_iterable(map(split, records)):
+            payload = encode(record)
             if record.hard_state is not None:
                 self._hard_state = record.hard_state
-            frame = _frame(payload, self._synced)
-            if self._end + len(buffer) + len(frame) > segment.start + segment.size:
+            framed = frame(payload, self._synced)
+            if self._end + len(buffer) + len(framed) > segment.start + segment.size:
                 self._write(segment, buffer)
                 buffer.clear()
-                segment = self._new_segment(len(frame))
-            buffer += frame
+                segment = self._new_segment(len(framed))
+            buffer += framed
             if record.entries:
                 segment.last_index = record.entries[-1].index
         self._write(segment, buffer)
         os.fdatasync(segment.fd)
         self._synced = self._end
+        if self._mark is not None:
+            self._mark.move(self._end)
+
+    def seal(self) -> None:
+        """Make known, even after a power cut, that all that was written is durable."""
+        if self._mark is not None:
+            self._mark.sync()
 
     def _write(self, segment: _Segment, buffer: bytearray) -> None:
         view = memoryview(bytes(buffer))
@@ -193,15 +235,15 @@ class DurableLog:
 
     def _new_segment(self, needed: int) -> _Segment:
         """Start a segment; the one before is made durable first, so that positions before it are."""
-        start = 0
+        start = before = 0
         if self._segments:
             old = self._segments[-1]
             os.fdatasync(old.fd)
             os.close(old.fd)
             old.fd = -1
-            start = old.start + old.size
-        hard = _frame(_encode(DurableAppend(0, self._hard_state, 0, ())), start)
-        size = max(self.segment_bytes, _HEADER.size + len(hard) + needed)
+            start, before = old.start + old.size, self._end
+        hard = frame(encode(DurableAppend(0, self._hard_state, 0, ())), start)
+        size = max(self.segment_bytes, HEADER_BYTES + len(hard) + needed)
         if self._spare_size == 0:
             self._spare.unlink(missing_ok=True)  # of an earlier run: what is in it is not known
         while self._spare_size < size:
@@ -209,14 +251,14 @@ class DurableLog:
         size = self._spare_size
         path = self.directory / f"{start:016x}.log"
         fd = os.open(self._spare, os.O_RDWR)
-        os.pwrite(fd, _HEADER.pack(_MAGIC, start) + hard, 0)
+        os.pwrite(fd, pack_header(start, size, before) + hard, 0)
         os.fsync(fd)
         os.rename(self._spare, path)
         sync_directory(self.directory)
         self._spare_size = 0
         segment = _Segment(path, start, size, fd)
         self._segments.append(segment)
-        self._end = self._synced = start + _HEADER.size + len(hard)
+        self._end = self._synced = start + HEADER_BYTES + len(hard)
         return segment
 
     @property
@@ -258,71 +300,26 @@ class DurableLog:
         if self._segments and self._segments[-1].fd >= 0:
             os.close(self._segments[-1].fd)
             self._segments[-1].fd = -1
+        if self._mark is not None:
+            self._mark.close()
+            self._mark = None
 
 
-def _split(record: DurableAppend) -> Iterator[DurableAppend]:
-    """`record` in frames of bounded size. A crash that keeps only the first of them keeps a shorter log, as if the rest
-    had been written later; nothing is acknowledged before all are durable."""
-    entries: list[Entry] = []
-    size = 0
-    for entry in record.entries:
-        if entries and size + len(entry.data) > SPLIT_BYTES:
-            yield replace(record, entries=tuple(entries))
-            record = DurableAppend(record.seq, None, 0, ())
-            entries, size = [], 0
-        entries.append(entry)
-        size += len(entry.data)
-    yield replace(record, entries=tuple(entries))
-
-
-def _encode(record: DurableAppend) -> bytes:
-    wire = raft_pb2.LogRecord(truncate_from=record.truncate_from)
-    if record.hard_state is not None:
-        hard = record.hard_state
-        wire.hard_state.CopyFrom(raft_pb2.HardState(term=hard.term, vote=hard.vote, commit=hard.commit))
-        wire.hard_state.SetInParent()
+def _follow(last: int, record: DurableAppend, where: str) -> int:
+    """The index of the last entry after `record`. Refuses a record that does not follow what is before it."""
     if record.base is not None:
-        wire.base.index, wire.base.term = record.base
-        wire.base.SetInParent()
-    wire.entries.extend(encode_entry(e) for e in record.entries)
-    return wire.SerializeToString()
+        last = record.base[0]
+    if record.truncate_from:
+        last = min(last, record.truncate_from - 1)
+    if record.entries:
+        first = record.entries[0].index
+        if last and first > last + 1:
+            raise _corrupt(f"{where} begins with entry {first}, the one before ends with {last}: entries are missing")
+        last = record.entries[-1].index
+    return last
 
 
-def _frame(payload: bytes, synced_upto: int) -> bytes:
-    assert len(payload) <= MAX_FRAME_BYTES, f"a record of {len(payload)} bytes"
-    checked = _SYNCED.pack(synced_upto) + payload
-    head = _FRAME.pack(len(payload), google_crc32c.value(checked), synced_upto)
-    return head + payload + bytes(-len(payload) % 8)
-
-
-def _read_frame(data: bytes, offset: int) -> _Frame | None:
-    """The frame at `offset`, or None if there is no valid one. An empty payload is never written."""
-    if offset + _FRAME.size > len(data):
-        return None
-    length, crc, synced_upto = _FRAME.unpack_from(data, offset)
-    if not 0 < length <= MAX_FRAME_BYTES or offset + _FRAME.size + length > len(data):
-        return None
-    checked = data[offset + 8 : offset + _FRAME.size + length]
-    if google_crc32c.value(checked) != crc:
-        return None
-    end = offset + _FRAME.size + length
-    return _Frame(offset, end + (-length % 8), synced_upto, data[offset + _FRAME.size : end])
-
-
-def _frames(data: bytes) -> Iterator[_Frame]:
-    offset = _HEADER.size
-    while (frame := _read_frame(data, offset)) is not None:
-        yield frame
-        offset = frame.end
-
-
-def _search(data: bytes, offset: int) -> Iterator[_Frame]:
-    """Valid frames anywhere after `offset`; they are aligned to 8 bytes."""
-    offset += -offset % 8
-    while offset + _FRAME.size <= len(data):
-        frame = _read_frame(data, offset)
-        if frame is not None:
-            yield frame
-            offset = frame.end
-        else:
-            offset += 8
+def _says(path: Path, later: Frame) -> str:
+    entries = decode(later.payload).entries
+    known = f"; the next readable record begins with entry {entries[0].index}" if entries else ""
+    return f"a record at {path.name}:{later.offset} says so{known}"

@@ -8,7 +8,9 @@ none: RocksDB's `atomic_flush` does not cover a flush asked for by hand, which t
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +19,15 @@ from typing import NamedTuple
 from rocksdict import Checkpoint, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
 
 from holdfast.kv.store import Family, StateDamaged, StoreBusy, Write
-from holdfast.storage.damage import REPLACE
-from holdfast.storage.files import sync_directory, sync_file, write_atomically
+from holdfast.storage.damage import REPLACE, Damaged
+from holdfast.storage.files import sync_directory, sync_file
+from holdfast.storage.sealed import SealedFile
+
+log = logging.getLogger("holdfast.storage")
 
 _PREFIX = tuple(bytes([0x10 + family]) for family in Family)
 _AFTER = tuple(bytes([0x11 + family]) for family in Family)
+_GENERATION = re.compile(r"\d{8}")
 _END = b"\xff"  # a row behind all others: an iterator that ends before it has met an error
 
 
@@ -205,15 +211,25 @@ class StateDirectory:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
-        self._pointer = directory / "current"
-        self._clean()
+        self._pointer = SealedFile(directory / "current")
 
-    def current(self) -> Path | None:
-        return self._directory / self._pointer.read_text().strip() if self._pointer.exists() else None
+    def current(self) -> Path:
+        """The generation in use. Changes nothing. Raises Damaged if it is not known or not there."""
+        lost = f"which state is the one in use is not known; {REPLACE}"
+        content = self._pointer.read(lost)
+        if content is None:
+            raise Damaged(f"{self._pointer.path} is missing: {lost}")
+        name = content.get("generation")
+        if not isinstance(name, str) or not _GENERATION.fullmatch(name):
+            raise Damaged(f"{self._pointer.path} names {name!r}, which is no generation of the state: {lost}")
+        path = self._directory / name
+        if not path.is_dir() or not any(path.iterdir()):
+            raise Damaged(f"{self._pointer.path} names {path}, which is not there or empty; {REPLACE}")
+        return path
 
     def fresh(self) -> Path:
         """A new, empty place for a generation."""
+        self._directory.mkdir(parents=True, exist_ok=True)
         taken = [int(p.name) for p in self._directory.iterdir() if p.name.isdigit()]
         path = self._directory / f"{max(taken, default=0) + 1:08d}"
         path.mkdir()
@@ -225,18 +241,20 @@ class StateDirectory:
             sync_file(file)
         sync_directory(path)
         sync_directory(self._directory)
-        write_atomically(self._pointer, path.name.encode())
+        self._pointer.write({"generation": path.name})
 
     def discard(self, path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
+        """Remove what an earlier run left beside the generation in use, once that was opened and found well."""
         keep = self.current()
+        if self._pointer.lacks:
+            log.warning("%s; the other one is good, and both are written anew", self._pointer.lacks[0])
+            self._pointer.write({"generation": keep.name})
         for path in self._directory.iterdir():
             if path.is_dir() and path != keep:
                 shutil.rmtree(path)
-        if keep is not None and not keep.is_dir():
-            raise FileNotFoundError(f"{self._pointer} names {keep}, which is not there")
 
     def checkpoint_path(self) -> Path:
         """Where to put a checkpoint to send from; not a generation."""

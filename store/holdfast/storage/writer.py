@@ -3,6 +3,8 @@
 Records are handed over with `submit`; when they are durable, a file descriptor becomes readable and `completed` tells
 the newest sequence number. Whatever queued up during one fdatasync goes out in the next one: that is group commit.
 
+When no records come, and every second while they do, the log's mark is synced: see `storage.mark`.
+
 Between records the thread makes the next segment ready. While it cannot, for want of room, `full` holds: the member
 then takes no new entries, and what is on its way still fits what is there.
 """
@@ -22,6 +24,8 @@ from holdfast.storage.log import DurableLog
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 CHECK_SECONDS = 1.0  # how often a disk is asked whether there is room
+IDLE_SECONDS = 0.1  # without records, until the log's mark is synced
+SEAL_SECONDS = 1.0  # until it is synced all the same
 
 
 class LogWriter:
@@ -37,6 +41,7 @@ class LogWriter:
         self._done = 0
         self.full = False
         self._checked_at = 0.0
+        self._sealed_at = 0.0
         self.syncs = Histogram(DISK)
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
@@ -69,7 +74,8 @@ class LogWriter:
             while True:
                 with self._wake:
                     while not (self._queue or self._stopping or self._forget) and self._rested():
-                        self._wake.wait(CHECK_SECONDS if self.full else None)
+                        if not self._wake.wait(self._patience()) and not self._log.marked:
+                            break
                     batch = list(self._queue)
                     self._queue.clear()
                     forget, self._forget = self._forget, 0
@@ -81,6 +87,9 @@ class LogWriter:
                     self.syncs.observe(time.monotonic() - began)
                     self._done = batch[-1].seq
                     os.eventfd_write(self._event, 1)
+                if not batch or began > self._sealed_at + SEAL_SECONDS:
+                    self._log.seal()
+                    self._sealed_at = time.monotonic()
                 if forget:
                     self._log.forget(forget)
                 if not self._rested():
@@ -88,6 +97,12 @@ class LogWriter:
         except BaseException as error:
             self.error = error
             os.eventfd_write(self._event, 1)
+
+    def _patience(self) -> float | None:
+        """How long to wait for records before something else has to be done."""
+        if not self._log.marked:
+            return IDLE_SECONDS
+        return CHECK_SECONDS if self.full else None
 
     def _rested(self) -> bool:
         """Whether there is nothing to do about the room on the disk now."""

@@ -13,6 +13,7 @@ import pytest
 from holdfast import client
 from holdfast.cli.processes import LocalCluster, Process, free_ports
 from holdfast.proto import holdfast_pb2
+from holdfast.storage.damage import EXIT_CODE
 
 Change = holdfast_pb2.MembershipChangeRequest
 
@@ -204,7 +205,7 @@ def test_a_data_directory_that_is_none(tmp_path: Path) -> None:
 
 
 async def test_damaged_files_are_named(cluster: LocalCluster) -> None:
-    """Rot in the log or the state: one line that names the file, exit 1, and nothing is changed."""
+    """Rot in the log or the state: one line that names the file, exit 4, and nothing is changed."""
     await cluster.wait_ready()
     async with client.connect(cluster.endpoints) as hf:
         for n in range(20):
@@ -216,17 +217,16 @@ async def test_damaged_files_are_named(cluster: LocalCluster) -> None:
     data = bytearray(segment.read_bytes())
     data[300] ^= 0xFF
     segment.write_bytes(data)
-    state = cluster.directory / "m2" / "state" / (cluster.directory / "m2" / "state" / "current").read_text()
-    (state / "CURRENT").write_bytes(b"nonsense")
+    (cluster.directory / "m2" / "state" / "00000001" / "CURRENT").write_bytes(b"nonsense")
     for process in (rotten, broken):
         process.start()
         assert process.running is not None
-        assert process.running.wait(20) == 1
+        assert process.running.wait(20) == EXIT_CODE
         process.running = None
         assert "Traceback" not in process.tail(8)
     assert f"{segment}: damaged at offset" in rotten.tail(2)
     assert segment.read_bytes() == bytes(data)
-    assert "the state cannot be opened" in broken.tail(3)
+    assert "the state is damaged" in broken.tail(3)
 
 
 async def test_a_port_and_a_directory_in_use(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from holdfast.raft.log import Entry
 from holdfast.raft.types import DurableAppend, HardState
+from holdfast.storage.damage import Damaged
 from holdfast.storage.log import DurableLog, LogCorrupt
+from holdfast.storage.records import HEADER_BYTES
+
+from .rot import flip, used, zero
 
 
 def record(index: int, size: int = 20) -> DurableAppend:
@@ -17,7 +24,7 @@ def record(index: int, size: int = 20) -> DurableAppend:
 
 def written(directory: Path, count: int, *, batch: int = 1, size: int = 20, segment: int = 1 << 16) -> DurableLog:
     log = DurableLog(directory, segment_bytes=segment)
-    assert list(log.replay()) == []
+    log.create()
     records = [record(n, size) for n in range(1, count + 1)]
     for at in range(0, count, batch):
         log.append(records[at : at + batch])
@@ -66,7 +73,7 @@ def test_scenario_28_a_torn_last_write_is_cut(tmp_path: Path, seed: int) -> None
     chance = random.Random(seed)
     log = written(tmp_path, 20)
     path = next(tmp_path.glob("*.log"))
-    before = path.read_bytes()
+    before, mark = path.read_bytes(), (tmp_path / "synced").read_bytes()
     log.append([record(21, 300), record(22, 300), record(23, 300)])
     log.close()
     after = bytearray(path.read_bytes())
@@ -75,6 +82,7 @@ def test_scenario_28_a_torn_last_write_is_cut(tmp_path: Path, seed: int) -> None
     for at in lost:
         after[at : at + 64] = before[at : at + 64]
     path.write_bytes(after)
+    (tmp_path / "synced").write_bytes(mark)
     found = entries(tmp_path)
     assert found[:20] == list(range(1, 21))
     assert found == list(range(1, len(found) + 1))
@@ -93,7 +101,7 @@ def test_scenario_28_rot_in_what_was_durable_is_refused(tmp_path: Path, flipped:
     written(tmp_path, 100).close()
     path = next(tmp_path.glob("*.log"))
     data = bytearray(path.read_bytes())
-    at = 16 + flipped
+    at = HEADER_BYTES + flipped
     original = bytes(data)
     data[at] ^= 0x55
     path.write_bytes(data)
@@ -109,7 +117,7 @@ def test_scenario_28_rot_in_what_was_durable_is_refused(tmp_path: Path, flipped:
 
 def _is_padding(data: bytes, at: int) -> bool:
     """Whether `at` lies in the zeros between two frames, which no checksum covers."""
-    offset = 16
+    offset = HEADER_BYTES
     while True:
         length = int.from_bytes(data[offset : offset + 4], "little")
         end = offset + 16 + length
@@ -123,7 +131,7 @@ def _is_padding(data: bytes, at: int) -> bool:
 def test_a_turn_of_any_size_fits(tmp_path: Path) -> None:
     """Much may be proposed in one turn; it goes out in several frames, and is one write all the same."""
     log = DurableLog(tmp_path, segment_bytes=1 << 16)
-    assert list(log.replay()) == []
+    log.create()
     entries_ = tuple(Entry(n, 2, bytes([n]) * (3 << 20)) for n in range(1, 31))
     log.append([DurableAppend(1, HardState(term=2, vote=7), 0, entries_)])
     log.close()
@@ -170,3 +178,90 @@ def test_what_a_spare_segment_of_an_earlier_run_holds_does_not_matter(tmp_path: 
     log.append([record(n, 200) for n in range(4, 40)])
     log.close()
     assert entries(tmp_path, 4096) == list(range(1, 40))
+
+
+def segments(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.log"))
+
+
+def last(directory: Path) -> Path:
+    return segments(directory)[-1]
+
+
+def rename(directory: Path) -> None:
+    last(directory).rename(directory / "0000000000ffffff.log")
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "cut in half": lambda d: os.truncate(last(d), used(last(d)) // 2),
+    "cut to nothing": lambda d: os.truncate(last(d), 0),
+    "cut to its header": lambda d: os.truncate(last(d), HEADER_BYTES),
+    "cut by a byte": lambda d: os.truncate(last(d), last(d).stat().st_size - 1),
+    "grown": lambda d: os.truncate(last(d), last(d).stat().st_size + 8),
+    "second half zeroed": lambda d: zero(last(d), used(last(d)) // 2, used(last(d))),
+    "all zeroed": lambda d: zero(last(d), 0, used(last(d))),
+    "all but its header zeroed": lambda d: zero(last(d), HEADER_BYTES, used(last(d))),
+    "a page zeroed": lambda d: zero(last(d), 512, 1024),
+    "its last frame zeroed": lambda d: zero(last(d), used(last(d)) - 40, used(last(d))),
+    "a bit of its last frame": lambda d: flip(last(d), used(last(d)) - 3),
+    "a bit of its last but one": lambda d: flip(last(d), used(last(d)) - 200),
+    "a bit of its magic": lambda d: flip(last(d), 2),
+    "a bit of its first position": lambda d: flip(last(d), 9),
+    "a bit of its size": lambda d: flip(last(d), 17),
+    "that and a bit in the middle": lambda d: (flip(last(d), 9), flip(last(d), used(last(d)) // 2)),
+    "removed": lambda d: last(d).unlink(),
+    "renamed": rename,
+    "all segments removed": lambda d: [path.unlink() for path in segments(d)],
+    "the directory removed": shutil.rmtree,
+    "a segment that is none": lambda d: (d / "zzz.log").write_bytes(b"x" * 100),
+    "the end of an earlier one zeroed": lambda d: zero(segments(d)[0], used(segments(d)[0]) - 300, 4096),
+    "all but the header of an earlier one zeroed": lambda d: zero(segments(d)[1], HEADER_BYTES, 4096),
+    "the mark removed": lambda d: (d / "synced").unlink(),
+    "both places of the mark": lambda d: (flip(d / "synced", 9), flip(d / "synced", 4096 + 17)),
+    "the mark cut": lambda d: os.truncate(d / "synced", 0),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_what_was_acknowledged_is_never_lost_in_silence(tmp_path: Path, what: str) -> None:
+    """Acknowledged writes were gone without a word after each of these: a log that ends early looks whole."""
+    log = written(tmp_path / "log", 70, size=100, segment=4096)
+    log.seal()  # kill -9: nothing is closed
+    assert len(segments(tmp_path / "log")) >= 3
+    DAMAGE[what](tmp_path / "log")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(Damaged, match=r"log.*remove this member, empty its volume"):
+        list(DurableLog(tmp_path / "log", segment_bytes=4096).replay())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("slot", [0, 4096])
+def test_one_place_of_the_mark_is_enough(tmp_path: Path, slot: int) -> None:
+    """A write of it that was torn leaves the other one."""
+    written(tmp_path, 20).close()
+    flip(tmp_path / "synced", slot + 10)
+    assert entries(tmp_path) == list(range(1, 21))
+
+
+def test_a_log_is_looked_at_without_changing_it(tmp_path: Path) -> None:
+    log = written(tmp_path, 20)
+    mark = (tmp_path / "synced").read_bytes()
+    log.append([record(21)])
+    log.close()
+    (tmp_path / "synced").write_bytes(mark)
+    flip(last(tmp_path), used(last(tmp_path)) - 3)
+    before = last(tmp_path).read_bytes()
+    log = DurableLog(tmp_path, segment_bytes=1 << 16)
+    assert len([r for r in log.replay(read_only=True) if r.entries]) == 20
+    log.close()
+    assert last(tmp_path).read_bytes() == before
+
+
+def test_the_largest_request_there_may_be_fits_a_frame(tmp_path: Path) -> None:
+    """A request of the largest size that the server may be told to take ended it."""
+    log = DurableLog(tmp_path)
+    log.create()
+    log.append([DurableAppend(1, HardState(term=1), 0, (Entry(1, 1, bytes(64 << 20)), Entry(2, 1, b"x")))])
+    log.close()
+    found = [e for r in DurableLog(tmp_path).replay() for e in r.entries]
+    assert [len(e.data) for e in found] == [64 << 20, 1]

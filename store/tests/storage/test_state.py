@@ -7,13 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from holdfast.kv.store import Family
+from holdfast.storage.damage import Damaged
+from holdfast.storage.sealed import SealedFile
 from holdfast.storage.state import RocksStore, StateDirectory
+
+from .rot import flip
 
 PROGRAM = """
 import os, signal
 from pathlib import Path
+import pytest
 from holdfast.kv.store import Family
+from holdfast.storage.damage import Damaged
+from holdfast.storage.sealed import SealedFile
 from holdfast.storage.state import RocksStore
 store = RocksStore(Path({path!r}), wal={wal})
 for n in range(1, 101):
@@ -77,15 +85,52 @@ def test_families_do_not_touch(tmp_path: Path) -> None:
 
 def test_generations_change_by_one_small_file(tmp_path: Path) -> None:
     states = StateDirectory(tmp_path)
-    assert states.current() is None
+    with pytest.raises(Damaged, match="missing"):
+        states.current()
     one = states.fresh()
     (one / "file").write_bytes(b"1")
     states.use(one)
     two = states.fresh()
     (two / "file").write_bytes(b"2")
-    assert StateDirectory(tmp_path).current() == one
-    assert not two.exists(), "what was not put in use is removed at the next start"
+    states = StateDirectory(tmp_path)
+    assert states.current() == one
+    assert two.exists(), "looking removes nothing"
+    states.clean()
+    assert not two.exists(), "what was not put in use goes once the one in use was found well"
     three = states.fresh()
+    (three / "file").write_bytes(b"3")
     states.use(three)
-    assert StateDirectory(tmp_path).current() == three
+    states = StateDirectory(tmp_path)
+    states.clean()
+    assert states.current() == three
     assert not one.exists()
+
+
+NAMES = {"the parent": "..", "a generation that is not there": "00000007", "nothing": ""}
+
+
+@pytest.mark.parametrize("text", ["flipped", "emptied", "missing", *NAMES])
+def test_a_pointer_that_is_wrong_is_refused_and_removes_nothing(tmp_path: Path, text: str) -> None:
+    """With one bit flipped in the pointer, every generation was removed, and then the pointer found wrong."""
+    states = StateDirectory(tmp_path)
+    one = states.fresh()
+    (one / "file").write_bytes(b"1")
+    states.use(one)
+    pointers = (tmp_path / "current", tmp_path / "current.copy")
+    for file in pointers:
+        if text == "flipped":
+            flip(file, len(file.read_bytes()) // 2)
+        elif text == "emptied":
+            file.write_bytes(b"")
+        elif text == "missing":
+            file.unlink()
+    if text in NAMES:
+        pointer = SealedFile(pointers[0])
+        pointer.read("")
+        pointer.write({"generation": NAMES[text]})
+    states = StateDirectory(tmp_path)
+    with pytest.raises(Damaged, match="current"):
+        states.current()
+    with pytest.raises(Damaged, match="current"):
+        states.clean()
+    assert one.exists()

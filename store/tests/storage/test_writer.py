@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,11 @@ class Disk(DurableLog):
     """A log whose disk has as much room as the test says."""
 
     free = 1 << 40
+    sealed: threading.Event
+
+    def seal(self) -> None:
+        super().seal()
+        self.sealed.set()
 
     def room(self) -> int:
         return self.free
@@ -36,7 +42,8 @@ class Disk(DurableLog):
 @pytest.fixture
 def disk(tmp_path: Path) -> Disk:
     log = Disk(tmp_path, segment_bytes=1 << 16)
-    assert list(log.replay()) == []
+    log.sealed = threading.Event()
+    log.create()
     return log
 
 
@@ -69,6 +76,14 @@ def test_what_is_reported_is_on_the_disk(writer: LogWriter, tmp_path: Path) -> N
     found.close()
 
 
+def test_when_nothing_comes_the_mark_is_synced(disk: Disk, writer: LogWriter) -> None:
+    writer.submit(record(1))
+    _wait(writer, 1)
+    disk.sealed.clear()
+    assert disk.sealed.wait(10)
+    assert disk.marked
+
+
 def test_a_disk_without_room_is_noticed_and_so_is_room(disk: Disk, writer: LogWriter) -> None:
     disk.free = 100
     seq = 1
@@ -85,7 +100,8 @@ def test_a_disk_without_room_is_noticed_and_so_is_room(disk: Disk, writer: LogWr
 def test_no_room_for_the_next_segment_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "CHECK_SECONDS", 0.01)
     log = Disk(tmp_path, segment_bytes=1 << 16)
-    assert list(log.replay()) == []
+    log.sealed = threading.Event()
+    log.create()
     log.free = 0
     running = LogWriter(log)
     try:

@@ -1,0 +1,95 @@
+"""From "holdfast data 1" to "holdfast data 2", once, at a start.
+
+Format 1 had no checksums in its small files, no copies of them, and no mark beside the log. Nothing else is rewritten:
+segments of the old format stay until they are forgotten. Everything is checked before the first step, every step may be
+taken again, and FORMAT, written last, says that all were taken: a crash at any point is followed by another try.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from holdfast.storage.damage import REPLACE, Damaged
+from holdfast.storage.files import write_atomically
+from holdfast.storage.log import DurableLog
+from holdfast.storage.sealed import Fields, SealedFile
+
+log = logging.getLogger("holdfast.storage")
+
+
+def migrate(path: Path, now: str) -> None:
+    """`now`: what FORMAT says afterwards. Raises Damaged, and then FORMAT says what it said."""
+    identity = SealedFile(path / "identity.json")
+    founding = SealedFile(path / "founding.json")
+    pointer = SealedFile(path / "state" / "current")
+    who = _either(identity, json.loads)
+    view = _either(founding, json.loads)
+    current = _either(pointer, _generation)
+    if who is not None:
+        member = who.get("kind") != "replica"
+        made = bool(who.get("cluster_id")) if member else current is not None
+        _check(path, made=made, current=current)
+        if made and member:
+            _mark(path / "log")
+        who = {**who, "made": made}
+    elif _held(path):
+        raise Damaged(f"{identity.path} is missing, but {path} holds {' and '.join(_held(path))}; {REPLACE}")
+    for file, fields in ((pointer, current), (founding, view), (identity, who)):
+        if fields is not None:
+            file.write(fields)
+    write_atomically(path / "FORMAT", now.encode())
+    log.info("the data directory %s has the format %r now", path, now.strip())
+
+
+def _either(file: SealedFile, old: Callable[[bytes], Fields]) -> Fields | None:
+    """What the file says in the one form or the other; None if it is not there."""
+    if not file.exists:
+        return None
+    try:
+        return file.read("")
+    except Damaged:
+        pass  # not written by this version yet
+    try:
+        fields = old(file.path.read_bytes())
+        if not isinstance(fields, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{file.path} is damaged ({error}); restore it, or {REPLACE}") from error
+    return fields
+
+
+def _generation(data: bytes) -> Fields:
+    name = data.decode().strip()
+    if not re.fullmatch(r"\d{8}", name):
+        raise ValueError(f"{name!r} is no generation of the state")
+    return {"generation": name}
+
+
+def _held(path: Path) -> list[str]:
+    return [part for part in ("log", "state") if (path / part).exists() and any((path / part).iterdir())]
+
+
+def _check(path: Path, *, made: bool, current: Fields | None) -> None:
+    """What is there has to fit what it is said to be, before anything is written."""
+    if not made and _held(path):
+        raise Damaged(
+            f"{path} holds {' and '.join(_held(path))}, but not what says whose they are (identity.json) or which are "
+            f"in use (state/current); {REPLACE}"
+        )
+    if not made:
+        return
+    place = None if current is None else path / "state" / str(current["generation"])
+    if place is None or not place.is_dir() or not any(place.iterdir()):
+        raise Damaged(f"{path / 'state' / 'current'} names no state that is there; {REPLACE}")
+
+
+def _mark(directory: Path) -> None:
+    """Read the log by the rules of its time, and note where it ends."""
+    durable = DurableLog(directory)
+    for _ in durable.replay(unmarked=True):
+        pass
+    durable.close()
