@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import logging
 import time
 from collections.abc import Callable
 from shutil import rmtree
@@ -14,6 +15,7 @@ from holdfast.api.router import Router
 from holdfast.front.calls import Call, Kind
 from holdfast.histogram import DISK, Histogram
 from holdfast.kv.hashing import HistoryHash
+from holdfast.kv.store import StateDamaged
 from holdfast.member.driver import Member
 from holdfast.proto import health_pb2, raft_pb2, rpc_pb2
 from holdfast.status import (
@@ -23,6 +25,7 @@ from holdfast.status import (
     NO_DOWNGRADE,
     NO_LEADER,
     NOT_LEADER,
+    STATE_DAMAGED,
     TIMEOUT,
     Code,
     RequestError,
@@ -30,7 +33,19 @@ from holdfast.status import (
 from holdfast.storage.archive import Manifest, pack
 from holdfast.tasks import Tasks
 
+log = logging.getLogger("holdfast.api")
+
 BLOB_BYTES = 32 << 10
+MAX_SNAPSHOTS = 2  # under way at once: each takes as much disk as the data
+UNREAD_SECONDS = 60.0  # until a snapshot is given up that its client does not read
+
+
+TOO_MANY_SNAPSHOTS = RequestError(
+    Code.RESOURCE_EXHAUSTED, f"holdfast: {MAX_SNAPSHOTS} snapshots of this member are being taken; try again later"
+)
+UNREAD = RequestError(
+    Code.RESOURCE_EXHAUSTED, f"holdfast: the snapshot was given up: nobody read it for {UNREAD_SECONDS:g} s"
+)
 
 
 class MaintenanceService(Service):
@@ -39,6 +54,7 @@ class MaintenanceService(Service):
         router = self.router
         self._leader_waits: list[tuple[float, Callable[[], bool], Callable[[bool], None]]] = []
         self.tasks = Tasks()
+        self.copies = 0  # of the state, on the disk for snapshots under way
         self.defrags, self.snapshots = Histogram(DISK), Histogram(DISK)
         router.unary("/etcdserverpb.Maintenance/Status", self.status)
         router.unary("/etcdserverpb.Maintenance/Alarm", self.alarm)
@@ -262,12 +278,18 @@ class _Snapshot:
         self._archive: io.BufferedRandom | None = None
         self._sum = hashlib.sha256()
         self._remaining = 0
-        self._gone = False
+        self._gone = self._begun = False
         self._writable = asyncio.Event()
         self._writable.set()
 
     def on_message(self, body: bytes) -> None:
         rpc_pb2.SnapshotRequest.FromString(body)
+        if self._begun:
+            return
+        if self._service.copies >= MAX_SNAPSHOTS:
+            raise TOO_MANY_SNAPSHOTS
+        self._begun = True
+        self._service.copies += 1
         self._service.tasks.spawn(self._run())
 
     def on_half_close(self) -> None:
@@ -290,6 +312,7 @@ class _Snapshot:
         archive = place.with_suffix(".tar")
         began = time.monotonic()
         try:
+            await loop.run_in_executor(None, member.store.verify)  # a copy of damaged data is no backup
             await loop.run_in_executor(None, member.store.flush)
             member.store.checkpoint(place)
             manifest = self._manifest(member)
@@ -302,18 +325,26 @@ class _Snapshot:
                     self._remaining -= len(blob)
                     self._send(blob)
                     router.flush()
-                    await self._writable.wait()
+                    async with asyncio.timeout(UNREAD_SECONDS):
+                        await self._writable.wait()
             if not self._gone:
                 self._send(self._sum.digest())
                 router.finish(call.id)
                 self._service.snapshots.observe(time.monotonic() - began)
-        except OSError as error:
+        except TimeoutError:
+            router.fail(call.id, UNREAD)
+        except StateDamaged:
+            router.fail(call.id, STATE_DAMAGED)
+        except Exception as error:  # RocksDB's errors have no class of their own
+            log.error("a snapshot cannot be made: %s", error)
             router.fail(call.id, RequestError(Code.INTERNAL, f"holdfast: cannot make the snapshot: {error}"))
         except RequestError as error:
             router.fail(call.id, error.caught())
         finally:
+            router.flush()
             archive.unlink(missing_ok=True)
             await loop.run_in_executor(None, lambda: rmtree(place, ignore_errors=True))
+            self._service.copies -= 1
 
     def _require_admin(self) -> None:
         self._member.core.machine.auth.require_admin(self._caller.standing())

@@ -185,6 +185,8 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_debugging_lease_revoked_total": counts["lease_revoke"],
         "etcd_debugging_lease_renewed_total": core.lessor.renewed,
         "holdfast_log_entries": core.raft.log.last - core.raft.log.base_index,
+        "holdfast_state_scrubbed_bytes": member.patrol.read_bytes,
+        "holdfast_state_scrub_rounds": member.patrol.rounds,
         "holdfast_replicas_following": len(edge.streams),
     }
 

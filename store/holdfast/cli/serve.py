@@ -66,7 +66,8 @@ def serve(
         int,
         typer.Option(help="Room for the data; once it is used up writes are refused. 0: 2 GiB; negative: any."),
     ] = 0,
-    max_request_bytes: Annotated[int, typer.Option(min=1024, max=64 << 20, help="The largest request.")] = 1_572_864,
+    # A message between members may be 64 MiB; with what is around a request, it has to fit one.
+    max_request_bytes: Annotated[int, typer.Option(min=1024, max=60 << 20, help="The largest request.")] = 1_572_864,
     max_txn_ops: Annotated[int, typer.Option(min=1, help="The most operations of a transaction.")] = 128,
     max_concurrent_streams: Annotated[
         int, typer.Option(min=1, max=(1 << 31) - 1, help="Calls that one connection may have open; at most 10,000.")

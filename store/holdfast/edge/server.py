@@ -25,6 +25,7 @@ from holdfast.kv.store import StateDamaged
 from holdfast.server import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
 from holdfast.storage.damage import DAMAGE, EXIT_CODE
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
+from holdfast.storage.patrol import SLICE_SECONDS, Patrol
 from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable
 from holdfast.tls import TlsFiles
 from holdfast.watch.hub import Delivery
@@ -179,8 +180,12 @@ class EdgeServer:
         """Make what came in durable about every second; a crash of the process loses nothing, a power cut at most that,
         and it is asked for again."""
         loop = asyncio.get_running_loop()
+        patrol, patrolled_at = Patrol(self._store), time.monotonic()
         while True:
             await asyncio.sleep(SYNC_SECONDS)
+            if time.monotonic() > patrolled_at + SLICE_SECONDS:
+                patrolled_at = time.monotonic()
+                await loop.run_in_executor(None, patrol.step)
             self._turned_at = time.monotonic()
             watermark = self.core.position.watermark
             if watermark != self._synced_at_revision:

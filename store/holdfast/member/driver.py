@@ -43,6 +43,7 @@ from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.types import DurableAppend, HardState, Settings
 from holdfast.status import STOPPED, RequestError
+from holdfast.storage.patrol import SLICE_SECONDS, Patrol
 from holdfast.storage.state import NoRoom, RocksStore, StateUnreadable
 from holdfast.storage.writer import LogWriter
 from holdfast.watch.hub import Delivery, Hub
@@ -142,6 +143,9 @@ class Member:
         else:
             self._schedule()
         self._flush_timer = self._loop.call_later(FLUSH_SECONDS, self._flush_if_due)
+        self.patrol = Patrol(self.store)
+        self._patrolling: asyncio.Task[None] | None = None
+        self._patrol_timer = self._loop.call_later(SLICE_SECONDS, self._patrol)
 
     # ---- what services ask ---------------------------------------------------------------------------------
 
@@ -417,6 +421,18 @@ class Member:
         finally:
             self._flushing = None
 
+    def _patrol(self) -> None:
+        if self._stopped:
+            return
+        if self.patrol.store is not self.store:
+            self.patrol = Patrol(self.store)
+        self._patrolling = asyncio.ensure_future(self._patrol_on(self.patrol))
+        self._patrol_timer = self._loop.call_later(SLICE_SECONDS, self._patrol)
+
+    async def _patrol_on(self, patrol: Patrol) -> None:
+        with contextlib.suppress(StateDamaged):  # `_state_damaged` knows already
+            await self._loop.run_in_executor(None, patrol.step)
+
     def offer_snapshot(
         self, index: int, index_term: int, frm: int, term: int, open_store: Callable[[], RocksStore]
     ) -> None:
@@ -500,15 +516,16 @@ class Member:
             self._waiting.clear()
             self._hooks.turn_ended()
         self._flush_timer.cancel()
-        for timer in (self._timer, self._note_timer):
+        for timer in (self._timer, self._note_timer, self._patrol_timer):
             if timer is not None:
                 timer.cancel()
         if self.core.raft.commit > self._noted and not self._writer.full and self._writer.error is None:
             self._note_commit()
         self._loop.remove_reader(self._writer.fileno())
         await self._loop.run_in_executor(None, self._writer.close)
-        if self._flushing is not None:
-            await self._flushing
+        for under_way in (self._flushing, self._patrolling):
+            if under_way is not None:
+                await under_way
         if not self.core.machine.busy:
             with contextlib.suppress(NoRoom, StateDamaged):  # what is not flushed is in the log
                 await self._loop.run_in_executor(None, self.store.flush)

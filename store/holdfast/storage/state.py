@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rocksdict import Checkpoint, DbClosedError, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import Checkpoint, DbClosedError, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from holdfast.kv.store import Family, StateDamaged, StoreBusy, Write
 from holdfast.storage.damage import REPLACE, Damaged
@@ -24,6 +24,8 @@ from holdfast.storage.files import sync_directory, sync_file
 from holdfast.storage.sealed import SealedFile
 
 log = logging.getLogger("holdfast.storage")
+
+VERIFY_BYTES = 4 << 20  # read by one iterator: an old one keeps files that could go
 
 _PREFIX = tuple(bytes([0x10 + family]) for family in Family)
 _AFTER = tuple(bytes([0x11 + family]) for family in Family)
@@ -164,9 +166,24 @@ class RocksStore:
 
     def verify(self) -> None:
         """Read every row, so that every block is checked against its sum. Belongs in a thread."""
-        for family in Family:
-            for _ in self.scan(family, b"", None):
-                pass
+        at: bytes | None = b""
+        while at is not None:
+            at, _ = self.read_on(at, VERIFY_BYTES)
+
+    def read_on(self, start: bytes, limit: int) -> tuple[bytes | None, int]:
+        """Read about `limit` bytes of rows from `start` on, which checks their blocks, and leave the cache as it is.
+        Returns where to go on (None: there is no more) and how much it was. Belongs in a thread."""
+        options = ReadOptions()
+        options.fill_cache(False)
+        size, last = 0, start
+        for key, value in self._db.items(from_key=start, read_opt=options):
+            if key == _END:
+                return None, size
+            if size >= limit:
+                return key, size
+            size += len(key) + len(value)
+            last = key
+        raise self._damaged(self._why_ended(last))
 
     def sync(self) -> None:
         """Make the write-ahead log durable. Releases the GIL."""
