@@ -7,6 +7,7 @@ import typer
 from holdfast import __version__
 from holdfast.cli.cluster import lease, member, status
 from holdfast.cli.crashtest import crashtest
+from holdfast.cli.doctor import doctor
 from holdfast.cli.edge import edge
 from holdfast.cli.keys import delete, get, put, txn, watch
 from holdfast.cli.operator import operator
@@ -32,6 +33,7 @@ app.add_typer(snapshot, name="snapshot", rich_help_panel="Cluster")
 app.command(rich_help_panel="Servers")(serve)
 app.command(rich_help_panel="Servers")(edge)
 app.command(rich_help_panel="Servers")(operator)
+app.command(rich_help_panel="Servers")(doctor)
 
 
 app.command(rich_help_panel="Development")(sim)

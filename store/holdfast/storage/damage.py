@@ -37,4 +37,4 @@ def known_damage(directory: Path) -> str:
 def refuse_known_damage(directory: Path) -> None:
     line = known_damage(directory)
     if line:
-        raise Damaged(f"{directory / MARK} says that this directory is damaged: {line}")
+        raise Damaged(f"{directory / MARK} says that this directory is damaged, see `holdfast doctor`: {line}")

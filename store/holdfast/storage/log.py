@@ -89,9 +89,9 @@ class DurableLog:
         return self._mark is None or self._mark.synced
 
     @property
-    def end(self) -> int:
-        """Position behind the last frame."""
-        return self._end
+    def marked_at(self) -> int:
+        """Position up to which the mark says that it is durable."""
+        return self._mark.position if self._mark is not None else 0
 
     @property
     def segments(self) -> int:

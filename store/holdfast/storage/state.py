@@ -27,7 +27,13 @@ log = logging.getLogger("holdfast.storage")
 
 VERIFY_BYTES = 4 << 20  # read by one iterator: an old one keeps files that could go
 
-_PREFIX = tuple(bytes([0x10 + family]) for family in Family)
+
+def prefix(family: Family) -> bytes:
+    """What the rows of a family begin with."""
+    return bytes([0x10 + family])
+
+
+_PREFIX = tuple(map(prefix, Family))
 _AFTER = tuple(bytes([0x11 + family]) for family in Family)
 _GENERATION = re.compile(r"\d{8}")
 _END = b"\xff"  # a row behind all others: an iterator that ends before it has met an error

@@ -1,0 +1,198 @@
+"""What is wrong with a data directory, found without changing it: every part of it is read in full.
+
+Of a directory in use only the small files are looked at: its log and state change meanwhile, and the process that uses
+them reads them itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rocksdict import AccessType, Options, Rdict, ReadOptions
+
+from holdfast.kv.store import Family, StateDamaged
+from holdfast.machine import applied
+from holdfast.member.recovery import Replay
+from holdfast.storage.damage import DAMAGE, MARK, known_damage
+from holdfast.storage.identity import DataDirectoryError, Identity, read_format, read_identity
+from holdfast.storage.log import DurableLog
+from holdfast.storage.sealed import SealedFile
+from holdfast.storage.state import StateDirectory, prefix
+
+REPLACED = """the way back is a new identity:
+  1. remove this member from the cluster:  etcdctl --endpoints ANOTHER_MEMBER member remove ID
+  2. empty the volume (keep a copy of the directory if the cluster has lost its quorum)
+  3. add a new member in its place:  etcdctl --endpoints ANOTHER_MEMBER member add NAME --learner --peer-urls=URL
+     start it with --initial-cluster-state existing, and promote it
+An operator does all of this by itself once the volume is empty.
+A member alone in its cluster has nobody to take its data from: restore a snapshot (holdfast snapshot restore)."""
+EMPTIED = "the way back: empty the directory, and the replica follows anew; nothing in it is needed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    part: str
+    good: bool
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    findings: list[Finding]
+    safe: bool  # to start
+    advice: str
+
+
+def examine(path: Path) -> Report:
+    """Raises DataDirectoryError if it is no data directory at all."""
+    if not path.is_dir():
+        raise DataDirectoryError(f"{path} is not a directory")
+    with _Lock(path) as free:
+        line = "free" if free else "held by a running process, so log and state are left to it"
+        findings = [Finding("lock", True, line)]
+        identity: list[Identity] = []
+        for part, look in _parts(path, identity, whole=free):
+            try:
+                findings.append(Finding(part, True, look()))
+            except DataDirectoryError:
+                raise
+            except DAMAGE as error:
+                findings.append(Finding(part, False, str(error)))
+    safe = all(finding.good for finding in findings)
+    replica = bool(identity) and identity[0].kind == "replica"
+    return Report(findings, safe, "" if safe else EMPTIED if replica else REPLACED)
+
+
+def _parts(path: Path, identity: list[Identity], *, whole: bool) -> Iterator[tuple[str, Callable[[], str]]]:
+    ends: list[int] = []  # the entry that the log begins after, and the one that the state ends with
+    yield "mark of damage", lambda: _mark(path)
+    yield "format", lambda: _format(path)
+    yield "identity", lambda: _identity(path, identity)
+    known = identity[0] if identity else None
+    if whole and (known is None or known.made):  # unknown: look at what there is
+        if known is None or known.kind == "member":
+            yield "log", lambda: _log(path / "log", ends)
+        yield "state", lambda: _state(path / "state", ends)
+        if len(ends) == 2:
+            yield "log and state", lambda: _fit(*ends)
+
+
+def _mark(path: Path) -> str:
+    line = known_damage(path)
+    if line:
+        raise StateDamaged(f"{path / MARK}: an earlier run found damage: {line}")
+    return "none"
+
+
+def _format(path: Path) -> str:
+    form = read_format(path)
+    if form == 1:
+        raise DataDirectoryError(f"{path} has the format before this one; start it once, or use its version's tools")
+    return "an empty directory" if form is None else f"holdfast data {form}"
+
+
+def _identity(path: Path, into: list[Identity]) -> str:
+    file = SealedFile(path / "identity.json")
+    found = read_identity(path, file)
+    if found is None:
+        return "none yet"
+    into.append(found)
+    lacks = f" (but {file.lacks[0]}: it is written anew at a start)" if file.lacks else ""
+    if found.kind == "replica":
+        return f"replica, volume {found.volume_id:x}{lacks}"
+    if not found.cluster_id:
+        return f"volume {found.volume_id:x}, of no cluster yet{lacks}"
+    return f"member {found.member_id:x} of cluster {found.cluster_id:x}, start {found.incarnation}{lacks}"
+
+
+def _log(directory: Path, ends: list[int]) -> str:
+    durable = DurableLog(directory)
+    try:
+        log = Replay(durable.replay(read_only=True)).log
+        ends.append(log.base_index)
+        return (
+            f"{durable.segments} segments, entries after {log.base_index} up to {log.last}, known to be durable up to "
+            f"position {durable.marked_at}"
+        )
+    finally:
+        durable.close()
+
+
+def _fit(begins: int, ends: int) -> str:
+    if begins > ends:
+        raise StateDamaged(f"the log begins after entry {begins}, the state ends at {ends}: entries are missing")
+    return f"the state ends at entry {ends}, and the log goes on from there"
+
+
+def _state(directory: Path, ends: list[int]) -> str:
+    states = StateDirectory(directory)
+    place = states.current()
+    options = Options(raw_mode=True)
+    reading = ReadOptions()
+    reading.fill_cache(False)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        # Of links: also to read, RocksDB and rocksdict write small files into the directory that they are given.
+        for file in place.iterdir():
+            if file.name == "rocksdict-config.json":
+                shutil.copy(file, elsewhere)
+            elif not file.name.startswith("LO"):  # LOCK and LOG
+                (Path(elsewhere) / file.name).symlink_to(file.absolute())
+        try:
+            db = Rdict(elsewhere, options=options, access_type=AccessType.read_only())
+            rows = db.iter(reading)
+            count = size = 0
+            rows.seek_to_first()
+            while rows.valid():
+                count += 1
+                size += len(rows.key()) + len(rows.value())
+                rows.next()
+            rows.status()
+            ends.append(applied(_Rows(db))[0])
+            db.close()
+        except Exception as error:  # RocksDB's errors have no class of their own
+            text = str(error).replace(elsewhere, str(place))
+            raise StateDamaged(f"{place}: the state is damaged ({text})") from error
+    return f"generation {place.name}, {count} rows of {size} bytes, all of them read"
+
+
+class _Rows:
+    """What `applied` needs of a state."""
+
+    def __init__(self, db: Rdict) -> None:
+        self._db = db
+
+    def get(self, family: Family, key: bytes) -> bytes | None:
+        row: bytes | None = self._db.get(prefix(family) + key)
+        return row
+
+    def scan(self, family: Family, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        raise NotImplementedError
+
+
+class _Lock:
+    """The directory's lock while it is looked at, if nobody holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path / "LOCK"
+        self._fd = -1
+
+    def __enter__(self) -> bool:
+        try:
+            self._fd = os.open(self._file, os.O_RDONLY)
+        except OSError:
+            return True  # nobody has used it yet, or it may not be opened
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
