@@ -181,9 +181,9 @@ class DurableLog:
     def _check_torn(self, path: Path, data: bytes, bad: int, marked: int, *, is_last: bool) -> None:
         """Refuse unless the damage at `bad` can be a write that never was durable."""
         position = self._end
-        later = [found for found in search(data, bad + 8) if found.synced_upto > position]
-        if later:
-            raise _corrupt(f"{path}: damaged at offset {bad}, and it was durable ({_says(path, later[0])})")
+        later = next((found for found in search(data, bad + 8) if found.synced_upto > position), None)
+        if later is not None:
+            raise _corrupt(f"{path}: damaged at offset {bad}, and it was durable ({_says(path, later)})")
         if not is_last:
             raise _corrupt(f"{path}: damaged at offset {bad}, and it was durable, as there is a later segment")
         if position < marked:

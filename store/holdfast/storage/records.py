@@ -145,9 +145,10 @@ def frames(data: bytes, offset: int) -> Iterator[Frame]:
 
 
 def search(data: bytes, offset: int) -> Iterator[Frame]:
-    """Valid frames anywhere after `offset`; they are aligned to 8 bytes."""
+    """Valid frames anywhere after `offset`; they are aligned to 8 bytes, and none begins in the zeros at the end."""
     offset += -offset % 8
-    while offset + _FRAME.size <= len(data):
+    used = len(data.rstrip(b"\0"))
+    while offset < used:
         found = _read_frame(data, offset)
         if found is not None:
             yield found

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, Process
+from holdfast.cli.processes import LocalCluster, Process, free_ports
 from holdfast.storage.damage import EXIT_CODE
 
-from ..storage.rot import flip, largest_table
+from ..storage.rot import flip, largest_table, used
 
 KEYS = 3000
 
@@ -96,3 +98,73 @@ async def test_rot_in_the_past_is_an_error_to_whoever_reads_it_and_the_end_of_se
     assert table.name in process.tail(1)
     # The rot is met by chance only: without a mark this member would serve again until the next one reads there.
     refused(member, "DAMAGED")
+
+
+async def test_a_replica_whose_state_is_damaged_says_so_and_follows_anew_once_emptied(
+    member: LocalCluster, tmp_path: Path
+) -> None:
+    """A new replica called itself complete with what came before the damage."""
+    member.start()
+    await member.wait_ready()
+    (port,) = free_ports(1)
+    place = tmp_path / "berlin"
+    arguments = [
+        "edge",
+        f"--data-dir={place}",
+        f"--listen-client-urls=http://127.0.0.1:{port}",
+        f"--endpoints={member.endpoints[0]}",
+        "--prefix=k/",
+    ]
+    replica = Process("berlin", arguments, tmp_path / "berlin.log", port)
+
+    async def holds_all() -> bool:
+        async with client.connect(replica.endpoint, timeout=20) as hf, asyncio.timeout(30):
+            while (await hf.describe()).revision < KEYS:
+                await asyncio.sleep(0.02)
+            return (await hf.range("k/", prefix=True, limit=1, serializable=True)).count == KEYS
+
+    try:
+        replica.start()
+        assert await holds_all()
+        assert replica.stop() == 0
+        flip(largest_table(place), largest_table(place).stat().st_size // 5)
+        for _ in range(2):
+            replica.start()
+            assert ends(replica) == EXIT_CODE
+            assert "empty the directory and it follows anew" in replica.tail(1)
+        shutil.rmtree(place)
+        replica.start()
+        assert await holds_all()
+    finally:
+        replica.kill()
+        print(replica.tail(40))
+
+
+async def test_a_member_that_has_lost_its_log_does_not_vote(tmp_path: Path) -> None:
+    """Of three, the third was stopped and one lost the end of its log: the two without the leader served 63 of 300
+    writes that had been acknowledged."""
+    cluster = LocalCluster(tmp_path)
+    cluster.start()
+    try:
+        await cluster.wait_ready()
+        leader = await cluster.leader()
+        other, lagging = (process for process in cluster.voters.values() if process is not leader)
+        lagging.send_signal(signal.SIGSTOP)
+        async with client.connect(leader.endpoint, timeout=20) as hf:
+            for n in range(100):
+                await hf.put(f"b/{n}", "y")
+        cluster.kill()
+        segment = next((tmp_path / other.name / "log").glob("*.log"))
+        os.truncate(segment, used(segment) // 3)
+        other.start()
+        lagging.start()
+        assert ends(other) == EXIT_CODE
+        assert f"{segment}: is " in other.tail(1)
+        other.running = None
+        leader.start()
+        await cluster.wait_ready()
+        async with client.connect(lagging.endpoint, timeout=20) as hf:
+            assert (await hf.range("b/", prefix=True)).count == 100
+    finally:
+        cluster.kill()
+        print(cluster.logs())
