@@ -131,6 +131,7 @@ class DataDirectory:
                 if (place / part).exists():
                     os.rename(place / part, self.path / part)
             sync_directory(self.path)
+            sync_directory(place)
         shutil.rmtree(place)
 
     def made(self) -> None:
@@ -148,6 +149,7 @@ class DataDirectory:
         self._count(replace(known, cluster_id=cluster_id, member_id=member_id, opened=opened, made=True))
 
     def _count(self, identity: Identity) -> None:
+        sync_directory(self.path / "making")
         sync_directory(self.path)
         self._store(identity)
         self._settle()
