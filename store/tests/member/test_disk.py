@@ -40,7 +40,7 @@ def test_a_log_whose_oldest_segments_are_forgotten_is_replayed(tmp_path: Path) -
 def test_a_log_that_begins_after_the_state_is_damage(tmp_path: Path) -> None:
     """The state went back, or older segments are gone that it still needs."""
     data = DataDirectory(tmp_path / "m")
-    found_cluster(data, Genesis((raft_pb2.MemberInfo(id=1),), "0.1.0"), 77)
+    found_cluster(data, Genesis((raft_pb2.MemberInfo(id=1),)), 77)
     data.close()
     shutil.rmtree(tmp_path / "m" / "log")
     make_log(tmp_path / "m", (500, 3), 3)

@@ -22,7 +22,7 @@ from .rot import flip, largest_table, zero
 def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("founded") / "m"
     data = DataDirectory(place)
-    found_cluster(data, Genesis((raft_pb2.MemberInfo(id=1),), "0.1.0"), 0x77)
+    found_cluster(data, Genesis((raft_pb2.MemberInfo(id=1),)), 0x77)
     disk = open_disk(place)
     disk.store.apply([(Family.CUR, b"%05d" % n, bytes(100)) for n in range(2000)])
     disk.store.flush()

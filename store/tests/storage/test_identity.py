@@ -32,7 +32,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("founded") / "m"
     data = DataDirectory(place)
     SealedFile(place / "founding.json").write({"m": f"{data.identity.volume_id:x}"})
-    found_cluster(data, Genesis((raft_pb2.MemberInfo(id=1),), "0.1.0"), 77)
+    found_cluster(data, Genesis((raft_pb2.MemberInfo(id=1),)), 77)
     data.close()
     close(place)
     return place
@@ -220,7 +220,7 @@ def test_becoming_a_member_is_all_or_nothing(
         data = DataDirectory(place)
         try:
             if way == "found":
-                found_cluster(data, Genesis((raft_pb2.MemberInfo(id=1),), "0.1.0"), 77)
+                found_cluster(data, Genesis((raft_pb2.MemberInfo(id=1),)), 77)
             else:
                 join_cluster(data, 77, data.identity.volume_id)
         finally:
