@@ -333,13 +333,13 @@ class _Snapshot:
                 self._service.snapshots.observe(time.monotonic() - began)
         except TimeoutError:
             router.fail(call.id, UNREAD)
+        except RequestError as error:
+            router.fail(call.id, error.caught())
         except StateDamaged:
             router.fail(call.id, STATE_DAMAGED)
         except Exception as error:  # RocksDB's errors have no class of their own
             log.error("a snapshot cannot be made: %s", error)
             router.fail(call.id, RequestError(Code.INTERNAL, f"holdfast: cannot make the snapshot: {error}"))
-        except RequestError as error:
-            router.fail(call.id, error.caught())
         finally:
             router.flush()
             archive.unlink(missing_ok=True)

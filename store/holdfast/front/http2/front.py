@@ -407,6 +407,7 @@ class _Wire(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
+
 def _end_all(session: Session) -> None:
     """The client is gone: end its calls, some in each turn of the loop."""
     if not session.connection.lost(LOST_STREAMS):
