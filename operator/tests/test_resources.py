@@ -81,6 +81,14 @@ def test_replicas_outlast_an_unreachable_node() -> None:
     assert [a for a in arguments if a.startswith("--prefix")] == ["--prefix=/a/", "--prefix=/b/"]
 
 
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_replicas_serve_everyone_only_if_the_pool_says_so(anonymous: bool) -> None:
+    fields = {"clusterRef": {"name": "shop"}, "placement": {"nodeSelector": {"a": "b"}}, "prefixes": ["/"]}
+    wanted = PoolSpec.model_validate({**fields, "anonymousReads": anonymous})
+    made = pool.replica_pod("berlin", "default", wanted, spec(), "image")
+    assert ("--anonymous-reads" in made["containers"][0]["args"]) is anonymous
+
+
 def test_certificates_are_issued_for_members_and_services() -> None:
     certificate, key = tls.make_ca("shop")
     server, _ = tls.issue(

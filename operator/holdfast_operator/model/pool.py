@@ -22,6 +22,10 @@ class PoolSpec(Model):
     prefixes: Annotated[list[Prefix], Field(min_length=1, max_length=64)] = Field(
         description="What the replicas hold: all keys that begin so. None may begin with another."
     )
+    anonymousReads: bool = Field(
+        default=False,
+        description="Serve the prefixes to everyone, even while the cluster has auth on: a replica knows no users.",
+    )
     storage: Storage = Field(default_factory=Storage, description="Immutable: volumes are not resized yet.")
     resources: Resources | None = None
 

@@ -40,6 +40,7 @@ def replica_pod(name: str, namespace: str, spec: PoolSpec, cluster: ClusterSpec,
         f"--listen-metrics-urls=http://0.0.0.0:{METRICS_PORT}",
         f"--endpoints={client_endpoint(spec.clusterRef.name, namespace)}",
         *(f"--prefix={prefix}" for prefix in sorted(spec.prefixes)),
+        *(["--anonymous-reads"] if spec.anonymousReads else []),
     ]
     if tls:
         arguments += [
