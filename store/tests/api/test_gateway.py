@@ -385,5 +385,5 @@ async def test_a_slow_request_is_one_line_of_json(server: Process) -> None:
     assert slow[0]["level"] == "warning"
     assert slow[0]["member"] == "m1"
     assert "ms until applied here" in slow[0]["msg"]
-    assert re.search(r", request [0-9a-f]+\.1\.\d+$", slow[0]["msg"])  # its name in the logs of all members
+    assert re.search(r", request [0-9a-f]+\.\d+\.\d+$", slow[0]["msg"])  # its name in the logs of all members
     http.close()
