@@ -278,8 +278,8 @@ class Leader:
 
     def on_heartbeat_reply(self, message: HeartbeatReply) -> None:
         progress = self.progress.get(message.frm)
-        if progress is None:
-            return
+        if progress is None or message.round > self._round:
+            return  # no member any more, or an answer to a question that was never asked
         progress.heard_at = self._raft.now
         if message.round > self._rounds.get(message.frm, 0):
             self._rounds[message.frm] = message.round

@@ -55,6 +55,18 @@ def test_scenario_10_an_answer_to_an_older_round_confirms_no_newer_read() -> Non
     assert {5, 6} <= set(cluster.reads)
 
 
+def test_scenario_10_an_answer_to_a_round_that_was_never_asked_counts_for_nothing() -> None:
+    """A broken member must not confirm reads of the future."""
+    cluster = Cluster([1, 2, 3])
+    raft = cluster.elect(1)
+    cluster.do(1, lambda raft: raft.step(HeartbeatReply(1, 2, raft.term, 1 << 40)))
+    cluster.isolate(1)
+    cluster.read(1, 5)
+    cluster.turn(1)
+    assert 5 not in cluster.reads
+    assert raft.is_leader
+
+
 def test_scenario_11_a_restarted_member_does_not_take_its_old_commit_index_for_the_newest() -> None:
     """etcd 3879, raft 105: what a read has to wait for is the leader's to say."""
     cluster = Cluster([1, 2, 3])
