@@ -178,10 +178,7 @@ class Machine:
         return done
 
     def _apply_command(self, entry: Entry) -> Applied | None:
-        try:
-            command = raft_pb2.Command.FromString(entry.data)
-        except DecodeError as broken:
-            raise AssertionError(f"entry {entry.index} is not a command: {broken}") from broken
+        command = _command(entry)
         invariant(
             command.format <= FORMAT,
             f"entry {entry.index} has command format {command.format}; this program knows up to {FORMAT}: upgrade it",
@@ -463,6 +460,16 @@ class Machine:
     def _put_member(self, member: raft_pb2.MemberInfo) -> None:
         self.members[member.id] = member
         self._pending.put(Family.META, _MEMBER + _id(member.id), _pack(member))
+
+
+def _command(entry: Entry) -> raft_pb2.Command:
+    decoded, entry.decoded = entry.decoded, None
+    if isinstance(decoded, raft_pb2.Command):
+        return decoded
+    try:
+        return raft_pb2.Command.FromString(entry.data)
+    except DecodeError as broken:
+        raise AssertionError(f"entry {entry.index} is not a command: {broken}") from broken
 
 
 def _pack(message: Message) -> bytes:

@@ -63,13 +63,14 @@ REMEMBERED_ELECTIONS = 20  # election timeouts that a leader remembers what it r
 class _Pending:
     """A proposal of one of our clients that is not applied here yet."""
 
-    __slots__ = ("command", "deadline_ns", "id", "sent", "size")
+    __slots__ = ("command", "deadline_ns", "decoded", "id", "sent", "size")
 
-    def __init__(self, id: int, command: bytes, deadline_ns: int) -> None:
+    def __init__(self, id: int, command: raft_pb2.Command, deadline_ns: int) -> None:
         self.id = id
-        self.command = command
+        self.command = command.SerializeToString()
+        self.decoded: raft_pb2.Command | None = command  # until it is sent
         self.deadline_ns = deadline_ns
-        self.size = len(command)
+        self.size = len(self.command)
         self.sent = 0  # how often it went to a leader: one that was asked first may have it in its log
 
 
@@ -331,7 +332,7 @@ class MemberCore:
             out.answers.append(Answer(item.id, NO_SPACE))
             return
         self._name(item.command)
-        pending = _Pending(item.id, item.command.SerializeToString(), item.deadline_ns)
+        pending = _Pending(item.id, item.command, item.deadline_ns)
         self._pending[self._seq] = pending
         self._pending_bytes += pending.size
         self._forward.append(self._seq)
@@ -343,15 +344,14 @@ class MemberCore:
         if not seqs or not leader:
             return
         commands: list[bytes] = []
-        for seq in seqs:
-            pending = self._pending.get(seq)
-            if pending is not None:
-                pending.sent += 1
+        for pending in [p for seq in seqs if (p := self._pending.get(seq)) is not None]:
+            pending.sent += 1
+            decoded, pending.decoded = pending.decoded, None
+            if leader == self.id:
+                self._propose_for(self.id, pending.command, out, decoded)
+            else:
                 commands.append(pending.command)
-        if leader == self.id:
-            for command in commands:
-                self._propose_for(self.id, command, out)
-        elif commands:
+        if commands:
             out.messages.append(Forward(leader, self.id, self.raft.term, commands))
 
     def _propose_forwarded(self, message: Forward, out: Output) -> None:
@@ -382,14 +382,14 @@ class MemberCore:
             return
         change = _conf_change(data)
         if change is None and not self.raft.full and not self._refusals:
-            self.raft.propose(data)
+            self._append(data, command)
             return
         command = command or raft_pb2.Command.FromString(data)
         name = (command.origin, command.incarnation, command.seq)
         if self._was_refused(name) or self._under_way(command, data):
             return
         if change is None and not self.raft.full:
-            self.raft.propose(data)
+            self._append(data, command)
             return
         try:
             if change is None or self.raft.full:
@@ -406,6 +406,11 @@ class MemberCore:
             return
         self.raft.propose(data, conf)
         out.conf_changed = True
+
+    def _append(self, data: bytes, command: raft_pb2.Command | None) -> None:
+        index = self.raft.propose(data)
+        if index is not None:
+            self.raft.log.get(index).decoded = command  # applied as it was checked, and not decoded again
 
     def _was_refused(self, name: tuple[int, int, int]) -> bool:
         """Whether this command was refused lately: its origin has said so to its client, so another copy of it, late on

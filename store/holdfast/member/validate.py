@@ -107,7 +107,7 @@ def _append(m: Append, view: View) -> str:
         term = entry.term
         if entry.data:
             try:
-                decoded(entry.data)
+                entry.decoded, _ = decoded(entry.data)
             except Malformed as malformed:
                 return f"entry {index}: {malformed}"
     return _rewritten(m, view)

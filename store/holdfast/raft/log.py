@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 
 class Entry:
-    """One entry. `conf` is the whole configuration in force from this entry on, if the entry changes it."""
+    """One entry. `conf` is the whole configuration in force from this entry on, if the entry changes it. `decoded` is
+    what `data` says, from when somebody has decoded it to check it until it is applied; raft does not look at it."""
 
-    __slots__ = ("conf", "data", "index", "term")
+    __slots__ = ("conf", "data", "decoded", "index", "term")
 
     def __init__(self, index: int, term: int, data: bytes, conf: ConfState | None = None) -> None:
         self.index = index
         self.term = term
         self.data = data
         self.conf = conf
+        self.decoded: object | None = None
 
     def __repr__(self) -> str:
         return f"Entry({self.index}@{self.term}, {len(self.data)}B{', conf' if self.conf else ''})"
