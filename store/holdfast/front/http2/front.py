@@ -16,13 +16,14 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from holdfast.front.calls import Action, AddressInUse, Event, Kind, Peer, Unary
 from holdfast.front.http import HttpHandler
 from holdfast.front.http1 import Http1
 from holdfast.front.http2.frames import PREFACE, ConnectionBroken, ErrorCode
+from holdfast.front.http2.handshakes import BACKLOG, TlsPorts
 from holdfast.front.http2.requests import OpenCall
 from holdfast.front.http2.session import Session
 
@@ -80,6 +81,7 @@ class Http2Front:
         self.queued = 0  # bytes of answers that their clients do not fetch
         self.connections: set[_Wire] = set()
         self._servers: list[asyncio.Server] = []
+        self._tls_ports = TlsPorts(self.has_room, lambda: _Wire(self, admitted=True))
         self._told_full_at = float("-inf")
         self._touched: dict[_Wire, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
@@ -90,22 +92,26 @@ class Http2Front:
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Serve on this address. Returns the port. Raises AddressInUse."""
         try:
-            server = await asyncio.get_running_loop().create_server(
-                lambda: _Wire(self), host, port, ssl=tls, backlog=4096, ssl_handshake_timeout=10.0 if tls else None
-            )
+            sockets = await self._bind(host, port, tls)
         except OSError as error:
             raise AddressInUse(
                 f"cannot listen for clients on {host}:{port}: {error.strerror or error}; is another process using the "
                 "port?"
             ) from error
-        for listening in server.sockets:  # what is accepted inherits it
+        for listening in sockets:  # what is accepted inherits it
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(STALLED_SECONDS))
-        self._servers.append(server)
         if self._sweeper is None:
             self._sweep()
-        return int(server.sockets[0].getsockname()[1])
+        return int(sockets[0].getsockname()[1])
+
+    async def _bind(self, host: str, port: int, tls: ssl.SSLContext | None) -> Sequence[socket.socket]:
+        if tls is not None:
+            return await self._tls_ports.listen(host, port, tls)
+        server = await asyncio.get_running_loop().create_server(lambda: _Wire(self), host, port, backlog=BACKLOG)
+        self._servers.append(server)
+        return server.sockets
 
     def _sweep(self) -> None:
         """End what says nothing at the beginning, or does not answer a ping; ping what has been quiet for long."""
@@ -121,6 +127,7 @@ class Http2Front:
         """Take no new connections and calls, and give running ones this long."""
         for server in self._servers:
             server.close()
+        self._tls_ports.stop_accepting()
         for wire in list(self.connections):
             wire.go_away()
         if self.open_calls:
@@ -134,6 +141,7 @@ class Http2Front:
             self._sweeper.cancel()
         for server in self._servers:
             server.close()
+        self._tls_ports.close()
         for wire in list(self.connections):
             wire.close()
         await asyncio.sleep(0)
@@ -195,7 +203,9 @@ class Http2Front:
 
     def has_room(self) -> bool:
         """For another connection. If not, the log says so now and then."""
-        if len(self.connections) < self._max_connections:
+        if len(self.connections) + self._tls_ports.handshakes < self._max_connections:
+            return True
+        if self._tls_ports.end_oldest():
             return True
         if self._newest_first:
             quietest = min(self.connections, key=lambda wire: wire.heard_at)
@@ -236,8 +246,10 @@ class Http2Front:
 class _Wire(asyncio.Protocol):
     """A socket that a client opened: HTTP/2, HTTP/1.1, or nothing yet."""
 
-    def __init__(self, front: Http2Front) -> None:
+    def __init__(self, front: Http2Front, *, admitted: bool = False) -> None:
+        """`admitted`: it was found before that there is room for it."""
         self._front = front
+        self._admitted = admitted
         self._transport: Any = None
         self._session: Session | None = None
         self._http1: Http1 | None = None
@@ -249,7 +261,7 @@ class _Wire(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        if not self._front.has_room():
+        if not self._admitted and not self._front.has_room():
             transport.abort()
             return
         transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
