@@ -9,6 +9,7 @@ from holdfast.auth.checks import check_txn as check_rights
 from holdfast.front.calls import Call
 from holdfast.kv import requests
 from holdfast.kv.scan import RangeScan
+from holdfast.kv.txn_scan import AT_ONCE, TxnScan, check_compares, check_reads, rows_read
 from holdfast.kv.validate import check_delete, check_put, check_range, check_txn
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
@@ -71,6 +72,9 @@ class KvService(Service):
         if requests.changes(request):
             member = self.member(call)
             cost = cost_of_txn(request)
+            space = member.core.machine.space
+            check_compares(space, request)
+            check_reads(space, request)
             if cost:
                 self._quota.check(member, cost)
             self.propose_and_answer(call, member, raft_pb2.Command(txn=request))
@@ -87,7 +91,18 @@ class KvService(Service):
         machine = member.core.machine
         if machine.auth.enabled:
             check_rights(machine.auth, self.principal(call, member), request, machine.space.leased)
-        self.answer(call, member, requests.txn(machine.space, machine.leases, request))
+        check_compares(machine.space, request)
+        if rows_read(machine.space, request, AT_ONCE) <= AT_ONCE:
+            self.answer(call, member, requests.txn(machine.space, machine.leases, request))
+            return
+        header = self.header(member)
+        scan = TxnScan(machine.space, machine.leases, request)
+
+        def done(scan: TxnScan) -> None:
+            scan.response.header.CopyFrom(header)
+            self.router.reply(call.id, scan.response.SerializeToString())
+
+        self.router.on_cancel(call, member.read_txn(scan, done, lambda error: self.router.fail(call.id, error)))
 
     def compact(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.CompactionRequest.FromString(body)

@@ -17,7 +17,10 @@ from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import COMPACTED, KEY_NOT_FOUND, LEASE_NOT_FOUND
 
 _Path = Iterator[bool]
+_Read = Callable[[rpc_pb2.RangeRequest, rpc_pb2.RangeResponse], None]
 _R = rpc_pb2.Compare
+LOOK = 1000  # rows
+DELETED = 4  # a deletion costs as much as reading so many rows
 _CMP: dict[int, Callable[[Any, Any], bool]] = {
     _R.EQUAL: lambda a, b: a == b,
     _R.GREATER: lambda a, b: a > b,
@@ -36,6 +39,7 @@ def delete_range(space: Space, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb2.D
     start, end = bounds(request.key, request.range_end)
     for key in space.keys(start, end):
         before = space.delete(key)
+        space.looked_at += DELETED
         assert before is not None, f"{key!r} is among the live keys and has no row"
         response.deleted += 1
         if request.prev_kv:
@@ -44,12 +48,19 @@ def delete_range(space: Space, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb2.D
 
 
 def txn(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+    response = rpc_pb2.TxnResponse()
+    txn_by(space, leases, request, response, lambda range_, into: into.CopyFrom(range_now(space, range_)))
+    return response
+
+
+def txn_by(
+    space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest, response: rpc_pb2.TxnResponse, read: _Read
+) -> None:
+    """`read` answers its ranges, each in its turn."""
     path: list[bool] = []
     _decide(space, request, path)
     _check(space, leases, request, iter(path))
-    response = rpc_pb2.TxnResponse()
-    _execute(space, request, iter(path), response)
-    return response
+    _execute(space, request, iter(path), response, read)
 
 
 def changes(request: rpc_pb2.TxnRequest) -> bool:
@@ -70,11 +81,22 @@ def puts(request: rpc_pb2.TxnRequest) -> bool:
     return False
 
 
+def in_key_order(request: rpc_pb2.RangeRequest) -> bool:
+    """Whether a Range looks only at as many keys as its limit says: it neither sorts nor filters them."""
+    sorted_ = request.sort_order != request.NONE and (request.sort_target, request.sort_order) != (
+        request.KEY,
+        request.ASCEND,
+    )
+    filters = request.min_mod_revision, request.max_mod_revision, request.min_create_revision
+    return not (sorted_ or any(filters) or request.max_create_revision)
+
+
 def range_now(space: Space, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
     """Answer a Range within the running transaction."""
     scan = space.scan(request)
-    while not scan.advance(1 << 30):
-        pass
+    while not scan.advance(LOOK):
+        space.looked_at += LOOK
+    space.looked_at += scan.seen
     kvs, more, count = scan.result()
     response = rpc_pb2.RangeResponse(more=more, count=count)
     response.kvs.extend(kv_pb2.KeyValue.FromString(kv) for kv in kvs)
@@ -119,8 +141,24 @@ def _decide(space: Space, request: rpc_pb2.TxnRequest, path: list[bool]) -> None
 def _holds(space: Space, compare: rpc_pb2.Compare) -> bool:
     if not compare.range_end:
         return _compare(compare, space.get(compare.key))
-    rows = [space.get(key) for key in space.keys(*bounds(compare.key, compare.range_end))]
-    return all(_compare(compare, row) for row in rows) if rows else _compare(compare, None)
+    compared, holds = _compare_all(space, compare)
+    return holds if compared else _compare(compare, None)
+
+
+def keys_compared(space: Space, compare: rpc_pb2.Compare) -> int:
+    """How many keys of its range a compare looks at: until one does not fit."""
+    return _compare_all(space, compare)[0]
+
+
+def _compare_all(space: Space, compare: rpc_pb2.Compare) -> tuple[int, bool]:
+    """How many keys were looked at, and whether the compare holds for all of them."""
+    compared = 0
+    for key in space.iterate(*bounds(compare.key, compare.range_end)):
+        compared += 1
+        space.looked_at += 1
+        if not _compare(compare, space.get(key)):
+            return compared, False
+    return compared, True
 
 
 def _compare(compare: rpc_pb2.Compare, row: Current | None) -> bool:
@@ -160,14 +198,16 @@ def _check(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest, p
             _check(space, leases, op.request_txn, path)
 
 
-def _execute(space: Space, request: rpc_pb2.TxnRequest, path: _Path, response: rpc_pb2.TxnResponse) -> None:
+def _execute(
+    space: Space, request: rpc_pb2.TxnRequest, path: _Path, response: rpc_pb2.TxnResponse, read: _Read
+) -> None:
     """Fills in `response`, so that what a nested transaction answers is not copied at each level around it."""
     response.succeeded = next(path)
     for op in request.success if response.succeeded else request.failure:
         kind = op.WhichOneof("request")
         answer = response.responses.add()
         if kind == "request_range":
-            answer.response_range.CopyFrom(range_now(space, op.request_range))
+            read(op.request_range, answer.response_range)
             answer.response_range.header.revision = space.reading_revision
         elif kind == "request_put":
             answer.response_put.CopyFrom(_put(space, op.request_put))
@@ -177,4 +217,4 @@ def _execute(space: Space, request: rpc_pb2.TxnRequest, path: _Path, response: r
             answer.response_delete_range.header.revision = space.reading_revision
         elif kind == "request_txn":
             answer.response_txn.header.SetInParent()  # etcd sends an empty header here
-            _execute(space, op.request_txn, path, answer.response_txn)
+            _execute(space, op.request_txn, path, answer.response_txn, read)

@@ -59,8 +59,9 @@ class RangeScan:
             self._rows = _newest(reader, start, end)
         else:
             self._rows = _at_revision(reader, start, end, revision)
+        self.revision = revision
         self._known_count = count
-        self._seen = 0
+        self.seen = 0  # rows
         self._chosen: list[Row] = []
         r = request
         self._filtered = bool(
@@ -86,7 +87,7 @@ class RangeScan:
                 if budget <= 0:
                     return False
                 continue
-            self._seen += 1
+            self.seen += 1
             if cut and len(self._chosen) >= cut:
                 if self._known_count is not None:
                     return True
@@ -109,7 +110,7 @@ class RangeScan:
     def result(self) -> tuple[list[bytes], bool, int]:
         """(serialised KeyValues, more, count), once `advance` said it is finished."""
         request = self._request
-        count = self._known_count if self._known_count is not None else self._seen
+        count = self._known_count if self._known_count is not None else self.seen
         if request.count_only:
             return [], False, count
         rows = self._chosen

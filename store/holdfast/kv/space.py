@@ -6,6 +6,8 @@ because a request is checked in full before its first change.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sortedcontainers import SortedList
 
 from holdfast.kv import rows
@@ -33,6 +35,7 @@ class Space:
         self.compacted = _int(pending.get(Family.META, _COMPACTED), -1)
         self.live = SortedList()  # every live key, so that counting a range is two bisections
         self.leased: dict[int, set[bytes]] = {}
+        self.looked_at = 0  # rows, within requests that are done in one go
         self._changes: list[Change] = []
         live: list[bytes] = []
         for key, value in pending.scan(Family.CUR, b"", None):
@@ -58,7 +61,12 @@ class Space:
         return max(0, int(stop - self.live.bisect_left(start)))
 
     def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
-        return list(self.live.irange(start, end, inclusive=(True, False)))
+        return list(self.iterate(start, end))
+
+    def iterate(self, start: bytes, end: bytes | None) -> Iterator[bytes]:
+        """Live keys of a range in their order, while nothing changes."""
+        found: Iterator[bytes] = self.live.irange(start, end, inclusive=(True, False))
+        return found
 
     def scan(self, request: rpc_pb2.RangeRequest) -> RangeScan:
         """Begin to answer a Range. Advance it once before anything else is applied: that fixes what it sees."""
@@ -72,6 +80,12 @@ class Space:
             start, end = bounds(request.key, request.range_end)
             return RangeScan(reader, request, revision=self.reading_revision, count=self.count(start, end))
         return RangeScan(reader, request, revision=revision, count=None)
+
+    def scan_at(self, request: rpc_pb2.RangeRequest, revision: int) -> RangeScan:
+        """Like `scan` of `revision`, if the request names none: whenever it is advanced, while nobody removes history
+        from there on. `check_revision` before."""
+        at = request.revision if request.revision > 0 else revision
+        return RangeScan(self._pending, request, revision=at, count=None)
 
     def check_revision(self, revision: int) -> None:
         if revision > self.reading_revision:

@@ -57,6 +57,7 @@ MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 32 << 20  # all of it has to fit a frame between members, when it is proposed again
 MAX_LEARNERS = 1  # as etcd has it
 KEPT_DIGESTS = 4096
+APPLY_ROWS = 10_000  # looked at by what is applied in a turn, and by one entry more
 REMEMBERED_ELECTIONS = 20  # election timeouts that a leader remembers what it refused
 
 
@@ -483,7 +484,10 @@ class MemberCore:
         if machine.applied_index >= upto:
             return
         answers: list[Applied] = []
+        looked_at = machine.space.looked_at
         for index in range(machine.applied_index + 1, upto + 1):
+            if machine.space.looked_at > looked_at + APPLY_ROWS:
+                break  # the rest has its turn after heartbeats and others
             entry = raft.log.get(index)
             applied = machine.apply(entry)
             self._digests[index] = machine.digest

@@ -20,6 +20,7 @@ from holdfast.kv.hashing import HistoryHash
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.space import Scrubber
 from holdfast.kv.store import StateDamaged, Store, StoreBusy
+from holdfast.kv.txn_scan import TxnScan
 from holdfast.member.core import MemberCore, request_name
 from holdfast.member.disk import Disk
 from holdfast.member.interface import (
@@ -204,6 +205,12 @@ class Member:
 
         scan = self.core.machine.space.scan(request)
         return self._scans.run(scan, scanned, failed, floor=request.revision or None)
+
+    def read_txn(
+        self, scan: TxnScan, done: Callable[[TxnScan], None], failed: Callable[[RequestError], None]
+    ) -> Callable[[], None]:
+        """Answer a transaction that only reads, over several turns. Returns how to give it up. Raises RequestError."""
+        return self._scans.run(scan, done, failed, floor=scan.floor)
 
     def hash(
         self, revision: int, done: Callable[[HistoryHash], None], failed: Callable[[RequestError], None]

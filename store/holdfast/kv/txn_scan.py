@@ -1,0 +1,135 @@
+"""A transaction that only reads, a slice at a time; and how much a transaction that writes may read.
+
+A request of two kilobytes can ask for a hundred ranges of everything. Done in one go, that holds up heartbeats for as
+long as it takes. One that only reads is decided at once, and then reads at that revision over many turns of the loop,
+as a large Range does. One that writes has to be done in one go, by every member: it is refused if it would read much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from holdfast.kv import requests
+from holdfast.kv.ranges import bounds
+from holdfast.kv.scan import RangeScan
+from holdfast.kv.space import Space
+from holdfast.proto import kv_pb2, rpc_pb2
+from holdfast.status import Code, RequestError
+
+AT_ONCE = 1000  # rows that a transaction which only reads is answered from in one go
+MAX_READ = 10_000  # rows that one which writes may read
+MAX_COMPARED = 10_000  # keys that the compares of any may look at
+PAST = 10  # a row of the past costs as much as so many of now, and is counted by reading it
+
+TOO_MUCH_READ = RequestError(
+    Code.INVALID_ARGUMENT,
+    f"holdfast: a transaction that writes would read more than {MAX_READ} keys; read them first, and compare",
+)
+TOO_MUCH_COMPARED = RequestError(
+    Code.INVALID_ARGUMENT, f"holdfast: the compares of the transaction look at more than {MAX_COMPARED} keys"
+)
+
+
+def check_compares(space: Space, request: rpc_pb2.TxnRequest) -> None:
+    """Raises RequestError if they look at too many keys, nested ones and those on a way not taken included."""
+    if _compared(space, request, MAX_COMPARED) > MAX_COMPARED:
+        raise TOO_MUCH_COMPARED
+
+
+def check_reads(space: Space, request: rpc_pb2.TxnRequest) -> None:
+    """Of a transaction that writes. Raises RequestError."""
+    if rows_read(space, request, MAX_READ) > MAX_READ:
+        raise TOO_MUCH_READ
+
+
+def rows_read(space: Space, request: rpc_pb2.TxnRequest, most: int) -> int:
+    """How many rows the ranges of `request` look at on the longer way; more than `most` if it is more."""
+    return max(_rows(space, ops, most) for ops in (request.success, request.failure))
+
+
+def _rows(space: Space, ops: Iterable[rpc_pb2.RequestOp], most: int) -> int:
+    total = 0
+    for op in ops:
+        kind = op.WhichOneof("request")
+        if kind == "request_range":
+            total += _rows_of_range(space, op.request_range, most - total)
+        elif kind == "request_txn":
+            total += rows_read(space, op.request_txn, most - total)
+        if total > most:
+            break
+    return total
+
+
+def _rows_of_range(space: Space, request: rpc_pb2.RangeRequest, most: int) -> int:
+    if 0 < request.revision != space.reading_revision:
+        return _rows_of_the_past(space, request, most)
+    if request.count_only:
+        return 1
+    count = space.count(*bounds(request.key, request.range_end))
+    return min(count, request.limit) if request.limit > 0 and requests.in_key_order(request) else count
+
+
+def _rows_of_the_past(space: Space, request: rpc_pb2.RangeRequest, most: int) -> int:
+    try:
+        scan = space.scan(request)
+    except RequestError:
+        return 0  # it is refused in its turn
+    looked = 0
+    while looked <= most:
+        looked += 100 * PAST
+        if scan.advance(100):
+            break
+    return looked
+
+
+def _compared(space: Space, request: rpc_pb2.TxnRequest, most: int) -> int:
+    total = 0
+    for compare in request.compare:
+        total += requests.keys_compared(space, compare) if compare.range_end else 1
+        if total > most:
+            return total
+    for op in (*request.success, *request.failure):
+        if op.WhichOneof("request") == "request_txn":
+            total += _compared(space, op.request_txn, most - total)
+            if total > most:
+                break
+    return total
+
+
+class TxnScan:
+    """A transaction that only reads, being answered. `revision` is the one it reads at."""
+
+    def __init__(self, space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest) -> None:
+        """Raises RequestError."""
+        self.revision = space.reading_revision
+        self.response = rpc_pb2.TxnResponse()
+        self._ranges: list[tuple[rpc_pb2.RangeResponse, RangeScan]] = []  # the last one first
+        requests.txn_by(space, leases, request, self.response, self._later(space))
+        self._ranges.reverse()
+
+    def _later(self, space: Space) -> Callable[[rpc_pb2.RangeRequest, rpc_pb2.RangeResponse], None]:
+        def later(request: rpc_pb2.RangeRequest, into: rpc_pb2.RangeResponse) -> None:
+            into.SetInParent()
+            self._ranges.append((into, space.scan_at(request, self.revision)))
+
+        return later
+
+    @property
+    def floor(self) -> int:
+        """The oldest revision that is read."""
+        return min((scan.revision for _, scan in self._ranges), default=self.revision)
+
+    def advance(self, budget: int) -> bool:
+        """Look at so many more rows. True: finished."""
+        if self._ranges:
+            into, scan = self._ranges[-1]
+            if not scan.advance(budget):
+                return False
+            fill(into, scan)
+            self._ranges.pop()
+        return not self._ranges
+
+
+def fill(response: rpc_pb2.RangeResponse, scan: RangeScan) -> None:
+    kvs, response.more, response.count = scan.result()
+    response.kvs.extend(kv_pb2.KeyValue.FromString(kv) for kv in kvs)
