@@ -4,7 +4,8 @@ A watcher knows one number: `next`, the first revision it has not been told. If 
 *synced* and gets changes as they are applied; otherwise it catches up from history, a slice at a time. A stream whose
 client reads too slowly is left alone until it can take more: its watchers then catch up, so a slow client costs no
 memory and holds up nothing. So do those that are more than fit a turn of the loop: ten thousand watchers of one key are
-told in many short turns, and of many changes at once if those come faster. Progress goes through the same queue as
+told in many short turns, and of many changes at once if those come faster. Where finding those who want a change takes
+long, all of them read it from history. Progress goes through the same queue as
 events, so it can never overtake one.
 """
 
@@ -23,6 +24,7 @@ CATCH_UP_REVISIONS = 1000
 CATCH_UP_WATCHERS = 256  # a turn
 CATCH_UP_CHANGES = 2000  # looked at in a turn, or a little more
 LIVE_WATCHERS = 512  # told of changes in the turn in which they are applied
+LIVE_LOOKS = 8192  # watchers that are looked at for the changes of a turn
 
 
 @dataclass(slots=True)
@@ -83,6 +85,8 @@ class _Stream:
     watchers: dict[int, Watcher] = field(default_factory=dict)
     blocked: bool = False
     next_id: int = 0
+    parked: dict[Ref, None] = field(default_factory=dict)  # those that are behind, while it is blocked
+    ahead: dict[int, None] = field(default_factory=dict)  # those that began at a revision to come
 
 
 class Hub:
@@ -92,18 +96,19 @@ class Hub:
         self._space = space
         self._streams: dict[int, _Stream] = {}
         self._interest = Interest()
-        self._behind: dict[tuple[int, int], None] = {}  # insertion-ordered
+        self._behind: dict[int, int] = {}  # how many watchers are, by stream
+        self._ready: dict[Ref, None] = {}  # they are behind, on streams that can take more; the next one first
         self.events = 0  # sent to watchers so far
 
     @property
     def busy(self) -> bool:
         """Whether `catch_up` has something to do."""
-        return any(not self._streams[stream].blocked for stream, _ in self._behind)
+        return bool(self._ready)
 
     @property
     def behind(self) -> int:
         """Watchers that still catch up."""
-        return len(self._behind)
+        return sum(self._behind.values())
 
     @property
     def streams(self) -> int:
@@ -120,10 +125,10 @@ class Hub:
         for stream in self._streams.values():
             for watcher in stream.watchers.values():
                 ref = (stream.id, watcher.id)
-                if ref not in self._behind:
+                if not self._is_behind(stream, ref):
                     watcher.next = max(watcher.next, told + 1)
                     if watcher.next <= space.revision:
-                        self._behind[ref] = None
+                        self._fall_behind(stream, ref)
 
     # ---- streams and watchers ------------------------------------------------------------------------------
 
@@ -134,7 +139,7 @@ class Hub:
         gone = self._streams.pop(stream, None)
         if gone is not None:
             for watcher in gone.watchers.values():
-                self._unlink(stream, watcher)
+                self._unlink(gone, watcher)
 
     def new_id(self, stream: int) -> int:
         """An id for a watcher that no other on the stream has, nor was ever given by this."""
@@ -158,44 +163,86 @@ class Hub:
         state.watchers[watcher.id] = watcher
         self._interest.add((stream, watcher.id), watcher.ranges)
         if watcher.next <= self._space.revision:
-            self._behind[stream, watcher.id] = None
+            self._fall_behind(state, (stream, watcher.id))
+        elif watcher.next > self._space.revision + 1:
+            state.ahead[watcher.id] = None
 
     def cancel(self, stream: int, watcher: int) -> bool:
         state = self._streams.get(stream)
         gone = state.watchers.pop(watcher, None) if state else None
-        if gone is not None:
-            self._unlink(stream, gone)
+        if state is not None and gone is not None:
+            state.ahead.pop(watcher, None)
+            self._unlink(state, gone)
         return gone is not None
 
-    def _unlink(self, stream: int, watcher: Watcher) -> None:
-        ref = (stream, watcher.id)
-        self._behind.pop(ref, None)
+    def _unlink(self, stream: _Stream, watcher: Watcher) -> None:
+        ref = (stream.id, watcher.id)
+        if self._is_behind(stream, ref):
+            self._ready.pop(ref, None)
+            stream.parked.pop(ref, None)
+            self._not_behind(stream)
         self._interest.remove(ref, watcher.ranges)
+
+    def _is_behind(self, stream: _Stream, ref: Ref) -> bool:
+        return ref in self._ready or ref in stream.parked
+
+    def _fall_behind(self, stream: _Stream, ref: Ref) -> None:
+        self._behind[stream.id] = self._behind.get(stream.id, 0) + 1
+        (stream.parked if stream.blocked else self._ready)[ref] = None
+
+    def _not_behind(self, stream: _Stream) -> None:
+        """One of this stream's is no more."""
+        self._behind[stream.id] -= 1
+        if not self._behind[stream.id]:
+            del self._behind[stream.id]
+
+    def _all_fall_behind(self, revision: int) -> None:
+        """Whoever has not been told of this one and those after it reads them from history."""
+        for stream in self._streams.values():
+            if self._behind.get(stream.id, 0) == len(stream.watchers):
+                continue
+            for watcher in stream.watchers.values():
+                ref = (stream.id, watcher.id)
+                if watcher.next <= self._space.revision and not self._is_behind(stream, ref):
+                    watcher.next = max(watcher.next, revision)
+                    self._fall_behind(stream, ref)
 
     def block(self, stream: int) -> None:
         """The client does not keep up: send it nothing until `unblock`."""
         state = self._streams.get(stream)
-        if state is not None:
+        if state is not None and not state.blocked:
             state.blocked = True
+            if stream in self._behind:
+                refs = ((stream, watcher) for watcher in state.watchers)
+                state.parked = {ref: None for ref in refs if ref in self._ready}
+                for ref in state.parked:
+                    del self._ready[ref]
 
     def unblock(self, stream: int) -> None:
         state = self._streams.get(stream)
         if state is not None:
             state.blocked = False
+            self._ready.update(state.parked)
+            state.parked = {}
 
     # ---- what is sent --------------------------------------------------------------------------------------
 
     def publish(self, revisions: Iterable[list[Change]]) -> list[Delivery]:
         """These revisions were applied, in order and next to one another."""
         out: list[Delivery] = []
+        looks = LIVE_LOOKS
         for changes in revisions:
             revision = changes[0].revision
             found: dict[Ref, list[Change]] = {}
             for change in changes:
-                for ref in self._interest.of(change.key):
+                for ref in islice(self._interest.of(change.key), looks + 1):
+                    looks -= 1
                     known = found.setdefault(ref, [])
                     if not known or known[-1] is not change:  # several ranges of one watcher may cover the key
                         known.append(change)
+            if looks < 0:
+                self._all_fall_behind(revision)
+                break
             for ref in sorted(found):
                 self._deliver(ref, revision, found[ref], out)
         return out
@@ -205,11 +252,11 @@ class Hub:
         watcher = stream.watchers[ref[1]]
         if watcher.next > revision:
             return
-        if ref in self._behind:
+        if self._is_behind(stream, ref):
             return  # it will read this from history
         if stream.blocked or len(out) >= LIVE_WATCHERS:
             watcher.next = revision  # it was told everything before
-            self._behind[ref] = None
+            self._fall_behind(stream, ref)
             return
         watcher.next = revision + 1
         wanted = [c for c in changes if watcher.wants(c)]
@@ -221,29 +268,35 @@ class Hub:
     def catch_up(self) -> list[Delivery]:
         """Tell watchers that are behind some more of the past."""
         out: list[Delivery] = []
-        refs = list(islice((ref for ref in self._behind if not self._streams[ref[0]].blocked), CATCH_UP_WATCHERS))
+        refs = list(islice(self._ready, CATCH_UP_WATCHERS))
         space = self._space
         # Those that fell behind together lack the same: history is read once for them.
-        slices: dict[int, tuple[list[list[Change]], int]] = {}
+        slices: dict[int, tuple[list[list[Change]], int, int]] = {}
         looked_at = 0
         for ref in refs:
             if looked_at > CATCH_UP_CHANGES:
                 break
-            watcher = self._streams[ref[0]].watchers[ref[1]]
+            stream = self._streams[ref[0]]
+            watcher = stream.watchers[ref[1]]
             if watcher.next < space.compacted:
                 self.cancel(*ref)
                 out.append(Compacted(ref[0], watcher, space.compacted))
                 continue
             if watcher.next not in slices:
-                slices[watcher.next] = space.changes_from(watcher.next, space.revision, CATCH_UP_REVISIONS)
-            groups, following = slices[watcher.next]
+                read, until = space.changes_from(watcher.next, space.revision, CATCH_UP_REVISIONS)
+                size = sum(len(change.kv) for group in read for change in group)
+                slices[watcher.next] = read, until, size >> 10
+                looked_at += size >> 10
+            groups, following, kibibytes = slices[watcher.next]
             looked_at += len(groups)
             wanted = [c for group in groups for c in group if watcher.wants(c)]
+            looked_at += kibibytes if wanted else 0  # they are sent, and each costs its bytes
             watcher.next = max(following, watcher.next)
             if watcher.next > space.revision:
-                del self._behind[ref]
+                del self._ready[ref]
+                self._not_behind(stream)
             else:
-                self._behind[ref] = self._behind.pop(ref)  # the others first
+                self._ready[ref] = self._ready.pop(ref)  # the others first
             if wanted:
                 watcher.told = True
                 self.events += len(wanted)
@@ -254,11 +307,13 @@ class Hub:
         """How far all watchers of the stream are, or None if that cannot be said now."""
         state = self._streams.get(stream)
         revision = self._space.revision
-        if state is None or not state.watchers or state.blocked:
+        if state is None or not state.watchers or state.blocked or stream in self._behind:
             return None
-        for watcher in state.watchers.values():
-            if (stream, watcher.id) in self._behind or watcher.next > revision + 1:
+        while state.ahead:
+            first = next(iter(state.ahead))
+            if state.watchers[first].next > revision + 1:
                 return None
+            del state.ahead[first]
         return Progress(stream, None, revision)
 
     def tick(self) -> list[Delivery]:
@@ -267,7 +322,7 @@ class Hub:
         revision = self._space.revision
         for stream in self._streams.values():
             for watcher in stream.watchers.values():
-                synced = (stream.id, watcher.id) not in self._behind and watcher.next <= revision + 1
+                synced = not self._is_behind(stream, (stream.id, watcher.id)) and watcher.next <= revision + 1
                 if watcher.progress and not watcher.told and synced and not stream.blocked:
                     out.append(Progress(stream.id, watcher, revision))
                 watcher.told = False

@@ -1,7 +1,7 @@
 """Who watches a key: found without asking every watcher.
 
 Nearly all watches are of one key or of all keys with a prefix, and are found by looking up the key, and its beginnings
-of the lengths that are watched. Only ranges of other shapes are gone through one by one.
+of the lengths that are watched. Prefixes of many more lengths, and ranges of other shapes, are found as intervals.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TypeVar
 
-from holdfast.kv.ranges import prefix_end, within
+from holdfast.kv.ranges import prefix_end
+from holdfast.watch.intervals import Intervals, Range, Ref
+
+__all__ = ["Interest", "Range", "Ref"]
 
 K = TypeVar("K")
-Ref = tuple[int, int]  # stream, watcher
-Range = tuple[bytes, bytes | None]  # [start, end); None = no end
+MAX_LENGTHS = 64  # of prefixes: each is looked up for each change
 
 
 class Interest:
@@ -24,7 +26,7 @@ class Interest:
         self._keys: dict[bytes, dict[Ref, None]] = {}
         self._prefixes: dict[bytes, dict[Ref, None]] = {}
         self._lengths: Counter[int] = Counter()  # of prefixes that are watched
-        self._others: dict[Range, dict[Ref, None]] = {}
+        self._others = Intervals()
         self._count = 0
 
     def __len__(self) -> int:
@@ -36,21 +38,21 @@ class Interest:
         for start, end in ranges:
             if _is_key(start, end):
                 self._keys.setdefault(start, {})[ref] = None
-            elif _is_prefix(start, end):
+            elif _is_prefix(start, end) and (len(start) in self._lengths or len(self._lengths) < MAX_LENGTHS):
                 if start not in self._prefixes:
                     self._prefixes[start] = {}
                     self._lengths[len(start)] += 1
                 self._prefixes[start][ref] = None
             else:
-                self._others.setdefault((start, end), {})[ref] = None
+                self._others.add(ref, start, end)
 
     def remove(self, ref: Ref, ranges: tuple[Range, ...]) -> None:
         self._count -= 1
         for start, end in ranges:
             if _is_key(start, end):
                 _discard(self._keys, start, ref)
-            elif not _is_prefix(start, end):
-                _discard(self._others, (start, end), ref)
+            elif not _is_prefix(start, end) or ref not in self._prefixes.get(start, ()):
+                self._others.discard(ref, start, end)
             elif _discard(self._prefixes, start, ref):
                 self._lengths[len(start)] -= 1
                 if not self._lengths[len(start)]:
@@ -60,10 +62,9 @@ class Interest:
         """Watchers of this key, some perhaps more than once."""
         yield from self._keys.get(key, ())
         for length in self._lengths:
-            yield from self._prefixes.get(key[:length], ())
-        for (start, end), refs in self._others.items():
-            if within(key, start, end):
-                yield from refs
+            if length <= len(key):
+                yield from self._prefixes.get(key[:length], ())
+        yield from self._others.of(key)
 
 
 def _is_key(start: bytes, end: bytes | None) -> bool:

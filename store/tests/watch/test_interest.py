@@ -31,5 +31,5 @@ def test_it_finds_who_watches_a_key(watchers: list[tuple[tuple[Range, ...], bool
         interest.remove(ref, what)
     assert not interest._keys
     assert not interest._prefixes
-    assert not interest._others
+    assert not len(interest._others)
     assert not interest._lengths
