@@ -18,6 +18,7 @@ M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 MAX_PARTS = 50_000  # objects and numbers of a body; the largest transaction needs far fewer
+MAX_MARKS = 2 * MAX_PARTS  # commas and opening brackets, which bytes in base64 have none of
 MAX_SHOWN = 80  # characters of a wrong value that the error repeats
 _DIGITS = 20  # of the largest 64-bit number
 
@@ -61,6 +62,8 @@ def decode(text: str, type: type[M]) -> M:
 
 def _parsed(text: str) -> Any:
     """What JSON says, with objects and numbers as it says them. Raises ValueError."""
+    if sum(map(text.count, ",[{")) > MAX_MARKS:  # before the first of them becomes an object of Python's
+        raise _TOO_MANY
     room = MAX_PARTS
 
     def counted(part: T) -> T:

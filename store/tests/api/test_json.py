@@ -126,3 +126,12 @@ def test_text_is_text() -> None:
         decode('{"peerURLs":["a",5]}', rpc_pb2.MemberAddRequest)
     with pytest.raises(BadJson):
         decode('{"peerURLs":["a",null]}', rpc_pb2.MemberAddRequest)
+
+
+@pytest.mark.parametrize("part", ["[]", '""', "null", '"x":""', "{}"])
+def test_a_body_of_very_many_parts_is_refused_before_it_is_parsed(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four megabytes of empty lists, which nobody counted, held up the loop for seconds."""
+    monkeypatch.setattr(json.JSONDecoder, "decode", lambda *_: pytest.fail("it was parsed"))
+    around = "{%s}" if ":" in part else '{"x":[%s]}'
+    with pytest.raises(BadJson, match="more than"):
+        decode(around % ",".join([part] * (2 * MAX_PARTS + 1)), rpc_pb2.PutRequest)
