@@ -278,6 +278,8 @@ class Server:
             raise StartError(str(error), EXIT_CODE) from error
         except (StateUnreadable, InvariantViolation) as error:
             raise StartError(str(error)) from error
+        except OSError as error:
+            raise StartError(f"cannot use the data directory {self.config.data_dir}: {error}") from error
         node.failed.add_done_callback(lambda _: stop.set())
         self._watch_leader()
         if self.config.retention != Retention():

@@ -64,6 +64,8 @@ class EdgeServer:
             self.core = ReplicaCore(self._store, ranges_of(config.prefixes))
         except (DataDirectoryError, StateUnreadable) as error:
             raise StartError(str(error)) from error
+        except OSError as error:
+            raise StartError(f"cannot use the data directory {config.data_dir}: {error}") from error
         except DAMAGE as error:
             raise StartError(f"{error}. {EMPTY_IT}", EXIT_CODE) from error
         loop = asyncio.get_running_loop()

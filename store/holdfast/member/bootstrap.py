@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, connect, frame, read_frame
 from holdfast.proto import raft_pb2
+from holdfast.storage.damage import Damaged
 from holdfast.storage.sealed import SealedFile
 from holdfast.tls import Dialling
 
@@ -58,7 +59,10 @@ class Founding:
         self.confirmed = 0
         view = self._file.read(f"which nodes found the cluster with this one is not known; {EMPTY}")
         if view is not None:
-            self.ids = {n: int(i, 16) for n, i in view.items()}
+            try:
+                self.ids = {n: int(i, 16) for n, i in view.items()}
+            except (TypeError, ValueError) as error:
+                raise Damaged(f"{self._file.path} holds no view of founders, but {view}; {EMPTY}") from error
             self.confirmed = view_id(token, self.ids)
         self._agreeing: set[str] = set()
         self._said = ""

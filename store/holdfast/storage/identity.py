@@ -87,6 +87,9 @@ class DataDirectory:
             make_private(path)
             self._format()
             self.identity = self._load(kind)
+        except OSError as error:
+            self.close()
+            raise DataDirectoryError(f"cannot use the data directory {path}: {error}") from error
         except BaseException:
             self.close()
             raise

@@ -43,7 +43,7 @@ class SealedFile:
                 found.append(_unseal(file.read_bytes()))
             except FileNotFoundError:
                 self.lacks.append(f"{file} is missing")
-            except (ValueError, TypeError, KeyError) as error:
+            except (IsADirectoryError, ValueError, TypeError, KeyError, RecursionError) as error:
                 self.lacks.append(f"{file} is damaged ({error})")
         if found:
             self._written, fields = max(found, key=lambda one: one[0])

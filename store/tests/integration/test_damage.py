@@ -100,6 +100,35 @@ async def test_rot_in_the_past_is_an_error_to_whoever_reads_it_and_the_end_of_se
     refused(member, "DAMAGED")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "code", "line"),
+    [
+        ("identity.json", b"[" * 100_000, 0, ""),  # the copy is good
+        ("identity.json", None, 1, "cannot use the data directory"),
+        ("log/synced", None, 1, "cannot use the data directory"),
+        ("DAMAGED", None, 1, "cannot use the data directory"),
+        ("founding.json", "identity.json", EXIT_CODE, "holds no view of founders"),
+    ],
+)
+async def test_what_is_odd_in_the_directory_is_a_line_and_no_traceback(
+    member: LocalCluster, name: str, content: bytes | str | None, code: int, line: str
+) -> None:
+    place, process = member.directory / "m1", member.voters["m1"]
+    for file in (place / name, place / f"{name}.copy") if isinstance(content, str) else (place / name,):
+        file.unlink(missing_ok=True)
+        if content is None:
+            file.mkdir()
+        else:
+            file.write_bytes(content if isinstance(content, bytes) else (place / content).read_bytes())
+    process.start()
+    if code:
+        assert ends(process) == code
+        assert line in process.tail(1)
+    else:
+        await member.wait_ready()
+    assert "Traceback" not in process.tail(1000)
+
+
 async def test_a_replica_whose_state_is_damaged_says_so_and_follows_anew_once_emptied(
     member: LocalCluster, tmp_path: Path
 ) -> None:
