@@ -12,6 +12,7 @@ from holdfast.raft.types import DurableAppend, HardState
 from holdfast.storage.damage import REPLACE
 from holdfast.storage.identity import DataDirectory
 from holdfast.storage.log import DurableLog, LogCorrupt
+from holdfast.storage.peek import Rows, peek
 from holdfast.storage.state import RocksStore, StateDirectory
 
 
@@ -70,13 +71,14 @@ def open_disk(path: Path) -> Disk:
     place = states.current()
     durable = DurableLog(path / "log")
     replay = Replay(durable.replay())
-    store = RocksStore(place)  # last: opening it writes
-    index, term = applied(store)
+    index, _ = peek(place, lambda db: applied(Rows(db)))
     if replay.log.base_index > index:
         raise LogCorrupt(
-            f"{durable.directory}: the log begins after entry {replay.log.base_index}, but the state in {store.path} "
+            f"{durable.directory}: the log begins after entry {replay.log.base_index}, but the state in {place} "
             f"ends at {index}: entries are missing; {REPLACE}"
         )
+    store = RocksStore(place)  # last: opening it writes, and removes tables that it does not know
+    index, term = applied(store)
     if fit(replay.log, index, term):
         durable.append([DurableAppend(0, replay.hard_state, 0, (), base=(index, term))])
     states.clean()

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rocksdict import AccessType, Options, Rdict, ReadOptions
+from rocksdict import Rdict, ReadOptions
 
-from holdfast.kv.store import Family, StateDamaged
+from holdfast.kv.store import StateDamaged
 from holdfast.machine import applied
 from holdfast.member.recovery import Replay
 from holdfast.storage.damage import DAMAGE, MARK, known_damage
 from holdfast.storage.identity import DataDirectoryError, Identity, read_format, read_identity
 from holdfast.storage.log import DurableLog
+from holdfast.storage.peek import Rows, peek
 from holdfast.storage.sealed import SealedFile
-from holdfast.storage.state import StateDirectory, prefix
+from holdfast.storage.state import StateDirectory
 
 REPLACED = """the way back is a new identity:
   1. remove this member from the cluster:  etcdctl --endpoints ANOTHER_MEMBER member remove ID
@@ -133,46 +132,24 @@ def _fit(begins: int, ends: int) -> str:
 def _state(directory: Path, ends: list[int]) -> str:
     states = StateDirectory(directory)
     place = states.current()
-    options = Options(raw_mode=True)
-    reading = ReadOptions()
-    reading.fill_cache(False)
-    with tempfile.TemporaryDirectory() as elsewhere:
-        # Of links: also to read, RocksDB and rocksdict write small files into the directory that they are given.
-        for file in place.iterdir():
-            if file.name == "rocksdict-config.json":
-                shutil.copy(file, elsewhere)
-            elif not file.name.startswith("LO"):  # LOCK and LOG
-                (Path(elsewhere) / file.name).symlink_to(file.absolute())
-        try:
-            db = Rdict(elsewhere, options=options, access_type=AccessType.read_only())
-            rows = db.iter(reading)
-            count = size = 0
-            rows.seek_to_first()
-            while rows.valid():
-                count += 1
-                size += len(rows.key()) + len(rows.value())
-                rows.next()
-            rows.status()
-            ends.append(applied(_Rows(db))[0])
-            db.close()
-        except Exception as error:  # RocksDB's errors have no class of their own
-            text = str(error).replace(elsewhere, str(place))
-            raise StateDamaged(f"{place}: the state is damaged ({text})") from error
+    count, size, end = peek(place, _read_all)
+    ends.append(end)
     return f"generation {place.name}, {count} rows of {size} bytes, all of them read"
 
 
-class _Rows:
-    """What `applied` needs of a state."""
-
-    def __init__(self, db: Rdict) -> None:
-        self._db = db
-
-    def get(self, family: Family, key: bytes) -> bytes | None:
-        row: bytes | None = self._db.get(prefix(family) + key)
-        return row
-
-    def scan(self, family: Family, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        raise NotImplementedError
+def _read_all(db: Rdict) -> tuple[int, int, int]:
+    """(rows, their bytes, the entry that the state ends with)"""
+    reading = ReadOptions()
+    reading.fill_cache(False)
+    rows = db.iter(reading)
+    count = size = 0
+    rows.seek_to_first()
+    while rows.valid():
+        count += 1
+        size += len(rows.key()) + len(rows.value())
+        rows.next()
+    rows.status()
+    return count, size, applied(Rows(db))[0]
 
 
 class _Lock:
