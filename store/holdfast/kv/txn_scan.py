@@ -8,6 +8,7 @@ as a large Range does. One that writes has to be done in one go, by every member
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 
 from holdfast.kv import requests
 from holdfast.kv.ranges import bounds
@@ -17,13 +18,18 @@ from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import Code, RequestError
 
 AT_ONCE = 1000  # rows that a transaction which only reads is answered from in one go
-MAX_READ = 10_000  # rows that one which writes may read
+MAX_READ = 10_000  # rows that one which writes may read; a KiB of a row counts as one more
+MAX_ANSWER_BYTES = 256 << 20  # of a transaction that only reads: more than one Range of a large store
 MAX_COMPARED = 10_000  # keys that the compares of any may look at
 PAST = 10  # a row of the past costs as much as so many of now, and is counted by reading it
 
 TOO_MUCH_READ = RequestError(
     Code.INVALID_ARGUMENT,
-    f"holdfast: a transaction that writes would read more than {MAX_READ} keys; read them first, and compare",
+    f"holdfast: a transaction that writes would read more than {MAX_READ} keys, or KiB; read them first, and compare",
+)
+TOO_MUCH_ANSWERED = RequestError(
+    Code.RESOURCE_EXHAUSTED,
+    f"holdfast: the answer of the transaction would be larger than {MAX_ANSWER_BYTES >> 20} MiB; use Range, in pages",
 )
 TOO_MUCH_COMPARED = RequestError(
     Code.INVALID_ARGUMENT, f"holdfast: the compares of the transaction look at more than {MAX_COMPARED} keys"
@@ -65,8 +71,21 @@ def _rows_of_range(space: Space, request: rpc_pb2.RangeRequest, most: int) -> in
         return _rows_of_the_past(space, request, most)
     if request.count_only:
         return 1
-    count = space.count(*bounds(request.key, request.range_end))
-    return min(count, request.limit) if request.limit > 0 and requests.in_key_order(request) else count
+    start, end = bounds(request.key, request.range_end)
+    count = space.count(start, end)
+    if request.limit > 0 and requests.in_key_order(request):
+        count = min(count, request.limit)
+    return count if count > most else _with_sizes(space, islice(space.iterate(start, end), count), most)
+
+
+def _with_sizes(space: Space, keys: Iterable[bytes], most: int) -> int:
+    total = 0
+    for key in keys:
+        row = space.get(key)
+        total += 1 + (len(row.kv) >> 10 if row is not None else 0)
+        if total > most:
+            break
+    return total
 
 
 def _rows_of_the_past(space: Space, request: rpc_pb2.RangeRequest, most: int) -> int:
@@ -106,6 +125,7 @@ class TxnScan:
         self._ranges: list[tuple[rpc_pb2.RangeResponse, RangeScan]] = []  # the last one first
         requests.txn_by(space, leases, request, self.response, self._later(space))
         self._ranges.reverse()
+        self._bytes = 0
 
     def _later(self, space: Space) -> Callable[[rpc_pb2.RangeRequest, rpc_pb2.RangeResponse], None]:
         def later(request: rpc_pb2.RangeRequest, into: rpc_pb2.RangeResponse) -> None:
@@ -120,13 +140,16 @@ class TxnScan:
         return min((scan.revision for _, scan in self._ranges), default=self.revision)
 
     def advance(self, budget: int) -> bool:
-        """Look at so many more rows. True: finished."""
+        """Look at so many more rows. True: finished. Raises RequestError if the answer becomes too large."""
         if self._ranges:
             into, scan = self._ranges[-1]
             if not scan.advance(budget):
                 return False
             fill(into, scan)
             self._ranges.pop()
+            self._bytes += into.ByteSize()
+            if self._bytes > MAX_ANSWER_BYTES:
+                raise TOO_MUCH_ANSWERED
         return not self._ranges
 
 

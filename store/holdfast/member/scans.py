@@ -18,7 +18,7 @@ MAX_WAITING = 1000
 
 class Scan(Protocol):
     def advance(self, budget: int, /) -> bool:
-        """Look at so many more rows or KiB. True: finished."""
+        """Look at so many more rows or KiB. True: finished. Raises RequestError to give up."""
         ...
 
 
@@ -87,8 +87,8 @@ class Scans:
             finished = scan.advance()
             if not finished:
                 self._running[id] = scan  # after the others
-        except StateDamaged:
-            scan.failed(STATE_DAMAGED)
+        except (StateDamaged, RequestError) as error:
+            scan.failed(STATE_DAMAGED if isinstance(error, StateDamaged) else error.caught())
             self._ended()
             return
         finally:

@@ -11,6 +11,7 @@ from holdfast.kv.store import MemoryStore, Pending
 from holdfast.kv.txn_scan import (
     MAX_COMPARED,
     MAX_READ,
+    TOO_MUCH_ANSWERED,
     TOO_MUCH_COMPARED,
     TOO_MUCH_READ,
     TxnScan,
@@ -123,3 +124,24 @@ def test_compares_of_ranges_look_no_further_than_they_have_to_and_not_at_everyth
     with pytest.raises(RequestError) as refused:
         check_compares(space, all_of_them)
     assert refused.value is TOO_MUCH_COMPARED
+
+
+def test_the_size_of_rows_counts_too() -> None:
+    """Two kilobytes that ask a hundred times for a thousand large values would fill the memory of every member."""
+    pending = Pending(MemoryStore())
+    space = Space(pending)
+    for key in range(20):
+        space.put(b"k/%06d" % key, bytes(1 << 20), 0)
+    space.commit()
+    request = rpc_pb2.TxnRequest()
+    request.success.add().request_range.CopyFrom(everything())
+    with pytest.raises(RequestError) as refused:
+        check_reads(space, request)
+    assert refused.value is TOO_MUCH_READ
+    for _ in range(19):
+        request.success.add().request_range.CopyFrom(everything())
+    scan = TxnScan(space, (), request)
+    with pytest.raises(RequestError) as refused:
+        while not scan.advance(1 << 20):
+            pass
+    assert refused.value is TOO_MUCH_ANSWERED
