@@ -142,6 +142,10 @@ def test_the_size_of_rows_counts_too() -> None:
         request.success.add().request_range.CopyFrom(everything())
     scan = TxnScan(space, (), request)
     with pytest.raises(RequestError) as refused:
-        while not scan.advance(1 << 20):
-            pass
+        _advance_to_the_end(scan)
     assert refused.value is TOO_MUCH_ANSWERED
+
+
+def _advance_to_the_end(scan: TxnScan) -> None:
+    while not scan.advance(1 << 20):
+        pass
