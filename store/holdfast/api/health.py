@@ -141,8 +141,10 @@ class Health:
             self.unwell += status != 200
             answer(status, body)
 
+        # Of this member alone: no leader is no reason to start it again, and that is what a liveness probe does.
+        alone = query.get("serializable", [""])[0] == "true"
         member = self._member()
-        if member is None or not member.core.leader:
+        if member is None or not (alone or member.core.leader):
             say(503, _unhealthy("RAFT NO LEADER"))  # also before it may serve: it has heard of none yet
             return
         excluded = set(query.get("exclude", ()))
@@ -151,7 +153,7 @@ class Health:
             if name not in excluded:
                 say(503, _unhealthy(f"ALARM {name}"))
                 return
-        if query.get("serializable", [""])[0] == "true":
+        if alone:
             say(200, _HEALTHY)
             return
         self._read(member, lambda wrong: say(503, _unhealthy(f"RANGE ERROR:{wrong}")) if wrong else say(200, _HEALTHY))
