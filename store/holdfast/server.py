@@ -319,6 +319,9 @@ class Server:
         for url in urls:
             if not url.startswith("https") and host_port(url)[0] not in ("127.0.0.1", "localhost", "::1"):
                 log.warning("clients are served without TLS on %s: anyone who reaches it can read and write", url)
+            if not url.startswith("https") and config.client_tls.given:
+                ignored = ", nor --client-cert-auth" if config.trust_common_names else ""
+                log.warning("%s is no https URL: --cert-file and --key-file do not count there%s", url, ignored)
 
     async def stop(self) -> None:
         """Hand over leadership, end streams so that clients go elsewhere, let running calls end, close the files."""

@@ -15,6 +15,8 @@ from holdfast.cli.processes import LocalCluster, Process, free_ports
 from holdfast.proto import holdfast_pb2
 from holdfast.storage.damage import EXIT_CODE
 
+from ..certificates import Authority
+
 Change = holdfast_pb2.MembershipChangeRequest
 
 
@@ -243,3 +245,21 @@ async def test_a_port_and_a_directory_in_use(cluster: LocalCluster, tmp_path: Pa
     status, output = holdfast("serve", f"--data-dir={cluster.directory / 'm1'}")
     assert status == 1
     assert "in use by another process" in output
+
+
+async def test_certificates_that_do_not_count_are_told(tmp_path: Path) -> None:
+    """They were given, and whoever gave them believed that clients have to show one; the port was open to all."""
+    authority = Authority("clients")
+    authority.write_server(tmp_path)
+    tls = [f"--cert-file={tmp_path / 'tls.crt'}", f"--key-file={tmp_path / 'tls.key'}"]
+    alone = LocalCluster(
+        tmp_path / "c", voters=1, extra=[*tls, "--client-cert-auth", f"--trusted-ca-file={tmp_path / 'ca.crt'}"]
+    )
+    alone.start()
+    try:
+        await alone.wait_ready()
+        url = f"http://{alone.endpoints[0]}"
+        told = f"{url} is no https URL: --cert-file and --key-file do not count there, nor --client-cert-auth"
+        assert told in alone.logs()
+    finally:
+        alone.kill()
