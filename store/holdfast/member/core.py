@@ -249,6 +249,8 @@ class MemberCore:
     def _on_message(self, message: Message, out: Output) -> None:
         why = validate.fault(message, self.raft)
         if why:
+            if index := validate.acknowledged(message, self.raft):
+                self.raft.acknowledged(index)
             out.refused.append((message.frm, why))
         elif isinstance(message, Forward):
             self._propose_forwarded(message, out)

@@ -135,10 +135,21 @@ def _leader(m: Append | Heartbeat, view: View) -> str:
 
 def _heartbeat(m: Heartbeat, view: View) -> str:
     if m.term == view.term and m.commit > view.log.last:
-        return f"commit {m.commit}, while our log ends at {view.log.last}"
+        return (
+            f"commit {m.commit}, while our log ends at {view.log.last}. What a leader says was acknowledged, so this "
+            "member's directory is an older copy or was cut; remove this member, empty its volume, and add it again"
+        )
     if m.commit >= MAX_INDEX or m.round >= MAX_INDEX or m.digest_index >= MAX_INDEX:
         return f"commit {m.commit}, round {m.round}, digest of {m.digest_index}"
     return _leader(m, view)
+
+
+def acknowledged(message: Message, view: View) -> int:
+    """Up to where this member has acknowledged entries that it does not have, by the word of its leader; 0: it has all
+    that it acknowledged."""
+    if not isinstance(message, Heartbeat) or message.term != view.term or view.leader not in (0, message.frm):
+        return 0
+    return message.commit if view.log.last < message.commit < MAX_INDEX else 0
 
 
 def _append_reply(m: AppendReply, view: View) -> str:

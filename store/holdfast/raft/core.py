@@ -68,6 +68,7 @@ class Raft:
         self.digest: tuple[int, int] = (0, 0)  # (applied index, digest), sent along with heartbeats
         self.reads_ready: list[tuple[int, int]] = []
         self.level = 0  # said in answers to heartbeats: see HeartbeatReply
+        self._acknowledged = (0, 0)  # (term, index) that a leader says this member had entries up to, if it has less
 
         self._random = random
         self._writes = Durability(log.last, hard_state)
@@ -108,6 +109,12 @@ class Raft:
         return self.leading is not None
 
     @property
+    def incomplete(self) -> bool:
+        """Whether this member lacks entries that it has acknowledged: its log was cut, or is an older copy. They may be
+        committed, so it must not lead, nor vote for somebody who lacks them, too."""
+        return self._acknowledged[1] > self.log.last
+
+    @property
     def transferring(self) -> bool:
         return self.leading is not None and self.leading.transfer_to != 0
 
@@ -145,7 +152,13 @@ class Raft:
     def _may_stand(self) -> bool:
         """As a voter; and as one whose vote is taken away by an entry that is not known to be committed: perhaps nobody
         else has it, and then nobody else can be elected (thesis section 4.2.2)."""
-        return self.conf.is_voter(self.id) or self.confs.at(self.commit)[1].is_voter(self.id)
+        voter = self.conf.is_voter(self.id) or self.confs.at(self.commit)[1].is_voter(self.id)
+        return voter and not self.incomplete
+
+    def acknowledged(self, index: int) -> None:
+        """The leader of this term knows that this member has had the entries up to `index`. This is forgotten at a
+        restart, and told again by the first heartbeat."""
+        self._acknowledged = max(self._acknowledged, (self.term, index))
 
     def suspect(self, member: int) -> None:
         """The connection to `member` was closed or refused. A leader takes what is under way to it for lost. If it is
@@ -388,7 +401,7 @@ class Raft:
 
     def _on_pre_vote(self, message: PreVote) -> None:
         fresh = self._leader_is_fresh()
-        granted = message.term > self.term and not fresh and self.log.up_to_date(message.last_index, message.last_term)
+        granted = message.term > self.term and not fresh and self._may_follow(message)
         # A refusal carries our term, so that one whose term is behind catches up (etcd issue 8501).
         term = message.term if granted else self.term
         if granted or message.term <= self.term or not fresh:
@@ -397,11 +410,17 @@ class Raft:
     def _on_vote(self, message: Vote) -> None:
         free = self.vote in (0, message.frm) and self.leader == 0
         promised = self.now < self._promised_until and not message.transfer
-        granted = free and not promised and self.log.up_to_date(message.last_index, message.last_term)
+        granted = free and not promised and self._may_follow(message)
         if granted:
             self.vote = message.frm
             self._reset_election_timer()
         self._writes.hold(VoteReply(message.frm, self.id, self.term, granted))
+
+    def _may_follow(self, candidate: PreVote | Vote) -> bool:
+        """Whether its log has all that this member has acknowledged."""
+        if self.incomplete and (candidate.last_term, candidate.last_index) < self._acknowledged:
+            return False
+        return self.log.up_to_date(candidate.last_index, candidate.last_term)
 
     def _become_leader(self) -> None:
         invariant(self.role is Role.CANDIDATE and self.vote == self.id, "a leader that was not elected")
