@@ -214,6 +214,51 @@ async def test_a_signed_token_ends_with_its_password(tmp_path: Path) -> None:
         local.kill()
 
 
+async def test_leases_are_kept_alive_longer_than_a_token_lasts(tmp_path: Path) -> None:
+    """The stream ended with the token that had opened it; a watch does not, either."""
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    options = f"--auth-token=jwt,sign-method=HS256,priv-key={tmp_path}/key,ttl=2s"
+    local = LocalCluster(tmp_path / "c", voters=1, extra=["--bcrypt-cost=4", options])
+    local.start()
+    try:
+        await set_up(local)
+        async with client.connect(local.endpoints, timeout=20) as hf:
+            await enable(hf)
+        async with connector(local)("eve") as eve, client.connect(local.endpoints, timeout=20) as thief:
+            lease = await eve.lease(600)
+            await eve.put("/eve/l", "v", lease=lease)
+            token = await eve.connection.who()
+            channel = await thief.connection.ready(local.endpoints[0], 5)
+            stream = channel.stream_stream(
+                "/etcdserverpb.Lease/LeaseKeepAlive",
+                request_serializer=rpc_pb2.LeaseKeepAliveRequest.SerializeToString,
+                response_deserializer=rpc_pb2.LeaseKeepAliveResponse.FromString,
+            )(metadata=token)
+
+            async def keep_alive() -> int:
+                await stream.write(rpc_pb2.LeaseKeepAliveRequest(ID=lease.id))
+                answer = await stream.read()
+                return 0 if answer is grpc.aio.EOF else answer.TTL
+
+            assert await keep_alive() == 600
+            get = channel.unary_unary("/etcdserverpb.KV/Range")
+            async with asyncio.timeout(20):
+                code = grpc.StatusCode.OK
+                while code is grpc.StatusCode.OK:  # until the token has expired
+                    call = get(rpc_pb2.RangeRequest(key=b"/eve/l").SerializeToString(), metadata=token)
+                    code = await call.code()
+            assert code is grpc.StatusCode.UNAUTHENTICATED
+            assert await keep_alive() == 600
+            async with connector(local)("root") as root:
+                await change_password(root, "eve", "another")
+            await stream.write(rpc_pb2.LeaseKeepAliveRequest(ID=lease.id))
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                await stream.read()
+            assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    finally:
+        local.kill()
+
+
 class Following:
     """A Follow stream, by hand."""
 
