@@ -29,6 +29,14 @@ def frame(message: Proto) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
+def write_frame(writer: asyncio.StreamWriter, message: Proto) -> None:
+    """Hand a frame to the connection. Raises ConnectionResetError if it is closed: the other side may have ended it a
+    moment ago, and uvloop's own error for that is a RuntimeError, which nobody takes for a broken connection."""
+    if writer.is_closing():
+        raise ConnectionResetError("the other side has ended the connection")
+    writer.write(frame(message))
+
+
 async def read_frame(
     reader: asyncio.StreamReader, limit: int = MAX_FRAME_BYTES, heard: Callable[[], None] | None = None
 ) -> bytes:

@@ -14,7 +14,7 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from holdfast.member import codec
-from holdfast.member.frames import ProtocolError, connect, frame, read_frame
+from holdfast.member.frames import ProtocolError, connect, frame, read_frame, write_frame
 from holdfast.member.pulse import Pulse, notice_silence
 from holdfast.proto import raft_pb2
 from holdfast.raft.messages import Message
@@ -124,7 +124,7 @@ class Link:
             reader, writer = await connect(self.url, self._tls)
             try:
                 notice_silence(writer, self._silence)
-                writer.write(frame(self._node.hello(self._member, "messages")))
+                write_frame(writer, self._node.hello(self._member, "messages"))
                 answer = raft_pb2.Hello.FromString(await read_frame(reader))
                 if answer.refused:
                     self._node.refused(self._member, answer.refused)

@@ -19,7 +19,7 @@ from holdfast.member import codec
 from holdfast.member.bootstrap import BootstrapRefused, Founding, claim
 from holdfast.member.disk import found_cluster, join_cluster, open_disk
 from holdfast.member.driver import Hooks, Member
-from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, frame, read_frame
+from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, read_frame, write_frame
 from holdfast.member.interface import Answer, PeerLost
 from holdfast.member.membership import is_url
 from holdfast.member.snapshots import Snapshots
@@ -415,12 +415,12 @@ class Node:
                 except (BootstrapRefused, DecodeError) as error:
                     log.warning("%s", error)
             view = founding.view()
-        writer.write(frame(view))
+        write_frame(writer, view)
         await writer.drain()
 
     async def _serve_claim(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = raft_pb2.ClaimRequest.FromString(await read_frame(reader, 1 << 20))
-        writer.write(frame(await self._claimed(request)))
+        write_frame(writer, await self._claimed(request))
         await writer.drain()
 
     async def _claimed(self, request: raft_pb2.ClaimRequest) -> raft_pb2.ClaimReply:

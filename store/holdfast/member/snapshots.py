@@ -22,7 +22,7 @@ from holdfast.kv.store import StateDamaged
 from holdfast.machine import applied
 from holdfast.member import codec
 from holdfast.member.driver import Member
-from holdfast.member.frames import ProtocolError, connect, frame, read_frame
+from holdfast.member.frames import ProtocolError, connect, read_frame, write_frame
 from holdfast.member.transport import Transport
 from holdfast.member.validate import MAX_INDEX, MAX_TERM, MAX_TERM_JUMP, conf_fault
 from holdfast.proto import raft_pb2
@@ -139,7 +139,7 @@ class Snapshots:
         reason = self._refusal(header, frm)
         if reason:
             log.warning("a snapshot of %x is refused: %s", frm, reason)
-            writer.write(frame(raft_pb2.SnapshotHave(refused=reason)))
+            write_frame(writer, raft_pb2.SnapshotHave(refused=reason))
             await writer.drain()
             return
         self._receiving = frm
@@ -174,7 +174,7 @@ class Snapshots:
         have = raft_pb2.SnapshotHave()
         for file in sorted(place.iterdir()):
             have.parts.add(file=file.name, size=file.stat().st_size)
-        writer.write(frame(have))
+        write_frame(writer, have)
         await _receive_files(place, reader)
         try:
             index, term = await loop.run_in_executor(None, _verify, place)
@@ -191,7 +191,7 @@ class Snapshots:
             return RocksStore(place)
 
         member.offer_snapshot(index, term, frm, header.term, put_in_use)
-        writer.write(frame(raft_pb2.SnapshotReply(ok=True)))
+        write_frame(writer, raft_pb2.SnapshotReply(ok=True))
         await writer.drain()
 
     async def _continue(self, frm: int, id: int) -> _Incoming:
@@ -211,11 +211,11 @@ async def _send(
 ) -> str:
     """Send what the other side lacks. Returns why it was refused; empty if it was not."""
     async with asyncio.timeout(IDLE_SECONDS):
-        writer.write(frame(hello))
+        write_frame(writer, hello)
         answer = raft_pb2.Hello.FromString(await read_frame(reader))
     if answer.refused:
         return answer.refused
-    writer.write(frame(outgoing.header))
+    write_frame(writer, outgoing.header)
     async with asyncio.timeout(IDLE_SECONDS):
         have = raft_pb2.SnapshotHave.FromString(await read_frame(reader))
     if have.refused:
@@ -225,7 +225,7 @@ async def _send(
         log.info("a snapshot at index %d goes on: %d bytes are there", outgoing.header.index, sum(sizes.values()))
     for file in sorted(outgoing.place.iterdir()):
         await _send_file(file, sizes.get(file.name), writer)
-    writer.write(frame(raft_pb2.SnapshotChunk(last=True)))
+    write_frame(writer, raft_pb2.SnapshotChunk(last=True))
     async with asyncio.timeout(IDLE_SECONDS):
         await writer.drain()
         reply = raft_pb2.SnapshotReply.FromString(await read_frame(reader))
@@ -242,7 +242,7 @@ async def _send_file(file: Path, have: int | None, writer: asyncio.StreamWriter)
             first = False
             chunk = raft_pb2.SnapshotChunk(file=file.name, data=data, crc=google_crc32c.value(data), offset=at)
             at += len(data)
-            writer.write(frame(chunk))
+            write_frame(writer, chunk)
             async with asyncio.timeout(IDLE_SECONDS):
                 await writer.drain()
 

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from holdfast.cert_names import CertNames
 from holdfast.histogram import FAST, Histogram
-from holdfast.member.frames import ProtocolError, frame, read_frame
+from holdfast.member.frames import ProtocolError, read_frame, write_frame
 from holdfast.member.inbound import Door, Inbound, Seldom
 from holdfast.member.link import Link, Node
 from holdfast.member.pulse import Pulse, notice_silence
@@ -159,12 +159,12 @@ class Transport:
         if answer.refused:
             await self._refuse(connection, hello, answer)
             return False
-        connection.writer.write(frame(answer))
+        write_frame(connection.writer, answer)
         self._door.know(connection, hello.from_id, hello.purpose)
         return True
 
     async def _refuse(self, connection: Inbound, hello: raft_pb2.Hello, answer: raft_pb2.Hello) -> None:
-        connection.writer.write(frame(answer))
+        write_frame(connection.writer, answer)
         self._seldom.warn(
             (connection.address, answer.refused),
             "%x at %s is refused: %s",

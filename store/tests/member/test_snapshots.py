@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis, Machine
 from holdfast.member import snapshots
@@ -215,3 +216,29 @@ async def test_a_file_that_is_none_of_a_states_is_not_written(
         assert not await source.transfers.send(9, url, TRANSPORT, raft_pb2.Hello())
     assert target.offered == []
     assert not [p for incoming in target.transfers._incoming.values() for p in incoming.place.iterdir()]
+
+
+def test_who_ends_the_connection_does_not_end_the_sender(tmp_path: Path) -> None:
+    """A follower without room ended it in the middle; the leader stopped, and then the next leader did. Only uvloop,
+    which members run on, has an error of its own for what is written after the end: not one of a connection."""
+    (tmp_path / "1.sst").write_bytes(bytes(1000))
+
+    raised: list[Exception] = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+        writer.transport.abort()  # as uvloop does when it finds the connection broken
+        await asyncio.sleep(0)
+        try:
+            await snapshots._send_file(tmp_path / "1.sst", None, writer)
+        except Exception as error:
+            raised.append(error)
+        server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+    assert [type(error) for error in raised] == [ConnectionResetError]
