@@ -128,6 +128,7 @@ def member_metrics(of: Sources) -> Iterator[Metric]:
         yield from gauges({"etcd_server_has_leader": 0.0})
         return
     yield _labelled("etcd_server_id", {"server_id": f"{member.id:x}"})
+    yield _labelled("holdfast_cluster_version", {"cluster_version": member.core.machine.cluster_version})
     for id, alarm in sorted(member.core.machine.alarms):
         labels = {"server_id": f"{id:x}", "alarm_type": rpc_pb2.AlarmType.Name(alarm)}
         yield _labelled("etcd_debugging_server_alarms", labels)

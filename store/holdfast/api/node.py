@@ -63,6 +63,7 @@ class NodeService(Service):
             response.term = core.term
             response.epoch = core.machine.epoch
             response.revision = core.machine.space.revision
+            response.cluster_version = core.machine.cluster_version
         self.router.reply(call.id, response.SerializeToString())
 
     def form(self, call: Call, body: bytes) -> None:

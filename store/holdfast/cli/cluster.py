@@ -71,6 +71,7 @@ async def _describe(hf: client.Client, endpoint: str) -> dict[str, object]:
         "term": node.term,
         "index": node.applied_index,
         "version": node.version,
+        "cluster_version": node.cluster_version,
         "replicas": {r.replica: r.watermark for r in node.replicas},
     }
     if node.state == node.REPLICA:

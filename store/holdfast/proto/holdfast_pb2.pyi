@@ -14,7 +14,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas", "connected", "staleness_ms")
+    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas", "connected", "staleness_ms", "cluster_version")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         EMPTY: _ClassVar[DescribeResponse.State]
@@ -42,6 +42,7 @@ class DescribeResponse(_message.Message):
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     STALENESS_MS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_VERSION_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     cluster_id: int
     member_id: int
@@ -57,7 +58,8 @@ class DescribeResponse(_message.Message):
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaReport]
     connected: bool
     staleness_ms: int
-    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., connected: _Optional[bool] = ..., staleness_ms: _Optional[int] = ...) -> None: ...
+    cluster_version: str
+    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., connected: _Optional[bool] = ..., staleness_ms: _Optional[int] = ..., cluster_version: _Optional[str] = ...) -> None: ...
 
 class FormRequest(_message.Message):
     __slots__ = ("cluster_id", "volume_id")
