@@ -3,6 +3,9 @@
 Format 1 had no checksums in its small files, no copies of them, and no mark beside the log. Nothing else is rewritten:
 segments of the old format stay until they are forgotten. Everything is checked before the first step, every step may be
 taken again, and FORMAT, written last, says that all were taken: a crash at any point is followed by another try.
+
+In between, the program before may be started again. The identity is the first file that it would read in a new form, and
+it refuses that; of a new pointer it would not, but remove the state. If it went on, what it wrote is newer than a copy.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ def migrate(path: Path, now: str) -> None:
     identity = SealedFile(path / "identity.json")
     founding = SealedFile(path / "founding.json")
     pointer = SealedFile(path / "state" / "current")
-    who = _either(identity, json.loads)
-    view = _either(founding, json.loads)
+    who = _either(identity, _identity)
+    view = _either(founding, _view)
     current = _either(pointer, _generation)
     if who is not None:
         member = who.get("kind") != "replica"
@@ -38,7 +41,7 @@ def migrate(path: Path, now: str) -> None:
         who = {**who, "made": made}
     elif _held(path):
         raise Damaged(f"{identity.path} is missing, but {path} holds {' and '.join(_held(path))}; {REPLACE}")
-    for file, fields in ((pointer, current), (founding, view), (identity, who)):
+    for file, fields in ((identity, who), (founding, view), (pointer, current)):
         if fields is not None:
             file.write(fields)
     write_atomically(path / "FORMAT", now.encode())
@@ -50,15 +53,26 @@ def _either(file: SealedFile, old: Callable[[bytes], Fields]) -> Fields | None:
     if not file.exists:
         return None
     try:
-        return file.read("")
-    except Damaged:
-        pass  # not written by this version yet
-    try:
-        fields = old(file.path.read_bytes())
-        if not isinstance(fields, dict):
-            raise ValueError("it is no JSON object")
+        return old(file.path.read_bytes())
     except (OSError, ValueError) as error:
-        raise Damaged(f"{file.path} is damaged ({error}); restore it, or {REPLACE}") from error
+        why = error
+    try:
+        return file.read("")
+    except Damaged as damaged:
+        raise Damaged(f"{file.path} is damaged ({why}); restore it, or {REPLACE}") from damaged
+
+
+def _identity(data: bytes) -> Fields:
+    fields = json.loads(data)
+    if not isinstance(fields, dict) or "volume_id" not in fields:
+        raise ValueError("it names no volume")
+    return fields
+
+
+def _view(data: bytes) -> Fields:
+    fields = json.loads(data)
+    if not isinstance(fields, dict) or not all(isinstance(id, str) for id in fields.values()):
+        raise ValueError("it does not give ids by names")
     return fields
 
 

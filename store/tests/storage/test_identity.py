@@ -21,6 +21,7 @@ from holdfast.storage.damage import Damaged
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.sealed import SealedFile
 
+from ..integration.versions import WHEEL
 from .rot import flip
 
 OLD = Path(__file__).with_name("format-1.tar.gz")
@@ -268,6 +269,46 @@ def test_that_may_be_interrupted_anywhere(old: Path, monkeypatch: pytest.MonkeyP
             start(old)
     assert start(old) >= OLD_ENTRIES
     assert (old / "FORMAT").read_text() == "holdfast data 2\n"
+
+
+# A start of the program before, up to where it would serve; it stops in the middle, as by kill -9.
+OLD_START = (
+    "import os, sys; from pathlib import Path; from holdfast.member.disk import open_disk;"
+    "from holdfast.storage.identity import DataDirectory; place = Path(sys.argv[1]);"
+    "DataDirectory(place); open_disk(place); os._exit(7)"
+)
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_the_program_before_may_be_started_in_between(old: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """An upgrade that is interrupted and taken back. The old program goes on with what is there, or refuses; it took a
+    pointer of the new form for one to nowhere, and removed the state."""
+    incarnation = json.loads((old / "identity.json").read_text())["incarnation"]
+    with monkeypatch.context() as patched:
+        kill_at(patched, step)
+        with suppress(Killed):
+            start(old)
+    assert (old / "FORMAT").read_text() == "holdfast data 1\n"
+    went_on = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", OLD_START, str(old)],
+            env={"PYTHONPATH": str(WHEEL)},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 7 or b"DataDirectoryError" in done.stderr, done.stderr.decode()
+        went_on.append(done.returncode == 7)
+    if all(went_on):
+        known = json.loads((old / "identity.json").read_text())
+        assert known["incarnation"] == incarnation + 2
+        known["member_id"] += 1  # as if it had become another member meanwhile
+        (old / "identity.json").write_text(json.dumps(known))
+    assert start(old) >= OLD_ENTRIES
+    if all(went_on):
+        data = DataDirectory(old)
+        data.close()
+        assert data.identity.member_id == known["member_id"], "an older copy counted"
 
 
 OLD_DAMAGE: dict[str, Callable[[Path], object]] = {
