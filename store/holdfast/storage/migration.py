@@ -4,8 +4,8 @@ Format 1 had no checksums in its small files, no copies of them, and no mark bes
 segments of the old format stay until they are forgotten. Everything is checked before the first step, every step may be
 taken again, and FORMAT, written last, says that all were taken: a crash at any point is followed by another try.
 
-In between, the program before may be started again. The identity is the first file that it would read in a new form, and
-it refuses that; of a new pointer it would not, but remove the state. If it went on, what it wrote is newer than a copy.
+In between, the program before may be started again. So the identity is sealed first: it refuses a sealed identity, but
+takes a sealed pointer for that of another state, and removes ours. If it went on, what it wrote is newer than a copy.
 """
 
 from __future__ import annotations

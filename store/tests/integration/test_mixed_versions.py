@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,167 @@ async def test_a_member_of_the_other_program_joins_by_a_snapshot(mixed: MixedClu
                     await asyncio.sleep(0.1)
     await answers(process)
     await agree(mixed)
+
+
+async def test_the_old_program_refuses_a_directory_of_the_new_format(mixed: MixedCluster) -> None:
+    """Also while the cluster could still be of both: what is upgraded is not put back."""
+    await mixed.wait_ready()
+    process = mixed.voters["m3"]
+    process.stop()
+    mixed.upgrade(process).start()
+    await answers(process)
+    process.stop()
+    mixed.downgrade(process).start()
+    assert process.running is not None
+    assert process.running.wait(30) == 1
+    assert "has the format 'holdfast data 2', this program knows 'holdfast data 1'" in process.tail(1)
+    mixed.upgrade(process).start()
+    await answers(process)
+    await agree(mixed)
+
+
+async def test_an_old_program_stops_at_what_it_does_not_know(mixed: MixedCluster, tmp_path: Path) -> None:
+    """Its directory, copied before the upgrade, is put back after the version of the cluster has risen: it applies
+    nothing of version 0.2, and goes on where it is as soon as its program is the new one."""
+    await mixed.wait_ready()
+    async with client.connect(mixed.endpoints, timeout=20) as hf:
+        await hf.put("/before", "x")
+    process = mixed.voters["m3"]
+    place = tmp_path / "m3"
+    process.stop()
+    shutil.copytree(place, tmp_path / "copy")
+    for each in mixed.voters.values():
+        each.stop()
+        mixed.upgrade(each).start()
+        await answers(each)
+    await reaches_version(mixed.voters.values(), NEW)
+    async with client.connect(mixed.endpoints, timeout=20) as hf:
+        await hf.put("/after", "x")
+    process.stop()
+    shutil.rmtree(place)
+    shutil.move(tmp_path / "copy", place)
+    for _ in range(2):
+        mixed.downgrade(process).start()
+        assert process.running is not None
+        assert process.running.wait(30) != 0
+        assert "has command format 2; this program knows up to 1: upgrade it" in process.tail(1)
+        async with client.connect([p.endpoint for p in mixed.voters.values() if p is not process], timeout=20) as hf:
+            await hf.put("/meanwhile", "x")
+    mixed.upgrade(process).start()
+    await answers(process)
+    await agree(mixed)
+
+
+async def test_an_old_program_that_joins_later_stops(mixed: MixedCluster) -> None:
+    """With an empty directory, as a learner of a cluster whose version has risen."""
+    await mixed.wait_ready()
+    for each in mixed.voters.values():
+        each.stop()
+        mixed.upgrade(each).start()
+        await answers(each)
+    await reaches_version(mixed.voters.values(), NEW)
+    async with client.connect(mixed.endpoints, timeout=20) as hf:
+        process = mixed.downgrade(mixed.add_voter("m4"))
+        await ask(hf, "Add", rpc_pb2.MemberAddRequest(peerURLs=[mixed.peer_url("m4")], isLearner=True))
+        process.start()
+        async with asyncio.timeout(30):
+            while process.running is not None and process.running.poll() is None:
+                await hf.put("/on", "x")
+                await asyncio.sleep(0.1)
+        assert "upgrade it" in process.tail(1)
+        mixed.upgrade(process).start()
+        async with asyncio.timeout(30):
+            while (await hf.describe(process.endpoint)).revision < (await hf.range("/on")).revision:
+                await asyncio.sleep(0.1)
+        assert await cluster_version(process) == NEW
+
+
+@pytest.mark.parametrize("member_is_old", [True, False])
+async def test_a_replica_follows_a_member_of_the_other_program(mixed: MixedCluster, member_is_old: bool) -> None:
+    await mixed.wait_ready()
+    member = mixed.voters["m1"]
+    if not member_is_old:
+        member.stop()
+        mixed.upgrade(member).start()
+        await answers(member)
+    replica = mixed.replica("berlin", member, old=not member_is_old)
+
+    async def reaches(revision: int) -> None:
+        async with client.connect(replica.endpoint, timeout=20) as at, asyncio.timeout(30):
+            while (await at.describe()).revision < revision:
+                await asyncio.sleep(0.05)
+
+    async def holds(key: str, value: bytes, revision: int) -> None:
+        async with client.connect(replica.endpoint, timeout=20) as at:
+            await reaches(revision)
+            found = await at.get(key, serializable=True)
+            assert found is not None
+            assert (found.value, found.mod_revision) == (value, revision)
+
+    try:
+        async with client.connect(mixed.endpoints, timeout=20) as hf:
+            await hf.put("/first", "x")
+            replica.start()
+            await holds("/first", b"y", (await hf.put("/first", "y")).revision)
+            async with client.connect(replica.endpoint, timeout=20) as at:
+                # What it forwards: a write, a linearizable read, a lease.
+                await holds("/through", b"1", (await at.put("/through", "1")).revision)
+                assert await at.get("/through") is not None
+                async with await at.lease(10) as lease:
+                    await at.put("/leased", "x", lease=lease)
+                assert await at.get("/leased") is None
+            # Each is upgraded under the other; its position counts on.
+            for upgraded in (member, replica):
+                upgraded.stop()
+                mixed.upgrade(upgraded).start()
+                if upgraded is member:
+                    await answers(member)
+                await holds("/first", upgraded.name.encode(), (await hf.put("/first", upgraded.name)).revision)
+    finally:
+        replica.kill()
+        print(replica.tail())
+
+
+@pytest.mark.timeout(180)
+async def test_taking_over_a_directory_may_be_interrupted_anywhere(mixed: MixedCluster, tmp_path: Path) -> None:
+    """kill -9 after each of the steps of taking it over, on one directory after the other and on the same one."""
+    await mixed.wait_ready()
+    async with client.connect(mixed.endpoints, timeout=20) as hf:
+        for n in range(KEYS):
+            await hf.put(f"/k/{n:03d}", str(n))
+    process = mixed.voters["m2"]
+    place = tmp_path / "m2"
+    process.kill()
+    mixed.upgrade(process)
+    names = ("identity.json", "founding.json", "state/current")
+    steps = ["log/synced", *(file for name in names for file in (f"{name}.copy", name)), "FORMAT.new"]
+    interrupted = 0
+    for step in (*steps, *reversed(steps)):
+        if taken_over(place):
+            break  # the kill came too late
+        before = stamp(place / step)
+        process.start()
+        assert process.running is not None
+        while stamp(place / step) == before and not taken_over(place):
+            assert process.running.poll() is None, process.tail()
+        process.kill()
+        interrupted += not taken_over(place)
+    assert interrupted
+    process.start()
+    await answers(process)
+    assert taken_over(place)
+    await agree(mixed)
+    async with client.connect(process.endpoint, timeout=20) as hf:
+        assert (await hf.range("/k/", prefix=True, serializable=True)).count == KEYS
+
+
+def taken_over(place: Path) -> bool:
+    return (place / "FORMAT").read_text() == "holdfast data 2\n"
+
+
+def stamp(file: Path) -> int:
+    """Differs once the file is written anew."""
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
