@@ -118,6 +118,65 @@ def _member(m: rpc_pb2.Member) -> dict[str, str]:
     }
 
 
+@member.command("add")
+def member_add(
+    peer_urls: Annotated[str, typer.Argument(help="Where other members will reach it: URL,URL,…")],
+    learner: Annotated[bool, typer.Option(help="As a learner, which does not vote; promote it once it runs.")] = True,
+    endpoints: Endpoints = LOCAL,
+    tls_dir: TlsDir = None,
+    user: User = "",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Make a place for a new member. Start it there with --initial-cluster-state existing and an empty directory."""
+
+    async def work(hf: client.Client) -> None:
+        added = await hf.member_add(peer_urls.split(","), learner=learner)
+        print(f"member {added:x} added{' as a learner' if learner else ''}")
+
+    run(endpoints, tls_dir, user, timeout, work)
+
+
+@member.command("promote")
+def member_promote(
+    member_id: Annotated[str, typer.Argument(help="The learner, as `member list` has it.")],
+    endpoints: Endpoints = LOCAL,
+    tls_dir: TlsDir = None,
+    user: User = "",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Let a learner that has caught up vote."""
+
+    async def work(hf: client.Client) -> None:
+        await hf.member_promote(_member_id(member_id))
+        print(f"member {member_id} votes")
+
+    run(endpoints, tls_dir, user, timeout, work)
+
+
+@member.command("remove")
+def member_remove(
+    member_id: Annotated[str, typer.Argument(help="As `member list` has it.")],
+    endpoints: Endpoints = LOCAL,
+    tls_dir: TlsDir = None,
+    user: User = "",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Remove a member for good: its id never comes back."""
+
+    async def work(hf: client.Client) -> None:
+        await hf.member_remove(_member_id(member_id))
+        print(f"member {member_id} removed")
+
+    run(endpoints, tls_dir, user, timeout, work)
+
+
+def _member_id(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError:
+        return fail(f"{text!r} is not the id of a member; `holdfast member list` says them", 2)
+
+
 @lease.command("grant")
 def lease_grant(
     ttl: Annotated[int, typer.Argument(help="Seconds.")],

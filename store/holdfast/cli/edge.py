@@ -25,7 +25,9 @@ def edge(
     cert_file: Annotated[Path | None, typer.Option(help="Certificate shown to clients.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
     trusted_ca_file: Annotated[Path | None, typer.Option(help="CA of the clients' certificates.")] = None,
-    client_cert_auth: Annotated[bool, typer.Option(help="Needs --trusted-ca-file, which requires it anyway.")] = False,
+    client_cert_auth: Annotated[
+        bool, typer.Option(help="Accepted as etcd has it: --trusted-ca-file alone makes clients show a certificate.")
+    ] = False,
     upstream_tls_dir: Annotated[
         Path | None, typer.Option(help="Directory with ca.crt, tls.crt and tls.key for following.")
     ] = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from holdfast import __version__
@@ -55,4 +57,6 @@ def version() -> None:
 
 
 def main() -> None:
+    # What gRPC's library logs by itself, several lines a second while it cannot connect, hides the error that we print.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     app()

@@ -29,18 +29,20 @@ def save(
         sum_, last, size = hashlib.sha256(), b"", 0
         fresh.touch()
         fresh.chmod(0o600)  # whatever the umask, and before there is anything in it
-        with fresh.open("wb") as target:
-            async for blob in hf.snapshot():
-                sum_.update(last)
-                last = blob
-                target.write(blob)
-                size += len(blob)
-            target.flush()
-            os.fsync(target.fileno())
-        if last != sum_.digest():
-            fresh.unlink()
-            fail("the snapshot arrived damaged; try again")
-        fresh.replace(file)
+        try:
+            with fresh.open("wb") as target:
+                async for blob in hf.snapshot():
+                    sum_.update(last)
+                    last = blob
+                    target.write(blob)
+                    size += len(blob)
+                target.flush()
+                os.fsync(target.fileno())
+            if last != sum_.digest():
+                fail("the snapshot arrived damaged; try again")
+            fresh.replace(file)
+        finally:
+            fresh.unlink(missing_ok=True)
         print(f"{size} bytes saved to {file}")
 
     run(endpoints, tls_dir, user, timeout, work)

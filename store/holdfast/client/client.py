@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 
+import grpc
+import grpc.aio
 from google.protobuf.message import Message
 
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.endpoints import parse
-from holdfast.client.errors import SessionEnded
+from holdfast.client.errors import SessionEnded, Unavailable, refused
 from holdfast.client.lease import Lease
 from holdfast.client.login import Login
 from holdfast.client.session import Session
@@ -219,7 +221,7 @@ class Client:
         )
 
     async def snapshot(self) -> AsyncIterator[bytes]:
-        """The state as an archive, in pieces; the last one is the SHA-256 of all before."""
+        """The state as an archive, in pieces; the last one is the SHA-256 of all before. Raises a ClientError."""
         for endpoint in self.connection.rotation():
             channel = await self.connection.ready(endpoint, self.connection.timeout)
             call = channel.unary_stream(
@@ -227,8 +229,13 @@ class Client:
                 request_serializer=rpc_pb2.SnapshotRequest.SerializeToString,
                 response_deserializer=rpc_pb2.SnapshotResponse.FromString,
             )(rpc_pb2.SnapshotRequest(), metadata=await self.connection.who())
-            async for response in call:
-                yield response.blob
+            try:
+                async for response in call:
+                    yield response.blob
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    raise Unavailable(f"{endpoint}: {error.details()}") from None
+                raise refused(error) from None
             return
 
     # ---- what operators ask --------------------------------------------------------------------------------
@@ -264,6 +271,22 @@ class Client:
         path = "/holdfast.v1.Membership/Change"
         r = await self._call(path, request, holdfast_pb2.MembershipChangeResponse, idempotent=False)
         return r.config_index
+
+    async def member_add(self, peer_urls: list[str], *, learner: bool) -> int:
+        """Make a place for a new member. Returns its id."""
+        request = rpc_pb2.MemberAddRequest(peerURLs=peer_urls, isLearner=learner)
+        r = await self._call("/etcdserverpb.Cluster/MemberAdd", request, rpc_pb2.MemberAddResponse, idempotent=False)
+        return r.member.ID
+
+    async def member_promote(self, member: int) -> None:
+        request = rpc_pb2.MemberPromoteRequest(ID=member)
+        path = "/etcdserverpb.Cluster/MemberPromote"
+        await self._call(path, request, rpc_pb2.MemberPromoteResponse, idempotent=False)
+
+    async def member_remove(self, member: int) -> None:
+        request = rpc_pb2.MemberRemoveRequest(ID=member)
+        path = "/etcdserverpb.Cluster/MemberRemove"
+        await self._call(path, request, rpc_pb2.MemberRemoveResponse, idempotent=False)
 
     async def move_leader(self, target: int) -> None:
         """Ask the leader, which this client must be connected to, to hand over."""

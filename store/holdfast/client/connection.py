@@ -201,8 +201,12 @@ class Connection:
         except TimeoutError:
             self._failed_at[endpoint] = time.monotonic()
             await self.drop(endpoint)
-            with_tls = " with TLS (does it serve TLS, with a certificate of this CA and name?)" if self._tls else ""
-            raise Unavailable(f"cannot connect to {endpoint}{with_tls}") from None
+            how = (
+                "with TLS (does it serve TLS, with a certificate of this CA and name, and does it want one of yours?)"
+                if self._tls
+                else "without TLS"
+            )
+            raise Unavailable(f"cannot connect to {endpoint} {how}") from None
         return channel
 
     async def who(self) -> Metadata:

@@ -25,11 +25,12 @@ from holdfast.storage.sealed import SealedFile
 from holdfast.storage.state import StateDirectory
 
 REPLACED = """the way back is a new identity:
-  1. remove this member from the cluster:  etcdctl --endpoints ANOTHER_MEMBER member remove ID
+  1. remove this member from the cluster:  holdfast member remove {id} --endpoints ANOTHER_MEMBER
   2. empty the volume (keep a copy of the directory if the cluster has lost its quorum)
-  3. add a new member in its place:  etcdctl --endpoints ANOTHER_MEMBER member add NAME --learner --peer-urls=URL
-     start it with --initial-cluster-state existing, and promote it
-An operator does all of this by itself once the volume is empty.
+  3. add a new member in its place:  holdfast member add PEER_URL --endpoints ANOTHER_MEMBER
+  4. start it with --initial-cluster-state existing, and let it vote:
+                                           holdfast member promote NEW_ID --endpoints ANOTHER_MEMBER
+`holdfast member list` shows the ids. An operator does all of this by itself once the volume is empty.
 A member alone in its cluster has nobody to take its data from: restore a snapshot (holdfast snapshot restore)."""
 EMPTIED = "the way back: empty the directory, and the replica follows anew; nothing in it is needed"
 
@@ -65,7 +66,8 @@ def examine(path: Path) -> Report:
                 findings.append(Finding(part, False, str(error)))
     safe = all(finding.good for finding in findings)
     replica = bool(identity) and identity[0].kind == "replica"
-    return Report(findings, safe, "" if safe else EMPTIED if replica else REPLACED)
+    known = f"{identity[0].member_id:x}" if identity and identity[0].member_id else "ID"
+    return Report(findings, safe, "" if safe else EMPTIED if replica else REPLACED.format(id=known))
 
 
 def _parts(path: Path, identity: list[Identity], *, whole: bool) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -115,9 +117,10 @@ def _log(directory: Path, ends: list[int]) -> str:
     try:
         log = Replay(durable.replay(read_only=True)).log
         ends.append(log.base_index)
+        count = "1 segment" if durable.segments == 1 else f"{durable.segments} segments"
         return (
-            f"{durable.segments} segments, entries after {log.base_index} up to {log.last}, known to be durable up to "
-            f"position {durable.marked_at}"
+            f"{count}, entries after {log.base_index} up to {log.last}, known to be durable up to position "
+            f"{durable.marked_at}"
         )
     finally:
         durable.close()
