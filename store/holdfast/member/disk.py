@@ -7,6 +7,7 @@ from pathlib import Path
 
 from holdfast.machine import Genesis, applied
 from holdfast.member.recovery import Replay, fit
+from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Log
 from holdfast.raft.types import DurableAppend, HardState
 from holdfast.storage.damage import REPLACE
@@ -71,15 +72,22 @@ def open_disk(path: Path) -> Disk:
     place = states.current()
     durable = DurableLog(path / "log")
     replay = Replay(durable.replay())
-    index, _ = peek(place, lambda db: applied(Rows(db)))
+    index, term = peek(place, lambda db: applied(Rows(db)))
     if replay.log.base_index > index:
         raise LogCorrupt(
             f"{durable.directory}: the log begins after entry {replay.log.base_index}, but the state in {place} "
             f"ends at {index}: entries are missing; {REPLACE}"
         )
+    ends = replay.log.last
+    anew = fit(replay.log, index, term)
+    if anew and states.installed not in (None, index):
+        raise LogCorrupt(
+            f"{durable.directory}: the log ends with entry {ends}, or has another entry {index} than the state in "
+            f"{place}, which was written behind it: it is an older copy, or lost its end; {REPLACE}"
+        )
     store = RocksStore(place)  # last: opening it writes, and removes tables that it does not know
-    index, term = applied(store)
-    if fit(replay.log, index, term):
+    invariant(applied(store) == (index, term), f"{place} changed while it was opened")
+    if anew:
         durable.append([DurableAppend(0, replay.hard_state, 0, (), base=(index, term))])
     states.clean()
     return Disk(store, states, durable, replay.log, replay.hard_state)

@@ -187,7 +187,7 @@ class Snapshots:
         del self._incoming[frm]
 
         def put_in_use() -> RocksStore:
-            member.states.use(place)
+            member.states.use(place, installed=index)
             return RocksStore(place)
 
         member.offer_snapshot(index, term, frm, header.term, put_in_use)

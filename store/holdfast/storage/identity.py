@@ -4,6 +4,7 @@ FORMAT          "holdfast data 2": a program that does not know the number refus
 LOCK            held by the process that uses the directory
 identity.json   volume, member and cluster id, and which start of this volume this is (`storage.sealed`)
 log/  state/    see `storage.log` and `storage.state`
+log.synced      how far the log is durable (`storage.mark`)
 making/         a log and a state that are not complete yet, or complete and not moved to their place yet
 DAMAGED         what an earlier run found to be damaged (`storage.damage`)
 
@@ -32,8 +33,8 @@ log = logging.getLogger("holdfast.storage")
 FORMAT = "holdfast data 2\n"
 FORMAT_1 = "holdfast data 1\n"
 
-_PARTS = ("log", "state")
-_OURS = ("identity.json", "founding.json", "log", "state", "making")
+_MADE = ("log.synced", "log", "state")
+_OURS = ("identity.json", "founding.json", "making", *_MADE)
 _NOBODYS = ("LOCK", "FORMAT.new", "lost+found")
 _EPOCH = 1_767_225_600  # 2026-01-01
 
@@ -130,7 +131,7 @@ class DataDirectory:
         if not place.exists():
             return
         if self.identity.made:
-            for part in _PARTS:
+            for part in _MADE:
                 if (place / part).exists():
                     os.rename(place / part, self.path / part)
             sync_directory(self.path)
@@ -208,7 +209,7 @@ def read_format(path: Path) -> int | None:
 def read_identity(path: Path, file: SealedFile) -> Identity | None:
     """Whose directory it is; None: nobody's yet. Changes nothing. Raises Damaged if that does not fit what it holds."""
     found = file.read(f"whose directory this is, is not known; {REPLACE}")
-    held = [part for part in _PARTS if (path / part).exists() and any((path / part).iterdir())]
+    held = [part for part in _MADE if _holds(path / part)]
     if found is None:
         if SealedFile(path / "founding.json").exists:
             held.append("founding.json")
@@ -225,6 +226,10 @@ def read_identity(path: Path, file: SealedFile) -> Identity | None:
             f"is older than they are; restore the newest one, or {REPLACE}"
         )
     return identity
+
+
+def _holds(part: Path) -> bool:
+    return any(part.iterdir()) if part.is_dir() else part.exists()
 
 
 def mint_id() -> int:

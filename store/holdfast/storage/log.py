@@ -81,7 +81,8 @@ class DurableLog:
 
     @property
     def mark_path(self) -> Path:
-        return self.directory / "synced"
+        """Beside the directory, not in it: an older copy of the directory does not bring the mark that fits it."""
+        return self.directory.with_name(self.directory.name + ".synced")
 
     @property
     def marked(self) -> bool:

@@ -1,9 +1,9 @@
 """How far the log is known to be durable: a position, kept outside of the log itself.
 
-What a log lost at its end leaves no trace in the log: cut, zeroed or removed, it looks as if it had never been written.
-So after each sync of the log its end is noted here. The note itself is synced when the log rests, about every second
-while it does not, and when the process stops; after kill -9 it is exact, after a power cut it may lag by that second.
-It is never ahead of the log: it is written after the log's own sync.
+What a log lost at its end leaves no trace in the log: cut, zeroed, removed or replaced by an older copy, it looks as if
+it had never been written. So after each sync of the log its end is noted here. The note itself is synced when the log
+rests, about every second while it does not, and when the process stops; after kill -9 it is exact, after a power cut it
+may lag by that second. It is never ahead of the log: it is written after the log's own sync.
 
 The file has two slots, 4 KiB apart, written in turn: a write that is torn leaves the other one.
 

@@ -235,9 +235,13 @@ class StateDirectory:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._pointer = SealedFile(directory / "current")
+        self.installed: int | None = None
 
     def current(self) -> Path:
-        """The generation in use. Changes nothing. Raises Damaged if it is not known or not there."""
+        """The generation in use. Changes nothing. Raises Damaged if it is not known or not there.
+
+        `installed` then tells with which entry it ended when it was received, 0: it was not; None: that was not noted.
+        It may be ahead of the log only while it is as it was received."""
         lost = f"which state is the one in use is not known; {REPLACE}"
         content = self._pointer.read(lost)
         if content is None:
@@ -245,6 +249,8 @@ class StateDirectory:
         name = content.get("generation")
         if not isinstance(name, str) or not _GENERATION.fullmatch(name):
             raise Damaged(f"{self._pointer.path} names {name!r}, which is no generation of the state: {lost}")
+        installed = content.get("installed")
+        self.installed = installed if isinstance(installed, int) else None
         path = self._directory / name
         if not path.is_dir() or not any(path.iterdir()):
             raise Damaged(f"{self._pointer.path} names {path}, which is not there or empty; {REPLACE}")
@@ -258,13 +264,14 @@ class StateDirectory:
         path.mkdir()
         return path
 
-    def use(self, path: Path) -> None:
-        """Put a complete generation in use, durably. What was in use before goes at the next start."""
+    def use(self, path: Path, *, installed: int = 0) -> None:
+        """Put a complete generation in use, durably. What was in use before goes at the next start. `installed`: it was
+        received, and ends with this entry."""
         for file in path.iterdir():
             sync_file(file)
         sync_directory(path)
         sync_directory(self._directory)
-        self._pointer.write({"generation": path.name})
+        self._pointer.write({"generation": path.name, "installed": installed})
 
     def discard(self, path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
@@ -272,9 +279,10 @@ class StateDirectory:
     def clean(self) -> None:
         """Remove what an earlier run left beside the generation in use, once that was opened and found well."""
         keep = self.current()
-        if self._pointer.lacks:
-            log.warning("%s; the other one is good, and both are written anew", self._pointer.lacks[0])
-            self._pointer.write({"generation": keep.name})
+        for lack in self._pointer.lacks:
+            log.warning("%s; the other one is good, and both are written anew", lack)
+        if self._pointer.lacks or self.installed is None:
+            self._pointer.write({"generation": keep.name, "installed": self.installed or 0})
         for path in self._directory.iterdir():
             if path.is_dir() and path != keep:
                 shutil.rmtree(path)

@@ -18,6 +18,10 @@ from holdfast.storage.records import HEADER_BYTES
 from .rot import flip, used, zero
 
 
+def mark_of(directory: Path) -> Path:
+    return DurableLog(directory).mark_path
+
+
 def record(index: int, size: int = 20) -> DurableAppend:
     return DurableAppend(index, HardState(term=1, commit=index - 1), 0, (Entry(index, 1, bytes([index % 256]) * size),))
 
@@ -73,7 +77,7 @@ def test_scenario_28_a_torn_last_write_is_cut(tmp_path: Path, seed: int) -> None
     chance = random.Random(seed)
     log = written(tmp_path, 20)
     path = next(tmp_path.glob("*.log"))
-    before, mark = path.read_bytes(), (tmp_path / "synced").read_bytes()
+    before, mark = path.read_bytes(), mark_of(tmp_path).read_bytes()
     log.append([record(21, 300), record(22, 300), record(23, 300)])
     log.close()
     after = bytearray(path.read_bytes())
@@ -82,7 +86,7 @@ def test_scenario_28_a_torn_last_write_is_cut(tmp_path: Path, seed: int) -> None
     for at in lost:
         after[at : at + 64] = before[at : at + 64]
     path.write_bytes(after)
-    (tmp_path / "synced").write_bytes(mark)
+    mark_of(tmp_path).write_bytes(mark)
     found = entries(tmp_path)
     assert found[:20] == list(range(1, 21))
     assert found == list(range(1, len(found) + 1))
@@ -216,9 +220,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a segment that is none": lambda d: (d / "zzz.log").write_bytes(b"x" * 100),
     "the end of an earlier one zeroed": lambda d: zero(segments(d)[0], used(segments(d)[0]) - 300, 4096),
     "all but the header of an earlier one zeroed": lambda d: zero(segments(d)[1], HEADER_BYTES, 4096),
-    "the mark removed": lambda d: (d / "synced").unlink(),
-    "both places of the mark": lambda d: (flip(d / "synced", 9), flip(d / "synced", 4096 + 17)),
-    "the mark cut": lambda d: os.truncate(d / "synced", 0),
+    "the mark removed": lambda d: mark_of(d).unlink(),
+    "both places of the mark": lambda d: (flip(mark_of(d), 9), flip(mark_of(d), 4096 + 17)),
+    "the mark cut": lambda d: os.truncate(mark_of(d), 0),
 }
 
 
@@ -239,16 +243,16 @@ def test_what_was_acknowledged_is_never_lost_in_silence(tmp_path: Path, what: st
 def test_one_place_of_the_mark_is_enough(tmp_path: Path, slot: int) -> None:
     """A write of it that was torn leaves the other one."""
     written(tmp_path, 20).close()
-    flip(tmp_path / "synced", slot + 10)
+    flip(mark_of(tmp_path), slot + 10)
     assert entries(tmp_path) == list(range(1, 21))
 
 
 def test_a_log_is_looked_at_without_changing_it(tmp_path: Path) -> None:
     log = written(tmp_path, 20)
-    mark = (tmp_path / "synced").read_bytes()
+    mark = mark_of(tmp_path).read_bytes()
     log.append([record(21)])
     log.close()
-    (tmp_path / "synced").write_bytes(mark)
+    mark_of(tmp_path).write_bytes(mark)
     flip(last(tmp_path), used(last(tmp_path)) - 3)
     before = last(tmp_path).read_bytes()
     log = DurableLog(tmp_path, segment_bytes=1 << 16)

@@ -1,0 +1,158 @@
+"""Any one file of a member damaged, at any start: it refuses, or everything acknowledged is there. Never silently less.
+
+Each damage is drawn from its number, which is part of every failure's message: `damage(N)` makes it again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+
+import pytest
+from holdfast.kv.store import StateDamaged
+from holdfast.raft.invariant import InvariantViolation
+from holdfast.storage import identity
+from holdfast.storage.damage import Damaged
+from holdfast.storage.identity import DataDirectoryError
+from holdfast.storage.log import DurableLog
+
+from .alone import Alone
+from .rot import KINDS, damage_file
+
+DAMAGES = 400
+REFUSED = (Damaged, StateDamaged, DataDirectoryError)
+NOBODY_READS = ("LOCK", "LOG", "LOG.old")  # RocksDB's own report; locks
+
+
+@dataclass(frozen=True)
+class Past:
+    """A directory as a killed process left it, earlier states of it, and what was acknowledged by the end."""
+
+    now: Path
+    earlier: tuple[Path, ...]
+    content: dict[bytes, bytes]
+    term: int
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Past:
+    base = tmp_path_factory.mktemp("past")
+    place, content = base / "m", dict[bytes, bytes]()
+    count = 0
+
+    def write(member: Alone, puts: int) -> None:
+        nonlocal count
+        for _ in range(puts):
+            count += 1
+            key = b"k%03d" % (count * 7 % 60)
+            content[key] = b"%d " % count + b"v" * 300
+            member.put(key, content[key])
+
+    earlier: list[Path] = []
+
+    def keep() -> None:
+        earlier.append(Path(shutil.copytree(place, base / f"earlier{len(earlier)}")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DurableLog.__init__.__kwdefaults__, "segment_bytes", 16 << 10)
+        # A start is told from another by the minute: these were an hour ago, ten minutes apart.
+        clock = itertools.count(int(time.time()) - 3600, 600)
+        patch.setattr(identity, "time", SimpleNamespace(time=lambda: next(clock)))
+        for flushes in (2, 1, 2):
+            member = Alone(place)
+            write(member, 25)
+            keep()
+            for _ in range(flushes):
+                write(member, 40)
+                member.flush(keep=30)
+                write(member, 25)
+                keep()
+            member.close()
+        member = Alone(place)
+        write(member, 30)
+        term = member.term
+        # As kill -9 leaves it: nothing is flushed.
+        now = Path(shutil.copytree(place, base / "now"))
+        member.close()
+    return Past(now, tuple(earlier), content, term)
+
+
+def damage(past: Past, place: Path, number: int) -> tuple[Path, str]:
+    """Do the damage of this number to a fresh copy in `place`; returns the file, and how."""
+    chance = Random(number)
+    shutil.copytree(past.now, place)
+    files = sorted(f for f in place.rglob("*") if f.is_file() and f.name not in NOBODY_READS)
+    file = chance.choice(files)
+    kind = chance.choice((*KINDS, "older"))
+    if kind == "older":
+        older = [e / file.relative_to(place) for e in past.earlier]
+        older = [o for o in older if o.exists() and o.read_bytes() != file.read_bytes()]
+        if older:
+            shutil.copy(chance.choice(older), file)
+            return file, kind
+        kind = "flipped"
+    damage_file(file, kind, chance)
+    return file, kind
+
+
+def refusal(past: Past, place: Path) -> str:
+    """What the member says when it refuses to start or to answer. Empty: all is there."""
+    try:
+        member = Alone(place)
+    except REFUSED as error:
+        return str(error)
+    try:
+        content = member.content()
+        assert content == past.content, f"{len(past.content)} keys were acknowledged, {len(content)} are right"
+        assert member.term > past.term
+        member.put(b"again", b"x")
+    except REFUSED as error:
+        return str(error)
+    finally:
+        member.close()
+    return ""
+
+
+def test_an_undamaged_copy_has_everything(past: Past, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(past.now, tmp_path / "m"))
+    assert refusal(past, place) == ""
+    assert len(list((place / "log").glob("*.log"))) > 2
+
+
+@pytest.mark.parametrize("tenth", range(10))
+def test_any_damage_to_one_file_is_refused_or_harmless(past: Past, tmp_path: Path, tenth: int) -> None:
+    for number in range(tenth * DAMAGES // 10, (tenth + 1) * DAMAGES // 10):
+        place = tmp_path / f"{number}"
+        file, kind = damage(past, place, number)
+        case = f"damage {number}: {file.relative_to(place)} {kind}"
+        try:
+            said = refusal(past, place)
+        except (Exception, InvariantViolation) as error:
+            raise AssertionError(f"{case}: {type(error).__name__}: {error}") from error
+        assert not said or str(file.parent) in said or str(file.with_suffix("")) in said, f"{case}: {said}"
+        shutil.rmtree(place)
+
+
+PARTS = ("log", "state", "state/current*", "identity.json*", "log.synced", "[!l]*")
+# A log with the mark that fits it is noticed only if the state is ahead of it, as it is of all but the last: no member
+# can tell alone that all of its volume is a backup.
+LOG_AND_MARK = ("log*", "[!s]*")
+CASES = [(w, p) for w in range(8) for p in PARTS] + [(w, p) for w in range(7) for p in LOG_AND_MARK]
+
+
+@pytest.mark.parametrize(("which", "part"), CASES)
+def test_an_older_copy_of_a_part_is_refused_or_harmless(past: Past, tmp_path: Path, which: int, part: str) -> None:
+    """Somebody puts a part of a backup back, as it was at one of eight earlier moments."""
+    place = Path(shutil.copytree(past.now, tmp_path / "m"))
+    for old in place.glob(part):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for file in past.earlier[which].glob(part):
+        target = place / file.relative_to(past.earlier[which])
+        shutil.copytree(file, target) if file.is_dir() else shutil.copy(file, target)
+    said = refusal(past, place)
+    assert not said or str(place) in said
