@@ -42,24 +42,37 @@ class CrashCluster:
         words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
         return subprocess.run(words, check=False, capture_output=True).returncode == 0
 
-    def _process(self, name: str) -> Process:
-        founders = ",".join(f"{n}=http://127.0.0.1:{port}" for n, port in self._door.items())
+    def _process(self, name: str, state: str = "new") -> Process:
+        founders = ",".join(f"{n}={self.peer_url(n)}" for n in self.names)
         arguments = [
             "serve",
             f"--name={name}",
             f"--data-dir={self.data(name)}",
             f"--listen-client-urls=http://127.0.0.1:{self._client[name]}",
             f"--listen-peer-urls=http://127.0.0.1:{self._peer[name]}",
-            f"--initial-advertise-peer-urls=http://127.0.0.1:{self._door[name]}",
+            f"--initial-advertise-peer-urls={self.peer_url(name)}",
             f"--initial-cluster={founders}",
+            f"--initial-cluster-state={state}",
         ]
         environment = self.power.environment(name, self.data(name)) if self.power is not None else {}
         log = self.directory / f"{name}.log"
         return Process(name, arguments, log, self._client[name], environment=environment)
 
+    def peer_url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._door[name]}"
+
     @property
     def endpoints(self) -> list[str]:
         return [p.endpoint for p in self.processes.values()]
+
+    @property
+    def endpoint_of(self) -> dict[str, str]:
+        return {name: process.endpoint for name, process in self.processes.items()}
+
+    def replace(self, name: str, member: int) -> None:
+        """From its next start on, this server is another member, which was added for it."""
+        self.processes[name] = self._process(name, "existing")
+        self.ids[name] = member
 
     async def start(self) -> None:
         for name, proxy in self.proxies.items():

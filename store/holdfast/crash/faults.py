@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from random import Random
 
 from holdfast.crash.cluster import CrashCluster
+from holdfast.crash.damage import Damaged
 
 Fault = Callable[[], Awaitable[None]]
 
@@ -37,6 +38,8 @@ class Faults:
             "links stalled": self._stall,
             "links reset": self._reset,
         }
+        if len(self._cluster.names) > 2:
+            kinds["file damaged"] = self._damage
         if self._cluster.mounted:
             kinds["disk full"] = self._fill
         if self._cluster.power is not None:
@@ -123,6 +126,11 @@ class Faults:
         await self._pause(0.0, 3.0)
         for proxy in self._cluster.proxies.values():
             proxy.refuse(set())
+
+    async def _damage(self) -> None:
+        """One member's, while all others are well: what it may have lost is on a majority of the other disks."""
+        self.done[await Damaged(self._cluster, self._one(), self._chance).run()] += 1
+        await self._cluster.wait_ready()
 
     async def _fill(self) -> None:
         name = self._one()

@@ -14,6 +14,7 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
+from holdfast.crash.damage import KINDS, damage_file, files_of
 from holdfast.kv.store import StateDamaged
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.storage import identity
@@ -22,11 +23,9 @@ from holdfast.storage.identity import DataDirectoryError
 from holdfast.storage.log import DurableLog
 
 from .alone import Alone
-from .rot import KINDS, damage_file
 
 DAMAGES = 400
 REFUSED = (Damaged, StateDamaged, DataDirectoryError)
-NOBODY_READS = ("LOCK", "LOG", "LOG.old")  # RocksDB's own report; locks
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ def damage(past: Past, place: Path, number: int) -> tuple[Path, str]:
     """Do the damage of this number to a fresh copy in `place`; returns the file, and how."""
     chance = Random(number)
     shutil.copytree(past.now, place)
-    files = sorted(f for f in place.rglob("*") if f.is_file() and f.name not in NOBODY_READS)
-    file = chance.choice(files)
+    file = chance.choice(files_of(place))
     kind = chance.choice((*KINDS, "older"))
     if kind == "older":
         older = [e / file.relative_to(place) for e in past.earlier]
