@@ -143,11 +143,14 @@ class Raft:
             self.campaign()
 
     def campaign(self) -> None:
-        """Stand for election now, if we may."""
+        """Stand for election now, if we may. If not, forget a leader that is not heard from, as who stands does: it may
+        be none, and whoever leads this term in truth is refused as a second one while it is taken for the leader."""
         if self.leading is None:
             self._reset_election_timer()
             if self._may_stand():
                 self._ask_for_pre_votes()
+            else:
+                self.leader = 0
 
     def _may_stand(self) -> bool:
         """As a voter; and as one whose vote is taken away by an entry that is not known to be committed: perhaps nobody

@@ -115,6 +115,12 @@ class Checker:
             told = self._level if other is None else other.raft.level
             check(told >= self._level, "I16", f"the cluster is at level {self._level}, and {member:x} knows {told}")
 
+    def refused(self, node: Node, refused: list[tuple[int, str]]) -> None:
+        """I17: what a member that works says is never refused, but for what one says that is none any more, or not yet
+        by the log of the one it asks."""
+        for member, why in refused:
+            check(why == "it is not a member", "I17", f"{node.id:x} refuses {member:x}: {why}")
+
     def hinted(self, member: int) -> None:
         """This member is told that a connection ended."""
         self._hinted[member] = self._world.now

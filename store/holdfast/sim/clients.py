@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 from holdfast.kv import requests
+from holdfast.kv.store import StateDamaged
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import Answer, KeepAlive, Propose, Read
 from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
@@ -22,6 +23,7 @@ from holdfast.status import (
     LEASE_NOT_FOUND,
     SESSION_ENDED,
     SESSION_FORGOTTEN,
+    SESSION_OTHER_COMMAND,
     STOPPED,
     TIMEOUT,
     TIMEOUT_LEADER_FAILED,
@@ -43,12 +45,15 @@ Version = tuple[bytes, int, int, int, int]
 class Client:
     """Works through operations chosen by its own generator. With a session it asks again when an answer is lost."""
 
-    def __init__(self, office: Office, number: int, chance: Random, session: bool) -> None:
+    def __init__(self, office: Office, number: int, chance: Random, session: bool, misuse: float = 0.0) -> None:
+        """`misuse`: how often the number of a command that is done is used for another one."""
         self._office = office
         self._world = office.world
         self._number = number
         self._chance = chance
         self._wants_session = session
+        self._misuse = misuse
+        self._misuse_chance = self._world.chance(f"misuse/{number}")
         self._session = 0
         self._session_seq = 0
         self._session_renew_at = 0
@@ -148,7 +153,10 @@ class Client:
                 return
             self._world.mark("read of the past")
         request = rpc_pb2.RangeRequest(key=SPAN[0], range_end=SPAN[1], revision=revision)
-        answer = requests.range_now(space, request)
+        try:
+            answer = requests.range_now(space, request)
+        except StateDamaged:
+            return  # an error, and no answer
         seen = [kv.SerializeToString() for kv in answer.kvs]
         self._office.truth.check_range(f"a serializable read of {node.id:x}", *SPAN, revision, seen)
 
@@ -310,7 +318,11 @@ class Client:
 
     def _read(self, operation: Operation, core: MemberCore) -> None:
         space = core.machine.space
-        answer = requests.range_now(space, rpc_pb2.RangeRequest(key=operation.key, range_end=operation.end or b""))
+        try:
+            answer = requests.range_now(space, rpc_pb2.RangeRequest(key=operation.key, range_end=operation.end or b""))
+        except StateDamaged:
+            self._finish(operation, Outcome.REFUSED)
+            return
         operation.revision = space.revision
         operation.result = [_versioned(kv) for kv in answer.kvs]
         self._seen = {kv.key: kv.mod_revision for kv in answer.kvs}
@@ -333,6 +345,26 @@ class Client:
         elif isinstance(response, rpc_pb2.LeaseGrantResponse):
             self._granted(operation, response)
         self._finish(operation, Outcome.DONE)
+        if self._misuse and operation.request is not None and operation.request.session:
+            self._use_number_again(operation.request)
+
+    def _use_number_again(self, done: raft_pb2.Command) -> None:
+        """Another command by the number of one that is done: it is neither done nor given that one's answer."""
+        nodes = self._office.nodes()
+        if not nodes or self._misuse_chance.random() >= self._misuse:
+            return
+        node = self._misuse_chance.choice(nodes)
+        command = raft_pb2.Command(put=rpc_pb2.PutRequest(key=b"x/misused", value=b"%d" % self._number))
+        command.session, command.session_seq = done.session, done.session_seq
+        command.session_low = done.session_low
+
+        def answered(node: Node, answer: Answer) -> None:
+            what = f"number {done.session_seq} of session {done.session:x} was used for two commands, and both answered"
+            check(answer.error is not None, "I14", what)
+            if answer.error == SESSION_OTHER_COMMAND:
+                self._world.mark("number of a session used twice")
+
+        self._office.ask(node, Propose(self._office.next_id(), command, self._deadline(node)), answered)
 
     def _txn_answered(self, operation: Operation, response: rpc_pb2.TxnResponse) -> None:
         if response.succeeded:

@@ -24,6 +24,9 @@ MARKS = (
     "disk full",
     "disk lost",
     "rot found at start",
+    "state rot found at start",
+    "state rot found by a read",
+    "state rot found by the patrol",
     "link queue overflowed",
     # membership
     "joint configuration",
@@ -39,11 +42,18 @@ MARKS = (
     "snapshot installed",
     "snapshot interrupted",
     "snapshot interrupted by the sender's end",
+    "damaged snapshot refused",
+    # strangers, and members that are broken
+    "stranger heard",
+    "second leader heard",
+    "malformed message refused",
+    "malformed configuration refused",
     # clients
     "operation unknown",
     "operation refused",
     "command sent again under its session",
     "first answer given again",
+    "number of a session used twice",
     "client session opened",
     "client session ended",
     "lease expired",

@@ -61,6 +61,10 @@ class Mix:
     late_answers: float = 0.0
     silence: float = 0.0  # a member that nothing reaches for long, and no connection ends
     rolling: bool = False  # members begin as of the version before, and are of this one once they start again
+    forge: float = 0.0  # messages of strangers, and malformed ones of members (sim.forger)
+    state_rot: float = 0.0  # rows of a member's state cannot be read any more (sim.rot)
+    torn_snapshot: float = 0.0  # of transfers: what arrives is damaged, or not what its header says
+    misuse: float = 0.0  # of named commands: their number is used for another command, too
     # sizes: small ones come to their limits often
     window: int = 256  # messages that a leader sends ahead
     message_bytes: int = 1 << 20
@@ -97,13 +101,20 @@ _FAULTS: dict[str, tuple[float, float]] = {
     "silence": (0.02, 0.06),
     "late_answers": (0.05, 0.3),
 }
+# Drawn after all others, so that these did not move what the seeds before them drew.
+_LATER: dict[str, tuple[float, float]] = {
+    "forge": (0.5, 8.0),
+    "state_rot": (0.02, 0.08),
+    "torn_snapshot": (0.1, 0.4),
+    "misuse": (0.05, 0.3),
+}
 # Faults that show certain mistakes only together, and are seldom drawn together by chance.
 _THEMES: tuple[tuple[str, ...], ...] = (
     ("replay", "slow", "late_answers", "swizzle", "transfer"),  # what an earlier leader is told, or tells, late
     ("replay", "duplicate", "slow", "crash", "reset"),  # answers to questions of an earlier life
     ("lease_reads", "skew", "one_way", "isolate", "transfer"),  # a leader that reads on while another is elected
 )
-CLASSES = (*_FAULTS, "skew", "priorities", "lease_reads", "queue", "checkpoints", "sizes", "rolling")
+CLASSES = (*_FAULTS, *_LATER, "skew", "priorities", "lease_reads", "queue", "checkpoints", "sizes", "rolling")
 
 
 def draw(chance: Random, without: Collection[str] = ()) -> Mix:
@@ -144,6 +155,10 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
         for name in ("crash", "partition", "isolate", "pause", "one_way", "chain", "swizzle", "silence")
     ):
         mix.crash = 0.2  # something has to happen in every run
+    for name, (low, high) in _LATER.items():
+        within, value = chance.random() < 0.3, low + (high - low) * chance.random() ** 2
+        if within and name not in without:
+            setattr(mix, name, value)
     return mix
 
 

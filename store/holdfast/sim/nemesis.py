@@ -67,6 +67,8 @@ class Nemesis:
             "change": self._change,
             "silence": self._silence,
             "late_answers": self._late_answers,
+            "forge": self._run.forger.act,
+            "state_rot": self._rot_state,
         }
 
     def _plan(self, chance: Random, rate: float, action: Callable[[Random], bool]) -> None:
@@ -76,7 +78,7 @@ class Nemesis:
     def _act(self, chance: Random, rate: float, action: Callable[[Random], bool]) -> None:
         if self.stopped:
             return
-        if action(chance) and action != self._flush:
+        if action(chance) and action not in (self._flush, self._run.forger.act):
             self.faults += 1
         self._plan(chance, rate, action)
 
@@ -221,6 +223,14 @@ class Nemesis:
             return False
         node.disk.rotten = True
         self._world.note(f"rot in the log of {node.id:x}")
+        return True
+
+    def _rot_state(self, chance: Random) -> bool:
+        """Found when one of the rows is read, at the next start, or in the end: all of a state is read in time."""
+        node = self._spare(chance)
+        if node is None or not node.rot_state(chance):
+            return False
+        self._world.note(f"rot in the state of {node.id:x}")
         return True
 
     def _lose_disk(self, chance: Random) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Protocol
 
 from holdfast.kv.space import Scrubber
-from holdfast.kv.store import MemoryStore
+from holdfast.kv.store import MemoryStore, StateDamaged
 from holdfast.levels import LEVEL
 from holdfast.machine import Genesis
 from holdfast.member.core import MemberCore
@@ -26,6 +27,8 @@ from holdfast.raft.messages import Message
 from holdfast.raft.types import Settings
 from holdfast.sim.disk import Disk
 from holdfast.sim.mix import MS, Mix
+from holdfast.sim.rot import RottenStore, is_rotten, rot
+from holdfast.sim.violation import Violation
 from holdfast.sim.world import World
 from holdfast.watch.hub import Delivery, Hub
 
@@ -128,7 +131,24 @@ class Node:
             return
         self.incarnation += 1
         self._life += 1
+        try:
+            core = self.core = self._open()
+        except StateDamaged:
+            self.world.mark("state rot found at start")
+            self._give_up_state()
+            return
+        self.hub = Hub(core.machine.space)
+        self._inbox, self._writing, self._wake_at, self.paused = [], False, None, False
+        self._sync_fails = False
+        self._scrubber, self._scrubbed = None, core.machine.space.compacted
+        log = core.raft.log
+        self.world.note(f"start {self.id:x} term {core.term} log {log.first}..{log.last}")
+        self._observer.started(self)
+        self._schedule(self.world.now)
+
+    def _open(self) -> MemberCore:
         self.store, log = self.disk.open()
+        self._watch_store()
         checkpoints = 2_000_000_000 if self.mix.checkpoints else 0
         settings = Settings(
             lease_reads=self.mix.lease_reads,
@@ -136,7 +156,7 @@ class Node:
             max_inflight_messages=self.mix.window,
             max_message_bytes=self.mix.message_bytes,
         )
-        self.core = MemberCore(
+        return MemberCore(
             self.id,
             incarnation=self.incarnation,
             now_ns=self.clock.local(self.world.now),
@@ -149,13 +169,6 @@ class Node:
             max_learners=4,
             level=LEVEL - 1 if self.mix.rolling and self.incarnation == 1 and self.founder else LEVEL,
         )
-        self.hub = Hub(self.core.machine.space)
-        self._inbox, self._writing, self._wake_at, self.paused = [], False, None, False
-        self._sync_fails = False
-        self._scrubber, self._scrubbed = None, self.core.machine.space.compacted
-        self.world.note(f"start {self.id:x} term {self.core.term} log {log.first}..{log.last}")
-        self._observer.started(self)
-        self._schedule(self.world.now)
 
     def crash(self, after_sync: bool = False) -> None:
         """kill -9, or a power cut. `after_sync`: what was written is durable, but nobody was told."""
@@ -175,6 +188,42 @@ class Node:
         self.disk.lost = True
         self.world.note(f"{self.id:x} loses its disk")
         self.world.mark("disk lost")
+
+    # ---- rot in the state ----------------------------------------------------------------------------------
+
+    @property
+    def state_rotten(self) -> bool:
+        return is_rotten(self.disk.state) or (self.core is not None and is_rotten(self.store))
+
+    def rot_state(self, chance: Random) -> bool:
+        """Rows that are on the disk, and so in what this member reads."""
+        done = rot(self.disk.state, chance)
+        if done and self.core is not None:
+            done = rot(self.store, chance)
+            self._watch_store()
+        return done
+
+    def _watch_store(self) -> None:
+        if isinstance(self.store, RottenStore):
+            self.store.on_damage = lambda: self.world.at(self.world.now, self._state_damaged, self._life)
+
+    def _state_damaged(self, life: int) -> None:
+        """A read has met damage: whoever handles the error, this member serves no longer, as the driver makes it."""
+        if life == self._life and self.core is not None:
+            self.world.mark("state rot found by a read")
+            self._give_up_state()
+
+    def _give_up_state(self) -> None:
+        """What it may have lost cannot be known, so neither it nor a later start of it counts any more (DAMAGED)."""
+        self.crash()
+        self.disk.lost = True
+        self.world.note(f"{self.id:x} serves no longer: its state is damaged")
+
+    def read_all(self) -> None:
+        """The patrol has come round: all of the state was read."""
+        if self.state_rotten and not self.disk.lost:
+            self.world.mark("state rot found by the patrol")
+            self._give_up_state()
 
     def fail_next_sync(self) -> None:
         """The next sync is an error: the process stops, as the log writer makes it (never tried again)."""
@@ -228,11 +277,18 @@ class Node:
         self._wake_at = None
         inputs, self._inbox = self._inbox, []
         now = self.clock.local(world.now)
-        out = core.step(now, inputs, wall_ms=max(0, world.now // MS + self.wall_offset_ms))
-        self._observer.stepped(self, core, out)
-        if self.core is None:
+        wall_ms = max(0, world.now // MS + self.wall_offset_ms)
+        try:
+            out = core.step(now, inputs, wall_ms=wall_ms)
+            self._observer.stepped(self, core, out)
+            if self.core is None:
+                return
+            self._carry_out(core, out)
+        except StateDamaged:
+            self._state_damaged(self._life)
             return
-        self._carry_out(core, out)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise Violation("I17", f"{self.id:x} ends by {error!r}") from error
         if out.more:
             self._schedule(world.now + MS // 20)
         else:
@@ -304,7 +360,10 @@ class Node:
         core = self.core
         if core is None or core.machine.busy:
             return
-        self.disk.keep_state(self.store.snapshot())
+        try:
+            self.disk.keep_state(self.store.snapshot())
+        except StateDamaged:
+            return  # `_state_damaged` knows already
         core.flushed_index = core.machine.applied_index
         self.give(Flushed(core.machine.applied_index))
         core.compact_log(self.mix.keep_entries, KEEP_BYTES)
@@ -321,7 +380,10 @@ class Node:
         core, scrubber = self.core, self._scrubber
         if life != self._life or core is None or scrubber is None:
             return
-        removals = scrubber.advance(20)
+        try:
+            removals = scrubber.advance(20)
+        except StateDamaged:
+            return  # `_state_damaged` knows already
         if removals is None:
             self._scrubbed, self._scrubber = scrubber.target, None
             return
@@ -351,6 +413,11 @@ class Node:
             self.give(SnapshotSent(to, False))
             return
         assert target is not None
+        if is_rotten(copy) or (not left and self._chance.random() < self.mix.torn_snapshot):
+            # It is read whole before it is put in use, and compared with its header: see `member.snapshots`.
+            self.world.mark("damaged snapshot refused")
+            self.give(SnapshotSent(to, False))
+            return
         if left:
             took = 2 * MS + int(self._chance.random() * 40 * MS)
             self.world.at(self.world.now + took, self._next_chunk, life, to, copy, header, left - 1, target._life)
@@ -364,6 +431,7 @@ class Node:
         def put_in_use() -> MemoryStore:
             self.disk.keep_state(copy)
             self.store = copy.snapshot()
+            self._watch_store()
             self.world.mark("snapshot installed")
             return self.store
 

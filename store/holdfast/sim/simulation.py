@@ -20,6 +20,7 @@ from holdfast.raft.invariant import InvariantViolation
 from holdfast.raft.messages import Message
 from holdfast.sim.checker import Checker
 from holdfast.sim.clients import SESSION_TTL, Client
+from holdfast.sim.forger import Forger
 from holdfast.sim.linear import check_history
 from holdfast.sim.mix import SECOND, Mix, draw
 from holdfast.sim.nemesis import CHANGE_NS, Nemesis
@@ -93,13 +94,15 @@ class Run:
         self.checker.members_ever = set(self.checker.conf.voters)
         for info in self._genesis.members:
             self._add(info.id, self._genesis)
+        self.forger = Forger(self)
         self.nemesis = Nemesis(self)
         for node in self.nodes.values():
             node.start()
         for _ in range(self.mix.learners):
             world.at(world.now + 3 * SECOND, self._add_learner)
         chances = [world.chance(f"client/{n}") for n in range(self.mix.clients)]
-        self._clients = [Client(self.office, n, chance, n % 3 == 0) for n, chance in enumerate(chances)]
+        misuse = 0.0 if self.mix.rolling else self.mix.misuse  # the version before kept no hash of what was asked
+        self._clients = [Client(self.office, n, chance, n % 3 == 0, misuse) for n, chance in enumerate(chances)]
         self._watchers = [SimWatcher(world, self.truth, n, self._up) for n in range(4)]
         self._replicas = [SimReplica(world, self.truth, n, self._up) for n in range(self.mix.replicas)]
         self._streams = {w.stream: w for w in self._watchers} | {r.stream: r for r in self._replicas}
@@ -156,7 +159,7 @@ class Run:
 
     def intact(self, member: int) -> bool:
         node = self.nodes.get(member)
-        return node is not None and not node.disk.lost and not node.disk.rotten
+        return node is not None and not node.disk.lost and not node.disk.rotten and not node.state_rotten
 
     def _up(self) -> list[Node]:
         return [n for n in self.nodes.values() if n.up]
@@ -169,7 +172,9 @@ class Run:
         return self.nodes.get(member)
 
     def _deliver(self, message: Message) -> None:
-        self.nodes[message.to].receive(message)
+        node = self.nodes.get(message.to)
+        if node is not None:  # a stranger is told nothing
+            node.receive(message)
 
     # ---- Observer ------------------------------------------------------------------------------------------
 
@@ -184,6 +189,10 @@ class Run:
             f"applied {core.machine.applied_index} {core.machine.digest & 0xFFFF:x}"
         )
         self.checker.stepped(node, core, out)
+        if self.mix.forge:
+            self.forger.stepped(node, out.refused)
+        elif out.refused:
+            self.checker.refused(node, out.refused)
         if out.conf_changed:
             self._notice_removed()
 
@@ -202,6 +211,8 @@ class Run:
 
     def sends(self, node: Node, message: Message) -> None:
         self.checker.sends(node, message)
+        if self.mix.forge:
+            self.forger.hear(message)
 
     def answered(self, node: Node, answer: Answer) -> None:
         self.office.answered(node, answer)
@@ -211,6 +222,7 @@ class Run:
 
     def gone(self, node: Node) -> None:
         self.office.gone(node)
+        self.forger.gone(node)
         for follower in self._streams.values():
             follower.gone(node)
         if self.mix.hints:
@@ -284,6 +296,8 @@ class Run:
     def _heal_core(self) -> None:
         """The rest stays as it is: down, cut off or talking."""
         world, network = self.world, self.network
+        for node in self.nodes.values():
+            node.read_all()
         core = self._core()
         world.note(f"heal {sorted(core)}")
         network.heal()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Violation(Exception):
-    """An invariant does not hold. `name` is its id (I1 to I15, L1; see docs/consensus.md). The seed reproduces it."""
+    """An invariant does not hold. `name` is its id (I1 to I17, L1; see docs/consensus.md). The seed reproduces it."""
 
     def __init__(self, name: str, what: str) -> None:
         super().__init__(f"{name}: {what}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.message import DecodeError
+from holdfast.kv.store import MemoryStore
 from holdfast.machine import FORMAT
 from holdfast.member import codec
 from holdfast.member.interface import PeerMessage
@@ -281,3 +282,18 @@ def test_bytes_that_are_no_frame_are_an_error_of_decoding(body: bytes) -> None:
         return
     for wire in frame.messages:
         send(members, FOLLOWER, wire, LEADER)
+
+
+def test_a_new_member_that_took_a_stranger_for_its_leader_takes_the_leader_in_the_end() -> None:
+    """A learner never stands, so it held to whoever had said first that it leads, and refused the leader for as long as
+    the term lasted."""
+    members = formed()
+    members.start(4, MemoryStore())
+    term = members.cores[LEADER].term
+    assert send(members, 4, PM(term=term, heartbeat=raft_pb2.Heartbeat(round=1)), 99) == ""
+    beat = PM(term=term, heartbeat=raft_pb2.Heartbeat(round=1))
+    assert "in which 63 does" in send(members, 4, beat, LEADER)
+    members.now += 2 * members.settings.election_ns
+    members.step(4)
+    assert send(members, 4, beat, LEADER) == ""
+    assert members.cores[4].leader == LEADER
