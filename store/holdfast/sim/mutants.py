@@ -17,9 +17,12 @@ from holdfast.kv import rows
 from holdfast.kv.space import Space
 from holdfast.kv.store import Family
 from holdfast.machine import Machine
+from holdfast.member import validate
 from holdfast.member.core import MemberCore
+from holdfast.member.interface import Output, SnapshotOffered
 from holdfast.member.lessor import Lessor
 from holdfast.member.reads import Reads
+from holdfast.proto import raft_pb2
 from holdfast.raft.conf import ConfState
 from holdfast.raft.core import Raft
 from holdfast.raft.durability import Durability
@@ -38,9 +41,10 @@ from holdfast.raft.progress import Mode, Progress
 from holdfast.raft.types import DurableAppend, HardState, Role, Settings
 from holdfast.sessions import Sessions
 from holdfast.sim.node import Node
+from holdfast.status import SESSION_OTHER_COMMAND, RequestError
 from holdfast.watch.hub import Hub
 
-Patch = Callable[[type, str, Any], None]
+Patch = Callable[[Any, str, Any], None]  # of a class or a module
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,9 @@ def _mutant(rule: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], 
 def broken(name: str) -> Iterator[Mutant]:
     """The production code with this rule broken, until the block is left."""
     mutant = MUTANTS[name]
-    before: list[tuple[type, str, Any]] = []
+    before: list[tuple[Any, str, Any]] = []
 
-    def patch(owner: type, attribute: str, value: Any) -> None:
+    def patch(owner: Any, attribute: str, value: Any) -> None:
         before.append((owner, attribute, owner.__dict__[attribute]))
         setattr(owner, attribute, value)
 
@@ -527,7 +531,140 @@ def _version_raised_early(patch: Patch) -> None:
     patch(MemberCore, "_raise_version", raise_version)
 
 
+# ---- what other members say -------------------------------------------------------------------------------------
+
+
+@_mutant("entries follow one another, and what is before them")
+def _append_with_a_gap_taken(patch: Patch) -> None:
+    original = validate._append
+
+    def append(m: Append, view: validate.View) -> str:
+        why = original(m, view)
+        return "" if " in the place of " in why else why
+
+    patch(validate, "_CHECKS", {**validate._CHECKS, Append: append})
+
+
+@_mutant("no entry is of a later term than the message it comes in")
+def _entry_of_a_later_term_taken(patch: Patch) -> None:
+    original = validate._append
+
+    def append(m: Append, view: validate.View) -> str:
+        why = original(m, view)
+        return "" if " after one of " in why else why
+
+    patch(validate, "_CHECKS", {**validate._CHECKS, Append: append})
+
+
+@_mutant("what is in an entry can be applied")
+def _entry_that_is_no_command_taken(patch: Patch) -> None:
+    original = validate._append
+
+    def append(m: Append, view: validate.View) -> str:
+        why = original(m, view)
+        return "" if " a command" in why or " version " in why else why
+
+    patch(validate, "_CHECKS", {**validate._CHECKS, Append: append})
+
+
+@_mutant("a configuration that comes with an entry can be one")
+def _any_configuration_taken(patch: Patch) -> None:
+    patch(validate, "conf_fault", lambda conf: "")
+
+
+@_mutant("a term is within reach of ours")
+def _any_term_taken(patch: Patch) -> None:
+    original = validate.fault
+
+    def fault(message: Message, view: validate.View) -> str:
+        return "" if message.term > view.term + validate.MAX_TERM_JUMP else original(message, view)
+
+    patch(validate, "fault", fault)
+
+
+@_mutant("nobody has more of the log than its leader")
+def _answer_beyond_the_log_counts(patch: Patch) -> None:
+    patch(validate, "_CHECKS", {**validate._CHECKS, AppendReply: lambda m, view: ""})
+
+
+@_mutant("one leader a term, whoever says so")
+def _second_leader_heard(patch: Patch) -> None:
+    patch(validate, "_leader", lambda m, view: "")
+
+
+@_mutant("a snapshot is taken from the leader of the term only")
+def _snapshot_of_a_second_leader_taken(patch: Patch) -> None:
+    original = MemberCore._install
+
+    def install(self: MemberCore, offer: SnapshotOffered, out: Output) -> None:
+        leader = self.raft.leader
+        if leader not in (0, offer.frm) and offer.term == self.raft.term:
+            self.raft.offer_snapshot(offer.index, offer.frm, offer.term)
+        else:
+            original(self, offer, out)
+
+    patch(MemberCore, "_install", install)
+
+
+@_mutant("a forwarded command is read before it is put in the log")
+def _forwarded_command_appended_unread(patch: Patch) -> None:
+    def forwarded(data: bytes, frm: int) -> tuple[raft_pb2.Command, str]:
+        return raft_pb2.Command(), ""
+
+    patch(validate, "forwarded", forwarded)
+
+
+@_mutant("only votes of voters count")
+def _vote_of_a_stranger_counts(patch: Patch) -> None:
+    original = ConfState.quorum
+
+    def count_votes(self: Raft) -> None:
+        if 2 * sum(self._votes.values()) > len(self.conf.voters):
+            if self.role is Role.PRE_CANDIDATE:
+                self._ask_for_votes(transfer=False)
+            else:
+                self._become_leader()
+        elif original(self.conf, lambda m: self._votes.get(m) is False):
+            self.step_down()
+
+    patch(Raft, "_count_votes", count_votes)
+
+
+@_mutant("who does not stand forgets a leader that is not heard from")
+def _learner_holds_to_a_stranger(patch: Patch) -> None:
+    original = Raft.campaign
+
+    def campaign(self: Raft) -> None:
+        leader = self.leader
+        original(self)
+        if not self._may_stand():
+            self.leader = leader
+
+    patch(Raft, "campaign", campaign)
+
+
 # ---- sessions, leases, watches, replicas -----------------------------------------------------------------------
+
+
+@_mutant("a kept answer is given only for the command that it was given to")
+def _answer_of_another_command_given(patch: Patch) -> None:
+    original = ClientSessions.find
+    patch(ClientSessions, "find", lambda self, lease, seq, hash=None, only_hashed=False: original(self, lease, seq))
+
+
+@_mutant("the number of a command is not used up for another one")
+def _number_of_another_command_taken(patch: Patch) -> None:
+    original = ClientSessions.find
+
+    def find(self: ClientSessions, lease: int, seq: int, hash: Any = None, *, only_hashed: bool = False) -> Any:
+        try:
+            return original(self, lease, seq, hash, only_hashed=only_hashed)
+        except RequestError as error:
+            if error != SESSION_OTHER_COMMAND:
+                raise
+            return None
+
+    patch(ClientSessions, "find", find)
 
 
 @_mutant("a proposal that came twice is applied once")
@@ -542,7 +679,7 @@ def _session_table_lost(patch: Patch) -> None:
 
 @_mutant("a client's command that came again gets its first answer")
 def _client_answer_not_kept(patch: Patch) -> None:
-    patch(ClientSessions, "find", lambda self, lease, seq: None)
+    patch(ClientSessions, "find", lambda self, lease, seq, hash=None, only_hashed=False: None)
 
 
 @_mutant("a client's kept answers are part of a snapshot")
