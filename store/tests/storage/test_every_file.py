@@ -1,6 +1,6 @@
-"""Any one file of a member damaged, at any start: it refuses, or everything acknowledged is there. Never silently less.
+"""Any one file of a member damaged, or one and its copy, at any start: it refuses, or everything acknowledged is there.
 
-Each damage is drawn from its number, which is part of every failure's message: `damage(N)` makes it again.
+Never silently less. Each damage is drawn from its number, which is part of every failure: `damage(N)` makes it again.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def damage(past: Past, place: Path, number: int) -> tuple[Path, str]:
     """Do the damage of this number to a fresh copy in `place`; returns the file, and how."""
     chance = Random(number)
     shutil.copytree(past.now, place)
-    file = chance.choice(files_of(place))
+    files = files_of(place)
+    file = chance.choice(files)
     kind = chance.choice((*KINDS, "older"))
     if kind == "older":
         older = [e / file.relative_to(place) for e in past.earlier]
@@ -95,14 +96,21 @@ def damage(past: Past, place: Path, number: int) -> tuple[Path, str]:
             return file, kind
         kind = "flipped"
     damage_file(file, kind, chance)
+    if file.with_name(f"{file.name}.copy") in files and chance.random() < 0.5:
+        copy = file.with_name(f"{file.name}.copy")
+        damage_file(copy, chance.choice(KINDS), chance)
+        return file, f"{kind}, and its copy"
     return file, kind
 
 
 def refusal(past: Past, place: Path) -> str:
     """What the member says when it refuses to start or to answer. Empty: all is there."""
+    before = {file for file in files_of(place) if file.suffix == ".sst" or file.parent.name == "log"}
     try:
         member = Alone(place)
     except REFUSED as error:
+        gone = before - set(files_of(place))
+        assert not gone, f"refused, and removed {gone}"
         return str(error)
     try:
         content = member.content()
@@ -136,6 +144,17 @@ def test_any_damage_to_one_file_is_refused_or_harmless(past: Past, tmp_path: Pat
         shutil.rmtree(place)
 
 
+def put_back(past: Past, place: Path, which: int, part: str) -> Path:
+    """A fresh copy in `place`, with `part` as it was at an earlier moment."""
+    shutil.copytree(past.now, place)
+    for old in place.glob(part):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for file in past.earlier[which].glob(part):
+        target = place / file.relative_to(past.earlier[which])
+        shutil.copytree(file, target) if file.is_dir() else shutil.copy(file, target)
+    return place
+
+
 PARTS = ("log", "state", "state/current*", "identity.json*", "log.synced", "[!l]*")
 # A log with the mark that fits it is noticed only if the state is ahead of it, as it is of all but the last: no member
 # can tell alone that all of its volume is a backup.
@@ -146,11 +165,6 @@ CASES = [(w, p) for w in range(8) for p in PARTS] + [(w, p) for w in range(7) fo
 @pytest.mark.parametrize(("which", "part"), CASES)
 def test_an_older_copy_of_a_part_is_refused_or_harmless(past: Past, tmp_path: Path, which: int, part: str) -> None:
     """Somebody puts a part of a backup back, as it was at one of eight earlier moments."""
-    place = Path(shutil.copytree(past.now, tmp_path / "m"))
-    for old in place.glob(part):
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
-    for file in past.earlier[which].glob(part):
-        target = place / file.relative_to(past.earlier[which])
-        shutil.copytree(file, target) if file.is_dir() else shutil.copy(file, target)
+    place = put_back(past, tmp_path / "m", which, part)
     said = refusal(past, place)
     assert not said or str(place) in said
