@@ -105,7 +105,7 @@ async def test_rot_in_the_past_is_an_error_to_whoever_reads_it_and_the_end_of_se
     [
         ("identity.json", b"[" * 100_000, 0, ""),  # the copy is good
         ("identity.json", None, 1, "cannot use the data directory"),
-        ("log/synced", None, 1, "cannot use the data directory"),
+        ("log.synced", None, 1, "cannot use the data directory"),
         ("DAMAGED", None, 1, "cannot use the data directory"),
         ("founding.json", "identity.json", EXIT_CODE, "holds no view of founders"),
     ],

@@ -312,7 +312,7 @@ async def test_taking_over_a_directory_may_be_interrupted_anywhere(mixed: MixedC
     process.kill()
     mixed.upgrade(process)
     names = ("identity.json", "founding.json", "state/current")
-    steps = ["log/synced", *(file for name in names for file in (f"{name}.copy", name)), "FORMAT.new"]
+    steps = ["log.synced", *(file for name in names for file in (f"{name}.copy", name)), "FORMAT.new"]
     interrupted = 0
     for step in (*steps, *reversed(steps)):
         if taken_over(place):
