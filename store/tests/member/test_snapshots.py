@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvloop
+from holdfast.crash.damage import damage_file
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis, Machine
 from holdfast.member import snapshots
@@ -146,6 +149,40 @@ async def test_what_is_damaged_is_not_taken(ends: tuple[End, End], monkeypatch: 
         await writer.drain()
 
     monkeypatch.setattr(snapshots, "_send_file", wrong)
+    async with way(target, []) as url:
+        assert not await source.transfers.send(9, url, TRANSPORT, raft_pb2.Hello())
+    assert target.offered == []
+
+
+@pytest.mark.parametrize("kind", ["flipped", "truncated", "missing", "empty"])
+async def test_a_state_that_was_damaged_at_its_sender_is_not_taken(
+    ends: tuple[End, End], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The sums of the chunks are right then: what came is opened and read whole before it is put in use."""
+    source, target = ends
+    send = snapshots._send_file
+    before = target.states.current()
+
+    async def damaged(file: Path, have: int | None, writer: asyncio.StreamWriter) -> None:
+        if file.suffix == ".sst":
+            if kind == "missing":
+                return
+            copy = Path(shutil.copy(file, tmp_path))
+            damage_file(copy, kind, Random(4))
+            file = copy
+        await send(file, have, writer)
+
+    monkeypatch.setattr(snapshots, "_send_file", damaged)
+    async with way(target, []) as url:
+        assert not await source.transfers.send(9, url, TRANSPORT, raft_pb2.Hello())
+    assert target.offered == []
+    assert target.states.current() == before
+    assert [p for p in target.states._directory.iterdir() if p.is_dir()] == [before]
+
+
+async def test_an_older_state_under_a_newer_header_is_not_taken(ends: tuple[End, End]) -> None:
+    source, target = ends
+    source.core.machine.applied_index = 9
     async with way(target, []) as url:
         assert not await source.transfers.send(9, url, TRANSPORT, raft_pb2.Hello())
     assert target.offered == []
