@@ -40,3 +40,12 @@ async def test_a_log_that_is_not_synced_is_noticed(tmp_path: Path, monkeypatch: 
 
     with pytest.raises(Violation):
         await cut_power_again_and_again()
+
+
+@pytest.mark.timeout(300)
+async def test_a_member_with_a_damaged_file_refuses_and_is_replaced_or_comes_back_right() -> None:
+    seed = SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    report = await crash_test(20.0, 3, seed, power_cuts=False, keep=None, only=["file damaged"])
+    print(report)
+    assert report.faults["file damaged"] >= 1
