@@ -198,9 +198,9 @@ def _heartbeat(wire: _Wire, core: MemberCore, frm: int, chance: Random) -> bool:
     draw = chance.random()
     # A commit index beyond the receiver's log, but possible, is what a leader tells a member that lost entries which it
     # has acknowledged (`Raft.acknowledged`): to make it up is a lie that is well formed.
-    if draw < 0.5:
+    if draw < 0.4:
         beat.commit = chance.choice(_HUGE)
-    elif draw < 0.8:
+    elif draw < 0.7:
         beat.round = chance.choice(_HUGE)
     else:
         beat.digest_index = chance.choice(_HUGE)
