@@ -14,7 +14,7 @@ from holdfast.sim.shrink import shrink, trace
 from holdfast.sim.simulation import LEAST_FAULTS, LEAST_OPERATIONS, simulate
 
 SEEDS = 200
-MUTANT_SEEDS = 300  # the most that a mutant may need; docs/consensus.md says how many each does
+MUTANT_SEEDS = 400  # the most that a mutant may need; docs/consensus.md says how many each does
 
 
 @pytest.mark.sim
