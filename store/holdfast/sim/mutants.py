@@ -630,9 +630,9 @@ def _vote_of_a_stranger_counts(patch: Patch) -> None:
     patch(Raft, "_count_votes", count_votes)
 
 
-# That a learner forgets a leader that it does not hear from is kept by a test of its own (test_validate.py, "a new member
-# that took a stranger for its leader"): as a mutant it needs a stranger that is the first whom a new member hears, in the
-# last term of a run, which too few seeds have.
+# That a learner forgets a leader that it does not hear from is kept by a test of its own in test_validate.py (a new
+# member that took a stranger for its leader). As a mutant it needs a stranger that is the first whom a new member
+# hears, in the last term of a run, which too few seeds have.
 
 
 # ---- sessions, leases, watches, replicas -----------------------------------------------------------------------
