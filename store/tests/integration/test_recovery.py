@@ -191,6 +191,8 @@ async def _logged(cluster: LocalCluster, process: Process, *, all_committed: boo
     async with asyncio.timeout(20):
         while True:
             shutil.rmtree(copy, ignore_errors=True)
+            # The mark first: it must not say more than the copy of the log has.
+            shutil.copy(log.with_name("log.synced"), copy.with_name("copy.synced"))
             shutil.copytree(log, copy)
             known = Replay(DurableLog(copy).replay())
             if (known.hard_state.commit == known.log.last) is all_committed:
