@@ -8,6 +8,7 @@ talks to the servers runs as a process of its own inside the hub of `crash.islan
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import statistics
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from holdfast import client
@@ -105,18 +106,23 @@ class Absences:
         return await self._caught_up(name, "frozen")
 
     async def _cut(self, name: str, kind: str, *, towards: bool, back: bool, seconds: float = 0.0) -> float:
+        began = time.monotonic()
+        with self._cut_off(name, towards=towards, back=back):
+            await self._write(name)
+            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - began)))  # the length of the cut is the point
+        return await self._caught_up(name, kind)
+
+    @contextlib.contextmanager
+    def _cut_off(self, name: str, *, towards: bool = True, back: bool = True) -> Iterator[None]:
         others = [n for n in NAMES if n != name]
         links = [(n, name) for n in others if towards] + [(name, n) for n in others if back]
         for link in links:
             self._islands.cut(*link)
-        began = time.monotonic()
         try:
-            await self._write(name)
-            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - began)))  # the length of the cut is the point
+            yield
         finally:
             for link in links:
                 self._islands.heal(*link)
-        return await self._caught_up(name, kind)
 
     async def _cut_silently(self, name: str) -> float:
         return await self._cut(name, "cut silently", towards=True, back=True)
@@ -132,17 +138,10 @@ class Absences:
 
     async def _cut_and_restarted(self, name: str) -> float:
         """What the leader sent into the silence, and took for being on its way, is lost with the process."""
-        others = [n for n in NAMES if n != name]
-        links = [(n, name) for n in others] + [(name, n) for n in others]
-        for link in links:
-            self._islands.cut(*link)
-        try:
+        with self._cut_off(name):
             await self._write(name)
             self.processes[name].kill()
             await self._write(name)
-        finally:
-            for link in links:
-                self._islands.heal(*link)
         self.processes[name].start()
         return await self._caught_up(name, "cut silently, then restarted")
 
