@@ -23,7 +23,7 @@ from holdfast.kv.store import Family, Pending, Reader, Store, StoreBusy
 from holdfast.levels import CLUSTER_VERSION, level_of
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.conf import ConfState
-from holdfast.raft.invariant import invariant
+from holdfast.raft.invariant import InvariantViolation, invariant
 from holdfast.raft.log import Entry
 from holdfast.sessions import Sessions
 from holdfast.status import (
@@ -165,7 +165,8 @@ class Machine:
 
     def apply(self, entry: Entry) -> Applied | None:
         """Apply the next entry. None: it was a leader's opening entry, or has been applied before."""
-        invariant(entry.index == self.applied_index + 1, f"entry {entry.index} after {self.applied_index}")
+        if entry.index != self.applied_index + 1:
+            raise InvariantViolation(f"entry {entry.index} after {self.applied_index}")
         self.applied_index, self.applied_term = entry.index, entry.term
         self._digest(entry.data)
         if entry.conf is not None:
@@ -179,10 +180,11 @@ class Machine:
 
     def _apply_command(self, entry: Entry) -> Applied | None:
         command = _command(entry)
-        invariant(
-            command.format <= FORMAT,
-            f"entry {entry.index} has command format {command.format}; this program knows up to {FORMAT}: upgrade it",
-        )
+        if command.format > FORMAT:
+            raise InvariantViolation(
+                f"entry {entry.index} has command format {command.format}; this program knows up to {FORMAT}: "
+                "upgrade it"
+            )
         if not self.sessions.admit(command.origin, command.incarnation, command.seq, command.window_low):
             return None
         self.wall_ms = max(self.wall_ms, command.wall_ms)
@@ -204,7 +206,8 @@ class Machine:
         except RequestError as refused:
             error = refused.caught()
         changes = self.space.commit()
-        invariant(not (error and changes), f"entry {entry.index} was refused and changed keys")
+        if error is not None and changes:
+            raise InvariantViolation(f"entry {entry.index} was refused and changed keys")
         revision = self.space.revision
         if keep and command.session in self.leases:
             self.clients.keep(command, revision, response, error, hash)

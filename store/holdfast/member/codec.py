@@ -21,6 +21,12 @@ from holdfast.raft.messages import (
     VoteReply,
 )
 
+MAX_CONF_MEMBERS = 1000
+
+
+class Malformed(Exception):
+    """This can come from no member that works; says what is wrong with it."""
+
 
 def encode_conf(conf: ConfState) -> raft_pb2.ConfState:
     return raft_pb2.ConfState(
@@ -29,7 +35,24 @@ def encode_conf(conf: ConfState) -> raft_pb2.ConfState:
 
 
 def decode_conf(conf: raft_pb2.ConfState) -> ConfState:
+    """Raises Malformed."""
+    if why := conf_fault(conf):
+        raise Malformed(f"its configuration: {why}")
     return ConfState(tuple(conf.voters), tuple(conf.outgoing), tuple(conf.learners), tuple(conf.learners_next))
+
+
+def conf_fault(conf: raft_pb2.ConfState) -> str:
+    """Why `conf` is none; empty if it is one."""
+    groups = (conf.voters, conf.outgoing, conf.learners, conf.learners_next)
+    for group in groups:
+        if len(group) > MAX_CONF_MEMBERS or list(group) != sorted(set(group)) or 0 in group:
+            return "the ids are not sorted, not unique, zero or too many"
+    voters, outgoing, learners, demoted = map(set, groups)
+    if not voters:
+        return "no member is a voter"
+    if (voters | outgoing) & learners or voters & demoted or not demoted <= outgoing:
+        return "one member is a voter and a learner at once"
+    return ""
 
 
 def encode_entry(entry: Entry) -> raft_pb2.Entry:
@@ -94,7 +117,7 @@ def encode(message: Message) -> raft_pb2.PeerMessage:
 
 
 def decode(wire: raft_pb2.PeerMessage, to: int, frm: int) -> Message | None:
-    """The message, or None for a kind that this program does not know (a newer peer's)."""
+    """The message, or None for a kind that this program does not know (a newer peer's). Raises Malformed."""
     term = wire.term
     kind = wire.WhichOneof("body")
     if kind == "append":

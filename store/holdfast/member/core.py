@@ -14,7 +14,7 @@ from google.protobuf.message import Message as Proto
 from holdfast.kv.store import Store
 from holdfast.levels import CLUSTER_VERSION, LEVEL
 from holdfast.machine import Applied, Machine
-from holdfast.member import validate
+from holdfast.member import codec, validate
 from holdfast.member.interface import (
     Answer,
     Appended,
@@ -370,7 +370,7 @@ class MemberCore:
             try:
                 command, kind = validate.forwarded(data, origin)
                 validate.check_request(command, kind)
-            except validate.Malformed as malformed:
+            except codec.Malformed as malformed:
                 out.refused.append((origin, str(malformed)))
                 return
             except RequestError as refused:

@@ -56,7 +56,7 @@ FLUSH_SECONDS = 10.0
 KEEP_ENTRIES = 5000
 KEEP_BYTES = 64 << 20
 MAX_INPUTS = 1024  # a turn
-BUSY_SECONDS = 0.005  # until a store that was busy is tried again
+BUSY_NS = 5_000_000  # until a store that was busy is tried again
 NOTE_SECONDS = 0.1  # without a write, until the commit index alone is written down
 STUCK_SECONDS = 60.0
 SLOW_TURN_SECONDS = 0.1
@@ -122,6 +122,7 @@ class Member:
         self._ids = itertools.count(1)
         self._turn_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0  # when it is, on the monotonic clock in nanoseconds
         self._stopped = False
         self._busy_since: float | None = None
         self._flushing: asyncio.Task[None] | None = None
@@ -335,15 +336,22 @@ class Member:
         if self._inputs or self.hub.busy or (more and not self.core.machine.busy):
             self._schedule()
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        delay = max(0.0, (self.core.deadline_ns - time.monotonic_ns()) / 1e9)
+        now, due = time.monotonic_ns(), self.core.deadline_ns
         if self.core.machine.busy:
-            delay = min(delay, BUSY_SECONDS)
+            due = min(due, now + BUSY_NS)
             self._watch_busy()
         else:
             self._busy_since = None
-        self._timer = self._loop.call_later(delay, self._schedule)
+        if self._timer is not None:
+            if self._due <= due:
+                return  # a turn that comes too early does nothing, and is rarer than a timer set anew each turn
+            self._timer.cancel()
+        self._due = due
+        self._timer = self._loop.call_later(max(0, due - now) / 1e9, self._timer_is_due)
+
+    def _timer_is_due(self) -> None:
+        self._timer = None
+        self._schedule()
 
     def _watch_busy(self) -> None:
         """A store that takes nothing for long, although there is room, does not come back: recover from the log."""

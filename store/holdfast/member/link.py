@@ -13,11 +13,9 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from holdfast.member import codec
-from holdfast.member.frames import ProtocolError, connect, frame, read_frame, write_frame
+from holdfast.member.frames import ProtocolError, connect, read_frame, write_frame
 from holdfast.member.pulse import Pulse, notice_silence
 from holdfast.proto import raft_pb2
-from holdfast.raft.messages import Message
 from holdfast.tls import Dialling
 
 log = logging.getLogger("holdfast.peer")
@@ -77,19 +75,18 @@ class Link:
         info = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_AT + 4)
         return int.from_bytes(info[_RTT_AT:], sys.byteorder) / 1e6
 
-    def send(self, messages: list[Message]) -> int:
-        """Returns how many bytes were handed to the connection; 0 = there is none that takes them."""
+    def send(self, data: bytes) -> bool:
+        """Returns whether there is a connection that takes it."""
         writer = self._writer
         # Closed by the other side a moment ago: uvloop raises on it, before our reader has noticed the end.
         if writer is None or writer.is_closing():
-            return 0
+            return False
         if writer.transport.get_write_buffer_size() > SEND_BUFFER_BYTES:
-            return 0
-        data = frame(raft_pb2.PeerFrame(messages=[codec.encode(m) for m in messages]))
+            return False
         writer.write(data)
         if self._pulse is not None:
             self._pulse.sent()
-        return len(data)
+        return True
 
     async def _run(self) -> None:
         failures = 0

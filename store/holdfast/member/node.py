@@ -24,7 +24,6 @@ from holdfast.member.interface import Answer, PeerLost
 from holdfast.member.membership import is_url
 from holdfast.member.snapshots import Snapshots
 from holdfast.member.transport import Transport
-from holdfast.member.validate import wire_fault
 from holdfast.proto import raft_pb2
 from holdfast.raft.types import Settings
 from holdfast.status import Code, RequestError
@@ -364,9 +363,10 @@ class Node:
         if member is None:
             return
         for wire in frame.messages:
-            if why := wire_fault(wire):
-                raise ProtocolError(why)
-            message = codec.decode(wire, member.id, frm)
+            try:
+                message = codec.decode(wire, member.id, frm)
+            except codec.Malformed as malformed:
+                raise ProtocolError(str(malformed)) from malformed
             if message is not None:
                 member.received(message)
 

@@ -24,7 +24,7 @@ from holdfast.member import codec
 from holdfast.member.driver import Member
 from holdfast.member.frames import ProtocolError, connect, read_frame, write_frame
 from holdfast.member.transport import Transport
-from holdfast.member.validate import MAX_INDEX, MAX_TERM, MAX_TERM_JUMP, conf_fault
+from holdfast.member.validate import MAX_INDEX, MAX_TERM, MAX_TERM_JUMP
 from holdfast.proto import raft_pb2
 from holdfast.storage.state import RocksStore
 
@@ -159,7 +159,7 @@ class Snapshots:
             return f"term {header.term}, while ours is {core.term}"
         if not header.id or not 0 < header.index < MAX_INDEX or header.index_term > header.term:
             return f"it says that it is of {header.index}@{header.index_term}"
-        if why := conf_fault(header.conf):
+        if why := codec.conf_fault(header.conf):
             return f"its configuration: {why}"
         if self._receiving:
             return f"one of {self._receiving:x} is on its way"

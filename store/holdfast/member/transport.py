@@ -16,12 +16,13 @@ from google.protobuf.message import DecodeError
 
 from holdfast.cert_names import CertNames
 from holdfast.histogram import FAST, Histogram
-from holdfast.member.frames import ProtocolError, read_frame, write_frame
+from holdfast.member import codec
+from holdfast.member.frames import ProtocolError, frame, read_frame, write_frame
 from holdfast.member.inbound import Door, Inbound, Seldom
 from holdfast.member.link import Link, Node
 from holdfast.member.pulse import Pulse, notice_silence
 from holdfast.proto import raft_pb2
-from holdfast.raft.messages import Message
+from holdfast.raft.messages import Message, same_append
 from holdfast.tls import Dialling
 
 log = logging.getLogger("holdfast.peer")
@@ -83,16 +84,24 @@ class Transport:
             connection.end()
 
     def send(self, messages: list[Message]) -> None:
-        """Send each message to whom it is for, one frame a member."""
+        """Send each message to whom it is for, one frame a member. What a leader says to its followers is often the
+        same, and then made once."""
         by_member: dict[int, list[Message]] = {}
         for message in messages:
             by_member.setdefault(message.to, []).append(message)
+        said: list[Message] = []
+        data = b""
         for member, batch in by_member.items():
             link = self._links.get(member)
-            if link is not None:
-                sent = link.send(batch)
-                self._sent[member] += sent
-                self._failed[member] += not sent
+            if link is None:
+                continue
+            if not (len(batch) == len(said) and all(map(same_append, batch, said))):
+                said = batch
+                data = frame(raft_pb2.PeerFrame(messages=[codec.encode(m) for m in batch]))
+            if link.send(data):
+                self._sent[member] += len(data)
+            else:
+                self._failed[member] += 1
 
     @property
     def active_peers(self) -> int:

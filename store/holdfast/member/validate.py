@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from holdfast.kv import validate as kv
 from holdfast.levels import level_of
 from holdfast.machine import FORMAT
+from holdfast.member.codec import Malformed
 from holdfast.member.messages import ReadReply, RenewReply
 from holdfast.proto import raft_pb2
 from holdfast.raft.log import Log
@@ -31,14 +32,9 @@ from holdfast.raft.messages import (
 # Far beyond what a cluster can come to, and far enough below 2^64 that nothing overflows.
 MAX_INDEX = MAX_TERM = 1 << 62
 MAX_TERM_JUMP = 1 << 32  # an election a second for over a century
-MAX_CONF_MEMBERS = 1000
 # What a member proposes on nobody's behalf without leading. What only a leader does itself is never forwarded.
 _FORWARDED_SYSTEM_OPS = ("compact", "alarm")
 _LEADERS_OPS = ("lease_checkpoint", "cluster_version")
-
-
-class Malformed(Exception):
-    """This can come from no member that works; says what is wrong with it."""
 
 
 class View(Protocol):
@@ -54,31 +50,6 @@ class View(Protocol):
     def commit(self) -> int: ...
     @property
     def log(self) -> Log: ...
-
-
-# ---- on the wire -----------------------------------------------------------------------------------------------
-
-
-def wire_fault(wire: raft_pb2.PeerMessage) -> str:
-    """Why `wire` cannot even be decoded; empty if it can."""
-    if wire.WhichOneof("body") == "append":
-        for entry in wire.append.entries:
-            if entry.HasField("conf") and (why := conf_fault(entry.conf)):
-                return f"the configuration of entry {entry.index}: {why}"
-    return ""
-
-
-def conf_fault(conf: raft_pb2.ConfState) -> str:
-    groups = (conf.voters, conf.outgoing, conf.learners, conf.learners_next)
-    for group in groups:
-        if len(group) > MAX_CONF_MEMBERS or list(group) != sorted(set(group)) or 0 in group:
-            return "ids are not sorted, not unique, zero or too many"
-    voters, outgoing, learners, demoted = map(set, groups)
-    if not voters:
-        return "it has no voters"
-    if (voters | outgoing) & learners or voters & demoted or not demoted <= outgoing:
-        return "a voter and a learner at once"
-    return ""
 
 
 # ---- messages --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from holdfast.raft.conf import Configurations, ConfState
 from holdfast.raft.durability import Durability
-from holdfast.raft.invariant import invariant
+from holdfast.raft.invariant import InvariantViolation, invariant
 from holdfast.raft.leader import Leader
 from holdfast.raft.log import Log
 from holdfast.raft.messages import (
@@ -252,7 +252,8 @@ class Raft:
 
     def step(self, message: Message) -> None:
         """Take a message from another member."""
-        invariant(message.to == self.id, f"a message for {message.to:x} reached {self.id:x}")
+        if message.to != self.id:
+            raise InvariantViolation(f"a message for {message.to:x} reached {self.id:x}")
         if isinstance(message, PreVote):
             self._on_pre_vote(message)
             return

@@ -6,6 +6,7 @@ class InvariantViolation(BaseException):
 
 
 def invariant(condition: bool, what: str) -> None:
-    """Crash with `what` unless `condition` holds."""
+    """Crash with `what` unless `condition` holds. What is checked for every entry raises the exception itself: there it
+    costs more to make up `what` than to check."""
     if not condition:
         raise InvariantViolation(what)

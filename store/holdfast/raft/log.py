@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from holdfast.raft.invariant import invariant
+from holdfast.raft.invariant import InvariantViolation, invariant
 
 if TYPE_CHECKING:
     from holdfast.raft.conf import ConfState
@@ -65,8 +65,10 @@ class Log:
         return None
 
     def get(self, index: int) -> Entry:
-        invariant(self.first <= index <= self.last, f"entry {index} is not in {self.first}..{self.last}")
-        return self._entries[index - self.first]
+        at = index - self.base_index - 1
+        if not 0 <= at < len(self._entries):
+            raise InvariantViolation(f"entry {index} is not in {self.first}..{self.last}")
+        return self._entries[at]
 
     def since(self, start: int) -> list[Entry]:
         """Entries from `start` on."""
@@ -88,8 +90,10 @@ class Log:
     def append(self, entries: Sequence[Entry]) -> None:
         term = self.last_term
         for index, entry in enumerate(entries, self.last + 1):
-            invariant(entry.index == index, f"a gap in the log: {entry.index} where {index} belongs")
-            invariant(entry.term >= term, f"term falls from {term} to {entry.term} at index {index}")
+            if entry.index != index:
+                raise InvariantViolation(f"a gap in the log: {entry.index} where {index} belongs")
+            if entry.term < term:
+                raise InvariantViolation(f"term falls from {term} to {entry.term} at index {index}")
             term = entry.term
             self.bytes += len(entry.data)
         self._entries.extend(entries)

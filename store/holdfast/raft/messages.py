@@ -74,6 +74,19 @@ class Append(Message):
         self.commit = commit
 
 
+def same_append(one: Message, other: Message) -> bool:
+    """Whether both are appends that say the same, to whomever."""
+    return (
+        isinstance(one, Append)
+        and isinstance(other, Append)
+        and one.term == other.term
+        and one.prev_index == other.prev_index
+        and one.prev_term == other.prev_term
+        and one.commit == other.commit
+        and one.entries == other.entries  # entries are compared by identity
+    )
+
+
 class AppendReply(Message):
     """`ok`: everything up to `index` is durable here. Else `index` is the prev_index that did not match,
     and (`hint_index`, `hint_term`) the newest entry here that could."""

@@ -21,7 +21,7 @@ from holdfast.machine import FORMAT
 from holdfast.member import codec
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import SnapshotOffered
-from holdfast.member.validate import MAX_INDEX, MAX_TERM, MAX_TERM_JUMP, wire_fault
+from holdfast.member.validate import MAX_INDEX, MAX_TERM, MAX_TERM_JUMP
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
 from holdfast.sim.node import Node
@@ -98,9 +98,11 @@ class Forger:
     def _malformed(self, node: Node, core: MemberCore, frm: int, wire: _Wire, chance: Random) -> bool:
         kinds = (*_FORGERIES.get(wire.WhichOneof("body") or "", ()), _term)
         by_itself = chance.choice(kinds)(wire, core, frm, chance)
-        if (why := wire_fault(wire)) != "":
+        try:
+            codec.decode(wire, node.id, frm)
+        except codec.Malformed as malformed:
             self._world.mark("malformed configuration refused")
-            self._world.note(f"refused on the wire: {why}")
+            self._world.note(f"refused on the wire: {malformed}")
             return True
         if by_itself:
             self._owed[node.id] += 1

@@ -17,7 +17,7 @@ from holdfast.kv import rows
 from holdfast.kv.space import Space
 from holdfast.kv.store import Family
 from holdfast.machine import Machine
-from holdfast.member import validate
+from holdfast.member import codec, validate
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import Output, SnapshotOffered
 from holdfast.member.lessor import Lessor
@@ -569,7 +569,7 @@ def _entry_that_is_no_command_taken(patch: Patch) -> None:
 
 @_mutant("a configuration that comes with an entry can be one")
 def _any_configuration_taken(patch: Patch) -> None:
-    patch(validate, "conf_fault", lambda conf: "")
+    patch(codec, "conf_fault", lambda conf: "")
 
 
 @_mutant("a term is within reach of ours")

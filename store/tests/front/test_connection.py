@@ -32,7 +32,7 @@ from holdfast.front.http2.frames import (
     window_update,
 )
 from holdfast.front.http2.grpc import Messages, framed
-from holdfast.front.http2.headers import Headers
+from holdfast.front.http2.headers import Block
 from holdfast.front.http2.sending import STREAM_WINDOW, Stream
 from hypothesis import given
 
@@ -60,9 +60,9 @@ class Peer:
         self.queued = 0
         self.output = b""
 
-    def on_headers(self, stream: Stream, headers: Headers, ended: bool) -> None:
+    def on_headers(self, stream: Stream, headers: Block, ended: bool) -> None:
         self.streams[stream.id] = stream
-        self.seen.append(("headers", stream.id, dict(headers)[b":path"], ended))
+        self.seen.append(("headers", stream.id, headers.by_name[b":path"], ended))
 
     def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
         self.seen.append(("data", stream.id, data, ended))

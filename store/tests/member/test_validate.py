@@ -8,7 +8,7 @@ from holdfast.kv.store import MemoryStore
 from holdfast.machine import FORMAT
 from holdfast.member import codec
 from holdfast.member.interface import PeerMessage
-from holdfast.member.validate import MAX_TERM, MAX_TERM_JUMP, wire_fault
+from holdfast.member.validate import MAX_TERM, MAX_TERM_JUMP
 from holdfast.proto import raft_pb2, rpc_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,9 +29,10 @@ def formed() -> Members:
 
 def send(members: Members, to: int, wire: raft_pb2.PeerMessage, frm: int) -> str:
     """Hand it over as the node does. Returns why it was refused."""
-    if why := wire_fault(wire):
-        return why
-    message = codec.decode(wire, to, frm)
+    try:
+        message = codec.decode(wire, to, frm)
+    except codec.Malformed as malformed:
+        return str(malformed)
     members.refused.clear()
     if message is not None:
         members.step(to, PeerMessage(message))

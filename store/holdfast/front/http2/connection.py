@@ -215,7 +215,7 @@ class Connection(Sending):
             stream = self.streams[id] = Stream(id)
             stream.received = length
             stream.remote_ended = ended
-            self._handler.on_headers(stream, headers.fields, ended)
+            self._handler.on_headers(stream, headers, ended)
 
     def _refuse(self, id: int, code: ErrorCode, ended: bool) -> None:
         self.idle()

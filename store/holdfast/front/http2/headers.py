@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from hpack import Decoder, HPACKError
 
@@ -17,12 +17,39 @@ MAX_TABLE_UPDATES = 2  # at the beginning of a block (RFC 7541, section 4.2)
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class Block(NamedTuple):
-    """A decoded header block."""
+_NOT_METADATA = frozenset((b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"))
 
-    fields: Headers
-    body_length: int | None  # of the request whose headers these are, -1 = not said; None: they are no request's
-    trailing: bool  # whether they can follow a body
+
+class Block:
+    """A decoded header block. What is derived from it is computed once, because calls of one client to one method have
+    the same block."""
+
+    def __init__(self, fields: Headers) -> None:
+        self.fields = fields
+        # Of the request whose headers these are, -1 = not said; None: they are no request's.
+        self.body_length = _body_length(fields)
+
+    @cached_property
+    def trailing(self) -> bool:
+        """Whether they can follow a body."""
+        return all(_is_field(name, value) for name, value in self.fields)
+
+    @cached_property
+    def by_name(self) -> Mapping[bytes, bytes]:
+        return dict(self.fields)
+
+    @cached_property
+    def path(self) -> str:
+        return self.by_name[b":path"].decode("latin-1")
+
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
+        """What a gRPC client says besides the request itself."""
+        return {
+            name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
+            for name, value in self.fields
+            if name[:1] != b":" and name not in _NOT_METADATA and name[-4:] != b"-bin"
+        }
 
 
 class HeaderDecoder:
@@ -41,7 +68,7 @@ class HeaderDecoder:
             fields: Headers = list(self._decoder.decode(block, raw=True))
         except HPACKError as error:
             raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR, str(error)) from error
-        decoded = Block(fields, _body_length(fields), all(_is_field(name, value) for name, value in fields))
+        decoded = Block(fields)
         if block and min(block) >= 0x80:
             # Nothing but references to the tables, one byte each: it changed no table and means the same until one
             # changes. Calls of one client to one method look like this from the second one on.

@@ -22,7 +22,7 @@ from holdfast.front.http2.frames import (
 )
 
 if TYPE_CHECKING:
-    from holdfast.front.http2.headers import Headers
+    from holdfast.front.http2.headers import Block
 
 STREAM_WINDOW = 1 << 18
 TURN_STREAMS = 256  # streams that one turn looks at, and frames of data that it sends at most
@@ -34,7 +34,7 @@ class Handler(Protocol):
     """The user of a connection. `on_drained` and `on_queued` are also called from within `take_output`, the others only
     from within `receive`."""
 
-    def on_headers(self, stream: Stream, headers: Headers, ended: bool) -> None: ...
+    def on_headers(self, stream: Stream, headers: Block, ended: bool) -> None: ...
 
     def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
         """Give the room back by `Connection.consumed` once the data is dealt with."""

@@ -38,7 +38,7 @@ from holdfast.front.http2.grpc import (
     framed,
     is_grpc,
 )
-from holdfast.front.http2.headers import Headers
+from holdfast.front.http2.headers import Block
 from holdfast.front.http2.requests import HIGH_WATER_BYTES, OpenCall, Page
 from holdfast.front.http2.sending import Stream
 from holdfast.status import INTERNAL_ERROR, TOO_MANY_REQUESTS, Code
@@ -69,9 +69,9 @@ class Session:
 
     # ---- from the connection -------------------------------------------------------------------------------
 
-    def on_headers(self, stream: Stream, headers: Headers, ended: bool) -> None:
+    def on_headers(self, stream: Stream, headers: Block, ended: bool) -> None:
         self._front.streams += 1
-        fields = dict(headers)
+        fields = headers.by_name
         # Who fetches its answers is served, however many others do not.
         full = self._front.queued > MAX_BUFFERED_BYTES and self._queued > HIGH_WATER_BYTES
         full = full or not self._front.admits(len(self.connection.streams))
@@ -89,7 +89,7 @@ class Session:
         if fields[b":method"] != b"POST":
             self.connection.reset(stream, ErrorCode.PROTOCOL_ERROR)
             return
-        path = fields[b":path"].decode("latin-1")
+        path = headers.path
         kind = self._front.methods.get(path)
         if kind is None:
             self._refuse(stream, Code.UNIMPLEMENTED, _unknown(path, self._front.methods))
@@ -106,12 +106,7 @@ class Session:
                 self._refuse(stream, Code.INTERNAL, f"malformed grpc-timeout: {timeout.decode('latin-1')}")
                 return
             deadline = time.monotonic_ns() + left
-        metadata = {
-            name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
-            for name, value in headers
-            if name[:1] != b":" and name not in _NOT_METADATA and name[-4:] != b"-bin"
-        }
-        call = Call(self._front.next_id(), path, self._peer, metadata, deadline)
+        call = Call(self._front.next_id(), path, self._peer, headers.metadata, deadline)
         messages = Messages(fields.get(b"grpc-encoding", b""), self._front.max_message_bytes)
         entry = stream.context = OpenCall(self, stream, call, kind, messages)
         self._front.open_calls[call.id] = entry
@@ -248,7 +243,7 @@ class Session:
 
     # ---- requests that are not gRPC ------------------------------------------------------------------------
 
-    def _on_page(self, stream: Stream, fields: dict[bytes, bytes], ended: bool) -> None:
+    def _on_page(self, stream: Stream, fields: Mapping[bytes, bytes], ended: bool) -> None:
         page = stream.context = Page(self, stream)
         headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in fields.items() if n[:1] != b":"}
         headers.setdefault("host", fields.get(b":authority", b"").decode("latin-1"))
@@ -336,7 +331,6 @@ class Session:
 
 
 _MORE_THAN_ONE = "grpc: more than one message for a call that takes one"
-_NOT_METADATA = frozenset((b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"))
 
 
 def _unknown(path: str, methods: Mapping[str, Kind]) -> str:
