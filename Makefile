@@ -23,7 +23,7 @@ $(VENV)/.done: requirements/dev.txt pyproject.toml
 	@touch $@
 
 run: setup ## a local cluster with an edge replica, shown at work; runs until Ctrl-C
-	@$(BIN)/holdfast demo
+	@$(BIN)/python -m holdfast_lab demo
 
 test: setup tools lint ## everything but the real cluster
 	$(BIN)/pytest store/tests
@@ -57,6 +57,7 @@ lint: setup ## ruff, mypy, import-linter, and that generated files are current
 	$(BIN)/ruff format --check store operator benchmarks e2e
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check-layers
 	@scripts/check-generated
 
 format: setup ## put the code into shape

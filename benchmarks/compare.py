@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from etcd_cluster import TOOLS, EtcdCluster
-from holdfast.cli.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster
 from rich.console import Console
 from rich.table import Table
 

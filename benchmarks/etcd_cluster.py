@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from holdfast.cli.processes import free_ports
+from holdfast_lab.processes import free_ports
 
 TOOLS = Path(os.environ.get("HOLDFAST_CACHE", Path.home() / ".cache" / "holdfast")) / "bin"
 

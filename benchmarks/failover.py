@@ -18,7 +18,7 @@ from pathlib import Path
 
 from etcd_cluster import EtcdCluster
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, leader_among
+from holdfast_lab.processes import LocalCluster, leader_among
 from rich.console import Console
 from rich.table import Table
 

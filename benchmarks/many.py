@@ -18,7 +18,7 @@ from typing import Any
 
 from compare import cpu_seconds, etcd, ours
 from etcd_cluster import TOOLS
-from holdfast.cli.processes import rss_mib
+from holdfast_lab.processes import rss_mib
 from rich.console import Console
 from rich.table import Table
 

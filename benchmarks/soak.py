@@ -23,10 +23,10 @@ from pathlib import Path
 import grpc
 import grpc.aio
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, rss_mib
 from holdfast.front.http2.frames import DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame, literal
 from holdfast.front.http2.grpc import framed
 from holdfast.proto import rpc_pb2
+from holdfast_lab.processes import LocalCluster, rss_mib
 
 WORKERS = 12
 PAUSE_SECONDS = 0.02  # of each worker between two things

@@ -8,13 +8,11 @@ import typer
 
 from holdfast import __version__
 from holdfast.cli.cluster import lease, member, status
-from holdfast.cli.crashtest import crashtest
 from holdfast.cli.doctor import doctor
 from holdfast.cli.edge import edge
 from holdfast.cli.keys import delete, get, put, txn, watch
 from holdfast.cli.operator import operator
 from holdfast.cli.serve import serve
-from holdfast.cli.sim import sim
 from holdfast.cli.snapshot import snapshot
 
 app = typer.Typer(
@@ -36,18 +34,6 @@ app.command(rich_help_panel="Servers")(serve)
 app.command(rich_help_panel="Servers")(edge)
 app.command(rich_help_panel="Servers")(operator)
 app.command(rich_help_panel="Servers")(doctor)
-
-
-app.command(rich_help_panel="Development")(sim)
-app.command(rich_help_panel="Development")(crashtest)
-
-
-@app.command(rich_help_panel="Servers")
-def demo() -> None:
-    """Run a local cluster of three voters and an edge replica, and show what it does."""
-    from holdfast.cli.demo import run
-
-    run()
 
 
 @app.command()

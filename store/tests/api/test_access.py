@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from holdfast.cli.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster
 
 from .test_gateway import Http, b64
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from holdfast.cli.processes import LocalCluster, Process
+from holdfast_lab.processes import LocalCluster, Process
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from holdfast.cli.processes import LocalCluster, free_ports
+from holdfast_lab.processes import LocalCluster, free_ports
 
 from ..tools import tool
 from .test_gateway import Http

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
 from holdfast.client.endpoints import parse
+from holdfast_lab.processes import LocalCluster
 
 from ..certificates import Authority
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from holdfast.crash.powercut import PowerCut
+from holdfast_lab.crash.powercut import PowerCut
 
 PROGRAM = """
 import os

@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import Message
-from holdfast.cli.processes import free_ports
 from holdfast.proto import rpc_pb2
+from holdfast_lab.processes import free_ports
 
 from ..tools import tool
 

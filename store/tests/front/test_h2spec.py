@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from holdfast.cli.processes import LocalCluster, Process
+from holdfast_lab.processes import LocalCluster, Process
 
 from ..certificates import Authority
 from ..tools import tool

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
 from holdfast.proto import rpc_pb2
+from holdfast_lab.processes import LocalCluster
 
 from .attacks import ATTACKS
 

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from google.protobuf.message import Message
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, Process, rss_mib
 from holdfast.front.http2.frames import (
     CONTINUATION,
     DATA,
@@ -39,6 +38,7 @@ from holdfast.front.http2.frames import (
 )
 from holdfast.front.http2.grpc import framed
 from holdfast.proto import holdfast_pb2, rpc_pb2
+from holdfast_lab.processes import LocalCluster, Process, rss_mib
 
 CONNECTIONS = 24
 UNEXPLAINED_MIB = 16.0

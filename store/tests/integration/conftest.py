@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from holdfast.cli.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster
 
 from ..tools import tool
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, Process, free_ports
 from holdfast.proto import holdfast_pb2
 from holdfast.storage.damage import EXIT_CODE
+from holdfast_lab.processes import LocalCluster, Process, free_ports
 
 from ..certificates import Authority
 

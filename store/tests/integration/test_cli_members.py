@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster
 
 from .users import PASSWORDS, enable, set_up
 

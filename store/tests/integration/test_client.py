@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster
 
 
 async def test_transactions_leases_and_ranges(cluster: LocalCluster) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from random import SystemRandom
 
 import pytest
-from holdfast.crash.run import crash_test
-from holdfast.sim.violation import Violation
+from holdfast_lab.crash.run import crash_test
+from holdfast_lab.sim.violation import Violation
 
 SECONDS = 40.0
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import grpc
 import pytest
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, Process, free_ports
 from holdfast.storage.damage import EXIT_CODE
+from holdfast_lab.processes import LocalCluster, Process, free_ports
 
 from ..storage.rot import flip, largest_table, used
 

@@ -12,7 +12,10 @@ import pytest
 @pytest.mark.timeout(120)
 def test_the_demonstration_shows_everything_and_leaves_nothing() -> None:
     running = subprocess.Popen(
-        [sys.executable, "-u", "-m", "holdfast", "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-u", "-m", "holdfast_lab", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert running.stdout is not None
     told: list[str] = []

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, free_ports
 from holdfast.server import MAX_PROBES, OWN_FILES
+from holdfast_lab.processes import LocalCluster, free_ports
 
 from ..certificates import Authority
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
-from holdfast.cli.demo import Relay
-from holdfast.cli.processes import LocalCluster, Process, free_ports
+from holdfast_lab.demo import Relay
+from holdfast_lab.processes import LocalCluster, Process, free_ports
 
 
 class Edge:

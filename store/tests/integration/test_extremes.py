@@ -13,8 +13,8 @@ import grpc
 import pytest
 from holdfast import client
 from holdfast.api.maintenance import MAX_SNAPSHOTS
-from holdfast.cli.processes import LocalCluster
 from holdfast.proto import rpc_pb2
+from holdfast_lab.processes import LocalCluster
 
 LARGEST = 60 << 20
 

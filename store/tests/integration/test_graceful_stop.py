@@ -8,8 +8,8 @@ import contextlib
 import grpc
 import grpc.aio
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
 from holdfast.proto import rpc_pb2
+from holdfast_lab.processes import LocalCluster
 
 
 async def test_a_leader_that_is_stopped_hands_over(cluster: LocalCluster) -> None:

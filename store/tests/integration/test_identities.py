@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from holdfast.cli.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster
 
 from ..certificates import Authority
 from .test_etcdctl import Ctl

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from holdfast.cli.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster
 
 from ..tools import CACHE
 

@@ -13,8 +13,8 @@ import grpc
 import pytest
 import pytest_asyncio
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
 from holdfast.proto import auth_pb2, rpc_pb2
+from holdfast_lab.processes import LocalCluster
 
 AUTH = "/etcdserverpb.Auth/"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, free_ports
+from holdfast_lab.processes import LocalCluster, free_ports
 
 LIMIT = 1100  # of file descriptors
 

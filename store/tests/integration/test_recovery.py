@@ -15,10 +15,10 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, Process
 from holdfast.member.recovery import Replay
 from holdfast.proto import rpc_pb2
 from holdfast.storage.log import DurableLog
+from holdfast_lab.processes import LocalCluster, Process
 
 from .users import enable, set_up
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster
 
 
 def holdfast(*words: str, fails: bool = False) -> str:

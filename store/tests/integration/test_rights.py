@@ -10,8 +10,8 @@ import grpc
 import pytest
 import pytest_asyncio
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, Process, free_ports
 from holdfast.proto import election_pb2, holdfast_pb2, lock_pb2, rpc_pb2
+from holdfast_lab.processes import LocalCluster, Process, free_ports
 
 from ..certificates import Authority
 from .users import ask, change_password, connector, enable, grant_role, revoke_role, set_up

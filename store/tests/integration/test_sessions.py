@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc
 import pytest
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
 from holdfast.client.session import Session
 from holdfast.proto import holdfast_pb2, rpc_pb2
+from holdfast_lab.processes import LocalCluster
 
 Change = holdfast_pb2.MembershipChangeRequest
 

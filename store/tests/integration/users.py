@@ -7,8 +7,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 from holdfast import client
-from holdfast.cli.processes import LocalCluster
 from holdfast.proto import auth_pb2, rpc_pb2
+from holdfast_lab.processes import LocalCluster
 
 PASSWORDS = {"root": "secret", "eve": "pw", "mat": "pw"}
 _AUTH = "/etcdserverpb.Auth/"

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from holdfast import client
-from holdfast.cli.processes import LocalCluster, Process, free_ports
+from holdfast_lab.processes import LocalCluster, Process, free_ports
 
 WHEEL = Path(__file__).parent / "version_0_1" / "holdfast-0.1.0-py3-none-any.whl"
 OLD, NEW = "0.1.0", "0.2.0"  # versions of the cluster

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from holdfast.cert_names import CertNames
-from holdfast.cli.processes import free_ports
 from holdfast.member.interface import Answer
 from holdfast.member.node import Node, NodeConfig
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.types import Settings
 from holdfast.storage.identity import DataDirectory
 from holdfast.tls import TlsFiles, dialling, serving
+from holdfast_lab.processes import free_ports
 
 ELECTION_MS = 300  # ends of links are noticed after one second, the least there is
 

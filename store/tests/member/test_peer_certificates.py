@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from holdfast.cert_names import CertNames
-from holdfast.cli.processes import free_ports
 from holdfast.member.frames import frame, read_frame
 from holdfast.proto import raft_pb2
 from holdfast.tls import TlsFiles
+from holdfast_lab.processes import free_ports
 
 from ..certificates import Authority
 from .nodes import cluster

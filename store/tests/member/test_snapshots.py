@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import uvloop
-from holdfast.crash.damage import damage_file
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis, Machine
 from holdfast.member import snapshots
@@ -25,6 +24,7 @@ from holdfast.member.frames import frame, read_frame
 from holdfast.member.snapshots import Snapshots
 from holdfast.proto import raft_pb2
 from holdfast.storage.state import RocksStore, StateDirectory
+from holdfast_lab.crash.damage import damage_file
 
 ROWS = 40
 

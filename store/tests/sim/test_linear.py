@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from holdfast.sim.linear import check_history
-from holdfast.sim.operations import NEVER, Kind, Operation, Outcome, State, effect
-from holdfast.sim.violation import Violation
+from holdfast_lab.sim.linear import check_history
+from holdfast_lab.sim.operations import NEVER, Kind, Operation, Outcome, State, effect
+from holdfast_lab.sim.violation import Violation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

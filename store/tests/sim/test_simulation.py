@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from holdfast.sim.mix import CLASSES
-from holdfast.sim.mutants import MUTANTS, broken
-from holdfast.sim.runner import Failure, Found, Summary, attempt, find_mutants, run_seeds
-from holdfast.sim.shrink import shrink, trace
-from holdfast.sim.simulation import LEAST_FAULTS, LEAST_OPERATIONS, simulate
+from holdfast_lab.sim.mix import CLASSES
+from holdfast_lab.sim.mutants import MUTANTS, broken
+from holdfast_lab.sim.runner import Failure, Found, Summary, attempt, find_mutants, run_seeds
+from holdfast_lab.sim.shrink import shrink, trace
+from holdfast_lab.sim.simulation import LEAST_FAULTS, LEAST_OPERATIONS, simulate
 
 SEEDS = 200
 MUTANT_SEEDS = 400  # the most that a mutant may need; docs/consensus.md says how many each does
@@ -33,7 +33,7 @@ def test_many_seeds_find_nothing() -> None:
 
 @pytest.mark.parametrize("seed", [3, 92, 117])
 def test_the_same_seed_is_the_same_run_whatever_the_hash_seed(seed: int) -> None:
-    program = f"from holdfast.sim.simulation import simulate; print(simulate({seed}).trace)"
+    program = f"from holdfast_lab.sim.simulation import simulate; print(simulate({seed}).trace)"
     traces = {
         subprocess.run(
             [sys.executable, "-c", program],
@@ -80,5 +80,5 @@ def test_a_failing_run_is_made_small() -> None:
     assert error is not None
     assert small.trace
     assert small.seconds < 60
-    assert small.command.startswith("holdfast sim --seed 0 --seconds ")
+    assert small.command.startswith("python -m holdfast_lab sim --seed 0 --seconds ")
     assert run.world.now < 60_000_000_000

@@ -14,13 +14,13 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
-from holdfast.crash.damage import KINDS, damage_file, files_of
 from holdfast.kv.store import StateDamaged
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.storage import identity
 from holdfast.storage.damage import Damaged
 from holdfast.storage.identity import DataDirectoryError
 from holdfast.storage.log import DurableLog
+from holdfast_lab.crash.damage import KINDS, damage_file, files_of
 
 from .alone import Alone
 

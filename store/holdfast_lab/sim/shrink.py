@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast.sim.mix import CLASSES
-from holdfast.sim.runner import Failure, attempt, name_of
-from holdfast.sim.simulation import FAILURES, Run
+from holdfast_lab.sim.mix import CLASSES
+from holdfast_lab.sim.runner import Failure, attempt, name_of
+from holdfast_lab.sim.simulation import FAILURES, Run
+
+COMMAND = "python -m holdfast_lab sim"
 
 
 @dataclass(slots=True)
@@ -23,7 +25,7 @@ class Shrunk:
     @property
     def command(self) -> str:
         without = f" --without {','.join(self.without)}" if self.without else ""
-        return f"holdfast sim --seed {self.seed} --seconds {self.seconds}{without} --trace"
+        return f"{COMMAND} --seed {self.seed} --seconds {self.seconds}{without} --trace"
 
 
 def shrink(failure: Failure) -> Shrunk:

@@ -24,11 +24,12 @@ from holdfast.member.interface import SnapshotOffered
 from holdfast.member.validate import MAX_INDEX, MAX_TERM, MAX_TERM_JUMP
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
-from holdfast.sim.node import Node
-from holdfast.sim.violation import check
+
+from holdfast_lab.sim.node import Node
+from holdfast_lab.sim.violation import check
 
 if TYPE_CHECKING:
-    from holdfast.sim.simulation import Run
+    from holdfast_lab.sim.simulation import Run
 
 STRANGERS = 0xBAD00000  # ids that nobody has
 BY_ITSELF, BY_WHAT_IS_KNOWN = True, False  # whether it is malformed whatever its receiver knows meanwhile

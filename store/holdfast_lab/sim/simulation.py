@@ -18,22 +18,23 @@ from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
 from holdfast.raft.conf import ConfState
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.raft.messages import Message
-from holdfast.sim.checker import Checker
-from holdfast.sim.clients import SESSION_TTL, Client
-from holdfast.sim.forger import Forger
-from holdfast.sim.linear import check_history
-from holdfast.sim.mix import SECOND, Mix, draw
-from holdfast.sim.nemesis import CHANGE_NS, Nemesis
-from holdfast.sim.network import Network
-from holdfast.sim.node import Node
-from holdfast.sim.office import Office
-from holdfast.sim.operations import Kind, Operation, Outcome
-from holdfast.sim.replicas import SimReplica
-from holdfast.sim.truth import Truth
-from holdfast.sim.violation import Violation, check
-from holdfast.sim.watchers import SimWatcher
-from holdfast.sim.world import World
 from holdfast.watch.hub import Delivery
+
+from holdfast_lab.sim.checker import Checker
+from holdfast_lab.sim.clients import SESSION_TTL, Client
+from holdfast_lab.sim.forger import Forger
+from holdfast_lab.sim.linear import check_history
+from holdfast_lab.sim.mix import SECOND, Mix, draw
+from holdfast_lab.sim.nemesis import CHANGE_NS, Nemesis
+from holdfast_lab.sim.network import Network
+from holdfast_lab.sim.node import Node
+from holdfast_lab.sim.office import Office
+from holdfast_lab.sim.operations import Kind, Operation, Outcome
+from holdfast_lab.sim.replicas import SimReplica
+from holdfast_lab.sim.truth import Truth
+from holdfast_lab.sim.violation import Violation, check
+from holdfast_lab.sim.watchers import SimWatcher
+from holdfast_lab.sim.world import World
 
 LEAST_SECONDS = 60
 LEAST_OPERATIONS = 300

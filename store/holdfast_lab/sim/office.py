@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from holdfast.member.interface import Answer, Cancel, KeepAlive, Propose, Read
-from holdfast.sim.mix import SECOND
-from holdfast.sim.node import Node
-from holdfast.sim.operations import Operation
-from holdfast.sim.truth import Truth
-from holdfast.sim.violation import check
-from holdfast.sim.world import World
 from holdfast.status import STOPPED
+
+from holdfast_lab.sim.mix import SECOND
+from holdfast_lab.sim.node import Node
+from holdfast_lab.sim.operations import Operation
+from holdfast_lab.sim.truth import Truth
+from holdfast_lab.sim.violation import check
+from holdfast_lab.sim.world import World
 
 
 class Office:

@@ -10,11 +10,6 @@ from holdfast.kv.store import StateDamaged
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import Answer, KeepAlive, Propose, Read
 from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
-from holdfast.sim.mix import MS, SECOND
-from holdfast.sim.node import Node
-from holdfast.sim.office import Lease, Office
-from holdfast.sim.operations import NEVER, Kind, Operation, Outcome
-from holdfast.sim.violation import check
 from holdfast.status import (
     COMPACTED,
     FUTURE_REVISION,
@@ -29,6 +24,12 @@ from holdfast.status import (
     TIMEOUT_LEADER_FAILED,
     RequestError,
 )
+
+from holdfast_lab.sim.mix import MS, SECOND
+from holdfast_lab.sim.node import Node
+from holdfast_lab.sim.office import Lease, Office
+from holdfast_lab.sim.operations import NEVER, Kind, Operation, Outcome
+from holdfast_lab.sim.violation import check
 
 PATIENCE_NS = 4 * SECOND
 GIVE_UP_NS = 7 * SECOND

@@ -1,8 +1,8 @@
 """How long a member that was away needs to catch up, by the way in which it was away.
 
 Each round takes a follower away, writes more than the leader keeps of its log and more than it sends ahead, brings the
-follower back, and waits until it has applied all of it. Run by `holdfast crashtest --absences ROUNDS`; the part that
-talks to the servers runs as a process of its own inside the hub of `crash.islands`.
+follower back, and waits until it has applied all of it. Run by the command
+`crashtest --absences ROUNDS`; the part that talks to the servers runs as a process of its own inside the hub of `crash.islands`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from holdfast import client
-from holdfast.cli.processes import Process
-from holdfast.crash.islands import Islands
 from holdfast.proto import rpc_pb2
+
+from holdfast_lab.crash.islands import Islands
+from holdfast_lab.processes import Process
 
 NAMES = ("m1", "m2", "m3")
 CLIENT_PORT, PEER_PORT = 2379, 2380
@@ -236,7 +237,7 @@ def absences(rounds: int, kinds: list[str], keep: Path | None) -> int:
     try:
         with Islands(NAMES) as islands:
             words = [islands.hub.removesuffix("-hub"), str(rounds), str(directory), *kinds]
-            command = [*islands.inside("hub"), sys.executable, "-m", "holdfast.crash.absence", *words]
+            command = [*islands.inside("hub"), sys.executable, "-m", "holdfast_lab.crash.absence", *words]
             return subprocess.run(command, check=False).returncode
     finally:
         if keep is None:

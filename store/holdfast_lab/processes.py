@@ -1,4 +1,4 @@
-"""A cluster of local processes, for `holdfast demo` and for the tests: real servers, real sockets, real kill -9."""
+"""A cluster of local processes, for the demonstration and for the tests: real servers, real sockets, real kill -9."""
 
 from __future__ import annotations
 

@@ -40,9 +40,10 @@ from holdfast.raft.messages import (
 from holdfast.raft.progress import Mode, Progress
 from holdfast.raft.types import DurableAppend, HardState, Role, Settings
 from holdfast.sessions import Sessions
-from holdfast.sim.node import Node
 from holdfast.status import SESSION_OTHER_COMMAND, RequestError
 from holdfast.watch.hub import Hub
+
+from holdfast_lab.sim.node import Node
 
 Patch = Callable[[Any, str, Any], None]  # of a class or a module
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from random import Random
 
 from holdfast import client
-from holdfast.crash.clients import LoadClient, LoadWatcher
-from holdfast.crash.cluster import CrashCluster
-from holdfast.crash.faults import Faults
-from holdfast.crash.judge import judge, whole_history
-from holdfast.crash.powercut import PowerCut
-from holdfast.sim.operations import Outcome
-from holdfast.sim.violation import Violation, check
+
+from holdfast_lab.crash.clients import LoadClient, LoadWatcher
+from holdfast_lab.crash.cluster import CrashCluster
+from holdfast_lab.crash.faults import Faults
+from holdfast_lab.crash.judge import judge, whole_history
+from holdfast_lab.crash.powercut import PowerCut
+from holdfast_lab.sim.operations import Outcome
+from holdfast_lab.sim.violation import Violation, check
 
 CLIENTS = 6
 WATCHERS = 3

@@ -1,4 +1,4 @@
-"""`holdfast crashtest`: real servers under load, killed, frozen, cut off, out of room and without power."""
+"""The command `crashtest`: real servers under load, killed, frozen, cut off, out of room and without power."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from random import SystemRandom
 from typing import Annotated
 
 import typer
-
 from holdfast.cli.errors import fail
+
+from holdfast_lab.crash.absence import absences as measure_absences
+from holdfast_lab.crash.islands import NoNamespaces
+from holdfast_lab.crash.powercut import CannotBuild
+from holdfast_lab.crash.run import crash_test
+from holdfast_lab.sim.violation import Violation
 
 
 def crashtest(
@@ -31,14 +36,6 @@ def crashtest(
     No acknowledged write may be lost, no linearizable read stale, no watch have a gap. Full disks need root, because
     each server gets a small file system of its own; without it they are left out.
     """
-    try:
-        from holdfast.crash.absence import absences as measure_absences
-        from holdfast.crash.islands import NoNamespaces
-        from holdfast.crash.powercut import CannotBuild
-        from holdfast.crash.run import crash_test
-        from holdfast.sim.violation import Violation
-    except ModuleNotFoundError as error:
-        fail(f"{error.name} is not installed; the crash tester needs it: pip install 'holdfast[server]'")
     if absences:
         try:
             raise typer.Exit(measure_absences(absences, away or [], keep))

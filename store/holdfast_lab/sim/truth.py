@@ -9,7 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from holdfast.kv.rows import PUT, Change
-from holdfast.sim.violation import Violation, check
+
+from holdfast_lab.sim.violation import Violation, check
 
 
 class Truth:

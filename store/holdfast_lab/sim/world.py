@@ -13,7 +13,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any
 
-from holdfast.sim.violation import Violation
+from holdfast_lab.sim.violation import Violation
 
 TAIL_LINES = 400
 SPINNING = 50_000  # events at one instant that nothing real needs

@@ -1,4 +1,4 @@
-"""`holdfast demo` (`make run`): three voters and an edge replica as processes, and what happens to them, told live.
+"""The command `demo` (`make run`): three voters and an edge replica as processes, and what happens to them, told live.
 
 The edge replica reaches the cluster through a small relay in this process, so that it can be cut off and healed.
 """
@@ -14,11 +14,11 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from rich.console import Console
-
 from holdfast import client
 from holdfast.cli.errors import fail
-from holdfast.cli.processes import LocalCluster, Process, free_ports
+from rich.console import Console
+
+from holdfast_lab.processes import LocalCluster, Process, free_ports
 
 console = Console(highlight=False)
 PREFIX = "/stores/berlin/"

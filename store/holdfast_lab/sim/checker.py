@@ -17,12 +17,13 @@ from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import Append, AppendReply, Message, Vote, VoteReply
 from holdfast.raft.progress import Mode
 from holdfast.raft.types import DurableAppend, Role
-from holdfast.sim.mix import SECOND
-from holdfast.sim.node import Node
-from holdfast.sim.office import Office
-from holdfast.sim.truth import Truth
-from holdfast.sim.violation import Violation, check
-from holdfast.sim.world import World
+
+from holdfast_lab.sim.mix import SECOND
+from holdfast_lab.sim.node import Node
+from holdfast_lab.sim.office import Office
+from holdfast_lab.sim.truth import Truth
+from holdfast_lab.sim.violation import Violation, check
+from holdfast_lab.sim.world import World
 
 LONG_TAIL = 4  # entries
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from random import Random
 
 from holdfast import client
-from holdfast.sim.operations import Kind, Operation, Outcome, Version
+
+from holdfast_lab.sim.operations import Kind, Operation, Outcome, Version
 
 KEYS = [f"/k/{n}" for n in range(10)]
 SPAN = (b"/k/", b"/k0")

@@ -10,9 +10,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-from holdfast.sim.marks import MARKS
-from holdfast.sim.mutants import MUTANTS, broken
-from holdfast.sim.simulation import FAILURES, Result, simulate
+from holdfast_lab.sim.marks import MARKS
+from holdfast_lab.sim.mutants import MUTANTS, broken
+from holdfast_lab.sim.simulation import FAILURES, Result, simulate
 
 CHUNK = 4
 

@@ -25,12 +25,13 @@ from holdfast.member.interface import (
 )
 from holdfast.raft.messages import Message
 from holdfast.raft.types import Settings
-from holdfast.sim.disk import Disk
-from holdfast.sim.mix import MS, Mix
-from holdfast.sim.rot import RottenStore, is_rotten, rot
-from holdfast.sim.violation import Violation
-from holdfast.sim.world import World
 from holdfast.watch.hub import Delivery, Hub
+
+from holdfast_lab.sim.disk import Disk
+from holdfast_lab.sim.mix import MS, Mix
+from holdfast_lab.sim.rot import RottenStore, is_rotten, rot
+from holdfast_lab.sim.violation import Violation
+from holdfast_lab.sim.world import World
 
 KEEP_BYTES = 1 << 16
 APPLY_BUDGET = 7

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from random import Random
 
 import google_crc32c
-
 from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import DELETE, Change, unpack_current
 from holdfast.kv.store import Family, MemoryStore, StateDamaged
 from holdfast.proto import holdfast_pb2, kv_pb2
-from holdfast.sim.mix import MS, SECOND
-from holdfast.sim.node import Node
-from holdfast.sim.truth import Truth
-from holdfast.sim.violation import check
-from holdfast.sim.world import World
 from holdfast.watch.hub import Compacted, Delivery, Events, Watcher
+
+from holdfast_lab.sim.mix import MS, SECOND
+from holdfast_lab.sim.node import Node
+from holdfast_lab.sim.truth import Truth
+from holdfast_lab.sim.violation import check
+from holdfast_lab.sim.world import World
 
 _PREFIXES = (["k"], ["k1", "k2"], ["k0", "k4", "k7"])
 

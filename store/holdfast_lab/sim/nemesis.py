@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from holdfast.member.interface import PeerLost, Propose, Transfer
 from holdfast.proto import raft_pb2
 from holdfast.raft.messages import TimeoutNow
-from holdfast.sim.mix import MS, SECOND
-from holdfast.sim.node import Node
+
+from holdfast_lab.sim.mix import MS, SECOND
+from holdfast_lab.sim.node import Node
 
 if TYPE_CHECKING:
-    from holdfast.sim.simulation import Run
+    from holdfast_lab.sim.simulation import Run
 
 _Change = raft_pb2.MemberChange
 SETTLE_NS = 6 * SECOND  # between what is done to disks and to the membership

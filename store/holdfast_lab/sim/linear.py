@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from holdfast.sim.operations import Kind, Operation, Outcome, State, Version, effect
-from holdfast.sim.violation import Violation
+from holdfast_lab.sim.operations import Kind, Operation, Outcome, State, Version, effect
+from holdfast_lab.sim.violation import Violation
 
 MAX_STEPS = 20_000
 

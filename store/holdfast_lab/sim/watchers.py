@@ -7,12 +7,13 @@ from random import Random
 
 from holdfast.kv.ranges import within
 from holdfast.kv.rows import DELETE, Change
-from holdfast.sim.mix import MS, SECOND
-from holdfast.sim.node import Node
-from holdfast.sim.truth import Truth
-from holdfast.sim.violation import Violation, check
-from holdfast.sim.world import World
 from holdfast.watch.hub import Compacted, Delivery, Events, Progress, Watcher
+
+from holdfast_lab.sim.mix import MS, SECOND
+from holdfast_lab.sim.node import Node
+from holdfast_lab.sim.truth import Truth
+from holdfast_lab.sim.violation import Violation, check
+from holdfast_lab.sim.world import World
 
 _RANGES: tuple[tuple[bytes, bytes | None], ...] = ((b"k", b"l"), (b"k0", b"k0\x00"), (b"k3", b"k6"), (b"", None))
 

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from random import Random
 
-from holdfast.crash.cluster import CrashCluster
-from holdfast.crash.damage import Damaged
+from holdfast_lab.crash.cluster import CrashCluster
+from holdfast_lab.crash.damage import Damaged
 
 Fault = Callable[[], Awaitable[None]]
 

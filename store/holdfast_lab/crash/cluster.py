@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 from holdfast import client
-from holdfast.cli.processes import Process, free_ports, leader_among
-from holdfast.crash.powercut import PowerCut
-from holdfast.crash.proxy import PeerProxy
-from holdfast.sim.violation import Violation
+
+from holdfast_lab.crash.powercut import PowerCut
+from holdfast_lab.crash.proxy import PeerProxy
+from holdfast_lab.processes import Process, free_ports, leader_among
+from holdfast_lab.sim.violation import Violation
 
 DISK_BYTES = 256 << 20
 

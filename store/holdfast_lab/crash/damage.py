@@ -15,14 +15,14 @@ from pathlib import Path
 from random import Random
 
 from google.protobuf.message import Message
-
 from holdfast import client
-from holdfast.crash.cluster import CrashCluster
 from holdfast.proto import rpc_pb2
-from holdfast.sim.violation import Violation
 from holdfast.storage.damage import EXIT_CODE
 from holdfast.storage.doctor import examine
 from holdfast.storage.identity import DataDirectoryError
+
+from holdfast_lab.crash.cluster import CrashCluster
+from holdfast_lab.sim.violation import Violation
 
 KINDS = ("missing", "empty", "truncated", "zeroed", "part zeroed", "flipped", "overwritten")
 UNREAD = ("LOCK", "LOG", "LOG.old", "spare")  # nothing in them counts

@@ -1,15 +1,17 @@
-"""`holdfast sim`: whole clusters in trouble, many times over, in simulated time."""
+"""The command `sim`: whole clusters in trouble, many times over, in simulated time."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
 from holdfast.cli.errors import fail
 
-if TYPE_CHECKING:
-    from holdfast.sim.runner import Failure, Summary
+from holdfast_lab.sim.mix import CLASSES
+from holdfast_lab.sim.mutants import MUTANTS
+from holdfast_lab.sim.runner import Failure, Summary, find_mutants, name_of, run_seeds
+from holdfast_lab.sim.shrink import COMMAND, shrink
+from holdfast_lab.sim.shrink import trace as trace_of
 
 
 def sim(
@@ -32,11 +34,6 @@ def sim(
     What it runs is the member's core that ships, on simulated disks, networks and clocks; one seed is one run, to the
     bit. A failing seed is printed with the command that repeats it and a smaller run that fails in the same way.
     """
-    try:
-        from holdfast.sim.mix import CLASSES
-        from holdfast.sim.mutants import MUTANTS
-    except ModuleNotFoundError as error:
-        fail(f"{error.name} is not installed; the simulator needs it: pip install 'holdfast[server]'")
     left_out = [name for name in without.split(",") if name]
     for name in left_out:
         if name not in CLASSES:
@@ -52,10 +49,7 @@ def sim(
 
 
 def _one(seed: int, seconds: int, without: list[str], whole: bool) -> None:
-    from holdfast.sim.runner import name_of
-    from holdfast.sim.shrink import trace
-
-    error, run = trace(seed, seconds, without, keep=0 if whole else 60)
+    error, run = trace_of(seed, seconds, without, keep=0 if whole else 60)
     if whole or error is not None:
         print("\n".join(run.world.tail))
     print(f"seed {seed}: {run.world.now / 1e9:.1f} simulated seconds, {run.steps} steps, trace {run.world.trace()}")
@@ -64,8 +58,6 @@ def _one(seed: int, seconds: int, without: list[str], whole: bool) -> None:
 
 
 def _many(seeds: range, seconds: int, without: list[str], marks: bool, jobs: int) -> None:
-    from holdfast.sim.runner import Failure, Summary, run_seeds
-
     summary = Summary()
     for summary, outcome in run_seeds(seeds, seconds=seconds, without=without, jobs=jobs):
         if isinstance(outcome, Failure):
@@ -91,18 +83,13 @@ def _unreached(summary: Summary) -> None:
 
 def _explain(failure: Failure) -> None:
     """The first failure, made small."""
-    from holdfast.sim.shrink import shrink
-
     print(f"\nmaking seed {failure.seed} small …", flush=True)
     small = shrink(failure)
     print("\n".join(small.trace[-60:]))
-    print(f"\n{small.what}\nrepeat it with: holdfast sim --seed {failure.seed}\nthe smaller run: {small.command}")
+    print(f"\n{small.what}\nrepeat it with: {COMMAND} --seed {failure.seed}\nthe smaller run: {small.command}")
 
 
 def _mutants(names: list[str], limit: int, jobs: int) -> None:
-    from holdfast.sim.mutants import MUTANTS
-    from holdfast.sim.runner import find_mutants
-
     missed = []
     print("| mutant | rule that it breaks | seeds | found by |\n|---|---|---|---|")
     for found in find_mutants(limit, jobs, names):
@@ -111,6 +98,6 @@ def _mutants(names: list[str], limit: int, jobs: int) -> None:
         seeds = str(found.seeds) if found.seeds else f"not in {limit}"
         print(f"| `{found.mutant}` | {MUTANTS[found.mutant].rule} | {seeds} | {found.name} |", flush=True)
         if names and found.seeds:
-            print(f"\n{found.what}\nrepeat it with: holdfast sim --mutant {found.mutant} --limit {found.seeds}")
+            print(f"\n{found.what}\nrepeat it with: {COMMAND} --mutant {found.mutant} --limit {found.seeds}")
     if missed:
         fail(f"not found: {', '.join(missed)}")

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from holdfast import client
-from holdfast.crash.clients import SPAN, LoadWatcher, Seen, StaleRead
-from holdfast.sim.linear import check_history
-from holdfast.sim.operations import Operation, State
-from holdfast.sim.violation import Violation, check
+
+from holdfast_lab.crash.clients import SPAN, LoadWatcher, Seen, StaleRead
+from holdfast_lab.sim.linear import check_history
+from holdfast_lab.sim.operations import Operation, State
+from holdfast_lab.sim.violation import Violation, check
 
 
 async def whole_history(endpoint: str, upto: int) -> list[Seen]:

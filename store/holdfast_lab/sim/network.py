@@ -7,8 +7,9 @@ from collections.abc import Callable
 from holdfast.member import codec
 from holdfast.proto import raft_pb2
 from holdfast.raft.messages import Message
-from holdfast.sim.mix import MS, SECOND, Mix
-from holdfast.sim.world import World
+
+from holdfast_lab.sim.mix import MS, SECOND, Mix
+from holdfast_lab.sim.world import World
 
 
 class Network:

@@ -1,0 +1,27 @@
+"""The commands of the laboratory: `python -m holdfast_lab demo|sim|crashtest`."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from holdfast_lab import demo
+from holdfast_lab.crash.command import crashtest
+from holdfast_lab.sim.command import sim
+
+app = typer.Typer(
+    name="python -m holdfast_lab",
+    help="Proves holdfast and shows it. For those who work on it; run from a checkout.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.run)
+app.command()(sim)
+app.command()(crashtest)
+
+
+def main() -> None:
+    # What gRPC's library logs by itself, several lines a second while it cannot connect, hides the error that we print.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    app()
