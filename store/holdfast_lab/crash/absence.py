@@ -1,8 +1,8 @@
 """How long a member that was away needs to catch up, by the way in which it was away.
 
 Each round takes a follower away, writes more than the leader keeps of its log and more than it sends ahead, brings the
-follower back, and waits until it has applied all of it. Run by the command
-`crashtest --absences ROUNDS`; the part that talks to the servers runs as a process of its own inside the hub of `crash.islands`.
+follower back, and waits until it has applied all of it. The command `crashtest --absences ROUNDS` runs it; the part
+that talks to the servers runs as a process of its own inside the hub of `crash.islands`.
 """
 
 from __future__ import annotations
