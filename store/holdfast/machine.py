@@ -22,9 +22,9 @@ from holdfast.kv.space import Space
 from holdfast.kv.store import Family, Pending, Reader, Store, StoreBusy
 from holdfast.levels import CLUSTER_VERSION, level_of
 from holdfast.proto import raft_pb2, rpc_pb2
-from holdfast.raft.conf import ConfState
 from holdfast.raft.invariant import InvariantViolation, invariant
 from holdfast.raft.log import Entry
+from holdfast.raft.quorum import ConfState
 from holdfast.sessions import Sessions
 from holdfast.status import (
     CORRUPT,

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from holdfast.member.messages import Forward, ReadReply, ReadRequest, Rejected, Renew, RenewReply
 from holdfast.proto import raft_pb2
-from holdfast.raft.conf import ConfState
 from holdfast.raft.log import Entry
 from holdfast.raft.messages import (
     Append,
@@ -20,6 +19,7 @@ from holdfast.raft.messages import (
     Vote,
     VoteReply,
 )
+from holdfast.raft.quorum import ConfState
 
 MAX_CONF_MEMBERS = 1000
 

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from holdfast.machine import Machine
 from holdfast.proto import raft_pb2
-from holdfast.raft.conf import ConfState
 from holdfast.raft.core import Raft
+from holdfast.raft.quorum import ConfState
 from holdfast.status import (
     BAD_URLS,
     CONF_MOVED,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast.raft.conf import Configurations, ConfState
 from holdfast.raft.durability import Durability
 from holdfast.raft.invariant import InvariantViolation, invariant
 from holdfast.raft.leader import Leader
@@ -33,10 +32,12 @@ from holdfast.raft.messages import (
     VoteReply,
 )
 from holdfast.raft.progress import Progress
+from holdfast.raft.quorum import ConfState
+from holdfast.raft.state import State
 from holdfast.raft.types import HardState, Random, Ready, Role, Settings
 
 
-class Raft:
+class Raft(State):
     """One member's part in the consensus. Never blocks, never looks at a clock."""
 
     def __init__(
@@ -53,27 +54,25 @@ class Raft:
         settings: Settings,
     ) -> None:
         invariant(member != 0, "a member's id is not 0")
-        self.id = member
-        self.now = now
-        self.settings = settings
-        self.log = log
-        self.term = hard_state.term
-        self.vote = hard_state.vote
-        self.commit = max(min(hard_state.commit, log.last), log.base_index, applied)
+        super().__init__(
+            member,
+            now=now,
+            log=log,
+            conf=conf,
+            conf_index=conf_index,
+            applied=applied,
+            hard_state=hard_state,
+            settings=settings,
+        )
         self.role = Role.FOLLOWER
         self.leader = 0
         self.leading: Leader | None = None
-        self.confs = Configurations(conf_index, conf, log.since(max(log.first, conf_index + 1)))
         self.full = False  # the disk has no room: take no entries, whoever they come from
-        self.digest: tuple[int, int] = (0, 0)  # (applied index, digest), sent along with heartbeats
-        self.reads_ready: list[tuple[int, int]] = []
         self.level = 0  # said in answers to heartbeats: see HeartbeatReply
         self._acknowledged = (0, 0)  # (term, index) that a leader says this member had entries up to, if it has less
 
         self._random = random
         self._writes = Durability(log.last, hard_state)
-        self._outbox: list[Message] = []
-        self._snapshots: list[int] = []
         self._reads_lost: list[int] = []
         self._votes: dict[int, bool] = {}
         self._self_vote_seq: int | None = None  # the write that makes our own vote durable
@@ -85,14 +84,6 @@ class Raft:
         self._reset_election_timer()
 
     # ---- what others may ask -------------------------------------------------------------------------------
-
-    @property
-    def conf(self) -> ConfState:
-        return self.confs.current
-
-    @property
-    def conf_index(self) -> int:
-        return self.confs.index
 
     @property
     def stable(self) -> int:
@@ -219,6 +210,7 @@ class Raft:
             self._count_votes()
         if self.leading is not None:
             self.leading.own_durable(self._writes.stable)
+            self._step_down_if_removed(self.leading)
 
     def compact(self, index: int) -> None:
         """Forget log entries up to `index`, which the flushed state has."""
@@ -288,6 +280,7 @@ class Raft:
         elif isinstance(message, AppendReply):
             if leading is not None:
                 leading.on_append_reply(message)
+                self._step_down_if_removed(leading)
         elif isinstance(message, HeartbeatReply):
             if leading is not None:
                 leading.on_heartbeat_reply(message)
@@ -319,13 +312,6 @@ class Raft:
         ready.reads, self.reads_ready = self.reads_ready, ready.reads
         ready.reads_lost, self._reads_lost = self._reads_lost, ready.reads_lost
         return ready
-
-    def send(self, message: Message) -> None:
-        """Send at once: what it says does not depend on anything that is not durable yet."""
-        self._outbox.append(message)
-
-    def needs_snapshot(self, member: int) -> None:
-        self._snapshots.append(member)
 
     # ---- elections -----------------------------------------------------------------------------------------
 
@@ -363,6 +349,10 @@ class Raft:
     def step_down(self) -> None:
         """Stop leading, or standing for election, in this term."""
         self._become_follower(self.term, 0)
+
+    def _step_down_if_removed(self, leading: Leader) -> None:
+        if leading.removed:
+            self.step_down()
 
     def _see_leader(self, leader: int, term: int) -> None:
         invariant(self.leading is None or term > self.term, f"two leaders in term {term}")
@@ -431,14 +421,9 @@ class Raft:
         self.role = Role.LEADER
         self.leader = self.id
         self._votes = {}
-        self.leading = Leader(self)
+        self.leading = Leader(self, self._writes.stable)
 
     # ---- the follower's side of replication ----------------------------------------------------------------
-
-    def advance_commit(self, index: int) -> None:
-        if index > self.commit:
-            invariant(index <= self.log.last, f"commit {index} beyond the log's end {self.log.last}")
-            self.commit = index
 
     def _on_append(self, message: Append) -> None:
         if message.prev_index < self.commit and message.prev_index < self.log.base_index:
@@ -460,8 +445,7 @@ class Raft:
                 if entry.index <= self.log.last:
                     self._truncate(entry.index)
                 new = message.entries[at:]
-                self.log.append(new)
-                self.confs.append(new)
+                self.append(new)
                 break
         self.advance_commit(min(message.commit, last))
         self._writes.hold(AppendReply(message.frm, self.id, self.term, True, last))

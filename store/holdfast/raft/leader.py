@@ -6,22 +6,19 @@ Made when an election is won and thrown away on stepping down, so nothing of one
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Entry
 from holdfast.raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply, TimeoutNow
 from holdfast.raft.progress import Mode, Progress
-
-if TYPE_CHECKING:
-    from holdfast.raft.conf import ConfState
-    from holdfast.raft.core import Raft
+from holdfast.raft.quorum import ConfState
+from holdfast.raft.state import State
 
 
 class Leader:
-    """The leader's side of one term. `raft` is the member it leads as."""
+    """The leader's side of one term. `raft` is the member it leads as; its own log is durable up to `stable`."""
 
-    def __init__(self, raft: Raft) -> None:
+    def __init__(self, raft: State, stable: int) -> None:
         self._raft = raft
         self._log = raft.log
         self._settings = raft.settings
@@ -29,6 +26,7 @@ class Leader:
         self.term_start = raft.log.last + 1  # index of the entry that opens the term
         self.transfer_to = 0
         self.commit_moved = False
+        self.removed = False  # it is no voter any more, by a committed change: it has to step down
         self.reads: list[int] = []  # asked for, no round yet
         self.leased_reads = 0  # how many were answered without a question
         self._transfer_until = 0
@@ -41,7 +39,7 @@ class Leader:
         self._promised: dict[int, int] = {}  # when the newest round was sent that each member promised on
         self._reads_out: deque[tuple[int, int, list[int]]] = deque()  # (round, index, read ids)
         self._sync_progress()
-        self.progress[raft.id].matched(raft.stable)
+        self.progress[raft.id].matched(stable)
         # An entry of its own term, so that what earlier terms left can be committed (paper section 5.4.2).
         self.append(b"", None)
         self.broadcast_heartbeat()
@@ -86,9 +84,8 @@ class Leader:
         """Put an entry of this term into the log. A configuration in it is in force from here on."""
         raft = self._raft
         entry = Entry(self._log.last + 1, raft.term, data, conf)
-        self._log.append((entry,))
+        raft.append((entry,))
         if conf is not None:
-            raft.confs.append((entry,))
             self._sync_progress()
         return entry.index
 
@@ -225,7 +222,7 @@ class Leader:
         return self._log.term(index) == self._raft.term
 
     def _leave(self) -> None:
-        """Not a voter any more by a change that is now committed: say so, name a successor and step down."""
+        """Not a voter any more by a change that is now committed: say so, and name a successor."""
         raft = self._raft
         for member, progress in self.progress.items():
             if member != raft.id and progress.mode is Mode.REPLICATE:
@@ -233,7 +230,7 @@ class Leader:
         successor = self.successor()
         if successor and self.progress[successor].match >= raft.commit:
             raft.send(TimeoutNow(successor, raft.id, raft.term))
-        raft.step_down()
+        self.removed = True
 
     # ---- handing over (thesis section 3.10) ----------------------------------------------------------------
 

@@ -6,12 +6,9 @@ Everything at or below `base_index` is compacted: it is in the state, and who ne
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from holdfast.raft.invariant import InvariantViolation, invariant
-
-if TYPE_CHECKING:
-    from holdfast.raft.conf import ConfState
+from holdfast.raft.quorum import ConfState
 
 
 class Entry:

@@ -12,10 +12,10 @@ from holdfast.kv.rows import PUT, Change
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import Output
 from holdfast.proto import kv_pb2, raft_pb2
-from holdfast.raft.conf import ConfState
 from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import Append, AppendReply, Message, Vote, VoteReply
 from holdfast.raft.progress import Mode
+from holdfast.raft.quorum import ConfState
 from holdfast.raft.types import DurableAppend, Role
 
 from holdfast_lab.sim.mix import SECOND

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
 
 from holdfast.kv.store import MemoryStore
 from holdfast.machine import FORMAT
@@ -25,11 +24,9 @@ from holdfast.member.validate import MAX_INDEX, MAX_TERM, MAX_TERM_JUMP
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
 
+from holdfast_lab.sim.cluster import Cluster
 from holdfast_lab.sim.node import Node
 from holdfast_lab.sim.violation import check
-
-if TYPE_CHECKING:
-    from holdfast_lab.sim.simulation import Run
 
 STRANGERS = 0xBAD00000  # ids that nobody has
 BY_ITSELF, BY_WHAT_IS_KNOWN = True, False  # whether it is malformed whatever its receiver knows meanwhile
@@ -42,9 +39,9 @@ _Forgery = Callable[[_Wire, MemberCore, int, Random], bool]
 class Forger:
     """Hears what is said, and says it again, wrong."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._world = run.world
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._world = cluster.world
         self._heard: deque[Message] = deque(maxlen=64)
         self._owed: Counter[int] = Counter()  # member -> refusals that its next turn has to come to
 
@@ -66,7 +63,7 @@ class Forger:
         if not self._heard:
             return False
         message = chance.choice(self._heard)
-        node = self._run.nodes[message.to]
+        node = self._cluster.nodes[message.to]
         if node.core is None:
             return False
         draw = chance.random()

@@ -23,7 +23,6 @@ from holdfast.member.interface import Output, SnapshotOffered
 from holdfast.member.lessor import Lessor
 from holdfast.member.reads import Reads
 from holdfast.proto import raft_pb2
-from holdfast.raft.conf import ConfState
 from holdfast.raft.core import Raft
 from holdfast.raft.durability import Durability
 from holdfast.raft.leader import Leader
@@ -38,6 +37,7 @@ from holdfast.raft.messages import (
     VoteReply,
 )
 from holdfast.raft.progress import Mode, Progress
+from holdfast.raft.quorum import ConfState
 from holdfast.raft.types import DurableAppend, HardState, Role, Settings
 from holdfast.sessions import Sessions
 from holdfast.status import SESSION_OTHER_COMMAND, RequestError

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
 
 from holdfast.member.interface import PeerLost, Propose, Transfer
 from holdfast.proto import raft_pb2
 from holdfast.raft.messages import TimeoutNow
 
+from holdfast_lab.sim.cluster import Cluster
+from holdfast_lab.sim.forger import Forger
 from holdfast_lab.sim.mix import MS, SECOND
 from holdfast_lab.sim.node import Node
-
-if TYPE_CHECKING:
-    from holdfast_lab.sim.simulation import Run
 
 _Change = raft_pb2.MemberChange
 SETTLE_NS = 6 * SECOND  # between what is done to disks and to the membership
@@ -29,10 +27,11 @@ CHANGE_NS = 4 * SECOND  # how long a change of the membership is asked for
 class Nemesis:
     """One run's trouble, until `stop`."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._world = run.world
-        self._mix = run.mix
+    def __init__(self, cluster: Cluster, forger: Forger) -> None:
+        self._cluster = cluster
+        self._forger = forger
+        self._world = cluster.world
+        self._mix = cluster.mix
         self.faults = 0
         self.stopped = False
         self._changed_at = -SETTLE_NS
@@ -68,7 +67,7 @@ class Nemesis:
             "change": self._change,
             "silence": self._silence,
             "late_answers": self._late_answers,
-            "forge": self._run.forger.act,
+            "forge": self._forger.act,
             "state_rot": self._rot_state,
         }
 
@@ -79,7 +78,7 @@ class Nemesis:
     def _act(self, chance: Random, rate: float, action: Callable[[Random], bool]) -> None:
         if self.stopped:
             return
-        if action(chance) and action not in (self._flush, self._run.forger.act):
+        if action(chance) and action not in (self._flush, self._forger.act):
             self.faults += 1
         self._plan(chance, rate, action)
 
@@ -87,21 +86,21 @@ class Nemesis:
         self.stopped = True
 
     def _some(self, chance: Random) -> Node | None:
-        up = [n for n in self._run.nodes.values() if n.up]
+        up = [n for n in self._cluster.nodes.values() if n.up]
         return chance.choice(up) if up else None
 
     def _members(self) -> list[int]:
-        return [id for id, node in self._run.nodes.items() if not node.removed]
+        return [id for id, node in self._cluster.nodes.items() if not node.removed]
 
     # ---- network -------------------------------------------------------------------------------------------
 
     def _cut(self, links: set[tuple[int, int]], chance: Random, longest: int = 6 * SECOND) -> bool:
         if not links:
             return False
-        network = self._run.network
+        network = self._cluster.network
         network.cut |= links
         self._world.note(f"cut {sorted(links)}")
-        if any(n.core is not None and n.core.raft.conf.joint for n in self._run.nodes.values()):
+        if any(n.core is not None and n.core.raft.conf.joint for n in self._cluster.nodes.values()):
             self._world.mark("partition in a joint configuration")
         until = self._world.now + 300 * MS + int(chance.random() ** 2 * longest)
         self._world.at(until, self._mend, links)
@@ -109,7 +108,7 @@ class Nemesis:
 
     def _mend(self, links: set[tuple[int, int]]) -> None:
         if not self.stopped:  # what is cut then is meant to stay so
-            self._run.network.cut -= links
+            self._cluster.network.cut -= links
 
     def _partition(self, chance: Random) -> bool:
         ids = self._members()
@@ -135,7 +134,7 @@ class Nemesis:
     def _silence(self, chance: Random) -> bool:
         """One follower that nothing reaches, or that reaches nobody, or both, for so long that the others fill their
         windows and compact what it lacks. No connection ends, so nobody is told."""
-        followers = [n.id for n in self._run.nodes.values() if n.core is not None and not n.core.is_leader]
+        followers = [n.id for n in self._cluster.nodes.values() if n.core is not None and not n.core.is_leader]
         if not followers:
             return False
         one = chance.choice(followers)
@@ -156,8 +155,8 @@ class Nemesis:
         if len(ids) < 2:
             return False
         one, other = chance.sample(ids, 2)
-        self._run.network.clog((one, other))
-        self._world.at(self._world.now + int(chance.random() * 3 * SECOND), self._run.network.unclog, (one, other))
+        self._cluster.network.clog((one, other))
+        self._world.at(self._world.now + int(chance.random() * 3 * SECOND), self._cluster.network.unclog, (one, other))
         return True
 
     def _swizzle(self, chance: Random) -> bool:
@@ -166,7 +165,7 @@ class Nemesis:
         node = self._leader_or_some(chance)
         if node is None:
             return False
-        network, world = self._run.network, self._world
+        network, world = self._cluster.network, self._world
         links = [link for m in self._members() if m != node.id for link in ((m, node.id), (node.id, m))]
         chance.shuffle(links)
         for link in links:
@@ -177,7 +176,7 @@ class Nemesis:
         return True
 
     def _leader_or_some(self, chance: Random) -> Node | None:
-        leaders = [n for n in self._run.nodes.values() if n.core is not None and n.core.is_leader]
+        leaders = [n for n in self._cluster.nodes.values() if n.core is not None and n.core.is_leader]
         return chance.choice(leaders) if leaders and chance.random() < 0.7 else self._some(chance)
 
     def _reset(self, chance: Random) -> bool:
@@ -185,11 +184,11 @@ class Nemesis:
         if len(ids) < 2:
             return False
         one, other = chance.sample(ids, 2)
-        self._run.network.break_link((one, other))
-        self._run.network.break_link((other, one))
+        self._cluster.network.break_link((one, other))
+        self._cluster.network.break_link((other, one))
         if self._mix.hints:
-            self._run.nodes[one].give(PeerLost(other))
-            self._run.nodes[other].give(PeerLost(one))
+            self._cluster.nodes[one].give(PeerLost(other))
+            self._cluster.nodes[other].give(PeerLost(one))
         return True
 
     # ---- disks ---------------------------------------------------------------------------------------------
@@ -204,7 +203,7 @@ class Nemesis:
 
     def _spare(self, chance: Random) -> Node | None:
         """A member whose disk can be destroyed and whose cluster survives it."""
-        run = self._run
+        run = self._cluster
         conf = run.checker.conf
         now = self._world.now
         settled = all(
@@ -251,7 +250,7 @@ class Nemesis:
         return True
 
     def _flush(self, chance: Random) -> bool:
-        for node in self._run.nodes.values():
+        for node in self._cluster.nodes.values():
             if chance.random() < 0.7:
                 node.flush_state()
         return True
@@ -270,7 +269,7 @@ class Nemesis:
         return True
 
     def _crash_all(self, chance: Random) -> bool:
-        for node in list(self._run.nodes.values()):
+        for node in list(self._cluster.nodes.values()):
             if node.up:
                 self._kill(node, chance)
         self._world.mark("whole cluster restarted")
@@ -300,8 +299,8 @@ class Nemesis:
 
     def _skew(self) -> None:
         chance = self._world.chance("nemesis/skew")
-        for node in self._run.nodes.values():
-            node.clock.skew(self._world.now, self._run.rate(chance.random()))
+        for node in self._cluster.nodes.values():
+            node.clock.skew(self._world.now, self._cluster.rate(chance.random()))
             node.reschedule()
 
     def _clock_jump(self, chance: Random) -> bool:
@@ -331,7 +330,7 @@ class Nemesis:
     # ---- leadership and membership -------------------------------------------------------------------------
 
     def _transfer(self, chance: Random) -> bool:
-        leaders = [n for n in self._run.nodes.values() if n.core is not None and n.core.is_leader]
+        leaders = [n for n in self._cluster.nodes.values() if n.core is not None and n.core.is_leader]
         if not leaders:
             return False
         node = chance.choice(leaders)
@@ -346,10 +345,10 @@ class Nemesis:
     def _late_answers(self, chance: Random) -> bool:
         """What the leader is told is held up while it hands over, and arrives when another one leads: answers to
         earlier questions, while clients still ask it."""
-        leaders = [n for n in self._run.nodes.values() if n.core is not None and n.core.is_leader]
+        leaders = [n for n in self._cluster.nodes.values() if n.core is not None and n.core.is_leader]
         if not leaders:
             return False
-        node, network, world = chance.choice(leaders), self._run.network, self._world
+        node, network, world = chance.choice(leaders), self._cluster.network, self._world
         others = [m for m in self._members() if m != node.id]
         if not others:
             return False
@@ -363,7 +362,7 @@ class Nemesis:
         """Even if the successor is not known to have everything: it stands only if it can win."""
         if node.core is not None and node.core.is_leader and to in node.core.raft.conf.voters:
             node.give(Transfer(to))
-            self._run.network.send(TimeoutNow(to, node.id, node.core.term))
+            self._cluster.network.send(TimeoutNow(to, node.id, node.core.term))
 
     def _deafen(self, node: Node, chance: Random) -> None:
         if not self.stopped:
@@ -378,14 +377,14 @@ class Nemesis:
             return False
         self._changed_at = self._world.now
         self._world.note(f"change {' '.join(str(change).split())}")
-        office = self._run.office
+        office = self._cluster.office
         id = office.next_id()
         deadline = node.clock.local(self._world.now) + CHANGE_NS
         office.ask(node, Propose(id, raft_pb2.Command(member=change), deadline), lambda _, answer: None)
         return True
 
     def _choose(self, chance: Random) -> _Change | None:
-        run = self._run
+        run = self._cluster
         conf = run.checker.conf
         voters, learners = list(conf.voters), list(conf.learners)
         if not voters or conf.joint:
@@ -419,7 +418,7 @@ class Nemesis:
         return self._newcomer()
 
     def _newcomer(self) -> _Change:
-        return _step(_Change.ADD_LEARNER, self._run.new_node().id)
+        return _step(_Change.ADD_LEARNER, self._cluster.new_node().id)
 
 
 def _step(kind: _Change.Kind, member: int) -> _Change:

@@ -15,9 +15,9 @@ from holdfast.machine import Genesis
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import Answer, Output, PeerLost, Propose
 from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
-from holdfast.raft.conf import ConfState
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.raft.messages import Message
+from holdfast.raft.quorum import ConfState
 from holdfast.watch.hub import Delivery
 
 from holdfast_lab.sim.checker import Checker
@@ -96,7 +96,7 @@ class Run:
         for info in self._genesis.members:
             self._add(info.id, self._genesis)
         self.forger = Forger(self)
-        self.nemesis = Nemesis(self)
+        self.nemesis = Nemesis(self, self.forger)
         for node in self.nodes.values():
             node.start()
         for _ in range(self.mix.learners):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from holdfast.member.recovery import Replay
-from holdfast.raft.conf import ConfState
 from holdfast.raft.core import Raft
 from holdfast.raft.log import Log
 from holdfast.raft.messages import Message
+from holdfast.raft.quorum import ConfState
 from holdfast.raft.types import DurableAppend, HardState, Settings
 
 MS = 1_000_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.raft.conf import ConfState
+from holdfast.raft.quorum import ConfState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

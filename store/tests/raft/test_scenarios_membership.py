@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from holdfast.raft.conf import Configurations, ConfState
+from holdfast.raft.conf import Configurations
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.raft.log import Entry
 from holdfast.raft.messages import Append, TimeoutNow
+from holdfast.raft.quorum import ConfState
 
 from .cluster import ELECTION, Cluster
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from holdfast.raft.conf import ConfState
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply, TimeoutNow, Vote, VoteReply
 from holdfast.raft.progress import Mode
+from holdfast.raft.quorum import ConfState
 from holdfast.raft.types import HardState, Settings
 
 from .cluster import ELECTION, MS, Cluster, kind, to
