@@ -3,8 +3,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 export HOLDFAST_CACHE ?= $(HOME)/.cache/holdfast
-IMAGE := holdfast:0.1.0
-IMAGE2 := holdfast:0.1.1
+export IMAGE := holdfast:$(shell scripts/version)
+IMAGE2 := $(IMAGE)-next
 PROTOS := $(wildcard store/holdfast/proto/*.proto)
 
 .PHONY: help setup run test test-fast kube e2e kube-down image lint format proto generate lock tools bench bench-failover coverage clean
@@ -59,6 +59,7 @@ lint: setup ## ruff, mypy, import-linter, and that generated files are current
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check-layers
 	@scripts/check-generated
+	@scripts/generate --check
 
 format: setup ## put the code into shape
 	$(BIN)/ruff check --fix store operator benchmarks e2e

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from holdfast import __version__
 
 from e2e.kubectl import ROOT, apply, condition, eventually, get, kubectl, lines, run
 
-IMAGE, SECOND_IMAGE = "holdfast:0.1.0", "holdfast:0.1.1"
+IMAGE = f"holdfast:{__version__}"
+SECOND_IMAGE = f"{IMAGE}-next"
 
 
 @pytest.fixture(scope="session", autouse=True)

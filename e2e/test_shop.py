@@ -75,10 +75,10 @@ def test_bad_objects_are_refused() -> None:
 
     head = "apiVersion: holdfast.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n"
     bad = {
-        "unknown field": ("HoldfastCluster", "bad", "{version: 0.1.0, nonsense: 1}"),
-        "Unsupported value": ("HoldfastCluster", "bad", "{version: 0.1.0, voters: {replicas: 4}}"),
+        "unknown field": ("HoldfastCluster", "bad", "{version: 0.2.0, nonsense: 1}"),
+        "Unsupported value": ("HoldfastCluster", "bad", "{version: 0.2.0, voters: {replicas: 4}}"),
         "give version or image": ("HoldfastCluster", "bad", "{voters: {replicas: 3}}"),
-        "must begin with a letter": ("HoldfastCluster", "1bad", "{version: 0.1.0}"),
+        "must begin with a letter": ("HoldfastCluster", "1bad", "{version: 0.2.0}"),
         "no prefix may begin with another one": (
             "HoldfastEdgePool",
             "bad",
@@ -89,7 +89,7 @@ def test_bad_objects_are_refused() -> None:
     for words, (kind, name, spec) in bad.items():
         assert words in refused(head.format(kind=kind, name=name, spec=spec))
     assert "cannot be changed" in refused(
-        head.format(kind="HoldfastCluster", name="shop", spec="{version: 0.1.0, tls: {mode: Disabled}}")
+        head.format(kind="HoldfastCluster", name="shop", spec="{version: 0.2.0, tls: {mode: Disabled}}")
     )
     apply(
         head.format(

@@ -1,3 +1,3 @@
 """holdfast: a Raft-replicated configuration store with edge replicas, speaking the etcd v3 API."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
