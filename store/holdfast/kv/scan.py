@@ -5,7 +5,7 @@ A large range is read over many turns of the loop from one consistent view, so t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -127,11 +127,12 @@ class RangeScan:
 
 
 def _newest(reader: Reader, start: bytes, end: bytes | None) -> Iterator[Row]:
+    found: Iterable[tuple[bytes, bytes]]
     if end == start + b"\x00":
         value = reader.get(Family.CUR, start)
         found = [(start, value)] if value is not None else []
     else:
-        found = reader.scan(Family.CUR, start, end)  # type: ignore[assignment]
+        found = reader.scan(Family.CUR, start, end)
     for key, value in found:
         row = unpack_current(value)
         yield Row(key, row.create, row.mod, row.version, row.kv)
