@@ -15,6 +15,7 @@ from holdfast.status import (
 )
 
 MAX_TXN_OPS = 128
+WHOLE = 8
 
 
 def check_range(request: rpc_pb2.RangeRequest) -> None:
@@ -38,23 +39,28 @@ def check_delete(request: rpc_pb2.DeleteRangeRequest) -> None:
 
 
 def check_txn(request: rpc_pb2.TxnRequest, limit: int = MAX_TXN_OPS) -> None:
-    _check_operations(request, limit)
+    """`limit`: operations of one transaction, and of all that are nested in one another on the longest way down, as in
+    etcd. That bounds a tree's depth and not its size, so `WHOLE` times as many are the most in all."""
+    _check_operations(request, limit, WHOLE * limit)
     if touches_twice(request.success) or touches_twice(request.failure):
         raise DUPLICATE_KEY
 
 
-def _check_operations(request: rpc_pb2.TxnRequest, limit: int) -> None:
+def _check_operations(request: rpc_pb2.TxnRequest, limit: int, room: int) -> int:
+    """Returns how much of `room` is left."""
     widest = max(len(request.compare), len(request.success), len(request.failure))
-    if widest > limit:
+    room -= len(request.compare) + len(request.success) + len(request.failure)
+    if widest > limit or room < 0:
         raise TOO_MANY_OPS
     for compare in request.compare:
         if not compare.key:
             raise EMPTY_KEY
     for op in (*request.success, *request.failure):
-        _check_op(op, limit - widest)
+        room = _check_op(op, limit - widest, room)
+    return room
 
 
-def _check_op(op: rpc_pb2.RequestOp, limit: int) -> None:
+def _check_op(op: rpc_pb2.RequestOp, limit: int, room: int) -> int:
     kind = op.WhichOneof("request")
     if kind == "request_range":
         check_range(op.request_range)
@@ -63,6 +69,7 @@ def _check_op(op: rpc_pb2.RequestOp, limit: int) -> None:
     elif kind == "request_delete_range":
         check_delete(op.request_delete_range)
     elif kind == "request_txn":
-        _check_operations(op.request_txn, limit)
+        return _check_operations(op.request_txn, limit, room)
     else:
         raise KEY_NOT_FOUND
+    return room
