@@ -52,12 +52,13 @@ image: setup ## the container images, without a network where none is needed
 test-fast: setup ## only what needs no process
 	$(BIN)/pytest store/tests -m "not integration" -x -q
 
-lint: setup ## ruff, mypy, import-linter, and that generated files are current
+lint: setup ## ruff, mypy, the layers, the docs' references, and that generated files are current
 	$(BIN)/ruff check store operator benchmarks e2e
 	$(BIN)/ruff format --check store operator benchmarks e2e
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check-layers
+	$(BIN)/python scripts/check-docs
 	@scripts/check-generated
 	@scripts/generate --check
 
