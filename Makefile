@@ -56,6 +56,8 @@ lint: setup ## ruff, mypy, the layers, the docs' references, and that generated 
 	$(BIN)/ruff check store operator benchmarks e2e
 	$(BIN)/ruff format --check store operator benchmarks e2e
 	$(BIN)/mypy
+	cd store && MYPYPATH=.:../operator ../$(BIN)/mypy --config-file ../pyproject.toml -p tests
+	$(BIN)/mypy operator/tests
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check-layers
 	$(BIN)/python scripts/check-docs

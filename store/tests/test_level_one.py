@@ -112,7 +112,7 @@ class Commands:
         r = self.random
         request = rpc_pb2.TxnRequest()
         for _ in range(r.randrange(3)):
-            compare = request.compare.add(key=r.choice(KEYS), target=r.randrange(5), result=r.randrange(4))  # type: ignore[arg-type]
+            compare = request.compare.add(key=r.choice(KEYS), target=r.randrange(5), result=r.randrange(4))
             compare.range_end = r.choice(ENDS)
             name = ("version", "create_revision", "mod_revision", "value", "lease")[compare.target]
             setattr(compare, name, b"%d" % r.randrange(9) if name == "value" else r.randrange(5))

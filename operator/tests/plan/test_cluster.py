@@ -221,7 +221,7 @@ def three(template: str = "old", leader: int = 1) -> World:
 
 
 def actions(world: World, count: int = 60) -> list[Action]:
-    taken = []
+    taken: list[Action] = []
     for _ in range(count):
         action = plan(world.desired, world.observe())
         if not isinstance(action, Wait):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from holdfast_lab.processes import LocalCluster
@@ -65,7 +66,8 @@ async def test_any_origin_by_default(tmp_path: Path) -> None:
         await local.wait_ready()
         (server,) = local.voters.values()
         http = await Http.open(server.port)
-        for headers in ({}, {"origin": "https://any.example"}):
+        with_and_without: list[dict[str, Any]] = [{}, {"origin": "https://any.example"}]
+        for headers in with_and_without:
             for method, path in (("GET", "/version"), ("OPTIONS", "/v3/kv/put"), ("GET", "/none"), ("POST", "/v3/x")):
                 await http.ask(method, path, **headers)
                 assert http.headers[ORIGIN] == "*"

@@ -26,6 +26,9 @@ def test_a_span_of_a_call_that_has_ended() -> None:
     tracing.ended(done, done.began_ns + 5_000_000, "Unavailable")
     (span,) = kept.get_finished_spans()
     assert span.name == "etcdserverpb.KV/Put"
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.attributes is not None
     assert span.end_time - span.start_time == 5_000_000
     assert abs(span.start_time - time.time_ns()) < 60e9
     assert format(span.context.trace_id, "032x") == PARENT.split("-")[1]

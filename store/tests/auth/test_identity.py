@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from holdfast.api import identity
 from holdfast.api.identity import BadTokenOptions, SimpleTokens, parse_tokens
 from holdfast.auth.store import NOBODY, AuthStore, Principal
 from holdfast.kv.store import MemoryStore, Pending
@@ -27,7 +27,7 @@ def auth() -> AuthStore:
 
 def test_a_simple_token_lives_while_it_is_used(auth: AuthStore, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(identity.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     tokens = SimpleTokens(300.0)
     auth.tokens["t.5"] = "ann"
     assert tokens.ahead("t.5", auth, 4)
@@ -46,7 +46,7 @@ def test_a_simple_token_lives_while_it_is_used(auth: AuthStore, monkeypatch: pyt
 
 def test_tokens_that_nobody_uses_are_forgotten(auth: AuthStore, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(identity.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     tokens = SimpleTokens(300.0)
     auth.tokens.update({f"t.{n}": "ann" for n in range(100)})
     for _ in range(10):
@@ -94,7 +94,7 @@ def test_a_signed_token_says_who_and_as_of_when(auth: AuthStore, keys: tuple[Pat
         {"username": "ann", "revision": 7, "exp": "soon"},
         {"username": "ann"},
     ):
-        assert tokens.identify(_signed(claims, private), auth) is None, claims
+        assert tokens.identify(_signed(dict(claims), private), auth) is None, claims
     # Signed with the public key taken for a shared secret: the old trick.
     forged = jwt.encode({"username": "root", "revision": 7, "exp": 1 << 40}, "x" * 64, algorithm="HS256")
     assert tokens.identify(forged, auth) is None
@@ -173,14 +173,14 @@ def test_a_signature_is_looked_at_once_and_the_expiry_always(
     assert token is not None
     looked: list[str] = []
     decode = jwt.decode
-    monkeypatch.setattr(identity.jwt, "decode", lambda *a, **o: (looked.append(a[0]), decode(*a, **o))[1])
+    monkeypatch.setattr(jwt, "decode", lambda *a, **o: (looked.append(a[0]), decode(*a, **o))[1])
     for _ in range(5):
         assert not tokens.ahead(token, auth, 0)
         assert tokens.identify(token, auth) == Principal("ann", auth.revision)
     assert looked == [token]
-    late = identity.time.time() + 301
-    monkeypatch.setattr(identity.time, "time", lambda: late)
-    monkeypatch.setattr(identity.jwt, "decode", lambda *a, **o: decode(*a, **o | {"leeway": -400}))
+    late = time.time() + 301
+    monkeypatch.setattr(time, "time", lambda: late)
+    monkeypatch.setattr(jwt, "decode", lambda *a, **o: decode(*a, **o | {"leeway": -400}))
     assert tokens.identify(token, auth) is None
 
 

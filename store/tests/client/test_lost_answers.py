@@ -14,7 +14,7 @@ from holdfast.proto import holdfast_pb2, rpc_pb2
 Answer = Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]
 
 
-class Server(grpc.GenericRpcHandler):
+class Server(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Answers by method; what it does not know is unimplemented."""
 
     def __init__(self) -> None:

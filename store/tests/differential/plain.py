@@ -12,7 +12,7 @@ from holdfast.proto import rpc_pb2
 
 def plain(answer: Message | grpc.RpcError) -> Any:
     if isinstance(answer, grpc.RpcError):
-        return (answer.code().name, answer.details())  # type: ignore[attr-defined]
+        return (answer.code().name, answer.details())
     value = MessageToDict(answer, preserving_proto_field_name=True)
     _anonymous(value)
     if isinstance(answer, rpc_pb2.LeaseLeasesResponse):

@@ -31,8 +31,10 @@ rare = st.integers(0, 7).map(lambda n: n == 0)
 
 # 0 and -1 stand for themselves, 1 for the future, 2 for now, more for that much ago.
 revisions: SearchStrategy[int] = st.sampled_from([0, 0, 0, 2, 1, -1]) | st.integers(2, 14)
-_NAMES = ("revision", "start_revision", "mod_revision", "create_revision")
-_NAMES += tuple(f"{edge}_{what}_revision" for edge in ("min", "max") for what in ("mod", "create"))
+_NAMES = (
+    *("revision", "start_revision", "mod_revision", "create_revision"),
+    *(f"{edge}_{what}_revision" for edge in ("min", "max") for what in ("mod", "create")),
+)
 
 
 def resolve(request: M, now: int) -> M:

@@ -395,7 +395,7 @@ def test_nothing_differs_from_etcd(pair: Pair) -> None:
     Machine.pair = pair
     for number in range(SEED, SEED + -(-OPS // OPS_PER_SEED)):
         print(f"seed {number}", flush=True)
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             seed(number)(Machine),
             settings=settings(
                 max_examples=min(OPS, OPS_PER_SEED) // STEPS,

@@ -71,5 +71,5 @@ def test_the_same_callers_are_let_in(pair: Pair, who: str) -> None:
 
 def _outcome(answer: Message | grpc.RpcError) -> tuple[str, str]:
     if isinstance(answer, grpc.RpcError):
-        return answer.code().name, answer.details()  # type: ignore[attr-defined]
+        return answer.code().name, answer.details()
     return "OK", ""

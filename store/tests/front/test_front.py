@@ -34,12 +34,13 @@ from holdfast.front.calls import (
 from holdfast.front.http import Receiver, Request, Responder
 from holdfast.front.http2 import front as module
 from holdfast.front.http2 import session
+from holdfast.front.http2.frames import frame
 from holdfast.front.http2.front import Http2Front
 from holdfast.status import Code
 from holdfast.tls import TlsFiles, serving
 
 from ..certificates import Authority
-from .test_connection import HELLO, block, frame
+from .test_connection import HELLO, block
 
 METHODS = {"/t.T/Unary": Kind.UNARY, "/t.T/Many": Kind.SERVER_STREAM, "/t.T/Both": Kind.BIDI}
 
@@ -638,8 +639,8 @@ async def test_connections_take_turns_with_their_calls() -> None:
         s.front.send([Reply(e.call.id, b"ok") for e in events])
         assert await quiet == b"ok"
         found = len(events)
-        while events := s.front.poll(64):
-            found += len(events)
+        while more := s.front.poll(64):
+            found += len(more)
         assert found == 401
         writer.close()
         del reader

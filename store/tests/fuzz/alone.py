@@ -65,8 +65,8 @@ async def beside(name: str, directory: Path, seconds: float) -> tuple[Waits, Wai
         users = name in WITH_USERS
         if users:
             await _enable_users(process.endpoint)
-        login = {"user": "root", "password": PASSWORD} if users else {}
-        async with client.connect(process.endpoint, timeout=30.0, **login) as hf:
+        user, password = ("root", PASSWORD) if users else ("", "")
+        async with client.connect(process.endpoint, timeout=30.0, user=user, password=password) as hf:
             await measure(hf, 0.5)
             quiet = await measure(hf, seconds)
             words = ["-m", "tests.fuzz.attacks", name, str(process.port), str(seconds + 2)]

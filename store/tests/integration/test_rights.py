@@ -285,9 +285,9 @@ class Following:
     async def until(self, kind: str) -> holdfast_pb2.FollowResponse:
         async with asyncio.timeout(10):
             while True:
-                response = await self.call.read()
+                response: holdfast_pb2.FollowResponse = await self.call.read()
                 if response is grpc.aio.EOF:
-                    raise grpc.aio.AioRpcError(await self.call.code(), None, None, details=await self.call.details())  # type: ignore[arg-type]
+                    raise grpc.aio.AioRpcError(await self.call.code(), None, None, details=await self.call.details())
                 self.events += [event.kv.value for event in response.revision.events]
                 if response.WhichOneof("response") == kind:
                     return response
@@ -406,7 +406,7 @@ async def _to_the_end(call: grpc.aio.UnaryStreamCall) -> None:
     """Read what comes; it holds nothing that was written after the right was taken away."""
     while (message := await call.read()) is not grpc.aio.EOF:
         assert b"secret" not in message.SerializeToString()
-    raise grpc.aio.AioRpcError(await call.code(), None, None, details=await call.details())  # type: ignore[arg-type]
+    raise grpc.aio.AioRpcError(await call.code(), None, None, details=await call.details())
 
 
 async def test_a_replica_lends_its_certificate_to_nobody(tmp_path: Path) -> None:

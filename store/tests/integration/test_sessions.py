@@ -118,7 +118,7 @@ async def test_members_are_demoted_promoted_and_changed_together(roomy: LocalClu
             now = await hf.membership()
             request = Change(kind=kind, member_id=known[name].ID, expected_config_index=now.config_index)  # type: ignore[arg-type]
             for other_kind, other in more:
-                request.together.add(kind=other_kind, member_id=known[other].ID)  # type: ignore[arg-type]
+                request.together.add(kind=other_kind, member_id=known[other].ID)
             return await hf.change_membership(request)
 
         await change(Change.DEMOTE, "m3")

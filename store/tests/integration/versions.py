@@ -95,7 +95,7 @@ async def lead(cluster: LocalCluster, wanted: Process, who: tuple[str, str] = ("
 
 def metrics(process: Process) -> str:
     with urllib.request.urlopen(f"http://{process.endpoint}/metrics", timeout=10) as page:  # loopback
-        return page.read().decode()
+        return str(page.read(), "utf-8")
 
 
 async def agree(cluster: LocalCluster, who: tuple[str, str] = ("", "")) -> None:

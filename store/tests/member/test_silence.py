@@ -61,7 +61,7 @@ async def test_the_loss_of_a_silent_link_is_told_once(tmp_path: Path) -> None:
         assert leader is not None
         follower = nodes.others(leader)[0]
         told: list[int] = []
-        nodes.nodes[leader].peer_lost = told.append  # type: ignore[method-assign]
+        nodes.nodes[leader].peer_lost = told.append  # type: ignore[method-assign, assignment]
         way = nodes.ways[follower]
         way.cut()
         await nodes.until(lambda: not linked(nodes, leader, follower))

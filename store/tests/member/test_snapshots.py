@@ -15,12 +15,13 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import google_crc32c
 import pytest
 import uvloop
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis, Machine
 from holdfast.member import snapshots
-from holdfast.member.frames import frame, read_frame
+from holdfast.member.frames import ProtocolError, frame, read_frame
 from holdfast.member.snapshots import Snapshots
 from holdfast.proto import raft_pb2
 from holdfast.storage.state import RocksStore, StateDirectory
@@ -67,7 +68,7 @@ async def way(target: End, breaks: list[int]) -> AsyncIterator[str]:
                 await target.transfers.receive(1, limited, writer)  # type: ignore[arg-type]
             else:
                 await target.transfers.receive(1, reader, writer)
-        except (OSError, asyncio.IncompleteReadError, snapshots.ProtocolError):
+        except (OSError, asyncio.IncompleteReadError, ProtocolError):
             received.append(0)
         finally:
             writer.close()
@@ -142,7 +143,7 @@ async def test_a_state_that_the_log_does_not_go_on_from_is_not_continued(ends: t
 
 async def test_what_is_damaged_is_not_taken(ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = ends
-    monkeypatch.setattr(snapshots.google_crc32c, "value", len)
+    monkeypatch.setattr(google_crc32c, "value", len)
 
     async def wrong(file: Path, have: int | None, writer: asyncio.StreamWriter) -> None:
         writer.write(frame(raft_pb2.SnapshotChunk(file=file.name, data=b"x", crc=7)))
@@ -245,7 +246,7 @@ async def test_a_file_that_is_none_of_a_states_is_not_written(
     source, target = ends
 
     async def wrong(file: Path, have: int | None, writer: asyncio.StreamWriter) -> None:
-        chunk = raft_pb2.SnapshotChunk(file=name, data=b"x", crc=snapshots.google_crc32c.value(b"x"))
+        chunk = raft_pb2.SnapshotChunk(file=name, data=b"x", crc=google_crc32c.value(b"x"))
         writer.write(frame(chunk))
 
     monkeypatch.setattr(snapshots, "_send_file", wrong)

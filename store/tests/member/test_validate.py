@@ -186,7 +186,9 @@ datas = st.one_of(
             ),
             st.builds(lambda i: {"claim": raft_pb2.Claim(member_id=i, volume_id=i)}, ids),
             st.builds(
-                lambda m, a: {"alarm": rpc_pb2.AlarmRequest(memberID=m, alarm=a, action=1)}, numbers, st.integers(0, 1)
+                lambda m, a: {"alarm": rpc_pb2.AlarmRequest(memberID=m, alarm=a, action=rpc_pb2.AlarmRequest.ACTIVATE)},
+                numbers,
+                st.integers(0, 1),
             ),
         ),
         st.sampled_from([FOLLOWER, OTHER, LEADER, 0x99]),

@@ -75,7 +75,7 @@ def test_scenario_15_a_vote_is_kept_when_stepping_down_within_a_term() -> None:
     assert raft.role is Role.PRE_CANDIDATE
     raft.step(PreVoteReply(3, 1, 2, False))
     raft.step(PreVoteReply(3, 2, 2, False))
-    assert raft.role is Role.FOLLOWER
+    assert cluster.nodes[3].role is Role.FOLLOWER
     assert (raft.term, raft.vote) == (2, 1)
     cluster.mail.clear()
     cluster.do(3, lambda r: r.step(Vote(3, 2, 2, 1, 1, False)))

@@ -241,4 +241,4 @@ def test_a_configuration_that_cannot_be_is_refused() -> None:
         lambda: ConfState((1,)).left(),
     ):
         with pytest.raises(InvariantViolation):
-            wrong()
+            wrong()  # type: ignore[no-untyped-call]

@@ -30,10 +30,10 @@ FILES = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 class Play(Cluster):
     """A cluster that says what happens in it."""
 
-    def __init__(self, *args: object, **settings: int) -> None:
+    def __init__(self, voters: list[int], learners: list[int], **settings: int) -> None:
         self.said: list[str] = []
         self._roles: dict[int, tuple[str, int]] = {}
-        super().__init__(*args, settings=Settings(**settings))  # type: ignore[arg-type]
+        super().__init__(voters, learners, settings=Settings(**settings))  # type: ignore[arg-type]
 
     def turn(self, member: int) -> None:
         mail, writes = len(self.mail), len(self.writes[member])

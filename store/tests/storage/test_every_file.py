@@ -58,7 +58,9 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Past:
         earlier.append(Path(shutil.copytree(place, base / f"earlier{len(earlier)}")))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DurableLog.__init__.__kwdefaults__, "segment_bytes", 16 << 10)
+        defaults = DurableLog.__init__.__kwdefaults__
+        assert defaults is not None
+        patch.setitem(defaults, "segment_bytes", 16 << 10)
         # A start is told from another by the minute: these were an hour ago, ten minutes apart.
         clock = itertools.count(int(time.time()) - 3600, 600)
         patch.setattr(identity, "time", SimpleNamespace(time=lambda: next(clock)))
