@@ -33,6 +33,9 @@ test: setup tools lint ## everything but the real cluster
 # STORE=holdfast keeps the API server's own data in holdfast, too, instead of etcd.
 export STORE ?= etcd
 
+test-pythons: ## what needs no process, on each Python from 3.12 on that is to be had
+	@scripts/test-pythons
+
 kube: setup image tools ## a real Kubernetes (kind) with the operator, a cluster, an edge pool and a configuration
 	@e2e/cluster up
 	@e2e/cluster load $(IMAGE) $(IMAGE2)

@@ -24,9 +24,11 @@ def _name(text: str) -> x509.Name:
 
 
 class Authority:
-    """Signs. `certificate` is PEM."""
+    """Signs. `certificate` is PEM. `bare`: its certificates name no keys of issuers, as those of many a private CA do;
+    Go takes them, Python's defaults do not from 3.13 on."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, bare: bool = False) -> None:
+        self._bare = bare
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         self._root = (
@@ -38,7 +40,7 @@ class Authority:
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
-        return (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
@@ -47,6 +49,11 @@ class Authority:
             .not_valid_before(now - datetime.timedelta(hours=1))
             .not_valid_after(now + datetime.timedelta(hours=1))
         )
+        if self._bare:
+            return builder
+        return builder.add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+        ).add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
 
     def _sign(self, name: str, uri: str = "") -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())

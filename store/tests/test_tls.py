@@ -28,7 +28,7 @@ def _connect(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None)
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_a_session_does_not_outlive_the_ca_that_vouched_for_it(tmp_path: Path, version: ssl.TLSVersion) -> None:
-    first, second = Authority("first"), Authority("second")
+    first, second = Authority("first", bare=True), Authority("second", bare=True)
     first.write_server(tmp_path)
     files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "ca.crt")
 
