@@ -726,8 +726,9 @@ async def test_a_flood_of_unknown_methods_ends_the_connection() -> None:
         async with asyncio.timeout(20):
             with contextlib.suppress(ConnectionError):
                 assert b"carry nothing" in (await reader.read(-1))[-200:]
-        writer.close()
-        assert not s.front.streams
+            writer.close()
+            while s.front.streams:  # the client may hear of the end before the server has forgotten the connection
+                await asyncio.sleep(0)
 
 
 async def test_a_request_that_is_cut_off_leaves_nothing_behind() -> None:
