@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 from holdfast.api.identity import Caller, Identities, SimpleTokens
 from holdfast.api.router import Router
 from holdfast.auth.store import Principal
-from holdfast.client_sessions import may_be_named
 from holdfast.front.calls import Call
 from holdfast.kv.store import StateDamaged
+from holdfast.machine.client_sessions import may_be_named
 from holdfast.member.driver import Answered, Member
 from holdfast.member.interface import Answer
 from holdfast.member.node import Node, State

@@ -13,7 +13,7 @@ from google.protobuf.message import Message as Proto
 
 from holdfast.kv.store import Store
 from holdfast.levels import CLUSTER_VERSION, LEVEL
-from holdfast.machine import Applied, Machine
+from holdfast.machine import Applied, ClusterEvent, Effect, Machine
 from holdfast.member import codec, validate
 from holdfast.member.interface import (
     Answer,
@@ -36,7 +36,7 @@ from holdfast.member.lessor import Lessor
 from holdfast.member.membership import next_conf
 from holdfast.member.messages import Forward, ReadReply, ReadRequest, Rejected, Renew, RenewReply
 from holdfast.member.reads import Reads
-from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.proto import raft_pb2
 from holdfast.raft.core import Raft
 from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Entry, Log
@@ -428,7 +428,7 @@ class MemberCore:
         unapplied = log.since(max(self.machine.applied_index, log.base_index) + 1)
         if any(entry.data == data for entry in unapplied):
             return True
-        return self.machine.sessions.applied(command.origin, command.incarnation, command.seq)
+        return self.machine.proposals.applied(command.origin, command.incarnation, command.seq)
 
     def _refused(self, seq: int, error: RequestError, out: Output) -> None:
         """The leader will not propose this. Believed only if no other leader was asked: an earlier one may have it in
@@ -514,21 +514,21 @@ class MemberCore:
         out.applied.append((applied.origin, applied.incarnation, applied.seq))
         if applied.changes:
             out.changes.append(applied.changes)
-        if self.raft.is_leader and isinstance(applied.response, rpc_pb2.LeaseGrantResponse):
-            self.lessor.granted(applied.response.ID, applied.response.TTL, self._now)
-        elif self.raft.is_leader and isinstance(applied.response, raft_pb2.LeaseCheckpoint):
-            # Perhaps an earlier leader's, who has acknowledged a renewal on the strength of it.
-            for lease in applied.response.ids:
-                self.lessor.extend(lease, self.machine.leases[lease], self._now)
-        if applied.response is None and applied.error is None:
-            self._members_changed()  # attributes, claims and the like
-            out.conf_changed = True
+        if applied.effect is not None:
+            self._react(applied.effect, out)
         if applied.origin != self.id or applied.incarnation != self._incarnation:
             return
         if entry.conf is not None and entry.conf.joint:
             self._conf_answer = applied  # it is done when the joint configuration is left
         else:
             answers.append(applied)
+
+    def _react(self, effect: Effect, out: Output) -> None:
+        if effect is ClusterEvent.CHANGED:
+            self._members_changed()
+            out.conf_changed = True
+        elif self.raft.is_leader:
+            self.lessor.applied(effect, self._now)
 
     def _conf_applied(self, entry: Entry, answers: list[Applied], out: Output) -> None:
         self._members_changed()
@@ -560,7 +560,7 @@ class MemberCore:
         self.raft.restored(offer.index, offer.index_term, machine.conf, machine.conf_index, offer.frm)
         for seq in list(self._pending):
             # Done, but by entries that we never saw one by one: what they answered is lost.
-            if machine.sessions.applied(self.id, self._incarnation, seq):
+            if machine.proposals.applied(self.id, self._incarnation, seq):
                 self._answer(seq, out, error=TIMEOUT_LEADER_FAILED)
         self._conf_answer = None
         self._digests.clear()

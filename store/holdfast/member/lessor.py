@@ -13,6 +13,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 
+from holdfast.machine import LeaseEvent
+
 SECOND = 1_000_000_000
 
 
@@ -76,6 +78,15 @@ class Lessor:
         self.demote()
         for lease, ttl in leases.items():
             self._set(lease, now + extend_ns + remaining.get(lease, ttl) * SECOND, now)
+
+    def applied(self, event: LeaseEvent, now: int) -> None:
+        """An entry was applied here. If it took checkpoints back, it is perhaps an earlier leader's, which has
+        acknowledged a renewal on the strength of it."""
+        for lease, ttl in event.ttls.items():
+            if event.granted:
+                self.granted(lease, ttl, now)
+            else:
+                self.extend(lease, ttl, now)
 
     def granted(self, lease: int, ttl: int, now: int) -> None:
         self._revoking.pop(lease, None)

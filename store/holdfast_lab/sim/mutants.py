@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from holdfast.client_sessions import ClientSessions
 from holdfast.edge.core import ReplicaCore
 from holdfast.kv import rows
 from holdfast.kv.space import Space
 from holdfast.kv.store import Family
 from holdfast.machine import Machine
+from holdfast.machine.client_sessions import ClientSessions
+from holdfast.machine.dedup import ProposalDedup
 from holdfast.member import codec, validate
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import Output, SnapshotOffered
@@ -39,7 +40,6 @@ from holdfast.raft.messages import (
 from holdfast.raft.progress import Mode, Progress
 from holdfast.raft.quorum import ConfState
 from holdfast.raft.types import DurableAppend, HardState, Role, Settings
-from holdfast.sessions import Sessions
 from holdfast.status import SESSION_OTHER_COMMAND, RequestError
 from holdfast.watch.hub import Hub
 
@@ -662,12 +662,12 @@ def _number_of_another_command_taken(patch: Patch) -> None:
 
 @_mutant("a proposal that came twice is applied once")
 def _proposal_applied_twice(patch: Patch) -> None:
-    patch(Sessions, "admit", lambda self, origin, incarnation, seq, low: True)
+    patch(ProposalDedup, "admit", lambda self, origin, incarnation, seq, low: True)
 
 
 @_mutant("what was applied is remembered across restarts and snapshots")
 def _session_table_lost(patch: Patch) -> None:
-    patch(Sessions, "load", lambda self, origin, row: None)
+    patch(ProposalDedup, "load", lambda self, origin, row: None)
 
 
 @_mutant("a client's command that came again gets its first answer")

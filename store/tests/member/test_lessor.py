@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast.machine import LeaseEvent
 from holdfast.member.lessor import SECOND, Lessor
 
 RETRY = 20 * SECOND
@@ -33,6 +34,18 @@ def test_what_has_expired_is_not_renewed_any_more() -> None:
     assert lessor.remaining(1, 5 * SECOND) is None
     assert not lessor.renew(9, 5, 0)
     assert lessor.remaining(9, 0) is None
+
+
+def test_a_lease_that_has_its_full_ttl_again_is_never_shortened_or_revived() -> None:
+    lessor = Lessor()
+    lessor.applied(LeaseEvent({1: 5, 2: 5}, granted=True), 0)
+    lessor.applied(LeaseEvent({1: 3}, granted=False), SECOND)
+    assert lessor.remaining(1, 0) == 5
+    lessor.applied(LeaseEvent({1: 5}, granted=False), SECOND)
+    assert lessor.remaining(1, 0) == 6
+    assert lessor.expired(5 * SECOND, 10, RETRY) == [2]
+    lessor.applied(LeaseEvent({2: 5}, granted=False), 5 * SECOND)
+    assert not lessor.renew(2, 5, 5 * SECOND)
 
 
 def test_a_revocation_that_did_not_happen_comes_up_again() -> None:
