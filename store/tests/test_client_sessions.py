@@ -139,8 +139,8 @@ def test_another_command_by_the_same_number_is_an_error() -> None:
 
 
 def test_a_grant_that_is_told_again_gives_its_lease_the_full_ttl_but_grants_nothing() -> None:
-    """The client counts the TTL from the answer that it got, so the leader's clock has to. A lease that is being revoked
-    is not revived, as a granted one would be."""
+    """The client counts the TTL from the answer that it got, so the leader's clock has to. A lease that is being
+    revoked is not revived, as a granted one would be."""
     log = Log()
     log.open()
 

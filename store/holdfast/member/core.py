@@ -64,12 +64,13 @@ REMEMBERED_ELECTIONS = 20  # election timeouts that a leader remembers what it r
 class _Pending:
     """A proposal of one of our clients that is not applied here yet."""
 
-    __slots__ = ("command", "deadline_ns", "decoded", "id", "sent", "size")
+    __slots__ = ("command", "deadline_ns", "decoded", "id", "membership", "sent", "size")
 
     def __init__(self, id: int, command: raft_pb2.Command, deadline_ns: int) -> None:
         self.id = id
         self.command = command.SerializeToString()
         self.decoded: raft_pb2.Command | None = command  # until it is sent
+        self.membership = command.HasField("member")
         self.deadline_ns = deadline_ns
         self.size = len(self.command)
         self.sent = 0  # how often it went to a leader: one that was asked first may have it in its log
@@ -351,7 +352,7 @@ class MemberCore:
             pending.sent += 1
             decoded, pending.decoded = pending.decoded, None
             if leader == self.id:
-                self._propose_for(self.id, pending.command, out, decoded)
+                self._propose_for(self.id, pending.command, decoded, out, membership=pending.membership)
             else:
                 commands.append(pending.command)
         if commands:
@@ -377,27 +378,30 @@ class MemberCore:
                 reason = refused.caught().message
                 out.messages.append(Rejected(origin, self.id, raft.term, command.incarnation, command.seq, reason))
                 continue
-            self._propose_for(origin, data, out, command)
+            self._propose_for(origin, data, command, out, membership=kind == "member")
 
-    def _propose_for(self, origin: int, data: bytes, out: Output, command: raft_pb2.Command | None = None) -> None:
-        """As leader, put a command in the log. Not the leader: its origin will ask again."""
+    def _propose_for(
+        self, origin: int, data: bytes, command: raft_pb2.Command | None, out: Output, *, membership: bool
+    ) -> None:
+        """As leader, put a command in the log. Not the leader: its origin will ask again. `command`: what `data` says,
+        if it is at hand; `membership`: whether it changes that."""
         if not self.raft.is_leader or self.raft.transferring:
             return
-        change = _conf_change(data)
-        if change is None and not self.raft.full and not self._refusals:
+        plain = not membership and not self.raft.full
+        if plain and not self._refusals:
             self._append(data, command)
             return
         command = command or raft_pb2.Command.FromString(data)
         name = (command.origin, command.incarnation, command.seq)
         if self._was_refused(name) or self._under_way(command, data):
             return
-        if change is None and not self.raft.full:
+        if plain:
             self._append(data, command)
             return
         try:
-            if change is None or self.raft.full:
+            if self.raft.full:
                 raise NO_SPACE
-            conf = next_conf(self.raft, self.machine, change.member, self._max_learners)
+            conf = next_conf(self.raft, self.machine, command.member, self._max_learners)
         except RequestError as refused:
             refused.caught()
             self._refusals[name] = self._now + REMEMBERED_ELECTIONS * self.settings.election_ns
@@ -630,12 +634,3 @@ class MemberCore:
 
 def request_name(origin: int, incarnation: int, seq: int) -> str:
     return f"{origin:x}.{incarnation}.{seq}"
-
-
-def _conf_change(data: bytes) -> raft_pb2.Command | None:
-    """The command, if it changes the membership. The tag of that field (22, length-delimited) is looked for first,
-    because this is asked of every command."""
-    if b"\xb2\x01" not in data:
-        return None
-    command = raft_pb2.Command.FromString(data)
-    return command if command.WhichOneof("op") == "member" else None

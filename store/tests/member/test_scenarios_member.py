@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from holdfast.kv.store import Family, MemoryStore, StoreBusy
 from holdfast.machine import Machine, applied
+from holdfast.member import core as core_module
 from holdfast.member.core import MAX_PENDING
 from holdfast.member.interface import (
     Appended,
@@ -641,6 +644,40 @@ def test_renewals_of_who_does_not_lead_any_more_are_asked_elsewhere() -> None:
     assert leader.step(members.now, []).messages == []
     assert not leader.reads._due
     members.step(1, PeerMessage(RenewReply(1, 2, 1, 77, [7], [5])))  # to a question that nobody asked
+
+
+def test_a_membership_change_is_known_as_one_when_it_is_asked_for_again() -> None:
+    """By then it is bytes only; taken for another command, it would be in the log without a configuration."""
+    members = Members(1, 2, 3)
+    leader = members.elect(1)
+    members.isolate(2)
+    members.step(1, Transfer(2))
+    members.change(1, 1, Change.ADD_LEARNER, 9)  # not now: leadership is being handed over
+    assert members.cores[1].raft.conf.learners == ()
+    members.pass_time(3 * SECOND)
+    assert members.error(1) == ""
+    assert leader.raft.conf.learners == (9,)
+
+
+class _Unread:
+    """In the place of a message that nothing parses."""
+
+    @staticmethod
+    def FromString(data: bytes) -> raft_pb2.Command:  # noqa: N802
+        raise AssertionError(f"parsed again: {data!r}")
+
+
+def test_a_put_is_not_parsed_again_whatever_it_contains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are those before the field of a membership change in a command."""
+    members = Members(1, 2, 3)
+    members.elect(1)
+    members.change(1, 1, Change.ADD_LEARNER, 9)
+    members.settle()
+    command = put(b"k", b"\xb2\x01" * 8)
+    monkeypatch.setattr(core_module, "raft_pb2", SimpleNamespace(Command=_Unread))
+    members.step(1, Propose(2, command, LATE))
+    members.settle()
+    assert members.error(2) == ""
 
 
 # ---- snapshots, the log, the turn ------------------------------------------------------------------------------
