@@ -12,6 +12,7 @@ from holdfast.front.calls import Call, Credit, Kind
 from holdfast.machine import MAX_TTL_SECONDS
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
+from holdfast.member.lessor import shortest_ttl
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.status import TTL_TOO_LARGE
 
@@ -98,8 +99,7 @@ class LeaseService(Service):
 
 
 def _grant(member: Member, id: int, ttl_seconds: int) -> raft_pb2.LeaseGrant:
-    # Shorter than one and a half elections and every change of leader would let it expire.
-    shortest = -(-3 * member.core.settings.election_ns // 2_000_000_000)
+    shortest = shortest_ttl(member.core.settings)
     return raft_pb2.LeaseGrant(
         id=id or secrets.randbits(63) or 1, ttl_seconds=max(ttl_seconds, shortest), minted=not id
     )

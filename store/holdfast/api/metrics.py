@@ -184,7 +184,7 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_debugging_mvcc_pending_events_total": member.hub.behind,
         "etcd_debugging_lease_granted_total": counts["lease_grant"],
         "etcd_debugging_lease_revoked_total": counts["lease_revoke"],
-        "etcd_debugging_lease_renewed_total": core.lessor.renewed,
+        "etcd_debugging_lease_renewed_total": core.lessor.clock.renewed,
         "holdfast_log_entries": core.raft.log.last - core.raft.log.base_index,
         "holdfast_state_scrubbed_bytes": member.patrol.read_bytes,
         "holdfast_state_scrub_rounds": member.patrol.rounds,

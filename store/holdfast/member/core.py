@@ -109,7 +109,7 @@ class MemberCore:
             hard_state=hard_state,
             settings=self.settings,
         )
-        self.lessor = Lessor(self.settings.lease_checkpoint_ns)
+        self.lessor = Lessor(self.settings)
         self._incarnation = incarnation
         self._now = now_ns
         self._wall_ms = 0
@@ -127,7 +127,7 @@ class MemberCore:
         self._max_learners = max_learners
         self._conf_answer: Applied | None = None  # to the change that made the joint configuration in force
         self._hand_over_at = 0  # when to see next whether another voter should rather lead
-        self.reads = Reads(self.raft, self.lessor, incarnation, self._take_back_checkpoints)
+        self.reads = Reads(self.raft, incarnation)
         self._digests: OrderedDict[int, int] = OrderedDict()  # of the last entries, by index
         self.raft.level = level
         self._levels: dict[int, int] = {}  # as leader: what each member said in this term
@@ -184,19 +184,22 @@ class MemberCore:
             self._ask_again(out.messages)
         if self.raft.is_leader:
             self._prefer_another()
-            self._expire_leases()
+            self._tend_leases()
             self._raise_version()
         self._forward_commands(out)
         self.reads.ask(out.messages)
         self._apply(out)
         ready = self.raft.take()
         if ready.reads or ready.reads_lost:
-            self.reads.on_ready(ready.reads, ready.reads_lost, out)
+            for index, renewal in self.reads.on_ready(ready.reads, ready.reads_lost, out):
+                self.lessor.confirmed(index, renewal)
         out.append = ready.append
         out.messages += ready.messages
         out.snapshots += ready.snapshots
         # A single voter's read is confirmed at once, and a write may have become applicable.
-        self.reads.answer(self.machine, now_ns, out)
+        if self.lessor.waiting and self.raft.is_leader:
+            self._renew_leases(out)
+        self.reads.answer(self.machine, out)
         self._give_up_late(out)
         out.more = out.more or self.machine.applied_index < self.raft.applicable
         return out
@@ -274,7 +277,7 @@ class MemberCore:
     # ---- leadership ----------------------------------------------------------------------------------------
 
     def _notice_leader(self) -> None:
-        raft, machine = self.raft, self.machine
+        raft = self.raft
         now = (raft.role, raft.term, raft.leader)
         if now == self._was:
             return
@@ -283,7 +286,7 @@ class MemberCore:
         self._was = now
         self._levels.clear()
         if raft.is_leader and not was_leader:
-            self.lessor.promote(machine.leases, machine.remaining, self._now, self.settings.election_ns)
+            self.lessor.promote(self.machine, self._now)
         elif not raft.is_leader:
             self.lessor.demote()
         if raft.leader:
@@ -581,38 +584,28 @@ class MemberCore:
         self.reads.ask_again(messages)
         self._resend_at = None
 
-    def _expire_leases(self) -> None:
-        """Propose to revoke what has expired. Only now and only here: asked again later, or of another leader, it could
-        end a lease that was renewed meanwhile (etcd issue 15247)."""
+    def _tend_leases(self) -> None:
         if not self._may_propose_own():
             return
-        for lease in self.lessor.expired(self._now, 100, 20 * self.settings.election_ns):
-            if lease not in self.machine.leases:
-                self.lessor.revoked(lease)
-                continue
-            self._propose_own(raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease), system=True))
-        due = self.lessor.due_checkpoints(self._now, 1000)
-        if due:
-            checkpoint = raft_pb2.LeaseCheckpoint(ids=due.keys(), remaining_seconds=due.values())
-            self._propose_own(raft_pb2.Command(lease_checkpoint=checkpoint, system=True))
+        for command in self.lessor.due(self.machine, self._now):
+            self._propose_own(command)
+
+    def _renew_leases(self, out: Output) -> None:
+        """Answer the renewals that may be acknowledged now, and propose what others of them need first."""
+        next_index = self.raft.log.last + 1 if self._may_propose_own() else None
+        answered, commands = self.lessor.renewals(self.machine, self._now, next_index)
+        for command in commands:
+            self._propose_own(command)
+        for question, ttls in answered:
+            reply = RenewReply(question.frm, self.id, self.raft.term, question.id, question.leases, ttls)
+            if question.frm == self.id:
+                self.reads.on_renew_reply(reply, out)
+            else:
+                out.messages.append(reply)
 
     def _propose_own(self, command: raft_pb2.Command) -> None:
         self._name(command)
         self.raft.propose(command.SerializeToString())
-
-    def _take_back_checkpoints(self, leases: Sequence[int]) -> int | None:
-        """As leader, see to it that none of `leases` counts as partly used. Returns the index that has to be applied
-        before they may be said to be renewed, 0 = none has; or None if that cannot be done now."""
-        ids = [lease for lease in leases if lease in self.machine.remaining or self.lessor.checkpointed(lease)]
-        if not ids:
-            return 0
-        if not self._may_propose_own():
-            return None
-        checkpoint = raft_pb2.LeaseCheckpoint(ids=ids, remaining_seconds=[0] * len(ids))
-        self._propose_own(raft_pb2.Command(lease_checkpoint=checkpoint, system=True))
-        for lease in ids:
-            self.lessor.taken_back(lease)
-        return self.raft.log.last
 
     def _may_propose_own(self) -> bool:
         """Only with all of what earlier leaders left applied: they may have promised more time than is known here."""

@@ -21,6 +21,7 @@ from holdfast.machine.dedup import ProposalDedup
 from holdfast.member import codec, validate
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import Output, SnapshotOffered
+from holdfast.member.lease_clock import LeaseClock
 from holdfast.member.lessor import Lessor
 from holdfast.member.reads import Reads
 from holdfast.proto import raft_pb2
@@ -686,9 +687,9 @@ def _client_answers_lost_in_a_snapshot(patch: Patch) -> None:
 
 @_mutant("a new leader gives every lease its whole time")
 def _new_leader_ends_leases(patch: Patch) -> None:
-    original = Lessor.promote
+    original = LeaseClock.promote
     patch(
-        Lessor,
+        LeaseClock,
         "promote",
         lambda self, leases, remaining, now, extend: original(self, dict.fromkeys(leases, 0), {}, now, extend),
     )
@@ -696,23 +697,23 @@ def _new_leader_ends_leases(patch: Patch) -> None:
 
 @_mutant("who lost leadership forgets its clock for leases")
 def _ex_leader_keeps_lease_clock(patch: Patch) -> None:
-    promote_, demote_ = Lessor.promote, Lessor.demote
+    promote_, demote_ = LeaseClock.promote, LeaseClock.demote
 
-    def promote(self: Lessor, leases: dict[int, int], remaining: dict[int, int], now: int, extend: int) -> None:
+    def promote(self: LeaseClock, leases: dict[int, int], remaining: dict[int, int], now: int, extend: int) -> None:
         if not self._expiry:
             promote_(self, leases, remaining, now, extend)
 
-    def demote(self: Lessor) -> None:
+    def demote(self: LeaseClock) -> None:
         if not hasattr(self, "_expiry"):
             demote_(self)
 
-    patch(Lessor, "promote", promote)
-    patch(Lessor, "demote", demote)
+    patch(LeaseClock, "promote", promote)
+    patch(LeaseClock, "demote", demote)
 
 
 @_mutant("a renewal is acknowledged only when no checkpoint counts against it")
 def _renewal_beside_a_checkpoint(patch: Patch) -> None:
-    patch(MemberCore, "_take_back_checkpoints", lambda self, leases: 0)
+    patch(Lessor, "_reduced", lambda self, due, machine: set())
 
 
 @_mutant("a renewal is acknowledged only by who still leads")
