@@ -4,6 +4,7 @@ from holdfast.machine.genesis import Genesis, Restored
 from holdfast.machine.leases import MAX_TTL_SECONDS, LeaseEvent
 from holdfast.machine.machine import CORRUPT_ALARM, FORMAT, NOSPACE_ALARM, Applied, ClusterEvent, Effect, Machine
 from holdfast.machine.rows import applied
+from holdfast.machine.state import AppliedState
 
 __all__ = [
     "CORRUPT_ALARM",
@@ -11,6 +12,7 @@ __all__ = [
     "MAX_TTL_SECONDS",
     "NOSPACE_ALARM",
     "Applied",
+    "AppliedState",
     "ClusterEvent",
     "Effect",
     "Genesis",
