@@ -224,7 +224,7 @@ class Server:
         self.maintenance.turn_ended()
         member = self.node.member
         if member is not None:
-            auth = member.core.machine.auth
+            auth = member.state.auth
             if (auth.enabled, auth.revision) != self._rights:
                 self._rights = (auth.enabled, auth.revision)
                 self.watch.rights_changed()
@@ -406,7 +406,7 @@ class _Watched:
 
     def _refuse(self, who: Callable[[], Principal], start: bytes, end: bytes | None) -> str:
         try:
-            self._member.core.machine.auth.require_read(who(), start, b"\x00" if end is None else end)
+            self._member.state.auth.require_read(who(), start, b"\x00" if end is None else end)
         except RequestError as error:
             return error.caught().in_go_words()
         return ""

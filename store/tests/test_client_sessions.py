@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import pytest
 from holdfast.kv.store import Family, MemoryStore
-from holdfast.machine import Applied, Genesis, Machine
+from holdfast.machine import Applied, Genesis, LeaseEvent, Machine
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.log import Entry
 from holdfast.status import (
@@ -136,6 +136,22 @@ def test_another_command_by_the_same_number_is_an_error() -> None:
         log.good(grants[0])
         assert log.apply(grants[1]).error is error
         assert 600 + minted not in log.machine.leases
+
+
+def test_a_grant_that_is_told_again_gives_its_lease_the_full_ttl_but_grants_nothing() -> None:
+    """The client counts the TTL from the answer that it got, so the leader's clock has to. A lease that is being
+    revoked is not revived, as a granted one would be."""
+    log = Log()
+    log.open()
+
+    def grant() -> Applied:
+        lease = raft_pb2.LeaseGrant(id=7, ttl_seconds=9)
+        return log.good(Command(lease_grant=lease, session=SESSION, session_seq=1, session_low=1))
+
+    assert grant().effect == LeaseEvent({7: 9}, granted=True)
+    assert grant().effect == LeaseEvent({7: 9}, granted=False)
+    log.good(Command(lease_revoke=raft_pb2.LeaseRevoke(id=7)))
+    assert grant().effect is None
 
 
 def test_rights_are_those_of_now_also_for_a_kept_answer() -> None:

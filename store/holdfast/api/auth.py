@@ -138,7 +138,7 @@ class AuthService(Service):
     def authenticate(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.AuthenticateRequest.FromString(body)
         member = self.member(call)
-        auth = member.core.machine.auth
+        auth = member.state.auth
         if not auth.enabled:
             raise AUTH_NOT_ENABLED
         user = auth.users.get(request.name)
@@ -181,8 +181,8 @@ class AuthService(Service):
         member = self.member(call)
 
         def current() -> None:
-            # Asked of the member now: a snapshot may have replaced its machine meanwhile.
-            self.answer(call, member, read(member.core.machine.auth, self.principal(call, member)))
+            # Asked of the member now: a snapshot may have replaced its state meanwhile.
+            self.answer(call, member, read(member.state.auth, self.principal(call, member)))
 
         self.when_current(call, member, current)
 

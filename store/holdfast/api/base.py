@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 from holdfast.api.identity import Caller, Identities, SimpleTokens
 from holdfast.api.router import Router
 from holdfast.auth.store import Principal
-from holdfast.client_sessions import may_be_named
 from holdfast.front.calls import Call
 from holdfast.kv.store import StateDamaged
+from holdfast.machine.client_sessions import may_be_named
 from holdfast.member.driver import Answered, Member
 from holdfast.member.interface import Answer
 from holdfast.member.node import Node, State
@@ -75,7 +75,7 @@ class Service:
         member = self.node.member
         if member is None or self.node.state is not State.MEMBER:
             raise _NOT_A_MEMBER
-        if not member.core.machine.members:
+        if not member.state.members:
             raise _NO_STATE  # nothing to read is not the same as "not found"
         if not self.node.serving:
             raise _NOT_RECOVERED
@@ -108,11 +108,11 @@ class Service:
 
     def require_user(self, call: Call, member: Member) -> None:
         """Raise RequestError unless users do not count, or somebody says who calls."""
-        member.core.machine.auth.require_current(self.principal(call, member))
+        member.state.auth.require_current(self.principal(call, member))
 
     def require_admin(self, call: Call, member: Member) -> None:
         """Raise RequestError unless users do not count, or it is one with the role root who calls."""
-        member.core.machine.auth.require_admin(self.principal(call, member))
+        member.state.auth.require_admin(self.principal(call, member))
 
     def guard(self, call: Call, work: Callable[[], None]) -> None:
         """Do `work`, now that what it waited for is there; if it refuses, so is the call."""
@@ -126,14 +126,14 @@ class Service:
     def propose(self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered) -> None:
         """Have `command` done on behalf of who calls, under the client session that the call names, if it names one.
         Not taken back if the client gives up: it may be in the log already."""
-        machine = member.core.machine
-        if machine.auth.enabled:
+        state = member.state
+        if state.auth.enabled:
             command.principal, command.auth_revision = self.principal(call, member)
-            machine.check_rights(command)
+            state.check_rights(command)
         if SESSION in call.metadata:
             name_command(command, call)
-            if machine.level >= 2 and machine.auth.enabled:
-                machine.clients.check_owner(command.session, command.principal)
+            if state.level >= 2 and state.auth.enabled:
+                state.clients.check_owner(command.session, command.principal)
 
         def applied(answer: Answer) -> None:
             self.router.mark(call, "applied here", member.core.name(answer.seq))

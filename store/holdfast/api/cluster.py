@@ -57,7 +57,7 @@ class ClusterService(Service):
         kind = _Change.ADD_LEARNER if request.isLearner else _Change.ADD_VOTER
 
         def done() -> None:
-            added = member.core.machine.members.get(minted, info)
+            added = member.state.members.get(minted, info)
             response = rpc_pb2.MemberAddResponse(member=_member(member, added))
             self._answer(call, member, response)
 
@@ -115,7 +115,7 @@ class ClusterService(Service):
 
         def read() -> None:
             core = member.core
-            response = holdfast_pb2.MembershipGetResponse(config_index=core.machine.conf_index, leader=core.leader)
+            response = holdfast_pb2.MembershipGetResponse(config_index=member.state.conf_index, leader=core.leader)
             for info in members(member):
                 progress = core.raft.progress(info.ID)
                 response.members.add(
@@ -138,7 +138,7 @@ class ClusterService(Service):
         change.together.extend(_as_change(step) for step in request.together)
 
         def done() -> None:
-            response = holdfast_pb2.MembershipChangeResponse(config_index=member.core.machine.conf_index)
+            response = holdfast_pb2.MembershipChangeResponse(config_index=member.state.conf_index)
             self.answer(call, member, response)
 
         self._propose(call, member, change, done)
@@ -162,8 +162,7 @@ def _as_change(request: holdfast_pb2.MembershipChangeRequest) -> raft_pb2.Member
 
 def members(member: Member) -> list[rpc_pb2.Member]:
     """Who belongs to the cluster, by id, as this member has applied it."""
-    core = member.core
-    return [_member(member, core.machine.members[id]) for id in sorted(core.machine.members)]
+    return [_member(member, info) for _, info in sorted(member.state.members.items())]
 
 
 def _member(member: Member, info: raft_pb2.MemberInfo) -> rpc_pb2.Member:
@@ -172,5 +171,5 @@ def _member(member: Member, info: raft_pb2.MemberInfo) -> rpc_pb2.Member:
         name=info.name,
         peerURLs=info.peer_urls,
         clientURLs=info.client_urls,
-        isLearner=info.id in member.core.machine.conf.learners,
+        isLearner=info.id in member.state.conf.learners,
     )

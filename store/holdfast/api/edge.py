@@ -123,7 +123,7 @@ class FollowStream:
                     f"holdfast: the name of a replica or a pool has at most {MAX_NAME} characters, all printable",
                 )
         self._require_read(start, self._caller.shown())
-        epoch = self._member.core.machine.epoch
+        epoch = self._member.state.epoch
         if start.cluster_id and start.epoch > epoch:
             raise RequestError(
                 Code.FAILED_PRECONDITION, f"holdfast: the replica is in epoch {start.epoch}, this member in {epoch}"
@@ -134,7 +134,7 @@ class FollowStream:
         self._tick()
 
     def _require_read(self, start: holdfast_pb2.FollowStart, who: Principal) -> None:
-        auth = self._member.core.machine.auth
+        auth = self._member.state.auth
         for part in start.filter:
             auth.require_read(who, part.key, part.range_end)
 
@@ -145,7 +145,7 @@ class FollowStream:
             return
         try:
             self._require_read(self._start, self._caller.standing())
-            if self._following and self._users != self._member.core.machine.auth.enabled:
+            if self._following and self._users != self._member.state.auth.enabled:
                 raise _USERS_CHANGED
         except RequestError as error:
             self._service.router.fail(self._call.id, error.caught())
@@ -157,9 +157,9 @@ class FollowStream:
         assert start is not None
         if not self._following:
             # Behind the replica we have nothing to say: it waits. Neither "compacted" nor a snapshot of the past.
-            machine = self._member.core.machine
-            reached = self._member.revision >= start.watermark or start.epoch < machine.epoch
-            if reached and not machine.busy and self._service.filling < MAX_FILLING:
+            state = self._member.state
+            reached = self._member.revision >= start.watermark or start.epoch < state.epoch
+            if reached and not state.busy and self._service.filling < MAX_FILLING:
                 self._following = True
                 self._follow(start)
             return
@@ -172,18 +172,18 @@ class FollowStream:
             self._send_progress(progress.revision)
 
     def _follow(self, start: holdfast_pb2.FollowStart) -> None:
-        machine = self._member.core.machine
-        space = machine.space
-        fresh = not start.cluster_id or not start.watermark or start.epoch != machine.epoch
+        state = self._member.state
+        space = state.space
+        fresh = not start.cluster_id or not start.watermark or start.epoch != state.epoch
         snapshot = fresh or start.watermark + 1 < space.compacted
         hello = holdfast_pb2.FollowHello(
             cluster_id=self._service.node.data.identity.cluster_id,
-            epoch=machine.epoch,
+            epoch=state.epoch,
             term=self._member.core.term,
             filter_version=start.filter_version,
             floor=max(space.compacted, 1),
             snapshot=snapshot,
-            users=machine.auth.enabled,
+            users=state.auth.enabled,
         )
         self._users = hello.users
         self._send(holdfast_pb2.FollowResponse(hello=hello))

@@ -69,7 +69,7 @@ class Health:
 
     def _data_corruption(self, told: Told) -> None:
         member = self._member()
-        corrupt = member is not None and any(alarm == CORRUPT_ALARM for _, alarm in member.core.machine.alarms)
+        corrupt = member is not None and any(alarm == CORRUPT_ALARM for _, alarm in member.state.alarms)
         told("alarm activated: CORRUPT" if corrupt else "")
 
     def _non_learner(self, told: Told) -> None:
@@ -148,7 +148,7 @@ class Health:
             say(503, _unhealthy("RAFT NO LEADER"))  # also before it may serve: it has heard of none yet
             return
         excluded = set(query.get("exclude", ()))
-        for _, alarm in sorted(member.core.machine.alarms):
+        for _, alarm in sorted(member.state.alarms):
             name = rpc_pb2.AlarmType.Name(alarm)
             if name not in excluded:
                 say(503, _unhealthy(f"ALARM {name}"))

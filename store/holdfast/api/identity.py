@@ -219,7 +219,7 @@ class Identities:
     def principal(self, call: Call, member: Member) -> Principal:
         """Who makes this call; nobody, if that was not said or does not matter. Raises RequestError if the token is
         void."""
-        auth = member.core.machine.auth
+        auth = member.state.auth
         if not auth.enabled:
             return NOBODY
         token = token_of(call)
@@ -235,11 +235,11 @@ class Identities:
     def waits_for(self, call: Call, member: Member) -> bool:
         """Whether the call's token can be one that was given out by an entry which is not applied here yet. After one
         linearizable read it is applied, if there is one: whoever shows the token has had the answer to it."""
-        machine = member.core.machine
-        if not machine.auth.enabled:
+        state = member.state
+        if not state.auth.enabled:
             return False
         token = token_of(call)
-        return bool(token) and self.tokens.ahead(token, machine.auth, machine.applied_index)
+        return bool(token) and self.tokens.ahead(token, state.auth, state.applied_index)
 
 
 class Caller:
@@ -255,14 +255,14 @@ class Caller:
     def shown(self) -> Principal:
         """By what the call shows, as for a call that is made now. Raises RequestError if the token is void."""
         who = self._identities.principal(self._call, self._member)
-        if self._member.core.machine.auth.enabled:
+        if self._member.state.auth.enabled:
             self._user, self._password = who.user, self._password_of(who.user)
         return who
 
     def standing(self) -> Principal:
         """The user that was told by what the call showed, with the rights of now: a token that has expired meanwhile
         does not end a stream; its user's end, or another password, does. Raises RequestError."""
-        auth = self._member.core.machine.auth
+        auth = self._member.state.auth
         if not auth.enabled:
             return NOBODY
         if self._user is None:
@@ -272,7 +272,7 @@ class Caller:
         return Principal(self._user, auth.revision if self._user else 0)
 
     def _password_of(self, name: str) -> bytes | None:
-        user = self._member.core.machine.auth.users.get(name)
+        user = self._member.state.auth.users.get(name)
         return None if user is None else user.password
 
 

@@ -46,7 +46,7 @@ class KvService(Service):
             kvs, more, count = scan.result()
             self.router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
 
-        auth = member.core.machine.auth
+        auth = member.state.auth
         if auth.enabled:
             auth.require_read(self.principal(call, member), request.key, request.range_end)
         self.router.on_cancel(call, member.scan(request, done, lambda error: self.router.fail(call.id, error)))
@@ -72,7 +72,7 @@ class KvService(Service):
         if requests.changes(request):
             member = self.member(call)
             cost = cost_of_txn(request)
-            space = member.core.machine.space
+            space = member.state.space
             check_compares(space, request)
             check_reads(space, request)
             if cost:
@@ -88,15 +88,15 @@ class KvService(Service):
 
     def _read_txn(self, call: Call, member: Member, request: rpc_pb2.TxnRequest) -> None:
         """Raises RequestError."""
-        machine = member.core.machine
-        if machine.auth.enabled:
-            check_rights(machine.auth, self.principal(call, member), request, machine.space.leased)
-        check_compares(machine.space, request)
-        if rows_read(machine.space, request, AT_ONCE) <= AT_ONCE:
-            self.answer(call, member, requests.txn(machine.space, machine.leases, request))
+        state = member.state
+        if state.auth.enabled:
+            check_rights(state.auth, self.principal(call, member), request, state.space.leased)
+        check_compares(state.space, request)
+        if rows_read(state.space, request, AT_ONCE) <= AT_ONCE:
+            self.answer(call, member, requests.txn(state.space, state.leases, request))
             return
         header = self.header(member)
-        scan = TxnScan(machine.space, machine.leases, request)
+        scan = TxnScan(state.space, state.leases, request)
 
         def done(scan: TxnScan) -> None:
             scan.response.header.CopyFrom(header)

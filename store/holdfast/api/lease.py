@@ -12,6 +12,7 @@ from holdfast.front.calls import Call, Credit, Kind
 from holdfast.machine import MAX_TTL_SECONDS
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
+from holdfast.member.lessor import shortest_ttl
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.status import TTL_TOO_LARGE
 
@@ -70,36 +71,35 @@ class LeaseService(Service):
         member.keep_alive(request.ID, answered, query=True)
 
     def _tell(self, call: Call, member: Member, request: rpc_pb2.LeaseTimeToLiveRequest, ttl: int) -> None:
-        machine = member.core.machine
+        state = member.state
         response = rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=ttl)
-        if machine.auth.enabled:
+        if state.auth.enabled:
             who = self.principal(call, member)
-            machine.auth.require_current(who)
+            state.auth.require_current(who)
             if request.keys:
-                check_lease_read(machine.auth, who, request.ID, machine.space.leased)
+                check_lease_read(state.auth, who, request.ID, state.space.leased)
         if ttl >= 0:
-            response.grantedTTL = machine.leases.get(request.ID, 0)
+            response.grantedTTL = state.leases.get(request.ID, 0)
             if request.keys:
-                response.keys.extend(sorted(machine.space.leased.get(request.ID, ())))
+                response.keys.extend(sorted(state.space.leased.get(request.ID, ())))
         self.answer(call, member, response)
 
     def leases(self, call: Call, body: bytes) -> None:
         rpc_pb2.LeaseLeasesRequest.FromString(body)
         member = self.member(call)
-        machine = member.core.machine
-        if machine.auth.enabled:
+        state = member.state
+        if state.auth.enabled:
             who = self.principal(call, member)
-            machine.auth.require_current(who)
-            for lease in machine.leases:
-                check_lease_read(machine.auth, who, lease, machine.space.leased)
+            state.auth.require_current(who)
+            for lease in state.leases:
+                check_lease_read(state.auth, who, lease, state.space.leased)
         response = rpc_pb2.LeaseLeasesResponse()
-        response.leases.extend(rpc_pb2.LeaseStatus(ID=id) for id in sorted(member.core.machine.leases))
+        response.leases.extend(rpc_pb2.LeaseStatus(ID=id) for id in sorted(member.state.leases))
         self.answer(call, member, response)
 
 
 def _grant(member: Member, id: int, ttl_seconds: int) -> raft_pb2.LeaseGrant:
-    # Shorter than one and a half elections and every change of leader would let it expire.
-    shortest = -(-3 * member.core.settings.election_ns // 2_000_000_000)
+    shortest = shortest_ttl(member.core.settings)
     return raft_pb2.LeaseGrant(
         id=id or secrets.randbits(63) or 1, ttl_seconds=max(ttl_seconds, shortest), minted=not id
     )
@@ -118,9 +118,9 @@ class _KeepAliveStream:
 
     def on_message(self, body: bytes) -> None:
         request = rpc_pb2.LeaseKeepAliveRequest.FromString(body)
-        machine = self._member.core.machine
-        if machine.auth.enabled:  # by the rights of now; a token that has expired meanwhile does not end the stream
-            check_lease(machine.auth, self._caller.standing(), request.ID, machine.space.leased)
+        state = self._member.state
+        if state.auth.enabled:  # by the rights of now; a token that has expired meanwhile does not end the stream
+            check_lease(state.auth, self._caller.standing(), request.ID, state.space.leased)
         slot: list[bytes] = []
         self._answers.append(slot)
 

@@ -81,7 +81,7 @@ class MaintenanceService(Service):
             leader=core.leader,
             raftIndex=core.raft.commit,
             raftTerm=core.term,
-            raftAppliedIndex=core.machine.applied_index,
+            raftAppliedIndex=member.state.applied_index,
             isLearner=core.id in core.raft.conf.learners,
             storageVersion=versions.storage,
             dbSizeQuota=self.serving.limits.quota_bytes,
@@ -89,7 +89,7 @@ class MaintenanceService(Service):
         response.downgradeInfo.SetInParent()
         if not core.leader:
             response.errors.append(NO_LEADER.message)
-        for id, alarm in sorted(core.machine.alarms):
+        for id, alarm in sorted(member.state.alarms):
             response.errors.append(f"memberID:{id} alarm:{rpc_pb2.AlarmType.Name(alarm)} ")
         self.answer(call, member, response)
 
@@ -224,7 +224,7 @@ class MaintenanceService(Service):
 def _alarms(member: Member, kind: int) -> rpc_pb2.AlarmResponse:
     """The alarms of a kind that are on; NONE: all."""
     response = rpc_pb2.AlarmResponse()
-    for id, alarm in sorted(member.core.machine.alarms):
+    for id, alarm in sorted(member.state.alarms):
         if kind in (rpc_pb2.NONE, alarm):
             response.alarms.add(memberID=id, alarm=alarm)
     return response
@@ -347,7 +347,7 @@ class _Snapshot:
             self._service.copies -= 1
 
     def _require_admin(self) -> None:
-        self._member.core.machine.auth.require_admin(self._caller.standing())
+        self._member.state.auth.require_admin(self._caller.standing())
 
     def _send(self, blob: bytes) -> None:
         response = rpc_pb2.SnapshotResponse(
@@ -359,11 +359,11 @@ class _Snapshot:
         self._service.router.send(self._call.id, response.SerializeToString())
 
     def _manifest(self, member: Member) -> Manifest:
-        machine = member.core.machine
+        state = member.state
         return Manifest(
             cluster_id=self._service.node.data.identity.cluster_id,
-            epoch=machine.epoch,
-            revision=machine.space.revision,
-            index=machine.applied_index,
-            term=machine.applied_term,
+            epoch=state.epoch,
+            revision=state.space.revision,
+            index=state.applied_index,
+            term=state.applied_term,
         )

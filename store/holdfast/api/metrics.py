@@ -128,8 +128,8 @@ def member_metrics(of: Sources) -> Iterator[Metric]:
         yield from gauges({"etcd_server_has_leader": 0.0})
         return
     yield _labelled("etcd_server_id", {"server_id": f"{member.id:x}"})
-    yield _labelled("holdfast_cluster_version", {"cluster_version": member.core.machine.cluster_version})
-    for id, alarm in sorted(member.core.machine.alarms):
+    yield _labelled("holdfast_cluster_version", {"cluster_version": member.state.cluster_version})
+    for id, alarm in sorted(member.state.alarms):
         labels = {"server_id": f"{id:x}", "alarm_type": rpc_pb2.AlarmType.Name(alarm)}
         yield _labelled("etcd_debugging_server_alarms", labels)
     yield from gauges(_plain(member, limits, edge))
@@ -150,16 +150,16 @@ def member_metrics(of: Sources) -> Iterator[Metric]:
 
 
 def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float]:
-    core, machine = member.core, member.core.machine
+    core, state = member.core, member.state
     size, live = member.store.size()
-    counts = machine.counts
+    counts = state.counts
     return {
         "etcd_server_has_leader": float(core.leader != 0),
         "etcd_server_is_leader": float(core.is_leader),
         "etcd_server_is_learner": float(core.id in core.raft.conf.learners),
         "etcd_server_leader_changes_seen_total": core.leader_changes,
         "etcd_server_proposals_committed_total": core.raft.commit,
-        "etcd_server_proposals_applied_total": machine.applied_index,
+        "etcd_server_proposals_applied_total": state.applied_index,
         "etcd_server_proposals_pending": core.pending,
         "etcd_server_proposals_failed_total": core.failed_proposals,
         "etcd_server_quota_backend_bytes": limits.quota_bytes,
@@ -174,9 +174,9 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_mvcc_delete_total": counts["delete_range"],
         "etcd_mvcc_txn_total": counts["txn"],
         "etcd_mvcc_range_total": member.ranges,
-        "etcd_debugging_mvcc_keys_total": len(machine.space.live),
-        "etcd_debugging_mvcc_current_revision": machine.space.revision,
-        "etcd_debugging_mvcc_compact_revision": machine.space.compacted,
+        "etcd_debugging_mvcc_keys_total": len(state.space.live),
+        "etcd_debugging_mvcc_current_revision": state.space.revision,
+        "etcd_debugging_mvcc_compact_revision": state.space.compacted,
         "etcd_debugging_mvcc_watcher_total": member.hub.watchers,
         "etcd_debugging_mvcc_watch_stream_total": member.hub.streams,
         "etcd_debugging_mvcc_slow_watcher_total": member.hub.behind,
@@ -184,7 +184,7 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_debugging_mvcc_pending_events_total": member.hub.behind,
         "etcd_debugging_lease_granted_total": counts["lease_grant"],
         "etcd_debugging_lease_revoked_total": counts["lease_revoke"],
-        "etcd_debugging_lease_renewed_total": core.lessor.renewed,
+        "etcd_debugging_lease_renewed_total": core.lessor.clock.renewed,
         "holdfast_log_entries": core.raft.log.last - core.raft.log.base_index,
         "holdfast_state_scrubbed_bytes": member.patrol.read_bytes,
         "holdfast_state_scrub_rounds": member.patrol.rounds,

@@ -59,11 +59,11 @@ class NodeService(Service):
         if member is not None:
             core = member.core
             response.leader = core.leader
-            response.applied_index = core.machine.applied_index
+            response.applied_index = member.state.applied_index
             response.term = core.term
-            response.epoch = core.machine.epoch
-            response.revision = core.machine.space.revision
-            response.cluster_version = core.machine.cluster_version
+            response.epoch = member.state.epoch
+            response.revision = member.state.space.revision
+            response.cluster_version = member.state.cluster_version
         self.router.reply(call.id, response.SerializeToString())
 
     def form(self, call: Call, body: bytes) -> None:

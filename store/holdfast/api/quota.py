@@ -42,7 +42,7 @@ class Quota:
         self._used += cost
         if self._used < self._quota:
             return
-        if (member.id, NOSPACE_ALARM) not in member.core.machine.alarms:
+        if (member.id, NOSPACE_ALARM) not in member.state.alarms:
             log.error(
                 "the state takes %d of %d bytes: writes are refused; compact, defragment, then disarm the alarm",
                 self._used,

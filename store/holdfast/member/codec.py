@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from holdfast.machine.members import encode_conf
 from holdfast.member.messages import Forward, ReadReply, ReadRequest, Rejected, Renew, RenewReply
 from holdfast.proto import raft_pb2
 from holdfast.raft.log import Entry
@@ -26,12 +27,6 @@ MAX_CONF_MEMBERS = 1000
 
 class Malformed(Exception):
     """This can come from no member that works; says what is wrong with it."""
-
-
-def encode_conf(conf: ConfState) -> raft_pb2.ConfState:
-    return raft_pb2.ConfState(
-        voters=conf.voters, outgoing=conf.outgoing, learners=conf.learners, learners_next=conf.learners_next
-    )
 
 
 def decode_conf(conf: raft_pb2.ConfState) -> ConfState:

@@ -46,7 +46,7 @@ class Compactor:
         target = self._target(member.revision)
         if not member.core.is_leader:
             return
-        if target <= max(member.core.machine.space.compacted, 1):
+        if target <= max(member.state.space.compacted, 1):
             return
 
         def answered(answer: Answer) -> None:

@@ -13,7 +13,7 @@ from google.protobuf.message import Message as Proto
 
 from holdfast.kv.store import Store
 from holdfast.levels import CLUSTER_VERSION, LEVEL
-from holdfast.machine import Applied, Machine
+from holdfast.machine import Applied, ClusterEvent, Effect, Machine
 from holdfast.member import codec, validate
 from holdfast.member.interface import (
     Answer,
@@ -36,7 +36,7 @@ from holdfast.member.lessor import Lessor
 from holdfast.member.membership import next_conf
 from holdfast.member.messages import Forward, ReadReply, ReadRequest, Rejected, Renew, RenewReply
 from holdfast.member.reads import Reads
-from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.proto import raft_pb2
 from holdfast.raft.core import Raft
 from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Entry, Log
@@ -64,12 +64,13 @@ REMEMBERED_ELECTIONS = 20  # election timeouts that a leader remembers what it r
 class _Pending:
     """A proposal of one of our clients that is not applied here yet."""
 
-    __slots__ = ("command", "deadline_ns", "decoded", "id", "sent", "size")
+    __slots__ = ("command", "deadline_ns", "decoded", "id", "membership", "sent", "size")
 
     def __init__(self, id: int, command: raft_pb2.Command, deadline_ns: int) -> None:
         self.id = id
         self.command = command.SerializeToString()
         self.decoded: raft_pb2.Command | None = command  # until it is sent
+        self.membership = command.HasField("member")
         self.deadline_ns = deadline_ns
         self.size = len(self.command)
         self.sent = 0  # how often it went to a leader: one that was asked first may have it in its log
@@ -108,7 +109,7 @@ class MemberCore:
             hard_state=hard_state,
             settings=self.settings,
         )
-        self.lessor = Lessor(self.settings.lease_checkpoint_ns)
+        self.lessor = Lessor(self.settings)
         self._incarnation = incarnation
         self._now = now_ns
         self._wall_ms = 0
@@ -126,7 +127,7 @@ class MemberCore:
         self._max_learners = max_learners
         self._conf_answer: Applied | None = None  # to the change that made the joint configuration in force
         self._hand_over_at = 0  # when to see next whether another voter should rather lead
-        self.reads = Reads(self.raft, self.lessor, incarnation, self._take_back_checkpoints)
+        self.reads = Reads(self.raft, incarnation)
         self._digests: OrderedDict[int, int] = OrderedDict()  # of the last entries, by index
         self.raft.level = level
         self._levels: dict[int, int] = {}  # as leader: what each member said in this term
@@ -183,19 +184,22 @@ class MemberCore:
             self._ask_again(out.messages)
         if self.raft.is_leader:
             self._prefer_another()
-            self._expire_leases()
+            self._tend_leases()
             self._raise_version()
         self._forward_commands(out)
         self.reads.ask(out.messages)
         self._apply(out)
         ready = self.raft.take()
         if ready.reads or ready.reads_lost:
-            self.reads.on_ready(ready.reads, ready.reads_lost, out)
+            for index, renewal in self.reads.on_ready(ready.reads, ready.reads_lost, out):
+                self.lessor.confirmed(index, renewal)
         out.append = ready.append
         out.messages += ready.messages
         out.snapshots += ready.snapshots
         # A single voter's read is confirmed at once, and a write may have become applicable.
-        self.reads.answer(self.machine, now_ns, out)
+        if self.lessor.waiting and self.raft.is_leader:
+            self._renew_leases(out)
+        self.reads.answer(self.machine, out)
         self._give_up_late(out)
         out.more = out.more or self.machine.applied_index < self.raft.applicable
         return out
@@ -273,7 +277,7 @@ class MemberCore:
     # ---- leadership ----------------------------------------------------------------------------------------
 
     def _notice_leader(self) -> None:
-        raft, machine = self.raft, self.machine
+        raft = self.raft
         now = (raft.role, raft.term, raft.leader)
         if now == self._was:
             return
@@ -282,7 +286,7 @@ class MemberCore:
         self._was = now
         self._levels.clear()
         if raft.is_leader and not was_leader:
-            self.lessor.promote(machine.leases, machine.remaining, self._now, self.settings.election_ns)
+            self.lessor.promote(self.machine, self._now)
         elif not raft.is_leader:
             self.lessor.demote()
         if raft.leader:
@@ -351,7 +355,7 @@ class MemberCore:
             pending.sent += 1
             decoded, pending.decoded = pending.decoded, None
             if leader == self.id:
-                self._propose_for(self.id, pending.command, out, decoded)
+                self._propose_for(self.id, pending.command, decoded, out, membership=pending.membership)
             else:
                 commands.append(pending.command)
         if commands:
@@ -377,27 +381,30 @@ class MemberCore:
                 reason = refused.caught().message
                 out.messages.append(Rejected(origin, self.id, raft.term, command.incarnation, command.seq, reason))
                 continue
-            self._propose_for(origin, data, out, command)
+            self._propose_for(origin, data, command, out, membership=kind == "member")
 
-    def _propose_for(self, origin: int, data: bytes, out: Output, command: raft_pb2.Command | None = None) -> None:
-        """As leader, put a command in the log. Not the leader: its origin will ask again."""
+    def _propose_for(
+        self, origin: int, data: bytes, command: raft_pb2.Command | None, out: Output, *, membership: bool
+    ) -> None:
+        """As leader, put a command in the log. Not the leader: its origin will ask again. `command`: what `data` says,
+        if it is at hand; `membership`: whether it changes that."""
         if not self.raft.is_leader or self.raft.transferring:
             return
-        change = _conf_change(data)
-        if change is None and not self.raft.full and not self._refusals:
+        plain = not membership and not self.raft.full
+        if plain and not self._refusals:
             self._append(data, command)
             return
         command = command or raft_pb2.Command.FromString(data)
         name = (command.origin, command.incarnation, command.seq)
         if self._was_refused(name) or self._under_way(command, data):
             return
-        if change is None and not self.raft.full:
+        if plain:
             self._append(data, command)
             return
         try:
-            if change is None or self.raft.full:
+            if self.raft.full:
                 raise NO_SPACE
-            conf = next_conf(self.raft, self.machine, change.member, self._max_learners)
+            conf = next_conf(self.raft, self.machine, command.member, self._max_learners)
         except RequestError as refused:
             refused.caught()
             self._refusals[name] = self._now + REMEMBERED_ELECTIONS * self.settings.election_ns
@@ -428,7 +435,7 @@ class MemberCore:
         unapplied = log.since(max(self.machine.applied_index, log.base_index) + 1)
         if any(entry.data == data for entry in unapplied):
             return True
-        return self.machine.sessions.applied(command.origin, command.incarnation, command.seq)
+        return self.machine.proposals.applied(command.origin, command.incarnation, command.seq)
 
     def _refused(self, seq: int, error: RequestError, out: Output) -> None:
         """The leader will not propose this. Believed only if no other leader was asked: an earlier one may have it in
@@ -514,21 +521,21 @@ class MemberCore:
         out.applied.append((applied.origin, applied.incarnation, applied.seq))
         if applied.changes:
             out.changes.append(applied.changes)
-        if self.raft.is_leader and isinstance(applied.response, rpc_pb2.LeaseGrantResponse):
-            self.lessor.granted(applied.response.ID, applied.response.TTL, self._now)
-        elif self.raft.is_leader and isinstance(applied.response, raft_pb2.LeaseCheckpoint):
-            # Perhaps an earlier leader's, who has acknowledged a renewal on the strength of it.
-            for lease in applied.response.ids:
-                self.lessor.extend(lease, self.machine.leases[lease], self._now)
-        if applied.response is None and applied.error is None:
-            self._members_changed()  # attributes, claims and the like
-            out.conf_changed = True
+        if applied.effect is not None:
+            self._react(applied.effect, out)
         if applied.origin != self.id or applied.incarnation != self._incarnation:
             return
         if entry.conf is not None and entry.conf.joint:
             self._conf_answer = applied  # it is done when the joint configuration is left
         else:
             answers.append(applied)
+
+    def _react(self, effect: Effect, out: Output) -> None:
+        if effect is ClusterEvent.CHANGED:
+            self._members_changed()
+            out.conf_changed = True
+        elif self.raft.is_leader:
+            self.lessor.applied(effect, self._now)
 
     def _conf_applied(self, entry: Entry, answers: list[Applied], out: Output) -> None:
         self._members_changed()
@@ -560,7 +567,7 @@ class MemberCore:
         self.raft.restored(offer.index, offer.index_term, machine.conf, machine.conf_index, offer.frm)
         for seq in list(self._pending):
             # Done, but by entries that we never saw one by one: what they answered is lost.
-            if machine.sessions.applied(self.id, self._incarnation, seq):
+            if machine.proposals.applied(self.id, self._incarnation, seq):
                 self._answer(seq, out, error=TIMEOUT_LEADER_FAILED)
         self._conf_answer = None
         self._digests.clear()
@@ -577,38 +584,28 @@ class MemberCore:
         self.reads.ask_again(messages)
         self._resend_at = None
 
-    def _expire_leases(self) -> None:
-        """Propose to revoke what has expired. Only now and only here: asked again later, or of another leader, it could
-        end a lease that was renewed meanwhile (etcd issue 15247)."""
+    def _tend_leases(self) -> None:
         if not self._may_propose_own():
             return
-        for lease in self.lessor.expired(self._now, 100, 20 * self.settings.election_ns):
-            if lease not in self.machine.leases:
-                self.lessor.revoked(lease)
-                continue
-            self._propose_own(raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease), system=True))
-        due = self.lessor.due_checkpoints(self._now, 1000)
-        if due:
-            checkpoint = raft_pb2.LeaseCheckpoint(ids=due.keys(), remaining_seconds=due.values())
-            self._propose_own(raft_pb2.Command(lease_checkpoint=checkpoint, system=True))
+        for command in self.lessor.due(self.machine, self._now):
+            self._propose_own(command)
+
+    def _renew_leases(self, out: Output) -> None:
+        """Answer the renewals that may be acknowledged now, and propose what others of them need first."""
+        next_index = self.raft.log.last + 1 if self._may_propose_own() else None
+        answered, commands = self.lessor.renewals(self.machine, self._now, next_index)
+        for command in commands:
+            self._propose_own(command)
+        for question, ttls in answered:
+            reply = RenewReply(question.frm, self.id, self.raft.term, question.id, question.leases, ttls)
+            if question.frm == self.id:
+                self.reads.on_renew_reply(reply, out)
+            else:
+                out.messages.append(reply)
 
     def _propose_own(self, command: raft_pb2.Command) -> None:
         self._name(command)
         self.raft.propose(command.SerializeToString())
-
-    def _take_back_checkpoints(self, leases: Sequence[int]) -> int | None:
-        """As leader, see to it that none of `leases` counts as partly used. Returns the index that has to be applied
-        before they may be said to be renewed, 0 = none has; or None if that cannot be done now."""
-        ids = [lease for lease in leases if lease in self.machine.remaining or self.lessor.checkpointed(lease)]
-        if not ids:
-            return 0
-        if not self._may_propose_own():
-            return None
-        checkpoint = raft_pb2.LeaseCheckpoint(ids=ids, remaining_seconds=[0] * len(ids))
-        self._propose_own(raft_pb2.Command(lease_checkpoint=checkpoint, system=True))
-        for lease in ids:
-            self.lessor.taken_back(lease)
-        return self.raft.log.last
 
     def _may_propose_own(self) -> bool:
         """Only with all of what earlier leaders left applied: they may have promised more time than is known here."""
@@ -630,12 +627,3 @@ class MemberCore:
 
 def request_name(origin: int, incarnation: int, seq: int) -> str:
     return f"{origin:x}.{incarnation}.{seq}"
-
-
-def _conf_change(data: bytes) -> raft_pb2.Command | None:
-    """The command, if it changes the membership. The tag of that field (22, length-delimited) is looked for first,
-    because this is asked of every command."""
-    if b"\xb2\x01" not in data:
-        return None
-    command = raft_pb2.Command.FromString(data)
-    return command if command.WhichOneof("op") == "member" else None

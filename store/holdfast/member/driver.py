@@ -21,6 +21,7 @@ from holdfast.kv.scan import RangeScan
 from holdfast.kv.space import Scrubber
 from holdfast.kv.store import StateDamaged, Store, StoreBusy
 from holdfast.kv.txn_scan import TxnScan
+from holdfast.machine import AppliedState
 from holdfast.member.core import MemberCore, request_name
 from holdfast.member.disk import Disk
 from holdfast.member.interface import (
@@ -154,6 +155,11 @@ class Member:
     @property
     def id(self) -> int:
         return self.core.id
+
+    @property
+    def state(self) -> AppliedState:
+        """What is applied here, to be read."""
+        return self.core.machine
 
     @property
     def revision(self) -> int:

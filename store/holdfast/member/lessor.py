@@ -1,162 +1,132 @@
-"""The leader's clock for leases: who expires when. Followers never expire anything.
+"""The leader's part of leases: what to propose for them, and which renewals may be acknowledged.
 
-Expiry is not replicated time: a new leader gives every lease its full time again (and an election timeout more), so
-that a change of leader extends leases and never shortens them. So that a long lease does not begin anew with every
-leader, the leader writes down now and then how much was left (a checkpoint, through the log); a renewal takes that back
-before it is acknowledged.
-
-There is one entry in each queue for a lease, however often it is renewed: one that comes up too early goes back.
+It proposes nothing and sends nothing itself: it returns commands and answers, and the member proposes and sends them.
+A renewal is acknowledged once three things are true: a round of heartbeats showed that this member still leads; all
+that was committed before that is applied, because it may be the end of the lease; and no checkpoint counts against the
+lease, because the next leader would give it less time than was acknowledged.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping
+from collections import deque
+from typing import NamedTuple
 
-SECOND = 1_000_000_000
+from holdfast.machine import LeaseEvent, Machine
+from holdfast.member.lease_clock import LeaseClock
+from holdfast.member.messages import Renew
+from holdfast.proto import raft_pb2
+from holdfast.raft.types import Settings
+
+MAX_REVOKED = 100  # in a turn
+MAX_CHECKPOINTED = 1000
 
 
-class _Queue:
-    """Ids by when they are due. An id may be given a later time at no cost; it comes up early and is put back."""
+def shortest_ttl(settings: Settings) -> int:
+    """Seconds. A shorter lease than one and a half elections would expire at every change of leader."""
+    return -(-3 * settings.election_ns // 2_000_000_000)
 
-    def __init__(self) -> None:
-        self._at: dict[int, int] = {}
-        self._heap: list[tuple[int, int]] = []
-        self._queued: dict[int, int] = {}
 
-    def set(self, id: int, at: int) -> None:
-        self._at[id] = at
-        queued = self._queued.get(id)
-        if queued is None or at < queued:
-            self._queued[id] = at
-            heapq.heappush(self._heap, (at, id))
+class Renewals(NamedTuple):
+    """What can be done now for renewals that wait."""
 
-    def drop(self, id: int) -> None:
-        self._at.pop(id, None)
-        self._queued.pop(id, None)
-
-    @property
-    def first(self) -> int | None:
-        """When to look again, at the latest."""
-        return self._heap[0][0] if self._heap else None
-
-    def pop(self, now: int) -> int | None:
-        """One that is due, which then is in the queue no more; None if there is none."""
-        while self._heap and self._heap[0][0] <= now:
-            at, id = heapq.heappop(self._heap)
-            if self._queued.get(id) != at:
-                continue
-            del self._queued[id]
-            due = self._at[id]
-            if due <= now:
-                del self._at[id]
-                return id
-            self.set(id, due)
-        return None
+    answered: list[tuple[Renew, list[int]]]  # with the TTL of each lease: 0 = it is over; to a query: -1
+    commands: list[raft_pb2.Command]  # to propose, for those that wait on
 
 
 class Lessor:
-    """Deadlines of all leases while this member leads; empty otherwise."""
+    """Of a member that leads. Between `demote` and `promote` it does nothing."""
 
-    def __init__(self, checkpoint_ns: int = 0) -> None:
-        """`checkpoint_ns`: how often to write down what is left of a lease that has more than that; 0 = never."""
-        self._checkpoint_ns = checkpoint_ns
-        self.renewed = 0
-        self.demote()
-
-    def demote(self) -> None:
-        self._expiry: dict[int, int] = {}
-        self._ends = _Queue()
-        self._checkpoints = _Queue()
-        self._revoking: dict[int, int] = {}  # id -> when to propose its revocation again
-        self._checkpointed: set[int] = set()  # by us, and not taken back
-
-    def promote(self, leases: Mapping[int, int], remaining: Mapping[int, int], now: int, extend_ns: int) -> None:
-        """Lead from now on. `leases` have these seconds in all, and at their last checkpoint had those `remaining`."""
-        self.demote()
-        for lease, ttl in leases.items():
-            self._set(lease, now + extend_ns + remaining.get(lease, ttl) * SECOND, now)
-
-    def granted(self, lease: int, ttl: int, now: int) -> None:
-        self._revoking.pop(lease, None)
-        self._set(lease, now + ttl * SECOND, now)
-
-    def revoked(self, lease: int) -> None:
-        self._expiry.pop(lease, None)
-        self._revoking.pop(lease, None)
-        self._ends.drop(lease)
-        self._checkpoints.drop(lease)
-        self._checkpointed.discard(lease)
-
-    def renew(self, lease: int, ttl: int, now: int) -> bool:
-        """Give `lease` its whole time again. False: it is unknown or has expired."""
-        if lease not in self._expiry or lease in self._revoking:
-            return False
-        self.renewed += 1
-        self._set(lease, now + ttl * SECOND, now)
-        return True
-
-    def extend(self, lease: int, ttl: int, now: int) -> None:
-        """Somebody may have been told that `lease` has its whole time."""
-        at = self._expiry.get(lease)
-        if at is not None and lease not in self._revoking:
-            self._set(lease, max(at, now + ttl * SECOND), now)
-
-    def remaining(self, lease: int, now: int) -> int | None:
-        """Whole seconds left, or None if it is unknown or has expired."""
-        at = self._expiry.get(lease)
-        if at is None or lease in self._revoking:
-            return None
-        return max(0, (at - now) // SECOND)
-
-    def _set(self, lease: int, at: int, now: int) -> None:
-        self._expiry[lease] = at
-        self._ends.set(lease, at)
-        if self._checkpoint_ns and at > now + self._checkpoint_ns:
-            self._checkpoints.set(lease, now + self._checkpoint_ns)
-        elif self._checkpoint_ns:
-            self._checkpoints.drop(lease)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.clock = LeaseClock(settings.lease_checkpoint_ns)
+        self._waiting: deque[tuple[int, Renew]] = deque()  # (index to have applied, question)
 
     @property
     def deadline(self) -> int | None:
-        ends, checkpoints = self._ends.first, self._checkpoints.first
-        return ends if checkpoints is None else checkpoints if ends is None else min(ends, checkpoints)
+        """When `due` has something to propose, at the earliest."""
+        return self.clock.deadline
 
-    def expired(self, now: int, limit: int, retry_ns: int) -> list[int]:
-        """Leases to revoke through the log now. One that stays unrevoked comes up again after `retry_ns`."""
-        due: list[int] = []
-        while len(due) < limit:
-            lease = self._ends.pop(now)
-            if lease is None:
-                break
-            if lease in self._expiry:
-                due.append(lease)
-                self._revoking[lease] = now + retry_ns
-                self._ends.set(lease, now + retry_ns)
-        return due
+    @property
+    def waiting(self) -> bool:
+        return bool(self._waiting)
 
-    # ---- checkpoints ---------------------------------------------------------------------------------------
+    def promote(self, machine: Machine, now: int) -> None:
+        self.demote()
+        self.clock.promote(machine.leases, machine.remaining, now, self._settings.election_ns)
 
-    def due_checkpoints(self, now: int, limit: int) -> dict[int, int]:
-        """Leases whose rest is to be written down now: id -> seconds left, rounded up."""
-        due: dict[int, int] = {}
-        while len(due) < limit:
-            lease = self._checkpoints.pop(now)
-            if lease is None:
-                break
-            left = self._expiry.get(lease, 0) - now
-            if left <= 0 or lease in self._revoking:
-                continue
-            due[lease] = -(-left // SECOND)
-            self._checkpointed.add(lease)
-            if left > self._checkpoint_ns:
-                self._checkpoints.set(lease, now + self._checkpoint_ns)
-        return due
+    def demote(self) -> None:
+        """Forget everything. Those who wait for a renewal ask the next leader."""
+        self._waiting.clear()
+        self.clock.demote()
 
-    def checkpointed(self, lease: int) -> bool:
-        """Whether a checkpoint of this lease may still be on its way through the log."""
-        return lease in self._checkpointed
+    def applied(self, event: LeaseEvent, now: int) -> None:
+        """An entry was applied here. If it took checkpoints back, it may be an earlier leader's, which acknowledged a
+        renewal because of it."""
+        for lease, ttl in event.ttls.items():
+            if event.granted:
+                self.clock.granted(lease, ttl, now)
+            else:
+                self.clock.extend(lease, ttl, now)
 
-    def taken_back(self, lease: int) -> None:
-        """That this lease has its whole time again is in the log behind every checkpoint of ours."""
-        self._checkpointed.discard(lease)
+    def due(self, machine: Machine, now: int) -> list[raft_pb2.Command]:
+        """Propose these: revocations of what has expired, and a checkpoint. Only now and only here: proposed again
+        later, or by another leader, a revocation could end a lease that was renewed meanwhile (etcd issue 15247)."""
+        commands: list[raft_pb2.Command] = []
+        for lease in self.clock.expired(now, MAX_REVOKED, 20 * self._settings.election_ns):
+            if lease in machine.leases:
+                commands.append(raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease), system=True))
+            else:
+                self.clock.revoked(lease)
+        checkpoints = self.clock.due_checkpoints(now, MAX_CHECKPOINTED)
+        if checkpoints:
+            commands.append(_checkpoint(checkpoints))
+        return commands
+
+    # ---- renewals ------------------------------------------------------------------------------------------
+
+    def confirmed(self, index: int, question: Renew) -> None:
+        """This member still led after the question came. Answer it when `index` is applied."""
+        self._waiting.append((index, question))
+
+    def renewals(self, machine: Machine, now: int, next_index: int | None) -> Renewals:
+        """`next_index`: of the log, where the first command will be; None: nothing can be proposed now, and questions
+        that need it are dropped, to be asked again."""
+        due: list[Renew] = []
+        while self._waiting and self._waiting[0][0] <= machine.applied_index:
+            due.append(self._waiting.popleft()[1])
+        # Of all of them, before any is answered: two may renew one lease.
+        reduced = self._reduced(due, machine)
+        done = Renewals([], [])
+        for question in due:
+            full = {} if question.query else {lease: 0 for lease in question.leases if lease in reduced}
+            if not full:
+                done.answered.append((question, self._ttls(question, machine, now)))
+            elif next_index is not None:
+                self._waiting.append((next_index + len(done.commands), question))
+                done.commands.append(_checkpoint(full))
+                for lease in full:
+                    self.clock.taken_back(lease)
+        return done
+
+    def _reduced(self, due: list[Renew], machine: Machine) -> set[int]:
+        """Those of the leases to renew that a checkpoint counts against, or will once it is applied."""
+        renewed = {lease for question in due if not question.query for lease in question.leases}
+        return {lease for lease in renewed if lease in machine.remaining or self.clock.checkpointed(lease)}
+
+    def _ttls(self, question: Renew, machine: Machine, now: int) -> list[int]:
+        ttls: list[int] = []
+        for lease in question.leases:
+            granted = machine.leases.get(lease)
+            if question.query:
+                left = self.clock.remaining(lease, now) if granted is not None else None
+                ttls.append(-1 if left is None else left)
+            elif granted is not None and self.clock.renew(lease, granted, now):
+                ttls.append(granted)
+            else:
+                ttls.append(0)
+        return ttls
+
+
+def _checkpoint(seconds_left: dict[int, int]) -> raft_pb2.Command:
+    checkpoint = raft_pb2.LeaseCheckpoint(ids=seconds_left.keys(), remaining_seconds=seconds_left.values())
+    return raft_pb2.Command(lease_checkpoint=checkpoint, system=True)

@@ -251,14 +251,14 @@ class Node:
         member = self.member
         if member is None:
             return
-        machine = member.core.machine
-        if member.id in machine.removed:
+        state = member.state
+        if member.id in state.removed:
             self._was_removed(member)
             return
-        known = {m.id: m.peer_urls[0] for m in machine.members.values() if m.id != member.id and m.peer_urls}
-        self.transport.set_peers(known if machine.members else self._met)
-        self.transport.shut_out(machine.removed)
-        me = machine.members.get(member.id)
+        known = {m.id: m.peer_urls[0] for m in state.members.values() if m.id != member.id and m.peer_urls}
+        self.transport.set_peers(known if state.members else self._met)
+        self.transport.shut_out(state.removed)
+        me = state.members.get(member.id)
         if me is not None and not self._attributes_sent:
             wanted = (self.config.name, self.config.advertise_client_urls, self.config.priority)
             if (me.name, tuple(me.client_urls), me.priority) != wanted and self.config.advertise_client_urls:
@@ -302,7 +302,7 @@ class Node:
 
     def hello(self, to: int, purpose: str) -> raft_pb2.Hello:
         identity = self.data.identity
-        epoch = self.member.core.machine.epoch if self.member else 0
+        epoch = self.member.state.epoch if self.member else 0
         return raft_pb2.Hello(
             protocol=LOWEST_PROTOCOL,
             speaks=PROTOCOL,
@@ -335,21 +335,21 @@ class Node:
 
     def _who(self, hello: raft_pb2.Hello, member: Member) -> str:
         """Why the sender of `hello` is not taken for a member; empty if it is."""
-        machine, raft = member.core.machine, member.core.raft
-        if hello.from_id in machine.removed:
+        state, raft = member.state, member.core.raft
+        if hello.from_id in state.removed:
             return f"member {hello.from_id:x} was removed from this cluster"
         if hello.from_id in (0, member.id):
             return f"member {hello.from_id:x} is this one, or nobody"
-        if hello.epoch and machine.epoch and hello.epoch != machine.epoch:
-            return f"epoch {hello.epoch}, this cluster is in epoch {machine.epoch}"
-        known = machine.members.get(hello.from_id)
+        if hello.epoch and state.epoch and hello.epoch != state.epoch:
+            return f"epoch {hello.epoch}, this cluster is in epoch {state.epoch}"
+        known = state.members.get(hello.from_id)
         if known is not None and known.volume_id not in (0, hello.volume_id):
             return f"member {hello.from_id:x} lives on the volume {known.volume_id:x}, not on {hello.volume_id:x}"
-        unknown = machine.members and known is None and hello.from_id not in raft.conf.members()
+        unknown = state.members and known is None and hello.from_id not in raft.conf.members()
         if unknown and member.core.leader not in (0, hello.from_id):
             # Without a leader we may have missed the change that made it a member: it may be the leader by now.
             return f"{hello.from_id:x} is not a member of this cluster"
-        if not machine.members and hello.peer_url and self._may_meet(hello):
+        if not state.members and hello.peer_url and self._may_meet(hello):
             # We have no state yet, so no addresses: without this the leader would never hear our answers.
             self._met[hello.from_id] = hello.peer_url
             self._conf_changed()
@@ -430,7 +430,7 @@ class Node:
         if not request.volume_id or len(request.peer_urls) > MAX_MET or not all(map(is_url, request.peer_urls)):
             return raft_pb2.ClaimReply(refused="a claim needs the id of a volume, and peer URLs of it")
         urls = set(request.peer_urls)
-        found = [m for m in member.core.machine.members.values() if urls & set(m.peer_urls)]
+        found = [m for m in member.state.members.values() if urls & set(m.peer_urls)]
         if not found:
             return raft_pb2.ClaimReply(
                 refused=f"no member has the peer URL {', '.join(sorted(urls))}; add it first (member add)"
@@ -458,7 +458,7 @@ class Node:
         assert member is not None
         ok = False
         try:
-            info = member.core.machine.members.get(to)
+            info = member.state.members.get(to)
             if info is not None and info.peer_urls:
                 hello = self.hello(to, "snapshot")
                 assert self._snapshots is not None

@@ -1,4 +1,4 @@
-"""Linearizable reads and renewals of leases: questions to the leader, and the leader's answers to them.
+"""Linearizable reads and renewals of leases: questions to the leader, and whether a leader may answer them.
 
 A question covers all that came in one turn. It has a number that is never used twice, not when it is asked again and
 not after a restart, so that no late answer to an old question fits a new one (etcd issue 20418). The leader answers
@@ -9,11 +9,10 @@ renewing a lease cannot revive what another leader has let expire.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 from holdfast.machine import Machine
 from holdfast.member.interface import Answer, KeepAlive, Output, Read
-from holdfast.member.lessor import Lessor
 from holdfast.member.messages import ReadReply, ReadRequest, Renew, RenewReply
 from holdfast.raft.core import Raft
 from holdfast.raft.messages import Message
@@ -25,14 +24,8 @@ INCARNATION_BITS = 40  # questions that one life of a member may ask
 class Reads:
     """The reads and renewals of one member's clients, and those it confirms for others while it leads."""
 
-    def __init__(
-        self, raft: Raft, lessor: Lessor, incarnation: int, take_back: Callable[[Sequence[int]], int | None]
-    ) -> None:
-        """`take_back` proposes that these leases' checkpoints are void: the index to wait for, 0 = no need, None = it
-        cannot be done now."""
+    def __init__(self, raft: Raft, incarnation: int) -> None:
         self._raft = raft
-        self._lessor = lessor
-        self._take_back = take_back
         self._new_reads: list[Read] = []
         self._new_renewals: list[KeepAlive] = []
         self._batches: dict[int, list[Read]] = {}  # asked, by the question's number
@@ -44,7 +37,6 @@ class Reads:
         self.failed = 0  # reads and renewals that nobody answered in time
         self._as_leader: dict[int, ReadRequest | Renew] = {}
         self._leader_read = 0
-        self._due: deque[tuple[int, Renew]] = deque()  # confirmed; (index to have applied, question)
 
     @property
     def waiting(self) -> bool:
@@ -119,8 +111,10 @@ class Reads:
         if self._raft.read(self._leader_read):
             self._as_leader[self._leader_read] = question
 
-    def on_ready(self, ready: list[tuple[int, int]], lost: list[int], out: Output) -> None:
-        """Raft has confirmed leadership for these reads, or has lost it."""
+    def on_ready(self, ready: list[tuple[int, int]], lost: list[int], out: Output) -> list[tuple[int, Renew]]:
+        """Raft has confirmed leadership for these reads, or has lost it. Returns the renewals among them, each with the
+        index that has to be applied before it is answered."""
+        renewals: list[tuple[int, Renew]] = []
         for read in lost:
             self._as_leader.pop(read, None)
         for read, index in ready:
@@ -131,37 +125,8 @@ class Reads:
                 else:
                     out.messages.append(ReadReply(question.frm, self._raft.id, self._raft.term, question.id, index))
             elif isinstance(question, Renew):
-                # What is committed may be the end of a lease: not renewed before that is applied.
-                self._due.append((index, question))
-
-    def _renew_due(self, machine: Machine, now: int, out: Output) -> None:
-        """As leader; who does not lead any more cannot tell, and is asked no more."""
-        while self._due and (not self._raft.is_leader or self._due[0][0] <= machine.applied_index):
-            _, question = self._due.popleft()
-            if not self._raft.is_leader:
-                continue
-            index = 0 if question.query else self._take_back(question.leases)
-            if index:
-                self._due.append((index, question))  # or the next leader would take them for partly used
-            elif index is not None:
-                self._renew(question, machine, now, out)
-
-    def _renew(self, question: Renew, machine: Machine, now: int, out: Output) -> None:
-        ttls: list[int] = []
-        for lease in question.leases:
-            granted = machine.leases.get(lease)
-            if question.query:
-                left = self._lessor.remaining(lease, now) if granted is not None else None
-                ttls.append(-1 if left is None else left)
-            elif granted is not None and self._lessor.renew(lease, granted, now):
-                ttls.append(granted)
-            else:
-                ttls.append(0)
-        reply = RenewReply(question.frm, self._raft.id, self._raft.term, question.id, question.leases, ttls)
-        if question.frm == self._raft.id:
-            self.on_renew_reply(reply, out)
-        else:
-            out.messages.append(reply)
+                renewals.append((index, question))
+        return renewals
 
     # ---- answered ------------------------------------------------------------------------------------------
 
@@ -178,10 +143,8 @@ class Reads:
         for item in self._renewals.pop(message.id, ()):
             out.answers.append(Answer(item.id, ttl=ttls.get(item.lease, 0)))
 
-    def answer(self, machine: Machine, now: int, out: Output) -> None:
-        """Answer the reads, and do the renewals, whose index is applied here."""
-        if self._due:
-            self._renew_due(machine, now, out)
+    def answer(self, machine: Machine, out: Output) -> None:
+        """Answer the reads whose index is applied here."""
         if not self._confirmed:
             return
         applied = machine.applied_index

@@ -20,6 +20,7 @@ import google_crc32c
 
 from holdfast.kv.store import StateDamaged
 from holdfast.machine import applied
+from holdfast.machine.members import encode_conf
 from holdfast.member import codec
 from holdfast.member.driver import Member
 from holdfast.member.frames import ProtocolError, connect, read_frame, write_frame
@@ -118,7 +119,7 @@ class Snapshots:
             term=core.term,
             index=core.machine.applied_index,
             index_term=core.machine.applied_term,
-            conf=codec.encode_conf(core.machine.conf),
+            conf=encode_conf(core.machine.conf),
             format=FORMAT,
             id=int.from_bytes(os.urandom(8), "big"),
         )

@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from holdfast.client_sessions import ClientSessions
 from holdfast.edge.core import ReplicaCore
 from holdfast.kv import rows
 from holdfast.kv.space import Space
 from holdfast.kv.store import Family
 from holdfast.machine import Machine
+from holdfast.machine.client_sessions import ClientSessions
+from holdfast.machine.dedup import ProposalDedup
 from holdfast.member import codec, validate
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import Output, SnapshotOffered
+from holdfast.member.lease_clock import LeaseClock
 from holdfast.member.lessor import Lessor
 from holdfast.member.reads import Reads
 from holdfast.proto import raft_pb2
@@ -39,7 +41,6 @@ from holdfast.raft.messages import (
 from holdfast.raft.progress import Mode, Progress
 from holdfast.raft.quorum import ConfState
 from holdfast.raft.types import DurableAppend, HardState, Role, Settings
-from holdfast.sessions import Sessions
 from holdfast.status import SESSION_OTHER_COMMAND, RequestError
 from holdfast.watch.hub import Hub
 
@@ -662,12 +663,12 @@ def _number_of_another_command_taken(patch: Patch) -> None:
 
 @_mutant("a proposal that came twice is applied once")
 def _proposal_applied_twice(patch: Patch) -> None:
-    patch(Sessions, "admit", lambda self, origin, incarnation, seq, low: True)
+    patch(ProposalDedup, "admit", lambda self, origin, incarnation, seq, low: True)
 
 
 @_mutant("what was applied is remembered across restarts and snapshots")
 def _session_table_lost(patch: Patch) -> None:
-    patch(Sessions, "load", lambda self, origin, row: None)
+    patch(ProposalDedup, "load", lambda self, origin, row: None)
 
 
 @_mutant("a client's command that came again gets its first answer")
@@ -686,9 +687,9 @@ def _client_answers_lost_in_a_snapshot(patch: Patch) -> None:
 
 @_mutant("a new leader gives every lease its whole time")
 def _new_leader_ends_leases(patch: Patch) -> None:
-    original = Lessor.promote
+    original = LeaseClock.promote
     patch(
-        Lessor,
+        LeaseClock,
         "promote",
         lambda self, leases, remaining, now, extend: original(self, dict.fromkeys(leases, 0), {}, now, extend),
     )
@@ -696,23 +697,23 @@ def _new_leader_ends_leases(patch: Patch) -> None:
 
 @_mutant("who lost leadership forgets its clock for leases")
 def _ex_leader_keeps_lease_clock(patch: Patch) -> None:
-    promote_, demote_ = Lessor.promote, Lessor.demote
+    promote_, demote_ = LeaseClock.promote, LeaseClock.demote
 
-    def promote(self: Lessor, leases: dict[int, int], remaining: dict[int, int], now: int, extend: int) -> None:
+    def promote(self: LeaseClock, leases: dict[int, int], remaining: dict[int, int], now: int, extend: int) -> None:
         if not self._expiry:
             promote_(self, leases, remaining, now, extend)
 
-    def demote(self: Lessor) -> None:
+    def demote(self: LeaseClock) -> None:
         if not hasattr(self, "_expiry"):
             demote_(self)
 
-    patch(Lessor, "promote", promote)
-    patch(Lessor, "demote", demote)
+    patch(LeaseClock, "promote", promote)
+    patch(LeaseClock, "demote", demote)
 
 
 @_mutant("a renewal is acknowledged only when no checkpoint counts against it")
 def _renewal_beside_a_checkpoint(patch: Patch) -> None:
-    patch(MemberCore, "_take_back_checkpoints", lambda self, leases: 0)
+    patch(Lessor, "_reduced", lambda self, due, machine: set())
 
 
 @_mutant("a renewal is acknowledged only by who still leads")

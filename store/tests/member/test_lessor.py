@@ -1,85 +1,120 @@
-"""The leader's clock for leases, by itself."""
+"""The leader's part of leases, by itself: events, proposals, and which renewals may be acknowledged."""
 
 from __future__ import annotations
 
-from holdfast.member.lessor import SECOND, Lessor
-
-RETRY = 20 * SECOND
-
-
-def test_a_new_leader_gives_everyone_the_whole_time_and_more() -> None:
-    lessor = Lessor()
-    lessor.promote({1: 5, 2: 3}, {}, now=100 * SECOND, extend_ns=SECOND)
-    assert lessor.deadline == 104 * SECOND
-    assert lessor.expired(104 * SECOND - 1, 10, RETRY) == []
-    assert lessor.expired(104 * SECOND, 10, RETRY) == [2]
-    assert lessor.remaining(1, 104 * SECOND) == 2
+from holdfast.kv.store import MemoryStore
+from holdfast.machine import Genesis, LeaseEvent, Machine
+from holdfast.member.lease_clock import SECOND
+from holdfast.member.lessor import Lessor
+from holdfast.member.messages import Renew
+from holdfast.proto import raft_pb2
+from holdfast.raft.log import Entry
+from holdfast.raft.types import Settings
 
 
-def test_a_renewal_moves_the_end() -> None:
-    lessor = Lessor()
-    lessor.granted(1, 5, 0)
-    assert lessor.renew(1, 5, 3 * SECOND)
-    assert lessor.expired(6 * SECOND, 10, RETRY) == []  # the old end came up and does not count
-    assert lessor.remaining(1, 6 * SECOND) == 2
-    assert lessor.expired(8 * SECOND, 10, RETRY) == [1]
+class Leader:
+    """A machine and its lessor, without Raft: what is proposed is applied when the test says so."""
+
+    def __init__(self, **leases: int) -> None:
+        store = MemoryStore()
+        Genesis((raft_pb2.MemberInfo(id=1, name="m"),)).write(store)
+        self.machine = Machine(store)
+        self.lessor = Lessor(Settings(lease_checkpoint_ns=10 * SECOND))
+        self.now = 0
+        self.lessor.promote(self.machine, self.now)
+        for name, ttl in leases.items():
+            self.apply(raft_pb2.Command(lease_grant=raft_pb2.LeaseGrant(id=int(name[1:]), ttl_seconds=ttl)))
+
+    @property
+    def next_index(self) -> int:
+        return self.machine.applied_index + 1
+
+    def apply(self, command: raft_pb2.Command) -> None:
+        index = self.next_index
+        command.format, command.origin, command.incarnation, command.seq = 1, 1, 1, index
+        applied = self.machine.apply(Entry(index, 1, command.SerializeToString()))
+        assert applied is not None
+        if isinstance(applied.effect, LeaseEvent):
+            self.lessor.applied(applied.effect, self.now)
+
+    def due(self) -> list[raft_pb2.Command]:
+        return self.lessor.due(self.machine, self.now)
 
 
-def test_what_has_expired_is_not_renewed_any_more() -> None:
-    lessor = Lessor()
-    lessor.granted(1, 5, 0)
-    assert lessor.expired(5 * SECOND, 10, RETRY) == [1]
-    assert not lessor.renew(1, 5, 5 * SECOND)
-    assert lessor.remaining(1, 5 * SECOND) is None
-    assert not lessor.renew(9, 5, 0)
-    assert lessor.remaining(9, 0) is None
+def renew(id: int, *leases: int, query: bool = False) -> Renew:
+    return Renew(1, 2, 1, id, list(leases), query)
 
 
-def test_a_revocation_that_did_not_happen_comes_up_again() -> None:
-    lessor = Lessor()
-    lessor.granted(1, 5, 0)
-    assert lessor.expired(5 * SECOND, 10, RETRY) == [1]
-    assert lessor.expired(6 * SECOND, 10, RETRY) == []
-    assert lessor.expired(25 * SECOND, 10, RETRY) == [1]
-    lessor.revoked(1)
-    assert lessor.expired(99 * SECOND, 10, RETRY) == []
+def test_a_lease_that_has_its_full_ttl_again_is_never_shortened_or_revived() -> None:
+    lessor = Lessor(Settings())
+    lessor.applied(LeaseEvent({1: 5, 2: 5}, granted=True), 0)
+    lessor.applied(LeaseEvent({1: 3}, granted=False), SECOND)
+    assert lessor.clock.remaining(1, 0) == 5
+    lessor.applied(LeaseEvent({1: 5}, granted=False), SECOND)
+    assert lessor.clock.remaining(1, 0) == 6
+    assert lessor.clock.expired(5 * SECOND, 10, 20 * SECOND) == [2]
+    lessor.applied(LeaseEvent({2: 5}, granted=False), 5 * SECOND)
+    assert not lessor.clock.renew(2, 5, 5 * SECOND)
 
 
-def test_who_leads_no_more_knows_nothing() -> None:
-    lessor = Lessor()
-    lessor.granted(1, 5, 0)
-    lessor.demote()
-    assert lessor.deadline is None
-    assert lessor.expired(99 * SECOND, 10, RETRY) == []
+def test_a_lease_that_was_revoked_meanwhile_is_not_revoked_again() -> None:
+    leader = Leader(_7=5, _8=5)
+    leader.apply(raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=7)))
+    leader.now = 5 * SECOND
+    assert [command.lease_revoke.id for command in leader.due()] == [8]
 
 
-def test_a_lease_that_is_renewed_often_takes_one_place_in_the_queue() -> None:
-    lessor = Lessor()
-    lessor.granted(1, 5, 0)
-    for now in range(1000):
-        assert lessor.renew(1, 5, now * SECOND)
-        assert lessor.expired(now * SECOND, 10, RETRY) == []
-    assert len(lessor._ends._heap) == 1
-    assert lessor.expired(1004 * SECOND, 10, RETRY) == [1]
+def test_a_renewal_waits_until_the_checkpoint_of_its_lease_is_taken_back() -> None:
+    leader = Leader(_7=60)
+    leader.now = 10 * SECOND
+    (checkpoint,) = leader.due()
+    leader.apply(checkpoint)
+    assert leader.machine.remaining == {7: 50}
+    leader.lessor.confirmed(leader.machine.applied_index, renew(1, 7))
+    answered, (command,) = leader.lessor.renewals(leader.machine, leader.now, leader.next_index)
+    assert answered == []
+    assert leader.lessor.waiting
+    leader.apply(command)
+    assert leader.machine.remaining == {}
+    answered, commands = leader.lessor.renewals(leader.machine, leader.now, leader.next_index)
+    assert [(question.id, ttls) for question, ttls in answered] == [(1, [60])]
+    assert commands == []
 
 
-def test_what_is_left_of_a_long_lease_is_written_down_now_and_then() -> None:
-    lessor = Lessor(checkpoint_ns=10 * SECOND)
-    lessor.granted(1, 35, 0)
-    lessor.granted(2, 10, 0)  # too short to be worth it
-    assert lessor.deadline == 10 * SECOND
-    assert lessor.due_checkpoints(9 * SECOND, 10) == {}
-    assert lessor.due_checkpoints(10 * SECOND, 10) == {1: 25}
-    assert lessor.checkpointed(1)
-    assert lessor.renew(1, 35, 15 * SECOND)
-    assert lessor.due_checkpoints(20 * SECOND, 10) == {}  # it was renewed since
-    assert lessor.due_checkpoints(25 * SECOND, 10) == {1: 25}
-    lessor.taken_back(1)
-    assert not lessor.checkpointed(1)
+def test_two_renewals_of_one_lease_wait_both() -> None:
+    """The first proposed to take the checkpoint back, and the second one was acknowledged without waiting for that: a
+    leader elected now would have ended the lease early."""
+    leader = Leader(_7=60, _8=60)
+    leader.now = 10 * SECOND
+    leader.due()  # a checkpoint, which is in the log and not applied yet
+    for question in (renew(1, 7), renew(2, 7), renew(3, 9), renew(4, 7, query=True)):
+        leader.lessor.confirmed(leader.machine.applied_index, question)
+    answered, commands = leader.lessor.renewals(leader.machine, leader.now, leader.next_index)
+    assert [(question.id, ttls) for question, ttls in answered] == [(3, [0]), (4, [50])]
+    assert [list(command.lease_checkpoint.ids) for command in commands] == [[7], [7]]
+    for command, id in zip(commands, (1, 2), strict=True):
+        leader.apply(command)
+        answered, more = leader.lessor.renewals(leader.machine, leader.now, leader.next_index)
+        assert [(question.id, ttls) for question, ttls in answered] == [(id, [60])]
+        assert more == []
 
 
-def test_a_new_leader_goes_on_from_the_checkpoint() -> None:
-    lessor = Lessor(checkpoint_ns=10 * SECOND)
-    lessor.promote({1: 1000, 2: 1000}, {1: 300}, now=0, extend_ns=SECOND)
-    assert lessor.remaining(1, 0) == 301
-    assert lessor.remaining(2, 0) == 1001
+def test_a_renewal_that_needs_a_proposal_is_dropped_while_nothing_can_be_proposed() -> None:
+    leader = Leader(_7=60, _8=5)
+    leader.now = 10 * SECOND
+    leader.due()
+    leader.lessor.confirmed(1, renew(1, 7))
+    leader.lessor.confirmed(1, renew(2, 8))
+    answered, commands = leader.lessor.renewals(leader.machine, leader.now, None)
+    assert [(question.id, ttls) for question, ttls in answered] == [(2, [0])]
+    assert commands == []
+    assert not leader.lessor.waiting
+    assert leader.lessor.clock.checkpointed(7)
+
+
+def test_renewals_are_forgotten_with_leadership() -> None:
+    leader = Leader(_7=60)
+    leader.lessor.confirmed(99, renew(1, 7))
+    leader.lessor.demote()
+    assert not leader.lessor.waiting
+    assert leader.lessor.deadline is None

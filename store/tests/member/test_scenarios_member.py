@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from holdfast.kv.store import Family, MemoryStore, StoreBusy
 from holdfast.machine import Machine, applied
+from holdfast.member import core as core_module
 from holdfast.member.core import MAX_PENDING
 from holdfast.member.interface import (
     Appended,
@@ -227,9 +230,30 @@ def test_scenario_32_a_checkpoint_that_was_taken_back_is_so_for_a_leader_who_app
     assert members.cores[2].machine.remaining
     next_leader = members.elect(2)
     assert not next_leader.machine.remaining
-    left = next_leader.lessor.remaining(7, members.now)
+    left = next_leader.lessor.clock.remaining(7, members.now)
     assert left is not None
     assert left >= 60
+
+
+def test_two_renewals_of_one_lease_wait_both_for_its_checkpoint_to_be_taken_back() -> None:
+    """They came in one turn: the first one proposed it, and the second was acknowledged before that was committed."""
+    members = Members(1, 2, 3, settings=Settings(lease_checkpoint_ns=2 * SECOND))
+    leader = members.elect(1)
+    members.grant(1, 1, lease=7, ttl=60)
+    members.settle()
+    members.pass_time(2 * SECOND - 50 * MS)
+    members.now += 50 * MS
+    members.step(1)  # proposes a checkpoint, which reaches nobody for now
+    assert leader.raft.log.last > leader.machine.applied_index
+    members.keep_alive(2, 2, 7)
+    members.keep_alive(3, 3, 7)
+    members.step(1, *[PeerMessage(renewal) for renewal in members.drop(lambda m: isinstance(m, Renew))])
+    while members.deliver(lambda m: not isinstance(m, Append)):
+        pass
+    assert leader.raft.log.last == leader.machine.applied_index + 3  # the checkpoint, and once for each renewal
+    assert members.answers.keys() == {1}
+    members.settle()
+    assert [members.answers[id].ttl for id in (2, 3)] == [60, 60]
 
 
 def test_scenario_33_a_member_whose_state_differs_stops() -> None:
@@ -590,7 +614,7 @@ def test_leases_that_expire_together_are_revoked_in_batches() -> None:
     for n in range(250):
         members.grant(1, n + 1, lease=n + 1, ttl=1)
     members.now += 2 * SECOND
-    assert len(core.lessor.expired(members.now, 100, SECOND)) == 100
+    assert len(core.lessor.clock.expired(members.now, 100, SECOND)) == 100
     members.now += SECOND
     members.step(1)
     assert core.machine.leases == {}
@@ -636,11 +660,45 @@ def test_a_renewal_waits_until_what_is_committed_is_applied() -> None:
 def test_renewals_of_who_does_not_lead_any_more_are_asked_elsewhere() -> None:
     members = Members(1, 2, 3)
     leader = members.elect(1)
-    leader.reads._due.append((0, Renew(1, 2, 1, 5, [7], False)))
+    leader.lessor.confirmed(0, Renew(1, 2, 1, 5, [7], False))
     leader.raft.step_down()
     assert leader.step(members.now, []).messages == []
-    assert not leader.reads._due
+    assert not leader.lessor.waiting
     members.step(1, PeerMessage(RenewReply(1, 2, 1, 77, [7], [5])))  # to a question that nobody asked
+
+
+def test_a_membership_change_is_known_as_one_when_it_is_asked_for_again() -> None:
+    """By then it is bytes only; taken for another command, it would be in the log without a configuration."""
+    members = Members(1, 2, 3)
+    leader = members.elect(1)
+    members.isolate(2)
+    members.step(1, Transfer(2))
+    members.change(1, 1, Change.ADD_LEARNER, 9)  # not now: leadership is being handed over
+    assert members.cores[1].raft.conf.learners == ()
+    members.pass_time(3 * SECOND)
+    assert members.error(1) == ""
+    assert leader.raft.conf.learners == (9,)
+
+
+class _Unread:
+    """In the place of a message that nothing parses."""
+
+    @staticmethod
+    def FromString(data: bytes) -> raft_pb2.Command:
+        raise AssertionError(f"parsed again: {data!r}")
+
+
+def test_a_put_is_not_parsed_again_whatever_it_contains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are those before the field of a membership change in a command."""
+    members = Members(1, 2, 3)
+    members.elect(1)
+    members.change(1, 1, Change.ADD_LEARNER, 9)
+    members.settle()
+    command = put(b"k", b"\xb2\x01" * 8)
+    monkeypatch.setattr(core_module, "raft_pb2", SimpleNamespace(Command=_Unread))
+    members.step(1, Propose(2, command, LATE))
+    members.settle()
+    assert members.error(2) == ""
 
 
 # ---- snapshots, the log, the turn ------------------------------------------------------------------------------

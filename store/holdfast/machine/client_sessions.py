@@ -53,6 +53,7 @@ def operation_hash(command: raft_pb2.Command) -> bytes:
 class Kept(NamedTuple):
     """A first answer, given again."""
 
+    kind: str  # of the command
     revision: int
     response: Message | None
     error: RequestError | None
@@ -127,8 +128,8 @@ class ClientSessions:
         if (only_hashed and not kept.hash) or kept.kind not in _RESPONSES:
             raise SESSION_FORGOTTEN
         if kept.error_code:
-            return Kept(kept.revision, None, RequestError(Code(kept.error_code), kept.error))
-        return Kept(kept.revision, _RESPONSES[kept.kind].FromString(kept.response), None)
+            return Kept(kept.kind, kept.revision, None, RequestError(Code(kept.error_code), kept.error))
+        return Kept(kept.kind, kept.revision, _RESPONSES[kept.kind].FromString(kept.response), None)
 
     def keep(
         self,

@@ -21,7 +21,7 @@ class _Window:
         self.seen = seen
 
 
-class Sessions:
+class ProposalDedup:
     """The numbers applied of each origin, from its `low` on. Part of the state and of every snapshot."""
 
     def __init__(self) -> None:

@@ -1,0 +1,56 @@
+"""How a state begins: that of a new cluster, and that of a new cluster which begins with the keys of an old one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from holdfast.kv.store import Family, Pending, Store
+from holdfast.levels import CLUSTER_VERSION
+from holdfast.machine import rows
+from holdfast.machine.machine import Machine
+from holdfast.machine.members import conf_row, put_member
+from holdfast.proto import raft_pb2
+from holdfast.raft.quorum import ConfState
+
+
+class Genesis(NamedTuple):
+    """What every founding member starts from, to the bit. It stands at index 1, term 1, so that whoever comes later
+    has to be sent a snapshot, which holds it."""
+
+    members: tuple[raft_pb2.MemberInfo, ...]
+    version: str = CLUSTER_VERSION
+
+    def write(self, store: Store) -> None:
+        pending = Pending(store)
+        conf = ConfState(voters=tuple(sorted(m.id for m in self.members)))
+        for member in self.members:
+            put_member(pending, member)
+        pending.put(Family.META, rows.CONF, conf_row(1, conf))
+        pending.put(Family.META, rows.APPLIED, rows.pair(1, 1))
+        pending.put(Family.META, rows.EPOCH, rows.number(1))
+        pending.put(Family.META, rows.VERSION, self.version.encode())
+        pending.flush()
+
+
+class Restored(NamedTuple):
+    """What a state becomes when a new cluster begins with it: everything in it but who belonged to the old one."""
+
+    member: raft_pb2.MemberInfo  # the only one
+    bump: int  # revisions to leave out
+
+    def write(self, store: Store) -> tuple[int, int]:
+        """Returns (index, term) of the state."""
+        machine = Machine(store)
+        pending = Pending(store)
+        for id, _ in [*rows.scan(pending, rows.MEMBER)]:
+            pending.put(Family.META, rows.MEMBER + id, None)
+            pending.put(Family.META, rows.REMOVED + id, b"")
+        for id, _ in [*rows.scan(pending, rows.PROPOSALS)]:
+            pending.put(Family.META, rows.PROPOSALS + id, None)
+        put_member(pending, self.member)
+        conf = ConfState(voters=(self.member.id,))
+        pending.put(Family.META, rows.CONF, conf_row(machine.applied_index, conf))
+        pending.put(Family.META, rows.EPOCH, rows.number(machine.epoch + 1))
+        machine.space.skip(pending, self.bump)
+        pending.flush()
+        return machine.applied_index, machine.applied_term

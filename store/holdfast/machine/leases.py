@@ -1,0 +1,81 @@
+"""Leases as every member knows them: which there are, their TTL, what is attached, and their last checkpoints.
+
+There is no time here. When a lease expires is known only to the leader's lessor (`holdfast.member.lessor`), which
+then proposes to revoke it; until that is applied the lease lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from holdfast.kv.space import Space
+from holdfast.kv.store import Family, Pending
+from holdfast.machine import rows
+from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.status import LEASE_EXISTS, LEASE_NOT_FOUND, TTL_TOO_LARGE, Code, RequestError
+
+MAX_TTL_SECONDS = 9_000_000_000
+
+
+class LeaseEvent(NamedTuple):
+    """What the leader's clock has to know of an entry: these leases now have their full TTL."""
+
+    ttls: Mapping[int, int]  # id -> seconds
+    granted: bool  # they are new; otherwise their checkpoints were taken back
+
+
+class Leases:
+    """The granted leases, as rows of the state."""
+
+    def __init__(self, pending: Pending, space: Space) -> None:
+        self._pending = pending
+        self._space = space
+        self.ttls: dict[int, int] = {}  # id -> granted TTL in seconds
+        self.remaining: dict[int, int] = {}  # id -> seconds left at its last checkpoint; absent: the full TTL
+        for key, value in rows.scan(pending, rows.LEASE):
+            self.ttls[rows.signed(key)] = int.from_bytes(value, "big")
+        for key, value in rows.scan(pending, rows.REMAINING):
+            self.remaining[rows.signed(key)] = int.from_bytes(value, "big")
+
+    def grant(self, grant: raft_pb2.LeaseGrant) -> tuple[rpc_pb2.LeaseGrantResponse, LeaseEvent]:
+        lease, ttl = grant.id, grant.ttl_seconds
+        if ttl > MAX_TTL_SECONDS:
+            raise TTL_TOO_LARGE
+        if lease in self.ttls:
+            raise LEASE_EXISTS
+        if ttl <= 0:
+            raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a lease of {ttl} s")
+        self.ttls[lease] = ttl
+        self._pending.put(Family.META, rows.LEASE + rows.number(lease), ttl.to_bytes(8, "big"))
+        return rpc_pb2.LeaseGrantResponse(ID=lease, TTL=ttl), LeaseEvent({lease: ttl}, granted=True)
+
+    def revoke(self, lease: int) -> rpc_pb2.LeaseRevokeResponse:
+        """End a lease and delete the keys attached to it."""
+        if lease not in self.ttls:
+            raise LEASE_NOT_FOUND
+        for key in sorted(self._space.leased.get(lease, ())):
+            self._space.delete(key)
+        del self.ttls[lease]
+        self._set_remaining(lease, 0)
+        self._pending.put(Family.META, rows.LEASE + rows.number(lease), None)
+        return rpc_pb2.LeaseRevokeResponse()
+
+    def checkpoint(self, checkpoint: raft_pb2.LeaseCheckpoint) -> tuple[raft_pb2.LeaseCheckpoint, LeaseEvent]:
+        """Note how many seconds the leader said are left. 0 takes a checkpoint back: the lease has its full TTL. The
+        answer names these leases, as it does in every version; nobody waits for it."""
+        full: dict[int, int] = {}
+        for lease, left in zip(checkpoint.ids, checkpoint.remaining_seconds, strict=True):
+            if lease in self.ttls:
+                self._set_remaining(lease, left)
+                if not left:
+                    full[lease] = self.ttls[lease]
+        return raft_pb2.LeaseCheckpoint(ids=full), LeaseEvent(full, granted=False)
+
+    def _set_remaining(self, lease: int, left: int) -> None:
+        """0 means the full TTL."""
+        if left:
+            self.remaining[lease] = left
+        elif self.remaining.pop(lease, None) is None:
+            return
+        self._pending.put(Family.META, rows.REMAINING + rows.number(lease), left.to_bytes(8, "big") if left else None)

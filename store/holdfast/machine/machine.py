@@ -1,0 +1,339 @@
+"""The replicated state machine: the deterministic whole of keys, leases, members and sessions.
+
+It sees only the log: no clock, no randomness, nothing of the node it runs on. What a turn applies goes to the store
+in one batch together with the applied index, so that a crash leaves a state that some prefix of the log explains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
+from enum import Enum
+from hashlib import blake2b
+from typing import NamedTuple, cast
+
+from google.protobuf.message import DecodeError, Message
+
+from holdfast.auth import checks
+from holdfast.auth.store import AuthStore, Principal
+from holdfast.kv import requests
+from holdfast.kv.rows import Change
+from holdfast.kv.space import Space
+from holdfast.kv.store import Family, Pending, Store, StoreBusy
+from holdfast.levels import CLUSTER_VERSION, level_of
+from holdfast.machine import rows
+from holdfast.machine.client_sessions import ClientSessions, Kept, may_be_named, operation_hash
+from holdfast.machine.dedup import ProposalDedup
+from holdfast.machine.leases import LeaseEvent, Leases
+from holdfast.machine.members import Members
+from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.raft.invariant import InvariantViolation, invariant
+from holdfast.raft.log import Entry
+from holdfast.raft.quorum import ConfState
+from holdfast.status import CORRUPT, NO_SPACE, PERMISSION_DENIED, SESSION_ENDED, Code, RequestError
+
+# Of commands; a newer one is not understood and stops the member. What is proposed at level 2 of the cluster has format
+# 2, so that a program that knows only level 1, and joins later, stops and does not apply it in its own way.
+FORMAT = 2
+
+NOSPACE_ALARM, CORRUPT_ALARM = rpc_pb2.NOSPACE, rpc_pb2.CORRUPT
+# What is refused while an alarm is on, as etcd refuses it.
+_NEEDS_SPACE = ("put", "txn", "lease_grant")
+_NEEDS_TRUST = ("put", "txn", "delete_range", "compact", "lease_grant", "lease_revoke")
+
+
+class ClusterEvent(Enum):
+    """What an entry did to the cluster itself, for the member that applies it."""
+
+    CHANGED = 1  # the members, what is known of one, or the cluster's version
+
+
+Effect = LeaseEvent | ClusterEvent
+
+
+class Applied(NamedTuple):
+    """What an entry did. `response` lacks its header; `revision` is the store's after it; `effect` is for the member
+    that applies it, not for a client."""
+
+    origin: int
+    incarnation: int
+    seq: int
+    revision: int
+    response: Message | None
+    error: RequestError | None
+    changes: list[Change]
+    effect: Effect | None = None
+
+
+class Machine:
+    """State at `applied_index`. Call `apply` for entries in order, then `flush`; read in between sees the writes."""
+
+    def __init__(self, store: Store) -> None:
+        self._pending = pending = Pending(store)
+        self.store = store
+        self.applied_index, self.applied_term = rows.applied(store)
+        self.epoch = int.from_bytes(pending.get(Family.META, rows.EPOCH) or b"", "big")
+        self.digest = int.from_bytes(pending.get(Family.META, rows.DIGEST) or b"", "big")
+        self.wall_ms = int.from_bytes(pending.get(Family.META, rows.WALL) or b"", "big")
+        self._set_version((pending.get(Family.META, rows.VERSION) or b"").decode())
+        self.space = Space(pending)
+        self._leases = Leases(pending, self.space)
+        self.leases = self._leases.ttls  # the same dictionary
+        self._members = Members(pending)
+        self.members, self.removed = self._members.infos, self._members.removed
+        self.proposals = ProposalDedup()
+        self.clients = ClientSessions(pending)
+        self.auth = AuthStore(pending)
+        self.alarms: set[tuple[int, int]] = set()  # (member, alarm)
+        self.counts: Counter[str] = Counter()  # commands by kind that were done, since this member started
+        for key, _ in rows.scan(pending, rows.ALARM):
+            self.alarms.add(rows.unpair(key))
+        for key, value in rows.scan(pending, rows.PROPOSALS):
+            self.proposals.load(rows.unnumber(key), value)
+
+    @property
+    def conf(self) -> ConfState:
+        """The configuration that was made by the entry at `conf_index`."""
+        return self._members.conf
+
+    @property
+    def conf_index(self) -> int:
+        return self._members.conf_index
+
+    @property
+    def remaining(self) -> Mapping[int, int]:
+        """Seconds that a lease had left at its last checkpoint. Absent: the full TTL."""
+        return self._leases.remaining
+
+    # ---- applying ------------------------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> Applied | None:
+        """Apply the next entry. None: it was a leader's opening entry, or has been applied before."""
+        if entry.index != self.applied_index + 1:
+            raise InvariantViolation(f"entry {entry.index} after {self.applied_index}")
+        self.applied_index, self.applied_term = entry.index, entry.term
+        self._digest(entry.data)
+        if entry.conf is not None:
+            # Raft counts with this configuration since the entry is in the log, so it holds whatever the command says.
+            self._members.set_conf(entry.index, entry.conf)
+        done = self._apply_command(entry) if entry.data else None
+        if entry.conf is not None:
+            self._members.forget_removed()
+        return done
+
+    def _apply_command(self, entry: Entry) -> Applied | None:
+        command = _command(entry)
+        if command.format > FORMAT:
+            raise InvariantViolation(
+                f"entry {entry.index} has command format {command.format}; this program knows up to {FORMAT}: "
+                "upgrade it"
+            )
+        if not self.proposals.admit(command.origin, command.incarnation, command.seq, command.window_low):
+            return None
+        self.wall_ms = max(self.wall_ms, command.wall_ms)
+        origin, incarnation, seq = command.origin, command.incarnation, command.seq
+        response: Message | None = None
+        error: RequestError | None = None
+        effect: Effect | None = None
+        kind = command.WhichOneof("op")
+        by_hash = self.level >= 2
+        hash = operation_hash(command) if command.session and by_hash and may_be_named(kind) else b""
+        keep = False
+        try:
+            if hash or (command.session and not by_hash):
+                kept = self._kept_answer(command, hash)
+                if kept is not None:
+                    effect = self._granted_again(kept)
+                    return Applied(origin, incarnation, seq, kept.revision, kept.response, kept.error, [], effect)
+                keep = True  # what refuses from here on is this command's answer
+            response, effect = self._do(kind, command)
+            self.counts[kind or ""] += 1
+        except RequestError as refused:
+            error = refused.caught()
+        changes = self.space.commit()
+        if error is not None and changes:
+            raise InvariantViolation(f"entry {entry.index} was refused and changed keys")
+        revision = self.space.revision
+        if keep and command.session in self.leases:
+            self.clients.keep(command, revision, response, error, hash)
+        if changes:
+            self._pending.put(Family.META, rows.WALL_AT + rows.number(revision), rows.number(self.wall_ms))
+            self._digest(b"".join([change.kv for change in changes]))
+        return Applied(origin, incarnation, seq, revision, response, error, changes, effect)
+
+    def _kept_answer(self, command: raft_pb2.Command, hash: bytes) -> Kept | None:
+        """The answer that this command of a client session got before. Raises RequestError, and then the number is not
+        used up, if that cannot be told or the user may not do (any more) what is asked. `hash`: empty at level 1."""
+        session, users = command.session, self.auth.enabled
+        if session not in self.leases:
+            raise SESSION_ENDED
+        if not hash:
+            return self.clients.find(session, command.session_seq)
+        if users:
+            self.auth.require_current(Principal(command.principal, command.auth_revision))
+            self.clients.check_owner(session, command.principal)
+            self.check_rights(command)
+        kept = self.clients.find(session, command.session_seq, hash, only_hashed=users)
+        if users:
+            self.clients.bind(session, command.principal)
+        return kept
+
+    def _granted_again(self, kept: Kept) -> LeaseEvent | None:
+        """A client that is told again of its new lease counts the TTL from now, so the leader does too."""
+        if kept.kind != "lease_grant" or kept.error is not None:
+            return None
+        lease = cast("rpc_pb2.LeaseGrantResponse", kept.response).ID
+        return LeaseEvent({lease: self.leases[lease]}, granted=False) if lease in self.leases else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the store did not take the last batch yet: flush again before applying more."""
+        return not self._pending.empty
+
+    def flush(self) -> None:
+        """Give everything applied since the last flush to the store, in one batch."""
+        put = self._pending.put
+        put(Family.META, rows.APPLIED, rows.pair(self.applied_index, self.applied_term))
+        put(Family.META, rows.DIGEST, rows.number(self.digest))
+        put(Family.META, rows.WALL, rows.number(self.wall_ms))
+        for origin, row in self.proposals.take_changed():
+            put(Family.META, rows.PROPOSALS + rows.number(origin), row)
+        with contextlib.suppress(StoreBusy):  # seen by `busy`
+            self._pending.flush()
+
+    def _digest(self, data: bytes) -> None:
+        """A rolling digest of what was applied: members that differ at one index have diverged."""
+        hashed = blake2b(self.digest.to_bytes(8, "big") + data, digest_size=8)
+        self.digest = int.from_bytes(hashed.digest(), "big")
+
+    def _do(self, kind: str | None, command: raft_pb2.Command) -> tuple[Message | None, Effect | None]:
+        """The answer to the client, and what the member has to know."""
+        if self.alarms:
+            self._refuse_alarmed(kind, command)
+        self.check_rights(command)
+        if kind == "put":
+            return requests.put(self.space, self.leases, command.put), None
+        if kind == "txn":
+            return requests.txn(self.space, self.leases, command.txn), None
+        if kind == "delete_range":
+            return requests.delete_range(self.space, command.delete_range), None
+        if kind == "compact":
+            self.space.compact(command.compact.revision)
+            return rpc_pb2.CompactionResponse(), None
+        if kind == "lease_grant":
+            return self._grant(command)
+        if kind == "lease_revoke":
+            return self._revoke(command.lease_revoke.id), None
+        if kind == "lease_checkpoint":
+            return self._leases.checkpoint(command.lease_checkpoint)
+        if kind == "alarm":
+            return self._alarm(command.alarm), None
+        if kind == "auth":
+            who = Principal(command.principal, command.auth_revision)
+            return self.auth.apply(command.auth, who, self.applied_index, self.level), None
+        self._change_cluster(kind, command)
+        return None, ClusterEvent.CHANGED
+
+    def _change_cluster(self, kind: str | None, command: raft_pb2.Command) -> None:
+        if kind == "member":
+            for change in (command.member, *command.member.together):
+                self._members.change(change)
+        elif kind == "attributes":
+            self._members.set_attributes(command.attributes)
+        elif kind == "claim":
+            self._members.claim(command.claim)
+        elif kind == "cluster_version":
+            self._raise_version(command)
+        else:
+            raise AssertionError(f"a command of an unknown kind: upgrade this program ({command.format=})")
+
+    def _grant(self, command: raft_pb2.Command) -> tuple[Message, LeaseEvent]:
+        grant = command.lease_grant
+        done = self._leases.grant(grant)
+        if grant.session and self.level >= 2 and self.auth.enabled:
+            self.clients.bind(grant.id, command.principal)
+        return done
+
+    def _revoke(self, lease: int) -> Message:
+        response = self._leases.revoke(lease)
+        self.clients.end(lease)
+        return response
+
+    # ---- which behaviour counts ------------------------------------------------------------------------------
+
+    def _set_version(self, version: str) -> None:
+        level = level_of(version)
+        invariant(
+            level is not None,
+            f"the state is of a cluster of version {version!r}; this program knows up to {CLUSTER_VERSION}: upgrade it",
+        )
+        self.cluster_version, self.level = version, level or 1
+
+    def _raise_version(self, command: raft_pb2.Command) -> None:
+        """Every member can do what this version stands for. It never goes down."""
+        version = command.cluster_version.version
+        level = level_of(version)
+        if not command.system or (level is not None and level <= self.level):
+            raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: the cluster does not go to version {version!r}")
+        self._set_version(version)
+        self._pending.put(Family.META, rows.VERSION, version.encode())
+
+    # ---- what may not be done now --------------------------------------------------------------------------
+
+    def check_rights(self, command: raft_pb2.Command) -> None:
+        """Whether the client that asked for this may, by the users and roles as they are now. Raises RequestError."""
+        if command.system or not self.auth.enabled:
+            return
+        kind = command.WhichOneof("op")
+        who = Principal(command.principal, command.auth_revision)
+        if kind == "put":
+            checks.check_put(self.auth, who, command.put, self.space.leased)
+        elif kind == "delete_range":
+            checks.check_delete(self.auth, who, command.delete_range)
+        elif kind == "txn":
+            checks.check_txn(self.auth, who, command.txn, self.space.leased)
+        elif kind == "lease_grant":
+            self.auth.require_current(who)
+        elif kind == "lease_revoke":
+            checks.check_lease(self.auth, who, command.lease_revoke.id, self.space.leased)
+            owner = self.clients.owner(command.lease_revoke.id)
+            if owner not in (None, who.user) and not self.auth.is_root(who.user):
+                raise PERMISSION_DENIED  # ending a session takes away what its owner could ask again
+        elif kind == "compact" and self.level >= 2:
+            self.auth.require_admin(who)
+
+    def _refuse_alarmed(self, kind: str | None, command: raft_pb2.Command) -> None:
+        alarms = {alarm for _, alarm in self.alarms}
+        if CORRUPT_ALARM in alarms and kind in _NEEDS_TRUST:
+            raise CORRUPT
+        if NOSPACE_ALARM in alarms and kind in _NEEDS_SPACE and (kind != "txn" or requests.puts(command.txn)):
+            raise NO_SPACE
+
+    def _alarm(self, request: rpc_pb2.AlarmRequest) -> Message:
+        """Raise an alarm, or end the one of exactly this member and kind. The answer lists what changed."""
+        alarm = (request.memberID, int(request.alarm))
+        if alarm[1] not in (NOSPACE_ALARM, CORRUPT_ALARM):
+            raise RequestError(
+                Code.INVALID_ARGUMENT, f"holdfast: there is no alarm {alarm[1]}: NOSPACE and CORRUPT are"
+            )
+        response = rpc_pb2.AlarmResponse()
+        raising = request.action == request.ACTIVATE
+        if raising or alarm in self.alarms:
+            response.alarms.add(memberID=alarm[0], alarm=request.alarm)
+        if raising:
+            self.alarms.add(alarm)
+        else:
+            self.alarms.discard(alarm)
+        self._pending.put(Family.META, rows.ALARM + rows.pair(*alarm), b"" if raising else None)
+        return response
+
+
+def _command(entry: Entry) -> raft_pb2.Command:
+    decoded, entry.decoded = entry.decoded, None
+    if isinstance(decoded, raft_pb2.Command):
+        return decoded
+    try:
+        return raft_pb2.Command.FromString(entry.data)
+    except DecodeError as broken:
+        raise AssertionError(f"entry {entry.index} is not a command: {broken}") from broken

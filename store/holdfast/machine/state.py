@@ -1,0 +1,72 @@
+"""What the services may see of a member's state: all of it as applied, and nothing that changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Protocol
+
+from holdfast.auth.store import AuthStore
+from holdfast.kv.space import Space
+from holdfast.machine.client_sessions import ClientSessions
+from holdfast.proto import raft_pb2
+from holdfast.raft.quorum import ConfState
+
+
+class AppliedState(Protocol):
+    """The state at `applied_index`. A snapshot puts another one in its place: ask the member for it each time."""
+
+    @property
+    def applied_index(self) -> int: ...
+
+    @property
+    def applied_term(self) -> int: ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether the store has not taken what was applied last."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def cluster_version(self) -> str: ...
+
+    @property
+    def level(self) -> int:
+        """Of behaviour (`holdfast.levels`)."""
+
+    @property
+    def space(self) -> Space: ...
+
+    @property
+    def auth(self) -> AuthStore: ...
+
+    @property
+    def clients(self) -> ClientSessions: ...
+
+    @property
+    def leases(self) -> Mapping[int, int]:
+        """Granted TTL in seconds by id."""
+
+    @property
+    def members(self) -> Mapping[int, raft_pb2.MemberInfo]: ...
+
+    @property
+    def removed(self) -> Set[int]: ...
+
+    @property
+    def conf(self) -> ConfState: ...
+
+    @property
+    def conf_index(self) -> int: ...
+
+    @property
+    def alarms(self) -> Set[tuple[int, int]]:
+        """(member, alarm)"""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Commands by kind that were done since this member started."""
+
+    def check_rights(self, command: raft_pb2.Command) -> None:
+        """Whether the client that asked for this may. Raises RequestError."""
