@@ -37,6 +37,7 @@ from holdfast.status import (
     SESSION_ENDED,
     TTL_TOO_LARGE,
     Code,
+    Refusal,
     RequestError,
 )
 
@@ -73,7 +74,7 @@ class Applied(NamedTuple):
     seq: int
     revision: int
     response: Message | None
-    error: RequestError | None
+    error: Refusal | None
     changes: list[Change]
 
 
@@ -190,7 +191,7 @@ class Machine:
         self.wall_ms = max(self.wall_ms, command.wall_ms)
         origin, incarnation, seq = command.origin, command.incarnation, command.seq
         response: Message | None = None
-        error: RequestError | None = None
+        error: Refusal | None = None
         kind = command.WhichOneof("op")
         by_hash = self.level >= 2
         hash = operation_hash(command) if command.session and by_hash and may_be_named(kind) else b""
@@ -204,7 +205,7 @@ class Machine:
             response = self._do(kind, command)
             self.counts[kind or ""] += 1
         except RequestError as refused:
-            error = refused.caught()
+            error = refused.refusal
         changes = self.space.commit()
         if error is not None and changes:
             raise InvariantViolation(f"entry {entry.index} was refused and changed keys")
@@ -221,7 +222,7 @@ class Machine:
         used up, if that cannot be told or the user may not do (any more) what is asked. `hash`: empty at level 1."""
         session, users = command.session, self.auth.enabled
         if session not in self.leases:
-            raise SESSION_ENDED
+            raise RequestError(SESSION_ENDED)
         if not hash:
             return self.clients.find(session, command.session_seq)
         if users:
@@ -308,7 +309,9 @@ class Machine:
         version = command.cluster_version.version
         level = level_of(version)
         if not command.system or (level is not None and level <= self.level):
-            raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: the cluster does not go to version {version!r}")
+            raise RequestError(
+                Refusal(Code.INVALID_ARGUMENT, f"holdfast: the cluster does not go to version {version!r}")
+            )
         self._set_version(version)
         self._pending.put(Family.META, _VERSION, version.encode())
 
@@ -332,23 +335,23 @@ class Machine:
             checks.check_lease(self.auth, who, command.lease_revoke.id, self.space.leased)
             owner = self.clients.owner(command.lease_revoke.id)
             if owner not in (None, who.user) and not self.auth.is_root(who.user):
-                raise PERMISSION_DENIED  # ending a session takes away what its owner could ask again
+                raise RequestError(PERMISSION_DENIED)  # ending a session takes away what its owner could ask again
         elif kind == "compact" and self.level >= 2:
             self.auth.require_admin(who)
 
     def _refuse_alarmed(self, kind: str | None, command: raft_pb2.Command) -> None:
         alarms = {alarm for _, alarm in self.alarms}
         if CORRUPT_ALARM in alarms and kind in _NEEDS_TRUST:
-            raise CORRUPT
+            raise RequestError(CORRUPT)
         if NOSPACE_ALARM in alarms and kind in _NEEDS_SPACE and (kind != "txn" or requests.puts(command.txn)):
-            raise NO_SPACE
+            raise RequestError(NO_SPACE)
 
     def _alarm(self, request: rpc_pb2.AlarmRequest) -> Message:
         """Raise an alarm, or end the one of exactly this member and kind. The answer lists what changed."""
         alarm = (request.memberID, int(request.alarm))
         if alarm[1] not in (NOSPACE_ALARM, CORRUPT_ALARM):
             raise RequestError(
-                Code.INVALID_ARGUMENT, f"holdfast: there is no alarm {alarm[1]}: NOSPACE and CORRUPT are"
+                Refusal(Code.INVALID_ARGUMENT, f"holdfast: there is no alarm {alarm[1]}: NOSPACE and CORRUPT are")
             )
         response = rpc_pb2.AlarmResponse()
         raising = request.action == request.ACTIVATE
@@ -384,11 +387,11 @@ class Machine:
     def _grant(self, command: raft_pb2.Command) -> Message:
         grant = command.lease_grant
         if grant.ttl_seconds > MAX_TTL_SECONDS:
-            raise TTL_TOO_LARGE
+            raise RequestError(TTL_TOO_LARGE)
         if grant.id in self.leases:
-            raise LEASE_EXISTS
+            raise RequestError(LEASE_EXISTS)
         if grant.ttl_seconds <= 0:
-            raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a lease of {grant.ttl_seconds} s")
+            raise RequestError(Refusal(Code.INVALID_ARGUMENT, f"holdfast: a lease of {grant.ttl_seconds} s"))
         self.leases[grant.id] = grant.ttl_seconds
         if grant.session and self.level >= 2 and self.auth.enabled:
             self.clients.bind(grant.id, command.principal)
@@ -397,7 +400,7 @@ class Machine:
 
     def _revoke(self, revoke: raft_pb2.LeaseRevoke) -> Message:
         if revoke.id not in self.leases:
-            raise LEASE_NOT_FOUND
+            raise RequestError(LEASE_NOT_FOUND)
         for key in sorted(self.space.leased.get(revoke.id, ())):
             self.space.delete(key)
         del self.leases[revoke.id]
@@ -413,10 +416,10 @@ class Machine:
         kind, member = change.kind, change.member
         if kind in (change.ADD_LEARNER, change.ADD_VOTER):
             if member.id in self.members or member.id in self.removed:
-                raise MEMBER_EXISTS
+                raise RequestError(MEMBER_EXISTS)
             self._put_member(member)
         elif member.id not in self.members:
-            raise MEMBER_NOT_FOUND
+            raise RequestError(MEMBER_NOT_FOUND)
         elif kind == change.UPDATE:
             new = raft_pb2.MemberInfo()
             new.CopyFrom(self.members[member.id])
@@ -436,7 +439,7 @@ class Machine:
     def _set_attributes(self, attributes: raft_pb2.MemberAttributes) -> None:
         member = self.members.get(attributes.id)
         if member is None:
-            raise MEMBER_NOT_FOUND
+            raise RequestError(MEMBER_NOT_FOUND)
         new = raft_pb2.MemberInfo()
         new.CopyFrom(member)
         new.name = attributes.name
@@ -448,12 +451,14 @@ class Machine:
     def _claim(self, claim: raft_pb2.Claim) -> None:
         member = self.members.get(claim.member_id)
         if member is None:
-            raise MEMBER_NOT_FOUND
+            raise RequestError(MEMBER_NOT_FOUND)
         if member.volume_id not in (0, claim.volume_id):
             raise RequestError(
-                Code.FAILED_PRECONDITION,
-                f"holdfast: member {claim.member_id:x} is taken by the volume {member.volume_id:x}; "
-                f"add another member for the volume {claim.volume_id:x}",
+                Refusal(
+                    Code.FAILED_PRECONDITION,
+                    f"holdfast: member {claim.member_id:x} is taken by the volume {member.volume_id:x}; "
+                    f"add another member for the volume {claim.volume_id:x}",
+                )
             )
         new = raft_pb2.MemberInfo()
         new.CopyFrom(member)

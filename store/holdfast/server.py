@@ -408,7 +408,7 @@ class _Watched:
         try:
             self._member.core.machine.auth.require_read(who(), start, b"\x00" if end is None else end)
         except RequestError as error:
-            return error.caught().in_go_words()
+            return error.refusal.in_go_words()
         return ""
 
 

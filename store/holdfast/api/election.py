@@ -123,7 +123,7 @@ class _Observation:
             while True:
                 await self._follow(local, name)
         except RequestError as error:
-            self._service.router.fail(self._call.id, error.caught())
+            self._service.router.fail(self._call.id, error.refusal)
 
     async def _follow(self, local: Local, name: bytes) -> None:
         """Tell of one leader until it is gone."""

@@ -40,6 +40,7 @@ from holdfast.status import (
     STATE_DAMAGED,
     STOPPED,
     Code,
+    Refusal,
     RequestError,
 )
 
@@ -155,9 +156,9 @@ class Router:
                 return
             self._handle(event)
         except RequestError as error:
-            self.fail(id, error.caught())
+            self.fail(id, error.refusal)
         except DecodeError as error:
-            self.fail(id, RequestError(Code.INTERNAL, f"holdfast: the message cannot be decoded: {error}"))
+            self.fail(id, Refusal(Code.INTERNAL, f"holdfast: the message cannot be decoded: {error}"))
         except StateDamaged:
             self.fail(id, STATE_DAMAGED)
         except Exception:
@@ -198,7 +199,7 @@ class Router:
         version = call.metadata.get("client-api-version")
         if version is not None:
             if not _is_text(version):
-                raise INVALID_API_VERSION
+                raise RequestError(INVALID_API_VERSION)
             if (self.kinds[call.method], version) in self.client_versions or len(self.client_versions) < 100:
                 self.client_versions[self.kinds[call.method], version] += 1
         return served
@@ -250,7 +251,7 @@ class Router:
         self._ended(served, "OK", len(body))
         self.act(Reply(id, body))
 
-    def fail(self, id: int, error: RequestError) -> None:
+    def fail(self, id: int, error: Refusal) -> None:
         served = self._served.pop(id, None)
         if served is not None:
             self._ended(served, GO_NAMES[error.code], 0)
@@ -346,7 +347,7 @@ class Router:
             if served.stream is not None and served.call.metadata.get("hasleader") == "true":
                 self.fail(id, NO_LEADER)
 
-    def end_streams(self, error: RequestError = STOPPED) -> None:
+    def end_streams(self, error: Refusal = STOPPED) -> None:
         """The server stops: clients reconnect elsewhere on Unavailable, and only on it."""
         for id, served in list(self._served.items()):
             if served.stream is not None:

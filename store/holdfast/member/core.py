@@ -50,6 +50,7 @@ from holdfast.status import (
     TIMEOUT_LEADER_FAILED,
     TOO_MANY_REQUESTS,
     UNHEALTHY,
+    Refusal,
     RequestError,
 )
 
@@ -374,7 +375,7 @@ class MemberCore:
                 out.refused.append((origin, str(malformed)))
                 return
             except RequestError as refused:
-                reason = refused.caught().message
+                reason = refused.refusal.message
                 out.messages.append(Rejected(origin, self.id, raft.term, command.incarnation, command.seq, reason))
                 continue
             self._propose_for(origin, data, out, command)
@@ -396,15 +397,15 @@ class MemberCore:
             return
         try:
             if change is None or self.raft.full:
-                raise NO_SPACE
+                raise RequestError(NO_SPACE)
             conf = next_conf(self.raft, self.machine, change.member, self._max_learners)
         except RequestError as refused:
-            refused.caught()
+            refusal = refused.refusal
             self._refusals[name] = self._now + REMEMBERED_ELECTIONS * self.settings.election_ns
             if origin == self.id:
-                self._refused(command.seq, refused, out)
+                self._refused(command.seq, refusal, out)
             else:
-                rejected = (command.incarnation, command.seq, refused.message)
+                rejected = (command.incarnation, command.seq, refusal.message)
                 out.messages.append(Rejected(origin, self.id, self.raft.term, *rejected))
             return
         self.raft.propose(data, conf)
@@ -430,7 +431,7 @@ class MemberCore:
             return True
         return self.machine.sessions.applied(command.origin, command.incarnation, command.seq)
 
-    def _refused(self, seq: int, error: RequestError, out: Output) -> None:
+    def _refused(self, seq: int, error: Refusal, out: Output) -> None:
         """The leader will not propose this. Believed only if no other leader was asked: an earlier one may have it in
         its log, and then it may happen in spite of this one."""
         pending = self._pending.get(seq)
@@ -442,7 +443,7 @@ class MemberCore:
         seq: int,
         out: Output,
         *,
-        error: RequestError | None = None,
+        error: Refusal | None = None,
         response: Proto | None = None,
         revision: int = 0,
     ) -> None:

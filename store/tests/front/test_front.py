@@ -36,7 +36,7 @@ from holdfast.front.http2 import front as module
 from holdfast.front.http2 import session
 from holdfast.front.http2.frames import frame
 from holdfast.front.http2.front import Http2Front
-from holdfast.status import Code
+from holdfast.status import LEASE_NOT_FOUND, NAME_METADATA, Code, Refusal
 from holdfast.tls import TlsFiles, serving
 
 from ..certificates import Authority
@@ -171,6 +171,18 @@ async def test_errors_are_told_whole() -> None:
             with pytest.raises(grpc.aio.AioRpcError) as failed:
                 await to.unary_unary(path)(b"")
             assert (failed.value.code(), failed.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, text)
+
+
+async def test_an_error_that_has_a_name_is_sent_with_it() -> None:
+    async with served() as s, channel(s.port) as to:
+        refused = [LEASE_NOT_FOUND, Refusal(Code.NOT_FOUND, "no such thing")]
+        coming = iter(refused)
+        s.serve = lambda e: [Fail(e.call.id, *next(coming))] if isinstance(e, Unary) else []
+        for refusal, name in zip(refused, ("LEASE_NOT_FOUND", None), strict=True):
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await to.unary_unary("/t.T/Unary")(b"")
+            assert (failed.value.code().value[0], failed.value.details()) == refusal
+            assert dict(failed.value.trailing_metadata() or ()).get(NAME_METADATA) == name
 
 
 async def test_large_messages_go_through_and_larger_ones_are_refused() -> None:
