@@ -16,7 +16,7 @@ from holdfast.api.filling import Filling
 from holdfast.api.node import Reports
 from holdfast.auth.store import Principal
 from holdfast.front.calls import Call, Credit, Kind
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import Range, bounds
 from holdfast.kv.rows import DELETE, Change
 from holdfast.member.interface import Answer
 from holdfast.proto import holdfast_pb2, kv_pb2
@@ -79,7 +79,7 @@ class FollowStream:
         self._hub = self._member.hub
         self._hub.open(call.id)
         self._start: holdfast_pb2.FollowStart | None = None
-        self._ranges: tuple[tuple[bytes, bytes | None], ...] = ()
+        self._ranges: tuple[Range, ...] = ()
         self._told = 0  # revision the replica was last told it is complete to
         self._following = False
         self._frames: Iterator[bytes] | None = None  # of a snapshot still being sent

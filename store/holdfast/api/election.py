@@ -21,7 +21,7 @@ from holdfast.api.queueing import (
     wait_turn,
 )
 from holdfast.front.calls import Call, Kind
-from holdfast.kv.ranges import prefix_end
+from holdfast.keyrange import prefix_end
 from holdfast.proto import election_pb2, rpc_pb2
 from holdfast.status import RequestError
 

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from holdfast.api.base import Service, Serving
 from holdfast.api.local import Local, is_delete
 from holdfast.front.calls import Call
-from holdfast.kv.ranges import prefix_end
+from holdfast.keyrange import prefix_end
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import Code, Refusal, RequestError
 from holdfast.tasks import Tasks

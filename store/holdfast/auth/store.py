@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from holdfast.auth.rights import Range, Rights
-from holdfast.kv.ranges import bounds, prefix_end
+from holdfast.auth.rights import Rights
+from holdfast.keyrange import Range, bounds, prefix_end
 from holdfast.kv.store import Family, Pending
 from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
 from holdfast.status import (

@@ -30,7 +30,7 @@ from holdfast.client.errors import Unavailable
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
 from holdfast.front.calls import Call, Credit, Kind
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import bounds
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.validate import check_range
 from holdfast.member.scans import Scans

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import bounds
 from holdfast.kv.rows import Current
 from holdfast.kv.scan import check_sort
 from holdfast.kv.space import Space

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import bounds
 from holdfast.kv.rows import (
     escape,
     index_after,

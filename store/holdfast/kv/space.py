@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from sortedcontainers import SortedList
 
+from holdfast.keyrange import bounds
 from holdfast.kv import rows
 from holdfast.kv.hashing import HistoryHash
-from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import Change, Current
 from holdfast.kv.scan import RangeScan, newest_at
 from holdfast.kv.store import Family, Pending, Reader
@@ -71,10 +71,7 @@ class Space:
     def scan(self, request: rpc_pb2.RangeRequest) -> RangeScan:
         """Begin to answer a Range. Advance it once before anything else is applied: that fixes what it sees."""
         revision = request.revision
-        if revision > self.reading_revision:
-            raise RequestError(FUTURE_REVISION)
-        if 0 < revision < self.compacted:
-            raise RequestError(COMPACTED)
+        self.check_revision(revision)
         reader = self._pending
         if revision <= 0 or revision == self.reading_revision:
             start, end = bounds(request.key, request.range_end)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 
+from holdfast.keyrange import bounds
 from holdfast.kv import requests
-from holdfast.kv.ranges import bounds
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.space import Space
 from holdfast.proto import kv_pb2, rpc_pb2

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
+from holdfast.keyrange import bounds, prefix_end, within
 from holdfast.kv import requests, rows
 from holdfast.kv import scan as scan_module
-from holdfast.kv.ranges import bounds, prefix_end, within
 from holdfast.kv.space import Scrubber, Space
 from holdfast.kv.store import Family, MemoryStore, Pending
 from holdfast.proto import kv_pb2, rpc_pb2
