@@ -51,7 +51,7 @@ from holdfast.storage.files import PRIVATE_UMASK
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.state import StateUnreadable
 from holdfast.tasks import Tasks
-from holdfast.tls import TlsFiles, serving
+from holdfast.tls import TlsFiles, server_context
 from holdfast.watch.hub import Delivery, Hub
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def host_port(url: str) -> tuple[str, int]:
 
 async def listen(front: Http2Front, urls: tuple[str, ...], files: TlsFiles | None = None) -> None:
     """Bind these, with TLS where the URL says https. Raises StartError."""
-    tls = serving(files, alpn=("h2", "http/1.1")) if files is not None and files.given else None
+    tls = server_context(files, alpn=("h2", "http/1.1")) if files is not None and files.given else None
     for url in urls:
         host, port = host_port(url)
         if url.startswith("https") and tls is None:
@@ -408,7 +408,7 @@ class _Watched:
         try:
             self._member.state.auth.require_read(who(), start, b"\x00" if end is None else end)
         except RequestError as error:
-            return error.caught().in_go_words()
+            return error.refusal.in_go_words()
         return ""
 
 

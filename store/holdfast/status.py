@@ -1,9 +1,13 @@
-"""How a request is refused: a gRPC code and etcd's exact text, which clients match on."""
+"""How a request is refused: a gRPC code and etcd's exact text, which clients match on.
+
+Whatever some code tells apart is a constant here, which servers raise and clients recognise: no text is written twice.
+"""
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
-from typing import Self
+from typing import NamedTuple
 
 
 class Code(IntEnum):
@@ -49,30 +53,70 @@ GO_NAMES = {
 }
 
 
-class RequestError(Exception):
-    """A request cannot be done; says why to the one who asked. Never a sign of a broken server."""
+class Refusal(NamedTuple):
+    """Why a request is not done: what goes over the wire, and into the row of a kept answer. Two with the same code and
+    text are the same."""
 
-    def __init__(self, code: Code, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-    def caught(self) -> Self:
-        """To be called by whoever catches it: most errors here are made once and raised often, and Python adds to the
-        traceback of a raised object each time, with every frame and all that the frames hold."""
-        self.__traceback__ = self.__context__ = None
-        return self
+    code: Code
+    message: str
 
     def in_go_words(self) -> str:
         """As grpc-go prints an error: etcd sends it as the reason why a watch was refused, and clients look for it."""
         return f"rpc error: code = {GO_NAMES[self.code]} desc = {self.message}"
 
+
+class RefusalTemplate(NamedTuple):
+    """A refusal whose text names something: `{fields}` that `fill` replaces. Texts have no other braces."""
+
+    code: Code
+    template: str
+
+    def fill(self, **fields: str) -> Refusal:
+        return Refusal(self.code, self.template.format(**fields))
+
+    def matches(self, message: str) -> bool:
+        """Whether `message` may be this text, filled in."""
+        first, *others = _FIELD.split(self.template)
+        if not message.startswith(first):
+            return False
+        at = len(first)
+        for part in others:
+            at = message.find(part, at)
+            if at < 0:
+                return False
+            at += len(part)
+        return True
+
+
+Known = Refusal | RefusalTemplate
+
+
+class RequestError(Exception):
+    """A request cannot be done; `refusal` says why to the one who asked. Never a sign of a broken server.
+
+    Made anew by each `raise`, never kept: a traceback holds every frame that it went through. What is kept, compared or
+    sent is the refusal.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
     def __repr__(self) -> str:
-        return f"RequestError({self.code.name}, {self.message!r})"
+        return f"RequestError({self.refusal.code.name}, {self.refusal.message!r})"
 
 
-def _etcd(code: Code, text: str) -> RequestError:
-    return RequestError(code, f"etcdserver: {text}")
+_FIELD = re.compile(r"\{\w+\}")
+_GO_WORDS = re.compile(r"^rpc error: code = \w+ desc = ")
+_ETCD, _OURS = "etcdserver: ", "holdfast: "
+
+
+def _etcd(code: Code, text: str) -> Refusal:
+    return Refusal(code, _ETCD + text)
+
+
+def _ours(code: Code, text: str) -> Refusal:
+    return Refusal(code, _OURS + text)
 
 
 EMPTY_KEY = _etcd(Code.INVALID_ARGUMENT, "key is not provided")
@@ -94,7 +138,7 @@ LEASE_EXISTS = _etcd(Code.FAILED_PRECONDITION, "lease already exists")
 MEMBER_EXISTS = _etcd(Code.FAILED_PRECONDITION, "member ID already exist")
 PEER_URL_EXISTS = _etcd(Code.FAILED_PRECONDITION, "Peer URLs already exists")
 NOT_LEARNER = _etcd(Code.FAILED_PRECONDITION, "can only promote a learner member")
-NOT_VOTER = RequestError(Code.FAILED_PRECONDITION, "holdfast: can only demote a voting member")
+NOT_VOTER = _ours(Code.FAILED_PRECONDITION, "can only demote a voting member")
 LEARNER_NOT_READY = _etcd(Code.FAILED_PRECONDITION, "can only promote a learner member which is in sync with leader")
 TOO_MANY_LEARNERS = _etcd(Code.FAILED_PRECONDITION, "too many learner members in cluster")
 NOT_ENOUGH_STARTED = _etcd(Code.FAILED_PRECONDITION, "re-configuration failed due to not enough started members")
@@ -103,9 +147,7 @@ BAD_TRANSFEREE = _etcd(Code.FAILED_PRECONDITION, "bad leader transferee")
 LEARNER_UNSUPPORTED = _etcd(Code.FAILED_PRECONDITION, "rpc not supported for learner")
 NO_LEADER = _etcd(Code.UNAVAILABLE, "no leader")
 LEADER_CHANGED = _etcd(Code.UNAVAILABLE, "leader changed")
-STATE_DAMAGED = RequestError(
-    Code.DATA_LOSS, "holdfast: the state of this server is damaged, and it stops; ask another one"
-)
+STATE_DAMAGED = _ours(Code.DATA_LOSS, "the state of this server is damaged, and it stops; ask another one")
 STOPPED = _etcd(Code.UNAVAILABLE, "server stopped")
 TIMEOUT = _etcd(Code.UNAVAILABLE, "request timed out")
 TIMEOUT_LEADER_FAILED = _etcd(Code.UNAVAILABLE, "request timed out, possibly due to previous leader failure")
@@ -130,61 +172,103 @@ AUTH_NOT_ENABLED = _etcd(Code.FAILED_PRECONDITION, "authentication is not enable
 AUTH_OLD_REVISION = _etcd(Code.INVALID_ARGUMENT, "revision of auth store is old")
 INVALID_AUTH_TOKEN = _etcd(Code.UNAUTHENTICATED, "invalid auth token")
 INVALID_AUTH_MANAGEMENT = _etcd(Code.INVALID_ARGUMENT, "invalid auth management")
-PASSWORD_TOO_LONG = RequestError(Code.INVALID_ARGUMENT, "holdfast: a password has at most 72 bytes")
-BAD_HASH = RequestError(Code.INVALID_ARGUMENT, "holdfast: hashedPassword is not base64 of a bcrypt hash")
+PASSWORD_TOO_LONG = _ours(Code.INVALID_ARGUMENT, "a password has at most 72 bytes")
+BAD_HASH = _ours(Code.INVALID_ARGUMENT, "hashedPassword is not base64 of a bcrypt hash")
 # etcd has no code and no prefix for this one.
-NO_PASSWORD_USER = RequestError(Code.UNKNOWN, "auth: authentication failed, password was given for no password user")
+NO_PASSWORD_USER = Refusal(Code.UNKNOWN, "auth: authentication failed, password was given for no password user")
 
 BAD_DOWNGRADE_VERSION = _etcd(Code.INVALID_ARGUMENT, "wrong downgrade target version format")
 BAD_DOWNGRADE_TARGET = _etcd(Code.INVALID_ARGUMENT, "invalid downgrade target version")
 NO_DOWNGRADE = _etcd(Code.FAILED_PRECONDITION, "no inflight downgrade job")
 
-INTERNAL_ERROR = RequestError(Code.INTERNAL, "holdfast: internal error; see the server's log")
-CONF_MOVED = RequestError(
-    Code.FAILED_PRECONDITION, "holdfast: the membership has changed since it was read; read it again"
-)
-SESSION_ENDED = RequestError(
+INTERNAL_ERROR = _ours(Code.INTERNAL, "internal error; see the server's log")
+CONF_MOVED = _ours(Code.FAILED_PRECONDITION, "the membership has changed since it was read; read it again")
+SESSION_ENDED = _ours(
     Code.NOT_FOUND,
-    "holdfast: this client session has ended (its lease expired or was revoked): whether earlier commands of it whose "
+    "this client session has ended (its lease expired or was revoked): whether earlier commands of it whose "
     "answers were lost took effect cannot be told any more; open another session",
 )
-SESSION_FORGOTTEN = RequestError(
+SESSION_FORGOTTEN = _ours(
     Code.FAILED_PRECONDITION,
-    "holdfast: the answer to this command of the session is not kept any more: it was answered, or given up, before",
+    "the answer to this command of the session is not kept any more: it was answered, or given up, before",
 )
-SESSION_FOREIGN = RequestError(
+SESSION_FOREIGN = _ours(
     Code.PERMISSION_DENIED,
-    "holdfast: this client session belongs to another user; open another session. Nothing was done",
+    "this client session belongs to another user; open another session. Nothing was done",
 )
-SESSION_OTHER_COMMAND = RequestError(
+SESSION_OTHER_COMMAND = _ours(
     Code.FAILED_PRECONDITION,
-    "holdfast: this number of the client session named another command before; open another session. Nothing was done",
+    "this number of the client session named another command before; open another session. Nothing was done",
 )
 NO_SPACE = _etcd(Code.RESOURCE_EXHAUSTED, "mvcc: database space exceeded")
-CONF_PENDING = RequestError(Code.UNAVAILABLE, "holdfast: another change of membership is not yet committed; try again")
+CONF_PENDING = _ours(Code.UNAVAILABLE, "another change of membership is not yet committed; try again")
 
-# Refusals that travel between members by their text alone.
-BY_TEXT = {
-    e.message: e
-    for e in (
-        MEMBER_NOT_FOUND,
-        MEMBER_EXISTS,
-        PEER_URL_EXISTS,
-        NOT_LEARNER,
-        NOT_VOTER,
-        LEARNER_NOT_READY,
-        TOO_MANY_LEARNERS,
-        BAD_URLS,
-        DUPLICATE_KEY,
-        EMPTY_KEY,
-        KEY_NOT_FOUND,
-        LEASE_PROVIDED,
-        TOO_MANY_OPS,
-        VALUE_PROVIDED,
-        NOT_ENOUGH_STARTED,
-        CONF_MOVED,
-        CONF_PENDING,
-        UNHEALTHY,
-        NO_SPACE,
-    )
-}
+# Of a node or member that cannot serve (yet).
+NOT_A_MEMBER = _ours(Code.UNAVAILABLE, "this node does not belong to a cluster yet; try another one")
+NO_STATE = _ours(Code.UNAVAILABLE, "this member waits for its first snapshot; try another one")
+NOT_RECOVERED = _ours(
+    Code.UNAVAILABLE,
+    "this member waits for its first word from a leader since it was started: until then it cannot tell whether it has "
+    "all that it served before; try another one",
+)
+
+# Of an edge replica.
+REPLICA_EMPTY = RefusalTemplate(
+    Code.UNAVAILABLE,
+    _OURS + "replica {name} has no data of these prefixes yet; it must reach the cluster once",
+)
+REPLICA_DISCONNECTED = RefusalTemplate(
+    Code.UNAVAILABLE,
+    _OURS + "replica {name} is disconnected from its cluster: only serializable reads and watches of {prefixes} are "
+    "answered here",
+)
+OUTSIDE_PREFIXES = RefusalTemplate(
+    Code.FAILED_PRECONDITION,
+    _OURS + "{key} is outside this replica's prefixes ({prefixes}). Read it from the cluster, or add its prefix to the "
+    "replica's pool",
+)
+
+# ---- told apart by whoever receives them ---------------------------------------------------------------------------
+
+# The trailing metadata in which a server sends the name of one of the constants above. etcd does not, nor do members of
+# version 0.1: theirs are known by code and text.
+NAME_METADATA = "holdfast-error"
+
+_BY_NAME: dict[str, Known] = {name: value for name, value in globals().items() if isinstance(value, Known)}
+_NAMES = {value: name for name, value in _BY_NAME.items()}
+# Some refusals travel between members by their text alone.
+BY_TEXT = {value.message: value for value in _BY_NAME.values() if isinstance(value, Refusal)}
+_TEMPLATES = [value for value in _BY_NAME.values() if isinstance(value, RefusalTemplate)]
+
+
+def known(code: int, message: str, name: str = "") -> Known | None:
+    """The constant that a server sent: by its `name`, if it sent one that is known here, else by code and text."""
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    found = _by_text(message)
+    return found if found is not None and found.code == code else None
+
+
+def known_reason(reason: str) -> Known | None:
+    """The constant that is the reason why a watch was cancelled: a text, or what `in_go_words` makes of it."""
+    return _by_text(_GO_WORDS.sub("", reason))
+
+
+def _by_text(message: str) -> Known | None:
+    return BY_TEXT.get(message) or next((template for template in _TEMPLATES if template.matches(message)), None)
+
+
+def name_of(code: int, message: str) -> str:
+    """The name to send along with a refusal, empty if it is none of the constants above."""
+    found = known(code, message)
+    return "" if found is None else _NAMES[found]
+
+
+def said_by_server(message: str) -> bool:
+    """Whether a server of etcd's or ours wrote this, rather than a gRPC library about its connection."""
+    return message.startswith((_ETCD, _OURS))
+
+
+def for_people(message: str) -> str:
+    """The text of a refusal without the prefix that says which program it is from."""
+    return message.removeprefix(_ETCD).removeprefix(_OURS)

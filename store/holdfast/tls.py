@@ -103,7 +103,7 @@ class _Fresh:
         return self._context
 
 
-def serving(files: TlsFiles, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
+def server_context(files: TlsFiles, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
     """A context to listen with; each connection is served by the files as they are then. Raises TlsError."""
 
     def make() -> ssl.SSLContext:
@@ -132,7 +132,7 @@ def serving(files: TlsFiles, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
     return listening
 
 
-def dialling(files: TlsFiles, names: CertNames) -> Dialling:
+def client_context(files: TlsFiles, names: CertNames) -> Dialling:
     """Shows our certificate, verifies the other side's by `ca` and by `names`. Raises TlsError."""
     if files.ca is None:
         raise TlsError("TLS between members needs --peer-trusted-ca-file: both sides are verified")

@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from holdfast.tls import TlsFiles, serving
+from holdfast.tls import TlsFiles, server_context
 
 from .certificates import Authority
 
@@ -36,7 +36,7 @@ async def test_a_session_does_not_outlive_the_ca_that_vouched_for_it(tmp_path: P
         writer.write(await reader.read(16))
         writer.close()
 
-    server = await asyncio.start_server(echo, "localhost", 0, ssl=serving(files))
+    server = await asyncio.start_server(echo, "localhost", 0, ssl=server_context(files))
     port = server.sockets[0].getsockname()[1]
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -20,7 +20,13 @@ from holdfast.auth.store import AuthStore, Principal
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member
 from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
-from holdfast.status import AUTH_FAILED, AUTH_NOT_ENABLED, PASSWORD_TOO_LONG, TOO_MANY_REQUESTS
+from holdfast.status import (
+    AUTH_FAILED,
+    AUTH_NOT_ENABLED,
+    PASSWORD_TOO_LONG,
+    TOO_MANY_REQUESTS,
+    RequestError,
+)
 from holdfast.tasks import Tasks
 
 _PATH = "/etcdserverpb.Auth/"
@@ -111,7 +117,7 @@ class AuthService(Service):
     def _hash(self, call: Call, password: str, done: Callable[[str], None]) -> None:
         secret = password.encode()
         if len(secret) > MAX_PASSWORD_BYTES:
-            raise PASSWORD_TOO_LONG  # what is beyond would not count
+            raise RequestError(PASSWORD_TOO_LONG)  # what is beyond would not count
         self._compute(
             call,
             lambda: bcrypt.hashpw(secret, bcrypt.gensalt(self._cost)),
@@ -121,7 +127,7 @@ class AuthService(Service):
     def _compute(self, call: Call, slow: Callable[[], T], done: Callable[[T], None]) -> None:
         """Have `slow` done in a thread, then `done` with what it gave."""
         if self._hashing >= MAX_HASHING:
-            raise TOO_MANY_REQUESTS
+            raise RequestError(TOO_MANY_REQUESTS)
         self._hashing += 1
 
         async def work() -> None:
@@ -140,12 +146,12 @@ class AuthService(Service):
         member = self.member(call)
         auth = member.state.auth
         if not auth.enabled:
-            raise AUTH_NOT_ENABLED
+            raise RequestError(AUTH_NOT_ENABLED)
         user = auth.users.get(request.name)
         revision = auth.revision
         secret = request.password.encode()
         if len(secret) > MAX_PASSWORD_BYTES:
-            raise AUTH_FAILED
+            raise RequestError(AUTH_FAILED)
         # Neither the time nor the text tells whether there is such a user, or one with a password.
         hashed = user.password if user is not None and not user.options.no_password else self._nobodys()
         self._compute(
@@ -165,7 +171,7 @@ class AuthService(Service):
         self, call: Call, member: Member, user: auth_pb2.User | None, hashed: bytes, revision: int, right: bool
     ) -> None:
         if not right or user is None or hashed != user.password:
-            raise AUTH_FAILED
+            raise RequestError(AUTH_FAILED)
         name = user.name.decode()
         token = self.serving.identities.tokens.issue(name, revision)
         if token is not None:

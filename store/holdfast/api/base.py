@@ -17,7 +17,18 @@ from holdfast.member.driver import Answered, Member
 from holdfast.member.interface import Answer
 from holdfast.member.node import Node, State
 from holdfast.proto import raft_pb2, rpc_pb2
-from holdfast.status import LEARNER_UNSUPPORTED, NO_LEADER, REQUEST_TOO_LARGE, STATE_DAMAGED, Code, RequestError
+from holdfast.status import (
+    LEARNER_UNSUPPORTED,
+    NO_LEADER,
+    NO_STATE,
+    NOT_A_MEMBER,
+    NOT_RECOVERED,
+    REQUEST_TOO_LARGE,
+    STATE_DAMAGED,
+    Code,
+    Refusal,
+    RequestError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +63,6 @@ class Serving:
 
 SESSION = "holdfast-session"
 
-_NOT_A_MEMBER = RequestError(Code.UNAVAILABLE, "holdfast: this node does not belong to a cluster yet; try another one")
-
-_NOT_RECOVERED = RequestError(
-    Code.UNAVAILABLE,
-    "holdfast: this member waits for its first word from a leader since it was started: until then it cannot tell "
-    "whether it has all that it served before; try another one",
-)
-_NO_STATE = RequestError(Code.UNAVAILABLE, "holdfast: this member waits for its first snapshot; try another one")
-
 
 class Service:
     """Base of the services: the node, and answers with headers."""
@@ -74,15 +76,15 @@ class Service:
         """The member that serves this call. Refuses before there is one, on learners, and without a leader if asked."""
         member = self.node.member
         if member is None or self.node.state is not State.MEMBER:
-            raise _NOT_A_MEMBER
+            raise RequestError(NOT_A_MEMBER)
         if not member.state.members:
-            raise _NO_STATE  # nothing to read is not the same as "not found"
+            raise RequestError(NO_STATE)  # nothing to read is not the same as "not found"
         if not self.node.serving:
-            raise _NOT_RECOVERED
+            raise RequestError(NOT_RECOVERED)
         if not learner and member.id in member.core.raft.conf.learners:
-            raise LEARNER_UNSUPPORTED
+            raise RequestError(LEARNER_UNSUPPORTED)
         if call.metadata.get("hasleader") == "true" and not member.core.leader:
-            raise NO_LEADER
+            raise RequestError(NO_LEADER)
         return member
 
     def header(self, member: Member, revision: int | None = None) -> rpc_pb2.ResponseHeader:
@@ -119,7 +121,7 @@ class Service:
         try:
             work()
         except RequestError as error:
-            self.router.fail(call.id, error.caught())
+            self.router.fail(call.id, error.refusal)
         except StateDamaged:
             self.router.fail(call.id, STATE_DAMAGED)
 
@@ -165,7 +167,7 @@ class Service:
 
     def check_size(self, body: bytes) -> None:
         if len(body) > self.serving.limits.request_bytes:
-            raise REQUEST_TOO_LARGE
+            raise RequestError(REQUEST_TOO_LARGE)
 
     def refuse(self, call: Call, answer: Answer) -> bool:
         """Fail the call if the answer is an error."""
@@ -179,17 +181,24 @@ def name_command(command: raft_pb2.Command, call: Call) -> None:
     """Put the client's own name for it into `command`. Raises RequestError if it is none, or cannot have one."""
     if not may_be_named(command.WhichOneof("op")):
         raise RequestError(
-            Code.INVALID_ARGUMENT,
-            "holdfast: only a put, delete, transaction, compaction, or the grant or end of a lease can be a session's "
-            "command; send it without holdfast-session",
+            Refusal(
+                Code.INVALID_ARGUMENT,
+                "holdfast: only a put, delete, transaction, compaction, or the grant or end of a lease can be a "
+                "session's command; send it without holdfast-session",
+            )
         )
     try:
         session, seq, low = (int(call.metadata[key]) for key in (SESSION, "holdfast-seq", "holdfast-low"))
         command.session, command.session_seq, command.session_low = session, seq, low
     except (KeyError, ValueError) as error:
         raise RequestError(
-            Code.INVALID_ARGUMENT,
-            "holdfast: a command of a session names it by three numbers: holdfast-session, holdfast-seq, holdfast-low",
+            Refusal(
+                Code.INVALID_ARGUMENT,
+                "holdfast: a command of a session names it by three numbers: holdfast-session, holdfast-seq, "
+                "holdfast-low",
+            )
         ) from error
     if not (session and 0 < low <= seq):
-        raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a session's command has 0 < low <= seq, not {low}, {seq}")
+        raise RequestError(
+            Refusal(Code.INVALID_ARGUMENT, f"holdfast: a session's command has 0 < low <= seq, not {low}, {seq}")
+        )

@@ -12,7 +12,7 @@ from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.member.membership import caught_up, check_urls
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
-from holdfast.status import Code, RequestError
+from holdfast.status import Code, Refusal, RequestError
 
 _Change = raft_pb2.MemberChange
 _Request = holdfast_pb2.MembershipChangeRequest
@@ -132,7 +132,7 @@ class ClusterService(Service):
         request = _Request.FromString(body)
         member = self.member(call)
         if not request.expected_config_index:
-            raise RequestError(Code.INVALID_ARGUMENT, "holdfast: a change needs the expected config index")
+            raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: a change needs the expected config index"))
         change = _as_change(request)
         change.expected_config_index = request.expected_config_index
         change.together.extend(_as_change(step) for step in request.together)
@@ -147,7 +147,7 @@ class ClusterService(Service):
 def _as_change(request: holdfast_pb2.MembershipChangeRequest) -> raft_pb2.MemberChange:
     """One step of a change, checked as far as that is possible before it is proposed."""
     if request.kind not in _KINDS or not request.member_id:
-        raise RequestError(Code.INVALID_ARGUMENT, "holdfast: a change needs a kind and a member id")
+        raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: a change needs a kind and a member id"))
     adds = request.kind == _Request.ADD_LEARNER
     if adds:
         check_urls(request.peer_urls)

@@ -16,11 +16,11 @@ from holdfast.api.filling import Filling
 from holdfast.api.node import Reports
 from holdfast.auth.store import Principal
 from holdfast.front.calls import Call, Credit, Kind
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import Range, bounds
 from holdfast.kv.rows import DELETE, Change
 from holdfast.member.interface import Answer
 from holdfast.proto import holdfast_pb2, kv_pb2
-from holdfast.status import Code, RequestError
+from holdfast.status import Code, Refusal, RequestError
 from holdfast.watch.hub import Compacted, Delivery, Events, Watcher
 
 log = logging.getLogger("holdfast.api")
@@ -31,11 +31,11 @@ MAX_NAME = 253  # characters, of a replica or a pool, as Kubernetes has it
 MAX_FILLING = 16  # snapshots that are read at once: each holds on to the files of its moment
 STALL_SECONDS = 60.0  # a replica that takes nothing of its snapshot for so long has to ask again
 _WATCHER = 0
-_USERS_CHANGED = RequestError(
+_USERS_CHANGED = Refusal(
     Code.UNAVAILABLE, "holdfast: whether users count has changed; reconnect to hear what that means for this replica"
 )
-_UNREADABLE = RequestError(Code.INTERNAL, "holdfast: the snapshot cannot be read here; see the server's log")
-_STALLED = RequestError(
+_UNREADABLE = Refusal(Code.INTERNAL, "holdfast: the snapshot cannot be read here; see the server's log")
+_STALLED = Refusal(
     Code.UNAVAILABLE,
     f"holdfast: nothing of the snapshot was taken for {STALL_SECONDS:g} s; reconnect to get another one",
 )
@@ -79,7 +79,7 @@ class FollowStream:
         self._hub = self._member.hub
         self._hub.open(call.id)
         self._start: holdfast_pb2.FollowStart | None = None
-        self._ranges: tuple[tuple[bytes, bytes | None], ...] = ()
+        self._ranges: tuple[Range, ...] = ()
         self._told = 0  # revision the replica was last told it is complete to
         self._following = False
         self._frames: Iterator[bytes] | None = None  # of a snapshot still being sent
@@ -106,27 +106,36 @@ class FollowStream:
 
     def _begin(self, start: holdfast_pb2.FollowStart) -> None:
         if self._start is not None:
-            raise RequestError(Code.INVALID_ARGUMENT, "holdfast: this stream has been started already")
+            raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: this stream has been started already"))
         cluster_id = self._service.node.data.identity.cluster_id
         if start.cluster_id not in (0, cluster_id):
             raise RequestError(
-                Code.FAILED_PRECONDITION,
-                f"holdfast: the replica {start.replica!r} holds data of cluster {start.cluster_id:x}, this is cluster "
-                f"{cluster_id:x}; correct its --endpoints, or empty its data directory to start anew from this cluster",
+                Refusal(
+                    Code.FAILED_PRECONDITION,
+                    f"holdfast: the replica {start.replica!r} holds data of cluster {start.cluster_id:x}, this is "
+                    f"cluster {cluster_id:x}; correct its --endpoints, or empty its data directory to start anew from "
+                    "this cluster",
+                )
             )
         if not 0 < len(start.filter) <= MAX_RANGES or any(not r.key for r in start.filter):
-            raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a filter has 1 to {MAX_RANGES} ranges with keys")
+            raise RequestError(
+                Refusal(Code.INVALID_ARGUMENT, f"holdfast: a filter has 1 to {MAX_RANGES} ranges with keys")
+            )
         for name in (start.replica, start.pool):
             if len(name) > MAX_NAME or not name.isprintable():
                 raise RequestError(
-                    Code.INVALID_ARGUMENT,
-                    f"holdfast: the name of a replica or a pool has at most {MAX_NAME} characters, all printable",
+                    Refusal(
+                        Code.INVALID_ARGUMENT,
+                        f"holdfast: the name of a replica or a pool has at most {MAX_NAME} characters, all printable",
+                    )
                 )
         self._require_read(start, self._caller.shown())
         epoch = self._member.state.epoch
         if start.cluster_id and start.epoch > epoch:
             raise RequestError(
-                Code.FAILED_PRECONDITION, f"holdfast: the replica is in epoch {start.epoch}, this member in {epoch}"
+                Refusal(
+                    Code.FAILED_PRECONDITION, f"holdfast: the replica is in epoch {start.epoch}, this member in {epoch}"
+                )
             )
         self._start = start
         self._name, self._pool = start.replica, start.pool
@@ -146,9 +155,9 @@ class FollowStream:
         try:
             self._require_read(self._start, self._caller.standing())
             if self._following and self._users != self._member.state.auth.enabled:
-                raise _USERS_CHANGED
+                raise RequestError(_USERS_CHANGED)
         except RequestError as error:
-            self._service.router.fail(self._call.id, error.caught())
+            self._service.router.fail(self._call.id, error.refusal)
 
     def _tick(self) -> None:
         """Start once we are as far as the replica is; afterwards tell it of progress on quiet filters."""
@@ -281,7 +290,7 @@ class FollowStream:
         if isinstance(delivery, Compacted):
             # The history it needs was compacted while it read too slowly: it starts again, with a snapshot.
             self._service.router.fail(
-                self._call.id, RequestError(Code.UNAVAILABLE, "holdfast: fell behind the compacted history; reconnect")
+                self._call.id, Refusal(Code.UNAVAILABLE, "holdfast: fell behind the compacted history; reconnect")
             )
         elif isinstance(delivery, Events):
             self._send_events(delivery.changes)

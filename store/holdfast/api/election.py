@@ -21,7 +21,7 @@ from holdfast.api.queueing import (
     wait_turn,
 )
 from holdfast.front.calls import Call, Kind
-from holdfast.kv.ranges import prefix_end
+from holdfast.keyrange import prefix_end
 from holdfast.proto import election_pb2, rpc_pb2
 from holdfast.status import RequestError
 
@@ -123,7 +123,7 @@ class _Observation:
             while True:
                 await self._follow(local, name)
         except RequestError as error:
-            self._service.router.fail(self._call.id, error.caught())
+            self._service.router.fail(self._call.id, error.refusal)
 
     async def _follow(self, local: Local, name: bytes) -> None:
         """Tell of one leader until it is gone."""

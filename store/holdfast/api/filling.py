@@ -12,6 +12,7 @@ from itertools import chain
 import google_crc32c
 
 from holdfast.api.wire import delimited
+from holdfast.keyrange import Range
 from holdfast.kv.rows import unpack_current
 from holdfast.kv.store import Family, Reader
 from holdfast.proto import holdfast_pb2
@@ -28,7 +29,7 @@ class Filling:
     def __init__(
         self,
         store: Reader,
-        ranges: Sequence[tuple[bytes, bytes | None]],
+        ranges: Sequence[Range],
         trailer: holdfast_pb2.FollowTrailer,
     ) -> None:
         """`trailer` has its filter and revision; count and hash are filled in."""

@@ -21,7 +21,7 @@ from holdfast.auth.store import NOBODY, AuthStore, Principal
 from holdfast.durations import seconds
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member
-from holdfast.status import INVALID_AUTH_TOKEN
+from holdfast.status import INVALID_AUTH_TOKEN, RequestError
 
 SIMPLE_TTL_SECONDS = 300.0
 SWEEP_SECONDS = 60.0
@@ -135,7 +135,7 @@ class JwtTokens:
 
     def issue(self, user: str, revision: int) -> str:
         if self._sign_key is None:
-            raise INVALID_AUTH_TOKEN  # this member can only verify
+            raise RequestError(INVALID_AUTH_TOKEN)  # this member can only verify
         claims = {"username": user, "revision": revision, "exp": int(time.time() + self._ttl)}
         return jwt.encode(claims, self._sign_key, algorithm=self._method)
 
@@ -226,7 +226,7 @@ class Identities:
         if token:
             who = self.tokens.identify(token, auth)
             if who is None:
-                raise INVALID_AUTH_TOKEN
+                raise RequestError(INVALID_AUTH_TOKEN)
             return who
         if self._trust_common_names and call.peer.common_name and FORWARDED not in call.metadata:
             return Principal(call.peer.common_name, auth.revision)
@@ -268,7 +268,7 @@ class Caller:
         if self._user is None:
             return self.shown()
         if token_of(self._call) and self._password_of(self._user) not in (None, self._password):
-            raise INVALID_AUTH_TOKEN
+            raise RequestError(INVALID_AUTH_TOKEN)
         return Principal(self._user, auth.revision if self._user else 0)
 
     def _password_of(self, name: str) -> bytes | None:

@@ -35,7 +35,7 @@ class BadJson(ValueError):
     """A text that is not the request it should be; says why."""
 
 
-_TOO_MANY = BadJson(f"more than {MAX_PARTS} objects, numbers or elements of a list")
+_TOO_MANY = f"more than {MAX_PARTS} objects, numbers or elements of a list"
 
 
 class _Number(str):
@@ -63,14 +63,14 @@ def decode(text: str, type: type[M]) -> M:
 def _parsed(text: str) -> Any:
     """What JSON says, with objects and numbers as it says them. Raises ValueError."""
     if sum(map(text.count, ",[{")) > MAX_MARKS:  # before the first of them becomes an object of Python's
-        raise _TOO_MANY
+        raise BadJson(_TOO_MANY)
     room = MAX_PARTS
 
     def counted(part: T) -> T:
         nonlocal room
         room -= 1
         if room < 0:
-            raise _TOO_MANY
+            raise BadJson(_TOO_MANY)
         return part
 
     decoder = json.JSONDecoder(
@@ -113,7 +113,7 @@ def _set(message: Message, field: FieldDescriptor, given: Any) -> None:
         if type(given) is not list:
             raise _invalid(field, given)
         if len(given) > MAX_PARTS:
-            raise _TOO_MANY
+            raise BadJson(_TOO_MANY)
         repeated = getattr(message, field.name)
         if field.message_type is not None:
             for element in given:

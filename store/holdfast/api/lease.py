@@ -14,7 +14,7 @@ from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.member.lessor import shortest_ttl
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
-from holdfast.status import TTL_TOO_LARGE
+from holdfast.status import TTL_TOO_LARGE, RequestError
 
 
 class LeaseService(Service):
@@ -42,7 +42,7 @@ class LeaseService(Service):
         """A lease to name commands by. (etcd does not know the method, so a client learns that it has no sessions.)"""
         request = holdfast_pb2.SessionOpenRequest.FromString(body)
         if not 0 < request.ttl_seconds <= MAX_TTL_SECONDS:
-            raise TTL_TOO_LARGE
+            raise RequestError(TTL_TOO_LARGE)
         member = self.member(call)
         grant = _grant(member, 0, request.ttl_seconds)
         grant.session = True

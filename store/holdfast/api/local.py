@@ -15,7 +15,13 @@ from holdfast.api.router import Router
 from holdfast.front.calls import Action, Call, Cancelled, Fail, Open, Reply, Send, Unary
 from holdfast.front.calls import Message as StreamMessage
 from holdfast.proto import kv_pb2, rpc_pb2
-from holdfast.status import COMPACTED, PERMISSION_DENIED, Code, RequestError
+from holdfast.status import (
+    COMPACTED,
+    PERMISSION_DENIED,
+    Code,
+    Refusal,
+    RequestError,
+)
 
 R = TypeVar("R", bound=Message)
 
@@ -27,19 +33,19 @@ class _Answers:
     """A `router.Sink`: what is answered, for a coroutine to wait for."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[bytes | RequestError] = asyncio.Queue()
+        self._queue: asyncio.Queue[bytes | Refusal] = asyncio.Queue()
 
     def take(self, action: Action) -> bool:
         if isinstance(action, Reply | Send):
             self._queue.put_nowait(action.body)
         elif isinstance(action, Fail):
-            self._queue.put_nowait(RequestError(action.code, action.text))
+            self._queue.put_nowait(Refusal(action.code, action.text))
         return False
 
     async def next(self) -> bytes:
         answer = await self._queue.get()
-        if isinstance(answer, RequestError):
-            raise answer
+        if isinstance(answer, Refusal):
+            raise RequestError(answer)
         return answer
 
 
@@ -101,17 +107,17 @@ class Local:
             while True:
                 response = rpc_pb2.WatchResponse.FromString(await answers.next())
                 if response.canceled:
-                    raise _refusal(response)
+                    raise RequestError(_refusal(response))
                 if response.events:
                     yield response
 
 
-def _refusal(response: rpc_pb2.WatchResponse) -> RequestError:
+def _refusal(response: rpc_pb2.WatchResponse) -> Refusal:
     if response.compact_revision:
         return COMPACTED
     if response.cancel_reason == PERMISSION_DENIED.in_go_words():
         return PERMISSION_DENIED
-    return RequestError(Code.UNKNOWN, response.cancel_reason)
+    return Refusal(Code.UNKNOWN, response.cancel_reason)
 
 
 def is_delete(event: kv_pb2.Event) -> bool:

@@ -28,6 +28,7 @@ from holdfast.status import (
     STATE_DAMAGED,
     TIMEOUT,
     Code,
+    Refusal,
     RequestError,
 )
 from holdfast.storage.archive import Manifest, pack
@@ -40,10 +41,10 @@ MAX_SNAPSHOTS = 2  # under way at once: each takes as much disk as the data
 UNREAD_SECONDS = 60.0  # until a snapshot is given up that its client does not read
 
 
-TOO_MANY_SNAPSHOTS = RequestError(
+TOO_MANY_SNAPSHOTS = Refusal(
     Code.RESOURCE_EXHAUSTED, f"holdfast: {MAX_SNAPSHOTS} snapshots of this member are being taken; try again later"
 )
-UNREAD = RequestError(
+UNREAD = Refusal(
     Code.RESOURCE_EXHAUSTED, f"holdfast: the snapshot was given up: nobody read it for {UNREAD_SECONDS:g} s"
 )
 
@@ -123,16 +124,19 @@ class MaintenanceService(Service):
         member = self.member(call)
         self.require_admin(call, member)
         if request.action == request.CANCEL:
-            raise NO_DOWNGRADE
+            raise RequestError(NO_DOWNGRADE)
         words = request.version.removeprefix("v").split(".")
         if len(words) not in (2, 3) or not all(word.isdigit() for word in words):
-            raise BAD_DOWNGRADE_VERSION
+            raise RequestError(BAD_DOWNGRADE_VERSION)
         major, minor = self.serving.versions.cluster.split(".")[:2]
         if [int(w) for w in words[:2]] != [int(major), int(minor) - 1]:
-            raise BAD_DOWNGRADE_TARGET
+            raise RequestError(BAD_DOWNGRADE_TARGET)
         if request.action == request.ENABLE:
             raise RequestError(
-                Code.UNIMPLEMENTED, "holdfast: there is no older version of the data to go back to; restore a snapshot"
+                Refusal(
+                    Code.UNIMPLEMENTED,
+                    "holdfast: there is no older version of the data to go back to; restore a snapshot",
+                )
             )
         self.answer(call, member, rpc_pb2.DowngradeResponse(version=f"{major}.{minor}"))
 
@@ -170,9 +174,9 @@ class MaintenanceService(Service):
         core = member.core
         target = request.targetID
         if not core.is_leader:
-            raise NOT_LEADER
+            raise RequestError(NOT_LEADER)
         if target not in core.raft.conf.voters:
-            raise BAD_TRANSFEREE
+            raise RequestError(BAD_TRANSFEREE)
 
         def done(ok: bool) -> None:
             if ok:
@@ -208,7 +212,7 @@ class MaintenanceService(Service):
     def health(self, call: Call, body: bytes) -> None:
         request = health_pb2.HealthCheckRequest.FromString(body)
         if request.service:
-            raise RequestError(Code.NOT_FOUND, "unknown service")
+            raise RequestError(Refusal(Code.NOT_FOUND, "unknown service"))
         self.router.reply(call.id, self._health())
 
     def _health(self) -> bytes:
@@ -244,7 +248,7 @@ class _HealthWatch:
 
     def on_message(self, body: bytes) -> None:
         if health_pb2.HealthCheckRequest.FromString(body).service:
-            raise RequestError(Code.NOT_FOUND, "unknown service")
+            raise RequestError(Refusal(Code.NOT_FOUND, "unknown service"))
         self.tell()
 
     def tell(self) -> None:
@@ -287,7 +291,7 @@ class _Snapshot:
         if self._begun:
             return
         if self._service.copies >= MAX_SNAPSHOTS:
-            raise TOO_MANY_SNAPSHOTS
+            raise RequestError(TOO_MANY_SNAPSHOTS)
         self._begun = True
         self._service.copies += 1
         self._service.tasks.spawn(self._run())
@@ -334,12 +338,12 @@ class _Snapshot:
         except TimeoutError:
             router.fail(call.id, UNREAD)
         except RequestError as error:
-            router.fail(call.id, error.caught())
+            router.fail(call.id, error.refusal)
         except StateDamaged:
             router.fail(call.id, STATE_DAMAGED)
         except Exception as error:  # RocksDB's errors have no class of their own
             log.error("a snapshot cannot be made: %s", error)
-            router.fail(call.id, RequestError(Code.INTERNAL, f"holdfast: cannot make the snapshot: {error}"))
+            router.fail(call.id, Refusal(Code.INTERNAL, f"holdfast: cannot make the snapshot: {error}"))
         finally:
             router.flush()
             archive.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs, quote
 
 from holdfast.front.http import HttpHandler, Receiver, Request, Responder
+from holdfast.status import INTERNAL_ERROR, for_people
 
 log = logging.getLogger("holdfast.http")
 
@@ -89,7 +90,7 @@ class _Get:
                 self._page(parse_qs(self._query, keep_blank_values=True), self._say)
             except Exception:
                 log.exception("the page %s failed", self._request.target)
-                self._say(500, "internal error; see the server's log\n")
+                self._say(500, for_people(INTERNAL_ERROR.message) + "\n")
 
     def _say(self, status: int, body: str) -> None:
         if self._gone:

@@ -15,9 +15,9 @@ from google.protobuf.message import Message
 from holdfast.api.base import Service, Serving
 from holdfast.api.local import Local, is_delete
 from holdfast.front.calls import Call
-from holdfast.kv.ranges import prefix_end
+from holdfast.keyrange import prefix_end
 from holdfast.proto import kv_pb2, rpc_pb2
-from holdfast.status import Code, RequestError
+from holdfast.status import Code, Refusal, RequestError
 from holdfast.tasks import Tasks
 
 LEASE_SECONDS = 60  # of a lease that is made for a client that brings none
@@ -119,7 +119,7 @@ class QueueService(Service):
             try:
                 answer = await work(Local(self.router, call))
             except RequestError as error:
-                self.router.fail(call.id, error.caught())
+                self.router.fail(call.id, error.refusal)
             else:
                 self.router.reply(call.id, answer.SerializeToString())
 
@@ -150,4 +150,4 @@ class QueueService(Service):
 
 def plainly(text: str) -> RequestError:
     """As etcd gives errors of its client's library: without its prefix and code."""
-    return RequestError(Code.UNKNOWN, text)
+    return RequestError(Refusal(Code.UNKNOWN, text))

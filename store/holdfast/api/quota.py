@@ -12,7 +12,7 @@ import time
 from holdfast.machine import NOSPACE_ALARM
 from holdfast.member.driver import Member
 from holdfast.proto import raft_pb2, rpc_pb2
-from holdfast.status import NO_SPACE
+from holdfast.status import NO_SPACE, RequestError
 
 log = logging.getLogger("holdfast.quota")
 
@@ -52,7 +52,7 @@ class Quota:
                 action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member.id, alarm=rpc_pb2.NOSPACE
             )
             member.propose(raft_pb2.Command(alarm=alarm, system=True), lambda _: None)
-        raise NO_SPACE
+        raise RequestError(NO_SPACE)
 
     def _look(self, member: Member) -> None:
         self._looked_at = time.monotonic()

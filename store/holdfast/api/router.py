@@ -12,7 +12,8 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from holdfast.api.served import MethodCounts, Served
+from holdfast.api.call_record import CallRecord, MethodCounts
+from holdfast.api.stream import StreamHandler
 from holdfast.front.calls import (
     Action,
     Call,
@@ -40,6 +41,7 @@ from holdfast.status import (
     STATE_DAMAGED,
     STOPPED,
     Code,
+    Refusal,
     RequestError,
 )
 
@@ -50,25 +52,6 @@ TURN_EVENTS = 32  # that are taken from the front at once
 SLOW_SECONDS = 0.3  # etcd's --warning-unary-request-duration
 
 UnaryHandler = Callable[[Call, bytes], None]
-
-
-class Stream(Protocol):
-    """One open streaming call, served by callbacks."""
-
-    def on_message(self, body: bytes) -> None: ...
-
-    def on_half_close(self) -> None: ...
-
-    def on_cancelled(self) -> None: ...
-
-    def on_over(self) -> None:
-        """The client does not keep up: send nothing more until on_writable."""
-        ...
-
-    def on_writable(self) -> None: ...
-
-
-StreamHandler = Callable[[Call], Stream]
 
 
 class Sink(Protocol):
@@ -88,7 +71,7 @@ class Router:
         self.kinds: dict[str, Kind] = {}
         self._unary: dict[str, UnaryHandler] = {}
         self._stream: dict[str, StreamHandler] = {}
-        self._served: dict[int, Served] = {}
+        self._records: dict[int, CallRecord] = {}
         self._outbox: list[Action] = []
         self._flush_scheduled = False
         self._front: Front | None = None
@@ -102,7 +85,7 @@ class Router:
         self.client_versions: Counter[tuple[Kind, str]] = Counter()
         self.slow_ns = int(SLOW_SECONDS * 1e9)
         # Told of every unary call that has ended, if somebody wants to know: (call, when it ended, how).
-        self.ended: Callable[[Served, int, str], None] | None = None
+        self.ended: Callable[[CallRecord, int, str], None] | None = None
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         self.kinds[path] = Kind.UNARY
@@ -155,9 +138,9 @@ class Router:
                 return
             self._handle(event)
         except RequestError as error:
-            self.fail(id, error.caught())
+            self.fail(id, error.refusal)
         except DecodeError as error:
-            self.fail(id, RequestError(Code.INTERNAL, f"holdfast: the message cannot be decoded: {error}"))
+            self.fail(id, Refusal(Code.INTERNAL, f"holdfast: the message cannot be decoded: {error}"))
         except StateDamaged:
             self.fail(id, STATE_DAMAGED)
         except Exception:
@@ -170,61 +153,61 @@ class Router:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Unary):
-            served = self._begin(event.call, len(event.body))
-            served.counts.received += 1
+            record = self._begin(event.call, len(event.body))
+            record.counts.received += 1
             self._unary[event.call.method](event.call, event.body)
         elif isinstance(event, Open):
-            served = self._begin(event.call)
-            served.stream = self._stream[event.call.method](event.call)
+            record = self._begin(event.call)
+            record.stream = self._stream[event.call.method](event.call)
         elif isinstance(event, Cancelled):
             self._cancelled(event.id)
         else:
-            served_ = self._served.get(event.id)
-            stream = served_.stream if served_ is not None else None
-            if served_ is None or stream is None:
+            opened = self._records.get(event.id)
+            stream = opened.stream if opened is not None else None
+            if opened is None or stream is None:
                 return
             if isinstance(event, Message):
-                served_.counts.received += 1
+                opened.counts.received += 1
                 stream.on_message(event.body)
             elif isinstance(event, HalfClose):
                 stream.on_half_close()
             elif isinstance(event, Writable):
                 stream.on_writable()
 
-    def _begin(self, call: Call, request_bytes: int = 0) -> Served:
+    def _begin(self, call: Call, request_bytes: int = 0) -> CallRecord:
         counts = self.counts[call.method]
         counts.started += 1
-        served = self._served[call.id] = Served(call, counts, request_bytes)
+        record = self._records[call.id] = CallRecord(call, counts, request_bytes)
         version = call.metadata.get("client-api-version")
         if version is not None:
             if not _is_text(version):
-                raise INVALID_API_VERSION
+                raise RequestError(INVALID_API_VERSION)
             if (self.kinds[call.method], version) in self.client_versions or len(self.client_versions) < 100:
                 self.client_versions[self.kinds[call.method], version] += 1
-        return served
+        return record
 
     def _cancelled(self, id: int) -> None:
-        served = self._served.pop(id, None)
-        if served is None:
+        record = self._records.pop(id, None)
+        if record is None:
             return
-        self._count(served, "Canceled", time.monotonic_ns())
-        if served.cancel is not None:
-            served.cancel()
-        if served.stream is not None:
-            served.stream.on_cancelled()
+        self._count(record, "Canceled", time.monotonic_ns())
+        if record.cancel is not None:
+            record.cancel()
+        if record.stream is not None:
+            record.stream.on_cancelled()
 
     def on_cancel(self, call: Call, cancel: Callable[[], object]) -> None:
         """What to do if the client gives up before the answer."""
-        served = self._served.get(call.id)
-        if served is not None:
-            served.cancel = cancel
+        record = self._records.get(call.id)
+        if record is not None:
+            record.cancel = cancel
 
     def mark(self, call: Call, what: str, name: str = "") -> None:
         """Something on the way of this call is reached. `name`: what the log calls it."""
-        served = self._served.get(call.id)
-        if served is not None:
-            served.mark(what)
-            served.name = name or served.name
+        record = self._records.get(call.id)
+        if record is not None:
+            record.mark(what)
+            record.name = name or record.name
 
     # ---- calls of our own ----------------------------------------------------------------------------------
 
@@ -243,63 +226,63 @@ class Router:
     # ---- out -----------------------------------------------------------------------------------------------
 
     def reply(self, id: int, body: bytes) -> None:
-        served = self._served.pop(id, None)
-        if served is None:
+        record = self._records.pop(id, None)
+        if record is None:
             return  # given up meanwhile
-        served.counts.sent += 1
-        self._ended(served, "OK", len(body))
+        record.counts.sent += 1
+        self._ended(record, "OK", len(body))
         self.act(Reply(id, body))
 
-    def fail(self, id: int, error: RequestError) -> None:
-        served = self._served.pop(id, None)
-        if served is not None:
-            self._ended(served, GO_NAMES[error.code], 0)
-            if served.stream is not None:
+    def fail(self, id: int, error: Refusal) -> None:
+        record = self._records.pop(id, None)
+        if record is not None:
+            self._ended(record, GO_NAMES[error.code], 0)
+            if record.stream is not None:
                 try:
-                    served.stream.on_cancelled()
+                    record.stream.on_cancelled()
                 except Exception:  # the call ends whatever its service does, and so do others of this turn
-                    log.exception("%s could not be ended as it should", served.call.method)
+                    log.exception("%s could not be ended as it should", record.call.method)
         self.act(Fail(id, error.code, error.message))
 
     def finish(self, id: int) -> None:
         """End a stream well."""
-        served = self._served.pop(id, None)
-        if served is not None:
-            self._ended(served, "OK", 0)
+        record = self._records.pop(id, None)
+        if record is not None:
+            self._ended(record, "OK", 0)
             self.act(Finish(id))
 
-    def _ended(self, served: Served, code: str, answer_bytes: int) -> None:
+    def _ended(self, record: CallRecord, code: str, answer_bytes: int) -> None:
         now = time.monotonic_ns()
-        self._count(served, code, now)
-        if served.stream is not None:
+        self._count(record, code, now)
+        if record.stream is not None:
             return
-        if now - served.began_ns > self.slow_ns:
-            call = served.call
+        if now - record.began_ns > self.slow_ns:
+            call = record.call
             log.warning(
                 "slow request: %s took %.0f ms and ended with %s (%s); %d bytes asked, %d answered, for %s%s",
                 call.method,
-                (now - served.began_ns) / 1e6,
+                (now - record.began_ns) / 1e6,
                 code,
-                served.took(now),
-                served.request_bytes,
+                record.took(now),
+                record.request_bytes,
                 answer_bytes,
                 call.peer.address,
-                f", request {served.name}" if served.name else "",
+                f", request {record.name}" if record.name else "",
             )
         if self.ended is not None:
-            self.ended(served, now, code)
+            self.ended(record, now, code)
 
     @staticmethod
-    def _count(served: Served, code: str, now_ns: int) -> None:
-        counts = served.counts
+    def _count(record: CallRecord, code: str, now_ns: int) -> None:
+        counts = record.counts
         counts.handled[code] += 1
         if counts.handling is not None:
-            counts.handling.observe((now_ns - served.began_ns) / 1e9)
+            counts.handling.observe((now_ns - record.began_ns) / 1e9)
 
     def send(self, id: int, body: bytes) -> None:
-        served = self._served.get(id)
-        if served is not None:
-            served.counts.sent += 1
+        record = self._records.get(id)
+        if record is not None:
+            record.counts.sent += 1
             self.act(Send(id, body))
 
     def act(self, action: Action) -> None:
@@ -320,12 +303,12 @@ class Router:
         if actions and self._front is not None:
             over |= self._front.send(actions)
         for call in over:
-            served = self._served.get(call)
-            if served is not None and served.stream is not None:
+            record = self._records.get(call)
+            if record is not None and record.stream is not None:
                 try:
-                    served.stream.on_over()
+                    record.stream.on_over()
                 except Exception:
-                    log.exception("%s failed inside the server", served.call.method)
+                    log.exception("%s failed inside the server", record.call.method)
                     self.fail(call, INTERNAL_ERROR)
 
     def _take_local(self, action: Action) -> bool:
@@ -342,14 +325,14 @@ class Router:
     def leaderless(self) -> None:
         """There has been no leader for long: end the streams of those who asked to be told, so that they go to another
         member, which may hear of one."""
-        for id, served in list(self._served.items()):
-            if served.stream is not None and served.call.metadata.get("hasleader") == "true":
+        for id, record in list(self._records.items()):
+            if record.stream is not None and record.call.metadata.get("hasleader") == "true":
                 self.fail(id, NO_LEADER)
 
-    def end_streams(self, error: RequestError = STOPPED) -> None:
+    def end_streams(self, error: Refusal = STOPPED) -> None:
         """The server stops: clients reconnect elsewhere on Unavailable, and only on it."""
-        for id, served in list(self._served.items()):
-            if served.stream is not None:
+        for id, record in list(self._records.items()):
+            if record.stream is not None:
                 self.fail(id, error)
         self.flush()
 

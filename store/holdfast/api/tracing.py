@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from holdfast.api.served import Served
+from holdfast.api.call_record import CallRecord
 
 MILLION = 1_000_000
 
@@ -40,27 +40,27 @@ class Tracing:
         self._tracer = self._provider.get_tracer("holdfast")
         self._propagator = TraceContextTextMapPropagator()
 
-    def ended(self, served: Served, ended_ns: int, code: str) -> None:
+    def ended(self, record: CallRecord, ended_ns: int, code: str) -> None:
         """See `router.Router.ended`. Times are on the monotonic clock."""
         shift = time.time_ns() - time.monotonic_ns()
-        service, _, method = served.call.method[1:].rpartition("/")
+        service, _, method = record.call.method[1:].rpartition("/")
         span = self._tracer.start_span(
-            served.call.method[1:],
-            context=self._propagator.extract(served.call.metadata),
+            record.call.method[1:],
+            context=self._propagator.extract(record.call.metadata),
             kind=SpanKind.SERVER,
-            start_time=served.began_ns + shift,
+            start_time=record.began_ns + shift,
             attributes={
                 "rpc.system": "grpc",
                 "rpc.service": service,
                 "rpc.method": method,
                 "rpc.grpc.status": code,
-                "client.address": served.call.peer.address,
-                "rpc.message.size": served.request_bytes,
+                "client.address": record.call.peer.address,
+                "rpc.message.size": record.request_bytes,
             },
         )
-        if served.name:
-            span.set_attribute("holdfast.request", served.name)
-        for what, at in served.marks:
+        if record.name:
+            span.set_attribute("holdfast.request", record.name)
+        for what, at in record.marks:
             span.add_event(what, timestamp=at + shift)
         if code != "OK":
             span.set_status(Status(StatusCode.ERROR, code))

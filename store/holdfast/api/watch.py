@@ -9,7 +9,7 @@ from typing import Protocol
 from holdfast.api.router import Router
 from holdfast.api.wire import delimited, event, varint
 from holdfast.front.calls import Call, Credit, Kind
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import bounds
 from holdfast.kv.rows import Change
 from holdfast.proto import rpc_pb2
 from holdfast.status import COMPACTED

@@ -9,9 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from holdfast.kv.ranges import bounds
-
-Range = tuple[bytes, bytes | None]  # [start, end); None = no end
+from holdfast.keyrange import Range, bounds
 
 
 class Rights:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from holdfast.auth.rights import Range, Rights
-from holdfast.kv.ranges import bounds, prefix_end
+from holdfast.auth.rights import Rights
+from holdfast.keyrange import Range, bounds, prefix_end
 from holdfast.kv.store import Family, Pending
 from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
 from holdfast.status import (
@@ -35,6 +35,7 @@ from holdfast.status import (
     USER_EMPTY,
     USER_EXISTS,
     USER_NOT_FOUND,
+    RequestError,
 )
 
 ROOT = "root"
@@ -90,18 +91,18 @@ class AuthStore:
         if not self.enabled:
             return
         if who.revision == 0:
-            raise USER_EMPTY
+            raise RequestError(USER_EMPTY)
         if who.revision < self.revision:
-            raise AUTH_OLD_REVISION
+            raise RequestError(AUTH_OLD_REVISION)
 
     def require_admin(self, who: Principal) -> None:
         """Raise RequestError unless `who` has the role root."""
         if not self.enabled:
             return
         if not who.user:
-            raise USER_EMPTY
+            raise RequestError(USER_EMPTY)
         if not self.is_root(who.user):
-            raise PERMISSION_DENIED
+            raise RequestError(PERMISSION_DENIED)
 
     def superseded(self, user: str, revision: int) -> bool:
         """Whether `user` has another password now than at this revision, or is another user of that name."""
@@ -120,11 +121,11 @@ class AuthStore:
             return
         self.require_current(who)
         if who.user not in self.users:
-            raise PERMISSION_DENIED
+            raise RequestError(PERMISSION_DENIED)
         if self.is_root(who.user):
             return
         if not self._rights_of(who.user)[kind].cover(key, range_end):
-            raise PERMISSION_DENIED
+            raise RequestError(PERMISSION_DENIED)
 
     def _rights_of(self, user: str) -> tuple[Rights, Rights]:
         known = self._rights.get(user)
@@ -141,13 +142,13 @@ class AuthStore:
         """What is granted to a role. Raises RequestError if there is none of the name."""
         known = self.roles.get(role)
         if known is None:
-            raise ROLE_NOT_FOUND
+            raise RequestError(ROLE_NOT_FOUND)
         return [_ROOT_PERMISSION] if role == ROOT else list(known.keyPermission)
 
     def user(self, name: str) -> auth_pb2.User:
         known = self.users.get(name)
         if known is None:
-            raise USER_NOT_FOUND
+            raise RequestError(USER_NOT_FOUND)
         return known
 
     # ---- changing it ---------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ class AuthStore:
             return self._authenticated(change.authenticated, index)
         self.require_admin(who)
         if level >= 2 and self.superseded(who.user, who.revision):
-            raise AUTH_OLD_REVISION
+            raise RequestError(AUTH_OLD_REVISION)
         self._dates_passwords = level >= 2
         request = getattr(change, kind)
         return getattr(self, f"_{kind}")(request)  # type: ignore[no-any-return]
@@ -171,9 +172,9 @@ class AuthStore:
         if not self.enabled:
             root = self.users.get(ROOT)
             if root is None:
-                raise ROOT_USER_MISSING
+                raise RequestError(ROOT_USER_MISSING)
             if ROOT not in root.roles:
-                raise ROOT_ROLE_MISSING
+                raise RequestError(ROOT_ROLE_MISSING)
             self.enabled = True
             self._put_state()
         return rpc_pb2.AuthEnableResponse()
@@ -187,9 +188,9 @@ class AuthStore:
 
     def _user_add(self, request: rpc_pb2.AuthUserAddRequest) -> Message:
         if not request.name:
-            raise USER_EMPTY
+            raise RequestError(USER_EMPTY)
         if request.name in self.users:
-            raise USER_EXISTS
+            raise RequestError(USER_EXISTS)
         user = auth_pb2.User(name=request.name.encode())
         user.options.no_password = request.options.no_password
         if not request.options.no_password:
@@ -200,7 +201,7 @@ class AuthStore:
 
     def _user_delete(self, request: rpc_pb2.AuthUserDeleteRequest) -> Message:
         if self.enabled and request.name == ROOT:
-            raise INVALID_AUTH_MANAGEMENT
+            raise RequestError(INVALID_AUTH_MANAGEMENT)
         self.user(request.name)
         self._put_user(request.name, None)
         self._forget_tokens(request.name)
@@ -222,7 +223,7 @@ class AuthStore:
     def _user_grant_role(self, request: rpc_pb2.AuthUserGrantRoleRequest) -> Message:
         user = _copy(self.user(request.user))
         if request.role != ROOT and request.role not in self.roles:
-            raise ROLE_NOT_FOUND
+            raise RequestError(ROLE_NOT_FOUND)
         if request.role not in user.roles:
             roles = sorted({*user.roles, request.role})
             del user.roles[:]
@@ -232,27 +233,27 @@ class AuthStore:
 
     def _user_revoke_role(self, request: rpc_pb2.AuthUserRevokeRoleRequest) -> Message:
         if self.enabled and request.name == ROOT and request.role == ROOT:
-            raise INVALID_AUTH_MANAGEMENT
+            raise RequestError(INVALID_AUTH_MANAGEMENT)
         user = _copy(self.user(request.name))
         if request.role not in user.roles:
-            raise ROLE_NOT_GRANTED
+            raise RequestError(ROLE_NOT_GRANTED)
         user.roles.remove(request.role)
         self._put_user(request.name, user)
         return rpc_pb2.AuthUserRevokeRoleResponse()
 
     def _role_add(self, request: rpc_pb2.AuthRoleAddRequest) -> Message:
         if not request.name:
-            raise ROLE_EMPTY
+            raise RequestError(ROLE_EMPTY)
         if request.name in self.roles:
-            raise ROLE_EXISTS
+            raise RequestError(ROLE_EXISTS)
         self._put_role(request.name, auth_pb2.Role(name=request.name.encode()))
         return rpc_pb2.AuthRoleAddResponse()
 
     def _role_delete(self, request: rpc_pb2.AuthRoleDeleteRequest) -> Message:
         if self.enabled and request.role == ROOT:
-            raise INVALID_AUTH_MANAGEMENT
+            raise RequestError(INVALID_AUTH_MANAGEMENT)
         if request.role not in self.roles:
-            raise ROLE_NOT_FOUND
+            raise RequestError(ROLE_NOT_FOUND)
         for name in sorted(self.users):
             if request.role in self.users[name].roles:
                 user = _copy(self.users[name])
@@ -263,14 +264,14 @@ class AuthStore:
 
     def _role_grant_permission(self, request: rpc_pb2.AuthRoleGrantPermissionRequest) -> Message:
         if not request.HasField("perm"):
-            raise PERMISSION_NOT_GIVEN
+            raise RequestError(PERMISSION_NOT_GIVEN)
         perm = request.perm
         start, end = _range(perm)
         if not start or (end is not None and end <= start):
-            raise INVALID_AUTH_MANAGEMENT
+            raise RequestError(INVALID_AUTH_MANAGEMENT)
         known = self.roles.get(request.name)
         if known is None:
-            raise ROLE_NOT_FOUND
+            raise RequestError(ROLE_NOT_FOUND)
         grants = [p for p in known.keyPermission if (p.key, p.range_end) != (perm.key, perm.range_end)]
         grants = sorted([*grants, perm], key=lambda p: p.key)
         self._put_role(request.name, auth_pb2.Role(name=known.name, keyPermission=grants))
@@ -279,22 +280,22 @@ class AuthStore:
     def _role_revoke_permission(self, request: rpc_pb2.AuthRoleRevokePermissionRequest) -> Message:
         known = self.roles.get(request.role)
         if known is None:
-            raise ROLE_NOT_FOUND
+            raise RequestError(ROLE_NOT_FOUND)
         grants = [p for p in known.keyPermission if (p.key, p.range_end) != (request.key, request.range_end)]
         if len(grants) == len(known.keyPermission):
-            raise PERMISSION_NOT_GRANTED
+            raise RequestError(PERMISSION_NOT_GRANTED)
         self._put_role(request.role, auth_pb2.Role(name=known.name, keyPermission=grants))
         return rpc_pb2.AuthRoleRevokePermissionResponse()
 
     def _authenticated(self, shown: raft_pb2.Authentication, index: int) -> Message:
         """A member compared a password. It counts if that still is the user's password."""
         if not self.enabled:
-            raise AUTH_NOT_ENABLED
+            raise RequestError(AUTH_NOT_ENABLED)
         user = self.users.get(shown.user)
         if user is None or user.password != shown.password:
-            raise AUTH_FAILED
+            raise RequestError(AUTH_FAILED)
         if user.options.no_password:
-            raise NO_PASSWORD_USER
+            raise RequestError(NO_PASSWORD_USER)
         token = f"{shown.token}.{index}"
         self.tokens[token] = shown.user
         return rpc_pb2.AuthenticateResponse(token=token)
@@ -339,7 +340,7 @@ def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
-        raise BAD_HASH from None
+        raise RequestError(BAD_HASH) from None
 
 
 def _range(perm: auth_pb2.Permission) -> Range:

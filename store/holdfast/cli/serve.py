@@ -159,7 +159,7 @@ def serve(
         from holdfast.member.node import NodeConfig
         from holdfast.raft.types import Settings
         from holdfast.server import Server, ServerConfig, StartError, run_until_signal
-        from holdfast.tls import VERSIONS, TlsError, TlsFiles, dialling, serving
+        from holdfast.tls import VERSIONS, TlsError, TlsFiles, client_context, server_context
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; a server needs it: pip install 'holdfast[server]'")
     set_up_logging(log_level, name, log_format)
@@ -208,8 +208,8 @@ def serve(
                 ),
                 priority=priority,
                 max_learners=max_learners,
-                client_tls=dialling(peer_tls, peer_names) if peer_tls.given else None,
-                server_tls=serving(peer_tls) if peer_tls.given else None,
+                client_tls=client_context(peer_tls, peer_names) if peer_tls.given else None,
+                server_tls=server_context(peer_tls) if peer_tls.given else None,
             ),
             listen_client_urls=parse_urls(listen_client_urls),
             listen_peer_urls=parse_urls(listen_peer_urls),

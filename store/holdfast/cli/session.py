@@ -17,6 +17,7 @@ from rich.table import Table
 
 from holdfast import client
 from holdfast.cli.errors import fail
+from holdfast.status import for_people
 
 Endpoints = Annotated[
     str, typer.Option("--endpoints", envvar="HOLDFAST_ENDPOINTS", help="Whom to ask: HOST:PORT,HOST:PORT,…")
@@ -67,7 +68,7 @@ def run(
     except client.Unavailable as error:
         fail(f"{error}. Asked: {endpoints} (set --endpoints or HOLDFAST_ENDPOINTS)", UNAVAILABLE)
     except client.Refused as error:
-        fail(str(error).removeprefix("etcdserver: ").removeprefix("holdfast: "))
+        fail(for_people(str(error)))
     except (ValueError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -20,8 +20,19 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable, refused
-from holdfast.client.login import Login
+from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable, known_of, refused
+from holdfast.client.login import Login, Metadata
+from holdfast.proto import rpc_pb2
+from holdfast.status import (
+    LEARNER_UNSUPPORTED,
+    NO_STATE,
+    NOT_A_MEMBER,
+    NOT_RECOVERED,
+    REPLICA_DISCONNECTED,
+    REPLICA_EMPTY,
+    Known,
+    said_by_server,
+)
 
 CONNECT_SECONDS = 3.0
 PAUSE_SECONDS = 0.05
@@ -29,16 +40,16 @@ AVOID_SECONDS = 1.0
 _BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 # What a connection that breaks may look like. Servers say UNAVAILABLE, too, and mean it the same way.
 _BREAKS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
-_A_LEARNER = "etcdserver: rpc not supported for learner"
-_BY_A_SERVER = ("etcdserver:", "holdfast:")
+# What a server says before it has done anything.
 _BEFORE_ANYTHING = (
-    "holdfast: this node does not belong to a cluster",
-    "holdfast: this member waits for its first",
-    "holdfast: replica ",  # … is disconnected from its cluster
-    _A_LEARNER,
+    NOT_A_MEMBER,
+    NO_STATE,
+    NOT_RECOVERED,
+    REPLICA_EMPTY,
+    REPLICA_DISCONNECTED,
+    LEARNER_UNSUPPORTED,
 )
 Response = TypeVar("Response", bound=Message)
-Metadata = tuple[tuple[str, str], ...]
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", (1 << 31) - 1),
@@ -211,9 +222,13 @@ class Connection:
 
     async def who(self) -> Metadata:
         """What says who calls, to go with each call. Raises a ClientError."""
-        return await self._login.metadata(self) if self._login is not None else ()
+        return await self._login.metadata(self._authenticate) if self._login is not None else ()
 
-    def void(self, who: Metadata, reason: str) -> bool:
+    async def _authenticate(self, request: rpc_pb2.AuthenticateRequest) -> rpc_pb2.AuthenticateResponse:
+        path = "/etcdserverpb.Auth/Authenticate"
+        return await self.call(path, request, rpc_pb2.AuthenticateResponse, idempotent=True, anonymous=True)
+
+    def void(self, who: Metadata, reason: Known | None) -> bool:
         """Whether a call was refused because `who` does not hold any more; trying again may help, once."""
         return self._login is not None and self._login.void(who, reason)
 
@@ -236,7 +251,7 @@ class Connection:
         try:
             return await self._call(*how, who)
         except Refused as error:
-            if anonymous or not self.void(who, str(error)):
+            if anonymous or not self.void(who, error.known):
                 raise
         return await self._call(*how, await self.who())  # it was refused, so it was not done
 
@@ -270,7 +285,7 @@ class Connection:
                     return await _invoke(channel, path, request, response, remaining, (*who, *(name or ())))
                 except grpc.aio.AioRpcError as error:
                     last = error
-                    maybe_done = name is not None and not _before_anything(error)
+                    maybe_done = name is not None and known_of(error) not in _BEFORE_ANYTHING
                     try:
                         await self._failed(candidate, error, idempotent or name is not None)
                     except Refused as refusal:
@@ -286,24 +301,19 @@ class Connection:
 
     async def _failed(self, endpoint: str, error: grpc.aio.AioRpcError, idempotent: bool) -> None:
         """Return if the call may be tried elsewhere, raise otherwise."""
-        code, details = error.code(), error.details() or ""
-        if details == _A_LEARNER and len(self.endpoints) > 1:
+        code, details, known = error.code(), error.details() or "", known_of(error)
+        if known == LEARNER_UNSUPPORTED and len(self.endpoints) > 1:
             self._failed_at[endpoint] = time.monotonic()  # the others first, until it votes
             return
-        broken = code in _BREAKS and not details.startswith(_BY_A_SERVER)
+        broken = code in _BREAKS and not said_by_server(details)
         if not broken and code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise refused(error) from None
-        if not idempotent and not _before_anything(error):
+        if not idempotent and known not in _BEFORE_ANYTHING:
             raise OutcomeUnknown(details or code.name) from None
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise Unavailable(f"{endpoint} did not answer in time") from None
-        if not details.startswith(_BY_A_SERVER):
+        if not said_by_server(details):
             await self.drop(endpoint)  # the connection, not the server, said so
-
-
-def _before_anything(error: grpc.aio.AioRpcError) -> bool:
-    """Whether a server said this before it did anything."""
-    return (error.details() or "").startswith(_BEFORE_ANYTHING)
 
 
 async def _invoke(

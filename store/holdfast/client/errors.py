@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import grpc
+import grpc.aio
 
-_SESSION_OVER = (
-    "holdfast: this client session has ended",
-    "holdfast: the answer to this command of the session",
-    "holdfast: this client session belongs to another user",
-    "holdfast: this number of the client session",
+from holdfast.status import (
+    COMPACTED,
+    NAME_METADATA,
+    OUTSIDE_PREFIXES,
+    SESSION_ENDED,
+    SESSION_FOREIGN,
+    SESSION_FORGOTTEN,
+    SESSION_OTHER_COMMAND,
+    Known,
+    known,
 )
+
+_SESSION_OVER = (SESSION_ENDED, SESSION_FORGOTTEN, SESSION_FOREIGN, SESSION_OTHER_COMMAND)
 
 
 class ClientError(Exception):
@@ -25,11 +33,13 @@ class OutcomeUnknown(ClientError):
 
 
 class Refused(ClientError):
-    """The server understood and refused. `code` is the gRPC status."""
+    """The server understood and refused. `code` is the gRPC status; `known` is the constant of `holdfast.status` that
+    the server sent, None if it is none of them."""
 
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+    def __init__(self, code: grpc.StatusCode, message: str, known: Known | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.known = known
 
 
 class Compacted(Refused):
@@ -48,15 +58,26 @@ class SessionEnded(Refused):
     """The client session that named a write has ended or cannot be used by this user, and nothing was sent before."""
 
 
+def known_of(error: grpc.aio.AioRpcError) -> Known | None:
+    """The constant of `holdfast.status` that the server sent, None if it is none of them."""
+    names = [str(value) for key, value in error.trailing_metadata() or () if key == NAME_METADATA]
+    return known(error.code().value[0], error.details() or "", names[0] if names else "")
+
+
 def refused(error: grpc.aio.AioRpcError) -> Refused:
     """The error for a status that trying elsewhere would not change."""
-    message = error.details() or error.code().name
-    if "required revision has been compacted" in message:
-        return Compacted(error.code(), message)
-    if "outside this replica's prefixes" in message:
-        return OutOfScope(error.code(), message)
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return NotImplementedThere(error.code(), message)
-    if message.startswith(_SESSION_OVER):
-        return SessionEnded(error.code(), message)
-    return Refused(error.code(), message)
+    return refusal(error.code(), error.details() or error.code().name, known_of(error))
+
+
+def refusal(code: grpc.StatusCode, message: str, known: Known | None) -> Refused:
+    """The error of the class that stands for `known`."""
+    kind = Refused
+    if known == COMPACTED:
+        kind = Compacted
+    elif known == OUTSIDE_PREFIXES:
+        kind = OutOfScope
+    elif known in _SESSION_OVER:
+        kind = SessionEnded
+    elif code is grpc.StatusCode.UNIMPLEMENTED:
+        kind = NotImplementedThere
+    return kind(code, message, known)

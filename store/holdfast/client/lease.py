@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from holdfast.client.connection import CONNECT_SECONDS, PAUSE_SECONDS, Connection
-from holdfast.client.errors import ClientError
+from holdfast.client.errors import ClientError, known_of
 from holdfast.proto import rpc_pb2
 
 
@@ -75,7 +75,7 @@ class Lease:
                     if await self._renew(call):
                         return
                 except grpc.aio.AioRpcError as error:
-                    self._connection.void(who, error.details() or "")
+                    self._connection.void(who, known_of(error))
                 except (asyncio.InvalidStateError, TimeoutError):
                     pass  # the stream has ended: the next endpoint
                 finally:

@@ -8,18 +8,17 @@ tokens, and then none is shown.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from holdfast.client.errors import Refused
 from holdfast.proto import rpc_pb2
+from holdfast.status import AUTH_NOT_ENABLED, AUTH_OLD_REVISION, INVALID_AUTH_TOKEN, USER_EMPTY, Known
 
-if TYPE_CHECKING:
-    from holdfast.client.connection import Connection, Metadata
+Metadata = tuple[tuple[str, str], ...]
+Authenticate = Callable[[rpc_pb2.AuthenticateRequest], Awaitable[rpc_pb2.AuthenticateResponse]]
 
-_AUTHENTICATE = "/etcdserverpb.Auth/Authenticate"
-_NOT_NEEDED = "authentication is not enabled"
-# What servers say of a token that is void; the last one when none was shown, because users did not count before.
-_VOID = ("invalid auth token", "revision of auth store is old", "user name is empty")
+# Of a token that is void; the last one of a call that showed none, because authentication was not enabled before.
+_VOID = (INVALID_AUTH_TOKEN, AUTH_OLD_REVISION, USER_EMPTY)
 
 
 class Login:
@@ -32,31 +31,29 @@ class Login:
         self._token: str | None = None  # None: to be asked for; empty: none is needed
         self._asking = asyncio.Lock()
 
-    async def metadata(self, connection: Connection) -> Metadata:
-        """What to show with a call. Raises a ClientError: Refused for a wrong password."""
+    async def metadata(self, authenticate: Authenticate) -> Metadata:
+        """What to show with a call. `authenticate` asks the cluster for a token. Raises a ClientError: Refused for a
+        wrong password."""
         if self._token is None:
             async with self._asking:
                 if self._token is None:
-                    self._token = await self._ask(connection)
+                    self._token = await self._ask(authenticate)
         return self._shown()
 
     def _shown(self) -> Metadata:
         return (("token", self._token),) if self._token else ()
 
-    async def _ask(self, connection: Connection) -> str:
+    async def _ask(self, authenticate: Authenticate) -> str:
         try:
-            answer = await connection.call(
-                _AUTHENTICATE, self._request, rpc_pb2.AuthenticateResponse, idempotent=True, anonymous=True
-            )
+            return (await authenticate(self._request)).token
         except Refused as error:
-            if _NOT_NEEDED in str(error):
+            if error.known == AUTH_NOT_ENABLED:
                 return ""
             raise
-        return answer.token
 
-    def void(self, shown: Metadata, reason: str) -> bool:
+    def void(self, shown: Metadata, reason: Known | None) -> bool:
         """Whether a call was refused because of what it showed; then another token is asked for."""
-        if not any(words in reason for words in _VOID):
+        if reason not in _VOID:
             return False
         if shown == self._shown():  # or somebody else has seen it already, and asked
             self._token = None

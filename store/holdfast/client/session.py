@@ -11,9 +11,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from holdfast.client.connection import Connection, Metadata
+from holdfast.client.connection import Connection
 from holdfast.client.errors import ClientError, NotImplementedThere
 from holdfast.client.lease import Lease
+from holdfast.client.login import Metadata
 from holdfast.proto import holdfast_pb2
 
 MAX_OUTSTANDING = 64  # as many answers as the cluster keeps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.keyrange import prefix_end
 from holdfast.proto import kv_pb2
 
 
@@ -72,7 +73,4 @@ def range_end(key: bytes, *, prefix: bool, end: str | bytes | None) -> bytes:
     """etcd's range_end: empty for one key, the key after all that begin with `key`, or `end`."""
     if end is not None:
         return to_bytes(end)
-    if not prefix:
-        return b""
-    trimmed = key.rstrip(b"\xff")
-    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\x00"
+    return prefix_end(key) if prefix else b""

@@ -9,9 +9,10 @@ import grpc
 import grpc.aio
 
 from holdfast.client.connection import CONNECT_SECONDS, PAUSE_SECONDS, Connection
-from holdfast.client.errors import Compacted, Refused, Unavailable, refused
+from holdfast.client.errors import Compacted, Unavailable, refusal, refused
 from holdfast.client.values import Event
 from holdfast.proto import rpc_pb2
+from holdfast.status import COMPACTED, known_reason, said_by_server
 
 _PATH = "/etcdserverpb.Watch/Watch"
 
@@ -43,7 +44,7 @@ async def watch(
                 )
                 await call.write(rpc_pb2.WatchRequest(create_request=create))
                 async for response in call:
-                    if response.canceled and not renewed and connection.void(who, response.cancel_reason):
+                    if response.canceled and not renewed and connection.void(who, known_reason(response.cancel_reason)):
                         renewed = True
                         break
                     _raise_if_ended(response)
@@ -58,7 +59,7 @@ async def watch(
             except grpc.aio.AioRpcError as error:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
                     raise refused(error) from None
-                if not (error.details() or "").startswith(("etcdserver:", "holdfast:")):
+                if not said_by_server(error.details() or ""):
                     await connection.drop(endpoint)
             finally:
                 call.cancel()
@@ -69,9 +70,11 @@ def _raise_if_ended(response: rpc_pb2.WatchResponse) -> None:
     if not response.canceled:
         return
     reason = response.cancel_reason
-    if response.compact_revision or "has been compacted" in reason:
+    known = known_reason(reason)
+    if response.compact_revision or known == COMPACTED:
         raise Compacted(
             grpc.StatusCode.OUT_OF_RANGE,
             f"the history to resume from is compacted up to revision {response.compact_revision}",
+            COMPACTED,
         )
-    raise Refused(grpc.StatusCode.FAILED_PRECONDITION, reason or "the server ended the watch")
+    raise refusal(grpc.StatusCode.FAILED_PRECONDITION, reason or "the server ended the watch", known)

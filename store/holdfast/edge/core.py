@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import google_crc32c
 
+from holdfast.keyrange import Range, bounds, prefix_end
 from holdfast.kv import rows
-from holdfast.kv.ranges import bounds, prefix_end
 from holdfast.kv.rows import Change, Current
 from holdfast.kv.space import Space
 from holdfast.kv.store import Family, Pending, Store, StoreBusy
@@ -24,7 +24,6 @@ from holdfast.raft.invariant import invariant
 _POSITION = b"replica/position"
 _FILTER = b"replica/filter"
 _USERS = b"replica/users"
-Interval = tuple[bytes, bytes | None]
 
 
 class WrongCluster(Exception):
@@ -56,7 +55,7 @@ class ReplicaCore:
         self._store = store
         self.ranges = list(ranges)
         self.filter_version = filter_version(ranges)
-        self.intervals: list[Interval] = [bounds(r.key, r.range_end) for r in ranges]
+        self.intervals: list[Range] = [bounds(r.key, r.range_end) for r in ranges]
         self._pending = Pending(store)
         self.position = _load(store)
         if self.position.filter_version != self.filter_version:

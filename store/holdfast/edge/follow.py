@@ -16,6 +16,7 @@ from holdfast.client.errors import Unavailable
 from holdfast.edge.core import ReplicaCore, WrongCluster
 from holdfast.kv.rows import Change
 from holdfast.proto import holdfast_pb2
+from holdfast.status import said_by_server
 
 log = logging.getLogger("holdfast.edge")
 
@@ -77,7 +78,7 @@ class Follower:
                     self._say(f"{endpoint}: {error}; correct --endpoints, or start with an empty data directory")
                 except grpc.aio.AioRpcError as error:
                     self._say(f"{endpoint}: {error.details() or error.code().name}")
-                    if not (error.details() or "").startswith(("etcdserver:", "holdfast:")):
+                    if not said_by_server(error.details() or ""):
                         await self._connection.drop(endpoint)
                 except TimeoutError:
                     self._say(f"{endpoint}: silent for {SILENCE_SECONDS:g} s")

@@ -30,12 +30,19 @@ from holdfast.client.errors import Unavailable
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
 from holdfast.front.calls import Call, Credit, Kind
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import bounds
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.validate import check_range
 from holdfast.member.scans import Scans
 from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
-from holdfast.status import Code, RequestError
+from holdfast.status import (
+    OUTSIDE_PREFIXES,
+    REPLICA_DISCONNECTED,
+    REPLICA_EMPTY,
+    Code,
+    Refusal,
+    RequestError,
+)
 from holdfast.tasks import Tasks
 from holdfast.watch.hub import Hub
 
@@ -137,7 +144,7 @@ class EdgeApi:
             self._check_users()
             self._check_scope(start, end)
         except RequestError as error:
-            return error.caught().message
+            return error.refusal.message
         return ""
 
     def refuse_further(self, start: bytes, end: bytes | None) -> str:
@@ -152,27 +159,22 @@ class EdgeApi:
 
     def _check_data(self) -> None:
         if not self._core.complete:
-            raise RequestError(
-                Code.UNAVAILABLE,
-                f"holdfast: replica {self._name} has no data of these prefixes yet; it must reach the cluster once",
-            )
+            raise RequestError(REPLICA_EMPTY.fill(name=self._name))
 
     def _check_users(self) -> None:
         if self._core.users and not self._anonymous_reads:
             raise RequestError(
-                Code.PERMISSION_DENIED,
-                f"holdfast: the cluster has users, and replica {self._name} cannot tell what they may read; read from "
-                "the cluster, or start the replica with --anonymous-reads to serve its prefixes to everyone",
+                Refusal(
+                    Code.PERMISSION_DENIED,
+                    f"holdfast: the cluster has users, and replica {self._name} cannot tell what they may read; read "
+                    "from the cluster, or start the replica with --anonymous-reads to serve its prefixes to everyone",
+                )
             )
 
     def _check_scope(self, start: bytes, end: bytes | None) -> None:
         if not self._core.covers(start, end):
             shown = start[:SHOWN_BYTES].decode("utf-8", "replace") + ("..." if len(start) > SHOWN_BYTES else "")
-            raise RequestError(
-                Code.FAILED_PRECONDITION,
-                f"holdfast: {shown} is outside this replica's prefixes ({', '.join(self._prefixes)}). Read it from the "
-                "cluster, or add its prefix to the replica's pool",
-            )
+            raise RequestError(OUTSIDE_PREFIXES.fill(key=shown, prefixes=", ".join(self._prefixes)))
 
     def range(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.RangeRequest.FromString(body)
@@ -189,7 +191,7 @@ class EdgeApi:
             kvs, more, count = scan.result()
             self._router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
 
-        def failed(error: RequestError) -> None:
+        def failed(error: Refusal) -> None:
             self._router.fail(call.id, error)
 
         scan = self._core.space.scan(request)
@@ -238,11 +240,7 @@ class EdgeApi:
 
     def _forward(self, call: Call, body: bytes) -> None:
         if not self._follower.connected:
-            raise RequestError(
-                Code.UNAVAILABLE,
-                f"holdfast: replica {self._name} is disconnected from its cluster: only serializable reads and watches "
-                f"of {', '.join(self._prefixes)} are answered here",
-            )
+            raise RequestError(REPLICA_DISCONNECTED.fill(name=self._name, prefixes=", ".join(self._prefixes)))
         self._tasks.spawn(self._do_forward(call, body))
 
     async def _do_forward(self, call: Call, body: bytes) -> None:
@@ -255,10 +253,10 @@ class EdgeApi:
                 body, timeout=max(0.001, seconds), metadata=_on_behalf_of(call)
             )
         except Unavailable as error:
-            self._router.fail(call.id, RequestError(Code.UNAVAILABLE, f"holdfast: {error}"))
+            self._router.fail(call.id, Refusal(Code.UNAVAILABLE, f"holdfast: {error}"))
             return
         except grpc.aio.AioRpcError as error:
-            self._router.fail(call.id, RequestError(Code(error.code().value[0]), error.details() or ""))
+            self._router.fail(call.id, Refusal(Code(error.code().value[0]), error.details() or ""))
             return
         kind = _WRITES.get(call.method)
         if kind is None:
@@ -339,6 +337,6 @@ class _ForwardedStream:
                 stream.cancel()
             router.finish(call.id)
         except Unavailable as error:
-            router.fail(call.id, RequestError(Code.UNAVAILABLE, f"holdfast: {error}"))
+            router.fail(call.id, Refusal(Code.UNAVAILABLE, f"holdfast: {error}"))
         except grpc.aio.AioRpcError as error:
-            router.fail(call.id, RequestError(Code(error.code().value[0]), error.details() or ""))
+            router.fail(call.id, Refusal(Code(error.code().value[0]), error.details() or ""))

@@ -17,6 +17,7 @@ import h11
 
 from holdfast.front.calls import Peer
 from holdfast.front.http import HttpHandler, Receiver, Request
+from holdfast.status import INTERNAL_ERROR, for_people
 
 log = logging.getLogger("holdfast.http")
 
@@ -98,7 +99,7 @@ class Http1:
             self._refuse(400, f"not HTTP as it should be: {error}")
         except Exception:
             log.exception("a request failed inside the server")
-            self._refuse(500, "internal error; see the server's log")
+            self._refuse(500, for_people(INTERNAL_ERROR.message))
 
     def _go_on_later(self) -> None:
         """The rest of what has come has its turn after others; nothing more is read until then."""

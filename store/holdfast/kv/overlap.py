@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import bounds
 from holdfast.proto import rpc_pb2
 
 Ops = Iterable[rpc_pb2.RequestOp]

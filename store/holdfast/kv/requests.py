@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import bounds
 from holdfast.kv.rows import Current
 from holdfast.kv.scan import check_sort
 from holdfast.kv.space import Space
 from holdfast.proto import kv_pb2, rpc_pb2
-from holdfast.status import COMPACTED, KEY_NOT_FOUND, LEASE_NOT_FOUND
+from holdfast.status import COMPACTED, KEY_NOT_FOUND, LEASE_NOT_FOUND, RequestError
 
 _Path = Iterator[bool]
 _Read = Callable[[rpc_pb2.RangeRequest, rpc_pb2.RangeResponse], None]
@@ -121,9 +121,9 @@ def _put(space: Space, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
 
 def _check_put(space: Space, leases: Collection[int], request: rpc_pb2.PutRequest) -> None:
     if request.lease and request.lease not in leases:
-        raise LEASE_NOT_FOUND
+        raise RequestError(LEASE_NOT_FOUND)
     if (request.ignore_value or request.ignore_lease) and space.get(request.key) is None:
-        raise KEY_NOT_FOUND
+        raise RequestError(KEY_NOT_FOUND)
 
 
 # ---- compares --------------------------------------------------------------------------------------------------
@@ -192,7 +192,9 @@ def _check(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest, p
             check_sort(op.request_range)
             revision = op.request_range.revision
             if revision < 0 and revision < space.compacted:
-                raise COMPACTED  # as etcd has it within a transaction only; elsewhere it stands for the newest
+                raise RequestError(
+                    COMPACTED
+                )  # as etcd has it within a transaction only; elsewhere it stands for the newest
             space.check_revision(revision)
         elif kind == "request_txn":
             _check(space, leases, op.request_txn, path)

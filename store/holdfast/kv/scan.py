@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import bounds
 from holdfast.kv.rows import (
     escape,
     index_after,
@@ -22,7 +22,7 @@ from holdfast.kv.rows import (
 )
 from holdfast.kv.store import Family, Reader
 from holdfast.proto import kv_pb2, rpc_pb2
-from holdfast.status import INVALID_SORT
+from holdfast.status import INVALID_SORT, RequestError
 
 PASSED_OVER = 8  # versions of one key, before it is cheaper to seek
 
@@ -33,7 +33,7 @@ _TARGETS = rpc_pb2.RangeRequest.SortTarget.values()
 def check_sort(request: rpc_pb2.RangeRequest) -> None:
     """Raises RequestError for an order or a target that nobody knows."""
     if request.sort_order not in _ORDERS or request.sort_target not in _TARGETS:
-        raise INVALID_SORT
+        raise RequestError(INVALID_SORT)
 
 
 class Row(NamedTuple):

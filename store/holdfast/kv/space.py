@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 from sortedcontainers import SortedList
 
+from holdfast.keyrange import bounds
 from holdfast.kv import rows
 from holdfast.kv.hashing import HistoryHash
-from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import Change, Current
 from holdfast.kv.scan import RangeScan, newest_at
 from holdfast.kv.store import Family, Pending, Reader
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.raft.invariant import invariant
-from holdfast.status import COMPACTED, FUTURE_REVISION
+from holdfast.status import COMPACTED, FUTURE_REVISION, RequestError
 
 HISTORY_BYTES = 1 << 20  # of the past that is read in one go
 
@@ -71,10 +71,7 @@ class Space:
     def scan(self, request: rpc_pb2.RangeRequest) -> RangeScan:
         """Begin to answer a Range. Advance it once before anything else is applied: that fixes what it sees."""
         revision = request.revision
-        if revision > self.reading_revision:
-            raise FUTURE_REVISION
-        if 0 < revision < self.compacted:
-            raise COMPACTED
+        self.check_revision(revision)
         reader = self._pending
         if revision <= 0 or revision == self.reading_revision:
             start, end = bounds(request.key, request.range_end)
@@ -89,9 +86,9 @@ class Space:
 
     def check_revision(self, revision: int) -> None:
         if revision > self.reading_revision:
-            raise FUTURE_REVISION
+            raise RequestError(FUTURE_REVISION)
         if 0 < revision < self.compacted:
-            raise COMPACTED
+            raise RequestError(COMPACTED)
 
     # ---- changing ------------------------------------------------------------------------------------------
 
@@ -153,9 +150,9 @@ class Space:
     def compact(self, revision: int) -> None:
         """Give up what is older than `revision`, which itself stays readable. Rows are removed later, in slices."""
         if revision <= self.compacted:
-            raise COMPACTED
+            raise RequestError(COMPACTED)
         if revision > self.revision:
-            raise FUTURE_REVISION
+            raise RequestError(FUTURE_REVISION)
         self.compacted = revision
         self._pending.put(Family.META, _COMPACTED, revision.to_bytes(8, "big", signed=True))
 

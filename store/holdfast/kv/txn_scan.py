@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 
+from holdfast.keyrange import bounds
 from holdfast.kv import requests
-from holdfast.kv.ranges import bounds
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.space import Space
 from holdfast.proto import kv_pb2, rpc_pb2
-from holdfast.status import Code, RequestError
+from holdfast.status import Code, Refusal, RequestError
 
 AT_ONCE = 1000  # rows that a transaction which only reads is answered from in one go
 MAX_READ = 10_000  # rows that one which writes may read; a KiB of a row counts as one more
@@ -23,15 +23,15 @@ MAX_ANSWER_BYTES = 256 << 20  # of a transaction that only reads: more than one 
 MAX_COMPARED = 10_000  # keys that the compares of any may look at
 PAST = 10  # a row of the past costs as much as so many of now, and is counted by reading it
 
-TOO_MUCH_READ = RequestError(
+TOO_MUCH_READ = Refusal(
     Code.INVALID_ARGUMENT,
     f"holdfast: a transaction that writes would read more than {MAX_READ} keys, or KiB; read them first, and compare",
 )
-TOO_MUCH_ANSWERED = RequestError(
+TOO_MUCH_ANSWERED = Refusal(
     Code.RESOURCE_EXHAUSTED,
     f"holdfast: the answer of the transaction would be larger than {MAX_ANSWER_BYTES >> 20} MiB; use Range, in pages",
 )
-TOO_MUCH_COMPARED = RequestError(
+TOO_MUCH_COMPARED = Refusal(
     Code.INVALID_ARGUMENT, f"holdfast: the compares of the transaction look at more than {MAX_COMPARED} keys"
 )
 
@@ -39,13 +39,13 @@ TOO_MUCH_COMPARED = RequestError(
 def check_compares(space: Space, request: rpc_pb2.TxnRequest) -> None:
     """Raises RequestError if they look at too many keys, nested ones and those on a way not taken included."""
     if _compared(space, request, MAX_COMPARED) > MAX_COMPARED:
-        raise TOO_MUCH_COMPARED
+        raise RequestError(TOO_MUCH_COMPARED)
 
 
 def check_reads(space: Space, request: rpc_pb2.TxnRequest) -> None:
     """Of a transaction that writes. Raises RequestError."""
     if rows_read(space, request, MAX_READ) > MAX_READ:
-        raise TOO_MUCH_READ
+        raise RequestError(TOO_MUCH_READ)
 
 
 def rows_read(space: Space, request: rpc_pb2.TxnRequest, most: int) -> int:
@@ -149,7 +149,7 @@ class TxnScan:
             self._ranges.pop()
             self._bytes += into.ByteSize()
             if self._bytes > MAX_ANSWER_BYTES:
-                raise TOO_MUCH_ANSWERED
+                raise RequestError(TOO_MUCH_ANSWERED)
         return not self._ranges
 
 

@@ -12,6 +12,7 @@ from holdfast.status import (
     LEASE_PROVIDED,
     TOO_MANY_OPS,
     VALUE_PROVIDED,
+    RequestError,
 )
 
 MAX_TXN_OPS = 128
@@ -20,22 +21,22 @@ WHOLE = 8
 
 def check_range(request: rpc_pb2.RangeRequest) -> None:
     if not request.key:
-        raise EMPTY_KEY
+        raise RequestError(EMPTY_KEY)
     check_sort(request)
 
 
 def check_put(request: rpc_pb2.PutRequest) -> None:
     if not request.key:
-        raise EMPTY_KEY
+        raise RequestError(EMPTY_KEY)
     if request.ignore_value and request.value:
-        raise VALUE_PROVIDED
+        raise RequestError(VALUE_PROVIDED)
     if request.ignore_lease and request.lease:
-        raise LEASE_PROVIDED
+        raise RequestError(LEASE_PROVIDED)
 
 
 def check_delete(request: rpc_pb2.DeleteRangeRequest) -> None:
     if not request.key:
-        raise EMPTY_KEY
+        raise RequestError(EMPTY_KEY)
 
 
 def check_txn(request: rpc_pb2.TxnRequest, limit: int = MAX_TXN_OPS) -> None:
@@ -43,7 +44,7 @@ def check_txn(request: rpc_pb2.TxnRequest, limit: int = MAX_TXN_OPS) -> None:
     etcd. That bounds a tree's depth and not its size, so `WHOLE` times as many are the most in all."""
     _check_operations(request, limit, WHOLE * limit)
     if touches_twice(request.success) or touches_twice(request.failure):
-        raise DUPLICATE_KEY
+        raise RequestError(DUPLICATE_KEY)
 
 
 def _check_operations(request: rpc_pb2.TxnRequest, limit: int, room: int) -> int:
@@ -51,10 +52,10 @@ def _check_operations(request: rpc_pb2.TxnRequest, limit: int, room: int) -> int
     widest = max(len(request.compare), len(request.success), len(request.failure))
     room -= len(request.compare) + len(request.success) + len(request.failure)
     if widest > limit or room < 0:
-        raise TOO_MANY_OPS
+        raise RequestError(TOO_MANY_OPS)
     for compare in request.compare:
         if not compare.key:
-            raise EMPTY_KEY
+            raise RequestError(EMPTY_KEY)
     for op in (*request.success, *request.failure):
         room = _check_op(op, limit - widest, room)
     return room
@@ -71,5 +72,5 @@ def _check_op(op: rpc_pb2.RequestOp, limit: int, room: int) -> int:
     elif kind == "request_txn":
         return _check_operations(op.request_txn, limit, room)
     else:
-        raise KEY_NOT_FOUND
+        raise RequestError(KEY_NOT_FOUND)
     return room

@@ -18,7 +18,14 @@ from google.protobuf.message import Message
 
 from holdfast.kv.store import Family, Pending
 from holdfast.proto import raft_pb2, rpc_pb2
-from holdfast.status import SESSION_FOREIGN, SESSION_FORGOTTEN, SESSION_OTHER_COMMAND, Code, RequestError
+from holdfast.status import (
+    SESSION_FOREIGN,
+    SESSION_FORGOTTEN,
+    SESSION_OTHER_COMMAND,
+    Code,
+    Refusal,
+    RequestError,
+)
 
 MAX_ANSWERS = 64
 MAX_BYTES = 64 << 10
@@ -56,7 +63,7 @@ class Kept(NamedTuple):
     kind: str  # of the command
     revision: int
     response: Message | None
-    error: RequestError | None
+    error: Refusal | None
 
 
 class _Session:
@@ -100,7 +107,7 @@ class ClientSessions:
     def check_owner(self, lease: int, user: str) -> None:
         """Raise RequestError if the session belongs to another user."""
         if self._owners.get(lease, user) != user:
-            raise SESSION_FOREIGN
+            raise RequestError(SESSION_FOREIGN)
 
     def bind(self, lease: int, user: str) -> None:
         """It belongs to `user` from now on, unless it has an owner."""
@@ -120,15 +127,15 @@ class ClientSessions:
         row = session.answers.get(seq)
         if row is None:
             if seq < session.floor:
-                raise SESSION_FORGOTTEN
+                raise RequestError(SESSION_FORGOTTEN)
             return None
         kept = raft_pb2.KeptAnswer.FromString(row)
         if hash is not None and kept.hash and kept.hash != hash:
-            raise SESSION_OTHER_COMMAND
+            raise RequestError(SESSION_OTHER_COMMAND)
         if (only_hashed and not kept.hash) or kept.kind not in _RESPONSES:
-            raise SESSION_FORGOTTEN
+            raise RequestError(SESSION_FORGOTTEN)
         if kept.error_code:
-            return Kept(kept.kind, kept.revision, None, RequestError(Code(kept.error_code), kept.error))
+            return Kept(kept.kind, kept.revision, None, Refusal(Code(kept.error_code), kept.error))
         return Kept(kept.kind, kept.revision, _RESPONSES[kept.kind].FromString(kept.response), None)
 
     def keep(
@@ -136,7 +143,7 @@ class ClientSessions:
         command: raft_pb2.Command,
         revision: int,
         response: Message | None,
-        error: RequestError | None,
+        error: Refusal | None,
         hash: bytes = b"",
     ) -> None:
         """Remember what this command got, and forget what its client does not wait for any more."""

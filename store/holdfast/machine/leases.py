@@ -13,7 +13,7 @@ from holdfast.kv.space import Space
 from holdfast.kv.store import Family, Pending
 from holdfast.machine import rows
 from holdfast.proto import raft_pb2, rpc_pb2
-from holdfast.status import LEASE_EXISTS, LEASE_NOT_FOUND, TTL_TOO_LARGE, Code, RequestError
+from holdfast.status import LEASE_EXISTS, LEASE_NOT_FOUND, TTL_TOO_LARGE, Code, Refusal, RequestError
 
 MAX_TTL_SECONDS = 9_000_000_000
 
@@ -41,11 +41,11 @@ class Leases:
     def grant(self, grant: raft_pb2.LeaseGrant) -> tuple[rpc_pb2.LeaseGrantResponse, LeaseEvent]:
         lease, ttl = grant.id, grant.ttl_seconds
         if ttl > MAX_TTL_SECONDS:
-            raise TTL_TOO_LARGE
+            raise RequestError(TTL_TOO_LARGE)
         if lease in self.ttls:
-            raise LEASE_EXISTS
+            raise RequestError(LEASE_EXISTS)
         if ttl <= 0:
-            raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: a lease of {ttl} s")
+            raise RequestError(Refusal(Code.INVALID_ARGUMENT, f"holdfast: a lease of {ttl} s"))
         self.ttls[lease] = ttl
         self._pending.put(Family.META, rows.LEASE + rows.number(lease), ttl.to_bytes(8, "big"))
         return rpc_pb2.LeaseGrantResponse(ID=lease, TTL=ttl), LeaseEvent({lease: ttl}, granted=True)
@@ -53,7 +53,7 @@ class Leases:
     def revoke(self, lease: int) -> rpc_pb2.LeaseRevokeResponse:
         """End a lease and delete the keys attached to it."""
         if lease not in self.ttls:
-            raise LEASE_NOT_FOUND
+            raise RequestError(LEASE_NOT_FOUND)
         for key in sorted(self._space.leased.get(lease, ())):
             self._space.delete(key)
         del self.ttls[lease]

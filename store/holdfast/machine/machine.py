@@ -31,7 +31,7 @@ from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.invariant import InvariantViolation, invariant
 from holdfast.raft.log import Entry
 from holdfast.raft.quorum import ConfState
-from holdfast.status import CORRUPT, NO_SPACE, PERMISSION_DENIED, SESSION_ENDED, Code, RequestError
+from holdfast.status import CORRUPT, NO_SPACE, PERMISSION_DENIED, SESSION_ENDED, Code, Refusal, RequestError
 
 # Of commands; a newer one is not understood and stops the member. What is proposed at level 2 of the cluster has format
 # 2, so that a program that knows only level 1, and joins later, stops and does not apply it in its own way.
@@ -61,7 +61,7 @@ class Applied(NamedTuple):
     seq: int
     revision: int
     response: Message | None
-    error: RequestError | None
+    error: Refusal | None
     changes: list[Change]
     effect: Effect | None = None
 
@@ -134,7 +134,7 @@ class Machine:
         self.wall_ms = max(self.wall_ms, command.wall_ms)
         origin, incarnation, seq = command.origin, command.incarnation, command.seq
         response: Message | None = None
-        error: RequestError | None = None
+        error: Refusal | None = None
         effect: Effect | None = None
         kind = command.WhichOneof("op")
         by_hash = self.level >= 2
@@ -150,7 +150,7 @@ class Machine:
             response, effect = self._do(kind, command)
             self.counts[kind or ""] += 1
         except RequestError as refused:
-            error = refused.caught()
+            error = refused.refusal
         changes = self.space.commit()
         if error is not None and changes:
             raise InvariantViolation(f"entry {entry.index} was refused and changed keys")
@@ -167,7 +167,7 @@ class Machine:
         used up, if that cannot be told or the user may not do (any more) what is asked. `hash`: empty at level 1."""
         session, users = command.session, self.auth.enabled
         if session not in self.leases:
-            raise SESSION_ENDED
+            raise RequestError(SESSION_ENDED)
         if not hash:
             return self.clients.find(session, command.session_seq)
         if users:
@@ -275,7 +275,9 @@ class Machine:
         version = command.cluster_version.version
         level = level_of(version)
         if not command.system or (level is not None and level <= self.level):
-            raise RequestError(Code.INVALID_ARGUMENT, f"holdfast: the cluster does not go to version {version!r}")
+            raise RequestError(
+                Refusal(Code.INVALID_ARGUMENT, f"holdfast: the cluster does not go to version {version!r}")
+            )
         self._set_version(version)
         self._pending.put(Family.META, rows.VERSION, version.encode())
 
@@ -299,23 +301,23 @@ class Machine:
             checks.check_lease(self.auth, who, command.lease_revoke.id, self.space.leased)
             owner = self.clients.owner(command.lease_revoke.id)
             if owner not in (None, who.user) and not self.auth.is_root(who.user):
-                raise PERMISSION_DENIED  # ending a session takes away what its owner could ask again
+                raise RequestError(PERMISSION_DENIED)  # ending a session takes away what its owner could ask again
         elif kind == "compact" and self.level >= 2:
             self.auth.require_admin(who)
 
     def _refuse_alarmed(self, kind: str | None, command: raft_pb2.Command) -> None:
         alarms = {alarm for _, alarm in self.alarms}
         if CORRUPT_ALARM in alarms and kind in _NEEDS_TRUST:
-            raise CORRUPT
+            raise RequestError(CORRUPT)
         if NOSPACE_ALARM in alarms and kind in _NEEDS_SPACE and (kind != "txn" or requests.puts(command.txn)):
-            raise NO_SPACE
+            raise RequestError(NO_SPACE)
 
     def _alarm(self, request: rpc_pb2.AlarmRequest) -> Message:
         """Raise an alarm, or end the one of exactly this member and kind. The answer lists what changed."""
         alarm = (request.memberID, int(request.alarm))
         if alarm[1] not in (NOSPACE_ALARM, CORRUPT_ALARM):
             raise RequestError(
-                Code.INVALID_ARGUMENT, f"holdfast: there is no alarm {alarm[1]}: NOSPACE and CORRUPT are"
+                Refusal(Code.INVALID_ARGUMENT, f"holdfast: there is no alarm {alarm[1]}: NOSPACE and CORRUPT are")
             )
         response = rpc_pb2.AlarmResponse()
         raising = request.action == request.ACTIVATE

@@ -10,7 +10,7 @@ from holdfast.kv.store import Family, Pending
 from holdfast.machine import rows
 from holdfast.proto import raft_pb2
 from holdfast.raft.quorum import ConfState
-from holdfast.status import MEMBER_EXISTS, MEMBER_NOT_FOUND, Code, RequestError
+from holdfast.status import MEMBER_EXISTS, MEMBER_NOT_FOUND, Code, Refusal, RequestError
 
 
 class Members:
@@ -35,10 +35,10 @@ class Members:
         kind, member = change.kind, change.member
         if kind in (change.ADD_LEARNER, change.ADD_VOTER):
             if member.id in self.infos or member.id in self.removed:
-                raise MEMBER_EXISTS
+                raise RequestError(MEMBER_EXISTS)
             self._put(member)
         elif member.id not in self.infos:
-            raise MEMBER_NOT_FOUND
+            raise RequestError(MEMBER_NOT_FOUND)
         elif kind == change.UPDATE:
             new = self._copy(member.id)
             del new.peer_urls[:]
@@ -68,16 +68,18 @@ class Members:
         new = self._copy(claim.member_id)
         if new.volume_id not in (0, claim.volume_id):
             raise RequestError(
-                Code.FAILED_PRECONDITION,
-                f"holdfast: member {claim.member_id:x} is taken by the volume {new.volume_id:x}; "
-                f"add another member for the volume {claim.volume_id:x}",
+                Refusal(
+                    Code.FAILED_PRECONDITION,
+                    f"holdfast: member {claim.member_id:x} is taken by the volume {new.volume_id:x}; "
+                    f"add another member for the volume {claim.volume_id:x}",
+                )
             )
         new.volume_id = claim.volume_id
         self._put(new)
 
     def _copy(self, member: int) -> raft_pb2.MemberInfo:
         if member not in self.infos:
-            raise MEMBER_NOT_FOUND
+            raise RequestError(MEMBER_NOT_FOUND)
         new = raft_pb2.MemberInfo()
         new.CopyFrom(self.infos[member])
         return new

@@ -50,6 +50,7 @@ from holdfast.status import (
     TIMEOUT_LEADER_FAILED,
     TOO_MANY_REQUESTS,
     UNHEALTHY,
+    Refusal,
     RequestError,
 )
 
@@ -378,7 +379,7 @@ class MemberCore:
                 out.refused.append((origin, str(malformed)))
                 return
             except RequestError as refused:
-                reason = refused.caught().message
+                reason = refused.refusal.message
                 out.messages.append(Rejected(origin, self.id, raft.term, command.incarnation, command.seq, reason))
                 continue
             self._propose_for(origin, data, command, out, membership=kind == "member")
@@ -403,15 +404,15 @@ class MemberCore:
             return
         try:
             if self.raft.full:
-                raise NO_SPACE
+                raise RequestError(NO_SPACE)
             conf = next_conf(self.raft, self.machine, command.member, self._max_learners)
         except RequestError as refused:
-            refused.caught()
+            refusal = refused.refusal
             self._refusals[name] = self._now + REMEMBERED_ELECTIONS * self.settings.election_ns
             if origin == self.id:
-                self._refused(command.seq, refused, out)
+                self._refused(command.seq, refusal, out)
             else:
-                rejected = (command.incarnation, command.seq, refused.message)
+                rejected = (command.incarnation, command.seq, refusal.message)
                 out.messages.append(Rejected(origin, self.id, self.raft.term, *rejected))
             return
         self.raft.propose(data, conf)
@@ -437,7 +438,7 @@ class MemberCore:
             return True
         return self.machine.proposals.applied(command.origin, command.incarnation, command.seq)
 
-    def _refused(self, seq: int, error: RequestError, out: Output) -> None:
+    def _refused(self, seq: int, error: Refusal, out: Output) -> None:
         """The leader will not propose this. Believed only if no other leader was asked: an earlier one may have it in
         its log, and then it may happen in spite of this one."""
         pending = self._pending.get(seq)
@@ -449,7 +450,7 @@ class MemberCore:
         seq: int,
         out: Output,
         *,
-        error: RequestError | None = None,
+        error: Refusal | None = None,
         response: Proto | None = None,
         revision: int = 0,
     ) -> None:

@@ -44,7 +44,7 @@ from holdfast.member.scans import Scans
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.types import DurableAppend, HardState, Settings
-from holdfast.status import STOPPED, RequestError
+from holdfast.status import STOPPED, Refusal
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol
 from holdfast.storage.state import NoRoom, RocksStore, StateUnreadable
 from holdfast.storage.writer import LogWriter
@@ -199,7 +199,7 @@ class Member:
         self.give(Transfer(to))
 
     def scan(
-        self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None], failed: Callable[[RequestError], None]
+        self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None], failed: Callable[[Refusal], None]
     ) -> Callable[[], None]:
         """Answer a Range from what is applied here; a large one over several turns. Returns how to give it up. Raises
         RequestError."""
@@ -214,13 +214,13 @@ class Member:
         return self._scans.run(scan, scanned, failed, floor=request.revision or None)
 
     def read_txn(
-        self, scan: TxnScan, done: Callable[[TxnScan], None], failed: Callable[[RequestError], None]
+        self, scan: TxnScan, done: Callable[[TxnScan], None], failed: Callable[[Refusal], None]
     ) -> Callable[[], None]:
         """Answer a transaction that only reads, over several turns. Returns how to give it up. Raises RequestError."""
         return self._scans.run(scan, done, failed, floor=scan.floor)
 
     def hash(
-        self, revision: int, done: Callable[[HistoryHash], None], failed: Callable[[RequestError], None]
+        self, revision: int, done: Callable[[HistoryHash], None], failed: Callable[[Refusal], None]
     ) -> Callable[[], None]:
         """Hash all history up to `revision` (0: now), over several turns. Returns how to give it up. Raises
         RequestError."""
@@ -527,7 +527,7 @@ class Member:
                 async with asyncio.timeout(seconds):
                     await self._stepped_down.wait()
 
-    async def stop(self, error: RequestError = STOPPED) -> None:
+    async def stop(self, error: Refusal = STOPPED) -> None:
         """Answer everyone who waits, flush, and close the files."""
         if not self._stopped:
             self._stopped = True

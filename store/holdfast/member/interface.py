@@ -12,7 +12,7 @@ from holdfast.kv.store import Store
 from holdfast.proto import raft_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.types import DurableAppend
-from holdfast.status import RequestError
+from holdfast.status import Refusal
 
 # ---- inputs ----------------------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Answer:
     `ttl`."""
 
     id: int
-    error: RequestError | None = None
+    error: Refusal | None = None
     response: Proto | None = None
     revision: int = 0
     ttl: int = 0

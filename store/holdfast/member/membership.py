@@ -21,6 +21,7 @@ from holdfast.status import (
     NOT_VOTER,
     PEER_URL_EXISTS,
     TOO_MANY_LEARNERS,
+    RequestError,
 )
 
 _Change = raft_pb2.MemberChange
@@ -40,22 +41,22 @@ def next_conf(raft: Raft, machine: Machine, change: _Change, max_learners: int) 
     change makes no sense, or if those heard from lately would not be a quorum during or after it (etcd's strict check).
     """
     if not raft.may_change_conf() or machine.applied_index < raft.conf_index:
-        raise CONF_PENDING
+        raise RequestError(CONF_PENDING)
     if change.expected_config_index and change.expected_config_index != raft.conf_index:
-        raise CONF_MOVED
+        raise RequestError(CONF_MOVED)
     conf = raft.conf
     planned = _Plan(raft, machine)
     for step in (change, *change.together):
         planned.take(step)
     if len(planned.learners) > max(max_learners, len(conf.learners)) and planned.added_learner:
-        raise TOO_MANY_LEARNERS
+        raise RequestError(TOO_MANY_LEARNERS)
     if not planned.voters:
-        raise NOT_ENOUGH_STARTED
+        raise RequestError(NOT_ENOUGH_STARTED)
     if (planned.voters, planned.learners) == (set(conf.voters), set(conf.learners)):
         return conf  # only an address changes
     new = conf.changed(planned.voters, planned.learners)
     if new.voters != conf.voters and not new.quorum(lambda m: raft.hears(m) and m not in planned.added):
-        raise NOT_ENOUGH_STARTED
+        raise RequestError(NOT_ENOUGH_STARTED)
     return new
 
 
@@ -77,17 +78,17 @@ class _Plan:
             self._add(step)
             return
         if member not in self._machine.members or member in self.added:
-            raise MEMBER_NOT_FOUND
+            raise RequestError(MEMBER_NOT_FOUND)
         if step.kind == _Change.PROMOTE:
             if member not in self.learners:
-                raise NOT_LEARNER
+                raise RequestError(NOT_LEARNER)
             if not caught_up(self._raft, member):
-                raise LEARNER_NOT_READY
+                raise RequestError(LEARNER_NOT_READY)
             self.learners.discard(member)
             self.voters.add(member)
         elif step.kind == _Change.DEMOTE:
             if member not in self.voters:
-                raise NOT_VOTER
+                raise RequestError(NOT_VOTER)
             self.voters.discard(member)
             self.learners.add(member)
         elif step.kind == _Change.REMOVE:
@@ -101,7 +102,7 @@ class _Plan:
     def _add(self, step: _Change) -> None:
         member = step.member.id
         if member in self._machine.members or member in self._machine.removed or member in self.added or not member:
-            raise MEMBER_EXISTS
+            raise RequestError(MEMBER_EXISTS)
         self._take_urls(step.member.peer_urls)
         self.added.add(member)
         if step.kind == _Change.ADD_VOTER:
@@ -113,7 +114,7 @@ class _Plan:
     def _take_urls(self, urls: Collection[str]) -> None:
         check_urls(urls)
         if self._urls & set(urls):
-            raise PEER_URL_EXISTS
+            raise RequestError(PEER_URL_EXISTS)
         self._urls |= set(urls)
 
 
@@ -130,4 +131,4 @@ def is_url(url: str) -> bool:
 def check_urls(urls: Collection[str]) -> None:
     """Peer URLs of a member: at least one, and each good. One that is there twice is let be, as etcd does."""
     if not urls or not all(is_url(url) for url in urls):
-        raise BAD_URLS
+        raise RequestError(BAD_URLS)

@@ -26,7 +26,7 @@ from holdfast.member.snapshots import Snapshots
 from holdfast.member.transport import Transport
 from holdfast.proto import raft_pb2
 from holdfast.raft.types import Settings
-from holdfast.status import Code, RequestError
+from holdfast.status import Code, Refusal, RequestError
 from holdfast.storage.identity import DataDirectory
 from holdfast.tasks import Tasks
 from holdfast.tls import Dialling
@@ -213,16 +213,21 @@ class Node:
         identity = self.data.identity
         if volume_id != identity.volume_id:
             raise RequestError(
-                Code.FAILED_PRECONDITION,
-                f"holdfast: this node's volume is {identity.volume_id:x}, not {volume_id:x}: it was replaced meanwhile",
+                Refusal(
+                    Code.FAILED_PRECONDITION,
+                    f"holdfast: this node's volume is {identity.volume_id:x}, not {volume_id:x}: it was replaced "
+                    "meanwhile",
+                )
             )
         if identity.cluster_id == cluster_id:
             return identity.member_id
         if identity.cluster_id or not cluster_id or self.config.bootstrap != "managed":
             raise RequestError(
-                Code.FAILED_PRECONDITION,
-                f"holdfast: this node cannot form cluster {cluster_id:x}: it belongs to {identity.cluster_id:x} "
-                f"and was started with --bootstrap={self.config.bootstrap}",
+                Refusal(
+                    Code.FAILED_PRECONDITION,
+                    f"holdfast: this node cannot form cluster {cluster_id:x}: it belongs to {identity.cluster_id:x} "
+                    f"and was started with --bootstrap={self.config.bootstrap}",
+                )
             )
         me = raft_pb2.MemberInfo(
             id=identity.volume_id,
@@ -239,7 +244,7 @@ class Node:
         """The founding is recorded: serve clients."""
         if cluster_id != self.data.identity.cluster_id:
             raise RequestError(
-                Code.FAILED_PRECONDITION, f"holdfast: this node belongs to {self.data.identity.cluster_id:x}"
+                Refusal(Code.FAILED_PRECONDITION, f"holdfast: this node belongs to {self.data.identity.cluster_id:x}")
             )
         if not self.data.identity.opened:
             self.data.open_for_clients()

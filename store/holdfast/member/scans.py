@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeVar
 
 from holdfast.kv.store import StateDamaged
-from holdfast.status import STATE_DAMAGED, TOO_MANY_REQUESTS, RequestError
+from holdfast.status import STATE_DAMAGED, TOO_MANY_REQUESTS, Refusal, RequestError
 
 SLICE = 1000  # rows; a KiB of a row counts as one more
 MAX_WAITING = 1000
@@ -28,7 +28,7 @@ S = TypeVar("S", bound=Scan)
 class _Running(NamedTuple):
     advance: Callable[[], bool]
     done: Callable[[], None]
-    failed: Callable[[RequestError], None]
+    failed: Callable[[Refusal], None]
     floor: int | None
 
 
@@ -48,7 +48,7 @@ class Scans:
         return min((scan.floor for scan in self._running.values() if scan.floor is not None), default=None)
 
     def run(
-        self, scan: S, done: Callable[[S], None], failed: Callable[[RequestError], None], *, floor: int | None
+        self, scan: S, done: Callable[[S], None], failed: Callable[[Refusal], None], *, floor: int | None
     ) -> Callable[[], None]:
         """Call `done` when `scan` has seen all of its rows: at once, if that takes no more than one slice; or `failed`
         if they cannot be read. `floor`: the revision of the past that it reads at, whose rows have to stay until it is
@@ -57,12 +57,12 @@ class Scans:
         try:
             finished = scan.advance(SLICE)
         except StateDamaged as error:
-            raise STATE_DAMAGED from error
+            raise RequestError(STATE_DAMAGED) from error
         if finished:
             done(scan)
             return lambda: None
         if len(self._running) >= MAX_WAITING:
-            raise TOO_MANY_REQUESTS
+            raise RequestError(TOO_MANY_REQUESTS)
         id = next(self._ids)
         self._running[id] = _Running(lambda: scan.advance(SLICE), lambda: done(scan), failed, floor)
         self._schedule()
@@ -88,7 +88,7 @@ class Scans:
             if not finished:
                 self._running[id] = scan  # after the others
         except (StateDamaged, RequestError) as error:
-            scan.failed(STATE_DAMAGED if isinstance(error, StateDamaged) else error.caught())
+            scan.failed(STATE_DAMAGED if isinstance(error, StateDamaged) else error.refusal)
             self._ended()
             return
         finally:

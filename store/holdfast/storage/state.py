@@ -19,6 +19,7 @@ from typing import NamedTuple
 from rocksdict import Checkpoint, DbClosedError, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from holdfast.kv.store import Family, StateDamaged, StoreBusy, Write
+from holdfast.storage.causes import Cause, cause_of
 from holdfast.storage.damage import REPLACE, Damaged
 from holdfast.storage.files import sync_directory, sync_file
 from holdfast.storage.sealed import SealedFile
@@ -45,10 +46,6 @@ class StateUnreadable(Exception):
 
 class NoRoom(StoreBusy):
     """The disk is full. RocksDB takes writes again by itself, some seconds after there is room."""
-
-
-def _no_room(error: Exception) -> bool:
-    return "No space left" in str(error) or "Disk quota exceeded" in str(error)
 
 
 def _ignore(_: StateDamaged) -> None:
@@ -84,7 +81,7 @@ class RocksStore:
         try:
             self._db = Rdict(str(path), options=_options(create=create))
         except Exception as error:  # rocksdict knows no narrower one
-            if "Corruption" in str(error) or "does not exist" in str(error) or "No such file" in str(error):
+            if cause_of(error) in (Cause.DAMAGE, Cause.MISSING):
                 raise self._damaged(error) from error
             raise StateUnreadable(
                 f"{path}: the state cannot be opened ({error}); make the directory readable, or {REPLACE}"
@@ -152,16 +149,17 @@ class RocksStore:
         try:
             self._db.write(rows, self._writing)
         except Exception as error:
-            if "stall" in str(error).lower() or "incomplete" in str(error).lower():
-                raise StoreBusy(str(error)) from error
             raise self._refused(error) from None
 
     def _refused(self, error: Exception) -> Exception:
         """What a failed write of RocksDB's means: it reads, too, when it compacts, and takes no writes once it has met
         damage."""
-        if _no_room(error):
+        cause = cause_of(error)
+        if cause is Cause.NO_ROOM:
             return NoRoom(str(error))
-        return self._damaged(error) if "Corruption" in str(error) else error
+        if cause is Cause.BUSY:
+            return StoreBusy(str(error))
+        return self._damaged(error) if cause is Cause.DAMAGE else error
 
     def flush(self) -> None:
         """Make everything applied so far survive a crash. Releases the GIL. Raises NoRoom."""
@@ -222,7 +220,7 @@ class RocksStore:
         try:
             self._db.close()
         except Exception as error:
-            if not _no_room(error) and "Corruption" not in str(error):  # what is not flushed is in the log
+            if cause_of(error) not in (Cause.NO_ROOM, Cause.DAMAGE):  # what is not flushed is in the log
                 raise
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
-from holdfast.kv.ranges import within
+from holdfast.keyrange import Range, within
 from holdfast.kv.rows import DELETE, Change
 from holdfast.kv.space import Space
 from holdfast.watch.interest import Interest, Ref
@@ -32,7 +32,7 @@ class Watcher:
     """One watch on a stream, of one or more ranges [start, end); end None = no end."""
 
     id: int
-    ranges: tuple[tuple[bytes, bytes | None], ...]
+    ranges: tuple[Range, ...]
     next: int
     prev_kv: bool = False
     no_put: bool = False

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TypeVar
 
-from holdfast.kv.ranges import prefix_end
-from holdfast.watch.intervals import Intervals, Range, Ref
+from holdfast.keyrange import Range, prefix_end
+from holdfast.watch.intervals import Intervals, Ref
 
 __all__ = ["Interest", "Range", "Ref"]
 

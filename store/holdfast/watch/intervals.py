@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from holdfast.keyrange import Range
+
 Ref = tuple[int, int]
-Range = tuple[bytes, bytes | None]  # [start, end); None = no end
 _End = tuple[bool, bytes]  # an end as it is ordered: None is behind all others
 
 

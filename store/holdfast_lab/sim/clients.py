@@ -22,7 +22,7 @@ from holdfast.status import (
     STOPPED,
     TIMEOUT,
     TIMEOUT_LEADER_FAILED,
-    RequestError,
+    Refusal,
 )
 
 from holdfast_lab.sim.mix import MS, SECOND
@@ -388,13 +388,13 @@ class Client:
         else:
             self._lease = lease
 
-    def _failed(self, operation: Operation, error: RequestError, tries: int) -> None:
+    def _failed(self, operation: Operation, error: Refusal, tries: int) -> None:
         # Refused before it was proposed says nothing about earlier attempts.
         if error in _UNKNOWN or (tries and error not in (*_BY_THE_MACHINE, SESSION_ENDED, SESSION_FORGOTTEN)):
             self._again(operation, tries)
             return
         if error in (SESSION_ENDED, SESSION_FORGOTTEN):
-            check(error is SESSION_ENDED, "I14", f"{operation!r}: {error.message}")
+            check(error == SESSION_ENDED, "I14", f"{operation!r}: {error.message}")
             self._session = 0
             self._finish(operation, Outcome.UNKNOWN if tries else Outcome.REFUSED)
             return

@@ -654,7 +654,7 @@ def _number_of_another_command_taken(patch: Patch) -> None:
         try:
             return original(self, lease, seq, hash, only_hashed=only_hashed)
         except RequestError as error:
-            if error != SESSION_OTHER_COMMAND:
+            if error.refusal != SESSION_OTHER_COMMAND:
                 raise
             return None
 

@@ -7,7 +7,7 @@ from random import Random
 
 import google_crc32c
 from holdfast.edge.core import ReplicaCore, ranges_of
-from holdfast.kv.ranges import bounds
+from holdfast.keyrange import bounds
 from holdfast.kv.rows import DELETE, Change, unpack_current
 from holdfast.kv.store import Family, MemoryStore, StateDamaged
 from holdfast.proto import holdfast_pb2, kv_pb2

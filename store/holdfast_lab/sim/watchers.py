@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from holdfast.kv.ranges import within
+from holdfast.keyrange import within
 from holdfast.kv.rows import DELETE, Change
 from holdfast.watch.hub import Compacted, Delivery, Events, Progress, Watcher
 

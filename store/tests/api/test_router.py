@@ -81,7 +81,7 @@ async def test_streams_that_fail_while_they_are_ended_do_not_keep_the_others() -
         for stream in streams:
             await stream.write(b"")
         async with asyncio.timeout(10):
-            while len(router._served) < 3:
+            while len(router._records) < 3:
                 await asyncio.sleep(0.01)
         router.end_streams(NO_LEADER)
         for stream in streams:
@@ -94,16 +94,16 @@ async def test_a_stream_that_fails_when_its_client_is_slow_ends_alone() -> None:
         stream = channel.stream_stream("/t.T/Streams")()
         await stream.write(b"")
         async with asyncio.timeout(10):
-            while not router._served:
+            while not router._records:
                 await asyncio.sleep(0.01)
-        (id,) = router._served
+        (id,) = router._records
         good = channel.unary_unary("/t.T/Good")(b"x", timeout=10)
         for _ in range(10):
             router.send(id, b"x" * 1_000_000)  # more than a window and the high water
         router.act(Credit(id, 1))
         assert await good == b"x"
         async with asyncio.timeout(10):
-            while router._served:
+            while router._records:
                 await asyncio.sleep(0.01)
         await _all_good(channel)
 

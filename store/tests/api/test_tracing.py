@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from holdfast.api.served import MethodCounts, Served
+from holdfast.api.call_record import CallRecord, MethodCounts
 from holdfast.api.tracing import MILLION, Tracing
 from holdfast.front.calls import Call, Peer
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -13,9 +13,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def served(**metadata: str) -> Served:
+def served(**metadata: str) -> CallRecord:
     call = Call(1, "/etcdserverpb.KV/Put", Peer("1.2.3.4:5"), metadata, None)
-    return Served(call, MethodCounts(), request_bytes=7)
+    return CallRecord(call, MethodCounts(), request_bytes=7)
 
 
 def test_a_span_of_a_call_that_has_ended() -> None:

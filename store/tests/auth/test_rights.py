@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 from holdfast.auth.rights import Rights
-from holdfast.kv.ranges import bounds, within
+from holdfast.keyrange import bounds, within
 from hypothesis import given
 
 keys = st.sampled_from([b"a", b"a\x00", b"ab", b"b", b"c", b"d", b"e"])

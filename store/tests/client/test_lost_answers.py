@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 from holdfast import client
 from holdfast.proto import holdfast_pb2, rpc_pb2
+from holdfast.status import NAME_METADATA, SESSION_ENDED
 
 Answer = Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]
 
@@ -46,14 +47,14 @@ async def never(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
     raise AssertionError("unreachable")
 
 
-def fails(code: grpc.StatusCode, text: str, times: int = 1) -> Answer:
+def fails(code: grpc.StatusCode, text: str, times: int = 1, trailers: tuple[tuple[str, str], ...] = ()) -> Answer:
     """Fail so often, then answer."""
     left = [times]
 
     async def answer(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
         if left[0]:
             left[0] -= 1
-            await context.abort(code, text)
+            await context.abort(code, text, trailers)
         return await done(body, context)
 
     return answer
@@ -102,12 +103,28 @@ async def test_without_sessions_a_write_is_sent_once(server: tuple[Server, str])
 
 
 async def test_a_session_that_ended_before_anything_was_sent_is_opened_anew(server: tuple[Server, str]) -> None:
+    """A server says so by text, or by name, whatever its text."""
     answers, endpoint = server
-    over = "holdfast: this client session has ended (…)"
-    answers.answers = {"Open": opened, "Put": fails(grpc.StatusCode.NOT_FOUND, over)}
+    for over in (
+        fails(grpc.StatusCode.NOT_FOUND, SESSION_ENDED.message),
+        fails(grpc.StatusCode.NOT_FOUND, "in words of later", trailers=((NAME_METADATA, "SESSION_ENDED"),)),
+    ):
+        answers.answers = {"Open": opened, "Put": over}
+        answers.asked.clear()
+        async with client.connect(endpoint, timeout=10) as hf:
+            assert (await hf.put("k", "v")).revision == 5
+        assert len(answers.names("Open")) == 2
+
+
+async def test_an_error_that_only_reads_like_another_one_is_not_taken_for_it(server: tuple[Server, str]) -> None:
+    answers, endpoint = server
+    text = f"{SESSION_ENDED.message}, says somebody"
+    answers.answers = {"Open": opened, "Put": fails(grpc.StatusCode.NOT_FOUND, text)}
     async with client.connect(endpoint, timeout=10) as hf:
-        assert (await hf.put("k", "v")).revision == 5
-    assert len(answers.names("Open")) == 2
+        with pytest.raises(client.Refused, match="says somebody") as refused:
+            await hf.put("k", "v")
+    assert refused.value.known is None
+    assert len(answers.names("Open")) == 1
 
 
 async def test_a_session_that_ended_after_an_answer_was_lost_cannot_tell(server: tuple[Server, str]) -> None:
@@ -118,7 +135,7 @@ async def test_a_session_that_ended_after_an_answer_was_lost_cannot_tell(server:
         calls.append(body)
         if len(calls) == 1:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-        await context.abort(grpc.StatusCode.NOT_FOUND, "holdfast: this client session has ended (…)")
+        await context.abort(grpc.StatusCode.NOT_FOUND, SESSION_ENDED.message)
         raise AssertionError("unreachable")
 
     answers.answers = {"Open": opened, "Put": lost_then_over}

@@ -7,8 +7,8 @@ import random
 import google_crc32c
 import pytest
 from holdfast.edge.core import ReplicaCore, WrongCluster, ranges_of
+from holdfast.keyrange import bounds
 from holdfast.kv import requests
-from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import DELETE
 from holdfast.kv.space import Space
 from holdfast.kv.store import MemoryStore, Pending

@@ -36,8 +36,8 @@ from holdfast.front.http2 import front as module
 from holdfast.front.http2 import session
 from holdfast.front.http2.frames import frame
 from holdfast.front.http2.front import Http2Front
-from holdfast.status import Code
-from holdfast.tls import TlsFiles, serving
+from holdfast.status import LEASE_NOT_FOUND, NAME_METADATA, Code, Refusal
+from holdfast.tls import TlsFiles, server_context
 
 from ..certificates import Authority
 from .test_connection import HELLO, block
@@ -171,6 +171,18 @@ async def test_errors_are_told_whole() -> None:
             with pytest.raises(grpc.aio.AioRpcError) as failed:
                 await to.unary_unary(path)(b"")
             assert (failed.value.code(), failed.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, text)
+
+
+async def test_an_error_that_has_a_name_is_sent_with_it() -> None:
+    async with served() as s, channel(s.port) as to:
+        refused = [LEASE_NOT_FOUND, Refusal(Code.NOT_FOUND, "no such thing")]
+        coming = iter(refused)
+        s.serve = lambda e: [Fail(e.call.id, *next(coming))] if isinstance(e, Unary) else []
+        for refusal, name in zip(refused, ("LEASE_NOT_FOUND", None), strict=True):
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await to.unary_unary("/t.T/Unary")(b"")
+            assert (failed.value.code().value[0], failed.value.details()) == refusal
+            assert dict(failed.value.trailing_metadata() or ()).get(NAME_METADATA) == name
 
 
 async def test_large_messages_go_through_and_larger_ones_are_refused() -> None:
@@ -877,7 +889,7 @@ async def test_tls_tells_who_calls_and_certificates_are_read_again(tmp_path: Pat
     first, second = Authority("first"), Authority("second")
     first.write_server(tmp_path)
     files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "ca.crt")
-    async with served(serving(files, alpn=("h2", "http/1.1"))) as s:
+    async with served(server_context(files, alpn=("h2", "http/1.1"))) as s:
         s.serve = lambda e: [Reply(e.call.id, e.call.peer.common_name.encode())] if isinstance(e, Unary) else []
         async with _secure(s.port, first, "ann") as to:
             assert await to.unary_unary("/t.T/Unary")(b"", wait_for_ready=True, timeout=20) == b"ann"
@@ -911,7 +923,7 @@ async def test_versions_of_tls_below_the_lowest_are_refused(tmp_path: Path) -> N
     authority = Authority("only")
     authority.write_server(tmp_path)
     files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key", None, ssl.TLSVersion.TLSv1_3)
-    async with served(serving(files)) as s:
+    async with served(server_context(files)) as s:
         context = ssl.create_default_context(cadata=authority.certificate.decode())
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         with pytest.raises((ssl.SSLError, ConnectionError)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+from holdfast.keyrange import bounds, within
 from holdfast.kv.overlap import touches_twice
-from holdfast.kv.ranges import bounds, within
 from holdfast.proto import rpc_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st

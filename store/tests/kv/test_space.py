@@ -8,9 +8,9 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
+from holdfast.keyrange import bounds, prefix_end, within
 from holdfast.kv import requests, rows
 from holdfast.kv import scan as scan_module
-from holdfast.kv.ranges import bounds, prefix_end, within
 from holdfast.kv.space import Scrubber, Space
 from holdfast.kv.store import Family, MemoryStore, Pending
 from holdfast.proto import kv_pb2, rpc_pb2
@@ -131,11 +131,11 @@ class SpaceMachine(RuleBasedStateMachine):
     def compacted_and_future_are_refused(self) -> None:
         with pytest.raises(RequestError) as future:
             read(self.space, key=b"a", revision=max(self.at) + 1)
-        assert future.value is FUTURE_REVISION
+        assert future.value.refusal is FUTURE_REVISION
         if self.space.compacted > 1:
             with pytest.raises(RequestError) as past:
                 read(self.space, key=b"a", revision=self.space.compacted - 1)
-            assert past.value is COMPACTED
+            assert past.value.refusal is COMPACTED
 
 
 SpaceMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
@@ -276,7 +276,7 @@ def test_a_refused_txn_leaves_no_trace() -> None:
     request.success.add().request_put.CopyFrom(rpc_pb2.PutRequest(key=b"b", value=b"1", lease=99))
     with pytest.raises(RequestError) as refused:
         requests.txn(space, {1}, request)
-    assert refused.value is LEASE_NOT_FOUND
+    assert refused.value.refusal is LEASE_NOT_FOUND
     assert space.commit() == []
     assert space.get(b"a") is None
 

@@ -95,7 +95,7 @@ def test_one_that_writes_may_not_read_much() -> None:
     check_reads(space, few)
     with pytest.raises(RequestError) as refused:
         check_reads(space, many)
-    assert refused.value is TOO_MUCH_READ
+    assert refused.value.refusal is TOO_MUCH_READ
     # What is cut by its limit, or only counted, is little, however many keys there are.
     little = rpc_pb2.TxnRequest()
     for _ in range(100):
@@ -110,7 +110,7 @@ def test_one_that_writes_may_read_little_of_the_past() -> None:
     request.success.add().request_range.CopyFrom(everything(revision=2, limit=1))
     with pytest.raises(RequestError) as refused:
         check_reads(space, request)
-    assert refused.value is TOO_MUCH_READ
+    assert refused.value.refusal is TOO_MUCH_READ
 
 
 def test_compares_of_ranges_look_no_further_than_they_have_to_and_not_at_everything() -> None:
@@ -123,7 +123,7 @@ def test_compares_of_ranges_look_no_further_than_they_have_to_and_not_at_everyth
     check_compares(space, absent)
     with pytest.raises(RequestError) as refused:
         check_compares(space, all_of_them)
-    assert refused.value is TOO_MUCH_COMPARED
+    assert refused.value.refusal is TOO_MUCH_COMPARED
 
 
 def test_the_size_of_rows_counts_too() -> None:
@@ -137,13 +137,13 @@ def test_the_size_of_rows_counts_too() -> None:
     request.success.add().request_range.CopyFrom(everything())
     with pytest.raises(RequestError) as refused:
         check_reads(space, request)
-    assert refused.value is TOO_MUCH_READ
+    assert refused.value.refusal is TOO_MUCH_READ
     for _ in range(19):
         request.success.add().request_range.CopyFrom(everything())
     scan = TxnScan(space, (), request)
     with pytest.raises(RequestError) as refused:
         _advance_to_the_end(scan)
-    assert refused.value is TOO_MUCH_ANSWERED
+    assert refused.value.refusal is TOO_MUCH_ANSWERED
 
 
 def _advance_to_the_end(scan: TxnScan) -> None:

@@ -26,7 +26,7 @@ def refused(txn: rpc_pb2.TxnRequest) -> bool:
     try:
         check_txn(txn)
     except RequestError as error:
-        if error.message != TOO_MANY_OPS.message:
+        if error.refusal != TOO_MANY_OPS:
             raise
         return True
     return False

@@ -14,7 +14,7 @@ from holdfast.member.node import Node, NodeConfig
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.types import Settings
 from holdfast.storage.identity import DataDirectory
-from holdfast.tls import TlsFiles, dialling, serving
+from holdfast.tls import TlsFiles, client_context, server_context
 from holdfast_lab.processes import free_ports
 
 ELECTION_MS = 300  # ends of links are noticed after one second, the least there is
@@ -122,8 +122,8 @@ class Nodes:
             advertise_client_urls=(),
             bootstrap="static",
             initial_cluster=urls,
-            client_tls=dialling(self._tls, self._names) if self._tls is not None else None,
-            server_tls=serving(self._tls) if self._tls is not None else None,
+            client_tls=client_context(self._tls, self._names) if self._tls is not None else None,
+            server_tls=server_context(self._tls) if self._tls is not None else None,
             settings=Settings(election_ns=self.election_ms * 1_000_000, heartbeat_ns=self.election_ms * 100_000),
         )
         node = self.nodes[name] = Node(DataDirectory(self._directory / name), config)

@@ -11,10 +11,10 @@ from holdfast.kv.store import MemoryStore, Pending, StateDamaged
 from holdfast.member import scans as module
 from holdfast.member.scans import SLICE, Scans
 from holdfast.proto import rpc_pb2
-from holdfast.status import STATE_DAMAGED, RequestError
+from holdfast.status import STATE_DAMAGED, Refusal, RequestError
 
 
-def never(error: RequestError) -> None:
+def never(error: Refusal) -> None:
     raise AssertionError(f"a scan failed: {error}")
 
 
@@ -149,7 +149,7 @@ class Damaged:
 
 
 def test_who_asks_for_damaged_rows_gets_an_error_and_not_a_short_answer() -> None:
-    loop, told, refused = Loop(), list[str](), list[RequestError]()
+    loop, told, refused = Loop(), list[str](), list[Refusal]()
     scans = Scans(loop.soon, lambda: told.append("told"))
     scans.run(Damaged(), lambda _: told.append("never"), refused.append, floor=None)
     scans.run(Slices("a", 3, []), lambda scan: told.append(scan.name), refused.append, floor=None)

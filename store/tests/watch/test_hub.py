@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from holdfast.keyrange import bounds
 from holdfast.kv import requests
-from holdfast.kv.ranges import bounds
 from holdfast.kv.rows import Change
 from holdfast.kv.space import HISTORY_BYTES, Space
 from holdfast.kv.store import MemoryStore, Pending

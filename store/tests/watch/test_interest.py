@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
-from holdfast.kv.ranges import prefix_end, within
+from holdfast.keyrange import prefix_end, within
 from holdfast.watch.interest import Interest, Range
 from hypothesis import given
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from holdfast.front.http2.frames import literal
-from holdfast.status import Code
+from holdfast.status import NAME_METADATA, Code, name_of
 
 _STATUS_200 = b"\x88"  # in the static table
 ANSWER_HEADERS = _STATUS_200 + literal(b"content-type", b"application/grpc")
@@ -27,7 +27,12 @@ class BadMessage(Exception):
 def failure(code: int, text: str) -> bytes:
     """The trailers of a call that failed."""
     block = literal(b"grpc-status", str(code).encode())
-    return block + literal(b"grpc-message", _percent(text)) if text else block
+    if not text:
+        return block
+    name = name_of(code, text)
+    if name:
+        block += literal(NAME_METADATA.encode(), name.encode())
+    return block + literal(b"grpc-message", _percent(text))
 
 
 def _percent(text: str) -> bytes:

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from holdfast.front.calls import Call, Kind
+from holdfast.front.calls import Action, Call, Kind
 from holdfast.front.http import Receiver
+from holdfast.front.http2.connection import Connection
 from holdfast.front.http2.frames import ErrorCode, literal
 from holdfast.front.http2.grpc import Messages
 from holdfast.front.http2.sending import Stream
 
-if TYPE_CHECKING:
-    from holdfast.front.http2.session import Session
-
 HIGH_WATER_BYTES = 1 << 20
 FIRST_CREDIT = 16
+
+
+class Carrier(Protocol):
+    """The client's connection that a request came by, as `session.Session` is."""
+
+    connection: Connection
+
+    def touched(self) -> None:
+        """There is something to write."""
+        ...
+
+    def act(self, entry: OpenCall, action: Action) -> bool:
+        """Carry out an action on the call. Returns whether it is over its high water now."""
+        ...
+
+    def break_down(self, entry: OpenCall) -> None:
+        """End the call, and no other: something about its answer cannot be sent."""
+        ...
 
 
 class OpenCall:
@@ -39,7 +55,7 @@ class OpenCall:
         "stream",
     )
 
-    def __init__(self, session: Session, stream: Stream, call: Call, kind: Kind, messages: Messages) -> None:
+    def __init__(self, session: Carrier, stream: Stream, call: Call, kind: Kind, messages: Messages) -> None:
         self.session = session
         self.stream = stream
         self.call = call
@@ -68,7 +84,7 @@ class Page:
 
     __slots__ = ("asked", "awaited_since_ns", "begun", "receiver", "session", "stream", "waiting")
 
-    def __init__(self, session: Session, stream: Stream) -> None:
+    def __init__(self, session: Carrier, stream: Stream) -> None:
         self.session = session
         self.stream = stream
         self.receiver: Receiver | None = None

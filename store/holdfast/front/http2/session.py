@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from holdfast.durations import grpc_timeout_ns
 from holdfast.front.calls import (
@@ -25,7 +26,7 @@ from holdfast.front.calls import (
     Unary,
     Writable,
 )
-from holdfast.front.http import Request
+from holdfast.front.http import HttpHandler, Request
 from holdfast.front.http2.connection import Connection
 from holdfast.front.http2.frames import ErrorCode
 from holdfast.front.http2.grpc import (
@@ -43,21 +44,44 @@ from holdfast.front.http2.requests import HIGH_WATER_BYTES, OpenCall, Page
 from holdfast.front.http2.sending import Stream
 from holdfast.status import INTERNAL_ERROR, TOO_MANY_REQUESTS, Code
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from holdfast.front.http2.front import Http2Front
-
 MAX_BUFFERED_BYTES = 256 << 20  # of messages not handed on yet, and as much of answers nobody fetches, of all
 BUFFERED_FLOOR_BYTES = 4 << 20  # of messages that a connection may always have
 MESSAGE_BYTES = 128  # that a message costs besides its body
 REQUEST_NS = 30_000_000_000  # in which a request has to be here whole
 
 
+class Shared(Protocol):
+    """What the connections of a front have in common, as `front.Http2Front` is."""
+
+    methods: Mapping[str, Kind]
+    http: HttpHandler
+    max_message_bytes: int
+    open_calls: dict[int, OpenCall]
+    streams: int
+    buffered: int
+    queued: int
+
+    def has_events(self, session: Session) -> None:
+        """This connection has events, and had none."""
+        ...
+
+    def next_id(self) -> int:
+        """For another call."""
+        ...
+
+    def admits(self, open: int) -> bool:
+        """Whether a connection may have so many requests open."""
+        ...
+
+    def closed(self, id: int) -> bool:
+        """A call is over. Returns whether it was open."""
+        ...
+
+
 class Session:
     """Implements `connection.Handler`. `touched` is called when there is something to write."""
 
-    def __init__(self, front: Http2Front, peer: Peer, max_streams: int) -> None:
+    def __init__(self, front: Shared, peer: Peer, max_streams: int) -> None:
         self._front = front
         self._peer = peer
         self.connection = Connection(self, max_streams=max_streams, now_ns=time.monotonic_ns())

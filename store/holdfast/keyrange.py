@@ -1,10 +1,12 @@
-"""etcd's way to name a range of keys: a key and a range_end."""
+"""Ranges of keys: half-open intervals, and etcd's way to name them, a key and a range_end."""
 
 from __future__ import annotations
 
+Range = tuple[bytes, bytes | None]  # [start, end); None = no end
 
-def bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes | None]:
-    """The half-open interval [start, end); end None = no end. An empty range_end means the one key."""
+
+def bounds(key: bytes, range_end: bytes) -> Range:
+    """The range that `key` and `range_end` name. An empty range_end means the one key."""
     if not range_end:
         return key, key + b"\x00"
     if range_end == b"\x00":

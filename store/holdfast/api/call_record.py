@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from holdfast.api.stream import Stream
 from holdfast.front.calls import Call
 from holdfast.histogram import CALLS, Histogram
-
-if TYPE_CHECKING:
-    from holdfast.api.router import Stream
 
 
 class MethodCounts:
@@ -27,7 +24,7 @@ class MethodCounts:
         self.handled: Counter[str] = Counter()
 
 
-class Served:
+class CallRecord:
     """One call. `stream` is None for a unary one."""
 
     __slots__ = ("began_ns", "call", "cancel", "counts", "marks", "name", "request_bytes", "stream")
