@@ -52,6 +52,11 @@ class ProposalDedup:
             return window is not None and incarnation < window.incarnation
         return seq < window.low or seq in window.seen
 
+    def newest(self, origin: int) -> int:
+        """The newest incarnation of which a proposal was applied; 0: none."""
+        window = self._windows.get(origin)
+        return window.incarnation if window is not None else 0
+
     def take_changed(self) -> list[tuple[int, bytes]]:
         """Rows of the origins that changed since the last call, in a fixed order."""
         changed = [(origin, self._row(self._windows[origin])) for origin in sorted(self._changed)]

@@ -38,7 +38,7 @@ from holdfast.member.messages import Forward, ReadReply, ReadRequest, Rejected, 
 from holdfast.member.reads import Reads
 from holdfast.proto import raft_pb2
 from holdfast.raft.core import Raft
-from holdfast.raft.invariant import invariant
+from holdfast.raft.invariant import InvariantViolation, invariant
 from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import Heartbeat, HeartbeatReply, Message
 from holdfast.raft.progress import Mode
@@ -524,7 +524,14 @@ class MemberCore:
             out.changes.append(applied.changes)
         if applied.effect is not None:
             self._react(applied.effect, out)
-        if applied.origin != self.id or applied.incarnation != self._incarnation:
+        if applied.origin != self.id:
+            return
+        if applied.incarnation != self._incarnation:
+            if applied.incarnation > self._incarnation:
+                raise InvariantViolation(
+                    f"entry {entry.index} was proposed by start {applied.incarnation} of this member, and this is start"
+                    f" {self._incarnation}: identity.json is an older copy. Start this member again: it counts on"
+                )
             return
         if entry.conf is not None and entry.conf.joint:
             self._conf_answer = applied  # it is done when the joint configuration is left

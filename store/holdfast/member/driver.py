@@ -288,7 +288,8 @@ class Member:
             self._stopped = True
             self._scans.stop()
             self._hooks.fatal(error)
-            raise
+            if not isinstance(error, StateUnreadable):  # whose message says it all
+                raise
 
     def _do_turn(self) -> None:
         began = time.monotonic()
@@ -439,6 +440,8 @@ class Member:
             return  # `_state_damaged` knows already
         except NoRoom as error:
             log.warning("the state is not flushed; it is tried again: %s", error)
+        except StateUnreadable as error:
+            self._hooks.fatal(error)
         finally:
             self._flushing = None
 

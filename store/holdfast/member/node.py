@@ -22,6 +22,7 @@ from holdfast.member.driver import Hooks, Member
 from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, read_frame, write_frame
 from holdfast.member.interface import Answer, PeerLost
 from holdfast.member.membership import is_url
+from holdfast.member.recovery import newest_incarnation
 from holdfast.member.snapshots import Snapshots
 from holdfast.member.transport import Transport
 from holdfast.proto import raft_pb2
@@ -145,11 +146,13 @@ class Node:
         self.data.close()
 
     def _start_member(self) -> None:
+        disk = open_disk(self.data.path)
+        self.data.start_after(newest_incarnation(disk.store, disk.log, self.data.identity.member_id))
         identity = self.data.identity
         self.member = Member(
             identity.member_id,
             incarnation=identity.incarnation,
-            disk=open_disk(self.data.path),
+            disk=disk,
             hooks=Hooks(
                 send=self.transport.send,
                 deliver=self.deliver,

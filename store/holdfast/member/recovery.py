@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from holdfast.kv.store import Family, Store
+from holdfast.machine import rows
+from holdfast.machine.dedup import ProposalDedup
+from holdfast.proto import raft_pb2
 from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Log
 from holdfast.raft.types import DurableAppend, HardState
 
 UNKNOWN_TERM = 0
+
+
+def newest_incarnation(store: Store, log: Log, member: int) -> int:
+    """The newest start of `member` of which its state or its log holds a proposal; 0: there is none.
+
+    A later start must have a higher number, or its proposals are taken for those of the earlier one. It would not if
+    the file that counts the starts was put back from an older copy.
+    """
+    proposals = ProposalDedup()
+    row = store.get(Family.META, rows.PROPOSALS + rows.number(member))
+    if row is not None:
+        proposals.load(member, row)
+    newest = proposals.newest(member)
+    for entry in log.since(log.first):
+        if entry.data:
+            command = raft_pb2.Command.FromString(entry.data)
+            if command.origin == member:
+                newest = max(newest, command.incarnation)
+    return newest
 
 
 class Replay:

@@ -160,6 +160,17 @@ class DataDirectory:
 
     # ---- the rest ------------------------------------------------------------------------------------------
 
+    def start_after(self, incarnation: int) -> None:
+        """Something of the start with this number was found: this start has a higher one."""
+        if self.identity.incarnation <= incarnation:
+            log.warning(
+                "%s is an older copy: it counts %d starts, but there is something of start %d; it is written anew",
+                self._file.path,
+                self.identity.incarnation - 1,
+                incarnation,
+            )
+            self._store(replace(self.identity, incarnation=incarnation + 1))
+
     def open_for_clients(self) -> None:
         self._store(replace(self.identity, opened=True))
 

@@ -41,7 +41,7 @@ _END = b"\xff"  # a row behind all others: an iterator that ends before it has m
 
 
 class StateUnreadable(Exception):
-    """RocksDB refuses the directory. Its message says which and what to do."""
+    """RocksDB cannot use the directory, to read it or to write it. Its message says which and what to do."""
 
 
 class NoRoom(StoreBusy):
@@ -159,10 +159,16 @@ class RocksStore:
             return NoRoom(str(error))
         if cause is Cause.BUSY:
             return StoreBusy(str(error))
-        return self._damaged(error) if cause is Cause.DAMAGE else error
+        if cause is Cause.DAMAGE:
+            return self._damaged(error)
+        return StateUnreadable(
+            f"{self.path}: the state cannot be written ({error}). What was acknowledged is in the log; look after the "
+            "disk, then start this member again"
+        )
 
     def flush(self) -> None:
-        """Make everything applied so far survive a crash. Releases the GIL. Raises NoRoom."""
+        """Make everything applied so far survive a crash. Releases the GIL. Raises NoRoom, StateDamaged or
+        StateUnreadable."""
         try:
             self._db.flush()
         except Exception as error:
@@ -220,8 +226,7 @@ class RocksStore:
         try:
             self._db.close()
         except Exception as error:
-            if cause_of(error) not in (Cause.NO_ROOM, Cause.DAMAGE):  # what is not flushed is in the log
-                raise
+            log.warning("%s was not flushed at the end (%s); what it lacks is in the log", self.path, error)
 
 
 class StateDirectory:

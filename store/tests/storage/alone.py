@@ -10,6 +10,7 @@ from holdfast.machine import Genesis
 from holdfast.member.core import MemberCore
 from holdfast.member.disk import found_cluster, open_disk
 from holdfast.member.interface import Answer, Appended, Campaign, Flushed, Input, Propose
+from holdfast.member.recovery import newest_incarnation
 from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
 from holdfast.storage.identity import DataDirectory
 
@@ -31,6 +32,7 @@ class Alone:
         except BaseException:
             self._data.close()
             raise
+        self._data.start_after(newest_incarnation(self._disk.store, self._disk.log, self._data.identity.member_id))
         self.core = MemberCore(
             self._data.identity.member_id,
             incarnation=self._data.identity.incarnation,

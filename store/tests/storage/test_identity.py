@@ -22,6 +22,7 @@ from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.sealed import SealedFile
 
 from ..integration.versions import WHEEL
+from .alone import Alone
 from .rot import flip
 
 OLD = Path(__file__).with_name("format-1.tar.gz")
@@ -350,3 +351,24 @@ def test_nobody_else_may_read_what_is_kept(tmp_path: Path) -> None:
     DataDirectory(place).close()
     for file in (place, *place.rglob("*")):
         assert not stat.S_IMODE(file.stat().st_mode) & 0o077, file
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_member_whose_count_of_starts_is_an_older_copy_counts_on(tmp_path: Path, flushed: bool) -> None:
+    """Its number came again, so every write was taken for one that had been done, and timed out."""
+    member = Alone(tmp_path)
+    member.put(b"k", b"1")
+    member.close()
+    older = {name: (tmp_path / name).read_bytes() for name in ("identity.json", "identity.json.copy")}
+    for value in (b"2", b"3"):  # within a minute, so that the clock does not tell these starts apart
+        member = Alone(tmp_path)
+        member.put(b"k", value)
+        if flushed:
+            member.flush(keep=0)
+        member.close()
+    for name, data in older.items():
+        (tmp_path / name).write_bytes(data)
+    member = Alone(tmp_path)
+    assert member.put(b"k", b"4") == 5
+    assert member.content() == {b"k": b"4"}
+    member.close()
