@@ -33,8 +33,8 @@ from holdfast.front.calls import Call, Credit, Kind
 from holdfast.keyrange import bounds
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.validate import check_range
-from holdfast.member.scans import Scans
 from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
+from holdfast.served.scans import Scans
 from holdfast.status import (
     OUTSIDE_PREFIXES,
     REPLICA_DISCONNECTED,

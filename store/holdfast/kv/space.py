@@ -15,7 +15,7 @@ from holdfast.kv import rows
 from holdfast.kv.hashing import HistoryHash
 from holdfast.kv.rows import Change, Current
 from holdfast.kv.scan import RangeScan, newest_at
-from holdfast.kv.store import Family, Pending, Reader
+from holdfast.kv.store import Family, Pending, Reader, Store
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.raft.invariant import invariant
 from holdfast.status import COMPACTED, FUTURE_REVISION, RequestError
@@ -44,6 +44,16 @@ class Space:
             if lease:
                 self.leased.setdefault(lease, set()).add(key)
         self.live.update(live)
+
+    @property
+    def store(self) -> Store:
+        """Where the rows are, or will be."""
+        return self._pending.store
+
+    @property
+    def settled(self) -> bool:
+        """Whether the store has everything that reads see."""
+        return self._pending.empty
 
     # ---- reading -------------------------------------------------------------------------------------------
 

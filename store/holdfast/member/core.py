@@ -57,6 +57,8 @@ from holdfast.status import (
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 32 << 20  # all of it has to fit a frame between members, when it is proposed again
 MAX_LEARNERS = 1  # as etcd has it
+KEEP_ENTRIES = 5000  # of the log, behind the flushed state
+KEEP_BYTES = 64 << 20
 KEPT_DIGESTS = 4096
 APPLY_ROWS = 10_000  # looked at by what is applied in a turn, and by one entry more
 REMEMBERED_ELECTIONS = 20  # election timeouts that a leader remembers what it refused
@@ -93,9 +95,12 @@ class MemberCore:
         settings: Settings | None = None,
         apply_budget: int = 256,
         max_learners: int = MAX_LEARNERS,
+        keep_entries: int = KEEP_ENTRIES,
+        keep_bytes: int = KEEP_BYTES,
         level: int = LEVEL,
     ) -> None:
-        """`level`: of behaviour (`holdfast.levels`); only the simulator knows programs of lower ones."""
+        """`keep_entries`, `keep_bytes`: of the log, see `_compact_log`. `level`: of behaviour (`holdfast.levels`); only
+        the simulator knows programs of lower ones."""
         self.id = member
         self.settings = settings or Settings()
         self.machine = Machine(store)
@@ -133,7 +138,10 @@ class MemberCore:
         self.raft.level = level
         self._levels: dict[int, int] = {}  # as leader: what each member said in this term
         self._version_proposed = 0  # the term in which that was done
-        self.flushed_index = self.machine.applied_index
+        self._flushed_index = self.machine.applied_index
+        self._flushed = False  # in this turn
+        self.keep_entries = keep_entries
+        self.keep_bytes = keep_bytes
         self._members_changed()
 
     # ---- what others may ask -------------------------------------------------------------------------------
@@ -153,6 +161,11 @@ class MemberCore:
     def name(self, seq: int) -> str:
         """How a proposal of ours is called in the logs of all members."""
         return request_name(self.id, self._incarnation, seq)
+
+    @property
+    def flushed_index(self) -> int:
+        """The state up to here survives a crash."""
+        return self._flushed_index
 
     @property
     def pending(self) -> int:
@@ -202,6 +215,9 @@ class MemberCore:
             self._renew_leases(out)
         self.reads.answer(self.machine, out)
         self._give_up_late(out)
+        if self._flushed:
+            self._flushed = False
+            self._compact_log(out)
         out.more = out.more or self.machine.applied_index < self.raft.applicable
         return out
 
@@ -217,7 +233,8 @@ class MemberCore:
         elif isinstance(item, KeepAlive):
             self.reads.keep_alive(item)
         elif isinstance(item, Flushed):
-            self.flushed_index = max(self.flushed_index, item.index)
+            self._flushed_index = max(self._flushed_index, item.index)
+            self._flushed = True
         elif isinstance(item, SnapshotOffered):
             self._install(item, out)
         elif isinstance(item, SnapshotSent):
@@ -233,12 +250,12 @@ class MemberCore:
         else:
             self._cancel(item.id)
 
-    def compact_log(self, keep: int, max_bytes: int) -> None:
-        """Forget log entries that the flushed state has, but for the newest `keep`, and those that a member which is
-        heard from still lacks (at most four times `keep`), or will lack after the snapshot that is on its way to it.
-        More than `max_bytes` are kept for nobody."""
-        limit = min(self.flushed_index, self.machine.applied_index)
-        log = self.raft.log
+    def _compact_log(self, out: Output) -> None:
+        """Forget log entries that the flushed state has, but for the newest `keep_entries`, and those that a member
+        which is heard from still lacks (at most four times as many), or will lack after the snapshot that is on its way
+        to it. More than `keep_bytes` are kept for nobody."""
+        limit = min(self._flushed_index, self.machine.applied_index)
+        log, keep = self.raft.log, self.keep_entries
         upto = min(limit, log.last - keep)
         leading = self.raft.leading
         if leading is not None:
@@ -247,9 +264,10 @@ class MemberCore:
                 upto = log.base_index  # a snapshot is of no use once the log does not go on from it
             else:
                 upto = min(upto, max(min(p.match for p in heard), log.last - 4 * keep))
-        if log.bytes > max_bytes:
+        if log.bytes > self.keep_bytes:
             upto = max(upto, min(limit, (log.first + log.last) // 2))
         self.raft.compact(max(upto, log.base_index))
+        out.forget = log.base_index
 
     def _on_message(self, message: Message, out: Output) -> None:
         why = validate.fault(message, self.raft)
@@ -579,8 +597,9 @@ class MemberCore:
                 self._answer(seq, out, error=TIMEOUT_LEADER_FAILED)
         self._conf_answer = None
         self._digests.clear()
-        self.flushed_index = machine.applied_index
+        self._flushed_index = machine.applied_index
         self._members_changed()
+        out.forget = offer.index
         out.installed = True
         out.conf_changed = True
 

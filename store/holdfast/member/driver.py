@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from holdfast.histogram import DISK, FAST, Histogram
 from holdfast.kv.hashing import HistoryHash
 from holdfast.kv.scan import RangeScan
-from holdfast.kv.space import Scrubber
-from holdfast.kv.store import StateDamaged, Store, StoreBusy
+from holdfast.kv.store import StateDamaged, Store
 from holdfast.kv.txn_scan import TxnScan
 from holdfast.machine import AppliedState
-from holdfast.member.core import MemberCore, request_name
+from holdfast.member.core import KEEP_BYTES, MemberCore, request_name
 from holdfast.member.disk import Disk
 from holdfast.member.interface import (
     Answer,
@@ -40,10 +39,11 @@ from holdfast.member.interface import (
     SnapshotSent,
     Transfer,
 )
-from holdfast.member.scans import Scans
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.types import DurableAppend, HardState, Settings
+from holdfast.served.keyspace import Pruning, ServedSpace
+from holdfast.served.scans import Scans
 from holdfast.status import STOPPED, Refusal
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol
 from holdfast.storage.state import NoRoom, RocksStore, StateUnreadable
@@ -52,10 +52,8 @@ from holdfast.watch.hub import Delivery, Hub
 
 log = logging.getLogger("holdfast.member")
 
-SCRUB_ROWS = 250  # a turn
+PRUNE_ROWS = 250  # a turn
 FLUSH_SECONDS = 10.0
-KEEP_ENTRIES = 5000
-KEEP_BYTES = 64 << 20
 MAX_INPUTS = 1024  # a turn
 BUSY_NS = 5_000_000  # until a store that was busy is tried again
 NOTE_SECONDS = 0.1  # without a write, until the commit index alone is written down
@@ -110,7 +108,8 @@ class Member:
             settings=settings,
             max_learners=max_learners,
         )
-        self.hub = Hub(self.core.machine.space)
+        scans = Scans(self._loop.call_soon, hooks.turn_ended)
+        self.served = ServedSpace(self.core.machine.space, scans)
         # Whatever this member applied before its stop is among these entries, because it was durable first.
         self._had = self.core.raft.log.last
         self._recovered = False
@@ -128,10 +127,8 @@ class Member:
         self._busy_since: float | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._flushed_at = time.monotonic()
-        self._scrubber: Scrubber | None = None
-        self._scrubbed = self.core.machine.space.compacted
+        self._pruning = False  # a step of it is due
         self._when_scrubbed: list[Callable[[], None]] = []
-        self._scans = Scans(self._loop.call_soon, hooks.turn_ended)
         self._stepped_down: asyncio.Event | None = None
         self.turned_at = time.monotonic()
         self.slow_turns = 0
@@ -164,6 +161,10 @@ class Member:
     @property
     def revision(self) -> int:
         return self.core.machine.space.revision
+
+    @property
+    def hub(self) -> Hub:
+        return self.served.hub
 
     @property
     def recovered(self) -> bool:
@@ -211,13 +212,13 @@ class Member:
             done(scan)
 
         scan = self.core.machine.space.scan(request)
-        return self._scans.run(scan, scanned, failed, floor=request.revision or None)
+        return self.served.scans.run(scan, scanned, failed, floor=request.revision or None)
 
     def read_txn(
         self, scan: TxnScan, done: Callable[[TxnScan], None], failed: Callable[[Refusal], None]
     ) -> Callable[[], None]:
         """Answer a transaction that only reads, over several turns. Returns how to give it up. Raises RequestError."""
-        return self._scans.run(scan, done, failed, floor=scan.floor)
+        return self.served.scans.run(scan, done, failed, floor=scan.floor)
 
     def hash(
         self, revision: int, done: Callable[[HistoryHash], None], failed: Callable[[Refusal], None]
@@ -231,7 +232,7 @@ class Member:
             done(hash)
 
         hash = self.core.machine.space.hash(revision)
-        return self._scans.run(hash, hashed, failed, floor=hash.compacted)
+        return self.served.scans.run(hash, hashed, failed, floor=hash.compacted)
 
     def timings(self) -> dict[str, Histogram]:
         """Durations by the names that etcd's metrics have for the like."""
@@ -286,7 +287,7 @@ class Member:
             self._do_turn()
         except BaseException as error:
             self._stopped = True
-            self._scans.stop()
+            self.served.scans.stop()
             self._hooks.fatal(error)
             if not isinstance(error, StateUnreadable):  # whose message says it all
                 raise
@@ -306,9 +307,9 @@ class Member:
             self._hooks.send(out.messages)
         if out.installed:
             self._installed()
-        deliveries = self.hub.publish(out.changes) if out.changes else []
-        if self.hub.busy:
-            deliveries += self.hub.catch_up()
+        if out.forget:
+            self._writer.forget(out.forget)
+        deliveries = self.served.publish(out.changes)
         if deliveries:
             self._hooks.deliver(deliveries)
         for answer in out.answers:
@@ -321,8 +322,9 @@ class Member:
             self._hooks.send_snapshot(member)
         for member, why in out.refused:
             self._hooks.refused(member, why)
-        if self.core.machine.space.compacted > self._scrubbed and self._scrubber is None:
-            self._start_scrubbing()
+        if not self.served.pruned and not self._pruning:
+            self._pruning = True
+            self._loop.call_soon(self._prune)
         if self._stepped_down is not None and not self.core.is_leader:
             self._stepped_down.set()
         self._hooks.turn_ended()
@@ -340,7 +342,7 @@ class Member:
         self._schedule_next(out.more)
 
     def _schedule_next(self, more: bool) -> None:
-        if self._inputs or self.hub.busy or (more and not self.core.machine.busy):
+        if self._inputs or self.served.busy or (more and not self.core.machine.busy):
             self._schedule()
             return
         now, due = time.monotonic_ns(), self.core.deadline_ns
@@ -421,7 +423,7 @@ class Member:
         self._flush_timer = self._loop.call_later(FLUSH_SECONDS / 4, self._flush_if_due)
 
     async def _flush(self) -> None:
-        """Make the state durable in a thread, then let go of the log that it makes unnecessary."""
+        """Make the state durable in a thread; the core then lets go of the log that it makes unnecessary."""
         try:
             store, index = self.store, self.core.machine.applied_index
             if self.core.machine.busy:
@@ -432,10 +434,7 @@ class Member:
             self._flushed_at = time.monotonic()
             if store is not self.store or self._stopped:
                 return
-            self.core.flushed_index = max(self.core.flushed_index, index)
             self.give(Flushed(index))
-            self.core.compact_log(KEEP_ENTRIES, KEEP_BYTES)
-            self._writer.forget(self.core.raft.log.base_index)
         except StateDamaged:
             return  # `_state_damaged` knows already
         except NoRoom as error:
@@ -475,45 +474,29 @@ class Member:
     def _installed(self) -> None:
         space = self.core.machine.space
         log.info("took a snapshot at revision %d, index %d", space.revision, self.core.machine.applied_index)
-        self.hub.replace_space(space)
-        self._scrubber = None
-        self._scrubbed = space.compacted
-        self._writer.forget(self.core.raft.log.base_index)
+        self.served.replace(space)
 
     # ---- compaction ----------------------------------------------------------------------------------------
 
     def when_scrubbed(self, done: Callable[[], None]) -> None:
         """Call `done` once all compacted rows are removed."""
-        if self._scrubber is None and self._scrubbed >= self.core.machine.space.compacted:
+        if self.served.pruned:
             done()
         else:
             self._when_scrubbed.append(done)
 
-    def _start_scrubbing(self) -> None:
-        self._scrubber = Scrubber(self.core.machine.space, self.store)
-        self._loop.call_soon(self._scrub)
-
-    def _scrub(self) -> None:
-        scrubber = self._scrubber
-        if scrubber is None or self._stopped:
-            return
-        floor = self._scans.floor
-        if (floor is not None and floor < scrubber.target) or self.core.machine.busy:
-            self._loop.call_later(0.01, self._scrub)  # a read of the past still needs its rows
+    def _prune(self) -> None:
+        """One slice of history, and the next one later."""
+        if self._stopped:
             return
         try:
-            removals = scrubber.advance(SCRUB_ROWS)
-            if removals:
-                self.store.apply(removals)
+            step = self.served.prune(PRUNE_ROWS)
         except StateDamaged:
             return  # `_state_damaged` knows already
-        except StoreBusy:
-            self._loop.call_later(0.05, self._scrub)
+        if step is not Pruning.DONE:
+            self._loop.call_later(step.pause, self._prune)
             return
-        if removals is not None:  # one slice a time
-            self._loop.call_later(0.002, self._scrub)
-            return
-        self._scrubbed, self._scrubber = scrubber.target, None
+        self._pruning = False
         waiting, self._when_scrubbed = self._when_scrubbed, []
         for done in waiting:
             done()
@@ -534,7 +517,7 @@ class Member:
         """Answer everyone who waits, flush, and close the files."""
         if not self._stopped:
             self._stopped = True
-            self._scans.stop()
+            self.served.scans.stop()
             for answered in list(self._waiting.values()):
                 answered(Answer(0, error))
             self._waiting.clear()

@@ -63,7 +63,7 @@ class Appended:
 
 @dataclass(slots=True)
 class Flushed:
-    """The state up to this index survives a crash, so the log may forget it."""
+    """The state up to this index survives a crash, so the log may forget it: `Output.forget` says how much of it."""
 
     index: int
 
@@ -151,6 +151,7 @@ class Output:
     changes: list[list[Change]] = field(default_factory=list)  # one list a revision, in order
     snapshots: list[int] = field(default_factory=list)  # members to send a snapshot to
     refused: list[tuple[int, str]] = field(default_factory=list)  # members that sent what cannot be taken, and why
-    installed: bool = False  # the state is another one now
+    forget: int = 0  # the durable log may let go of entries up to this one; 0: of no more than before
+    installed: bool = False  # a snapshot replaced the state
     conf_changed: bool = False  # members, their addresses or the configuration
     more: bool = False  # committed entries wait: call again soon

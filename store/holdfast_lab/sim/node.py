@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from holdfast.kv.space import Scrubber
 from holdfast.kv.store import MemoryStore, StateDamaged
 from holdfast.levels import LEVEL
 from holdfast.machine import Genesis
@@ -25,6 +24,8 @@ from holdfast.member.interface import (
 )
 from holdfast.raft.messages import Message
 from holdfast.raft.types import Settings
+from holdfast.served.keyspace import Pruning, ServedSpace
+from holdfast.served.scans import Scans
 from holdfast.watch.hub import Delivery, Hub
 
 from holdfast_lab.sim.disk import Disk
@@ -34,6 +35,7 @@ from holdfast_lab.sim.violation import Violation
 from holdfast_lab.sim.world import World
 
 KEEP_BYTES = 1 << 16
+PRUNE_ROWS = 20
 APPLY_BUDGET = 7
 
 
@@ -98,7 +100,7 @@ class Node:
         self.clock = Clock()
         self.wall_offset_ms = 0
         self.core: MemberCore | None = None
-        self.hub: Hub | None = None
+        self.served: ServedSpace | None = None
         self.store = MemoryStore()
         self.incarnation = 0
         self.paused = False
@@ -111,14 +113,17 @@ class Node:
         self._inbox: list[Input] = []
         self._writing = False
         self._wake_at: int | None = None
-        self._scrubber: Scrubber | None = None
-        self._scrubbed = -1
+        self._pruning = False
         self._sync_fails = False
         self._life = 0  # which start of it is meant by what was planned
 
     @property
     def up(self) -> bool:
         return self.core is not None
+
+    @property
+    def hub(self) -> Hub | None:
+        return None if self.served is None else self.served.hub
 
     # ---- life and death ------------------------------------------------------------------------------------
 
@@ -138,10 +143,11 @@ class Node:
             self.world.mark("state rot found at start")
             self._give_up_state()
             return
-        self.hub = Hub(core.machine.space)
+        scans = Scans(lambda work: self.world.at(self.world.now, work), _nothing)
+        self.served = ServedSpace(core.machine.space, scans)
         self._inbox, self._writing, self._wake_at, self.paused = [], False, None, False
         self._sync_fails = False
-        self._scrubber, self._scrubbed = None, core.machine.space.compacted
+        self._pruning = False
         log = core.raft.log
         self.world.note(f"start {self.id:x} term {core.term} log {log.first}..{log.last}")
         self._observer.started(self)
@@ -168,6 +174,8 @@ class Node:
             settings=settings,
             apply_budget=APPLY_BUDGET,
             max_learners=4,
+            keep_entries=self.mix.keep_entries,
+            keep_bytes=KEEP_BYTES,
             level=LEVEL - 1 if self.mix.rolling and self.incarnation == 1 and self.founder else LEVEL,
         )
 
@@ -180,7 +188,7 @@ class Node:
         if self.disk.crashed(after_sync):
             self.world.mark("torn tail")
         self.world.note(f"crash {self.id:x}, durable up to {self.disk.durable.log.last}")
-        self.core = self.hub = None
+        self.core = self.served = None
         self._inbox = []
         self._observer.gone(self)
 
@@ -299,6 +307,8 @@ class Node:
         if out.append is not None:
             self.disk.unsynced.append(out.append)
             self._sync()
+        if out.forget:
+            self._forget(out.forget)
         for message in out.messages:
             self._observer.sends(self, message)
             self._send(message)
@@ -309,22 +319,18 @@ class Node:
             self._send_snapshot(core, member)
 
     def _publish(self, core: MemberCore, out: Output) -> None:
-        hub = self.hub
-        assert hub is not None
-        space = core.machine.space
+        served = self.served
+        assert served is not None
         if out.installed:
-            hub.replace_space(space)
-            self._scrubber, self._scrubbed = None, space.compacted
-        deliveries = hub.publish(out.changes) if out.changes else []
-        if hub.busy:
-            deliveries += hub.catch_up()
-            if hub.busy:
-                self.world.at(self.world.now + MS, self.poke, self._life)
+            served.replace(core.machine.space)
+        deliveries = served.publish(out.changes)
+        if served.busy:
+            self.world.at(self.world.now + MS, self.poke, self._life)
         for delivery in deliveries:
             self._observer.delivered(self, delivery)
-        if space.compacted > self._scrubbed and self._scrubber is None:
-            self._scrubber = Scrubber(space, self.store)
-            self.world.at(self.world.now + 5 * MS, self._scrub, self._life)
+        if not served.pruned and not self._pruning:
+            self._pruning = True
+            self.world.at(self.world.now + 5 * MS, self._prune, self._life)
 
     def poke(self, life: int | None = None) -> None:
         """The hub has something to do."""
@@ -357,7 +363,7 @@ class Node:
         self._sync()
 
     def flush_state(self) -> None:
-        """The state in memory reaches the disk, so the log may be cut; both as production does it."""
+        """The state in memory reaches the disk, so the log may be cut, as the core then says."""
         core = self.core
         if core is None or core.machine.busy:
             return
@@ -365,31 +371,28 @@ class Node:
             self.disk.keep_state(self.store.snapshot())
         except StateDamaged:
             return  # `_state_damaged` knows already
-        core.flushed_index = core.machine.applied_index
         self.give(Flushed(core.machine.applied_index))
-        core.compact_log(self.mix.keep_entries, KEEP_BYTES)
-        base = core.raft.log.base_index
+
+    def _forget(self, index: int) -> None:
         durable = self.disk.durable.log
-        if durable.base_index < base <= durable.last:
-            durable.compact(base)
+        if durable.base_index < index <= durable.last:
+            durable.compact(index)
             self.world.mark("log compacted")
 
     def full(self, full: bool) -> None:
         self.give(DiskFull(full))
 
-    def _scrub(self, life: int) -> None:
-        core, scrubber = self.core, self._scrubber
-        if life != self._life or core is None or scrubber is None:
+    def _prune(self, life: int) -> None:
+        if life != self._life or self.core is None or self.served is None:
             return
         try:
-            removals = scrubber.advance(20)
+            step = self.served.prune(PRUNE_ROWS)
         except StateDamaged:
             return  # `_state_damaged` knows already
-        if removals is None:
-            self._scrubbed, self._scrubber = scrubber.target, None
-            return
-        self.store.apply(removals)
-        self.world.at(self.world.now + MS, self._scrub, life)
+        if step is Pruning.DONE:
+            self._pruning = False
+        else:
+            self.world.at(self.world.now + MS, self._prune, life)
 
     # ---- snapshots -----------------------------------------------------------------------------------------
 
@@ -437,3 +440,7 @@ class Node:
             return self.store
 
         self.give(SnapshotOffered(index, index_term, frm, term, put_in_use))
+
+
+def _nothing() -> None:
+    """Nobody waits for the end of a read here."""

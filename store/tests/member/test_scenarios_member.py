@@ -741,6 +741,14 @@ def test_a_snapshot_that_is_not_what_it_is_said_to_be_stops_the_member() -> None
         members.step(3, SnapshotOffered(99, 1, 1, leader.term, lambda: copy))
 
 
+def flushed(members: Members, member: int, *, keep: int, keep_bytes: int = 1 << 20, upto: int | None = None) -> int:
+    """The state is flushed, up to `upto` or to the end. Returns where the log begins then."""
+    core = members.cores[member]
+    core.keep_entries, core.keep_bytes = keep, keep_bytes
+    members.step(member, Flushed(core.machine.applied_index if upto is None else upto))
+    return core.raft.log.base_index
+
+
 def test_the_log_is_kept_for_who_is_slow_within_bounds() -> None:
     members = Members(1, 2, 3)
     leader = members.elect(1)
@@ -751,16 +759,10 @@ def test_the_log_is_kept_for_who_is_slow_within_bounds() -> None:
     progress = leader.raft.progress(3)
     assert progress is not None
     progress.heard_at = members.now
-    leader.flushed_index = 0
-    leader.compact_log(keep=10, max_bytes=1 << 20)
-    assert leader.raft.log.base_index == 1  # nothing of it is flushed
-    members.step(1, Flushed(leader.machine.applied_index))
-    leader.compact_log(keep=10, max_bytes=1 << 20)
-    assert leader.raft.log.base_index <= progress.match
-    leader.compact_log(keep=2, max_bytes=1 << 20)
-    assert leader.raft.log.base_index == leader.raft.log.last - 8  # four times what is kept is enough
-    leader.compact_log(keep=100, max_bytes=0)
-    assert leader.raft.log.base_index > leader.raft.log.last - 8
+    assert flushed(members, 1, keep=10, upto=0) == 1  # nothing of it is flushed
+    assert flushed(members, 1, keep=10) <= progress.match
+    assert flushed(members, 1, keep=2) == leader.raft.log.last - 8  # four times what is kept is enough
+    assert flushed(members, 1, keep=100, keep_bytes=0) > leader.raft.log.last - 8
     members.step(1, SnapshotSent(3, False))
 
 
@@ -775,15 +777,29 @@ def test_the_log_is_kept_for_a_snapshot_that_is_under_way() -> None:
     progress = leader.raft.progress(3)
     assert progress is not None
     progress.snapshot()
-    members.step(1, Flushed(leader.machine.applied_index))
     progress.heard_at = members.now
-    leader.compact_log(keep=2, max_bytes=1 << 20)
-    assert leader.raft.log.base_index == 1
-    leader.compact_log(keep=2, max_bytes=0)
-    assert leader.raft.log.base_index > 1  # but not without a limit
+    assert flushed(members, 1, keep=2) == 1
+    assert flushed(members, 1, keep=2, keep_bytes=0) > 1  # but not without a limit
     progress.heard_at = -1 << 40
-    leader.compact_log(keep=2, max_bytes=1 << 20)
-    assert leader.raft.log.base_index == leader.raft.log.last - 2  # nor for a member that is not there
+    assert flushed(members, 1, keep=2) == leader.raft.log.last - 2  # nor for a member that is not there
+
+
+def test_only_a_step_lets_go_of_the_log() -> None:
+    """A driver says what is flushed as an input, and the output says how much of the durable log may go."""
+    members = Members(1)
+    leader = members.elect(1)
+    for n in range(30):
+        members.put(1, n + 1, b"k%d" % n)
+        members.settle()
+    assert leader.flushed_index < leader.machine.applied_index
+    leader.keep_entries = 10
+    out = members.step(1, Flushed(leader.machine.applied_index))
+    assert leader.flushed_index == leader.machine.applied_index
+    assert leader.raft.log.base_index == leader.raft.log.last - 10
+    assert out.forget == leader.raft.log.base_index
+    assert not members.step(1).forget, "it is said once"
+    with pytest.raises(AttributeError):
+        leader.flushed_index = 0  # type: ignore[misc]
 
 
 def test_a_single_member_leads_at_once_and_hints_do_nothing() -> None:

@@ -3,13 +3,14 @@ without sockets and threads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 from holdfast.machine import Genesis
 from holdfast.member.core import MemberCore
 from holdfast.member.disk import found_cluster, open_disk
-from holdfast.member.interface import Answer, Appended, Campaign, Flushed, Input, Propose
+from holdfast.member.interface import Answer, Appended, Campaign, Flushed, Input, Output, Propose
 from holdfast.member.recovery import newest_incarnation
 from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
 from holdfast.storage.identity import DataDirectory
@@ -46,16 +47,22 @@ class Alone:
 
     def _give(self, *inputs: Input) -> list[Answer]:
         self._now += 1_000_000
-        out = self.core.step(self._now, inputs)
+        out = self._step(inputs)
         answers = list(out.answers)
         while out.append is not None or out.more:
             following: list[Input] = []
             if out.append is not None:
                 self._disk.durable.append([out.append])
                 following.append(Appended(out.append.seq))
-            out = self.core.step(self._now, following)
+            out = self._step(following)
             answers += out.answers
         return answers
+
+    def _step(self, inputs: Sequence[Input]) -> Output:
+        out = self.core.step(self._now, inputs)
+        if out.forget:
+            self._disk.durable.forget(out.forget)
+        return out
 
     def put(self, key: bytes, value: bytes) -> int:
         """Returns the revision of a put that was acknowledged."""
@@ -68,10 +75,8 @@ class Alone:
     def flush(self, keep: int) -> None:
         """The state is durable, and the log keeps little more than what it lacks."""
         self._disk.store.flush()
+        self.core.keep_entries = keep
         self._give(Flushed(self.core.machine.applied_index))
-        self.core.flushed_index = self.core.machine.applied_index
-        self.core.compact_log(keep, 1 << 20)
-        self._disk.durable.forget(self.core.raft.log.base_index)
 
     def content(self) -> dict[bytes, bytes]:
         """All that it would answer, every row of it read."""

@@ -8,9 +8,9 @@ import pytest
 from holdfast.kv import requests
 from holdfast.kv.space import HISTORY_BYTES, Space
 from holdfast.kv.store import MemoryStore, Pending, StateDamaged
-from holdfast.member import scans as module
-from holdfast.member.scans import SLICE, Scans
 from holdfast.proto import rpc_pb2
+from holdfast.served import scans as module
+from holdfast.served.scans import SLICE, Scans
 from holdfast.status import STATE_DAMAGED, Refusal, RequestError
 
 

@@ -1,0 +1,101 @@
+"""One key space with everything that goes on beside it: watches, reads over several turns, and the removal of history.
+
+A member, a replica and the simulator serve a key space in the same way: publish what was applied, let watchers that are
+behind catch up, remove compacted rows slice by slice, and keep rows that a running read still needs. They all drive
+this object. It has no clock and does no I/O of its own: its driver says when the next step is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from holdfast.kv.rows import Change
+from holdfast.kv.space import Scrubber, Space
+from holdfast.kv.store import StoreBusy, Write
+from holdfast.served.scans import Scans
+from holdfast.watch.hub import Delivery, Hub
+
+
+class Pruning(Enum):
+    """What a step of pruning came to."""
+
+    DONE = "done"  # no compacted rows are left
+    MORE = "more"  # a slice was looked at
+    HELD = "held"  # a read still needs the rows, or the store lacks rows that were applied
+    BUSY = "busy"  # the store took nothing; the same removals are tried again
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next step, so that pruning leaves time for everything else."""
+        return _PAUSES[self]
+
+
+_PAUSES = {Pruning.DONE: 0.0, Pruning.MORE: 0.002, Pruning.HELD: 0.01, Pruning.BUSY: 0.05}
+
+
+class ServedSpace:
+    """A key space, its watch hub, its running reads and the removal of its history."""
+
+    def __init__(self, space: Space, scans: Scans) -> None:
+        self.space = space
+        self.hub = Hub(space)
+        self.scans = scans
+        self._pruner: Scrubber | None = None
+        self._removals: list[Write] = []  # found by the pruner, not taken by the store yet
+        self._pruned = space.compacted  # history before it has been looked through
+
+    # ---- watches -------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether watchers are behind that can be told more: publish again soon."""
+        return self.hub.busy
+
+    def publish(self, revisions: Sequence[list[Change]] = ()) -> list[Delivery]:
+        """These revisions were applied, in order. Also tells watchers that are behind a slice of the past."""
+        deliveries = self.hub.publish(revisions) if revisions else []
+        if self.hub.busy:
+            deliveries += self.hub.catch_up()
+        return deliveries
+
+    def replace(self, space: Space) -> None:
+        """A snapshot has put `space` in the place of the key space served so far."""
+        self.space = space
+        self.hub.replace_space(space)
+        self._pruner, self._removals = None, []
+        self._pruned = space.compacted
+
+    # ---- history -------------------------------------------------------------------------------------------
+
+    @property
+    def pruned(self) -> bool:
+        """Whether no step of pruning is due."""
+        return self._pruner is None and self._pruned >= self.space.compacted
+
+    def prune(self, rows: int) -> Pruning:
+        """Look at so many more rows and remove those that are compacted. Call between turns. Raises StateDamaged."""
+        if self.pruned:
+            return Pruning.DONE
+        pruner = self._pruner
+        if pruner is None:
+            pruner = self._pruner = Scrubber(self.space, self.space.store)
+        if not self.space.settled or self._read_before(pruner.target):
+            return Pruning.HELD
+        if not self._removals:
+            found = pruner.advance(rows)
+            if found is None:
+                self._pruner, self._pruned = None, pruner.target
+                return Pruning.DONE if pruner.target >= self.space.compacted else Pruning.MORE
+            self._removals = found
+        if self._removals:
+            try:
+                self.space.store.apply(self._removals)
+            except StoreBusy:
+                return Pruning.BUSY
+            self._removals = []
+        return Pruning.MORE
+
+    def _read_before(self, revision: int) -> bool:
+        floor = self.scans.floor
+        return floor is not None and floor < revision
