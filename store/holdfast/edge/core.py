@@ -146,7 +146,7 @@ class ReplicaCore:
             )
         )
         self._stale_filter = False
-        self._pending.flush()
+        self._flush()
         self.space = Space(self._pending)
         self.space.revision = trailer.revision
         self.space.compacted = trailer.revision
@@ -213,8 +213,19 @@ class ReplicaCore:
         )
         self._pending.put(Family.META, _POSITION, data)
 
+    @property
+    def stalled(self) -> bool:
+        """Whether the store did not take what came in last. It stays pending, and reads see it; but what is pending is
+        lost with the process, so feed nothing more in before `settle`."""
+        return not self._pending.empty
+
+    def settle(self) -> bool:
+        """Give the store again what it did not take. Returns whether it has everything now."""
+        self._flush()
+        return not self.stalled
+
     def _flush(self) -> None:
-        with contextlib.suppress(StoreBusy):  # it stays pending and is seen by reads; the next frame tries again
+        with contextlib.suppress(StoreBusy):  # seen by `stalled`
             self._pending.flush()
 
     def raise_floor(self, revision: int) -> None:

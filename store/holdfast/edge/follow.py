@@ -23,6 +23,7 @@ log = logging.getLogger("holdfast.edge")
 PROBE_SECONDS = 1.0
 SILENCE_SECONDS = 10.0
 RETRY_SECONDS = 0.5
+BUSY_SECONDS = 0.05  # until a store that was busy, or had no room, is tried again
 
 
 def boot_ns() -> int:
@@ -93,7 +94,16 @@ class Follower:
             self._said = line
             log.warning("not following: %s", line)
 
+    async def _settled(self) -> None:
+        """While the store takes nothing, neither does the replica: the stream waits, and its upstream keeps what it has
+        for us. What is served grows old meanwhile, and says so."""
+        while True:
+            if self._core.settle():
+                return
+            await asyncio.sleep(BUSY_SECONDS)
+
     async def _follow(self, endpoint: str) -> None:
+        await self._settled()
         channel = await self._connection.ready(endpoint, CONNECT_SECONDS)
         call = channel.stream_stream(
             "/holdfast.v1.Edge/Follow",
@@ -105,6 +115,7 @@ class Follower:
             await call.write(holdfast_pb2.FollowRequest(start=self._core.start(self._name, self._pool)))
             talking = asyncio.ensure_future(self._talk(call))
             while True:
+                await self._settled()
                 async with asyncio.timeout(SILENCE_SECONDS):
                     response = await call.read()
                 if response is grpc.aio.EOF:
@@ -120,7 +131,7 @@ class Follower:
         """Probe for the staleness bound, and report how far we are."""
         reported = -1
         while True:
-            if self.connected:
+            if self.connected and not self._core.stalled:
                 id = next(self._probe_ids)
                 self._probes[id] = boot_ns()
                 while len(self._probes) > 32:

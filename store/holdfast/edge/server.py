@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,20 +21,21 @@ from holdfast.edge.follow import Follower
 from holdfast.edge.service import EdgeApi
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.rows import Change
-from holdfast.kv.space import Scrubber
-from holdfast.kv.store import StateDamaged
+from holdfast.kv.store import StateDamaged, StoreBusy
+from holdfast.served.keyspace import Pruning, ServedSpace
+from holdfast.served.scans import Scans
 from holdfast.server import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
 from holdfast.storage.damage import DAMAGE, EXIT_CODE
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol
 from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable
 from holdfast.tls import TlsFiles
-from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.edge")
 
 SYNC_SECONDS = 1.0
 HISTORY_REVISIONS = 10_000
+PRUNE_ROWS = 250  # a turn
 EMPTY_IT = "This is a replica: nothing in its directory is needed; empty the directory and it follows anew"
 
 
@@ -84,6 +86,7 @@ class EdgeServer:
             greeted=self._greeted,
         )
         self.router = Router()
+        self.served = ServedSpace(self.core.space, Scans(loop.call_soon, self.router.flush))
         self.api = EdgeApi(
             self.router,
             self.core,
@@ -93,7 +96,8 @@ class EdgeServer:
             volume_id=self._data.identity.volume_id,
             prefixes=config.prefixes,
             anonymous_reads=config.anonymous_reads,
-            poke=self._poke,
+            served=self.served,
+            poke=self._tell,
         )
         self.watch = WatchService(self.router, self.api.watchable)
         metrics = Metrics(lambda: gauges(self._metrics()))
@@ -108,7 +112,10 @@ class EdgeServer:
         self.probes = front_for_probes(pages)
         self._turned_at = time.monotonic()
         self._synced_at_revision = self.core.position.watermark
-        self._scrubber: Scrubber | None = None
+        self._telling = False  # more of the past in the loop's next turn
+        self._pruning = False  # a step of it is due
+        self._was_full = False
+        self._stopped = False
 
     def _state_damaged(self, damage: StateDamaged) -> None:
         """A read met damage: serve no longer, and not again before the directory was emptied."""
@@ -125,11 +132,12 @@ class EdgeServer:
         if p.cluster_id:
             log.info("holding cluster %x as of revision %d", p.cluster_id, p.watermark)
         following = asyncio.ensure_future(self.follower.run())
-        syncing = asyncio.ensure_future(self._sync_often())
+        syncing = asyncio.ensure_future(self._keep())
         for task in (following, syncing):
             task.add_done_callback(lambda _: stop.set())
         self._damaged.add_done_callback(lambda _: stop.set())
         await stop.wait()
+        self._stopped = True
         failed = next((t for t in (following, syncing) if t.done() and not t.cancelled()), None)
         for task in (following, syncing):
             task.cancel()
@@ -139,46 +147,52 @@ class EdgeServer:
         await self.front.close()
         await self.probes.close()
         await self._connection.close()
-        with contextlib.suppress(StateDamaged):
+        with contextlib.suppress(StateDamaged, StoreBusy):
             await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
         self._store.close()
         self._data.close()
         if self._damaged.done():
             raise StartError(f"{self._damaged.result()}. {EMPTY_IT}", EXIT_CODE)
         if failed is not None:
-            failed.result()
+            try:
+                failed.result()
+            except StateUnreadable as error:
+                raise StartError(str(error)) from error
 
     # ---- what the follower tells ---------------------------------------------------------------------------
 
     def _changed(self, changes: list[Change]) -> None:
-        if changes:
-            self._deliver(self.api.hub.publish([changes]))
-        self._poke()
+        self._tell([changes] if changes else [])
         self.api.reached()
 
     def _replaced(self) -> None:
         p = self.core.position
         log.info("took a snapshot of cluster %x at revision %d", p.cluster_id, p.watermark)
-        self._scrubber = None
-        self.api.hub.replace_space(self.core.space)
-        self._poke()
+        self.served.replace(self.core.space)
+        self._tell()
         self.api.reached()
 
     def _greeted(self) -> None:
         """Whether the cluster has users may be news."""
         self.watch.rights_changed()
 
-    def _poke(self) -> None:
-        """Let watchers that are behind catch up, a slice a turn."""
-        if self.api.hub.busy:
-            self._deliver(self.api.hub.catch_up())
-            asyncio.get_running_loop().call_soon(self._poke)
+    def _tell(self, revisions: Sequence[list[Change]] = ()) -> None:
+        """Tell watchers of these revisions, and those that are behind of the past, a slice a turn."""
+        deliveries = self.served.publish(revisions)
+        if deliveries:
+            self.watch.deliver(deliveries)
+            self.router.flush()
+        if self.served.busy and not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell_more)
 
-    def _deliver(self, deliveries: list[Delivery]) -> None:
-        self.watch.deliver(deliveries)
-        self.router.flush()
+    def _tell_more(self) -> None:
+        self._telling = False
+        self._tell()
 
-    async def _sync_often(self) -> None:
+    # ---- the data on the disk ------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
         """Make what came in durable about every second; a crash of the process loses nothing, a power cut at most that,
         and it is asked for again."""
         loop = asyncio.get_running_loop()
@@ -189,24 +203,50 @@ class EdgeServer:
                 patrolled_at = time.monotonic()
                 await loop.run_in_executor(None, patrol.step)
             self._turned_at = time.monotonic()
-            watermark = self.core.position.watermark
-            if watermark != self._synced_at_revision:
-                await loop.run_in_executor(None, self._store.sync)
-                self._synced_at_revision = watermark
+            await self._sync()
             self._forget_history()
+
+    async def _sync(self) -> None:
+        watermark = self.core.position.watermark
+        if self._store.full:
+            self._go_on_if_there_is_room()
+        elif watermark != self._synced_at_revision and not self.core.stalled:
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self._store.sync)
+            except StoreBusy as error:
+                log.warning("what came in is not durable yet; it is tried again: %s", error)
+                return
+            self._synced_at_revision = watermark
+        if self._store.full and not self._was_full:
+            log.error("no room in %s: changes are not taken until there is more", self._data.path)
+        self._was_full = self._store.full
+
+    def _go_on_if_there_is_room(self) -> None:
+        """Nothing else reads the store now: its reads are on the loop, or awaited by the task that calls this."""
+        if self.served.scans.idle and self._store.has_room():
+            self._store.reopen()
+            log.warning("there is room again in %s: changes are taken", self._data.path)
 
     def _forget_history(self) -> None:
         p = self.core.position
-        if self._scrubber is None and p.watermark - p.floor > 2 * HISTORY_REVISIONS:
+        if self.served.pruned and p.watermark - p.floor > 2 * HISTORY_REVISIONS:
             self.core.raise_floor(p.watermark - HISTORY_REVISIONS)
-            self._scrubber = Scrubber(self.core.space, self._store)
-        floor = self.api.scans.floor
-        if self._scrubber is not None and (floor is None or floor >= self._scrubber.target):
-            removals = self._scrubber.advance(1000)
-            if removals:
-                self._store.apply(removals)
-            elif removals is None:
-                self._scrubber = None
+        if not self.served.pruned and not self._pruning:
+            self._pruning = True
+            self._prune()
+
+    def _prune(self) -> None:
+        """One slice of history, and the next one later."""
+        if self._stopped:
+            return
+        try:
+            step = self.served.prune(PRUNE_ROWS)
+        except StateDamaged:
+            return  # `_state_damaged` knows already
+        if step is Pruning.DONE:
+            self._pruning = False
+        else:
+            asyncio.get_running_loop().call_later(step.pause, self._prune)
 
     def _metrics(self) -> dict[str, float]:
         staleness = self.follower.staleness_ms
@@ -215,7 +255,8 @@ class EdgeServer:
             "holdfast_replica_watermark": self.core.position.watermark,
             "holdfast_replica_epoch": self.core.position.epoch,
             "holdfast_replica_staleness_seconds": float("nan") if staleness is None else staleness / 1000,
-            "holdfast_replica_watchers": self.api.hub.watchers,
+            "holdfast_replica_stalled": float(self.core.stalled),
+            "holdfast_replica_watchers": self.served.hub.watchers,
         }
 
 

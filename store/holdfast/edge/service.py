@@ -34,7 +34,7 @@ from holdfast.keyrange import bounds
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.validate import check_range
 from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
-from holdfast.served.scans import Scans
+from holdfast.served.keyspace import ServedSpace
 from holdfast.status import (
     OUTSIDE_PREFIXES,
     REPLICA_DISCONNECTED,
@@ -96,6 +96,7 @@ class EdgeApi:
         volume_id: int,
         prefixes: tuple[str, ...],
         anonymous_reads: bool,
+        served: ServedSpace,
         poke: Callable[[], None],
     ) -> None:
         self._router = router
@@ -107,12 +108,11 @@ class EdgeApi:
         self._prefixes = prefixes
         self._anonymous_reads = anonymous_reads
         self._poke = poke
-        self._hub = Hub(core.space)
+        self._served = served
         # A heap of (watermark to reach, order of arrival, what then).
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
         self._arrivals = itertools.count()
         self._tasks = Tasks()
-        self.scans = Scans(lambda work: asyncio.get_running_loop().call_soon(work), router.flush)
         router.unary("/etcdserverpb.KV/Range", self.range)
         for path in _ALWAYS_FORWARDED:
             router.unary(path, self._forward)
@@ -125,7 +125,7 @@ class EdgeApi:
 
     @property
     def hub(self) -> Hub:
-        return self._hub
+        return self._served.hub
 
     def header(self, revision: int | None) -> rpc_pb2.ResponseHeader:
         p = self._core.position
@@ -195,13 +195,15 @@ class EdgeApi:
             self._router.fail(call.id, error)
 
         scan = self._core.space.scan(request)
-        self._router.on_cancel(call, self.scans.run(scan, done, failed, floor=request.revision or None))
+        self._router.on_cancel(call, self._served.scans.run(scan, done, failed, floor=request.revision or None))
 
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.StatusRequest.FromString(body)
         response = rpc_pb2.StatusResponse(header=self.header(None), version=Versions().server, isLearner=True)
         if not self._follower.connected:
             response.errors.append("holdfast: disconnected; serving what was last known")
+        if self._core.stalled:
+            response.errors.append("holdfast: the disk takes no writes; serving what was known before")
         self._router.reply(call.id, response.SerializeToString())
 
     def describe(self, call: Call, body: bytes) -> None:

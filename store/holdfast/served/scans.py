@@ -47,6 +47,10 @@ class Scans:
         """The oldest revision that a scan still reads at; None: none reads the past."""
         return min((scan.floor for scan in self._running.values() if scan.floor is not None), default=None)
 
+    @property
+    def idle(self) -> bool:
+        return not self._running
+
     def run(
         self, scan: S, done: Callable[[S], None], failed: Callable[[Refusal], None], *, floor: int | None
     ) -> Callable[[], None]:

@@ -12,6 +12,7 @@ class Cause(Enum):
     DAMAGE = "a file is not as it was written"
     MISSING = "a file is not there"
     BUSY = "it takes no writes for a while"
+    EARLIER = "a write to the same file has failed before"
     OTHER = "something else"
 
 
@@ -24,6 +25,7 @@ _WORDS = (
     ("no such file", Cause.MISSING),
     ("stall", Cause.BUSY),
     ("incomplete", Cause.BUSY),
+    ("previous error", Cause.EARLIER),
 )
 
 

@@ -8,6 +8,7 @@ none: RocksDB's `atomic_flush` does not cover a flush asked for by hand, which t
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -26,6 +27,7 @@ from holdfast.storage.sealed import SealedFile
 
 log = logging.getLogger("holdfast.storage")
 
+REOPEN_BYTES = 4 << 20  # for manifests and the like
 VERIFY_BYTES = 4 << 20  # read by one iterator: an old one keeps files that could go
 
 
@@ -45,7 +47,8 @@ class StateUnreadable(Exception):
 
 
 class NoRoom(StoreBusy):
-    """The disk is full. RocksDB takes writes again by itself, some seconds after there is room."""
+    """The disk is full. Without a write-ahead log RocksDB takes writes again by itself, some seconds after there is
+    room; with one, see `RocksStore.reopen`."""
 
 
 def _ignore(_: StateDamaged) -> None:
@@ -76,16 +79,10 @@ class RocksStore:
         after `sync` a power cut."""
         self.path = path
         self.on_damage: Callable[[StateDamaged], object] = _ignore  # told first, on whichever thread has met it
+        self.full = False  # the write-ahead log has met a full disk, and takes nothing more before `reopen`
+        self._wal = wal
         # A directory with files but without RocksDB's own pointer has lost it; a new database there would hide that.
-        create = not path.exists() or not any(path.iterdir())
-        try:
-            self._db = Rdict(str(path), options=_options(create=create))
-        except Exception as error:  # rocksdict knows no narrower one
-            if cause_of(error) in (Cause.DAMAGE, Cause.MISSING):
-                raise self._damaged(error) from error
-            raise StateUnreadable(
-                f"{path}: the state cannot be opened ({error}); make the directory readable, or {REPLACE}"
-            ) from error
+        self._db = self._open(create=not path.exists() or not any(path.iterdir()))
         self._writing = WriteOptions()
         self._writing.disable_wal = not wal
         self._writing.no_slowdown = True
@@ -93,6 +90,16 @@ class RocksStore:
             end = WriteBatch(raw_mode=True)
             end.put(_END, b"")
             self._write(end)
+
+    def _open(self, *, create: bool) -> Rdict:
+        try:
+            return Rdict(str(self.path), options=_options(create=create))
+        except Exception as error:  # rocksdict knows no narrower one
+            if cause_of(error) in (Cause.DAMAGE, Cause.MISSING):
+                raise self._damaged(error) from error
+            raise StateUnreadable(
+                f"{self.path}: the state cannot be opened ({error}); make the directory readable, or {REPLACE}"
+            ) from error
 
     def _damaged(self, error: Exception | str) -> StateDamaged:
         damage = StateDamaged(f"{self.path}: the state is damaged ({error}); {REPLACE}")
@@ -146,6 +153,8 @@ class RocksStore:
         self._write(rows)
 
     def _write(self, rows: WriteBatch) -> None:
+        if self.full:
+            raise NoRoom(f"{self.path}: the disk was full")
         try:
             self._db.write(rows, self._writing)
         except Exception as error:
@@ -156,6 +165,9 @@ class RocksStore:
         damage."""
         cause = cause_of(error)
         if cause is Cause.NO_ROOM:
+            self.full = self._wal
+            return NoRoom(str(error))
+        if self.full and cause is Cause.EARLIER:
             return NoRoom(str(error))
         if cause is Cause.BUSY:
             return StoreBusy(str(error))
@@ -196,8 +208,27 @@ class RocksStore:
         raise self._damaged(self._why_ended(last))
 
     def sync(self) -> None:
-        """Make the write-ahead log durable. Releases the GIL."""
-        self._db.flush_wal(True)
+        """Make the write-ahead log durable. Releases the GIL. Raises NoRoom."""
+        try:
+            self._db.flush_wal(True)
+        except Exception as error:
+            raise self._refused(error) from None
+
+    def has_room(self) -> bool:
+        """Whether `reopen` has the room that it needs: it writes what is in the write-ahead log to tables."""
+        disk = os.statvfs(self.path)
+        log_bytes = sum(file.stat().st_size for file in self.path.glob("*.log"))
+        return disk.f_bavail * disk.f_frsize >= log_bytes + REOPEN_BYTES
+
+    def reopen(self) -> None:
+        """Take writes again after the disk was full: RocksDB gives its write-ahead log up once a write to it has
+        failed, however much room there is later. What was applied is in that log, and is read back from it. Iterators
+        keep a database open, so none may be under way. Raises StateUnreadable or StateDamaged."""
+        self.close()
+        del self._db
+        gc.collect()
+        self._db = self._open(create=False)
+        self.full = False
 
     def checkpoint(self, path: Path) -> None:
         """A consistent copy of what is flushed, by hard links. Flush in a thread first, or this holds the GIL."""

@@ -15,9 +15,12 @@ from holdfast_lab.processes import LocalCluster, Process, free_ports
 class Edge:
     """A replica behind a relay that can be cut."""
 
-    def __init__(self, directory: Path, endpoints: list[str], prefixes: tuple[str, ...]) -> None:
+    def __init__(
+        self, directory: Path, endpoints: list[str], prefixes: tuple[str, ...], data: Path | None = None
+    ) -> None:
         self.relay = Relay(endpoints)
         self.directory = directory
+        self.data = data or directory / "berlin"
         self.prefixes = prefixes
         (self.port,) = free_ports(1)
         self.process: Process | None = None
@@ -28,7 +31,7 @@ class Edge:
             "edge",
             "--name=berlin",
             "--pool=shops",
-            f"--data-dir={self.directory / 'berlin'}",
+            f"--data-dir={self.data}",
             f"--listen-client-urls=http://127.0.0.1:{self.port}",
             f"--endpoints=127.0.0.1:{self.relay.port}",
             *(f"--prefix={p}" for p in self.prefixes),
@@ -54,6 +57,7 @@ class Edge:
 @pytest.fixture
 async def edge(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Edge]:
     found = Edge(tmp_path, cluster.endpoints, ("/a/", "/b/"))
+    await cluster.wait_ready(60)
     await found.start()
     yield found
     assert found.process is not None
