@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 import google_crc32c
 
 from holdfast.keyrange import Range, bounds, prefix_end
-from holdfast.kv import rows
-from holdfast.kv.rows import Change, Current
-from holdfast.kv.space import Space
+from holdfast.kv.copied import CopiedSpace, load
+from holdfast.kv.rows import Change
 from holdfast.kv.store import Family, Pending, Store, StoreBusy
 from holdfast.proto import holdfast_pb2, kv_pb2
-from holdfast.raft.invariant import invariant
 
 _POSITION = b"replica/position"
 _FILTER = b"replica/filter"
@@ -28,6 +26,10 @@ _USERS = b"replica/users"
 
 class WrongCluster(Exception):
     """The member that was asked belongs to another cluster than the data here."""
+
+
+class BrokenUpstream(Exception):
+    """Whoever was asked does not keep to the protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,7 @@ class ReplicaCore:
             self._stale_filter = self.position.watermark > 0
         else:
             self._stale_filter = False
-        self.space = Space(self._pending)
-        self.space.revision = max(self.position.watermark, 1)
-        self.space.compacted = self.position.floor or -1
+        self.space = CopiedSpace(self._pending, self.position.watermark, self.position.floor)
         self._loading: list[kv_pb2.KeyValue] | None = None
         self._loading_crc = 0
         self._hello: holdfast_pb2.FollowHello | None = None
@@ -101,7 +101,8 @@ class ReplicaCore:
         known = self.position.cluster_id
         if known and hello.cluster_id != known:
             raise WrongCluster(f"the data here is of cluster {known:x}, the upstream is of {hello.cluster_id:x}")
-        invariant(hello.filter_version == self.filter_version, "the upstream answers for another filter")
+        if hello.filter_version != self.filter_version:
+            raise BrokenUpstream("the upstream answers for another filter than it was asked for")
         self._hello = hello
         if hello.users != self.users:
             self.users = hello.users
@@ -111,7 +112,8 @@ class ReplicaCore:
         self._loading_crc = 0
 
     def chunk(self, chunk: holdfast_pb2.FollowChunk) -> None:
-        assert self._loading is not None, "a snapshot's chunk without a snapshot"
+        if self._loading is None:
+            raise BrokenUpstream("the upstream sends a part of a snapshot that it has not announced")
         for kv in chunk.kvs:
             self._loading_crc = google_crc32c.extend(self._loading_crc, kv.SerializeToString())
             self._loading.append(kv)
@@ -119,22 +121,15 @@ class ReplicaCore:
     def trailer(self, trailer: holdfast_pb2.FollowTrailer) -> bool:
         """A snapshot is complete: put it in the place of what is here, if it is what the trailer says, and not older.
         Returns whether it was taken."""
-        assert self._hello is not None, "a trailer before a hello"
-        loading, self._loading = self._loading or [], None
+        if self._hello is None or self._loading is None:
+            raise BrokenUpstream("the upstream ends a snapshot that it has not announced")
+        loading, self._loading = self._loading, None
         hello, p = self._hello, self.position
         whole = len(loading) == trailer.count and self._loading_crc == trailer.hash
         older = hello.epoch == p.epoch and trailer.revision < p.watermark
         if not whole or older or trailer.filter_version != self.filter_version:
             return False
-        pending = self._pending
-        for family in (Family.CUR, Family.REV, Family.IDX):
-            for key, _ in list(self._store.scan(family, b"", None)):
-                pending.put(family, key, None)
-        subs: dict[int, int] = {}
-        for kv in loading:
-            # The sub is not in a key-value; the order of the keys makes one that is unique within its revision.
-            sub = subs[kv.mod_revision] = subs.get(kv.mod_revision, -1) + 1
-            self._put_row(kv, sub)
+        load(self._pending, loading)
         self._move(
             Position(
                 cluster_id=hello.cluster_id,
@@ -147,63 +142,26 @@ class ReplicaCore:
         )
         self._stale_filter = False
         self._flush()
-        self.space = Space(self._pending)
-        self.space.revision = trailer.revision
-        self.space.compacted = trailer.revision
+        self.space = CopiedSpace(self._pending, trailer.revision, trailer.revision)
         return True
 
     def revision(self, frame: holdfast_pb2.FollowRevision) -> list[Change]:
         """All changes of one revision. One that is known already changes nothing and is not told again."""
         if frame.revision <= self.position.watermark:
             return []
-        changes: list[Change] = []
-        for sub, event in enumerate(frame.events):
-            changes.append(self._apply(event, frame.revision, sub))
+        changes = self.space.apply(frame.revision, frame.events)
         self._move(replace(self.position, watermark=frame.revision, term=frame.term))
         self._flush()
-        self.space.revision = frame.revision
         return changes
 
     def progress(self, frame: holdfast_pb2.FollowProgress) -> bool:
         """Nothing more comes at or below this revision. Returns whether that is news."""
         if frame.revision <= self.position.watermark:
             return False
+        self.space.reach(frame.revision)
         self._move(replace(self.position, watermark=frame.revision, term=frame.term))
         self._flush()
-        self.space.revision = frame.revision
         return True
-
-    def _apply(self, event: kv_pb2.Event, revision: int, sub: int) -> Change:
-        key = event.kv.key
-        before = self.space.get(key)
-        previous = (before.mod, before.sub) if before else rows.NO_REVISION
-        if event.type == kv_pb2.Event.DELETE:
-            kv = rows.encode_tombstone(key, revision)
-            self._pending.put(Family.CUR, key, None)
-            if before is not None:
-                self.space.live.remove(key)
-            type_ = rows.DELETE
-        else:
-            kv = event.kv.SerializeToString()
-            row = Current(event.kv.create_revision, revision, sub, event.kv.version, event.kv.lease, kv)
-            self._pending.put(Family.CUR, key, rows.pack_current(row))
-            if before is None:
-                self.space.live.add(key)
-            type_ = rows.PUT
-        self._pending.put(Family.REV, rows.revision_key(revision, sub), rows.pack_revision(type_, previous, kv))
-        tombstone = b"\x01" if type_ == rows.DELETE else b"\x00"
-        self._pending.put(Family.IDX, rows.index_key(key, revision, sub), tombstone)
-        create = type_ == rows.PUT and event.kv.create_revision == revision
-        return Change(key, type_, revision, kv, create, before.kv if before else None)
-
-    def _put_row(self, kv: kv_pb2.KeyValue, sub: int) -> None:
-        """A key of a snapshot, with the one version of it that came along."""
-        data = kv.SerializeToString()
-        row = Current(kv.create_revision, kv.mod_revision, sub, kv.version, kv.lease, data)
-        self._pending.put(Family.CUR, kv.key, rows.pack_current(row))
-        packed = rows.pack_revision(rows.PUT, rows.NO_REVISION, data)
-        self._pending.put(Family.REV, rows.revision_key(kv.mod_revision, sub), packed)
-        self._pending.put(Family.IDX, rows.index_key(kv.key, kv.mod_revision, sub), b"\x00")
 
     def _move(self, position: Position) -> None:
         self.position = position
@@ -229,11 +187,10 @@ class ReplicaCore:
             self._pending.flush()
 
     def raise_floor(self, revision: int) -> None:
-        """Give up history before `revision`; rows are removed later, by a Scrubber."""
-        invariant(self.position.floor <= revision <= self.position.watermark, "a floor out of what is here")
+        """Give up history before `revision`; its rows are removed later, by who serves the space."""
+        self.space.forget(revision)
         self._move(replace(self.position, floor=revision))
         self._flush()
-        self.space.compacted = revision
 
 
 def _load(store: Store) -> Position:

@@ -13,7 +13,7 @@ import grpc.aio
 
 from holdfast.client.connection import CONNECT_SECONDS, Connection
 from holdfast.client.errors import Unavailable
-from holdfast.edge.core import ReplicaCore, WrongCluster
+from holdfast.edge.core import BrokenUpstream, ReplicaCore, WrongCluster
 from holdfast.kv.rows import Change
 from holdfast.proto import holdfast_pb2
 from holdfast.status import said_by_server
@@ -73,7 +73,7 @@ class Follower:
             for endpoint in self._connection.rotation():
                 try:
                     await self._follow(endpoint)
-                except Unavailable as error:
+                except (Unavailable, BrokenUpstream) as error:
                     self._say(f"{endpoint}: {error}")
                 except WrongCluster as error:
                     self._say(f"{endpoint}: {error}; correct --endpoints, or start with an empty data directory")

@@ -18,6 +18,7 @@ from holdfast.client.connection import Connection
 from holdfast.client.connection import Tls as ClientTls
 from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.edge.follow import Follower
+from holdfast.edge.forward import Forwarder
 from holdfast.edge.service import EdgeApi
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.rows import Change
@@ -91,7 +92,7 @@ class EdgeServer:
             self.router,
             self.core,
             self.follower,
-            self._connection,
+            Forwarder(self._connection),
             name=config.name,
             volume_id=self._data.identity.volume_id,
             prefixes=config.prefixes,

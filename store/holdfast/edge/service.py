@@ -3,9 +3,8 @@
 What is outside the prefixes gets an error that says so, never "not found". Without a connection, what has to be
 forwarded is refused as unavailable, and never queued.
 
-A forwarded call is its caller's: their token goes along, and a mark that keeps the member from taking the certificate
-that this replica shows for theirs. A replica itself knows no users, so where the cluster has some, it serves what it
-holds only if it was told to serve it to everyone.
+A replica itself knows no users, so where the cluster has some, it serves what it holds only if it was told to serve it
+to everyone. Whose a forwarded call is: see `edge.forward`.
 """
 
 from __future__ import annotations
@@ -17,19 +16,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from holdfast import __version__
 from holdfast.api.base import Versions
-from holdfast.api.identity import FORWARDED
 from holdfast.api.router import Router
 from holdfast.api.wire import range_response
-from holdfast.client.connection import Connection
-from holdfast.client.errors import Unavailable
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
-from holdfast.front.calls import Call, Credit, Kind
+from holdfast.edge.forward import FORWARD_SECONDS, ForwardedStream, Forwarder
+from holdfast.front.calls import Call, Kind
 from holdfast.keyrange import bounds
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.validate import check_range
@@ -46,7 +40,6 @@ from holdfast.status import (
 from holdfast.tasks import Tasks
 from holdfast.watch.hub import Hub
 
-FORWARD_SECONDS = 7.0
 SHOWN_BYTES = 200  # of a key, in an error
 _ALWAYS_FORWARDED = (
     "/etcdserverpb.KV/Put",
@@ -61,16 +54,6 @@ _ALWAYS_FORWARDED = (
     "/etcdserverpb.Cluster/MemberList",
     "/etcdserverpb.Maintenance/Alarm",
     "/etcdserverpb.Auth/Authenticate",
-)
-# What goes along with a forwarded call of what its caller said.
-_PASSED_ON = (
-    "token",
-    "authorization",
-    "hasleader",
-    "client-api-version",
-    "holdfast-session",
-    "holdfast-seq",
-    "holdfast-low",
 )
 # Answers whose header's revision the replica has to reach, or a client would read backwards.
 _WRITES: dict[str, Callable[[], Any]] = {
@@ -90,7 +73,7 @@ class EdgeApi:
         router: Router,
         core: ReplicaCore,
         follower: Follower,
-        connection: Connection,
+        forwarder: Forwarder,
         *,
         name: str,
         volume_id: int,
@@ -102,7 +85,7 @@ class EdgeApi:
         self._router = router
         self._core = core
         self._follower = follower
-        self._connection = connection
+        self._forwarder = forwarder
         self._name = name
         self._volume_id = volume_id
         self._prefixes = prefixes
@@ -116,7 +99,9 @@ class EdgeApi:
         router.unary("/etcdserverpb.KV/Range", self.range)
         for path in _ALWAYS_FORWARDED:
             router.unary(path, self._forward)
-        router.stream("/etcdserverpb.Lease/LeaseKeepAlive", Kind.BIDI, lambda call: _ForwardedStream(self, call))
+        router.stream(
+            "/etcdserverpb.Lease/LeaseKeepAlive", Kind.BIDI, lambda call: ForwardedStream(forwarder, router, call)
+        )
         router.unary("/etcdserverpb.Maintenance/Status", self.status)
         router.unary("/holdfast.v1.Node/Describe", self.describe)
         router.unary("/grpc.health.v1.Health/Check", self.health)
@@ -250,15 +235,9 @@ class EdgeApi:
         if call.deadline_ns is not None:
             seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
         try:
-            channel = await self.upstream(seconds)
-            answer: bytes = await channel.unary_unary(call.method)(
-                body, timeout=max(0.001, seconds), metadata=_on_behalf_of(call)
-            )
-        except Unavailable as error:
-            self._router.fail(call.id, Refusal(Code.UNAVAILABLE, f"holdfast: {error}"))
-            return
-        except grpc.aio.AioRpcError as error:
-            self._router.fail(call.id, Refusal(Code(error.code().value[0]), error.details() or ""))
+            answer = await self._forwarder.call(call, body, seconds)
+        except RequestError as error:
+            self._router.fail(call.id, error.refusal)
             return
         kind = _WRITES.get(call.method)
         if kind is None:
@@ -281,64 +260,3 @@ class EdgeApi:
         else:
             heapq.heappush(self._waiting, (revision, next(self._arrivals), reply))
             loop.call_later(max(0.0, seconds), reply)
-
-    async def upstream(self, seconds: float) -> grpc.aio.Channel:
-        """A connected channel to one of the endpoints."""
-        last: Unavailable | None = None
-        for endpoint in self._connection.rotation():
-            try:
-                return await self._connection.ready(endpoint, min(2.0, max(0.001, seconds)))
-            except Unavailable as error:
-                last = error
-        raise last or Unavailable("no endpoints")
-
-
-def _on_behalf_of(call: Call) -> list[tuple[str, str]]:
-    """The metadata of a call that is passed on."""
-    return [(name, call.metadata[name]) for name in _PASSED_ON if name in call.metadata] + [(FORWARDED, "1")]
-
-
-class _ForwardedStream:
-    """A keep-alive stream, passed on message by message."""
-
-    def __init__(self, api: EdgeApi, call: Call) -> None:
-        self._api = api
-        self._call = call
-        self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._task = asyncio.ensure_future(self._run())
-
-    def on_message(self, body: bytes) -> None:
-        self._requests.put_nowait(body)
-
-    def on_half_close(self) -> None:
-        self._requests.put_nowait(None)
-
-    def on_cancelled(self) -> None:
-        self._task.cancel()
-
-    def on_over(self) -> None:
-        """What is sent is bounded by the credit."""
-
-    def on_writable(self) -> None:
-        """See `on_over`."""
-
-    async def _run(self) -> None:
-        router, call = self._api._router, self._call
-        try:
-            channel = await self._api.upstream(FORWARD_SECONDS)
-            stream = channel.stream_stream(call.method)(metadata=_on_behalf_of(call))
-            try:
-                while (body := await self._requests.get()) is not None:
-                    await stream.write(body)
-                    answer = await stream.read()
-                    if answer is grpc.aio.EOF:
-                        raise Unavailable("the cluster ended the stream")
-                    router.send(call.id, answer)
-                    router.act(Credit(call.id, 1))
-            finally:
-                stream.cancel()
-            router.finish(call.id)
-        except Unavailable as error:
-            router.fail(call.id, Refusal(Code.UNAVAILABLE, f"holdfast: {error}"))
-        except grpc.aio.AioRpcError as error:
-            router.fail(call.id, Refusal(Code(error.code().value[0]), error.details() or ""))

@@ -108,15 +108,7 @@ class Space:
         main, sub = self.revision + 1, len(self._changes)
         create, version = (before.create, before.version + 1) if before else (main, 1)
         kv = rows.encode_kv(key, value, create, main, version, lease)
-        now = Current(create, main, sub, version, lease, kv)
-        self._pending.put(Family.CUR, key, rows.pack_current(now))
-        self._record(key, rows.PUT, main, sub, kv, before)
-        if before is None:
-            self.live.add(key)
-        elif before.lease and before.lease != lease:
-            self._detach(before.lease, key)
-        if lease:
-            self.leased.setdefault(lease, set()).add(key)
+        self._write(key, Current(create, main, sub, version, lease, kv), before)
         return before
 
     def delete(self, key: bytes) -> Current | None:
@@ -124,13 +116,26 @@ class Space:
         before = self.get(key)
         if before is None:
             return None
-        main, sub = self.revision + 1, len(self._changes)
+        self._remove(key, before, self.revision + 1, len(self._changes))
+        return before
+
+    def _write(self, key: bytes, now: Current, before: Current | None) -> None:
+        self._pending.put(Family.CUR, key, rows.pack_current(now))
+        self._record(key, rows.PUT, now.mod, now.sub, now.kv, before)
+        if before is None:
+            self.live.add(key)
+        elif before.lease and before.lease != now.lease:
+            self._detach(before.lease, key)
+        if now.lease:
+            self.leased.setdefault(now.lease, set()).add(key)
+
+    def _remove(self, key: bytes, before: Current | None, main: int, sub: int) -> None:
         self._pending.put(Family.CUR, key, None)
         self._record(key, rows.DELETE, main, sub, rows.encode_tombstone(key, main), before)
-        self.live.remove(key)
-        if before.lease:
-            self._detach(before.lease, key)
-        return before
+        if before is not None:
+            self.live.remove(key)
+            if before.lease:
+                self._detach(before.lease, key)
 
     def _record(self, key: bytes, type_: int, main: int, sub: int, kv: bytes, before: Current | None) -> None:
         previous = (before.mod, before.sub) if before else rows.NO_REVISION

@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.edge.core import ReplicaCore
 from holdfast.kv import rows
+from holdfast.kv.copied import CopiedSpace
 from holdfast.kv.space import Space
 from holdfast.kv.store import Family
 from holdfast.machine import Machine
@@ -766,17 +767,16 @@ def _watch_lost_at_a_snapshot(patch: Patch) -> None:
 
 @_mutant("a replica deletes what was deleted")
 def _replica_keeps_deleted_keys(patch: Patch) -> None:
-    original = ReplicaCore._apply
+    original = CopiedSpace._take
 
-    def apply(self: ReplicaCore, event: Any, revision: int, sub: int) -> Any:
+    def take(self: CopiedSpace, event: Any, revision: int, sub: int) -> None:
         row = self._pending.get(Family.CUR, event.kv.key)
-        change = original(self, event, revision, sub)
-        if change.type == rows.DELETE and row is not None:
+        original(self, event, revision, sub)
+        if event.type == rows.DELETE and row is not None:
             self._pending.put(Family.CUR, event.kv.key, row)
-            self.space.live.add(event.kv.key)
-        return change
+            self.live.add(event.kv.key)
 
-    patch(ReplicaCore, "_apply", apply)
+    patch(CopiedSpace, "_take", take)
 
 
 @_mutant("a replica's watermark is what it is complete to")

@@ -6,7 +6,7 @@ import random
 
 import google_crc32c
 import pytest
-from holdfast.edge.core import ReplicaCore, WrongCluster, ranges_of
+from holdfast.edge.core import BrokenUpstream, ReplicaCore, WrongCluster, ranges_of
 from holdfast.keyrange import bounds
 from holdfast.kv import requests
 from holdfast.kv.rows import DELETE
@@ -147,6 +147,23 @@ def test_another_cluster_is_refused_and_changes_nothing() -> None:
     with pytest.raises(WrongCluster):
         core.hello(hello)
     same(core, authority)
+
+
+def test_an_upstream_that_breaks_the_protocol_is_left_and_changes_nothing() -> None:
+    """The process ended by an AssertionError."""
+    authority = Authority()
+    core = ReplicaCore(MemoryStore(), ranges_of(PREFIXES))
+    trailer = holdfast_pb2.FollowTrailer(filter_version=core.filter_version, revision=9)
+    with pytest.raises(BrokenUpstream):
+        core.trailer(trailer)
+    core.hello(authority.hello(core, False))
+    with pytest.raises(BrokenUpstream):
+        core.chunk(holdfast_pb2.FollowChunk())
+    with pytest.raises(BrokenUpstream):
+        core.trailer(trailer)
+    with pytest.raises(BrokenUpstream):
+        core.hello(holdfast_pb2.FollowHello(filter_version=core.filter_version + 1))
+    assert not core.complete
 
 
 def test_another_filter_needs_a_snapshot() -> None:

@@ -98,6 +98,9 @@ async def test_a_full_disk_stops_changes_and_nothing_else(
         try:
             first = await hf.put("/a/first", "1")
             await edge.reaches(at_edge, first.revision)
+            async with asyncio.timeout(30):
+                while not (await at_edge.describe()).HasField("staleness_ms"):
+                    await asyncio.sleep(0.05)
             seen: list[int] = []
 
             async def watch() -> None:

@@ -1,0 +1,116 @@
+"""Calls that a replica passes on to its cluster, whole, over gRPC.
+
+A forwarded call is its caller's: their token goes along, and a mark that keeps the member from taking the certificate
+that this replica shows for theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import grpc.aio
+
+from holdfast.api.identity import FORWARDED
+from holdfast.api.router import Router
+from holdfast.client.connection import Connection
+from holdfast.client.errors import Unavailable
+from holdfast.front.calls import Call, Credit
+from holdfast.status import Code, Refusal, RequestError
+
+FORWARD_SECONDS = 7.0
+# What goes along with a forwarded call of what its caller said.
+_PASSED_ON = (
+    "token",
+    "authorization",
+    "hasleader",
+    "client-api-version",
+    "holdfast-session",
+    "holdfast-seq",
+    "holdfast-low",
+)
+
+
+class Forwarder:
+    """Passes calls on to whichever endpoint can be reached."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def call(self, call: Call, body: bytes, seconds: float) -> bytes:
+        """The answer to a unary call. Raises RequestError: the cluster's refusal, or that it cannot be reached."""
+        try:
+            channel = await self.channel(seconds)
+            answer: bytes = await channel.unary_unary(call.method)(
+                body, timeout=max(0.001, seconds), metadata=on_behalf_of(call)
+            )
+        except (Unavailable, grpc.aio.AioRpcError) as error:
+            raise RequestError(refusal(error)) from error
+        return answer
+
+    async def channel(self, seconds: float) -> grpc.aio.Channel:
+        """A connected channel to one of the endpoints. Raises Unavailable."""
+        last: Unavailable | None = None
+        for endpoint in self._connection.rotation():
+            try:
+                return await self._connection.ready(endpoint, min(2.0, max(0.001, seconds)))
+            except Unavailable as error:
+                last = error
+        raise last or Unavailable("no endpoints")
+
+
+def refusal(error: Unavailable | grpc.aio.AioRpcError) -> Refusal:
+    """What the caller of a forwarded call is told when it failed."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return Refusal(Code(error.code().value[0]), error.details() or "")
+    return Refusal(Code.UNAVAILABLE, f"holdfast: {error}")
+
+
+def on_behalf_of(call: Call) -> list[tuple[str, str]]:
+    """The metadata of a call that is passed on."""
+    return [(name, call.metadata[name]) for name in _PASSED_ON if name in call.metadata] + [(FORWARDED, "1")]
+
+
+class ForwardedStream:
+    """A keep-alive stream, passed on message by message."""
+
+    def __init__(self, forwarder: Forwarder, router: Router, call: Call) -> None:
+        self._forwarder = forwarder
+        self._router = router
+        self._call = call
+        self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._task = asyncio.ensure_future(self._run())
+
+    def on_message(self, body: bytes) -> None:
+        self._requests.put_nowait(body)
+
+    def on_half_close(self) -> None:
+        self._requests.put_nowait(None)
+
+    def on_cancelled(self) -> None:
+        self._task.cancel()
+
+    def on_over(self) -> None:
+        """What is sent is bounded by the credit."""
+
+    def on_writable(self) -> None:
+        """See `on_over`."""
+
+    async def _run(self) -> None:
+        router, call = self._router, self._call
+        try:
+            channel = await self._forwarder.channel(FORWARD_SECONDS)
+            stream = channel.stream_stream(call.method)(metadata=on_behalf_of(call))
+            try:
+                while (body := await self._requests.get()) is not None:
+                    await stream.write(body)
+                    answer = await stream.read()
+                    if answer is grpc.aio.EOF:
+                        raise Unavailable("the cluster ended the stream")
+                    router.send(call.id, answer)
+                    router.act(Credit(call.id, 1))
+            finally:
+                stream.cancel()
+            router.finish(call.id)
+        except (Unavailable, grpc.aio.AioRpcError) as error:
+            router.fail(call.id, refusal(error))
