@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from holdfast.api.router import Router
-from holdfast.api.wire import delimited, event, varint
+from holdfast.api.wire import event
 from holdfast.front.calls import Call, Credit, Kind
 from holdfast.keyrange import bounds
+from holdfast.kv.fields import delimited, varint
 from holdfast.kv.rows import Change
 from holdfast.proto import rpc_pb2
 from holdfast.status import COMPACTED

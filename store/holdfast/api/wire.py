@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from holdfast.kv.fields import delimited, varint
 from holdfast.kv.rows import DELETE, Change
-
-
-def varint(value: int) -> bytes:
-    """A protobuf varint of a number that is not negative."""
-    if value < 0x80:
-        return bytes((value,))
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def delimited(tag: bytes, body: bytes) -> bytes:
-    return tag + varint(len(body)) + body
 
 
 def range_response(header: bytes, kvs: Iterable[bytes], more: bool, count: int) -> bytes:

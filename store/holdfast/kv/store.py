@@ -123,8 +123,8 @@ class MemoryStore:
         keys = self._keys(family)
         rows = self._rows[family]
         stop = len(keys) if end is None else bisect_left(keys, end)
-        for key in keys[bisect_left(keys, start) : stop]:
-            yield key, rows[key]
+        # Rows as they are now, whatever is written before the next one is asked for.
+        yield from [(key, rows[key]) for key in keys[bisect_left(keys, start) : stop]]
 
     def apply(self, batch: list[Write]) -> None:
         for family, key, value in batch:

@@ -70,4 +70,6 @@ MARKS = (
     "replica resumed",
     "replica waits for a member that is behind",
     "replica lost power",
+    "replica reads slowly",
+    "replica fell behind the history",
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from holdfast.edge.core import ReplicaCore
+from holdfast.edge.upstream import Upstream
 from holdfast.kv import rows
 from holdfast.kv.copied import CopiedSpace
 from holdfast.kv.space import Space
@@ -25,7 +26,7 @@ from holdfast.member.interface import Flushed, Output, SnapshotOffered
 from holdfast.member.lease_clock import LeaseClock
 from holdfast.member.lessor import Lessor
 from holdfast.member.reads import Reads
-from holdfast.proto import raft_pb2
+from holdfast.proto import holdfast_pb2, raft_pb2
 from holdfast.raft.core import Raft
 from holdfast.raft.durability import Durability
 from holdfast.raft.leader import Leader
@@ -43,7 +44,7 @@ from holdfast.raft.progress import Mode, Progress
 from holdfast.raft.quorum import ConfState
 from holdfast.raft.types import DurableAppend, HardState, Role, Settings
 from holdfast.status import SESSION_OTHER_COMMAND, RequestError
-from holdfast.watch.hub import Hub
+from holdfast.watch.hub import Hub, Watcher
 
 from holdfast_lab.sim.node import Node
 
@@ -787,3 +788,82 @@ def _replica_watermark_ahead(patch: Patch) -> None:
         original(self, replace(position, watermark=position.watermark + 1) if position.watermark else position)
 
     patch(ReplicaCore, "_move", move)
+
+
+# ---- what an upstream tells its followers ----------------------------------------------------------------------
+
+
+@_mutant("what follows a snapshot begins with the revision after it")
+def _follow_leaves_a_change_out_at_the_seam(patch: Patch) -> None:
+    original = Upstream._watcher
+
+    def watcher(self: Upstream, revision: int) -> Watcher:
+        return original(self, revision + 1 if self._frames is not None else revision)
+
+    patch(Upstream, "_watcher", watcher)
+
+
+@_mutant("a snapshot's trailer names the revision that it is of")
+def _follow_trailer_ahead(patch: Patch) -> None:
+    original = Upstream._begin_filling
+
+    def begin(self: Upstream, start: holdfast_pb2.FollowStart, now_ns: int) -> None:
+        self._told += 1
+        original(self, start, now_ns)
+        self._told -= 1
+
+    patch(Upstream, "_begin_filling", begin)
+
+
+@_mutant("a follower hears of no change before its snapshot is whole")
+def _follow_changes_amid_a_snapshot(patch: Patch) -> None:
+    original = Upstream._begin_filling
+
+    def begin(self: Upstream, start: holdfast_pb2.FollowStart, now_ns: int) -> None:
+        original(self, start, now_ns)
+        self._hub.unblock(self._stream)
+
+    patch(Upstream, "_begin_filling", begin)
+
+
+@_mutant("a follower is told of progress when everything up to it was sent")
+def _follow_progress_ahead(patch: Patch) -> None:
+    original = Upstream.tick
+
+    def tick(self: Upstream, now_ns: int) -> list[bytes]:
+        revision = self._source.space.revision
+        if not self._following or self._frames is not None or revision <= self._told:
+            return original(self, now_ns)
+        message = holdfast_pb2.FollowProgress(revision=revision, term=self._source.term)
+        return [holdfast_pb2.FollowResponse(progress=message).SerializeToString()]
+
+    patch(Upstream, "tick", tick)
+
+
+@_mutant("a follower gets the keys of its filter, and no others")
+def _follow_filter_not_applied(patch: Patch) -> None:
+    original = Upstream._watcher
+
+    def watcher(self: Upstream, revision: int) -> Watcher:
+        return replace(original(self, revision), ranges=((b"", None),))
+
+    patch(Upstream, "_watcher", watcher)
+
+
+@_mutant("a follower whose next change is compacted gets a snapshot")
+def _follow_floor_ignored(patch: Patch) -> None:
+    patch(Upstream, "_needs_snapshot", lambda self, start: not start.watermark)
+
+
+@_mutant("a follower that was cut short gets the rest later")
+def _follow_skips_what_did_not_fit(patch: Patch) -> None:
+    def over(self: Upstream) -> None:
+        self._over = True
+
+    original = Upstream.deliver
+
+    def deliver(self: Upstream, delivery: Any) -> list[bytes]:
+        return [] if self._over else original(self, delivery)
+
+    patch(Upstream, "over", over)
+    patch(Upstream, "deliver", deliver)

@@ -1,45 +1,82 @@
-"""Edge replicas: the pure core of `edge.core`, fed from a member's watch hub as the Follow stream feeds it."""
+"""Edge replicas that follow members: `edge.upstream` and `edge.core` at the ends of a simulated connection."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
 
-import google_crc32c
-from holdfast.edge.core import ReplicaCore, ranges_of
-from holdfast.keyrange import bounds
-from holdfast.kv.rows import DELETE, Change, unpack_current
+from holdfast.edge.core import BrokenUpstream, ReplicaCore, ranges_of
+from holdfast.edge.upstream import Snapshots, Upstream, check_start
+from holdfast.kv import requests
+from holdfast.kv.rows import unpack_current
+from holdfast.kv.space import Space
 from holdfast.kv.store import Family, MemoryStore, StateDamaged
-from holdfast.proto import holdfast_pb2, kv_pb2
-from holdfast.watch.hub import Compacted, Delivery, Events, Watcher
+from holdfast.member.core import MemberCore
+from holdfast.proto import holdfast_pb2, rpc_pb2
+from holdfast.status import RequestError
+from holdfast.watch.hub import Delivery, Hub
 
 from holdfast_lab.sim.mix import MS, SECOND
 from holdfast_lab.sim.node import Node
 from holdfast_lab.sim.truth import Truth
-from holdfast_lab.sim.violation import check
+from holdfast_lab.sim.violation import Violation, check
 from holdfast_lab.sim.world import World
 
+TICK = 200 * MS
 _PREFIXES = (["k"], ["k1", "k2"], ["k0", "k4", "k7"])
+
+
+class _NodeSource:
+    """A simulated member as an upstream, for as long as it lives."""
+
+    cluster_id = 1
+    users = False
+
+    def __init__(self, node: Node, core: MemberCore, hub: Hub) -> None:
+        self._node = node
+        self._core = core
+        self.hub = hub
+
+    @property
+    def epoch(self) -> int:
+        return self._core.machine.epoch
+
+    @property
+    def term(self) -> int:
+        return self._core.term
+
+    @property
+    def space(self) -> Space:
+        return self._core.machine.space
+
+    def poke(self) -> None:
+        self._node.poke()
 
 
 class SimReplica:
     """One replica and its stream. What it shows is compared with the truth at its watermark."""
 
-    def __init__(self, world: World, truth: Truth, number: int, nodes: Callable[[], list[Node]]) -> None:
+    def __init__(
+        self, world: World, truth: Truth, number: int, nodes: Callable[[], list[Node]], snapshots: Snapshots
+    ) -> None:
         self._world = world
         self._truth = truth
         self._nodes = nodes
+        self._snapshots = snapshots
         self.stream = 1000 + number
         self._chance: Random = world.chance(f"replica/{number}")
         self._ranges = ranges_of(self._chance.choice(_PREFIXES))
         self._store = MemoryStore()
         self._synced = self._store.snapshot()
         self._node: Node | None = None
-        self._connection = 0
-        self._told = 0
+        self._upstream: Upstream | None = None
+        self._connection = 0  # which one it is; what is planned for an earlier one is void
+        self._pumping = False
+        self._pace = MS  # the most that it takes for a part of a snapshot
+        self._hurried = False
         self.core = ReplicaCore(self._store, self._ranges)
         world.at(world.now + self._chance.randrange(SECOND), self._connect)
-        world.at(world.now + SECOND, self._tick)
+        world.at(world.now + SECOND, self._live)
 
     # ---- the upstream's side -------------------------------------------------------------------------------
 
@@ -54,136 +91,167 @@ class SimReplica:
         assert node.core is not None
         assert node.hub is not None
         start = self.core.start("replica", "")
-        machine = node.core.machine
-        if machine.space.revision < start.watermark:
+        if node.core.machine.space.revision < start.watermark:
             self._world.mark("replica waits for a member that is behind")
-            self._world.at(self._world.now + 300 * MS, self._connect)
-            return
         self._node = node
         self._connection += 1
-        snapshot = not start.watermark or start.watermark + 1 < machine.space.compacted
-        hello = holdfast_pb2.FollowHello(
-            cluster_id=1,
-            epoch=machine.epoch,
-            term=node.core.term,
-            filter_version=start.filter_version,
-            snapshot=snapshot,
-        )
-        self._frame(holdfast_pb2.FollowResponse(hello=hello))
-        if snapshot:
-            try:
-                self._send_snapshot(node, start, machine.space.revision)
-            except StateDamaged:
-                return  # without its trailer it is not taken; the member ends, and with it the connection
-        self._told = machine.space.revision if snapshot else start.watermark
-        node.hub.open(self.stream)
-        intervals = tuple(bounds(r.key, r.range_end) for r in self._ranges)
-        node.hub.add(self.stream, Watcher(0, intervals, self._told + 1, prev_kv=True))
-        node.poke()
+        self._pace = MS if self._hurried else self._chance.choice((4 * MS, 50 * MS, 300 * MS))
+        self._upstream = Upstream(_NodeSource(node, node.core, node.hub), self.stream, self._snapshots)
+        check_start(start, 1)
+        self._upstream.begin(start)
+        self._tick(self._connection)
+        pause = self._chance.randrange(4 * SECOND)
+        self._world.at(self._world.now + pause, self._change_pace, self._connection, True)
 
-    def _send_snapshot(self, node: Node, start: holdfast_pb2.FollowStart, revision: int) -> None:
-        crc = count = 0
-        chunk = holdfast_pb2.FollowChunk()
-        for low, high in (bounds(r.key, r.range_end) for r in self._ranges):
-            for _, value in node.store.scan(Family.CUR, low, high):
-                kv = unpack_current(value).kv
-                crc, count = google_crc32c.extend(crc, kv), count + 1
-                chunk.kvs.add().ParseFromString(kv)
-        self._frame(holdfast_pb2.FollowResponse(chunk=chunk))
-        trailer = holdfast_pb2.FollowTrailer(
-            filter_version=start.filter_version, revision=revision, count=count, hash=crc
-        )
-        self._frame(holdfast_pb2.FollowResponse(trailer=trailer))
+    def _served(self, connection: int) -> Upstream | None:
+        return self._upstream if connection == self._connection else None
+
+    def _tick(self, connection: int) -> None:
+        upstream, node = self._served(connection), self._node
+        if upstream is None or node is None:
+            return
+        if not node.paused:
+            self._send(lambda: upstream.tick(self._world.now))
+            self._pump_soon()
+        self._world.at(self._world.now + TICK, self._tick, connection)
+
+    def _pump_soon(self) -> None:
+        if self._upstream is not None and self._upstream.filling and not self._pumping:
+            self._pumping = True
+            self._world.at(self._world.now + 1 + self._chance.randrange(self._pace), self._pump, self._connection)
+
+    def _pump(self, connection: int) -> None:
+        upstream = self._served(connection)
+        if upstream is not None:
+            self._pumping = False
+            self._send(lambda: upstream.fill(self._world.now))
+            self._pump_soon()
+
+    def _change_pace(self, connection: int, slow: bool) -> None:
+        """The replica reads slowly for a while, then again."""
+        upstream = self._served(connection)
+        if upstream is None or self._hurried:
+            return
+        if slow:
+            upstream.over()
+            self._world.mark("replica reads slowly")
+        else:
+            upstream.writable()
+            self._pump_soon()
+        pause = self._chance.randrange(4 * SECOND if slow else 6 * SECOND)
+        self._world.at(self._world.now + pause, self._change_pace, connection, not slow)
 
     def delivered(self, node: Node, delivery: Delivery) -> None:
+        upstream = self._upstream
+        if node is self._node and upstream is not None:
+            self._send(lambda: upstream.deliver(delivery))
+
+    def _send(self, frames: Callable[[], list[bytes]]) -> None:
+        """In order, on one connection: what is under way when it ends is lost."""
+        try:
+            for frame in frames():
+                self._world.at(self._world.now + 5 * MS, self._take, self._connection, frame)
+        except RequestError:
+            self._world.mark("replica fell behind the history")
+            self.leave()
+        except StateDamaged:
+            self.leave()  # the member knows already, and ends
+
+    def gone(self, node: Node) -> None:
         if node is not self._node:
             return
-        if isinstance(delivery, Compacted):
-            self._leave()
-        elif isinstance(delivery, Events):
-            by_revision: dict[int, list[Change]] = {}
-            for change in delivery.changes:
-                by_revision.setdefault(change.revision, []).append(change)
-            for revision, changes in by_revision.items():
-                self._frame(holdfast_pb2.FollowResponse(revision=_revision(revision, changes, node)))
-                self._told = revision
+        if self._upstream is not None:
+            self._upstream.close()
+        self._node = self._upstream = None
+        self._pumping = False
+        self._connection += 1
+        pause = 100 * MS if self._hurried else self._chance.randrange(2 * SECOND)
+        self._world.at(self._world.now + pause, self._connect)
 
-    def _tick(self) -> None:
-        node = self._node
-        if node is not None and node.hub is not None and node.core is not None:
-            progress = node.hub.progress(self.stream)
-            if progress is not None and progress.revision > self._told:
-                self._told = progress.revision
-                frame = holdfast_pb2.FollowProgress(revision=progress.revision, term=node.core.term)
-                self._frame(holdfast_pb2.FollowResponse(progress=frame))
-        draw = self._chance.random()
+    def leave(self) -> None:
+        if self._node is not None:
+            self.gone(self._node)
+
+    def hurry(self) -> None:
+        """Follow a member without further trouble, and read as fast as it comes."""
+        self._hurried = True
+        self._pace = MS
+        if self._node is not None and self._node.removed:
+            self.leave()
+        elif self._upstream is not None:
+            self._upstream.writable()
+            self._pump_soon()
+
+    # ---- the replica's side --------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        draw = 1.0 if self._hurried else self._chance.random()
         if draw < 0.05:
-            self._leave()
+            self.leave()
         elif draw < 0.08:
             self._power_cut()
         elif draw < 0.6:
             self._synced = self._store.snapshot()
-        self._world.at(self._world.now + 300 * MS + self._chance.randrange(SECOND), self._tick)
+        self._check_past()
+        self._world.at(self._world.now + 300 * MS + self._chance.randrange(SECOND), self._live)
 
-    def _frame(self, response: holdfast_pb2.FollowResponse) -> None:
-        """In order, on one connection: what is under way when it ends is lost."""
-        self._world.at(self._world.now + 5 * MS, self._take, self._connection, response)
-
-    # ---- the replica's side --------------------------------------------------------------------------------
-
-    def _take(self, connection: int, response: holdfast_pb2.FollowResponse) -> None:
+    def _take(self, connection: int, frame: bytes) -> None:
         if connection != self._connection:
             return
+        response = holdfast_pb2.FollowResponse.FromString(frame)
         core, kind = self.core, response.WhichOneof("response")
-        if kind == "hello":
-            core.hello(response.hello)
-            self._world.mark("replica resumed" if not response.hello.snapshot else "replica took a snapshot")
-        elif kind == "chunk":
-            core.chunk(response.chunk)
-        elif kind == "trailer":
-            check(core.trailer(response.trailer), "I11", "a replica refused a whole snapshot")
-            self.check()
-        elif kind == "revision":
-            core.revision(response.revision)
-        elif kind == "progress":
-            core.progress(response.progress)
-            self.check()
-
-    def gone(self, node: Node) -> None:
-        if node is self._node:
-            self._node = None
-            self._connection += 1
-            self._world.at(self._world.now + self._chance.randrange(2 * SECOND), self._connect)
-
-    def _leave(self) -> None:
-        node = self._node
-        if node is not None and node.hub is not None:
-            node.hub.close(self.stream)
-            self.gone(node)
+        try:
+            if kind == "hello":
+                core.hello(response.hello)
+                self._world.mark("replica resumed" if not response.hello.snapshot else "replica took a snapshot")
+            elif kind == "chunk":
+                core.chunk(response.chunk)
+            elif kind == "trailer":
+                check(core.trailer(response.trailer), "I11", "a replica refused a whole snapshot")
+            elif kind == "revision":
+                core.revision(response.revision)
+            elif kind == "progress":
+                core.progress(response.progress)
+        except BrokenUpstream as error:
+            raise Violation("I11", f"a replica's upstream breaks the protocol: {error}") from error
+        self.check()
 
     def _power_cut(self) -> None:
         """Back to what was synced: behind what it has served, never beside it."""
-        self._leave()
-        self._connection += 1
+        self.leave()
         self._store = self._synced.snapshot()
         self.core = ReplicaCore(self._store, self._ranges)
         self._world.mark("replica lost power")
         self.check()
+
+    # ---- what is checked -----------------------------------------------------------------------------------
 
     def check(self) -> None:
         """What is here is what the prefixes held at the watermark: nothing lost, nothing invented."""
         core = self.core
         if not core.complete:
             return
+        known = 0
         for low, high in core.intervals:
             seen = [unpack_current(value).kv for _, value in self._store.scan(Family.CUR, low, high)]
+            known += len(seen)
             self._truth.check_range("an edge replica", low, high, core.position.watermark, seen)
+        total = sum(1 for _ in self._store.scan(Family.CUR, b"", None))
+        check(known == total, "I11", f"an edge replica has {total - known} keys that it did not ask for")
 
+    def _check_past(self) -> None:
+        """It can be read at any revision between its floor and its watermark."""
+        core = self.core
+        if not core.complete:
+            return
+        revision = core.position.floor + self._chance.randrange(core.position.watermark - core.position.floor + 1)
+        for asked, (low, high) in zip(core.ranges, core.intervals, strict=True):
+            request = rpc_pb2.RangeRequest(key=asked.key, range_end=asked.range_end, revision=revision)
+            seen = [kv.SerializeToString() for kv in requests.range_now(core.space, request).kvs]
+            self._truth.check_range("an edge replica, asked for the past,", low, high, revision, seen)
 
-def _revision(revision: int, changes: list[Change], node: Node) -> holdfast_pb2.FollowRevision:
-    assert node.core is not None
-    message = holdfast_pb2.FollowRevision(revision=revision, term=node.core.term)
-    for change in changes:
-        event = message.events.add(type=kv_pb2.Event.DELETE if change.type == DELETE else kv_pb2.Event.PUT)
-        event.kv.ParseFromString(change.kv)
-    return message
+    def check_end(self) -> None:
+        """With a member that serves it, a replica comes to be as far as the cluster is."""
+        self.check()
+        at, end = self.core.position.watermark, self._truth.revision
+        check(at == end, "L1", f"a replica stays at revision {at}, while the cluster is at {end}")

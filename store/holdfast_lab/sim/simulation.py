@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from holdfast.edge.upstream import Snapshots
 from holdfast.kv.rows import PUT
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis
@@ -105,7 +106,8 @@ class Run:
         misuse = 0.0 if self.mix.rolling else self.mix.misuse  # the version before kept no hash of what was asked
         self._clients = [Client(self.office, n, chance, n % 3 == 0, misuse) for n, chance in enumerate(chances)]
         self._watchers = [SimWatcher(world, self.truth, n, self._up) for n in range(4)]
-        self._replicas = [SimReplica(world, self.truth, n, self._up) for n in range(self.mix.replicas)]
+        snapshots = Snapshots(most=1, chunk_rows=2)  # the next one waits, and writes come between its parts
+        self._replicas = [SimReplica(world, self.truth, n, self._up, snapshots) for n in range(self.mix.replicas)]
         self._streams = {w.stream: w for w in self._watchers} | {r.stream: r for r in self._replicas}
         world.note(f"seed {seed} {self.mix}")
 
@@ -322,8 +324,8 @@ class Run:
             node.removed = node.removed or node.id not in self.checker.conf.members()
             if not node.removed and not node.disk.rotten:
                 self._well(node)
-        for watcher in self._watchers:
-            watcher.hurry()
+        for follower in self._streams.values():
+            follower.hurry()
         self._probing = None
         self._await(CONVERGE_NS, self._converged, "members do not converge")
         self._await(CONVERGE_NS, self._leases_over, "leases that nobody renews do not end")
@@ -405,13 +407,13 @@ class Run:
     # ---- the end -------------------------------------------------------------------------------------------
 
     def _check_end(self) -> None:
-        for watcher in self._watchers:
-            watcher.hurry()  # a member may have been removed while all was healed
+        for follower in self._streams.values():
+            follower.hurry()  # a member may have been removed while all was healed
         self.world.run_until(self.world.now + 3 * SECOND)
         for watcher in self._watchers:
             watcher.check_end()
         for replica in self._replicas:
-            replica.check()
+            replica.check_end()
         rows = [
             (core.id, core.machine.applied_index, [list(core.machine.store.scan(f, b"", None)) for f in (Family.CUR,)])
             for core in self._members_up()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import google_crc32c
-from holdfast.api.filling import CHUNK_BYTES, CHUNK_ROWS, Filling
+from holdfast.edge.filling import CHUNK_BYTES, CHUNK_ROWS, Filling
 from holdfast.kv import requests
 from holdfast.kv.space import Space
 from holdfast.kv.store import Pending

@@ -11,8 +11,8 @@ from itertools import chain
 
 import google_crc32c
 
-from holdfast.api.wire import delimited
 from holdfast.keyrange import Range
+from holdfast.kv.fields import delimited
 from holdfast.kv.rows import unpack_current
 from holdfast.kv.store import Family, Reader
 from holdfast.proto import holdfast_pb2
@@ -31,8 +31,10 @@ class Filling:
         store: Reader,
         ranges: Sequence[Range],
         trailer: holdfast_pb2.FollowTrailer,
+        chunk_rows: int = CHUNK_ROWS,
     ) -> None:
         """`trailer` has its filter and revision; count and hash are filled in."""
+        self._chunk_rows = chunk_rows
         # An iterator sees the state as it is when its first row is asked for, so all are asked now.
         self._rows = chain.from_iterable([_begun(store.scan(Family.CUR, low, high)) for low, high in ranges])
         self._trailer = trailer
@@ -48,7 +50,7 @@ class Filling:
             self._trailer.count += 1
             parts.append(delimited(b"\x0a", kv))
             size += len(kv)
-            if size >= CHUNK_BYTES or len(parts) >= CHUNK_ROWS:
+            if size >= CHUNK_BYTES or len(parts) >= self._chunk_rows:
                 yield _chunk(parts)
                 parts, size = [], 0
         if parts:

@@ -1,0 +1,142 @@
+"""What a follower is told joins without a seam: a replica that takes the frames has what the upstream has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from holdfast.edge.core import ReplicaCore, ranges_of
+from holdfast.edge.upstream import STALL_SECONDS, Snapshots, Upstream, check_start
+from holdfast.kv import requests
+from holdfast.kv.rows import Change
+from holdfast.kv.space import Space
+from holdfast.kv.store import MemoryStore, Pending
+from holdfast.proto import holdfast_pb2, rpc_pb2
+from holdfast.served.keyspace import ServedSpace
+from holdfast.served.scans import Scans
+from holdfast.status import RequestError
+from holdfast.watch.hub import Hub
+
+SECOND = 1_000_000_000
+
+
+class Host:
+    """A key space that is served, and one replica that follows it."""
+
+    cluster_id, epoch, term, users = 7, 1, 1, False
+
+    def __init__(self, snapshots: Snapshots | None = None) -> None:
+        self.pending = Pending(MemoryStore())
+        self.space = Space(self.pending)
+        self.served = ServedSpace(self.space, Scans(lambda work: None, lambda: None))
+        self.snapshots = snapshots or Snapshots(chunk_rows=2)
+        self.core = ReplicaCore(MemoryStore(), ranges_of(["/a/"]))
+        self.upstream = self.connect(1)
+
+    @property
+    def hub(self) -> Hub:
+        return self.served.hub
+
+    def poke(self) -> None:
+        """The next write or `settle` does it."""
+
+    def connect(self, stream: int) -> Upstream:
+        self.upstream = Upstream(self, stream, self.snapshots)
+        start = self.core.start("r", "")
+        check_start(start, self.cluster_id)
+        self.upstream.begin(start)
+        return self.upstream
+
+    def put(self, *keys: bytes) -> None:
+        for key in keys:
+            requests.put(self.space, (), rpc_pb2.PutRequest(key=key, value=b"%d" % self.space.revision))
+        revision = self.space.commit()
+        self.pending.flush()
+        self.tell([revision])
+
+    def tell(self, revisions: Sequence[list[Change]] = ()) -> None:
+        for delivery in self.served.publish(revisions):
+            self.take(self.upstream.deliver(delivery))
+
+    def take(self, frames: list[bytes]) -> None:
+        core = self.core
+        for frame in frames:
+            response = holdfast_pb2.FollowResponse.FromString(frame)
+            kind = response.WhichOneof("response")
+            assert kind is not None
+            getattr(core, kind)(getattr(response, kind))
+
+    def content(self, space: Space) -> list[tuple[bytes, int]]:
+        request = rpc_pb2.RangeRequest(key=b"/a/", range_end=b"/a0")
+        return [(kv.key, kv.mod_revision) for kv in requests.range_now(space, request).kvs]
+
+    def same(self) -> None:
+        assert self.content(self.core.space) == self.content(self.space)
+
+
+def test_what_is_written_amid_a_snapshot_follows_it() -> None:
+    host = Host()
+    host.put(*(b"/a/%d" % n for n in range(7)))
+    host.take(host.upstream.tick(0))
+    while host.upstream.filling:
+        host.put(b"/a/3", b"/c/1")
+        host.take(host.upstream.fill(0))
+    host.tell()
+    host.same()
+    host.put(b"/c/2")
+    host.take(host.upstream.tick(0))
+    assert host.core.position.watermark == host.space.revision, "a quiet filter hears of progress"
+
+
+def test_progress_waits_for_what_a_slow_follower_lacks() -> None:
+    host = Host()
+    host.put(b"/a/1")
+    host.take(host.upstream.tick(0))
+    while host.upstream.filling:
+        host.take(host.upstream.fill(0))
+    host.tell()
+    host.upstream.over()
+    host.put(b"/a/2")
+    assert host.upstream.tick(0) == []
+    host.upstream.writable()
+    host.tell()
+    host.same()
+
+
+def test_snapshots_are_few_and_end_with_their_stream() -> None:
+    snapshots = Snapshots(most=1, chunk_rows=2)
+    first, second = Host(snapshots), Host(snapshots)
+    for host in (first, second):
+        host.put(b"/a/1", b"/a/2", b"/a/3")
+    first.take(first.upstream.tick(0))
+    assert second.upstream.tick(0) == [], "it waits"
+    with pytest.raises(RequestError, match="nothing of the snapshot was taken"):
+        first.upstream.tick((STALL_SECONDS + 1) * SECOND)
+    first.upstream.close()
+    first.upstream.close()
+    assert snapshots.under_way == 0
+    assert second.upstream.tick(0)
+
+
+def test_a_follower_that_fell_behind_the_history_begins_again() -> None:
+    host = Host()
+    host.put(b"/a/1")
+    host.take(host.upstream.tick(0))
+    while host.upstream.filling:
+        host.take(host.upstream.fill(0))
+    host.tell()
+    host.upstream.over()
+    for _ in range(5):
+        host.put(b"/a/2")
+    host.space.compact(host.space.revision)
+    host.upstream.writable()
+    with pytest.raises(RequestError, match="fell behind the compacted history"):
+        host.tell()
+    host.upstream.close()
+    host.connect(2)
+    host.pending.flush()
+    host.take(host.upstream.tick(0))
+    assert host.upstream.filling, "history does not lead to where it is"
+    while host.upstream.filling:
+        host.take(host.upstream.fill(0))
+    host.same()
