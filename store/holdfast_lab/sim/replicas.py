@@ -165,7 +165,8 @@ class SimReplica:
         self._node = self._upstream = None
         self._pumping = False
         self._connection += 1
-        pause = 100 * MS if self._hurried else self._chance.randrange(2 * SECOND)
+        longest = self._chance.choice((2, 2, 2, 30)) * SECOND  # in the longest, history that it needs is compacted
+        pause = 100 * MS if self._hurried else self._chance.randrange(longest)
         self._world.at(self._world.now + pause, self._connect)
 
     def leave(self) -> None:
@@ -176,7 +177,9 @@ class SimReplica:
         """Follow a member without further trouble, and read as fast as it comes."""
         self._hurried = True
         self._pace = MS
-        if self._node is not None and self._node.removed:
+        if self._node is None:
+            self._connect()
+        elif self._node.removed:
             self.leave()
         elif self._upstream is not None:
             self._upstream.writable()
