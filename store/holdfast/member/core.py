@@ -19,6 +19,7 @@ from holdfast.member.interface import (
     Answer,
     Appended,
     Campaign,
+    CountedOn,
     DiskFull,
     Flushed,
     Input,
@@ -38,7 +39,7 @@ from holdfast.member.messages import Forward, ReadReply, ReadRequest, Rejected, 
 from holdfast.member.reads import Reads
 from holdfast.proto import raft_pb2
 from holdfast.raft.core import Raft
-from holdfast.raft.invariant import InvariantViolation, invariant
+from holdfast.raft.invariant import invariant
 from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import Heartbeat, HeartbeatReply, Message
 from holdfast.raft.progress import Mode
@@ -235,6 +236,8 @@ class MemberCore:
         elif isinstance(item, Flushed):
             self._flushed_index = max(self._flushed_index, item.index)
             self._flushed = True
+        elif isinstance(item, CountedOn):
+            self._incarnation = max(self._incarnation, item.incarnation)
         elif isinstance(item, SnapshotOffered):
             self._install(item, out)
         elif isinstance(item, SnapshotSent):
@@ -546,10 +549,8 @@ class MemberCore:
             return
         if applied.incarnation != self._incarnation:
             if applied.incarnation > self._incarnation:
-                raise InvariantViolation(
-                    f"entry {entry.index} was proposed by start {applied.incarnation} of this member, and this is start"
-                    f" {self._incarnation}: identity.json is an older copy. Start this member again: it counts on"
-                )
+                # What this start proposes would be taken for something of the past.
+                out.later_start = max(out.later_start, applied.incarnation)
             return
         if entry.conf is not None and entry.conf.joint:
             self._conf_answer = applied  # it is done when the joint configuration is left

@@ -28,6 +28,7 @@ from holdfast.member.interface import (
     Appended,
     Campaign,
     Cancel,
+    CountedOn,
     DiskFull,
     Flushed,
     Input,
@@ -74,6 +75,7 @@ class Hooks:
     turn_ended: Callable[[], None]
     fatal: Callable[[BaseException], None]
     refused: Callable[[int, str], None]  # what this member sent, and why
+    count_on: Callable[[int], int]  # durably, from this number of a start on; returns the number of this start
 
 
 class Member:
@@ -320,6 +322,8 @@ class Member:
             self._hooks.conf_changed()
         for member in out.snapshots:
             self._hooks.send_snapshot(member)
+        if out.later_start:
+            self.give(CountedOn(self._hooks.count_on(out.later_start)))
         for member, why in out.refused:
             self._hooks.refused(member, why)
         if not self.served.pruned and not self._pruning:

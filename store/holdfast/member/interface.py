@@ -69,6 +69,13 @@ class Flushed:
 
 
 @dataclass(slots=True)
+class CountedOn:
+    """This start has this number from now on: see `Output.later_start`."""
+
+    incarnation: int
+
+
+@dataclass(slots=True)
 class SnapshotOffered:
     """A snapshot from the leader is complete and durable beside the state in use."""
 
@@ -117,6 +124,7 @@ Input = (
     | Cancel
     | Appended
     | Flushed
+    | CountedOn
     | SnapshotOffered
     | SnapshotSent
     | Transfer
@@ -152,6 +160,7 @@ class Output:
     snapshots: list[int] = field(default_factory=list)  # members to send a snapshot to
     refused: list[tuple[int, str]] = field(default_factory=list)  # members that sent what cannot be taken, and why
     forget: int = 0  # the durable log may let go of entries up to this one; 0: of no more than before
+    later_start: int = 0  # the number of a later start of this member that has proposed something: count on from it
     installed: bool = False  # a snapshot replaced the state
     conf_changed: bool = False  # members, their addresses or the configuration
     more: bool = False  # committed entries wait: call again soon

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from holdfast.raft.messages import Message
 
+INCARNATION_BITS = 40  # below an incarnation in the id of a question: as many as one start of a member may ask
+
 
 class Forward(Message):
     """Commands of the sender's clients, for the leader to propose. A lost one is sent again until it is applied."""

@@ -147,7 +147,7 @@ class Node:
 
     def _start_member(self) -> None:
         disk = open_disk(self.data.path)
-        self.data.start_after(newest_incarnation(disk.store, disk.log, self.data.identity.member_id))
+        self.data.count_on(newest_incarnation(disk.store, disk.log, self.data.identity.member_id))
         identity = self.data.identity
         self.member = Member(
             identity.member_id,
@@ -161,6 +161,7 @@ class Node:
                 turn_ended=self.turn_ended,
                 fatal=self._fatal,
                 refused=self.transport.end,
+                count_on=self.data.count_on,
             ),
             settings=self.config.settings,
             max_learners=self.config.max_learners,

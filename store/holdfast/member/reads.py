@@ -13,12 +13,10 @@ from collections.abc import Iterator
 
 from holdfast.machine import Machine
 from holdfast.member.interface import Answer, KeepAlive, Output, Read
-from holdfast.member.messages import ReadReply, ReadRequest, Renew, RenewReply
+from holdfast.member.messages import INCARNATION_BITS, ReadReply, ReadRequest, Renew, RenewReply
 from holdfast.raft.core import Raft
 from holdfast.raft.messages import Message
 from holdfast.status import TIMEOUT
-
-INCARNATION_BITS = 40  # questions that one life of a member may ask
 
 
 class Reads:

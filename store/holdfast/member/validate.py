@@ -16,7 +16,7 @@ from holdfast.kv import validate as kv
 from holdfast.levels import level_of
 from holdfast.machine import FORMAT
 from holdfast.member.codec import Malformed
-from holdfast.member.messages import ReadReply, RenewReply
+from holdfast.member.messages import INCARNATION_BITS, ReadReply, RenewReply
 from holdfast.proto import raft_pb2
 from holdfast.raft.log import Log
 from holdfast.raft.messages import (
@@ -31,6 +31,7 @@ from holdfast.raft.messages import (
 
 # Far beyond what a cluster can come to, and far enough below 2^64 that nothing overflows.
 MAX_INDEX = MAX_TERM = 1 << 62
+MAX_INCARNATION = 1 << (64 - INCARNATION_BITS)
 MAX_TERM_JUMP = 1 << 32  # an election a second for over a century
 # What a member proposes on nobody's behalf without leading. What only a leader does itself is never forwarded.
 _FORWARDED_SYSTEM_OPS = ("compact", "alarm")
@@ -183,6 +184,8 @@ def decoded(data: bytes) -> tuple[raft_pb2.Command, str]:
             raise Malformed("a checkpoint of leases that does not say what is left of each")
     if kind == "cluster_version" and level_of(command.cluster_version.version) is None:
         raise Malformed(f"a cluster version {command.cluster_version.version!r}, which this program does not know")
+    if command.incarnation >= MAX_INCARNATION:
+        raise Malformed(f"a command of start {command.incarnation} of a member")
     if command.wall_ms < 0:
         raise Malformed(f"a command of the time {command.wall_ms} ms")
     return command, kind

@@ -160,8 +160,8 @@ class DataDirectory:
 
     # ---- the rest ------------------------------------------------------------------------------------------
 
-    def start_after(self, incarnation: int) -> None:
-        """Something of the start with this number was found: this start has a higher one."""
+    def count_on(self, incarnation: int) -> int:
+        """Something of the start with this number was found: this start has a higher one. Returns it."""
         if self.identity.incarnation <= incarnation:
             log.warning(
                 "%s is an older copy: it counts %d starts, but there is something of start %d; it is written anew",
@@ -170,6 +170,7 @@ class DataDirectory:
                 incarnation,
             )
             self._store(replace(self.identity, incarnation=incarnation + 1))
+        return self.identity.incarnation
 
     def open_for_clients(self) -> None:
         self._store(replace(self.identity, opened=True))

@@ -14,6 +14,7 @@ from holdfast.member.core import MemberCore
 from holdfast.member.interface import (
     Answer,
     Appended,
+    CountedOn,
     DiskFull,
     Flushed,
     Input,
@@ -315,6 +316,9 @@ class Node:
         self._publish(core, out)
         for answer in out.answers:
             self._observer.answered(self, answer)
+        if out.later_start:
+            self.incarnation = out.later_start + 1
+            self.give(CountedOn(self.incarnation))
         for member in out.snapshots:
             self._send_snapshot(core, member)
 

@@ -33,7 +33,7 @@ class Alone:
         except BaseException:
             self._data.close()
             raise
-        self._data.start_after(newest_incarnation(self._disk.store, self._disk.log, self._data.identity.member_id))
+        self._data.count_on(newest_incarnation(self._disk.store, self._disk.log, self._data.identity.member_id))
         self.core = MemberCore(
             self._data.identity.member_id,
             incarnation=self._data.identity.incarnation,
