@@ -15,7 +15,7 @@ from holdfast.api.node import Reports
 from holdfast.auth.store import Principal
 from holdfast.edge.upstream import Snapshots, Upstream, check_start
 from holdfast.front.calls import Call, Credit, Kind
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.proto import holdfast_pb2
@@ -81,7 +81,7 @@ class _MemberSource:
         return self._member.state.auth.enabled
 
     @property
-    def space(self) -> Space:
+    def space(self) -> KeySpace:
         return self._member.state.space
 
     @property

@@ -132,7 +132,7 @@ class _Exchange:
         elif self._call is None:
             self._refuse(Code.INVALID_ARGUMENT, "the body holds no request")
         else:
-            self._router.take(HalfClose(self._call.id))
+            self._router.on_event(HalfClose(self._call.id))
 
     def _take_whole(self, route: Route) -> None:
         request = self._decoded(route, bytes(self._body) if self._body.strip() else b"{}")
@@ -140,10 +140,10 @@ class _Exchange:
         if request is None or call is None:
             return
         if route.kind is Kind.UNARY:
-            self._router.take(Unary(call, request))
+            self._router.on_event(Unary(call, request))
         else:
-            self._router.take(StreamMessage(call.id, request))
-            self._router.take(HalfClose(call.id))
+            self._router.on_event(StreamMessage(call.id, request))
+            self._router.on_event(HalfClose(call.id))
 
     def _take_objects(self) -> None:
         """Hand on each object that is whole by now; of what has come, so much a turn of the loop."""
@@ -154,7 +154,7 @@ class _Exchange:
         piece = bytes(self._body[:BYTES_PER_TURN])
         del self._body[:BYTES_PER_TURN]
         try:
-            found = self._objects.take(piece)
+            found = self._objects.feed(piece)
         except NotObjects as error:
             self._refuse(Code.INVALID_ARGUMENT, str(error))
             return
@@ -163,7 +163,7 @@ class _Exchange:
             call = (self._call or self._open(route)) if request is not None else None
             if request is None or call is None or self._over:
                 return
-            self._router.take(StreamMessage(call.id, request))
+            self._router.on_event(StreamMessage(call.id, request))
         if self._body:
             self._working = True
             asyncio.get_running_loop().call_soon(self._take_objects)
@@ -203,7 +203,7 @@ class _Exchange:
         if route.kind is not Kind.UNARY:
             if left is not None:  # a service ends unary calls in time; a stream is the client's to end, here ours
                 self._deadline = asyncio.get_running_loop().call_later(left / 1e9, self._out_of_time)
-            self._router.take(Open(call))
+            self._router.on_event(Open(call))
         return call
 
     def _out_of_time(self) -> None:
@@ -213,21 +213,21 @@ class _Exchange:
     def _refuse(self, code: Code, text: str, status: int = 0) -> None:
         """The request is wrong; its call ends, if one has begun."""
         if self._call is not None:
-            self._router.take(Cancelled(self._call.id, text))
+            self._router.on_event(Cancelled(self._call.id, text))
         self._fail(code, text, status)
 
     def on_gone(self) -> None:
         self._finished()
         if self._call is not None:
-            self._router.take(Cancelled(self._call.id, "the client has gone"))
+            self._router.on_event(Cancelled(self._call.id, "the client has gone"))
 
     def on_drained(self) -> None:
         if self._call is not None and not self._over:
-            self._router.take(Writable(self._call.id))
+            self._router.on_event(Writable(self._call.id))
 
     # ---- what is answered ----------------------------------------------------------------------------------
 
-    def take(self, action: Action) -> bool:
+    def on_action(self, action: Action) -> bool:
         route = self._route
         assert route is not None
         if self._over:

@@ -30,7 +30,7 @@ class Objects:
         """Bytes kept of an object that is not whole yet."""
         return len(self._kept)
 
-    def take(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[bytes]:
         """The objects that are whole by now. Raises NotObjects."""
         found: list[bytes] = []
         begin = at = 0  # where what belongs to the object under way begins, and where to go on looking

@@ -113,7 +113,7 @@ class KvService(Service):
             if self.refuse(call, answer):
                 return
             if request.physical:
-                member.when_scrubbed(lambda: self.answer(call, member, rpc_pb2.CompactionResponse()))
+                member.when_pruned(lambda: self.answer(call, member, rpc_pb2.CompactionResponse()))
             else:
                 self.answer(call, member, rpc_pb2.CompactionResponse())
 

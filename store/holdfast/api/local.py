@@ -35,7 +35,7 @@ class _Answers:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[bytes | Refusal] = asyncio.Queue()
 
-    def take(self, action: Action) -> bool:
+    def on_action(self, action: Action) -> bool:
         if isinstance(action, Reply | Send):
             self._queue.put_nowait(action.body)
         elif isinstance(action, Fail):
@@ -65,12 +65,12 @@ class Local:
         try:
             yield call, answers
         finally:
-            self._router.take(Cancelled(call.id, "done"))
+            self._router.on_event(Cancelled(call.id, "done"))
             self._router.close_local(call.id)
 
     async def unary(self, method: str, request: Message, response: type[R]) -> R:
         with self._opened(method) as (call, answers):
-            self._router.take(Unary(call, request.SerializeToString()))
+            self._router.on_event(Unary(call, request.SerializeToString()))
             return response.FromString(await answers.next())
 
     async def range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
@@ -91,9 +91,9 @@ class Local:
         """Until cancelled, or the lease is gone."""
         body = rpc_pb2.LeaseKeepAliveRequest(ID=lease).SerializeToString()
         with self._opened("/etcdserverpb.Lease/LeaseKeepAlive") as (call, answers):
-            self._router.take(Open(call))
+            self._router.on_event(Open(call))
             while True:
-                self._router.take(StreamMessage(call.id, body))
+                self._router.on_event(StreamMessage(call.id, body))
                 if rpc_pb2.LeaseKeepAliveResponse.FromString(await answers.next()).TTL <= 0:
                     return
                 await asyncio.sleep(every_seconds)
@@ -102,8 +102,10 @@ class Local:
         """Events from revision `start` on. Close the iterator when done."""
         create = rpc_pb2.WatchCreateRequest(key=key, range_end=range_end, start_revision=start)
         with self._opened("/etcdserverpb.Watch/Watch") as (call, answers):
-            self._router.take(Open(call))
-            self._router.take(StreamMessage(call.id, rpc_pb2.WatchRequest(create_request=create).SerializeToString()))
+            self._router.on_event(Open(call))
+            self._router.on_event(
+                StreamMessage(call.id, rpc_pb2.WatchRequest(create_request=create).SerializeToString())
+            )
             while True:
                 response = rpc_pb2.WatchResponse.FromString(await answers.next())
                 if response.canceled:

@@ -57,7 +57,7 @@ UnaryHandler = Callable[[Call, bytes], None]
 class Sink(Protocol):
     """Takes the actions on a call that was made within this process."""
 
-    def take(self, action: Action) -> bool:
+    def on_action(self, action: Action) -> bool:
         """Returns whether the call is over its high water now."""
         ...
 
@@ -114,11 +114,11 @@ class Router:
         while True:
             events = self._front.poll(TURN_EVENTS)
             for event in events:
-                self.take(event)
+                self.on_event(event)
             if len(events) < TURN_EVENTS or time.monotonic() > end:
                 return  # what is left wakes the loop again
 
-    def take(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Serve what came in for a call."""
         id = _id(event)
         held = self._held.get(id)
@@ -315,7 +315,7 @@ class Router:
         """Returns whether the call is over its high water now."""
         sink = self._local.get(action.id)
         try:
-            return sink is not None and sink.take(action)
+            return sink is not None and sink.on_action(action)
         except Exception:
             log.exception("an answer to a call from within this process cannot be taken")
             if isinstance(action, Fail):

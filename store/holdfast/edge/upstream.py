@@ -18,7 +18,7 @@ from typing import Protocol
 from holdfast.edge.filling import CHUNK_ROWS, Filling
 from holdfast.keyrange import Range, bounds
 from holdfast.kv.rows import DELETE, Change
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.proto import holdfast_pb2, kv_pb2
 from holdfast.status import Code, Refusal, RequestError
 from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Watcher
@@ -52,7 +52,7 @@ class Source(Protocol):
         ...
 
     @property
-    def space(self) -> Space: ...
+    def space(self) -> KeySpace: ...
 
     @property
     def hub(self) -> Hub: ...

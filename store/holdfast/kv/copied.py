@@ -10,13 +10,13 @@ from collections.abc import Iterable
 
 from holdfast.kv import rows
 from holdfast.kv.rows import Change, Current
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, Pending
 from holdfast.proto import kv_pb2
 from holdfast.raft.invariant import invariant
 
 
-class CopiedSpace(Space):
+class CopiedSpace(KeySpace):
     """A copy that is complete up to `revision` and readable from `floor` on."""
 
     def __init__(self, pending: Pending, revision: int, floor: int) -> None:

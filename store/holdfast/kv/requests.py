@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.keyrange import bounds
 from holdfast.kv.rows import Current
 from holdfast.kv.scan import check_sort
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import COMPACTED, KEY_NOT_FOUND, LEASE_NOT_FOUND, RequestError
 
@@ -29,12 +29,12 @@ _CMP: dict[int, Callable[[Any, Any], bool]] = {
 }
 
 
-def put(space: Space, leases: Collection[int], request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
+def put(space: KeySpace, leases: Collection[int], request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
     _check_put(space, leases, request)
     return _put(space, request)
 
 
-def delete_range(space: Space, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb2.DeleteRangeResponse:
+def delete_range(space: KeySpace, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb2.DeleteRangeResponse:
     response = rpc_pb2.DeleteRangeResponse()
     start, end = bounds(request.key, request.range_end)
     for key in space.keys(start, end):
@@ -47,14 +47,14 @@ def delete_range(space: Space, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb2.D
     return response
 
 
-def txn(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+def txn(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
     response = rpc_pb2.TxnResponse()
     txn_by(space, leases, request, response, lambda range_, into: into.CopyFrom(range_now(space, range_)))
     return response
 
 
 def txn_by(
-    space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest, response: rpc_pb2.TxnResponse, read: _Read
+    space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest, response: rpc_pb2.TxnResponse, read: _Read
 ) -> None:
     """`read` answers its ranges, each in its turn."""
     path: list[bool] = []
@@ -91,7 +91,7 @@ def in_key_order(request: rpc_pb2.RangeRequest) -> bool:
     return not (sorted_ or any(filters) or request.max_create_revision)
 
 
-def range_now(space: Space, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+def range_now(space: KeySpace, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
     """Answer a Range within the running transaction."""
     scan = space.scan(request)
     while not scan.advance(LOOK):
@@ -103,7 +103,7 @@ def range_now(space: Space, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeRespo
     return response
 
 
-def _put(space: Space, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
+def _put(space: KeySpace, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
     value, lease = request.value, request.lease
     if request.ignore_value or request.ignore_lease:
         now = space.get(request.key)
@@ -119,7 +119,7 @@ def _put(space: Space, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
     return response
 
 
-def _check_put(space: Space, leases: Collection[int], request: rpc_pb2.PutRequest) -> None:
+def _check_put(space: KeySpace, leases: Collection[int], request: rpc_pb2.PutRequest) -> None:
     if request.lease and request.lease not in leases:
         raise RequestError(LEASE_NOT_FOUND)
     if (request.ignore_value or request.ignore_lease) and space.get(request.key) is None:
@@ -129,7 +129,7 @@ def _check_put(space: Space, leases: Collection[int], request: rpc_pb2.PutReques
 # ---- compares --------------------------------------------------------------------------------------------------
 
 
-def _decide(space: Space, request: rpc_pb2.TxnRequest, path: list[bool]) -> None:
+def _decide(space: KeySpace, request: rpc_pb2.TxnRequest, path: list[bool]) -> None:
     """Append the outcome of this transaction's compares and of the nested ones on the way taken, in order."""
     outcome = all(_holds(space, compare) for compare in request.compare)
     path.append(outcome)
@@ -138,19 +138,19 @@ def _decide(space: Space, request: rpc_pb2.TxnRequest, path: list[bool]) -> None
             _decide(space, op.request_txn, path)
 
 
-def _holds(space: Space, compare: rpc_pb2.Compare) -> bool:
+def _holds(space: KeySpace, compare: rpc_pb2.Compare) -> bool:
     if not compare.range_end:
         return _compare(compare, space.get(compare.key))
     compared, holds = _compare_all(space, compare)
     return holds if compared else _compare(compare, None)
 
 
-def keys_compared(space: Space, compare: rpc_pb2.Compare) -> int:
+def keys_compared(space: KeySpace, compare: rpc_pb2.Compare) -> int:
     """How many keys of its range a compare looks at: until one does not fit."""
     return _compare_all(space, compare)[0]
 
 
-def _compare_all(space: Space, compare: rpc_pb2.Compare) -> tuple[int, bool]:
+def _compare_all(space: KeySpace, compare: rpc_pb2.Compare) -> tuple[int, bool]:
     """How many keys were looked at, and whether the compare holds for all of them."""
     compared = 0
     for key in space.iterate(*bounds(compare.key, compare.range_end)):
@@ -183,7 +183,7 @@ def _compare(compare: rpc_pb2.Compare, row: Current | None) -> bool:
 # ---- checks and execution --------------------------------------------------------------------------------------
 
 
-def _check(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest, path: _Path) -> None:
+def _check(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest, path: _Path) -> None:
     for op in request.success if next(path) else request.failure:
         kind = op.WhichOneof("request")
         if kind == "request_put":
@@ -201,7 +201,7 @@ def _check(space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest, p
 
 
 def _execute(
-    space: Space, request: rpc_pb2.TxnRequest, path: _Path, response: rpc_pb2.TxnResponse, read: _Read
+    space: KeySpace, request: rpc_pb2.TxnRequest, path: _Path, response: rpc_pb2.TxnResponse, read: _Read
 ) -> None:
     """Fills in `response`, so that what a nested transaction answers is not copied at each level around it."""
     response.succeeded = next(path)

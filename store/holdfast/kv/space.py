@@ -17,7 +17,6 @@ from holdfast.kv.rows import Change, Current
 from holdfast.kv.scan import RangeScan, newest_at
 from holdfast.kv.store import Family, Pending, Reader, Store
 from holdfast.proto import kv_pb2, rpc_pb2
-from holdfast.raft.invariant import invariant
 from holdfast.status import COMPACTED, FUTURE_REVISION, RequestError
 
 HISTORY_BYTES = 1 << 20  # of the past that is read in one go
@@ -26,7 +25,7 @@ _REVISION = b"revision"
 _COMPACTED = b"compacted"
 
 
-class Space:
+class KeySpace:
     """Keys with their versions. Fresh at revision 1; the first write makes revision 2."""
 
     def __init__(self, pending: Pending) -> None:
@@ -218,44 +217,3 @@ class Space:
 
 def _int(value: bytes | None, default: int) -> int:
     return default if value is None else int.from_bytes(value, "big", signed=True)
-
-
-class Scrubber:
-    """Removes compacted rows a slice at a time, so that no turn of the loop is long. Purely local: what it removes
-    is no longer readable, so members need not agree on when."""
-
-    def __init__(self, space: Space, store_reader: Reader) -> None:
-        self._space = space
-        self._reader = store_reader
-        self._target = space.compacted
-        self._next = rows.revision_key(0)
-
-    @property
-    def target(self) -> int:
-        return self._target
-
-    def advance(self, budget: int) -> list[tuple[Family, bytes, bytes | None]] | None:
-        """The next removals (perhaps none in this slice), or None when done. Call between turns. Each row looked at
-        counts as one, and one more for each KiB of it."""
-        invariant(self._space.compacted >= self._target, "compaction goes backwards")
-        removals: list[tuple[Family, bytes, bytes | None]] = []
-        for key, value in self._reader.scan(Family.REV, self._next, rows.revision_key(self._target + 1)):
-            if budget <= 0:
-                self._next = key
-                return removals
-            budget -= 1 + (len(value) >> 10)
-            main, sub = rows.unpack_revision_key(key)
-            type_, _, kv = rows.unpack_revision(value)
-            user_key = kv_pb2.KeyValue.FromString(kv).key
-            if newest_at(self._reader, user_key, self._target) != (main, sub) or (
-                type_ == rows.DELETE and main < self._target
-            ):
-                removals.append((Family.REV, key, None))
-                removals.append((Family.IDX, rows.index_key(user_key, main, sub), None))
-        if self._next is _DONE:
-            return None
-        self._next = _DONE
-        return removals
-
-
-_DONE = b"\xff" * 12

@@ -13,7 +13,7 @@ from itertools import islice
 from holdfast.keyrange import bounds
 from holdfast.kv import requests
 from holdfast.kv.scan import RangeScan
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import Code, Refusal, RequestError
 
@@ -36,24 +36,24 @@ TOO_MUCH_COMPARED = Refusal(
 )
 
 
-def check_compares(space: Space, request: rpc_pb2.TxnRequest) -> None:
+def check_compares(space: KeySpace, request: rpc_pb2.TxnRequest) -> None:
     """Raises RequestError if they look at too many keys, nested ones and those on a way not taken included."""
     if _compared(space, request, MAX_COMPARED) > MAX_COMPARED:
         raise RequestError(TOO_MUCH_COMPARED)
 
 
-def check_reads(space: Space, request: rpc_pb2.TxnRequest) -> None:
+def check_reads(space: KeySpace, request: rpc_pb2.TxnRequest) -> None:
     """Of a transaction that writes. Raises RequestError."""
     if rows_read(space, request, MAX_READ) > MAX_READ:
         raise RequestError(TOO_MUCH_READ)
 
 
-def rows_read(space: Space, request: rpc_pb2.TxnRequest, most: int) -> int:
+def rows_read(space: KeySpace, request: rpc_pb2.TxnRequest, most: int) -> int:
     """How many rows the ranges of `request` look at on the longer way; more than `most` if it is more."""
     return max(_rows(space, ops, most) for ops in (request.success, request.failure))
 
 
-def _rows(space: Space, ops: Iterable[rpc_pb2.RequestOp], most: int) -> int:
+def _rows(space: KeySpace, ops: Iterable[rpc_pb2.RequestOp], most: int) -> int:
     total = 0
     for op in ops:
         kind = op.WhichOneof("request")
@@ -66,7 +66,7 @@ def _rows(space: Space, ops: Iterable[rpc_pb2.RequestOp], most: int) -> int:
     return total
 
 
-def _rows_of_range(space: Space, request: rpc_pb2.RangeRequest, most: int) -> int:
+def _rows_of_range(space: KeySpace, request: rpc_pb2.RangeRequest, most: int) -> int:
     if 0 < request.revision != space.reading_revision:
         return _rows_of_the_past(space, request, most)
     if request.count_only:
@@ -78,7 +78,7 @@ def _rows_of_range(space: Space, request: rpc_pb2.RangeRequest, most: int) -> in
     return count if count > most else _with_sizes(space, islice(space.iterate(start, end), count), most)
 
 
-def _with_sizes(space: Space, keys: Iterable[bytes], most: int) -> int:
+def _with_sizes(space: KeySpace, keys: Iterable[bytes], most: int) -> int:
     total = 0
     for key in keys:
         row = space.get(key)
@@ -88,7 +88,7 @@ def _with_sizes(space: Space, keys: Iterable[bytes], most: int) -> int:
     return total
 
 
-def _rows_of_the_past(space: Space, request: rpc_pb2.RangeRequest, most: int) -> int:
+def _rows_of_the_past(space: KeySpace, request: rpc_pb2.RangeRequest, most: int) -> int:
     try:
         scan = space.scan(request)
     except RequestError:
@@ -101,7 +101,7 @@ def _rows_of_the_past(space: Space, request: rpc_pb2.RangeRequest, most: int) ->
     return looked
 
 
-def _compared(space: Space, request: rpc_pb2.TxnRequest, most: int) -> int:
+def _compared(space: KeySpace, request: rpc_pb2.TxnRequest, most: int) -> int:
     total = 0
     for compare in request.compare:
         total += requests.keys_compared(space, compare) if compare.range_end else 1
@@ -118,7 +118,7 @@ def _compared(space: Space, request: rpc_pb2.TxnRequest, most: int) -> int:
 class TxnScan:
     """A transaction that only reads, being answered. `revision` is the one it reads at."""
 
-    def __init__(self, space: Space, leases: Collection[int], request: rpc_pb2.TxnRequest) -> None:
+    def __init__(self, space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest) -> None:
         """Raises RequestError."""
         self.revision = space.reading_revision
         self.response = rpc_pb2.TxnResponse()
@@ -127,7 +127,7 @@ class TxnScan:
         self._ranges.reverse()
         self._bytes = 0
 
-    def _later(self, space: Space) -> Callable[[rpc_pb2.RangeRequest, rpc_pb2.RangeResponse], None]:
+    def _later(self, space: KeySpace) -> Callable[[rpc_pb2.RangeRequest, rpc_pb2.RangeResponse], None]:
         def later(request: rpc_pb2.RangeRequest, into: rpc_pb2.RangeResponse) -> None:
             into.SetInParent()
             self._ranges.append((into, space.scan_at(request, self.revision)))

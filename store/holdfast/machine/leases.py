@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, Pending
 from holdfast.machine import rows
 from holdfast.proto import raft_pb2, rpc_pb2
@@ -28,7 +28,7 @@ class LeaseEvent(NamedTuple):
 class Leases:
     """The granted leases, as rows of the state."""
 
-    def __init__(self, pending: Pending, space: Space) -> None:
+    def __init__(self, pending: Pending, space: KeySpace) -> None:
         self._pending = pending
         self._space = space
         self.ttls: dict[int, int] = {}  # id -> granted TTL in seconds

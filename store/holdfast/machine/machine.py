@@ -19,7 +19,7 @@ from holdfast.auth import checks
 from holdfast.auth.store import AuthStore, Principal
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, Pending, Store, StoreBusy
 from holdfast.levels import CLUSTER_VERSION, level_of
 from holdfast.machine import rows
@@ -77,7 +77,7 @@ class Machine:
         self.digest = int.from_bytes(pending.get(Family.META, rows.DIGEST) or b"", "big")
         self.wall_ms = int.from_bytes(pending.get(Family.META, rows.WALL) or b"", "big")
         self._set_version((pending.get(Family.META, rows.VERSION) or b"").decode())
-        self.space = Space(pending)
+        self.space = KeySpace(pending)
         self._leases = Leases(pending, self.space)
         self.leases = self._leases.ttls  # the same dictionary
         self._members = Members(pending)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from typing import Protocol
 
 from holdfast.auth.store import AuthStore
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.machine.client_sessions import ClientSessions
 from holdfast.proto import raft_pb2
 from holdfast.raft.quorum import ConfState
@@ -36,7 +36,7 @@ class AppliedState(Protocol):
         """Of behaviour (`holdfast.levels`)."""
 
     @property
-    def space(self) -> Space: ...
+    def space(self) -> KeySpace: ...
 
     @property
     def auth(self) -> AuthStore: ...

@@ -204,7 +204,7 @@ class MemberCore:
         self._forward_commands(out)
         self.reads.ask(out.messages)
         self._apply(out)
-        ready = self.raft.take()
+        ready = self.raft.ready()
         if ready.reads or ready.reads_lost:
             for index, renewal in self.reads.on_ready(ready.reads, ready.reads_lost, out):
                 self.lessor.confirmed(index, renewal)

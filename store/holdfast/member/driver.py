@@ -130,7 +130,7 @@ class Member:
         self._flushing: asyncio.Task[None] | None = None
         self._flushed_at = time.monotonic()
         self._pruning = False  # a step of it is due
-        self._when_scrubbed: list[Callable[[], None]] = []
+        self._when_pruned: list[Callable[[], None]] = []
         self._stepped_down: asyncio.Event | None = None
         self.turned_at = time.monotonic()
         self.slow_turns = 0
@@ -482,12 +482,12 @@ class Member:
 
     # ---- compaction ----------------------------------------------------------------------------------------
 
-    def when_scrubbed(self, done: Callable[[], None]) -> None:
+    def when_pruned(self, done: Callable[[], None]) -> None:
         """Call `done` once all compacted rows are removed."""
         if self.served.pruned:
             done()
         else:
-            self._when_scrubbed.append(done)
+            self._when_pruned.append(done)
 
     def _prune(self) -> None:
         """One slice of history, and the next one later."""
@@ -501,7 +501,7 @@ class Member:
             self._loop.call_later(step.pause, self._prune)
             return
         self._pruning = False
-        waiting, self._when_scrubbed = self._when_scrubbed, []
+        waiting, self._when_pruned = self._when_pruned, []
         for done in waiting:
             done()
         self._hooks.turn_ended()

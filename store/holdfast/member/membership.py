@@ -47,7 +47,7 @@ def next_conf(raft: Raft, machine: Machine, change: _Change, max_learners: int) 
     conf = raft.conf
     planned = _Plan(raft, machine)
     for step in (change, *change.together):
-        planned.take(step)
+        planned.add_step(step)
     if len(planned.learners) > max(max_learners, len(conf.learners)) and planned.added_learner:
         raise RequestError(TOO_MANY_LEARNERS)
     if not planned.voters:
@@ -72,7 +72,7 @@ class _Plan:
         self.added_learner = False
         self._urls = {url for info in machine.members.values() for url in info.peer_urls}
 
-    def take(self, step: _Change) -> None:
+    def add_step(self, step: _Change) -> None:
         member = step.member.id
         if step.kind in (_Change.ADD_LEARNER, _Change.ADD_VOTER):
             self._add(step)

@@ -3,7 +3,7 @@
 Sources: Ongaro's thesis (sections named where a rule comes from) and what later implementations learned.
 The caller's duties, in order:
 
-1. call `tick`, `step`, `propose`, `read`, `appended` and so on for all that has happened, then `take()` once;
+1. call `tick`, `step`, `propose`, `read`, `appended` and so on for all that has happened, then `ready()` once;
 2. write the `Append` of the output durably, in the order of their `seq`, and report each by `appended(seq)`;
 3. send the messages of the output at once. What must not leave before something is durable is not in the
    output: it is held here until `appended` says so, so the caller cannot break that rule.
@@ -301,11 +301,11 @@ class Raft(State):
 
     # ---- output --------------------------------------------------------------------------------------------
 
-    def take(self) -> Ready:
+    def ready(self) -> Ready:
         """What is to be done now. Ask once after all inputs of a turn."""
         if self.leading is not None:
             self.leading.finish_turn()
-        ready = Ready(append=self._writes.take(self.log, HardState(self.term, self.vote, self.commit)))
+        ready = Ready(append=self._writes.next_write(self.log, HardState(self.term, self.vote, self.commit)))
         self._outbox += self._writes.release()
         ready.messages, self._outbox = self._outbox, ready.messages
         ready.snapshots, self._snapshots = self._snapshots, ready.snapshots

@@ -67,7 +67,7 @@ class Durability:
             free.append(self._gated.popleft()[1])
         return free
 
-    def take(self, log: Log, hard: HardState) -> DurableAppend | None:
+    def next_write(self, log: Log, hard: HardState) -> DurableAppend | None:
         """The write that makes this turn's changes durable, if there are any. The commit index alone is not worth a
         write; it goes along with the next one."""
         last, saved = log.last, self._saved

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
+from holdfast.kv.pruning import HistoryPruner
 from holdfast.kv.rows import Change
-from holdfast.kv.space import Scrubber, Space
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import StoreBusy, Write
 from holdfast.served.scans import Scans
 from holdfast.watch.hub import Delivery, Hub
@@ -37,11 +38,11 @@ _PAUSES = {Pruning.DONE: 0.0, Pruning.MORE: 0.002, Pruning.HELD: 0.01, Pruning.B
 class ServedSpace:
     """A key space, its watch hub, its running reads and the removal of its history."""
 
-    def __init__(self, space: Space, scans: Scans) -> None:
+    def __init__(self, space: KeySpace, scans: Scans) -> None:
         self.space = space
         self.hub = Hub(space)
         self.scans = scans
-        self._pruner: Scrubber | None = None
+        self._pruner: HistoryPruner | None = None
         self._removals: list[Write] = []  # found by the pruner, not taken by the store yet
         self._pruned = space.compacted  # history before it has been looked through
 
@@ -59,7 +60,7 @@ class ServedSpace:
             deliveries += self.hub.catch_up()
         return deliveries
 
-    def replace(self, space: Space) -> None:
+    def replace(self, space: KeySpace) -> None:
         """A snapshot has put `space` in the place of the key space served so far."""
         self.space = space
         self.hub.replace_space(space)
@@ -79,7 +80,7 @@ class ServedSpace:
             return Pruning.DONE
         pruner = self._pruner
         if pruner is None:
-            pruner = self._pruner = Scrubber(self.space, self.space.store)
+            pruner = self._pruner = HistoryPruner(self.space, self.space.store)
         if not self.space.settled or self._read_before(pruner.target):
             return Pruning.HELD
         if not self._removals:

@@ -17,7 +17,7 @@ from itertools import islice
 
 from holdfast.keyrange import Range, within
 from holdfast.kv.rows import DELETE, Change
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.watch.interest import Interest, Ref
 
 CATCH_UP_REVISIONS = 1000
@@ -92,7 +92,7 @@ class _Stream:
 class Hub:
     """All watchers of one server."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: KeySpace) -> None:
         self._space = space
         self._streams: dict[int, _Stream] = {}
         self._interest = Interest()
@@ -118,7 +118,7 @@ class Hub:
     def watchers(self) -> int:
         return len(self._interest)
 
-    def replace_space(self, space: Space) -> None:
+    def replace_space(self, space: KeySpace) -> None:
         """The state was replaced by a snapshot: everyone goes on from where they are, out of its history."""
         told = self._space.revision
         self._space = space

@@ -18,10 +18,10 @@ from holdfast.raft.progress import Mode
 from holdfast.raft.quorum import ConfState
 from holdfast.raft.types import DurableAppend, Role
 
+from holdfast_lab.sim.ledger import RequestLedger
 from holdfast_lab.sim.mix import SECOND
 from holdfast_lab.sim.node import Node
-from holdfast_lab.sim.office import Office
-from holdfast_lab.sim.truth import Truth
+from holdfast_lab.sim.oracle import Oracle
 from holdfast_lab.sim.violation import Violation, check
 from holdfast_lab.sim.world import World
 
@@ -31,10 +31,12 @@ LONG_TAIL = 4  # entries
 class Checker:
     """Knows what was ever committed, who ever led, and what was ever promised."""
 
-    def __init__(self, world: World, truth: Truth, office: Office, nodes: Mapping[int, Node], slowest: float) -> None:
+    def __init__(
+        self, world: World, oracle: Oracle, ledger: RequestLedger, nodes: Mapping[int, Node], slowest: float
+    ) -> None:
         self._world = world
-        self._truth = truth
-        self._office = office
+        self._oracle = oracle
+        self._ledger = ledger
         self._nodes = nodes
         self._slowest = slowest  # a clock may make a second as short as this
         self._leaders: dict[int, int] = {}  # term -> member
@@ -91,8 +93,8 @@ class Checker:
             if raft.is_leader:
                 self._held_by_quorum(core, raft.commit)
         for changes in out.changes:
-            news = changes[0].revision > self._truth.revision
-            self._truth.learn(changes, core.id)
+            news = changes[0].revision > self._oracle.revision
+            self._oracle.learn(changes, core.id)
             if news:
                 self._check_once(changes)
         if core.machine.level > self._level:
@@ -110,7 +112,7 @@ class Checker:
         self._level = core.machine.level
         if self._level == 1:
             return
-        self._world.mark("cluster version raised")
+        self._world.sometimes("cluster version raised")
         for member in self.conf.members():
             other = self._nodes[member].core
             told = self._level if other is None else other.raft.level
@@ -146,18 +148,18 @@ class Checker:
             self._elected_by_quorum(core)
             self._complete(core)
             if sum(1 for r, _ in self._roles.values() if r is Role.LEADER) > 1:
-                self._world.mark("two leaders, in different terms")
+                self._world.sometimes("two leaders, in different terms")
             if raft.conf.joint:
-                self._world.mark("leader elected in a joint configuration")
+                self._world.sometimes("leader elected in a joint configuration")
             if self._world.now < self._hinted.get(core.id, -SECOND) + SECOND // 2:
-                self._world.mark("leader elected after a hint")
+                self._world.sometimes("leader elected after a hint")
         elif raft.role is Role.CANDIDATE:
             if sum(1 for r, t in self._roles.values() if r is Role.CANDIDATE and t == raft.term) > 1:
-                self._world.mark("two candidates in one term")
+                self._world.sometimes("two candidates in one term")
         elif before is not None and before[0] is Role.LEADER and before[1] == raft.term:
-            self._world.mark("leader stepped down in its term")
+            self._world.sometimes("leader stepped down in its term")
             if not raft.conf.is_voter(core.id):
-                self._world.mark("leader removed itself")
+                self._world.sometimes("leader removed itself")
 
     def _elected_by_quorum(self, core: MemberCore) -> None:
         """I1: a majority of each half has durably voted for whoever leads (or has moved on to a later term since)."""
@@ -181,11 +183,11 @@ class Checker:
 
     def _appended(self, core: MemberCore, append: DurableAppend) -> None:
         if append.truncate_from:
-            self._world.mark("entries truncated")
+            self._world.sometimes("entries truncated")
             if self._last_of.get(core.id, 0) >= append.truncate_from + LONG_TAIL:
-                self._world.mark("long tail truncated")
+                self._world.sometimes("long tail truncated")
             if self._conf_of.get(core.id, 0) >= append.truncate_from:
-                self._world.mark("configuration truncated")
+                self._world.sometimes("configuration truncated")
         self._last_of[core.id] = core.raft.log.last
         self._conf_of[core.id] = core.raft.conf_index
         if not append.entries:
@@ -216,7 +218,7 @@ class Checker:
         if entry.conf is not None:
             self._check_change(raft.confs.at(entry.index - 1)[1], entry.conf)
             if entry.conf.joint:
-                self._world.mark("joint configuration")
+                self._world.sometimes("joint configuration")
             uncommitted = [i for i in raft.confs.since(max(raft.commit, raft.log.base_index)) if i < entry.index]
             check(not uncommitted, "I8", f"{core.id:x} changes the configuration at {entry.index} and {uncommitted}")
         if entry.data:
@@ -236,7 +238,7 @@ class Checker:
         if entry.index not in self._committed:
             self._committed_in[entry.index] = core.raft.term
             if (entry.index, entry.term) in self._revocations:
-                self._office.revoked(*self._revocations[entry.index, entry.term], self._slowest)
+                self._ledger.revoked(*self._revocations[entry.index, entry.term], self._slowest)
         known = self._committed.setdefault(entry.index, entry)
         if known is not entry and (known.term != entry.term or known.data != entry.data or known.conf != entry.conf):
             raise Violation("I3", f"{core.id:x} committed {entry} at {entry.index}, after {known} was")
@@ -263,11 +265,11 @@ class Checker:
         raft = core.raft
         assert raft.leading is not None
         if raft.leading.leased_reads:
-            self._world.mark("read by lease")
+            self._world.sometimes("read by lease")
         for member, progress in raft.leading.progress.items():
             if progress.mode is Mode.REPLICATE and not progress.may_send():
                 compacted = raft.log.term(progress.next - 1) is None
-                self._world.mark("window full and its place compacted" if compacted else "window full")
+                self._world.sometimes("window full and its place compacted" if compacted else "window full")
             now = (raft.term, progress.match)
             if self._matched.get((core.id, member)) == now:
                 continue
@@ -311,10 +313,10 @@ class Checker:
         """Only marks: a follower may trust an append's commit index no further than the entries it was sent."""
         verified = message.prev_index + len(message.entries)
         if message.commit > verified:
-            self._world.mark("commit index beyond its append")
+            self._world.sometimes("commit index beyond its append")
         assert node.core is not None
         if message.entries and verified < node.core.raft.log.last:
-            self._world.mark("append split")
+            self._world.sometimes("append split")
 
 
 def _has(log: Log, index: int, term: int | None) -> bool:

@@ -25,9 +25,9 @@ from holdfast.status import (
     Refusal,
 )
 
+from holdfast_lab.sim.ledger import Lease, RequestLedger
 from holdfast_lab.sim.mix import MS, SECOND
 from holdfast_lab.sim.node import Node
-from holdfast_lab.sim.office import Lease, Office
 from holdfast_lab.sim.operations import NEVER, Kind, Operation, Outcome
 from holdfast_lab.sim.violation import check
 
@@ -46,10 +46,10 @@ Version = tuple[bytes, int, int, int, int]
 class Client:
     """Works through operations chosen by its own generator. With a session it asks again when an answer is lost."""
 
-    def __init__(self, office: Office, number: int, chance: Random, session: bool, misuse: float = 0.0) -> None:
+    def __init__(self, ledger: RequestLedger, number: int, chance: Random, session: bool, misuse: float = 0.0) -> None:
         """`misuse`: how often the number of a command that is done is used for another one."""
-        self._office = office
-        self._world = office.world
+        self._ledger = ledger
+        self._world = ledger.world
         self._number = number
         self._chance = chance
         self._wants_session = session
@@ -89,7 +89,7 @@ class Client:
             self._later()
         elif draw < 0.96:
             self._use_lease()
-        elif self._office.truth.revision > 30 and chance.random() < 0.3:
+        elif self._ledger.oracle.revision > 30 and chance.random() < 0.3:
             self._compact()
         else:
             self._take_lock()
@@ -100,20 +100,20 @@ class Client:
 
     def _begin(self, kind: Kind, **fields: Any) -> Operation:
         self._busy = True
-        operation = Operation(self._office.next_id(), kind, invoked=self._world.now, **fields)
-        self._office.history.append(operation)
+        operation = Operation(self._ledger.next_id(), kind, invoked=self._world.now, **fields)
+        self._ledger.history.append(operation)
         return operation
 
     def _key(self) -> bytes:
         return self._chance.choice(KEYS)
 
     def _value(self) -> bytes:
-        return b"%d.%d" % (self._number, len(self._office.history))
+        return b"%d.%d" % (self._number, len(self._ledger.history))
 
     def _node(self) -> Node | None:
         """Whom to ask: mostly the one that was asked last, as over a connection that stands."""
         if self._connected is None or not self._connected.up or self._chance.random() < 0.15:
-            nodes = self._office.nodes()
+            nodes = self._ledger.nodes()
             self._connected = self._chance.choice(nodes) if nodes else None
         return self._connected
 
@@ -152,17 +152,17 @@ class Client:
             revision -= self._chance.randrange(20)
             if revision < max(space.compacted, 2):
                 return
-            self._world.mark("read of the past")
+            self._world.sometimes("read of the past")
         request = rpc_pb2.RangeRequest(key=SPAN[0], range_end=SPAN[1], revision=revision)
         try:
             answer = requests.range_now(space, request)
         except StateDamaged:
             return  # an error, and no answer
         seen = [kv.SerializeToString() for kv in answer.kvs]
-        self._office.truth.check_range(f"a serializable read of {node.id:x}", *SPAN, revision, seen)
+        self._ledger.oracle.check_range(f"a serializable read of {node.id:x}", *SPAN, revision, seen)
 
     def _compact(self) -> None:
-        revision = self._office.truth.revision - 5 - self._chance.randrange(20)
+        revision = self._ledger.oracle.revision - 5 - self._chance.randrange(20)
         operation = self._begin(Kind.COMPACT)
         compact = rpc_pb2.CompactionRequest(revision=max(revision, 1))
         self._send(operation, raft_pb2.Command(compact=compact))
@@ -183,10 +183,10 @@ class Client:
             self._keep_alive(lease.id)
 
     def _grant(self, ttl: int) -> None:
-        id = 0x1000 * (self._number + 1) + self._office.next_id()
+        id = 0x1000 * (self._number + 1) + self._ledger.next_id()
         operation = self._begin(Kind.GRANT, lease=id)
-        self._office.history.append(
-            Operation(self._office.next_id(), Kind.EXPIRE, lease=id, invoked=self._world.now, outcome=Outcome.UNKNOWN)
+        self._ledger.history.append(
+            Operation(self._ledger.next_id(), Kind.EXPIRE, lease=id, invoked=self._world.now, outcome=Outcome.UNKNOWN)
         )
         operation.result = ttl
         grant = raft_pb2.LeaseGrant(id=id, ttl_seconds=ttl)
@@ -201,16 +201,16 @@ class Client:
         if node is None or node.core is None:
             self._finish(operation, Outcome.REFUSED)
             return
-        id = self._office.next_id()
+        id = self._ledger.next_id()
 
         def answered(node: Node, answer: Answer) -> None:
             self._renewed(operation, answer)
 
-        self._office.ask(node, KeepAlive(id, lease, False, self._deadline(node)), answered)
+        self._ledger.ask(node, KeepAlive(id, lease, False, self._deadline(node)), answered)
         self._give_up_later(id, operation)
 
     def _renewed(self, operation: Operation, answer: Answer) -> None:
-        lease = self._office.leases[operation.lease]
+        lease = self._ledger.leases[operation.lease]
         if answer.error is None and answer.ttl > 0:
             lease.renewed_at = max(lease.renewed_at, operation.invoked)
             if lease.id == self._session:
@@ -222,7 +222,7 @@ class Client:
     def _forget_lease(self, lease: int) -> None:
         if lease == self._session:
             self._session = 0
-            self._world.mark("client session ended")
+            self._world.sometimes("client session ended")
         if self._lease is not None and self._lease.id == lease:
             self._lease = None
 
@@ -237,18 +237,18 @@ class Client:
 
     def _holds_lock(self, token: int, invoked: int) -> None:
         """The store that the lock protects refuses a token older than one it has seen (I13)."""
-        office = self._office
-        check(token != office.token, "I13", f"fencing token {token} was given twice")
-        if token > office.token:
-            office.token = token
-            self._world.mark("lock taken")
+        ledger = self._ledger
+        check(token != ledger.token, "I13", f"fencing token {token} was given twice")
+        if token > ledger.token:
+            ledger.token = token
+            self._world.sometimes("lock taken")
         else:
-            self._world.mark("late holder fenced off")
-            late = [o for o in office.history if o.key == LOCK and o.revision == office.token]
+            self._world.sometimes("late holder fenced off")
+            late = [o for o in ledger.history if o.key == LOCK and o.revision == ledger.token]
             check(
                 not late or late[0].returned >= invoked,
                 "I13",
-                f"token {token} was given after {office.token} had been acknowledged",
+                f"token {token} was given after {ledger.token} had been acknowledged",
             )
 
     # ---- the way out and back ------------------------------------------------------------------------------
@@ -275,21 +275,21 @@ class Client:
             return
         command = raft_pb2.Command()
         command.CopyFrom(operation.request)
-        id, known = self._office.next_id(), self._office.truth.revision
+        id, known = self._ledger.next_id(), self._ledger.oracle.revision
 
         def answered(node: Node, answer: Answer) -> None:
             if tries and isinstance(answer.response, rpc_pb2.PutResponse) and answer.revision <= known:
-                self._world.mark("first answer given again")
+                self._world.sometimes("first answer given again")
             self._answered(operation, answer, tries)
 
-        self._office.ask(node, Propose(id, command, self._deadline(node)), answered)
+        self._ledger.ask(node, Propose(id, command, self._deadline(node)), answered)
         self._give_up_later(id, operation)
 
     def _again(self, operation: Operation, tries: int) -> None:
         """The outcome is unknown. With a session the same command may be sent again, elsewhere."""
         self._connected = None
         if operation.request is not None and operation.request.session and tries < 4:
-            self._world.mark("command sent again under its session")
+            self._world.sometimes("command sent again under its session")
             self._world.at(self._world.now + 100 * MS, self._attempt, operation, tries + 1)
         else:
             self._finish(operation, Outcome.UNKNOWN)
@@ -299,7 +299,7 @@ class Client:
         if node is None or node.core is None:
             self._finish(operation, Outcome.REFUSED)
             return
-        id = self._office.next_id()
+        id = self._ledger.next_id()
 
         def answered(node: Node, answer: Answer) -> None:
             if answer.error is not None or node.core is None:
@@ -307,14 +307,14 @@ class Client:
             else:
                 self._read(operation, node.core)
 
-        self._office.ask(node, Read(id, self._deadline(node)), answered)
+        self._ledger.ask(node, Read(id, self._deadline(node)), answered)
         self._give_up_later(id, operation)
 
     def _give_up_later(self, id: int, operation: Operation) -> None:
         self._world.at(self._world.now + GIVE_UP_NS, self._give_up, id, operation)
 
     def _give_up(self, id: int, operation: Operation) -> None:
-        if self._office.drop(id) and operation.outcome is Outcome.OPEN:
+        if self._ledger.drop(id) and operation.outcome is Outcome.OPEN:
             self._again(operation, 99)
 
     def _read(self, operation: Operation, core: MemberCore) -> None:
@@ -351,7 +351,7 @@ class Client:
 
     def _use_number_again(self, done: raft_pb2.Command) -> None:
         """Another command by the number of one that is done: it is neither done nor given that one's answer."""
-        nodes = self._office.nodes()
+        nodes = self._ledger.nodes()
         if not nodes or self._misuse_chance.random() >= self._misuse:
             return
         node = self._misuse_chance.choice(nodes)
@@ -363,9 +363,9 @@ class Client:
             what = f"number {done.session_seq} of session {done.session:x} was used for two commands, and both answered"
             check(answer.error is not None, "I14", what)
             if answer.error == SESSION_OTHER_COMMAND:
-                self._world.mark("number of a session used twice")
+                self._world.sometimes("number of a session used twice")
 
-        self._office.ask(node, Propose(self._office.next_id(), command, self._deadline(node)), answered)
+        self._ledger.ask(node, Propose(self._ledger.next_id(), command, self._deadline(node)), answered)
 
     def _txn_answered(self, operation: Operation, response: rpc_pb2.TxnResponse) -> None:
         if response.succeeded:
@@ -380,11 +380,11 @@ class Client:
 
     def _granted(self, operation: Operation, response: rpc_pb2.LeaseGrantResponse) -> None:
         lease = Lease(response.ID, response.TTL, operation.invoked)
-        self._office.leases[lease.id] = lease
+        self._ledger.leases[lease.id] = lease
         if response.TTL == SESSION_TTL:
             self._session, self._session_seq = lease.id, 0
             self._session_renew_at = self._world.now + SESSION_TTL * SECOND // 3
-            self._world.mark("client session opened")
+            self._world.sometimes("client session opened")
         else:
             self._lease = lease
 
@@ -410,7 +410,7 @@ class Client:
             operation.returned = self._world.now
         else:
             operation.returned = NEVER
-            self._world.mark(f"operation {outcome.value}")
+            self._world.sometimes(f"operation {outcome.value}")
         self._world.note(f"client {self._number}: {operation!r}")
         self._later()
 

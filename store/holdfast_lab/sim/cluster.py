@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from holdfast_lab.sim.checker import Checker
+from holdfast_lab.sim.ledger import RequestLedger
 from holdfast_lab.sim.mix import Mix
 from holdfast_lab.sim.network import Network
 from holdfast_lab.sim.node import Node
-from holdfast_lab.sim.office import Office
 from holdfast_lab.sim.world import World
 
 
@@ -19,7 +19,7 @@ class Cluster(Protocol):
     mix: Mix
     nodes: dict[int, Node]
     network: Network
-    office: Office
+    ledger: RequestLedger
     checker: Checker
 
     def intact(self, member: int) -> bool:

@@ -66,7 +66,7 @@ def _many(seeds: range, seconds: int, without: list[str], marks: bool, jobs: int
             print(summary, flush=True)
     print(summary)
     if marks:
-        for name, count in sorted(summary.marks.items(), key=lambda item: -item[1]):
+        for name, count in sorted(summary.reached.items(), key=lambda item: -item[1]):
             print(f"{count:7d}  {name}")
     _unreached(summary)
     if summary.failures:

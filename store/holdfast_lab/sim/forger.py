@@ -52,7 +52,7 @@ class Forger:
     def stepped(self, node: Node, refused: list[tuple[int, str]]) -> None:
         owed = self._owed.pop(node.id, 0)
         if refused:
-            self._world.mark("malformed message refused")
+            self._world.sometimes("malformed message refused")
         check(len(refused) >= owed, "I17", f"{node.id:x} refused {refused} of {owed} malformed messages")
 
     def gone(self, node: Node) -> None:
@@ -75,7 +75,7 @@ class Forger:
         return self._malformed(node, node.core, message.frm, wire, chance)
 
     def _stranger(self, node: Node, message: Message, chance: Random) -> bool:
-        self._world.mark("stranger heard")
+        self._world.sometimes("stranger heard")
         self._say(node, STRANGERS + chance.randrange(3), codec.encode(message))
         return True
 
@@ -90,7 +90,7 @@ class Forger:
         else:
             beat = raft_pb2.Heartbeat(commit=0, round=1)
             self._say(node, frm, _Wire(term=core.term, heartbeat=beat))
-        self._world.mark("second leader heard")
+        self._world.sometimes("second leader heard")
         return True
 
     def _malformed(self, node: Node, core: MemberCore, frm: int, wire: _Wire, chance: Random) -> bool:
@@ -99,7 +99,7 @@ class Forger:
         try:
             codec.decode(wire, node.id, frm)
         except codec.Malformed as malformed:
-            self._world.mark("malformed configuration refused")
+            self._world.sometimes("malformed configuration refused")
             self._world.note(f"refused on the wire: {malformed}")
             return True
         if by_itself:

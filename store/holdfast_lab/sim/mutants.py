@@ -15,7 +15,7 @@ from holdfast.edge.core import ReplicaCore
 from holdfast.edge.upstream import Upstream
 from holdfast.kv import rows
 from holdfast.kv.copied import CopiedSpace
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family
 from holdfast.machine import Machine
 from holdfast.machine.client_sessions import ClientSessions
@@ -95,28 +95,28 @@ def broken(name: str) -> Iterator[Mutant]:
 
 @_mutant("a vote is durable before it is given")
 def _vote_not_persisted(patch: Patch) -> None:
-    original = Durability.take
+    original = Durability.next_write
 
-    def take(self: Durability, log: Log, hard: HardState) -> DurableAppend | None:
+    def next_write(self: Durability, log: Log, hard: HardState) -> DurableAppend | None:
         append = original(self, log, hard)
         if append is not None and append.hard_state is not None:
             append.hard_state = HardState(hard.term, 0, hard.commit)
         return append
 
-    patch(Durability, "take", take)
+    patch(Durability, "next_write", next_write)
 
 
 @_mutant("a term is durable before anything is said in it")
 def _term_not_persisted(patch: Patch) -> None:
-    original = Durability.take
+    original = Durability.next_write
 
-    def take(self: Durability, log: Log, hard: HardState) -> DurableAppend | None:
+    def next_write(self: Durability, log: Log, hard: HardState) -> DurableAppend | None:
         append = original(self, log, hard)
         if append is not None and not append.entries:
             append.hard_state = None
         return append
 
-    patch(Durability, "take", take)
+    patch(Durability, "next_write", next_write)
 
 
 @_mutant("stepping down within a term keeps the vote")
@@ -209,15 +209,15 @@ def _overtaken_write_still_vouches(patch: Patch) -> None:
 
 @_mutant("what the log lost is lost on the disk, too")
 def _truncation_not_written(patch: Patch) -> None:
-    original = Durability.take
+    original = Durability.next_write
 
-    def take(self: Durability, log: Log, hard: HardState) -> DurableAppend | None:
+    def next_write(self: Durability, log: Log, hard: HardState) -> DurableAppend | None:
         append = original(self, log, hard)
         if append is not None:
             append.truncate_from = 0
         return append
 
-    patch(Durability, "take", take)
+    patch(Durability, "next_write", next_write)
 
 
 @_mutant("rows and applied index are one batch")
@@ -757,7 +757,7 @@ def _slow_watch_skips(patch: Patch) -> None:
 
 @_mutant("watches go on from history when the state is replaced")
 def _watch_lost_at_a_snapshot(patch: Patch) -> None:
-    def replace_space(self: Hub, space: Space) -> None:
+    def replace_space(self: Hub, space: KeySpace) -> None:
         self._space = space
         for stream in self._streams.values():
             for watcher in stream.watchers.values():

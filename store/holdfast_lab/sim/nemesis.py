@@ -101,7 +101,7 @@ class Nemesis:
         network.cut |= links
         self._world.note(f"cut {sorted(links)}")
         if any(n.core is not None and n.core.raft.conf.joint for n in self._cluster.nodes.values()):
-            self._world.mark("partition in a joint configuration")
+            self._world.sometimes("partition in a joint configuration")
         until = self._world.now + 300 * MS + int(chance.random() ** 2 * longest)
         self._world.at(until, self._mend, links)
         return True
@@ -245,7 +245,7 @@ class Nemesis:
         if node is None:
             return False
         node.full(True)
-        self._world.mark("disk full")
+        self._world.sometimes("disk full")
         self._world.at(self._world.now + SECOND + chance.randrange(6 * SECOND), node.full, False)
         return True
 
@@ -272,7 +272,7 @@ class Nemesis:
         for node in list(self._cluster.nodes.values()):
             if node.up:
                 self._kill(node, chance)
-        self._world.mark("whole cluster restarted")
+        self._world.sometimes("whole cluster restarted")
         return True
 
     def _crash_loop(self, chance: Random) -> bool:
@@ -336,7 +336,7 @@ class Nemesis:
         node = chance.choice(leaders)
         assert node.core is not None
         node.give(Transfer(chance.choice((0, *node.core.raft.conf.voters))))
-        self._world.mark("leadership handed over")
+        self._world.sometimes("leadership handed over")
         if self._mix.one_way and chance.random() < 0.5:
             # It can say that another is to take over, and not hear that it did.
             self._world.at(self._world.now + MS, self._deafen, node, chance)
@@ -377,10 +377,10 @@ class Nemesis:
             return False
         self._changed_at = self._world.now
         self._world.note(f"change {' '.join(str(change).split())}")
-        office = self._cluster.office
-        id = office.next_id()
+        ledger = self._cluster.ledger
+        id = ledger.next_id()
         deadline = node.clock.local(self._world.now) + CHANGE_NS
-        office.ask(node, Propose(id, raft_pb2.Command(member=change), deadline), lambda _, answer: None)
+        ledger.ask(node, Propose(id, raft_pb2.Command(member=change), deadline), lambda _, answer: None)
         return True
 
     def _choose(self, chance: Random) -> _Change | None:
@@ -394,7 +394,7 @@ class Nemesis:
             change = _step(_Change.REMOVE, chance.choice(dead))
             if len(conf.members()) <= MAX_MEMBERS:
                 change.together.append(self._newcomer())
-            self._world.mark("dead member replaced")
+            self._world.sometimes("dead member replaced")
             return change
         draw = chance.random()
         if learners and draw < 0.45:
@@ -402,7 +402,7 @@ class Nemesis:
             if len(voters) > 1 and draw < 0.15:
                 kind = _Change.REMOVE if draw < 0.08 else _Change.DEMOTE
                 change.together.append(_step(kind, chance.choice(voters)))
-                self._world.mark("several members changed at once")
+                self._world.sometimes("several members changed at once")
             return change
         if draw < 0.65 and len(conf.members()) < MAX_MEMBERS:
             return self._newcomer()
@@ -413,7 +413,7 @@ class Nemesis:
             if len(voters) > 3 and draw < 0.9:
                 other = chance.choice([v for v in voters if v != change.member.id])
                 change.together.append(_step(_Change.REMOVE, other))
-                self._world.mark("several members changed at once")
+                self._world.sometimes("several members changed at once")
             return change
         return self._newcomer()
 

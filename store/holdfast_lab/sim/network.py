@@ -43,7 +43,7 @@ class Network:
         under_way = self._under_way.get(link, 0)
         if random() < mix.drop or under_way >= mix.queue:
             if under_way >= mix.queue:
-                self._world.mark("link queue overflowed")
+                self._world.sometimes("link queue overflowed")
             return
         delay = int(mix.delay_ns * (0.2 + random() * 1.6))
         if random() < mix.slow:

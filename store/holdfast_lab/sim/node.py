@@ -134,14 +134,14 @@ class Node:
         if self.disk.rotten:
             self.disk.lost = True
             self.world.note(f"{self.id:x} does not start: its log is damaged where it was durable")
-            self.world.mark("rot found at start")
+            self.world.sometimes("rot found at start")
             return
         self.incarnation += 1
         self._life += 1
         try:
             core = self.core = self._open()
         except StateDamaged:
-            self.world.mark("state rot found at start")
+            self.world.sometimes("state rot found at start")
             self._give_up_state()
             return
         scans = Scans(lambda work: self.world.at(self.world.now, work), _nothing)
@@ -185,9 +185,9 @@ class Node:
         if self.core is None:
             return
         if self.disk.unsynced:
-            self.world.mark("crash with unsynced records")
+            self.world.sometimes("crash with unsynced records")
         if self.disk.crashed(after_sync):
-            self.world.mark("torn tail")
+            self.world.sometimes("torn tail")
         self.world.note(f"crash {self.id:x}, durable up to {self.disk.durable.log.last}")
         self.core = self.served = None
         self._inbox = []
@@ -197,7 +197,7 @@ class Node:
         self.crash()
         self.disk.lost = True
         self.world.note(f"{self.id:x} loses its disk")
-        self.world.mark("disk lost")
+        self.world.sometimes("disk lost")
 
     # ---- rot in the state ----------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class Node:
     def _state_damaged(self, life: int) -> None:
         """A read has met damage: whoever handles the error, this member serves no longer, as the driver makes it."""
         if life == self._life and self.core is not None:
-            self.world.mark("state rot found by a read")
+            self.world.sometimes("state rot found by a read")
             self._give_up_state()
 
     def _give_up_state(self) -> None:
@@ -232,7 +232,7 @@ class Node:
     def read_all(self) -> None:
         """The patrol has come round: all of the state was read."""
         if self.state_rotten and not self.disk.lost:
-            self.world.mark("state rot found by the patrol")
+            self.world.sometimes("state rot found by the patrol")
             self._give_up_state()
 
     def fail_next_sync(self) -> None:
@@ -358,7 +358,7 @@ class Node:
         self._writing = False
         if self._sync_fails:
             self.world.note(f"{self.id:x} cannot sync its log and stops")
-            self.world.mark("sync failed")
+            self.world.sometimes("sync failed")
             self.crash()
             return
         seq = self.disk.unsynced[count - 1].seq
@@ -381,7 +381,7 @@ class Node:
         durable = self.disk.durable.log
         if durable.base_index < index <= durable.last:
             durable.compact(index)
-            self.world.mark("log compacted")
+            self.world.sometimes("log compacted")
 
     def full(self, full: bool) -> None:
         self.give(DiskFull(full))
@@ -412,18 +412,18 @@ class Node:
         self, life: int, to: int, copy: MemoryStore, header: tuple[int, int, int], left: int, target_life: int
     ) -> None:
         if life != self._life or self.core is None:
-            self.world.mark("snapshot interrupted by the sender's end")
+            self.world.sometimes("snapshot interrupted by the sender's end")
             return
         target = self._reach(to)
         broken = target is None or target.core is None or (target_life and target._life != target_life)
         if broken or self._chance.random() < (0.0 if self.mix.drop == 0.0 else 0.1):
-            self.world.mark("snapshot interrupted")
+            self.world.sometimes("snapshot interrupted")
             self.give(SnapshotSent(to, False))
             return
         assert target is not None
         if is_rotten(copy) or (not left and self._chance.random() < self.mix.torn_snapshot):
             # It is read whole before it is put in use, and compared with its header: see `member.snapshots`.
-            self.world.mark("damaged snapshot refused")
+            self.world.sometimes("damaged snapshot refused")
             self.give(SnapshotSent(to, False))
             return
         if left:
@@ -440,7 +440,7 @@ class Node:
             self.disk.keep_state(copy)
             self.store = copy.snapshot()
             self._watch_store()
-            self.world.mark("snapshot installed")
+            self.world.sometimes("snapshot installed")
             return self.store
 
         self.give(SnapshotOffered(index, index_term, frm, term, put_in_use))

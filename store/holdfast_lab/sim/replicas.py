@@ -9,7 +9,7 @@ from holdfast.edge.core import BrokenUpstream, ReplicaCore, ranges_of
 from holdfast.edge.upstream import Snapshots, Upstream, check_start
 from holdfast.kv import requests
 from holdfast.kv.rows import unpack_current
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, MemoryStore, StateDamaged
 from holdfast.member.core import MemberCore
 from holdfast.proto import holdfast_pb2, rpc_pb2
@@ -18,7 +18,7 @@ from holdfast.watch.hub import Delivery, Hub
 
 from holdfast_lab.sim.mix import MS, SECOND
 from holdfast_lab.sim.node import Node
-from holdfast_lab.sim.truth import Truth
+from holdfast_lab.sim.oracle import Oracle
 from holdfast_lab.sim.violation import Violation, check
 from holdfast_lab.sim.world import World
 
@@ -46,7 +46,7 @@ class _NodeSource:
         return self._core.term
 
     @property
-    def space(self) -> Space:
+    def space(self) -> KeySpace:
         return self._core.machine.space
 
     def poke(self) -> None:
@@ -54,13 +54,13 @@ class _NodeSource:
 
 
 class SimReplica:
-    """One replica and its stream. What it shows is compared with the truth at its watermark."""
+    """One replica and its stream. What it shows is compared with the oracle at its watermark."""
 
     def __init__(
-        self, world: World, truth: Truth, number: int, nodes: Callable[[], list[Node]], snapshots: Snapshots
+        self, world: World, oracle: Oracle, number: int, nodes: Callable[[], list[Node]], snapshots: Snapshots
     ) -> None:
         self._world = world
-        self._truth = truth
+        self._oracle = oracle
         self._nodes = nodes
         self._snapshots = snapshots
         self.stream = 1000 + number
@@ -92,7 +92,7 @@ class SimReplica:
         assert node.hub is not None
         start = self.core.start("replica", "")
         if node.core.machine.space.revision < start.watermark:
-            self._world.mark("replica waits for a member that is behind")
+            self._world.sometimes("replica waits for a member that is behind")
         self._node = node
         self._connection += 1
         self._pace = MS if self._hurried else self._chance.choice((4 * MS, 50 * MS, 300 * MS))
@@ -134,7 +134,7 @@ class SimReplica:
             return
         if slow:
             upstream.over()
-            self._world.mark("replica reads slowly")
+            self._world.sometimes("replica reads slowly")
         else:
             upstream.writable()
             self._pump_soon()
@@ -152,7 +152,7 @@ class SimReplica:
             for frame in frames():
                 self._world.at(self._world.now + 5 * MS, self._take, self._connection, frame)
         except RequestError:
-            self._world.mark("replica fell behind the history")
+            self._world.sometimes("replica fell behind the history")
             self.leave()
         except StateDamaged:
             self.leave()  # the member knows already, and ends
@@ -206,7 +206,7 @@ class SimReplica:
         try:
             if kind == "hello":
                 core.hello(response.hello)
-                self._world.mark("replica resumed" if not response.hello.snapshot else "replica took a snapshot")
+                self._world.sometimes("replica resumed" if not response.hello.snapshot else "replica took a snapshot")
             elif kind == "chunk":
                 core.chunk(response.chunk)
             elif kind == "trailer":
@@ -224,7 +224,7 @@ class SimReplica:
         self.leave()
         self._store = self._synced.snapshot()
         self.core = ReplicaCore(self._store, self._ranges)
-        self._world.mark("replica lost power")
+        self._world.sometimes("replica lost power")
         self.check()
 
     # ---- what is checked -----------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class SimReplica:
         for low, high in core.intervals:
             seen = [unpack_current(value).kv for _, value in self._store.scan(Family.CUR, low, high)]
             known += len(seen)
-            self._truth.check_range("an edge replica", low, high, core.position.watermark, seen)
+            self._oracle.check_range("an edge replica", low, high, core.position.watermark, seen)
         total = sum(1 for _ in self._store.scan(Family.CUR, b"", None))
         check(known == total, "I11", f"an edge replica has {total - known} keys that it did not ask for")
 
@@ -251,10 +251,10 @@ class SimReplica:
         for asked, (low, high) in zip(core.ranges, core.intervals, strict=True):
             request = rpc_pb2.RangeRequest(key=asked.key, range_end=asked.range_end, revision=revision)
             seen = [kv.SerializeToString() for kv in requests.range_now(core.space, request).kvs]
-            self._truth.check_range("an edge replica, asked for the past,", low, high, revision, seen)
+            self._oracle.check_range("an edge replica, asked for the past,", low, high, revision, seen)
 
     def check_end(self) -> None:
         """With a member that serves it, a replica comes to be as far as the cluster is."""
         self.check()
-        at, end = self.core.position.watermark, self._truth.revision
+        at, end = self.core.position.watermark, self._oracle.revision
         check(at == end, "L1", f"a replica stays at revision {at}, while the cluster is at {end}")

@@ -10,9 +10,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-from holdfast_lab.sim.marks import MARKS
 from holdfast_lab.sim.mutants import MUTANTS, broken
 from holdfast_lab.sim.simulation import FAILURES, Result, simulate
+from holdfast_lab.sim.sometimes import SOMETIMES
 
 CHUNK = 4
 
@@ -38,7 +38,7 @@ class Summary:
     acknowledged: int = 0
     faults: int = 0
     elections: int = 0
-    marks: Counter[str] = field(default_factory=Counter)
+    reached: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, outcome: Result | Failure) -> None:
@@ -52,12 +52,12 @@ class Summary:
         self.acknowledged += outcome.acknowledged
         self.faults += outcome.faults
         self.elections += outcome.elections
-        self.marks.update(outcome.marks)
+        self.reached.update(outcome.reached)
 
     @property
     def unreached(self) -> list[str]:
         """Interesting states that no run came to: what happens in them was not tested."""
-        return [mark for mark in MARKS if not self.marks[mark]]
+        return [what for what in SOMETIMES if not self.reached[what]]
 
     def __str__(self) -> str:
         hours = self.simulated_ns / 3.6e12

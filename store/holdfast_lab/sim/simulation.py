@@ -24,15 +24,15 @@ from holdfast.watch.hub import Delivery
 from holdfast_lab.sim.checker import Checker
 from holdfast_lab.sim.clients import SESSION_TTL, Client
 from holdfast_lab.sim.forger import Forger
+from holdfast_lab.sim.ledger import RequestLedger
 from holdfast_lab.sim.linear import check_history
 from holdfast_lab.sim.mix import SECOND, Mix, draw
 from holdfast_lab.sim.nemesis import CHANGE_NS, Nemesis
 from holdfast_lab.sim.network import Network
 from holdfast_lab.sim.node import Node
-from holdfast_lab.sim.office import Office
 from holdfast_lab.sim.operations import Kind, Operation, Outcome
+from holdfast_lab.sim.oracle import Oracle
 from holdfast_lab.sim.replicas import SimReplica
-from holdfast_lab.sim.truth import Truth
 from holdfast_lab.sim.violation import Violation, check
 from holdfast_lab.sim.watchers import SimWatcher
 from holdfast_lab.sim.world import World
@@ -60,7 +60,7 @@ class Result:
     faults: int = 0
     elections: int = 0
     forks: int = 0
-    marks: set[str] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)
 
 
 def simulate(seed: int, *, seconds: int = 0, without: Collection[str] = (), mix: Mix | None = None) -> Result:
@@ -86,11 +86,11 @@ class Run:
         self._seconds = seconds
         self.steps = self.forks = 0
         self._probing: Operation | None = None
-        self.truth = Truth()
+        self.oracle = Oracle()
         self.nodes: dict[int, Node] = {}
         self.network = Network(world, self.mix, self._deliver)
-        self.office = Office(world, self.truth, self._asked)
-        self.checker = Checker(world, self.truth, self.office, self.nodes, self._slowest())
+        self.ledger = RequestLedger(world, self.oracle, self._asked)
+        self.checker = Checker(world, self.oracle, self.ledger, self.nodes, self._slowest())
         self._genesis = self._found()
         self.checker.conf = ConfState(voters=tuple(m.id for m in self._genesis.members))
         self.checker.members_ever = set(self.checker.conf.voters)
@@ -104,10 +104,10 @@ class Run:
             world.at(world.now + 3 * SECOND, self._add_learner)
         chances = [world.chance(f"client/{n}") for n in range(self.mix.clients)]
         misuse = 0.0 if self.mix.rolling else self.mix.misuse  # the version before kept no hash of what was asked
-        self._clients = [Client(self.office, n, chance, n % 3 == 0, misuse) for n, chance in enumerate(chances)]
-        self._watchers = [SimWatcher(world, self.truth, n, self._up) for n in range(4)]
+        self._clients = [Client(self.ledger, n, chance, n % 3 == 0, misuse) for n, chance in enumerate(chances)]
+        self._watchers = [SimWatcher(world, self.oracle, n, self._up) for n in range(4)]
         snapshots = Snapshots(most=1, chunk_rows=2)  # the next one waits, and writes come between its parts
-        self._replicas = [SimReplica(world, self.truth, n, self._up, snapshots) for n in range(self.mix.replicas)]
+        self._replicas = [SimReplica(world, self.oracle, n, self._up, snapshots) for n in range(self.mix.replicas)]
         self._streams = {w.stream: w for w in self._watchers} | {r.stream: r for r in self._replicas}
         world.note(f"seed {seed} {self.mix}")
 
@@ -156,8 +156,8 @@ class Run:
         change = raft_pb2.MemberChange(kind=raft_pb2.MemberChange.ADD_LEARNER, member=info)
         for node in self._up():
             deadline = node.clock.local(self.world.now) + 4 * SECOND
-            propose = Propose(self.office.next_id(), raft_pb2.Command(member=change), deadline)
-            self.office.ask(node, propose, lambda _, answer: None)
+            propose = Propose(self.ledger.next_id(), raft_pb2.Command(member=change), deadline)
+            self.ledger.ask(node, propose, lambda _, answer: None)
             return
 
     def intact(self, member: int) -> bool:
@@ -208,7 +208,7 @@ class Run:
             if not node.removed:
                 node.removed = True
                 self.world.note(f"{node.id:x} is not a member any more")
-                self.world.mark("member removed")
+                self.world.sometimes("member removed")
                 # It goes on talking for a while: nobody told it.
                 self.world.at(self.world.now + 8 * SECOND, node.crash)
 
@@ -218,13 +218,13 @@ class Run:
             self.forger.hear(message)
 
     def answered(self, node: Node, answer: Answer) -> None:
-        self.office.answered(node, answer)
+        self.ledger.answered(node, answer)
 
     def delivered(self, node: Node, delivery: Delivery) -> None:
         self._streams[delivery.stream].delivered(node, delivery)
 
     def gone(self, node: Node) -> None:
-        self.office.gone(node)
+        self.ledger.gone(node)
         self.forger.gone(node)
         for follower in self._streams.values():
             follower.gone(node)
@@ -255,10 +255,10 @@ class Run:
         return self._result()
 
     def _enough(self) -> bool:
-        return len(self.office.history) >= LEAST_OPERATIONS and self.nemesis.faults >= LEAST_FAULTS
+        return len(self.ledger.history) >= LEAST_OPERATIONS and self.nemesis.faults >= LEAST_FAULTS
 
     def _result(self) -> Result:
-        history = self.office.history
+        history = self.ledger.history
         return Result(
             self.world.seed,
             self.world.trace(),
@@ -269,7 +269,7 @@ class Run:
             faults=self.nemesis.faults,
             elections=self.checker.elections,
             forks=self.forks,
-            marks=self.world.marks,
+            reached=self.world.reached,
         )
 
     # ---- healing -------------------------------------------------------------------------------------------
@@ -347,14 +347,14 @@ class Run:
         up = [self.nodes[m] for m in sorted(core) if self.nodes[m].up and not self.nodes[m].paused]
         asked = [n for n in up if n.id in self.checker.conf.voters] or up
         if asked:
-            self._probing = self._probe(asked[len(self.office.history) % len(asked)])
+            self._probing = self._probe(asked[len(self.ledger.history) % len(asked)])
         return False
 
     def _probe(self, node: Node) -> Operation:
-        office = self.office
-        id = office.next_id()
+        ledger = self.ledger
+        id = ledger.next_id()
         operation = Operation(id, Kind.PUT, b"z/probe", value=b"probe %d" % id, invoked=self.world.now)
-        office.history.append(operation)
+        ledger.history.append(operation)
 
         def answered(node: Node, answer: Answer) -> None:
             if answer.error is not None:
@@ -372,7 +372,7 @@ class Run:
 
         put = rpc_pb2.PutRequest(key=operation.key, value=operation.value, prev_kv=True)
         deadline = node.clock.local(self.world.now) + 5 * SECOND
-        office.ask(node, Propose(id, raft_pb2.Command(put=put), deadline), answered)
+        ledger.ask(node, Propose(id, raft_pb2.Command(put=put), deadline), answered)
         return operation
 
     def _members_up(self) -> list[MemberCore]:
@@ -395,7 +395,7 @@ class Run:
 
     def _leases_over(self) -> bool:
         """Every lease that nobody keeps alive ends (those of client sessions live longer than we wait)."""
-        known = self.office.leases
+        known = self.ledger.leases
         left = [
             lease
             for core in self._members_up()
@@ -420,10 +420,10 @@ class Run:
         ]
         for id, index, state in rows[1:]:
             check(index != rows[0][1] or state == rows[0][2], "I5", f"{id:x} and {rows[0][0]:x} differ at {index}")
-        self.forks = check_history(self.office.history, self._done_at)
+        self.forks = check_history(self.ledger.history, self._done_at)
 
     def _done_at(self, revision: int) -> dict[bytes, bytes | None]:
-        if revision > self.truth.revision:
+        if revision > self.oracle.revision:
             return {}
-        changes = self.truth.events[self.truth.position(revision - 1) : self.truth.position(revision)]
+        changes = self.oracle.events[self.oracle.position(revision - 1) : self.oracle.position(revision)]
         return {c.key: kv_pb2.KeyValue.FromString(c.kv).value if c.type == PUT else None for c in changes}

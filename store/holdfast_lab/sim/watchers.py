@@ -11,7 +11,7 @@ from holdfast.watch.hub import Compacted, Delivery, Events, Progress, Watcher
 
 from holdfast_lab.sim.mix import MS, SECOND
 from holdfast_lab.sim.node import Node
-from holdfast_lab.sim.truth import Truth
+from holdfast_lab.sim.oracle import Oracle
 from holdfast_lab.sim.violation import Violation, check
 from holdfast_lab.sim.world import World
 
@@ -21,9 +21,9 @@ _RANGES: tuple[tuple[bytes, bytes | None], ...] = ((b"k", b"l"), (b"k0", b"k0\x0
 class SimWatcher:
     """One watch, resumed at another member whenever its own is gone. `seen`: told everything up to this revision."""
 
-    def __init__(self, world: World, truth: Truth, number: int, nodes: Callable[[], list[Node]]) -> None:
+    def __init__(self, world: World, oracle: Oracle, number: int, nodes: Callable[[], list[Node]]) -> None:
         self._world = world
-        self._truth = truth
+        self._oracle = oracle
         self._nodes = nodes
         self.stream = number
         self._chance: Random = world.chance(f"watcher/{number}")
@@ -55,9 +55,9 @@ class SimWatcher:
         if self.seen < 0:
             self._begin_at(revision)
         elif self.seen > revision:
-            self._world.mark("watch resumed at a member that is behind")
+            self._world.sometimes("watch resumed at a member that is behind")
         else:
-            self._world.mark("watch resumed")
+            self._world.sometimes("watch resumed")
         self._node = node
         node.hub.open(self.stream)
         watcher = Watcher(
@@ -74,7 +74,7 @@ class SimWatcher:
 
     def _begin_at(self, revision: int) -> None:
         self.seen = revision
-        self._position = self._truth.position(revision)
+        self._position = self._oracle.position(revision)
 
     def _change_pace(self, node: Node, slow: bool) -> None:
         """The client reads slowly for a while, then again."""
@@ -82,7 +82,7 @@ class SimWatcher:
             return
         if slow:
             node.hub.block(self.stream)
-            self._world.mark("watch stream blocked")
+            self._world.sometimes("watch stream blocked")
         else:
             node.hub.unblock(self.stream)
             node.poke()
@@ -126,7 +126,7 @@ class SimWatcher:
         check(node is self._node, "I11", f"watch {self.stream} is told something by {node.id:x}, which it left")
         if isinstance(delivery, Compacted):
             check(self.seen + 1 < delivery.compacted, "I11", f"watch {self.stream} at {self.seen} was called compacted")
-            self._world.mark("watch compacted")
+            self._world.sometimes("watch compacted")
             self.seen = -1
             assert node.hub is not None
             node.hub.close(self.stream)
@@ -137,7 +137,7 @@ class SimWatcher:
             self._pass(delivery.revision, "it was told of progress")
 
     def _take(self, changes: list[Change]) -> None:
-        events = self._truth.events
+        events = self._oracle.events
         for change in changes:
             while self._position < len(events) and not self._wants(events[self._position]):
                 self._position += 1
@@ -149,7 +149,7 @@ class SimWatcher:
 
     def _pass(self, revision: int, why: str) -> None:
         """Everything up to `revision` should have been told."""
-        events = self._truth.events
+        events = self._oracle.events
         while self._position < len(events) and events[self._position].revision <= revision:
             missed = events[self._position]
             if self._wants(missed):
@@ -160,7 +160,7 @@ class SimWatcher:
     def check_end(self) -> None:
         """Nothing that was written is still to be told."""
         if self.seen >= 0:
-            self._pass(self._truth.revision, "everything was over")
+            self._pass(self._oracle.revision, "everything was over")
 
 
 def _same(right: Change, told: Change) -> bool:

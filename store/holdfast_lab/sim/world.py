@@ -25,7 +25,7 @@ class World:
     def __init__(self, seed: int, keep_trace: int = TAIL_LINES) -> None:
         self.seed = seed
         self.now = 0
-        self.marks: set[str] = set()
+        self.reached: set[str] = set()
         self.tail: deque[str] = deque(maxlen=keep_trace or None)
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._counter = 0
@@ -61,9 +61,9 @@ class World:
         if len(self._lines) >= 512:
             self._digest()
 
-    def mark(self, what: str) -> None:
+    def sometimes(self, what: str) -> None:
         """This interesting state was reached in this run ("sometimes" assertions)."""
-        self.marks.add(what)
+        self.reached.add(what)
 
     def _digest(self) -> None:
         self._hash.update("\n".join(self._lines).encode())

@@ -19,7 +19,7 @@ async def test_a_held_call_is_served_after_one_wait() -> None:
 
     router.unary("/s/M", lambda call, body: served.append(body))
     router.hold = hold
-    router.take(Unary(Call(1, "/s/M", Peer("there"), {}, None), b"body"))
+    router.on_event(Unary(Call(1, "/s/M", Peer("there"), {}, None), b"body"))
     assert served == []
     waiting.pop()()
     assert served == [b"body"]

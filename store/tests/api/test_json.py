@@ -27,29 +27,29 @@ def test_objects_are_cut_apart_whatever_the_pieces_are(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     stream, found = Objects(), []
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
-        found += stream.take(text[start:end])
+        found += stream.feed(text[start:end])
     assert [json.loads(part) for part in found] == objects
     assert stream.waiting == 0
 
 
 def test_what_is_not_whole_waits_and_what_is_no_object_is_refused() -> None:
     stream = Objects()
-    assert stream.take(b' {"a":"}\\"') == []
+    assert stream.feed(b' {"a":"}\\"') == []
     assert stream.waiting == 9
-    assert stream.take(b'}"} ') == [b'{"a":"}\\"}"}']
+    assert stream.feed(b'}"} ') == [b'{"a":"}\\"}"}']
     with pytest.raises(NotObjects):
-        stream.take(b"[1]")
+        stream.feed(b"[1]")
 
 
 def test_a_piece_costs_what_it_holds_and_not_what_came_before() -> None:
     stream = Objects()
-    stream.take(b'{"x":[' + b"1," * 200_000)
+    stream.feed(b'{"x":[' + b"1," * 200_000)
     kept = id(stream._kept)
     for _ in range(1000):
-        stream.take(b"1")
-        stream.take(b",")
+        stream.feed(b"1")
+        stream.feed(b",")
     assert id(stream._kept) == kept  # added to, never copied
-    (whole,) = stream.take(b"1]}")
+    (whole,) = stream.feed(b"1]}")
     assert len(json.loads(whole)["x"]) == 201_001
 
 

@@ -115,7 +115,7 @@ async def test_an_answer_that_a_caller_of_this_process_cannot_take_becomes_a_fai
         def __init__(self) -> None:
             self.taken: list[Action] = []
 
-        def take(self, action: Action) -> bool:
+        def on_action(self, action: Action) -> bool:
             if isinstance(action, Reply) and action.body == b"bad":
                 raise ZeroDivisionError("sink")
             self.taken.append(action)

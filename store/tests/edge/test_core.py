@@ -10,7 +10,7 @@ from holdfast.edge.core import BrokenUpstream, ReplicaCore, WrongCluster, ranges
 from holdfast.keyrange import bounds
 from holdfast.kv import requests
 from holdfast.kv.rows import DELETE
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import MemoryStore, Pending
 from holdfast.proto import holdfast_pb2, kv_pb2, rpc_pb2
 
@@ -21,7 +21,7 @@ class Authority:
     """A key space that says what the Follow stream says."""
 
     def __init__(self) -> None:
-        self.space = Space(Pending(MemoryStore()))
+        self.space = KeySpace(Pending(MemoryStore()))
         self.frames: list[holdfast_pb2.FollowRevision] = []
 
     def write(self, chance: random.Random) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import google_crc32c
 from holdfast.edge.filling import CHUNK_BYTES, CHUNK_ROWS, Filling
 from holdfast.kv import requests
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Pending
 from holdfast.proto import holdfast_pb2, kv_pb2, rpc_pb2
 from holdfast.storage.state import RocksStore
@@ -15,7 +15,7 @@ from holdfast.storage.state import RocksStore
 RANGES = ((b"/a/", b"/a0"), (b"/b/", b"/b0"), (b"/none/", b"/none0"))
 
 
-def put(space: Space, pending: Pending, *keys: bytes, size: int = 3) -> None:
+def put(space: KeySpace, pending: Pending, *keys: bytes, size: int = 3) -> None:
     for key in keys:
         requests.put(space, (), rpc_pb2.PutRequest(key=key, value=b"x" * size))
         space.commit()
@@ -25,7 +25,7 @@ def put(space: Space, pending: Pending, *keys: bytes, size: int = 3) -> None:
 def test_frames_are_bounded_and_of_one_moment(tmp_path: Path) -> None:
     store = RocksStore(tmp_path / "s")
     pending = Pending(store)
-    space = Space(pending)
+    space = KeySpace(pending)
     put(space, pending, *(b"/a/%05d" % n for n in range(1200)), b"/c/1")
     put(space, pending, *(b"/b/%d" % n for n in range(5)), size=CHUNK_BYTES)
     trailer = holdfast_pb2.FollowTrailer(revision=space.revision)

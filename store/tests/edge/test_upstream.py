@@ -9,7 +9,7 @@ from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.edge.upstream import STALL_SECONDS, Snapshots, Upstream, check_start
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import MemoryStore, Pending
 from holdfast.proto import holdfast_pb2, rpc_pb2
 from holdfast.served.keyspace import ServedSpace
@@ -27,7 +27,7 @@ class Host:
 
     def __init__(self, snapshots: Snapshots | None = None) -> None:
         self.pending = Pending(MemoryStore())
-        self.space = Space(self.pending)
+        self.space = KeySpace(self.pending)
         self.served = ServedSpace(self.space, Scans(lambda work: None, lambda: None))
         self.snapshots = snapshots or Snapshots(chunk_rows=2)
         self.core = ReplicaCore(MemoryStore(), ranges_of(["/a/"]))
@@ -66,7 +66,7 @@ class Host:
             assert kind is not None
             getattr(core, kind)(getattr(response, kind))
 
-    def content(self, space: Space) -> list[tuple[bytes, int]]:
+    def content(self, space: KeySpace) -> list[tuple[bytes, int]]:
         request = rpc_pb2.RangeRequest(key=b"/a/", range_end=b"/a0")
         return [(kv.key, kv.mod_revision) for kv in requests.range_now(space, request).kvs]
 

@@ -459,7 +459,7 @@ def test_messages_are_put_together_however_they_are_cut(bodies: list[bytes], siz
     data = b"".join(framed(body) for body in bodies)
     found: list[bytes] = []
     for size in [*sizes, len(data)]:
-        found += messages.take(data[:size])
+        found += messages.feed(data[:size])
         data = data[size:]
     assert found == bodies
     assert not messages.partial

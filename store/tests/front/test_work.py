@@ -162,12 +162,12 @@ def test_what_waits_and_is_given_up_leaves_nothing_behind() -> None:
 
 def test_a_message_in_many_pieces_takes_the_room_of_one() -> None:
     messages = Messages(b"", 1 << 20)
-    messages.take(b"\x00" + (100_000).to_bytes(4, "big"))
+    messages.feed(b"\x00" + (100_000).to_bytes(4, "big"))
     for _ in range(99_999):
-        assert not messages.take(b"a")
+        assert not messages.feed(b"a")
     assert messages.waiting == 100_004
     assert sys.getsizeof(messages._begun) < 2 * messages.waiting
-    assert messages.take(b"a") == [b"a" * 100_000]
+    assert messages.feed(b"a") == [b"a" * 100_000]
     assert messages.waiting == 0
 
 

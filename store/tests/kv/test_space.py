@@ -11,7 +11,8 @@ import pytest
 from holdfast.keyrange import bounds, prefix_end, within
 from holdfast.kv import requests, rows
 from holdfast.kv import scan as scan_module
-from holdfast.kv.space import Scrubber, Space
+from holdfast.kv.pruning import HistoryPruner
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, MemoryStore, Pending
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import COMPACTED, FUTURE_REVISION, LEASE_NOT_FOUND, RequestError
@@ -24,7 +25,7 @@ keys = st.sampled_from(KEYS)
 values = st.binary(max_size=3)
 
 
-def read(space: Space, **fields: object) -> rpc_pb2.RangeResponse:
+def read(space: KeySpace, **fields: object) -> rpc_pb2.RangeResponse:
     return requests.range_now(space, rpc_pb2.RangeRequest(**fields))  # type: ignore[arg-type]
 
 
@@ -33,7 +34,7 @@ class SpaceMachine(RuleBasedStateMachine):
         super().__init__()
         self.store = MemoryStore()
         self.pending = Pending(self.store)
-        self.space = Space(self.pending)
+        self.space = KeySpace(self.pending)
         self.at: dict[int, dict[bytes, tuple[bytes, int, int, int]]] = {1: {}}  # value, create, mod, version
 
     def commit(self, new: dict[bytes, tuple[bytes, int, int, int]]) -> None:
@@ -86,7 +87,7 @@ class SpaceMachine(RuleBasedStateMachine):
             return
         self.space.compact(revision)
         self.pending.flush()
-        scrubber = Scrubber(self.space, self.store)
+        scrubber = HistoryPruner(self.space, self.store)
         while (removals := scrubber.advance(2)) is not None:
             self.store.apply(removals)
         self.at = {r: m for r, m in self.at.items() if r >= revision}
@@ -94,7 +95,7 @@ class SpaceMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.pending = Pending(self.store)
-        self.space = Space(self.pending)
+        self.space = KeySpace(self.pending)
 
     @rule(key=keys, end=st.one_of(st.just(b""), st.just(b"\x00"), keys), limit=st.integers(0, 3), data=st.data())
     def range(self, key: bytes, end: bytes, limit: int, data: st.DataObject) -> None:
@@ -142,12 +143,12 @@ SpaceMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=4
 TestSpace = SpaceMachine.TestCase
 
 
-def fresh() -> tuple[Space, Pending]:
+def fresh() -> tuple[KeySpace, Pending]:
     pending = Pending(MemoryStore())
-    return Space(pending), pending
+    return KeySpace(pending), pending
 
 
-def hashed(space: Space, slice: int) -> tuple[int, int, int]:
+def hashed(space: KeySpace, slice: int) -> tuple[int, int, int]:
     scan = space.hash(0)
     while not scan.advance(slice):
         pass
@@ -167,7 +168,7 @@ def test_hash_is_the_same_before_and_after_scrubbing_and_however_it_is_sliced() 
     pending.flush()
     before = hashed(space, 1000)
     assert hashed(space, 1) == hashed(space, 7) == before
-    scrubber = Scrubber(space, pending.store)
+    scrubber = HistoryPruner(space, pending.store)
     removed = 0
     while (removals := scrubber.advance(3)) is not None:
         removed += len(removals)
@@ -178,7 +179,7 @@ def test_hash_is_the_same_before_and_after_scrubbing_and_however_it_is_sliced() 
 
 def test_a_hash_is_of_its_revision_whatever_is_written_while_it_is_made(tmp_path: Path) -> None:
     pending = Pending(RocksStore(tmp_path))
-    space = Space(pending)
+    space = KeySpace(pending)
 
     def put(n: int) -> None:
         requests.put(space, (), rpc_pb2.PutRequest(key=b"k%d" % (n % 5), value=b"%d" % n))

@@ -6,7 +6,7 @@ import random
 
 import pytest
 from holdfast.kv import requests
-from holdfast.kv.space import Space
+from holdfast.kv.space import KeySpace
 from holdfast.kv.store import MemoryStore, Pending
 from holdfast.kv.txn_scan import (
     MAX_COMPARED,
@@ -24,9 +24,9 @@ from holdfast.status import RequestError
 R = rpc_pb2.RangeRequest
 
 
-def filled(keys: int, rounds: int = 1) -> Space:
+def filled(keys: int, rounds: int = 1) -> KeySpace:
     pending = Pending(MemoryStore())
-    space = Space(pending)
+    space = KeySpace(pending)
     for n in range(rounds):
         for key in range(keys):
             space.put(b"k/%06d" % key, b"%d.%d" % (n, key), 0)
@@ -129,7 +129,7 @@ def test_compares_of_ranges_look_no_further_than_they_have_to_and_not_at_everyth
 def test_the_size_of_rows_counts_too() -> None:
     """Two kilobytes that ask a hundred times for a thousand large values would fill the memory of every member."""
     pending = Pending(MemoryStore())
-    space = Space(pending)
+    space = KeySpace(pending)
     for key in range(20):
         space.put(b"k/%06d" % key, bytes(1 << 20), 0)
     space.commit()

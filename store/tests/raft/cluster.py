@@ -88,7 +88,7 @@ class Cluster:
     # ---- moving ---------------------------------------------------------------------------------------------
 
     def turn(self, member: int) -> None:
-        ready = self.nodes[member].take()
+        ready = self.nodes[member].ready()
         if ready.append is not None:
             self.writes[member].append(ready.append)
         self.mail += [m for m in ready.messages if (m.frm, m.to) not in self.cut]

@@ -45,7 +45,7 @@ async def test_removals_are_kept_while_the_store_is_busy(tmp_path: Path) -> None
         def compacted(answer: Answer) -> None:
             assert answer.error is None
             stall(store)
-            member.when_scrubbed(lambda: pruned.set_result(None))
+            member.when_pruned(lambda: pruned.set_result(None))
 
         compact = raft_pb2.Command(compact=rpc_pb2.CompactionRequest(revision=member.revision))
         member.propose(compact, compacted)

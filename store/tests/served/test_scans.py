@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from holdfast.kv import requests
-from holdfast.kv.space import HISTORY_BYTES, Space
+from holdfast.kv.space import HISTORY_BYTES, KeySpace
 from holdfast.kv.store import MemoryStore, Pending, StateDamaged
 from holdfast.proto import rpc_pb2
 from holdfast.served import scans as module
@@ -119,7 +119,7 @@ def test_a_scan_that_fails_does_not_stop_the_others() -> None:
 
 def test_a_slice_is_not_larger_because_rows_are() -> None:
     pending = Pending(MemoryStore())
-    space = Space(pending)
+    space = KeySpace(pending)
     for n in range(40):
         requests.put(space, (), rpc_pb2.PutRequest(key=b"k%d" % n, value=bytes(256 << 10)))
         space.commit()

@@ -9,7 +9,7 @@ import pytest
 from holdfast.keyrange import bounds
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
-from holdfast.kv.space import HISTORY_BYTES, Space
+from holdfast.kv.space import HISTORY_BYTES, KeySpace
 from holdfast.kv.store import MemoryStore, Pending
 from holdfast.proto import rpc_pb2
 from holdfast.watch.hub import (
@@ -29,7 +29,7 @@ from holdfast.watch.hub import (
 class World:
     def __init__(self) -> None:
         self.pending = Pending(MemoryStore())
-        self.space = Space(self.pending)
+        self.space = KeySpace(self.pending)
         self.hub = Hub(self.space)
         self.log: list[Change] = []
         self.told: dict[tuple[int, int], list[Change]] = {}

@@ -72,7 +72,7 @@ class Messages:
         self._needed = 0  # bytes of the message that has begun, with its prefix, as far as it is known
         self.waiting = 0
 
-    def take(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[bytes]:
         """The messages that are whole now. Raises BadMessage."""
         if self.waiting:
             self._begun += data

@@ -154,7 +154,7 @@ class Session:
         if not isinstance(entry, OpenCall):
             return  # refused; what still comes does not matter
         try:
-            found = entry.messages.take(data)
+            found = entry.messages.feed(data)
         except BadMessage as bad:
             self._break_off(entry, bad.code, str(bad))
             return

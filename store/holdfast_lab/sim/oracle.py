@@ -13,7 +13,7 @@ from holdfast.kv.rows import PUT, Change
 from holdfast_lab.sim.violation import Violation, check
 
 
-class Truth:
+class Oracle:
     """Every change in order. Revision 1 is the empty store."""
 
     def __init__(self) -> None:

@@ -10,17 +10,17 @@ from holdfast.status import STOPPED
 from holdfast_lab.sim.mix import SECOND
 from holdfast_lab.sim.node import Node
 from holdfast_lab.sim.operations import Operation
-from holdfast_lab.sim.truth import Truth
+from holdfast_lab.sim.oracle import Oracle
 from holdfast_lab.sim.violation import check
 from holdfast_lab.sim.world import World
 
 
-class Office:
+class RequestLedger:
     """Where all clients' requests go out and answers come in: ids, the history, and what the locks have granted."""
 
-    def __init__(self, world: World, truth: Truth, nodes: Callable[[], list[Node]]) -> None:
+    def __init__(self, world: World, oracle: Oracle, nodes: Callable[[], list[Node]]) -> None:
         self.world = world
-        self.truth = truth
+        self.oracle = oracle
         self.nodes = nodes
         self.history: list[Operation] = []
         self.leases: dict[int, Lease] = {}
@@ -59,7 +59,7 @@ class Office:
         known = self.leases.get(lease)
         if known is None or known.revoking:
             return
-        self.world.mark("lease expired")
+        self.world.sometimes("lease expired")
         age = proposed_at - known.renewed_at
         check(
             age >= known.ttl * SECOND * slowest,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MARKS = (
+SOMETIMES = (
     # elections and leadership
     "two candidates in one term",
     "two leaders, in different terms",
