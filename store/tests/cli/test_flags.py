@@ -1,4 +1,4 @@
-"""What a command refuses before it does anything: one line that names the flag, an exit code, and nothing left behind."""
+"""What a command refuses before it does anything: one line names the flag, and nothing is left behind."""
 
 from __future__ import annotations
 
