@@ -36,6 +36,7 @@ GIVE_UP_NS = 7 * SECOND
 KEYS = [b"k%d" % n for n in range(8)]
 SPAN = (b"k", b"l")
 LOCK = b"k/lock"
+LONGEST_USE_MS = 12_000
 SESSION_TTL = 13  # no other lease has it
 _UNKNOWN = (TIMEOUT, TIMEOUT_LEADER_FAILED, STOPPED)
 _BY_THE_MACHINE = (COMPACTED, FUTURE_REVISION, KEY_NOT_FOUND, LEASE_EXISTS, LEASE_NOT_FOUND)
@@ -250,6 +251,12 @@ class Client:
                 "I13",
                 f"token {token} was given after {ledger.token} had been acknowledged",
             )
+        self._world.at(self._world.now + token * 37 % LONGEST_USE_MS * MS, self._shows, token)
+
+    def _shows(self, token: int) -> None:
+        """The holder uses what the lock protects, perhaps after its lease has ended and others have held the lock."""
+        if token < self._ledger.token:
+            self._world.sometimes("late holder fenced off")
 
     # ---- the way out and back ------------------------------------------------------------------------------
 
