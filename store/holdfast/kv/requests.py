@@ -167,7 +167,7 @@ def _compare(compare: rpc_pb2.Compare, row: Current | None) -> bool:
         return True
     target = compare.target
     if target == _R.VALUE:
-        # A missing key has no value to compare: false for every operator, NOT_EQUAL too.
+        # A missing key has no value, so the compare fails for every operator, even NOT_EQUAL.
         return row is not None and holds(kv_pb2.KeyValue.FromString(row.kv).value, compare.value)
     if target == _R.VERSION:
         return holds(row.version if row else 0, compare.version)

@@ -163,9 +163,9 @@ class Machine:
         return Applied(origin, incarnation, seq, revision, response, error, changes, effect)
 
     def _kept_answer(self, command: raft_pb2.Command, hash: bytes) -> Kept | None:
-        """The answer that this command of a client session got before, or None if it is new. Raises RequestError, which
-        does not use up the command's number, if the answer is forgotten or the user lacks the right, now or no longer.
-        `hash` is empty at level 1."""
+        """The answer that this command of a client session got before, or None if it is new. Raises RequestError if the
+        answer is forgotten, or the user may not execute the command (any more); its number then stays unused. `hash` is
+        empty at level 1."""
         session, users = command.session, self.auth.enabled
         if session not in self.leases:
             raise RequestError(SESSION_ENDED)

@@ -27,7 +27,7 @@ ALARM = b"alarm/"
 
 
 def applied(store: Reader) -> tuple[int, int]:
-    """(index, term) of the last entry that a store has applied; zeros for an empty one."""
+    """(index, term) of the last entry applied to a store; (0, 0) for an empty one."""
     row = store.get(Family.META, APPLIED)
     return unpair(row) if row else (0, 0)
 

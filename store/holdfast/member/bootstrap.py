@@ -95,7 +95,7 @@ class Founding:
                 "--initial-cluster-state existing"
             )
         if not other.volume_id or any(id == other.volume_id and n != other.name for n, id in self.ids.items()):
-            self._say(f"{other.name} says that its volume is {other.volume_id:x}, which is none or another's")
+            self._say(f"{other.name} says that its volume is {other.volume_id:x}, which is 0 or another node's")
             return
         known = self.ids.get(other.name)
         if self.confirmed and known != other.volume_id:

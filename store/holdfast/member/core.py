@@ -130,7 +130,7 @@ class MemberCore:
         self.leader_changes = 0
         self.failed_proposals = 0
 
-        self._refusals: OrderedDict[tuple[int, int, int], int] = OrderedDict()  # as leader: name -> forget it when
+        self._refusals: OrderedDict[tuple[int, int, int], int] = OrderedDict()  # as leader: name -> time to forget
         self._max_learners = max_learners
         self._conf_answer: Applied | None = None  # held until the joint configuration is left
         self._hand_over_at = 0  # when to check next whether a voter of higher priority should lead
@@ -256,7 +256,7 @@ class MemberCore:
     def _compact_log(self, out: Output) -> None:
         """Forget log entries that the flushed state has. Keep the newest `keep_entries`, and what a member that answers
         still lacks, up to four times `keep_entries`. Keep everything while a snapshot is sent to such a member: it
-        needs the entries after it. A log of more than `keep_bytes` loses half its entries even if members lack them."""
+        needs the entries after it. A log over `keep_bytes` loses half its entries even if members lack them."""
         limit = min(self._flushed_index, self.machine.applied_index)
         log, keep = self.raft.log, self.keep_entries
         upto = min(limit, log.last - keep)
@@ -553,7 +553,7 @@ class MemberCore:
                 out.later_start = max(out.later_start, applied.incarnation)
             return
         if entry.conf is not None and entry.conf.joint:
-            self._conf_answer = applied  # it is done when the joint configuration is left
+            self._conf_answer = applied  # answered when the joint configuration is left
         else:
             answers.append(applied)
 

@@ -279,7 +279,7 @@ class Member:
             if self._writer.full:
                 log.error("no room in %s: writes are refused until there is more", self._disk.durable.directory)
             else:
-                log.warning("there is room again in %s: writes are taken", self._disk.durable.directory)
+                log.warning("there is room again in %s: writes are accepted", self._disk.durable.directory)
 
     def _turn(self) -> None:
         self._turn_scheduled = False
@@ -440,7 +440,7 @@ class Member:
                 return
             self.give(Flushed(index))
         except StateDamaged:
-            return  # `_state_damaged` knows already
+            return  # `_state_damaged` was called for it
         except NoRoom as error:
             log.warning("the state is not flushed; it is tried again: %s", error)
         except StateUnreadable as error:
@@ -457,7 +457,7 @@ class Member:
         self._patrol_timer = self._loop.call_later(SLICE_SECONDS, self._patrol)
 
     async def _patrol_on(self, patrol: Patrol) -> None:
-        with contextlib.suppress(StateDamaged):  # `_state_damaged` knows already
+        with contextlib.suppress(StateDamaged):  # `_state_damaged` was called for it
             await self._loop.run_in_executor(None, patrol.step)
 
     def offer_snapshot(
@@ -496,7 +496,7 @@ class Member:
         try:
             step = self.served.prune(PRUNE_ROWS)
         except StateDamaged:
-            return  # `_state_damaged` knows already
+            return  # `_state_damaged` was called for it
         if step is not Pruning.DONE:
             self._loop.call_later(step.pause, self._prune)
             return

@@ -165,7 +165,7 @@ class Node:
             ),
             settings=self.config.settings,
             max_learners=self.config.max_learners,
-            # Writes wait through an election rather than fail: 5 s and twice the election timeout, as etcd does.
+            # Long enough for writes to wait through an election: 5 s plus two election timeouts, as in etcd.
             request_timeout_ns=5_000_000_000 + 2 * self.config.settings.election_ns,
         )
         self._snapshots = Snapshots(self.member)
@@ -245,7 +245,7 @@ class Node:
         return identity.volume_id
 
     def open(self, cluster_id: int) -> None:
-        """The founding is recorded: serve clients."""
+        """Serve clients from now on: the operator has recorded the founding."""
         if cluster_id != self.data.identity.cluster_id:
             raise RequestError(
                 Refusal(Code.FAILED_PRECONDITION, f"holdfast: this node belongs to {self.data.identity.cluster_id:x}")

@@ -60,7 +60,7 @@ class Reads:
     # ---- asking --------------------------------------------------------------------------------------------
 
     def ask(self, messages: list[Message]) -> None:
-        """One question to the leader for all reads that arrived in this turn, and one for renewals of each kind."""
+        """Ask the leader one question for all reads of this turn, and one for each kind of renewal."""
         if self._new_reads:
             batch, self._new_reads = self._new_reads, []
             self._ask_read(batch, messages)

@@ -91,7 +91,7 @@ class Snapshots:
             finally:
                 writer.close()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ProtocolError) as error:
-            log.info("a snapshot to %x broke off: %s", to, error)
+            log.info("a snapshot to %x was interrupted: %s", to, error)
             outgoing.kept_until = time.monotonic() + KEEP_SECONDS
             return False
         log.info("sent %x a snapshot at index %d: %s", to, outgoing.header.index, reply or "taken")

@@ -1,14 +1,15 @@
 """Raft as a pure state machine: messages, proposals and the time go in; messages and appends come out.
 
-Sources: Ongaro's thesis (sections named where a rule comes from) and what later implementations learned.
+Sources: Ongaro's thesis (sections are cited where a rule comes from) and the experience of later implementations.
 The caller's duties, in order:
 
-1. call `tick`, `step`, `propose`, `read`, `appended` and so on for all that has happened, then `ready()` once;
-2. write the `Append` of the output durably, in the order of their `seq`, and report each by `appended(seq)`;
-3. send the messages of the output at once. What must not leave before something is durable is not in the
-   output: it is held here until `appended` says so, so the caller cannot break that rule.
+1. call `tick`, `step`, `propose`, `read`, `appended` and so on for everything that happened, then `ready()` once;
+2. write each `Ready.append` durably, in the order of their `seq`, and report it by `appended(seq)`;
+3. send `Ready.messages` at once. Messages that must not leave before something is durable are not in the output: they
+   are held back until `appended` reports that, so the caller cannot break the rule.
 
-What exists only while this member leads is in `leader.Leader`, what waits for the disk in `durability.Durability`.
+State that exists only while this member leads is in `leader.Leader`, what waits for the disk in
+`durability.Durability`.
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ class Raft(State):
             if isinstance(message, Vote) and not message.transfer and self._leader_is_fresh():
                 return  # a removed or cut-off member must not depose a working leader (thesis section 4.2.3)
             if isinstance(message, PreVoteReply) and message.granted:
-                pass  # carries the term we asked about
+                pass  # its term is the one we asked about, not a term in use
             else:
                 leads = isinstance(message, (Append, Heartbeat))
                 self._become_follower(message.term, message.frm if leads else 0)
@@ -336,7 +337,7 @@ class Raft(State):
         invariant(term >= self.term, f"term falls from {self.term} to {term}")
         if term > self.term:
             self.term = term
-            self.vote = 0  # only here: stepping down within a term keeps the vote
+            self.vote = 0  # stepping down within a term keeps the vote
         if self.leading is not None:
             self._reads_lost += self.leading.lost_reads()
             self.leading = None

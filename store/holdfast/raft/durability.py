@@ -31,7 +31,7 @@ class Durability:
         self._base: tuple[int, int] | None = None
 
     def hold(self, message: Message) -> None:
-        """Send `message` once everything that this turn wants durable is (thesis section 3.8)."""
+        """Send `message` once everything that this turn writes is durable (thesis section 3.8)."""
         self._held.append(message)
 
     @property

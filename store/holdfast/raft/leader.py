@@ -1,6 +1,6 @@
-"""What exists only while a member leads: what it knows of the others, replication, commitment, and reads.
+"""The leader's state and rules: progress of the other members, replication, commitment, and reads.
 
-Made when an election is won and thrown away on stepping down, so nothing of one term can leak into another.
+Created when an election is won and discarded on stepping down, so no state of one term can leak into another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Leader:
         self._log = raft.log
         self._settings = raft.settings
         self.progress: dict[int, Progress] = {}
-        self.term_start = raft.log.last + 1  # index of the entry that opens the term
+        self.term_start = raft.log.last + 1  # index of the first entry of the term
         self.transfer_to = 0
         self.commit_moved = False
         self.removed = False  # a committed change removed this voter: it has to step down
@@ -40,7 +40,7 @@ class Leader:
         self._reads_out: deque[tuple[int, int, list[int]]] = deque()  # (round, index, read ids)
         self._sync_progress()
         self.progress[raft.id].matched(stable)
-        # An entry of its own term, so that what earlier terms left can be committed (paper section 5.4.2).
+        # An entry of our own term, so that entries of earlier terms can be committed (paper section 5.4.2).
         self.append(b"", None)
         self.broadcast_heartbeat()
 
@@ -50,7 +50,7 @@ class Leader:
         return min(at, self._transfer_until) if self.transfer_to else at
 
     def tick(self, now: int) -> bool:
-        """False: no quorum was heard from for an election timeout, so step down (thesis section 6.2)."""
+        """False: no quorum answered within an election timeout, so step down (thesis section 6.2)."""
         if self.transfer_to and now >= self._transfer_until:
             self.transfer_to = 0
         if now >= self._quorum_check_at:
@@ -128,7 +128,7 @@ class Leader:
     # ---- replication ---------------------------------------------------------------------------------------
 
     def _fill(self, member: int, progress: Progress) -> None:
-        """Send what the member lacks, as far as its window goes; at least the commit index if that moved."""
+        """Send the entries that the member lacks, as its window allows; at least the commit index if it moved."""
         if member == self._raft.id:
             return
         sent = False
@@ -218,7 +218,7 @@ class Leader:
                 self._leave()
 
     def _may_commit(self, index: int) -> bool:
-        """Only entries of the own term are committed by counting (paper figure 8)."""
+        """Only entries of our own term are committed by counting replicas (paper figure 8)."""
         return self._log.term(index) == self._raft.term
 
     def _leave(self) -> None:
@@ -307,7 +307,7 @@ class Leader:
 
     def _start_reads(self) -> None:
         raft = self._raft
-        # Before its first commit a leader does not know what is committed: reads wait.
+        # Reads wait for the first commit of the term: before it a leader does not know what is committed.
         if not self.reads or raft.commit < self.term_start:
             return
         reads, self.reads = self.reads, []

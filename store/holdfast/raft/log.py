@@ -122,7 +122,7 @@ class Log:
     def newest_at_most(self, index: int, term: int) -> tuple[int, int]:
         """The newest (index, term) not after `index` whose term is at most `term`.
 
-        Both sides use it to skip whole terms when their logs differ (thesis section 5.3, as etcd refined it).
+        Both sides use it to skip whole terms when their logs differ (paper section 5.3, as refined by etcd).
         """
         index = min(index, self.last)
         while index > self.base_index:

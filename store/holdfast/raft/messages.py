@@ -104,7 +104,7 @@ class AppendReply(Message):
 
 
 class Heartbeat(Message):
-    """`round` numbers the leader's confirmations of its leadership; it is never used twice in a term."""
+    """`round` numbers the rounds by which a leader confirms that it still leads; never used twice in a term."""
 
     __slots__ = ("commit", "digest", "digest_index", "round")
 

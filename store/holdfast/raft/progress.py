@@ -59,7 +59,7 @@ class Progress:
         return self.mode is Mode.PROBE and not self.paused
 
     def sent(self, last_index: int, size: int) -> None:
-        """A message with entries up to `last_index` (or none, if that is next - 1) goes out."""
+        """A message with entries up to `last_index` (or none, if that is next - 1) is sent."""
         if self.mode is Mode.REPLICATE:
             if last_index >= self.next:
                 self._inflight.append((last_index, size))

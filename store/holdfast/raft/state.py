@@ -17,7 +17,7 @@ from holdfast.raft.types import HardState, Settings
 
 
 class State:
-    """Term, log, configuration and commit index of one member, and what goes out at the end of the turn."""
+    """Term, log, configuration and commit index of one member, and the output queued for the end of the turn."""
 
     def __init__(
         self,
