@@ -1,1 +1,1 @@
-"""Users, roles and what they may touch: a part of the replicated state, and the checks that rest on it."""
+"""Users, roles and permissions: a part of the replicated state, and the checks that use it."""

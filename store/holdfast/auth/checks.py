@@ -1,6 +1,7 @@
-"""What a request touches, and whether its principal may: asked before it is proposed, and again when it is applied.
+"""Checks whether a request's principal has the rights for everything that the request touches.
 
-The second time counts: between the two a role may have been taken away.
+A command is checked before it is proposed and again when it is applied. The second check decides, because a role may
+have been revoked in between.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from holdfast.auth.store import AuthStore, Principal
 from holdfast.proto import rpc_pb2
 
-Leased = Mapping[int, Iterable[bytes]]  # keys by the lease that they are attached to
+Leased = Mapping[int, Iterable[bytes]]  # lease id -> attached keys
 
 
 def check_put(auth: AuthStore, who: Principal, request: rpc_pb2.PutRequest, leased: Leased) -> None:
@@ -32,17 +33,17 @@ def check_delete(auth: AuthStore, who: Principal, request: rpc_pb2.DeleteRangeRe
 
 
 def check_txn(auth: AuthStore, who: Principal, request: rpc_pb2.TxnRequest, leased: Leased) -> None:
-    """All compares and both branches: what a transaction did not do says something, too."""
+    """Check all compares and both branches, because the branch that was not taken reveals something, too."""
     leases: set[int] = set()
     _check_operations(auth, who, request, leased, leases)
-    for lease in leases:  # each once: hundreds of puts may join one lease, which hundreds of thousands of keys may have
+    for lease in leases:  # once each: hundreds of puts may attach to a lease that has hundreds of thousands of keys
         check_lease(auth, who, lease, leased)
 
 
 def _check_operations(
     auth: AuthStore, who: Principal, request: rpc_pb2.TxnRequest, leased: Leased, leases: set[int]
 ) -> None:
-    """All but the leases that puts join, which are added to `leases`."""
+    """Check everything but the leases of puts; add those to `leases`."""
     for compare in request.compare:
         auth.require_read(who, compare.key, compare.range_end)
     for op in (*request.success, *request.failure):
@@ -60,7 +61,7 @@ def _check_operations(
 
 
 def check_lease(auth: AuthStore, who: Principal, lease: int, leased: Leased) -> None:
-    """Ending, renewing or joining a lease touches every key that hangs on it."""
+    """Revoking, renewing or attaching to a lease affects all keys attached to it, so it needs write rights to them."""
     auth.require_current(who)
     for key in leased.get(lease, ()):
         auth.require_write(who, key)

@@ -1,7 +1,6 @@
-"""Which keys somebody may touch: a union of ranges, and whether it covers what is asked for.
+"""The keys that a user may read or write, as a union of ranges, and whether it covers a requested range.
 
-Permissions are granted range by range; what counts is their union, so a request may lie across several grants that
-touch each other.
+Permissions are granted range by range, but their union decides, so a request may span several adjacent grants.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Rights:
                 self._ends.append(end)
 
     def cover(self, key: bytes, range_end: bytes) -> bool:
-        """Whether every key of this range is in the set; the range is named as etcd's requests name it."""
+        """Whether every key of this range is in the set; key and range_end are those of an etcd request."""
         start, end = bounds(key, range_end)
         at = bisect_right(self._starts, start) - 1
         if at < 0:

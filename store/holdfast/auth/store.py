@@ -1,8 +1,8 @@
 """Users and roles in the replicated state, changed only by the log, with etcd's rules for every change.
 
-`revision` grows with each change; a token made before the last one is void for whatever is checked by it. Tokens
-themselves are known to each member since it applied them, but are no part of the state: a member that starts knows
-none, and clients then show their passwords again.
+`revision` grows with each change. A token made before the last change is invalid wherever the revision is checked.
+Members know the tokens that they have applied since they started, but tokens are not part of the state: after a restart
+a member knows none, and clients have to authenticate again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _ROOT_PERMISSION = _P(permType=_P.READWRITE, key=b"", range_end=b"\x00")
 
 
 class Principal(NamedTuple):
-    """On whose behalf a request is made, and as of which revision of users and roles. No user: nobody said who."""
+    """The authenticated user of a request, and the auth revision at which it was. No user: not authenticated."""
 
     user: str
     revision: int
@@ -59,7 +59,7 @@ NOBODY = Principal("", 0)
 
 
 class AuthStore:
-    """Who there is and what they may. Pure; `pending` takes the rows."""
+    """Users, roles and permissions, kept as rows of the state. Pure; writes go to `pending`."""
 
     def __init__(self, pending: Pending) -> None:
         self._pending = pending
@@ -76,7 +76,7 @@ class AuthStore:
         for key, row in pending.scan(Family.META, _ROLE, prefix_end(_ROLE)):
             self.roles[key[len(_ROLE) :].decode()] = auth_pb2.Role.FromString(row)
 
-    # ---- who may what --------------------------------------------------------------------------------------
+    # ---- checks --------------------------------------------------------------------------------------------
 
     def require_read(self, who: Principal, key: bytes, range_end: bytes) -> None:
         """Raise RequestError unless `who` may read this range."""
@@ -87,7 +87,7 @@ class AuthStore:
         self._require(who, 1, key, range_end)
 
     def require_current(self, who: Principal) -> None:
-        """Raise RequestError if nobody said who asks, or what was said is older than the last change here."""
+        """Raise RequestError unless auth is off or `who` is authenticated at the current auth revision."""
         if not self.enabled:
             return
         if who.revision == 0:
@@ -96,7 +96,7 @@ class AuthStore:
             raise RequestError(AUTH_OLD_REVISION)
 
     def require_admin(self, who: Principal) -> None:
-        """Raise RequestError unless `who` has the role root."""
+        """Raise RequestError unless auth is off or `who` has the role root."""
         if not self.enabled:
             return
         if not who.user:
@@ -105,7 +105,7 @@ class AuthStore:
             raise RequestError(PERMISSION_DENIED)
 
     def superseded(self, user: str, revision: int) -> bool:
-        """Whether `user` has another password now than at this revision, or is another user of that name."""
+        """Whether the password of `user` was changed, or the user was deleted and added again, after `revision`."""
         known = self.users.get(user)
         return self.enabled and known is not None and revision < known.password_revision
 
@@ -139,7 +139,7 @@ class AuthStore:
         return known
 
     def permissions(self, role: str) -> list[auth_pb2.Permission]:
-        """What is granted to a role. Raises RequestError if there is none of the name."""
+        """The permissions granted to a role. Raises RequestError if there is no such role."""
         known = self.roles.get(role)
         if known is None:
             raise RequestError(ROLE_NOT_FOUND)
@@ -151,11 +151,11 @@ class AuthStore:
             raise RequestError(USER_NOT_FOUND)
         return known
 
-    # ---- changing it ---------------------------------------------------------------------------------------
+    # ---- changes -------------------------------------------------------------------------------------------
 
     def apply(self, change: raft_pb2.AuthChange, who: Principal, index: int, level: int) -> Message:
-        """Do what entry `index` says, by the rules of `level`. Returns the answer without its header; raises
-        RequestError, then nothing is changed."""
+        """Execute the change in entry `index`, by the rules of `level`. Returns the response without header. If it
+        raises RequestError, nothing was changed."""
         kind = change.WhichOneof("op")
         if kind is None:
             raise AssertionError("a change of users or roles of an unknown kind: upgrade this program")
@@ -218,7 +218,7 @@ class AuthStore:
 
     def _date_password(self, user: auth_pb2.User) -> None:
         if self._dates_passwords:
-            user.password_revision = self.revision + 1  # which this change makes
+            user.password_revision = self.revision + 1  # the revision that this change makes
 
     def _user_grant_role(self, request: rpc_pb2.AuthUserGrantRoleRequest) -> Message:
         user = _copy(self.user(request.user))
@@ -288,7 +288,7 @@ class AuthStore:
         return rpc_pb2.AuthRoleRevokePermissionResponse()
 
     def _authenticated(self, shown: raft_pb2.Authentication, index: int) -> Message:
-        """A member compared a password. It counts if that still is the user's password."""
+        """A member checked the user's password. Issue a token if that is still the user's password."""
         if not self.enabled:
             raise RequestError(AUTH_NOT_ENABLED)
         user = self.users.get(shown.user)
@@ -336,7 +336,7 @@ class AuthStore:
 
 
 def _decoded(text: str) -> bytes:
-    """A hash as requests carry it. Raises RequestError: what is in the log is refused the same way everywhere."""
+    """Decode a password hash of a request. Raises RequestError, so that all members refuse the entry alike."""
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
@@ -344,7 +344,7 @@ def _decoded(text: str) -> bytes:
 
 
 def _range(perm: auth_pb2.Permission) -> Range:
-    """The half-open range that a permission is about."""
+    """The half-open range of a permission."""
     return bounds(perm.key, perm.range_end)
 
 

@@ -1,1 +1,1 @@
-"""The revisioned key space: what a Put, DeleteRange or Txn does to it, and how it is read at any revision."""
+"""The revisioned key space: how Put, DeleteRange and Txn change it, and how it is read at any revision."""

@@ -1,7 +1,7 @@
-"""A key space that is a copy of another one: its changes were made there, and come with their revisions.
+"""The key space of an edge replica: a copy of the keys with its prefixes, with the revisions of the original.
 
-A replica holds one for the keys of its prefixes. It has the same rows as the original, so that everything that reads a
-key space reads a copy in the same way. Which revision it is complete to is its owner's to keep, together with the rows.
+It has the same rows as the original, so that everything that reads a key space can read a copy. Its owner has to store
+up to which revision the copy is complete, together with the rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CopiedSpace(KeySpace):
         self.compacted = floor or -1
 
     def apply(self, revision: int, events: Iterable[kv_pb2.Event]) -> list[Change]:
-        """Make all changes of a later revision that concern this copy. Returns them."""
+        """Apply a later revision: all of its changes that concern this copy. Returns them."""
         self.reach(revision)
         for sub, event in enumerate(events):
             self._take(event, revision, sub)
@@ -33,12 +33,12 @@ class CopiedSpace(KeySpace):
         return changes
 
     def reach(self, revision: int) -> None:
-        """No revision up to this one has further changes that concern this copy."""
+        """The copy is complete up to `revision`: no further changes up to there concern it."""
         invariant(revision >= self.revision, f"revision {revision} comes after {self.revision}")
         self.revision = revision
 
     def forget(self, revision: int) -> None:
-        """Give up what is older than `revision`, which itself stays readable. Rows are removed later, in slices."""
+        """Make revisions below `revision` unreadable; it stays readable itself. Rows are removed later, in slices."""
         invariant(self.compacted <= revision <= self.revision, "a floor out of what is here")
         self.compacted = revision
 
@@ -53,14 +53,13 @@ class CopiedSpace(KeySpace):
 
 
 def load(pending: Pending, kvs: Iterable[kv_pb2.KeyValue]) -> None:
-    """Put the key-values of a snapshot in the place of all keys that are here, with the one version of each that came
-    along."""
+    """Replace all keys here by the key-values of a snapshot, which has one version of each."""
     for family in (Family.CUR, Family.REV, Family.IDX):
         for key, _ in list(pending.scan(family, b"", None)):
             pending.put(family, key, None)
     subs: dict[int, int] = {}
     for kv in kvs:
-        # The sub is not in a key-value; the order of the keys makes one that is unique within its revision.
+        # A key-value does not contain its sub; counting in key order gives one that is unique within its revision.
         revision = kv.mod_revision
         sub = subs[revision] = subs.get(revision, -1) + 1
         data = kv.SerializeToString()

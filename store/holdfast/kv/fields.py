@@ -1,4 +1,4 @@
-"""Protobuf fields put together from parts that are serialised already, without decoding them."""
+"""Builds protobuf fields from parts that are already serialised, without decoding them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The hash of history by which members are compared, a slice at a time.
+"""A hash of the whole history, by which members are compared (etcd's HashKV).
 
-A hash reads everything there is, so it is made over many turns of the loop from one consistent view, as a large range
-is. It is the same on all members whatever each has removed already of what is compacted.
+It reads everything, so it is computed in slices over many turns of the loop, from one consistent view, like a large
+range. It is the same on all members, no matter how much compacted history each has removed already.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from holdfast.kv.scan import newest_at
 from holdfast.kv.store import Family, Reader
 from holdfast.proto import kv_pb2
 
-SEEK_COST = 8  # about as much as so many rows in a sequence
+SEEK_COST = 8  # cost of a seek, in rows read in sequence
 
 
 class HistoryHash:
-    """CRC-32C over all history up to `revision`. While this goes on, nothing may be removed that is compacted
-    later than `compacted`."""
+    """CRC-32C over all history up to `revision`. Until it is finished, no rows may be removed for a compaction later
+    than `compacted`."""
 
     def __init__(self, reader: Reader, revision: int, compacted: int) -> None:
         self.revision = revision
@@ -28,7 +28,7 @@ class HistoryHash:
         self._crc = google_crc32c.value(b"key")
 
     def advance(self, budget: int) -> bool:
-        """Take in some more rows: each counts as one, and one more for each KiB of it. True: finished."""
+        """Hash more rows. Each costs 1, plus 1 for each KiB of it, out of `budget`. True: finished."""
         for key, value in self._rows:
             budget -= self._take(key, value) + (len(value) >> 10)
             if budget <= 0:
@@ -36,7 +36,7 @@ class HistoryHash:
         return True
 
     def _take(self, key: bytes, value: bytes) -> int:
-        """Returns what it has cost: 1, or more if another row had to be looked for."""
+        """Hash one row. Returns the cost: 1, or SEEK_COST if another row had to be looked up."""
         cost = 1
         main, sub = rows.unpack_revision_key(key)
         type_, _, kv = rows.unpack_revision(value)
@@ -52,5 +52,5 @@ class HistoryHash:
         return cost
 
     def result(self) -> int:
-        """Once `advance` said it is finished."""
+        """The hash. Call only when `advance` has returned True."""
         return int(self._crc)

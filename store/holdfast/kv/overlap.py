@@ -1,8 +1,8 @@
-"""Whether a transaction touches a key twice on one way through: it must not put a key twice, or put and delete it, as
-in etcd. Then and else of one transaction exclude each other, so they may touch the same keys.
+"""Finds transactions that could put a key twice, or put and delete it; they are refused, as in etcd. The success and
+failure branches of one transaction exclude each other, so both may touch the same keys.
 
-Keys become their places among all keys that are put, and a delete the interval of places in it. What is on one way is
-kept sorted, so that two parts are compared in the time of the smaller one and not pair by pair.
+A key is represented by its position among all keys that are put, and a delete by the interval of positions in it.
+Both are kept sorted, so that comparing two parts takes the time of the smaller one, and not of all pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Ops = Iterable[rpc_pb2.RequestOp]
 
 
 def touches_twice(ops: Ops) -> bool:
-    """Whether a key is put twice, or put and deleted, on one way through these operations."""
+    """Whether some path through these operations puts a key twice, or puts and deletes it."""
     keys = sorted(set(_put_keys(ops)))
     places = {key: place for place, key in enumerate(keys)}
     return _touched(ops, keys, places) is None
@@ -37,12 +37,12 @@ def _put_keys(ops: Ops) -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class _Touched:
-    """Places that are put, and intervals of places that are deleted, on the ways through a part; both sorted."""
+    """Positions that are put, and intervals of positions that are deleted, on the paths of a part; both sorted."""
 
     put: set[int] = field(default_factory=set)
     puts: list[int] = field(default_factory=list)
     deletes: list[tuple[int, int]] = field(default_factory=list)
-    furthest: list[int] = field(default_factory=list)  # of the deletes up to each, where they end
+    furthest: list[int] = field(default_factory=list)  # for each delete, the largest end up to it
 
     def add(self, puts: list[int], deletes: list[tuple[int, int]]) -> None:
         self.put.update(puts)
@@ -58,7 +58,7 @@ class _Touched:
         return not self.put.isdisjoint(other.put) or self.puts_within(other) or other.puts_within(self)
 
     def puts_within(self, other: _Touched) -> bool:
-        """Whether something that is put here is deleted there."""
+        """Whether `other` deletes a key that is put here."""
         if len(self.puts) > len(other.deletes):
             return any(bisect_left(self.puts, start) < bisect_left(self.puts, end) for start, end in other.deletes)
         for place in self.puts:
@@ -73,7 +73,7 @@ def _beginning(interval: tuple[int, int]) -> int:
 
 
 def _touched(ops: Ops, keys: list[bytes], places: Mapping[bytes, int]) -> _Touched | None:
-    """What is touched on the ways through `ops`; None: something is, twice."""
+    """What the paths through `ops` touch; None if one of them touches a key twice."""
     puts: list[int] = []
     deletes: list[tuple[int, int]] = []
     nested: list[rpc_pb2.TxnRequest] = []
@@ -82,7 +82,7 @@ def _touched(ops: Ops, keys: list[bytes], places: Mapping[bytes, int]) -> _Touch
         if kind == "request_put":
             puts.append(places[op.request_put.key])
         elif kind == "request_delete_range" and op.request_delete_range.range_end != b"\x00":
-            # A range without an end is no interval to etcd here, and so conflicts with nothing; it is done in its turn.
+            # etcd does not check a range without an end here, so it conflicts with nothing; it is executed in order.
             start, end = bounds(op.request_delete_range.key, op.request_delete_range.range_end)
             first, last = bisect_left(keys, start), len(keys) if end is None else bisect_left(keys, end)
             if first < last:

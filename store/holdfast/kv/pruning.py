@@ -1,4 +1,4 @@
-"""Removing compacted history: rows that compaction has made unreadable go later, a slice at a time."""
+"""Removes compacted history: rows that a compaction made unreadable are deleted later, in slices."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from holdfast.raft.invariant import invariant
 
 
 class HistoryPruner:
-    """Removes compacted rows a slice at a time, so that no turn of the loop is long. Purely local: what it removes
-    is no longer readable, so members need not agree on when."""
+    """Finds compacted rows to remove, a slice at a time, so that no turn of the loop is long. This is local: the rows
+    are unreadable already, so members need not agree on when to remove them."""
 
     def __init__(self, space: KeySpace, store_reader: Reader) -> None:
         self._space = space
@@ -25,8 +25,8 @@ class HistoryPruner:
         return self._target
 
     def advance(self, budget: int) -> list[tuple[Family, bytes, bytes | None]] | None:
-        """The next removals (perhaps none in this slice), or None when done. Call between turns. Each row looked at
-        counts as one, and one more for each KiB of it."""
+        """The next removals (perhaps none in this slice), or None when done. Call between turns. Each row read costs 1,
+        plus 1 for each KiB of it, out of `budget`."""
         invariant(self._space.compacted >= self._target, "compaction goes backwards")
         removals: list[tuple[Family, bytes, bytes | None]] = []
         for key, value in self._reader.scan(Family.REV, self._next, rows.revision_key(self._target + 1)):

@@ -1,7 +1,7 @@
-"""Doing a Put, DeleteRange or Txn on the key space, with etcd's rules and answers (headers are the API's to add).
+"""Executes Put, DeleteRange and Txn on the key space, with etcd's rules and responses (the API adds headers).
 
 A transaction is first decided (all compares, nested ones too, against the state before it), then checked in full,
-then carried out: a request that fails leaves no trace.
+then executed, so that a request that fails changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Path = Iterator[bool]
 _Read = Callable[[rpc_pb2.RangeRequest, rpc_pb2.RangeResponse], None]
 _R = rpc_pb2.Compare
 LOOK = 1000  # rows
-DELETED = 4  # a deletion costs as much as reading so many rows
+DELETED = 4  # cost of a deletion, in rows read
 _CMP: dict[int, Callable[[Any, Any], bool]] = {
     _R.EQUAL: lambda a, b: a == b,
     _R.GREATER: lambda a, b: a > b,
@@ -56,7 +56,7 @@ def txn(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest) -
 def txn_by(
     space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest, response: rpc_pb2.TxnResponse, read: _Read
 ) -> None:
-    """`read` answers its ranges, each in its turn."""
+    """Like `txn`, but `read` answers the ranges, in order."""
     path: list[bool] = []
     _decide(space, request, path)
     _check(space, leases, request, iter(path))
@@ -64,7 +64,7 @@ def txn_by(
 
 
 def changes(request: rpc_pb2.TxnRequest) -> bool:
-    """Whether a branch of this transaction, or of one in it, writes or deletes keys."""
+    """Whether a branch of this transaction, or of one nested in it, writes or deletes keys."""
     for op in (*request.success, *request.failure):
         kind = op.WhichOneof("request")
         if kind in ("request_put", "request_delete_range") or (kind == "request_txn" and changes(op.request_txn)):
@@ -73,7 +73,7 @@ def changes(request: rpc_pb2.TxnRequest) -> bool:
 
 
 def puts(request: rpc_pb2.TxnRequest) -> bool:
-    """Whether a branch of this transaction, or of one in it, writes a key."""
+    """Whether a branch of this transaction, or of one nested in it, writes a key."""
     for op in (*request.success, *request.failure):
         kind = op.WhichOneof("request")
         if kind == "request_put" or (kind == "request_txn" and puts(op.request_txn)):
@@ -82,7 +82,7 @@ def puts(request: rpc_pb2.TxnRequest) -> bool:
 
 
 def in_key_order(request: rpc_pb2.RangeRequest) -> bool:
-    """Whether a Range looks only at as many keys as its limit says: it neither sorts nor filters them."""
+    """Whether a Range neither sorts nor filters, so that it need not read more keys than its limit."""
     sorted_ = request.sort_order != request.NONE and (request.sort_target, request.sort_order) != (
         request.KEY,
         request.ASCEND,
@@ -130,7 +130,7 @@ def _check_put(space: KeySpace, leases: Collection[int], request: rpc_pb2.PutReq
 
 
 def _decide(space: KeySpace, request: rpc_pb2.TxnRequest, path: list[bool]) -> None:
-    """Append the outcome of this transaction's compares and of the nested ones on the way taken, in order."""
+    """Append the outcome of this transaction's compares and of those nested in the chosen branch, in order."""
     outcome = all(_holds(space, compare) for compare in request.compare)
     path.append(outcome)
     for op in request.success if outcome else request.failure:
@@ -146,12 +146,12 @@ def _holds(space: KeySpace, compare: rpc_pb2.Compare) -> bool:
 
 
 def keys_compared(space: KeySpace, compare: rpc_pb2.Compare) -> int:
-    """How many keys of its range a compare looks at: until one does not fit."""
+    """How many keys of its range a compare examines: it stops at the first for which it fails."""
     return _compare_all(space, compare)[0]
 
 
 def _compare_all(space: KeySpace, compare: rpc_pb2.Compare) -> tuple[int, bool]:
-    """How many keys were looked at, and whether the compare holds for all of them."""
+    """How many keys were examined, and whether the compare holds for all of them."""
     compared = 0
     for key in space.iterate(*bounds(compare.key, compare.range_end)):
         compared += 1
@@ -167,7 +167,7 @@ def _compare(compare: rpc_pb2.Compare, row: Current | None) -> bool:
         return True
     target = compare.target
     if target == _R.VALUE:
-        # A missing key has no value to compare: false for every operator, NOT_EQUAL too.
+        # A missing key has no value, so the compare fails for every operator, even NOT_EQUAL.
         return row is not None and holds(kv_pb2.KeyValue.FromString(row.kv).value, compare.value)
     if target == _R.VERSION:
         return holds(row.version if row else 0, compare.version)
@@ -194,7 +194,7 @@ def _check(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest
             if revision < 0 and revision < space.compacted:
                 raise RequestError(
                     COMPACTED
-                )  # as etcd has it within a transaction only; elsewhere it stands for the newest
+                )  # as etcd does in a transaction only; elsewhere a negative revision means the newest
             space.check_revision(revision)
         elif kind == "request_txn":
             _check(space, leases, op.request_txn, path)
@@ -203,7 +203,7 @@ def _check(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest
 def _execute(
     space: KeySpace, request: rpc_pb2.TxnRequest, path: _Path, response: rpc_pb2.TxnResponse, read: _Read
 ) -> None:
-    """Fills in `response`, so that what a nested transaction answers is not copied at each level around it."""
+    """Fill in `response` in place, so that a nested response is not copied at each level."""
     response.succeeded = next(path)
     for op in request.success if response.succeeded else request.failure:
         kind = op.WhichOneof("request")

@@ -1,10 +1,10 @@
-"""How versions of keys are laid out in the store. Numbers are big-endian, so that rows sort by them.
+"""The layout of key versions in the store. Numbers are big-endian, so that rows sort by them.
 
 CUR  user key                            -> create, mod, sub, version, lease | serialised KeyValue
 REV  revision | sub                      -> type, previous revision | sub    | serialised KeyValue
 IDX  escaped key | ~revision | ~sub      -> 1 if that version is a tombstone, else 0
 
-`sub` counts the changes within one revision. A range answer is the KeyValues put together as they are.
+`sub` counts the changes within one revision. A range response is made of the serialised KeyValues as stored.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Current(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What one revision did to one key; what a watch is told."""
+    """What one revision did to one key; becomes a watch event."""
 
     key: bytes
     type: int  # PUT or DELETE
     revision: int
     kv: bytes  # serialised KeyValue after the change; of a tombstone only key and mod_revision
     create: bool  # a put of a key that was not there
-    previous: bytes | None  # serialised KeyValue before it, if there was one and it is still known
+    previous: bytes | None  # serialised KeyValue before the change, if there was one and it is not compacted
 
 
 def pack_current(row: Current) -> bytes:
@@ -78,7 +78,7 @@ def unpack_revision(value: bytes) -> tuple[int, tuple[int, int], bytes]:
 
 
 def escape(key: bytes) -> bytes:
-    """`key` so that no escaped key is a prefix of another and their order is that of the keys."""
+    """Encode `key` so that no escaped key is a prefix of another, and they sort like the keys."""
     return key.replace(b"\x00", b"\x00\xff") + b"\x00\x00"
 
 
@@ -91,12 +91,12 @@ def index_key(key: bytes, revision: int, sub: int) -> bytes:
 
 
 def index_from(escaped: bytes, revision: int) -> bytes:
-    """Where the versions of a key begin that are no newer than `revision`, the newest first."""
+    """Where the versions of a key up to `revision` begin in the index, the newest first."""
     return escaped + _INV.pack(_MAX64 - revision, 0)
 
 
 def index_after(escaped: bytes) -> bytes:
-    """Behind all versions of a key, before those of the next."""
+    """A position after all versions of a key and before those of the next key."""
     return escaped[:-1] + b"\x01"
 
 

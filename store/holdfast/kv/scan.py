@@ -1,6 +1,6 @@
-"""Answering a Range: from the newest versions or from history, a slice at a time.
+"""Answers a Range, from the newest versions or from history, in slices.
 
-A large range is read over many turns of the loop from one consistent view, so that it holds up nothing else.
+A large range is read over many turns of the loop, from one consistent view, so that it delays nothing else.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from holdfast.kv.store import Family, Reader
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import INVALID_SORT, RequestError
 
-PASSED_OVER = 8  # versions of one key, before it is cheaper to seek
+PASSED_OVER = 8  # versions of one key passed over before seeking is cheaper
 
 _ORDERS = rpc_pb2.RangeRequest.SortOrder.values()
 _TARGETS = rpc_pb2.RangeRequest.SortTarget.values()
 
 
 def check_sort(request: rpc_pb2.RangeRequest) -> None:
-    """Raises RequestError for an order or a target that nobody knows."""
+    """Raise RequestError for an unknown sort order or target."""
     if request.sort_order not in _ORDERS or request.sort_target not in _TARGETS:
         raise RequestError(INVALID_SORT)
 
@@ -45,9 +45,9 @@ class Row(NamedTuple):
 
 
 class RangeScan:
-    """One Range request being answered from `reader`, which must not change while this goes on.
+    """The execution of one Range request from `reader`, which must not change until it is finished.
 
-    `revision` is the one to read at; `count` the number of live keys if it is the current one, else None.
+    `revision` is the one to read at. `count` is the number of live keys in the range if that is current, else None.
     """
 
     def __init__(self, reader: Reader, request: rpc_pb2.RangeRequest, *, revision: int, count: int | None) -> None:
@@ -61,7 +61,7 @@ class RangeScan:
             self._rows = _at_revision(reader, start, end, revision)
         self.revision = revision
         self._known_count = count
-        self.seen = 0  # rows
+        self.seen = 0  # rows read
         self._chosen: list[Row] = []
         r = request
         self._filtered = bool(
@@ -71,12 +71,12 @@ class RangeScan:
         # NONE with the target KEY, or ascending by key, is the natural order.
         if r.sort_target == r.KEY and r.sort_order in (r.NONE, r.ASCEND):
             self._sorted = False
-        # With a sort or a filter the whole range is looked at before the limit cuts; and an unsorted target
-        # with order NONE is cut first, in key order, as etcd does.
+        # With a sort or a filter the whole range is read before the limit is applied. With a target but order NONE
+        # the limit is applied first, in key order, as in etcd.
         self._cut_early = r.limit if r.limit > 0 and not (self._sorted and r.sort_order) and not self._filtered else 0
 
     def advance(self, budget: int) -> bool:
-        """Look at some more rows: each counts as one, and one more for each KiB of it. True: finished."""
+        """Read more rows. Each costs 1, plus 1 for each KiB of it, out of `budget`. True: finished."""
         request = self._request
         if request.count_only and self._known_count is not None:
             return True
@@ -108,7 +108,7 @@ class RangeScan:
         )
 
     def result(self) -> tuple[list[bytes], bool, int]:
-        """(serialised KeyValues, more, count), once `advance` said it is finished."""
+        """(serialised KeyValues, more, count). Call only when `advance` has returned True."""
         request = self._request
         count = self._known_count if self._known_count is not None else self.seen
         if request.count_only:
@@ -139,7 +139,7 @@ def _newest(reader: Reader, start: bytes, end: bytes | None) -> Iterator[Row]:
 
 
 def _at_revision(reader: Reader, start: bytes, end: bytes | None, revision: int) -> Iterator[Row | None]:
-    """None: one more key was looked at, perhaps in vain."""
+    """Yields None for a step that found no row, so that it is charged to the budget, too."""
     for version in _versions(reader, start, end, revision):
         if version is None or version.tombstone:
             yield None
@@ -161,11 +161,11 @@ class _Version(NamedTuple):
 def _versions(reader: Reader, start: bytes, end: bytes | None, revision: int) -> Iterator[_Version | None]:
     """For each key of the range its newest version at `revision`; None for each key that has newer ones.
 
-    Where a key has many versions, those that do not matter are passed over by seeking, so that the next is never far.
-    What is written meanwhile is newer and does not matter, so each seek may see more than the one before.
+    Where a key has many versions, a seek skips the irrelevant ones, so that each step is short. What is written
+    meanwhile has a newer revision and is irrelevant, so a seek need not see the same view as the one before.
     """
     at, stop = escape(start), None if end is None else escape(end)
-    answered = newer = b""  # keys: whose version was found; which has one that is too new
+    answered = newer = b""  # the last key whose version was found; the last with a version that is too new
     while True:
         passed = 0
         for row, value in reader.scan(Family.IDX, at, stop):
@@ -191,7 +191,7 @@ def _versions(reader: Reader, start: bytes, end: bytes | None, revision: int) ->
 
 
 def newest_at(reader: Reader, key: bytes, revision: int) -> tuple[int, int] | None:
-    """Which change of `key` was its newest at `revision`: (main, sub)."""
+    """(revision, sub) of the newest change of `key` up to `revision`."""
     escaped = escape(key)
     for row, _ in reader.scan(Family.IDX, index_from(escaped, revision), index_after(escaped)):
         return unpack_index_key(row)[1:]

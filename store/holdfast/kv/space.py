@@ -1,7 +1,7 @@
 """The key space itself: one revision per mutating request, every version kept until compaction.
 
-Changes are collected and become a revision at `commit`; until then reads see them, and `rollback` is not needed
-because a request is checked in full before its first change.
+Changes are collected and become a revision at `commit`; reads see them before that. There is no rollback, because a
+request is checked in full before its first change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from holdfast.kv.store import Family, Pending, Reader, Store
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import COMPACTED, FUTURE_REVISION, RequestError
 
-HISTORY_BYTES = 1 << 20  # of the past that is read in one go
+HISTORY_BYTES = 1 << 20  # of history read in one call of `changes_from`
 
 _REVISION = b"revision"
 _COMPACTED = b"compacted"
@@ -34,7 +34,7 @@ class KeySpace:
         self.compacted = _int(pending.get(Family.META, _COMPACTED), -1)
         self.live = SortedList()  # every live key, so that counting a range is two bisections
         self.leased: dict[int, set[bytes]] = {}
-        self.looked_at = 0  # rows, within requests that are done in one go
+        self.looked_at = 0  # rows examined by requests that are executed in one go
         self._changes: list[Change] = []
         live: list[bytes] = []
         for key, value in pending.scan(Family.CUR, b"", None):
@@ -46,19 +46,19 @@ class KeySpace:
 
     @property
     def store(self) -> Store:
-        """Where the rows are, or will be."""
+        """The store that the rows are flushed to."""
         return self._pending.store
 
     @property
     def settled(self) -> bool:
-        """Whether the store has everything that reads see."""
+        """Whether all changes have been flushed to the store."""
         return self._pending.empty
 
     # ---- reading -------------------------------------------------------------------------------------------
 
     @property
     def reading_revision(self) -> int:
-        """The revision reads see now, changes of the running transaction included."""
+        """The revision that reads see, including changes of the running transaction."""
         return self.revision + (1 if self._changes else 0)
 
     def get(self, key: bytes) -> Current | None:
@@ -73,12 +73,12 @@ class KeySpace:
         return list(self.iterate(start, end))
 
     def iterate(self, start: bytes, end: bytes | None) -> Iterator[bytes]:
-        """Live keys of a range in their order, while nothing changes."""
+        """Live keys of a range in order. Nothing may change while this is iterated."""
         found: Iterator[bytes] = self.live.irange(start, end, inclusive=(True, False))
         return found
 
     def scan(self, request: rpc_pb2.RangeRequest) -> RangeScan:
-        """Begin to answer a Range. Advance it once before anything else is applied: that fixes what it sees."""
+        """Begin to answer a Range. Advance it once before anything else is applied: that fixes the view it reads."""
         revision = request.revision
         self.check_revision(revision)
         reader = self._pending
@@ -88,8 +88,8 @@ class KeySpace:
         return RangeScan(reader, request, revision=revision, count=None)
 
     def scan_at(self, request: rpc_pb2.RangeRequest, revision: int) -> RangeScan:
-        """Like `scan` of `revision`, if the request names none: whenever it is advanced, while nobody removes history
-        from there on. `check_revision` before."""
+        """Like `scan`, but reads at `revision` if the request names none, and may be advanced at any time as long as
+        history from there on is not removed. Call `check_revision` before."""
         at = request.revision if request.revision > 0 else revision
         return RangeScan(self._pending, request, revision=at, count=None)
 
@@ -102,7 +102,7 @@ class KeySpace:
     # ---- changing ------------------------------------------------------------------------------------------
 
     def put(self, key: bytes, value: bytes, lease: int) -> Current | None:
-        """Write `key`. Returns what was there."""
+        """Write `key`. Returns its previous version."""
         before = self.get(key)
         main, sub = self.revision + 1, len(self._changes)
         create, version = (before.create, before.version + 1) if before else (main, 1)
@@ -111,7 +111,7 @@ class KeySpace:
         return before
 
     def delete(self, key: bytes) -> Current | None:
-        """Delete `key` if it is there. Returns what was there."""
+        """Delete `key` if it exists. Returns its previous version."""
         before = self.get(key)
         if before is None:
             return None
@@ -151,7 +151,7 @@ class KeySpace:
                 del self.leased[lease]
 
     def commit(self) -> list[Change]:
-        """Make the changes since the last commit one revision. Returns them; none = no revision was used."""
+        """Make the changes since the last commit one revision, and return them. Without changes, use no revision."""
         changes = self._changes
         if changes:
             self.revision += 1
@@ -162,7 +162,7 @@ class KeySpace:
     # ---- compaction ----------------------------------------------------------------------------------------
 
     def compact(self, revision: int) -> None:
-        """Give up what is older than `revision`, which itself stays readable. Rows are removed later, in slices."""
+        """Make revisions below `revision` unreadable; it stays readable itself. Rows are removed later, in slices."""
         if revision <= self.compacted:
             raise RequestError(COMPACTED)
         if revision > self.revision:
@@ -171,7 +171,7 @@ class KeySpace:
         self._pending.put(Family.META, _COMPACTED, revision.to_bytes(8, "big", signed=True))
 
     def skip(self, pending: Pending, revisions: int) -> None:
-        """Go on that much later, and count everything before as compacted; what is live stays readable."""
+        """Skip so many revisions, and compact everything before; live keys stay readable."""
         if revisions:
             self.revision += revisions
             self.compacted = self.revision
@@ -181,8 +181,8 @@ class KeySpace:
     # ---- history -------------------------------------------------------------------------------------------
 
     def changes_from(self, start: int, end: int, limit: int) -> tuple[list[list[Change]], int]:
-        """Changes of revisions start..end, a list for each, at most `limit` revisions, and no more after HISTORY_BYTES;
-        and the next revision to ask for. A compacted start is the caller's to refuse."""
+        """The changes of revisions start..end, one list for each, and the next revision to ask for. Stops after `limit`
+        revisions, or when over HISTORY_BYTES. The caller must refuse a compacted `start`."""
         reader = self._pending
         groups: list[list[Change]] = []
         at = size = 0
@@ -203,14 +203,14 @@ class KeySpace:
         before = None
         if previous != rows.NO_REVISION:
             row = reader.get(Family.REV, rows.revision_key(*previous))
-            # What the version before was may be compacted; then nobody can say.
+            # The previous version may be compacted; then it is unknown.
             before = rows.unpack_revision(row)[2] if row is not None and previous[0] >= self.compacted else None
             if row is not None and before is None and newest_at(reader, key, self.compacted) == previous:
                 before = rows.unpack_revision(row)[2]
         return Change(key, type_, revision, kv, type_ == rows.PUT and previous == rows.NO_REVISION, before)
 
     def hash(self, revision: int) -> HistoryHash:
-        """Of all history up to `revision`, 0: up to now. Raises RequestError."""
+        """Begin to hash all history up to `revision`; 0 means the current one. Raises RequestError."""
         self.check_revision(revision)
         return HistoryHash(self._pending, revision if revision > 0 else self.revision, self.compacted)
 

@@ -1,6 +1,6 @@
-"""What the state machine needs of a store, and the writes of a turn that are not in it yet.
+"""The interface of the state's store, and the buffer of writes that a turn has not flushed yet.
 
-In production the store is RocksDB, in the simulator a dictionary: everything above is the same code.
+In production the store is RocksDB, in the simulator a dictionary; everything above is the same code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Family(IntEnum):
     """Where a row lives (the column families of the state)."""
 
     CUR = 0  # user key -> its newest version
-    REV = 1  # revision -> what happened
+    REV = 1  # revision -> the change
     IDX = 2  # user key and revision, newest first
     META = 3  # everything that is not a key: applied index, members, leases, sessions
 
@@ -24,12 +24,12 @@ Write = tuple[Family, bytes, bytes | None]  # None deletes
 
 
 class StoreBusy(Exception):
-    """The store would have made us wait. Nothing was written; try again in a moment."""
+    """The store would have blocked. Nothing was written; try again later."""
 
 
 class StateDamaged(Exception):
-    """Rows that were stored cannot be read any more. The message says where, and what to do. Nothing that this store
-    answers can be relied on from here on, so the process stops serving it."""
+    """Stored rows cannot be read any more. The message says where, and what to do. No answer of this store is reliable
+    from here on, so the process must stop serving it."""
 
 
 class Reader(Protocol):
@@ -38,19 +38,19 @@ class Reader(Protocol):
     def get(self, family: Family, key: bytes) -> bytes | None: ...
 
     def scan(self, family: Family, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        """Rows with start <= key < end in order of their keys, as they are when the first one is asked for; end None =
-        to the last."""
+        """Rows with start <= key < end in key order, as they are when the first one is read. `end` None means up to the
+        last row."""
         ...
 
 
 class Store(Reader, Protocol):
-    """Rows by family. `apply` is atomic: after a crash all of a batch is there or none of it."""
+    """Rows by family. `apply` is atomic: after a crash either all of a batch is stored or none of it."""
 
     def apply(self, batch: list[Write]) -> None: ...
 
 
 class Pending:
-    """The store as it will be once this turn's writes are applied; reads in a transaction see its own writes."""
+    """A store with this turn's writes buffered on top: reads see both, so a transaction sees its own writes."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -95,7 +95,7 @@ class Pending:
         return not any(self._writes)
 
     def flush(self) -> None:
-        """Give everything to the store in one batch. StoreBusy leaves it pending, still seen by every read."""
+        """Write everything to the store in one batch. On StoreBusy the writes stay buffered and visible to reads."""
         batch: list[Write] = [(family, key, value) for family in Family for key, value in self._writes[family].items()]
         if batch:
             self.store.apply(batch)
@@ -104,7 +104,7 @@ class Pending:
 
 
 class MemoryStore:
-    """Rows in dictionaries, for the simulator and for tests of what stands above the store."""
+    """Rows in dictionaries, for the simulator and for tests."""
 
     def __init__(self, rows: tuple[dict[bytes, bytes], ...] | None = None) -> None:
         self._rows = rows if rows is not None else tuple({} for _ in Family)
@@ -123,7 +123,7 @@ class MemoryStore:
         keys = self._keys(family)
         rows = self._rows[family]
         stop = len(keys) if end is None else bisect_left(keys, end)
-        # Rows as they are now, whatever is written before the next one is asked for.
+        # Copied, so that writes during the iteration are not seen.
         yield from [(key, rows[key]) for key in keys[bisect_left(keys, start) : stop]]
 
     def apply(self, batch: list[Write]) -> None:

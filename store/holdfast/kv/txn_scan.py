@@ -1,8 +1,8 @@
-"""A transaction that only reads, a slice at a time; and how much a transaction that writes may read.
+"""Read-only transactions in slices, and limits on how much a transaction that writes may read.
 
-A request of two kilobytes can ask for a hundred ranges of everything. Done in one go, that holds up heartbeats for as
-long as it takes. One that only reads is decided at once, and then reads at that revision over many turns of the loop,
-as a large Range does. One that writes has to be done in one go, by every member: it is refused if it would read much.
+A request of two kilobytes can ask for a hundred ranges of the whole store. Executed in one go, it would delay
+heartbeats. So a read-only transaction is decided at once, and then reads at that revision over many turns of the loop,
+like a large Range. One that writes must be executed in one go by every member, so it is refused if it reads too much.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from holdfast.kv.space import KeySpace
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import Code, Refusal, RequestError
 
-AT_ONCE = 1000  # rows that a transaction which only reads is answered from in one go
-MAX_READ = 10_000  # rows that one which writes may read; a KiB of a row counts as one more
-MAX_ANSWER_BYTES = 256 << 20  # of a transaction that only reads: more than one Range of a large store
-MAX_COMPARED = 10_000  # keys that the compares of any may look at
-PAST = 10  # a row of the past costs as much as so many of now, and is counted by reading it
+AT_ONCE = 1000  # rows that a read-only transaction may read in one go
+MAX_READ = 10_000  # rows that a transaction that writes may read; each KiB of a row counts as one more
+MAX_ANSWER_BYTES = 256 << 20  # of a read-only transaction: more than one Range of a large store needs
+MAX_COMPARED = 10_000  # keys that the compares of any transaction may examine
+PAST = 10  # cost of a row of an old revision, in current rows; it is counted by reading it
 
 TOO_MUCH_READ = Refusal(
     Code.INVALID_ARGUMENT,
@@ -37,19 +37,19 @@ TOO_MUCH_COMPARED = Refusal(
 
 
 def check_compares(space: KeySpace, request: rpc_pb2.TxnRequest) -> None:
-    """Raises RequestError if they look at too many keys, nested ones and those on a way not taken included."""
+    """Raise RequestError if the compares examine too many keys, counting nested ones in both branches."""
     if _compared(space, request, MAX_COMPARED) > MAX_COMPARED:
         raise RequestError(TOO_MUCH_COMPARED)
 
 
 def check_reads(space: KeySpace, request: rpc_pb2.TxnRequest) -> None:
-    """Of a transaction that writes. Raises RequestError."""
+    """Raise RequestError if a transaction that writes would read too much."""
     if rows_read(space, request, MAX_READ) > MAX_READ:
         raise RequestError(TOO_MUCH_READ)
 
 
 def rows_read(space: KeySpace, request: rpc_pb2.TxnRequest, most: int) -> int:
-    """How many rows the ranges of `request` look at on the longer way; more than `most` if it is more."""
+    """How many rows the ranges of `request` read in the larger branch. Counting stops beyond `most`."""
     return max(_rows(space, ops, most) for ops in (request.success, request.failure))
 
 
@@ -92,7 +92,7 @@ def _rows_of_the_past(space: KeySpace, request: rpc_pb2.RangeRequest, most: int)
     try:
         scan = space.scan(request)
     except RequestError:
-        return 0  # it is refused in its turn
+        return 0  # the transaction itself will be refused
     looked = 0
     while looked <= most:
         looked += 100 * PAST
@@ -116,13 +116,13 @@ def _compared(space: KeySpace, request: rpc_pb2.TxnRequest, most: int) -> int:
 
 
 class TxnScan:
-    """A transaction that only reads, being answered. `revision` is the one it reads at."""
+    """The execution of a read-only transaction at `revision`."""
 
     def __init__(self, space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest) -> None:
         """Raises RequestError."""
         self.revision = space.reading_revision
         self.response = rpc_pb2.TxnResponse()
-        self._ranges: list[tuple[rpc_pb2.RangeResponse, RangeScan]] = []  # the last one first
+        self._ranges: list[tuple[rpc_pb2.RangeResponse, RangeScan]] = []  # in reverse order
         requests.txn_by(space, leases, request, self.response, self._later(space))
         self._ranges.reverse()
         self._bytes = 0
@@ -140,7 +140,7 @@ class TxnScan:
         return min((scan.revision for _, scan in self._ranges), default=self.revision)
 
     def advance(self, budget: int) -> bool:
-        """Look at so many more rows. True: finished. Raises RequestError if the answer becomes too large."""
+        """Read more rows, for `budget`. True: finished. Raises RequestError if the response becomes too large."""
         if self._ranges:
             into, scan = self._ranges[-1]
             if not scan.advance(budget):

@@ -1,4 +1,4 @@
-"""What is wrong with a KV request can be said before anything is proposed (etcd's v3rpc checks)."""
+"""Checks KV requests before they are proposed, without the state (etcd's v3rpc checks)."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def check_delete(request: rpc_pb2.DeleteRangeRequest) -> None:
 
 
 def check_txn(request: rpc_pb2.TxnRequest, limit: int = MAX_TXN_OPS) -> None:
-    """`limit`: operations of one transaction, and of all that are nested in one another on the longest way down, as in
-    etcd. That bounds a tree's depth and not its size, so `WHOLE` times as many are the most in all."""
+    """`limit`: the most operations of one transaction, summed along each path of nested transactions, as in etcd. That
+    bounds the depth of the tree but not its size, so the whole tree may have at most `WHOLE` times as many."""
     _check_operations(request, limit, WHOLE * limit)
     if touches_twice(request.success) or touches_twice(request.failure):
         raise RequestError(DUPLICATE_KEY)

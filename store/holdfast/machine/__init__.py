@@ -1,4 +1,4 @@
-"""The replicated state machine, as others see it: apply entries to a state, and begin one."""
+"""The replicated state machine: its public names, to apply entries to a state and to create one."""
 
 from holdfast.machine.genesis import Genesis, Restored
 from holdfast.machine.leases import MAX_TTL_SECONDS, LeaseEvent

@@ -1,12 +1,12 @@
-"""A client's command is done once, and asked for again it gets its first answer (thesis section 6.3).
+"""A client's command is executed once; when it is sent again, it gets its first answer (thesis section 6.3).
 
-A session is a lease: while that lives, the client names each command by a number of its own. Its numbers and kept
-answers are part of the state and of every snapshot, so any member can answer again, and they die with the lease. The
-client says from which number on it still waits; answers below are forgotten, and so are the oldest beyond a bound.
+A session is a lease: while it lives, the client numbers its commands. Numbers and kept answers are part of the state
+and of every snapshot, so any member can answer again; they are deleted with the lease. The client tells the lowest
+number that it still waits for; answers below are forgotten, and so are the oldest beyond a bound.
 
-While users count, a session belongs to one of them: to the one who opened it, or, if it was opened while they did not
-count, to the first who names a command by it. An answer is given again only for the command it was given to, told by a
-hash of the operation.
+While auth is on, a session belongs to one user: the one who opened it or, if it was opened while auth was off, the
+first who sends a command in it. A kept answer is given again only to the same command, compared by a hash of the
+operation.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _RESPONSES: dict[str, type[Message]] = {
 
 
 def may_be_named(kind: str | None) -> bool:
-    """Whether commands of this kind can be those of a session: their answers can be kept."""
+    """Whether commands of this kind may belong to a session, because their answers can be kept."""
     return kind in _RESPONSES
 
 
 def operation_hash(command: raft_pb2.Command) -> bytes:
-    """Of what the client asked for: not of who proposed it when, nor of an id that a member chose for it."""
+    """A hash of what the client asked for, without the proposal's name, its time, or a lease id that a member chose."""
     kind = command.WhichOneof("op") or ""
     operation: Message = getattr(command, kind)
     if isinstance(operation, raft_pb2.LeaseGrant) and operation.minted:
@@ -70,9 +70,9 @@ class _Session:
     __slots__ = ("answers", "bytes", "floor")
 
     def __init__(self) -> None:
-        self.answers: dict[int, bytes] = {}  # by number, in the order they were given
+        self.answers: dict[int, bytes] = {}  # by number, in the order in which they were kept
         self.bytes = 0
-        self.floor = 0  # numbers below were given up
+        self.floor = 0  # answers below this number are forgotten
 
     def add(self, seq: int, row: bytes) -> None:
         self.answers[seq] = row
@@ -84,7 +84,7 @@ class _Session:
 
 
 class ClientSessions:
-    """The kept answers of every session, as rows of the state."""
+    """The kept answers and the owner of every session, kept as rows of the state."""
 
     def __init__(self, pending: Pending) -> None:
         self._pending = pending
@@ -98,10 +98,10 @@ class ClientSessions:
         for key, row in pending.scan(Family.META, _OWNER, _OWNER + b"\xff" * 9):
             self._owners[int.from_bytes(key[len(_OWNER) :], "big", signed=True)] = row.decode()
 
-    # ---- whose it is ---------------------------------------------------------------------------------------
+    # ---- owners --------------------------------------------------------------------------------------------
 
     def owner(self, lease: int) -> str | None:
-        """The user that the session belongs to; None: nobody has been bound to it yet."""
+        """The user that the session belongs to; None if it has no owner yet."""
         return self._owners.get(lease)
 
     def check_owner(self, lease: int, user: str) -> None:
@@ -110,7 +110,7 @@ class ClientSessions:
             raise RequestError(SESSION_FOREIGN)
 
     def bind(self, lease: int, user: str) -> None:
-        """It belongs to `user` from now on, unless it has an owner."""
+        """Make `user` the owner of the session, unless it has one."""
         if lease not in self._owners:
             self._owners[lease] = user
             self._pending.put(Family.META, _owner_key(lease), user.encode())
@@ -118,9 +118,10 @@ class ClientSessions:
     # ---- answers -------------------------------------------------------------------------------------------
 
     def find(self, lease: int, seq: int, hash: bytes | None = None, *, only_hashed: bool = False) -> Kept | None:
-        """The answer that this command got, None if it was not done yet. Raises RequestError if nobody can tell, or if
-        it was another command. No `hash`: as it was before answers had one. `only_hashed`: an answer without one, which
-        an older program kept, is given to nobody, because it cannot be told whose it is."""
+        """The answer that this command got, or None if it was not executed yet. Raises RequestError if the answer is
+        forgotten, or was given to another command. No `hash`: do not compare, as before answers had hashes.
+        `only_hashed`: treat an answer without a hash, kept by an older program, as forgotten, because its owner is
+        unknown."""
         session = self._sessions.get(lease)
         if session is None:
             return None
@@ -146,7 +147,7 @@ class ClientSessions:
         error: Refusal | None,
         hash: bytes = b"",
     ) -> None:
-        """Remember what this command got, and forget what its client does not wait for any more."""
+        """Keep the answer of this command, and forget those that its client does not wait for any more."""
         lease, seq = command.session, command.session_seq
         session = self._sessions.setdefault(lease, _Session())
         for old in [n for n in session.answers if n < command.session_low]:
@@ -166,7 +167,7 @@ class ClientSessions:
         self._pending.put(Family.META, _key(lease, seq), row)
 
     def end(self, lease: int) -> None:
-        """The lease is gone, and all that was kept for it."""
+        """The lease was revoked: delete the session's owner and answers."""
         if self._owners.pop(lease, None) is not None:
             self._pending.put(Family.META, _owner_key(lease), None)
         session = self._sessions.pop(lease, None)

@@ -1,8 +1,8 @@
 """Each proposal is applied once, however often it reaches the log.
 
-A proposal is named by (origin member, incarnation of it, sequence number). An origin proposes again when it cannot
-know whether its proposal survived a change of leader; `low` is the first number it still waits for, so what is
-below can be forgotten, and refused if it turns up late.
+A proposal is named by (origin member, its incarnation, sequence number). An origin proposes again when it cannot know
+whether its proposal survived a change of leader. `low` is the first number that it still waits for: numbers below are
+forgotten, and refused if they arrive late.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class _Window:
 
 
 class ProposalDedup:
-    """The numbers applied of each origin, from its `low` on. Part of the state and of every snapshot."""
+    """The applied numbers of each origin, from its `low` on. Part of the state and of every snapshot."""
 
     def __init__(self) -> None:
         self._windows: dict[int, _Window] = {}
         self._changed: set[int] = set()
 
     def admit(self, origin: int, incarnation: int, seq: int, low: int) -> bool:
-        """Note that this proposal is applied now. False: it was before, or its origin has given it up."""
+        """Record this proposal as applied. False: do not apply it; it was applied before, or its origin gave it up."""
         window = self._windows.get(origin)
         if window is None or incarnation > window.incarnation:
             window = self._windows[origin] = _Window(incarnation, low, set())
@@ -53,7 +53,7 @@ class ProposalDedup:
         return seq < window.low or seq in window.seen
 
     def newest(self, origin: int) -> int:
-        """The newest incarnation of which a proposal was applied; 0: none."""
+        """The newest incarnation of `origin` of which a proposal was applied; 0 if there is none."""
         window = self._windows.get(origin)
         return window.incarnation if window is not None else 0
 

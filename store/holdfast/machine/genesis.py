@@ -1,4 +1,4 @@
-"""How a state begins: that of a new cluster, and that of a new cluster which begins with the keys of an old one."""
+"""Creates the first state of a cluster: of a new one, or of one restored from the state of an old one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from holdfast.raft.quorum import ConfState
 
 
 class Genesis(NamedTuple):
-    """What every founding member starts from, to the bit. It stands at index 1, term 1, so that whoever comes later
-    has to be sent a snapshot, which holds it."""
+    """The first state of a new cluster, identical at every founding member. It has index 1 and term 1, so that members
+    added later need a snapshot, which contains it."""
 
     members: tuple[raft_pb2.MemberInfo, ...]
     version: str = CLUSTER_VERSION
@@ -33,10 +33,10 @@ class Genesis(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """What a state becomes when a new cluster begins with it: everything in it but who belonged to the old one."""
+    """Turns the state of an old cluster into the first state of a new one: keeps everything but the members."""
 
     member: raft_pb2.MemberInfo  # the only one
-    bump: int  # revisions to leave out
+    bump: int  # number of revisions to skip
 
     def write(self, store: Store) -> tuple[int, int]:
         """Returns (index, term) of the state."""

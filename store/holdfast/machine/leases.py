@@ -1,7 +1,7 @@
-"""Leases as every member knows them: which there are, their TTL, what is attached, and their last checkpoints.
+"""The replicated part of leases: which exist, their TTLs, and their last checkpoints.
 
-There is no time here. When a lease expires is known only to the leader's lessor (`holdfast.member.lessor`), which
-then proposes to revoke it; until that is applied the lease lives.
+There is no clock here. Only the leader's lessor (`holdfast.member.lessor`) knows when a lease expires; it then proposes
+to revoke it. Until that is applied the lease lives.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ MAX_TTL_SECONDS = 9_000_000_000
 
 
 class LeaseEvent(NamedTuple):
-    """What the leader's clock has to know of an entry: these leases now have their full TTL."""
+    """Tells the leader's lease clock that an entry gave these leases their full TTL."""
 
     ttls: Mapping[int, int]  # id -> seconds
-    granted: bool  # they are new; otherwise their checkpoints were taken back
+    granted: bool  # they are new; False: their checkpoints were cancelled
 
 
 class Leases:
-    """The granted leases, as rows of the state."""
+    """The granted leases, kept as rows of the state."""
 
     def __init__(self, pending: Pending, space: KeySpace) -> None:
         self._pending = pending
@@ -51,7 +51,7 @@ class Leases:
         return rpc_pb2.LeaseGrantResponse(ID=lease, TTL=ttl), LeaseEvent({lease: ttl}, granted=True)
 
     def revoke(self, lease: int) -> rpc_pb2.LeaseRevokeResponse:
-        """End a lease and delete the keys attached to it."""
+        """Revoke a lease and delete the keys attached to it."""
         if lease not in self.ttls:
             raise RequestError(LEASE_NOT_FOUND)
         for key in sorted(self._space.leased.get(lease, ())):
@@ -62,8 +62,8 @@ class Leases:
         return rpc_pb2.LeaseRevokeResponse()
 
     def checkpoint(self, checkpoint: raft_pb2.LeaseCheckpoint) -> tuple[raft_pb2.LeaseCheckpoint, LeaseEvent]:
-        """Note how many seconds the leader said are left. 0 takes a checkpoint back: the lease has its full TTL. The
-        answer names these leases, as it does in every version; nobody waits for it."""
+        """Record how many seconds each lease has left, by the leader's clock. 0 cancels a checkpoint: the lease has its
+        full TTL. The response lists the leases of the latter kind, as in every version; no client waits for it."""
         full: dict[int, int] = {}
         for lease, left in zip(checkpoint.ids, checkpoint.remaining_seconds, strict=True):
             if lease in self.ttls:

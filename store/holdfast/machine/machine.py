@@ -1,7 +1,7 @@
-"""The replicated state machine: the deterministic whole of keys, leases, members and sessions.
+"""The replicated state machine: keys, leases, users, members, alarms and sessions, all deterministic.
 
 It sees only the log: no clock, no randomness, nothing of the node it runs on. What a turn applies goes to the store
-in one batch together with the applied index, so that a crash leaves a state that some prefix of the log explains.
+in one batch together with the applied index, so that after a crash the state corresponds to some prefix of the log.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from holdfast.raft.log import Entry
 from holdfast.raft.quorum import ConfState
 from holdfast.status import CORRUPT, NO_SPACE, PERMISSION_DENIED, SESSION_ENDED, Code, Refusal, RequestError
 
-# Of commands; a newer one is not understood and stops the member. What is proposed at level 2 of the cluster has format
-# 2, so that a program that knows only level 1, and joins later, stops and does not apply it in its own way.
+# The newest command format that this program understands; a newer one stops the member. Commands proposed at cluster
+# level 2 have format 2, so that a program of level 1 that joins later stops instead of applying them by its own rules.
 FORMAT = 2
 
 NOSPACE_ALARM, CORRUPT_ALARM = rpc_pb2.NOSPACE, rpc_pb2.CORRUPT
-# What is refused while an alarm is on, as etcd refuses it.
+# Commands refused while an alarm is on, as in etcd.
 _NEEDS_SPACE = ("put", "txn", "lease_grant")
 _NEEDS_TRUST = ("put", "txn", "delete_range", "compact", "lease_grant", "lease_revoke")
 
 
 class ClusterEvent(Enum):
-    """What an entry did to the cluster itself, for the member that applies it."""
+    """Tells the member that applied an entry what that changed in the cluster itself."""
 
-    CHANGED = 1  # the members, what is known of one, or the cluster's version
+    CHANGED = 1  # the members, their attributes, or the cluster version
 
 
 Effect = LeaseEvent | ClusterEvent
 
 
 class Applied(NamedTuple):
-    """What an entry did. `response` lacks its header; `revision` is the store's after it; `effect` is for the member
-    that applies it, not for a client."""
+    """The result of an entry. `response` lacks its header; `revision` is the key space's after the entry; `effect` is
+    for the member that applies it, not for a client."""
 
     origin: int
     incarnation: int
@@ -67,7 +67,7 @@ class Applied(NamedTuple):
 
 
 class Machine:
-    """State at `applied_index`. Call `apply` for entries in order, then `flush`; read in between sees the writes."""
+    """State at `applied_index`. Call `apply` for entries in order, then `flush`; reads in between see the writes."""
 
     def __init__(self, store: Store) -> None:
         self._pending = pending = Pending(store)
@@ -86,7 +86,7 @@ class Machine:
         self.clients = ClientSessions(pending)
         self.auth = AuthStore(pending)
         self.alarms: set[tuple[int, int]] = set()  # (member, alarm)
-        self.counts: Counter[str] = Counter()  # commands by kind that were done, since this member started
+        self.counts: Counter[str] = Counter()  # successful commands by kind, since this member started
         for key, _ in rows.scan(pending, rows.ALARM):
             self.alarms.add(rows.unpair(key))
         for key, value in rows.scan(pending, rows.PROPOSALS):
@@ -103,19 +103,19 @@ class Machine:
 
     @property
     def remaining(self) -> Mapping[int, int]:
-        """Seconds that a lease had left at its last checkpoint. Absent: the full TTL."""
+        """Seconds that each lease had left at its last checkpoint; absent means the full TTL."""
         return self._leases.remaining
 
     # ---- applying ------------------------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> Applied | None:
-        """Apply the next entry. None: it was a leader's opening entry, or has been applied before."""
+        """Apply the next entry. None: it carries no command, or its proposal was applied before."""
         if entry.index != self.applied_index + 1:
             raise InvariantViolation(f"entry {entry.index} after {self.applied_index}")
         self.applied_index, self.applied_term = entry.index, entry.term
         self._digest(entry.data)
         if entry.conf is not None:
-            # Raft counts with this configuration since the entry is in the log, so it holds whatever the command says.
+            # Raft uses this configuration since the entry is in the log, so it holds even if the command is refused.
             self._members.set_conf(entry.index, entry.conf)
         done = self._apply_command(entry) if entry.data else None
         if entry.conf is not None:
@@ -146,7 +146,7 @@ class Machine:
                 if kept is not None:
                     effect = self._granted_again(kept)
                     return Applied(origin, incarnation, seq, kept.revision, kept.response, kept.error, [], effect)
-                keep = True  # what refuses from here on is this command's answer
+                keep = True  # from here on a refusal, too, is kept as this command's answer
             response, effect = self._do(kind, command)
             self.counts[kind or ""] += 1
         except RequestError as refused:
@@ -163,8 +163,9 @@ class Machine:
         return Applied(origin, incarnation, seq, revision, response, error, changes, effect)
 
     def _kept_answer(self, command: raft_pb2.Command, hash: bytes) -> Kept | None:
-        """The answer that this command of a client session got before. Raises RequestError, and then the number is not
-        used up, if that cannot be told or the user may not do (any more) what is asked. `hash`: empty at level 1."""
+        """The answer that this command of a client session got before, or None if it is new. Raises RequestError if the
+        answer is forgotten, or the user may not execute the command (any more); its number then stays unused. `hash` is
+        empty at level 1."""
         session, users = command.session, self.auth.enabled
         if session not in self.leases:
             raise RequestError(SESSION_ENDED)
@@ -180,7 +181,7 @@ class Machine:
         return kept
 
     def _granted_again(self, kept: Kept) -> LeaseEvent | None:
-        """A client that is told again of its new lease counts the TTL from now, so the leader does too."""
+        """A client that gets the answer of a lease grant again counts the TTL from now, so the leader must, too."""
         if kept.kind != "lease_grant" or kept.error is not None:
             return None
         lease = cast("rpc_pb2.LeaseGrantResponse", kept.response).ID
@@ -188,27 +189,27 @@ class Machine:
 
     @property
     def busy(self) -> bool:
-        """Whether the store did not take the last batch yet: flush again before applying more."""
+        """Whether the store has not accepted the last batch yet: flush again before applying more."""
         return not self._pending.empty
 
     def flush(self) -> None:
-        """Give everything applied since the last flush to the store, in one batch."""
+        """Write everything applied since the last flush to the store, in one batch."""
         put = self._pending.put
         put(Family.META, rows.APPLIED, rows.pair(self.applied_index, self.applied_term))
         put(Family.META, rows.DIGEST, rows.number(self.digest))
         put(Family.META, rows.WALL, rows.number(self.wall_ms))
         for origin, row in self.proposals.take_changed():
             put(Family.META, rows.PROPOSALS + rows.number(origin), row)
-        with contextlib.suppress(StoreBusy):  # seen by `busy`
+        with contextlib.suppress(StoreBusy):  # `busy` reports it
             self._pending.flush()
 
     def _digest(self, data: bytes) -> None:
-        """A rolling digest of what was applied: members that differ at one index have diverged."""
+        """Update the rolling digest of what was applied: members whose digests differ at an index have diverged."""
         hashed = blake2b(self.digest.to_bytes(8, "big") + data, digest_size=8)
         self.digest = int.from_bytes(hashed.digest(), "big")
 
     def _do(self, kind: str | None, command: raft_pb2.Command) -> tuple[Message | None, Effect | None]:
-        """The answer to the client, and what the member has to know."""
+        """Execute a command. Returns the response for the client, and the effect for the member."""
         if self.alarms:
             self._refuse_alarmed(kind, command)
         self.check_rights(command)
@@ -260,7 +261,7 @@ class Machine:
         self.clients.end(lease)
         return response
 
-    # ---- which behaviour counts ------------------------------------------------------------------------------
+    # ---- cluster version -------------------------------------------------------------------------------------
 
     def _set_version(self, version: str) -> None:
         level = level_of(version)
@@ -271,7 +272,7 @@ class Machine:
         self.cluster_version, self.level = version, level or 1
 
     def _raise_version(self, command: raft_pb2.Command) -> None:
-        """Every member can do what this version stands for. It never goes down."""
+        """Raise the cluster version, which every member supports. It never falls."""
         version = command.cluster_version.version
         level = level_of(version)
         if not command.system or (level is not None and level <= self.level):
@@ -281,10 +282,10 @@ class Machine:
         self._set_version(version)
         self._pending.put(Family.META, rows.VERSION, version.encode())
 
-    # ---- what may not be done now --------------------------------------------------------------------------
+    # ---- rights and alarms ---------------------------------------------------------------------------------
 
     def check_rights(self, command: raft_pb2.Command) -> None:
-        """Whether the client that asked for this may, by the users and roles as they are now. Raises RequestError."""
+        """Raise RequestError unless the command's principal has the rights for it, by the current users and roles."""
         if command.system or not self.auth.enabled:
             return
         kind = command.WhichOneof("op")
@@ -301,7 +302,7 @@ class Machine:
             checks.check_lease(self.auth, who, command.lease_revoke.id, self.space.leased)
             owner = self.clients.owner(command.lease_revoke.id)
             if owner not in (None, who.user) and not self.auth.is_root(who.user):
-                raise RequestError(PERMISSION_DENIED)  # ending a session takes away what its owner could ask again
+                raise RequestError(PERMISSION_DENIED)  # ending a session deletes the answers kept for its owner
         elif kind == "compact" and self.level >= 2:
             self.auth.require_admin(who)
 
@@ -313,7 +314,7 @@ class Machine:
             raise RequestError(NO_SPACE)
 
     def _alarm(self, request: rpc_pb2.AlarmRequest) -> Message:
-        """Raise an alarm, or end the one of exactly this member and kind. The answer lists what changed."""
+        """Raise an alarm, or clear the one of exactly this member and kind. The response lists what changed."""
         alarm = (request.memberID, int(request.alarm))
         if alarm[1] not in (NOSPACE_ALARM, CORRUPT_ALARM):
             raise RequestError(

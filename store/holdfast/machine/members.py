@@ -1,7 +1,7 @@
-"""Who belongs to the cluster: the configuration that Raft counts with, who its ids are, and which ids are used up.
+"""The members of the cluster: Raft's configuration, what is known of each member, and the ids that were removed.
 
-Who counts for what is decided by the leader and travels with the entry as a configuration; here it is remembered,
-together with the members' names, addresses, priorities and volumes.
+The leader computes a new configuration and puts it in the log entry; this module stores it, together with the members'
+names, addresses, priorities and volumes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from holdfast.status import MEMBER_EXISTS, MEMBER_NOT_FOUND, Code, Refusal, Requ
 
 
 class Members:
-    """The members and their configuration, as rows of the state."""
+    """The members and their configuration, kept as rows of the state."""
 
     def __init__(self, pending: Pending) -> None:
         self._pending = pending
@@ -27,7 +27,7 @@ class Members:
             self.removed.add(rows.unnumber(key))
 
     def set_conf(self, index: int, conf: ConfState) -> None:
-        """The configuration in force from the entry at `index` on."""
+        """Store the configuration that is in force from the entry at `index` on."""
         self.conf_index, self.conf = index, conf
         self._pending.put(Family.META, rows.CONF, conf_row(index, conf))
 
@@ -46,8 +46,8 @@ class Members:
             self._put(new)
 
     def forget_removed(self) -> None:
-        """Who is in neither half of the configuration any more is removed, for good: ids are never used again. In a
-        joint configuration those that leave still vote, so they are still members."""
+        """Remove members that are in no part of the configuration any more. Their ids are never used again. In a joint
+        configuration leaving voters still vote, so they are still members."""
         for member in sorted(set(self.infos) - set(self.conf.members())):
             del self.infos[member]
             self.removed.add(member)
@@ -55,7 +55,7 @@ class Members:
             self._pending.put(Family.META, rows.REMOVED + rows.number(member), b"")
 
     def set_attributes(self, attributes: raft_pb2.MemberAttributes) -> None:
-        """What a member says of itself."""
+        """Store the attributes that a member reported of itself."""
         new = self._copy(attributes.id)
         new.name = attributes.name
         new.priority = attributes.priority
@@ -64,7 +64,7 @@ class Members:
         self._put(new)
 
     def claim(self, claim: raft_pb2.Claim) -> None:
-        """A member is one volume, and never another one."""
+        """Bind a member to a volume. It can never be bound to another volume."""
         new = self._copy(claim.member_id)
         if new.volume_id not in (0, claim.volume_id):
             raise RequestError(

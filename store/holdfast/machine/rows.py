@@ -1,6 +1,6 @@
-"""The rows of the META family that the machine keeps: their names, and how numbers are written in them.
+"""The state machine's rows in the META family: their names, and how numbers are encoded in them.
 
-What is written here is on disk and in every snapshot, and members compare it: it does not change.
+These encodings are on disk and in every snapshot, and members compare them, so they must not change.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ALARM = b"alarm/"
 
 
 def applied(store: Reader) -> tuple[int, int]:
-    """(index, term) of the last entry that a store has applied; zeros for an empty one."""
+    """(index, term) of the last entry applied to a store; (0, 0) for an empty one."""
     row = store.get(Family.META, APPLIED)
     return unpair(row) if row else (0, 0)
 
 
 def scan(store: Reader, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """All rows whose key is `prefix` and one or two numbers: (the numbers, the value), in order."""
+    """All rows whose key is `prefix` followed by one or two numbers, in order: (encoded numbers, value)."""
     for key, value in store.scan(Family.META, prefix, prefix + b"\xff" * 17):
         yield key[len(prefix) :], value
 
@@ -43,7 +43,7 @@ def pack(message: Message) -> bytes:
 
 
 def number(value: int) -> bytes:
-    """Signed ids (of leases) are written as the unsigned number of the same 64 bits."""
+    """8 bytes, big-endian. A negative number (a lease id) is written as the unsigned number of the same 64 bits."""
     return (value & ((1 << 64) - 1)).to_bytes(8, "big")
 
 

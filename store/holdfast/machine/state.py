@@ -1,4 +1,4 @@
-"""What the services may see of a member's state: all of it as applied, and nothing that changes it."""
+"""A read-only view of a member's applied state, for the services."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.raft.quorum import ConfState
 
 
 class AppliedState(Protocol):
-    """The state at `applied_index`. A snapshot puts another one in its place: ask the member for it each time."""
+    """The state at `applied_index`. A snapshot replaces this object, so get it from the member each time."""
 
     @property
     def applied_index(self) -> int: ...
@@ -23,7 +23,7 @@ class AppliedState(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether the store has not taken what was applied last."""
+        """Whether the store has not accepted the last batch yet."""
 
     @property
     def epoch(self) -> int: ...
@@ -33,7 +33,7 @@ class AppliedState(Protocol):
 
     @property
     def level(self) -> int:
-        """Of behaviour (`holdfast.levels`)."""
+        """The level of behaviour in force (`holdfast.levels`)."""
 
     @property
     def space(self) -> KeySpace: ...
@@ -66,7 +66,7 @@ class AppliedState(Protocol):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Commands by kind that were done since this member started."""
+        """Successful commands by kind, since this member started."""
 
     def check_rights(self, command: raft_pb2.Command) -> None:
-        """Whether the client that asked for this may. Raises RequestError."""
+        """Raise RequestError unless the command's principal has the rights for it."""

@@ -1,4 +1,4 @@
-"""How a node with an empty volume comes to belong to a cluster: it never forms one by itself.
+"""How a node with an empty volume becomes a member of a cluster. It never forms one by itself.
 
 - static: every listed node mints its id, learns all ids, makes that view durable, and forms when every node has
   confirmed the same view. The cluster id is the hash of token and view, so a node whose volume was wiped cannot form
@@ -34,11 +34,11 @@ TIMEOUT_SECONDS = 3.0
 
 
 class BootstrapRefused(Exception):
-    """This node cannot join as it was told to; says why and what to do."""
+    """This node cannot join in the configured way. The text says why and what to do."""
 
 
 def view_id(token: str, ids: dict[str, int]) -> int:
-    """The cluster id that a view leads to."""
+    """The cluster id: a hash of token and view."""
     text = json.dumps([token, sorted((name, f"{id:016x}") for name, id in ids.items())])
     return int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1 or 1
 
@@ -78,7 +78,7 @@ class Founding:
         )
 
     def learn(self, other: raft_pb2.FoundingView) -> None:
-        """Take in what another node says. Raises BootstrapRefused if we can never form with it."""
+        """Process another node's view. Raises BootstrapRefused if we can never form with it."""
         if other.name not in self.peers:
             self._say(f"a node named {other.name!r} asks to found with us; it is not in --initial-cluster")
             return
@@ -95,7 +95,7 @@ class Founding:
                 "--initial-cluster-state existing"
             )
         if not other.volume_id or any(id == other.volume_id and n != other.name for n, id in self.ids.items()):
-            self._say(f"{other.name} says that its volume is {other.volume_id:x}, which is none or another's")
+            self._say(f"{other.name} says that its volume is {other.volume_id:x}, which is 0 or another node's")
             return
         known = self.ids.get(other.name)
         if self.confirmed and known != other.volume_id:
@@ -109,7 +109,7 @@ class Founding:
             self._agreeing.add(other.name)
 
     def confirm(self) -> None:
-        """Once all ids are known, make the view durable: from then on we form this cluster or none."""
+        """Once all ids are known, make the view durable; from then on this node can form only that cluster."""
         if not self.confirmed and set(self.ids) == set(self.peers):
             self._file.write({n: f"{i:x}" for n, i in self.ids.items()})
             self.confirmed = view_id(self.token, self.ids)
@@ -124,7 +124,7 @@ class Founding:
             log.warning("%s", line)
 
     async def run(self, tls: Dialling | None) -> None:
-        """Ask the others until all agree."""
+        """Ask the other nodes for their views until all agree."""
         waiting: set[str] = set()
         while True:
             self.confirm()
@@ -162,7 +162,7 @@ class Founding:
 
 
 async def claim(volume_id: int, own_urls: list[str], peers: list[str], tls: Dialling | None) -> raft_pb2.ClaimReply:
-    """Take the member id that was minted for one of our peer URLs. Asks until somebody answers."""
+    """Claim the member id that was minted for one of our peer URLs. Asks `peers` until one grants it."""
     said = ""
     while True:
         for url in peers:

@@ -1,4 +1,4 @@
-"""Core messages and log entries to and from protobuf: what goes over the wire and into the log file."""
+"""Converts core messages and log entries to and from protobuf, for the wire and the log file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_CONF_MEMBERS = 1000
 
 
 class Malformed(Exception):
-    """This can come from no member that works; says what is wrong with it."""
+    """No working member can have sent this. The text says what is wrong with it."""
 
 
 def decode_conf(conf: raft_pb2.ConfState) -> ConfState:
@@ -37,7 +37,7 @@ def decode_conf(conf: raft_pb2.ConfState) -> ConfState:
 
 
 def conf_fault(conf: raft_pb2.ConfState) -> str:
-    """Why `conf` is none; empty if it is one."""
+    """Why `conf` is not a valid configuration; empty if it is."""
     groups = (conf.voters, conf.outgoing, conf.learners, conf.learners_next)
     for group in groups:
         if len(group) > MAX_CONF_MEMBERS or list(group) != sorted(set(group)) or 0 in group:
@@ -64,7 +64,7 @@ def decode_entries(entries: Iterable[raft_pb2.Entry]) -> list[Entry]:
 
 
 def encode(message: Message) -> raft_pb2.PeerMessage:
-    """The wire form. Who to and from is said once, when the connection is made."""
+    """The wire form. Sender and receiver are not in it, because they are exchanged once per connection."""
     m = message
     wire = raft_pb2.PeerMessage(term=m.term)
     if isinstance(m, Append):

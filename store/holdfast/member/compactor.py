@@ -1,7 +1,7 @@
-"""Compaction without anybody asking for it, by the leader: keep the revisions of a span of time, or a number of them.
+"""Automatic compaction by the leader: keeps the revisions of a period of time, or a number of revisions.
 
-As etcd does it: by time every retention period, or every hour if that is longer, to where the store was a retention
-period ago; by number every five minutes.
+As in etcd: by time, once per retention period but at least every hour, to the revision of one retention period ago; by
+number, every five minutes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from holdfast.status import COMPACTED
 log = logging.getLogger("holdfast.compactor")
 
 BY_NUMBER_SECONDS = 300.0
-SAMPLES = 10  # of the revision, in a period
+SAMPLES = 10  # of the revision, per retention period or hour
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much history is kept: `seconds` of it, or `revisions`; both 0 = all."""
+    """How much history to keep: `seconds` of it, or `revisions`; both 0 = all."""
 
     seconds: float = 0.0
     revisions: int = 0
 
     @property
     def interval(self) -> float:
-        """Seconds between two looks."""
+        """Seconds between two calls of `look`."""
         return min(self.seconds, 3600.0) / SAMPLES if self.seconds else BY_NUMBER_SECONDS
 
 
@@ -59,7 +59,7 @@ class Compactor:
         member.propose(raft_pb2.Command(compact=compact, system=True), answered)
 
     def _target(self, revision: int) -> int:
-        """To where to compact now; 0 = not now."""
+        """The revision to compact to now; 0 = not now."""
         if self._retention.revisions:
             return revision - self._retention.revisions
         self._seen.append(revision)

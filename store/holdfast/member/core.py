@@ -56,13 +56,13 @@ from holdfast.status import (
 )
 
 MAX_PENDING = 10_000
-MAX_PENDING_BYTES = 32 << 20  # all of it has to fit a frame between members, when it is proposed again
-MAX_LEARNERS = 1  # as etcd has it
-KEEP_ENTRIES = 5000  # of the log, behind the flushed state
+MAX_PENDING_BYTES = 32 << 20  # when it is proposed again, all of it has to fit one frame between members
+MAX_LEARNERS = 1  # as in etcd
+KEEP_ENTRIES = 5000  # log entries kept although the flushed state has them
 KEEP_BYTES = 64 << 20
 KEPT_DIGESTS = 4096
-APPLY_ROWS = 10_000  # looked at by what is applied in a turn, and by one entry more
-REMEMBERED_ELECTIONS = 20  # election timeouts that a leader remembers what it refused
+APPLY_ROWS = 10_000  # examined in a turn before applying stops; the last entry may exceed it
+REMEMBERED_ELECTIONS = 20  # how long a leader remembers a refused proposal, in election timeouts
 
 
 class _Pending:
@@ -77,11 +77,11 @@ class _Pending:
         self.membership = command.HasField("member")
         self.deadline_ns = deadline_ns
         self.size = len(self.command)
-        self.sent = 0  # how often it went to a leader: one that was asked first may have it in its log
+        self.sent = 0  # how often it was sent to a leader: an earlier leader may have it in its log
 
 
 class MemberCore:
-    """Call `step` with what has happened, do what its output says, and call again at `deadline_ns` at the latest."""
+    """Call `step` with the inputs, carry out its output, and call it again at `deadline_ns` at the latest."""
 
     def __init__(
         self,
@@ -100,8 +100,8 @@ class MemberCore:
         keep_bytes: int = KEEP_BYTES,
         level: int = LEVEL,
     ) -> None:
-        """`keep_entries`, `keep_bytes`: of the log, see `_compact_log`. `level`: of behaviour (`holdfast.levels`); only
-        the simulator knows programs of lower ones."""
+        """`keep_entries`, `keep_bytes`: how much of the log to keep, see `_compact_log`. `level`: the level of
+        behaviour (`holdfast.levels`) that this program supports; only the simulator passes a lower one."""
         self.id = member
         self.settings = settings or Settings()
         self.machine = Machine(store)
@@ -124,28 +124,28 @@ class MemberCore:
         self._seq = 0
         self._pending: OrderedDict[int, _Pending] = OrderedDict()  # by seq
         self._pending_bytes = 0
-        self._forward: list[int] = []  # seqs of this turn's
+        self._forward: list[int] = []  # seqs to send to the leader in this turn
         self._resend_at: int | None = None
         self._was = (Role.FOLLOWER, 0, 0)  # role, term, leader of the last turn
         self.leader_changes = 0
         self.failed_proposals = 0
 
-        self._refusals: OrderedDict[tuple[int, int, int], int] = OrderedDict()  # as leader: name -> until when
+        self._refusals: OrderedDict[tuple[int, int, int], int] = OrderedDict()  # as leader: name -> time to forget
         self._max_learners = max_learners
-        self._conf_answer: Applied | None = None  # to the change that made the joint configuration in force
-        self._hand_over_at = 0  # when to see next whether another voter should rather lead
+        self._conf_answer: Applied | None = None  # held until the joint configuration is left
+        self._hand_over_at = 0  # when to check next whether a voter of higher priority should lead
         self.reads = Reads(self.raft, incarnation)
-        self._digests: OrderedDict[int, int] = OrderedDict()  # of the last entries, by index
+        self._digests: OrderedDict[int, int] = OrderedDict()  # after each of the last entries, by index
         self.raft.level = level
-        self._levels: dict[int, int] = {}  # as leader: what each member said in this term
-        self._version_proposed = 0  # the term in which that was done
+        self._levels: dict[int, int] = {}  # as leader: the level that each member reported in this term
+        self._version_proposed = 0  # the term in which this member last proposed a cluster version
         self._flushed_index = self.machine.applied_index
         self._flushed = False  # in this turn
         self.keep_entries = keep_entries
         self.keep_bytes = keep_bytes
         self._members_changed()
 
-    # ---- what others may ask -------------------------------------------------------------------------------
+    # ---- queries -------------------------------------------------------------------------------------------
 
     @property
     def leader(self) -> int:
@@ -160,7 +160,7 @@ class MemberCore:
         return self.raft.term
 
     def name(self, seq: int) -> str:
-        """How a proposal of ours is called in the logs of all members."""
+        """The name of one of our proposals in the log messages of all members."""
         return request_name(self.id, self._incarnation, seq)
 
     @property
@@ -187,7 +187,7 @@ class MemberCore:
     # ---- the turn ------------------------------------------------------------------------------------------
 
     def step(self, now_ns: int, inputs: Sequence[Input], wall_ms: int = 0) -> Output:
-        """Take all inputs of a turn. `wall_ms` is told to people (when was this written), never relied on."""
+        """Process all inputs of a turn. `wall_ms` only records when something was written; no rule depends on it."""
         self._now = now_ns
         self._wall_ms = wall_ms
         out = Output()
@@ -254,9 +254,9 @@ class MemberCore:
             self._cancel(item.id)
 
     def _compact_log(self, out: Output) -> None:
-        """Forget log entries that the flushed state has, but for the newest `keep_entries`, and those that a member
-        which is heard from still lacks (at most four times as many), or will lack after the snapshot that is on its way
-        to it. More than `keep_bytes` are kept for nobody."""
+        """Forget log entries that the flushed state has. Keep the newest `keep_entries`, and what a member that answers
+        still lacks, up to four times `keep_entries`. Keep everything while a snapshot is sent to such a member: it
+        needs the entries after it. A log over `keep_bytes` loses half its entries even if members lack them."""
         limit = min(self._flushed_index, self.machine.applied_index)
         log, keep = self.raft.log, self.keep_entries
         upto = min(limit, log.last - keep)
@@ -264,7 +264,7 @@ class MemberCore:
         if leading is not None:
             heard = [p for m, p in leading.progress.items() if leading.hears(m)]
             if any(p.mode is Mode.SNAPSHOT for p in heard):
-                upto = log.base_index  # a snapshot is of no use once the log does not go on from it
+                upto = log.base_index  # a snapshot is useless once the entries after it are gone
             else:
                 upto = min(upto, max(min(p.match for p in heard), log.last - 4 * keep))
         if log.bytes > self.keep_bytes:
@@ -312,16 +312,16 @@ class MemberCore:
         elif not raft.is_leader:
             self.lessor.demote()
         if raft.leader:
-            self._resend_at = self._now  # what the last leader was asked may be lost
+            self._resend_at = self._now  # what was sent to the last leader may be lost
 
     def _members_changed(self) -> None:
-        """Members, or what is known of them, are others now."""
+        """Members or their attributes changed."""
         members = self.machine.members.values()
         self._priorities = {m.id: m.priority for m in members if m.priority}
         self.raft.prefer(self._priorities)
 
     def _prefer_another(self) -> None:
-        """As leader, hand over to a voter of a higher priority once it could take over at once."""
+        """As leader, transfer leadership to a voter of higher priority once its log is close enough."""
         if not self._priorities or self._now < self._hand_over_at:
             return
         self._hand_over_at = self._now + 2 * self.settings.election_ns
@@ -336,7 +336,7 @@ class MemberCore:
         return progress is not None and progress.match >= self.raft.commit
 
     def _raise_version(self) -> None:
-        """As leader, say in the log that every member, voter or learner, can do what this program can."""
+        """As leader, raise the cluster version once every member, voter or learner, supports this program's level."""
         level = self.raft.level
         if self.machine.level >= level or self._version_proposed == self.raft.term or not self._may_propose_own():
             return
@@ -348,7 +348,7 @@ class MemberCore:
 
     def _disk_full(self, full: bool) -> None:
         if full and not self.raft.full and self.raft.is_leader:
-            self.raft.transfer()  # another one may have room
+            self.raft.transfer()  # another member may have room
         self.raft.full = full
 
     # ---- proposals -----------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ class MemberCore:
         self._forward.append(self._seq)
 
     def _forward_commands(self, out: Output) -> None:
-        """Send what is new, or has to be asked again, to the leader. Without one it is sent when there is one."""
+        """Send new and resent proposals to the leader. While there is none they wait for the next leader."""
         seqs, self._forward = self._forward, []
         leader = self.raft.leader
         if not seqs or not leader:
@@ -384,8 +384,8 @@ class MemberCore:
             out.messages.append(Forward(leader, self.id, self.raft.term, commands))
 
     def _propose_forwarded(self, message: Forward, out: Output) -> None:
-        """As leader, put another member's commands in the log: checked here, because all members will apply them. Not
-        the leader: the origin will ask again."""
+        """As leader, append another member's commands. They are checked here, because all members will apply them. If
+        leadership was lost, drop them: the origin sends them to the new leader."""
         raft, origin = self.raft, message.frm
         if not raft.is_leader or raft.transferring:
             return
@@ -408,8 +408,8 @@ class MemberCore:
     def _propose_for(
         self, origin: int, data: bytes, command: raft_pb2.Command | None, out: Output, *, membership: bool
     ) -> None:
-        """As leader, put a command in the log. Not the leader: its origin will ask again. `command`: what `data` says,
-        if it is at hand; `membership`: whether it changes that."""
+        """As leader, append a command. If leadership was lost, drop it: its origin sends it to the new leader.
+        `command`: `data` decoded, if available; `membership`: whether the command changes the membership."""
         if not self.raft.is_leader or self.raft.transferring:
             return
         plain = not membership and not self.raft.full
@@ -442,17 +442,17 @@ class MemberCore:
     def _append(self, data: bytes, command: raft_pb2.Command | None) -> None:
         index = self.raft.propose(data)
         if index is not None:
-            self.raft.log.get(index).decoded = command  # applied as it was checked, and not decoded again
+            self.raft.log.get(index).decoded = command  # saves decoding it again when it is applied
 
     def _was_refused(self, name: tuple[int, int, int]) -> bool:
-        """Whether this command was refused lately: its origin has said so to its client, so another copy of it, late on
-        its way, must not be done after all."""
+        """Whether this command was refused lately. Its origin has told its client so; a delayed copy of the command
+        must not be appended after that."""
         while self._refusals and next(iter(self._refusals.values())) <= self._now:
             self._refusals.popitem(last=False)
         return name in self._refusals
 
     def _under_way(self, command: raft_pb2.Command, data: bytes) -> bool:
-        """Whether this command came again while, or after, it did its work."""
+        """Whether this command is in the log but not applied yet, or was applied already."""
         log = self.raft.log
         unapplied = log.since(max(self.machine.applied_index, log.base_index) + 1)
         if any(entry.data == data for entry in unapplied):
@@ -460,8 +460,8 @@ class MemberCore:
         return self.machine.proposals.applied(command.origin, command.incarnation, command.seq)
 
     def _refused(self, seq: int, error: Refusal, out: Output) -> None:
-        """The leader will not propose this. Believed only if no other leader was asked: an earlier one may have it in
-        its log, and then it may happen in spite of this one."""
+        """The leader refused this proposal. That is final only if it was sent to no other leader: an earlier one may
+        have it in its log, and it may still be committed."""
         pending = self._pending.get(seq)
         if pending is not None and pending.sent <= 1:
             self._answer(seq, out, error=error)
@@ -518,7 +518,7 @@ class MemberCore:
         looked_at = machine.space.looked_at
         for index in range(machine.applied_index + 1, upto + 1):
             if machine.space.looked_at > looked_at + APPLY_ROWS:
-                break  # the rest has its turn after heartbeats and others
+                break  # heartbeats and other inputs go first; the rest follows in the next turn
             entry = raft.log.get(index)
             applied = machine.apply(entry)
             self._digests[index] = machine.digest
@@ -549,11 +549,11 @@ class MemberCore:
             return
         if applied.incarnation != self._incarnation:
             if applied.incarnation > self._incarnation:
-                # What this start proposes would be taken for something of the past.
+                # Members would ignore the proposals of this incarnation as those of an earlier one.
                 out.later_start = max(out.later_start, applied.incarnation)
             return
         if entry.conf is not None and entry.conf.joint:
-            self._conf_answer = applied  # it is done when the joint configuration is left
+            self._conf_answer = applied  # answered when the joint configuration is left
         else:
             answers.append(applied)
 
@@ -580,7 +580,7 @@ class MemberCore:
         )
 
     def _install(self, offer: SnapshotOffered, out: Output) -> None:
-        """Take a snapshot's state in the place of ours."""
+        """Replace our state by a snapshot's."""
         if self.raft.leader not in (0, offer.frm) and offer.term == self.raft.term:
             out.refused.append((offer.frm, f"a snapshot of a second leader in term {offer.term}"))
             return
@@ -593,7 +593,7 @@ class MemberCore:
         )
         self.raft.restored(offer.index, offer.index_term, machine.conf, machine.conf_index, offer.frm)
         for seq in list(self._pending):
-            # Done, but by entries that we never saw one by one: what they answered is lost.
+            # Applied, but by entries that the snapshot replaced: their results are unknown here.
             if machine.proposals.applied(self.id, self._incarnation, seq):
                 self._answer(seq, out, error=TIMEOUT_LEADER_FAILED)
         self._conf_answer = None
@@ -604,10 +604,10 @@ class MemberCore:
         out.installed = True
         out.conf_changed = True
 
-    # ---- what is asked of the leader -----------------------------------------------------------------------
+    # ---- asking the leader, and answering as leader --------------------------------------------------------
 
     def _ask_again(self, messages: list[Message]) -> None:
-        """Commands under their old names, so that they are applied once; questions under new ones."""
+        """Send commands again under their old names, so that they are applied once, and reads under new ids."""
         self._forward = list(self._pending)
         self.reads.ask_again(messages)
         self._resend_at = None
@@ -619,7 +619,7 @@ class MemberCore:
             self._propose_own(command)
 
     def _renew_leases(self, out: Output) -> None:
-        """Answer the renewals that may be acknowledged now, and propose what others of them need first."""
+        """Answer the renewals that may be acknowledged now, and propose what the others need before that."""
         next_index = self.raft.log.last + 1 if self._may_propose_own() else None
         answered, commands = self.lessor.renewals(self.machine, self._now, next_index)
         for command in commands:
@@ -636,14 +636,14 @@ class MemberCore:
         self.raft.propose(command.SerializeToString())
 
     def _may_propose_own(self) -> bool:
-        """Only with all of what earlier leaders left applied: they may have promised more time than is known here."""
+        """Only once all entries of earlier leaders are applied: they may have given leases more time than is known."""
         leading = self.raft.leading
         if leading is None or self.machine.applied_index < leading.term_start:
             return False
         return not self.raft.transferring and not self.raft.full
 
     def _name(self, command: raft_pb2.Command) -> None:
-        """Fill in who proposes this, and when."""
+        """Fill in the command's name (origin, incarnation, number) and the time."""
         self._seq += 1
         command.format = self.machine.level
         command.origin = self.id

@@ -1,4 +1,4 @@
-"""The files of a member, made and opened: its state, its log, and how they fit together."""
+"""Creates and opens a member's files: its state and its log, which have to fit together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Disk:
 
 
 def found_cluster(data: DataDirectory, genesis: Genesis, cluster_id: int, *, opened: bool = True) -> None:
-    """Become a founder, with the state that the new cluster begins with. A crash leaves all of it or nothing."""
+    """Become a founding member, with the first state of the new cluster. A crash leaves all of it or nothing."""
     place = data.begin_making()
     store, states = make_state(place)
     genesis.write(store)
@@ -41,7 +41,7 @@ def found_cluster(data: DataDirectory, genesis: Genesis, cluster_id: int, *, ope
 
 
 def join_cluster(data: DataDirectory, cluster_id: int, member_id: int) -> None:
-    """Become a member that knows nothing yet, and has a log from the first moment on."""
+    """Become a member with an empty state and an empty log."""
     place = data.begin_making()
     store, states = make_state(place)
     store.flush()
@@ -57,7 +57,7 @@ def make_state(place: Path) -> tuple[RocksStore, StateDirectory]:
 
 
 def make_log(place: Path, base: tuple[int, int] | None, term: int) -> None:
-    """`base`: the entry, by index and term, that the log begins after."""
+    """`base`: (index, term) of the entry after which the log begins."""
     durable = DurableLog(place / "log")
     durable.create()
     if base is not None:
@@ -66,8 +66,8 @@ def make_log(place: Path, base: tuple[int, int] | None, term: int) -> None:
 
 
 def open_disk(path: Path) -> Disk:
-    """Recover a member. Raises Damaged, StateDamaged, or an invariant's violation, if what is there cannot be trusted;
-    then nothing was removed."""
+    """Recover a member. Raises Damaged, StateDamaged or InvariantViolation if the files cannot be trusted; then nothing
+    was removed."""
     states = StateDirectory(path / "state")
     place = states.current()
     durable = DurableLog(path / "log")
@@ -85,7 +85,7 @@ def open_disk(path: Path) -> Disk:
             f"{durable.directory}: the log ends with entry {ends}, or has another entry {index} than the state in "
             f"{place}, which was written behind it: it is an older copy, or lost its end; {REPLACE}"
         )
-    store = RocksStore(place)  # last: opening it writes, and removes tables that it does not know
+    store = RocksStore(place)  # last: opening it writes, and removes unknown tables
     invariant(applied(store) == (index, term), f"{place} changed while it was opened")
     if anew:
         durable.append([DurableAppend(0, replay.hard_state, 0, (), base=(index, term))])

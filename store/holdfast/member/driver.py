@@ -1,7 +1,7 @@
 """Gives the pure core a disk, a network and a clock.
 
-One turn of the loop takes everything that came in, steps the core once, hands one record to the log writer and one
-frame to each peer, and answers those whose entries were applied. Nothing here decides anything about consensus.
+One turn of the loop collects all inputs, steps the core once, hands one record to the log writer and one frame to each
+peer, and answers the clients whose entries were applied. Nothing here decides anything about consensus.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ from holdfast.watch.hub import Delivery, Hub
 
 log = logging.getLogger("holdfast.member")
 
-PRUNE_ROWS = 250  # a turn
+PRUNE_ROWS = 250  # per slice
 FLUSH_SECONDS = 10.0
-MAX_INPUTS = 1024  # a turn
-BUSY_NS = 5_000_000  # until a store that was busy is tried again
-NOTE_SECONDS = 0.1  # without a write, until the commit index alone is written down
+MAX_INPUTS = 1024  # per turn
+BUSY_NS = 5_000_000  # how long to wait before retrying a busy store
+NOTE_SECONDS = 0.1  # without a write, after which the commit index is written by itself
 STUCK_SECONDS = 60.0
 SLOW_TURN_SECONDS = 0.1
 
@@ -74,8 +74,8 @@ class Hooks:
     conf_changed: Callable[[], None]
     turn_ended: Callable[[], None]
     fatal: Callable[[BaseException], None]
-    refused: Callable[[int, str], None]  # what this member sent, and why
-    count_on: Callable[[int], int]  # durably, from this number of a start on; returns the number of this start
+    refused: Callable[[int, str], None]  # a member whose message was refused, and why
+    count_on: Callable[[int], int]  # record durably that incarnations continue after this one; returns the new one
 
 
 class Member:
@@ -112,10 +112,10 @@ class Member:
         )
         scans = Scans(self._loop.call_soon, hooks.turn_ended)
         self.served = ServedSpace(self.core.machine.space, scans)
-        # Whatever this member applied before its stop is among these entries, because it was durable first.
+        # Everything this member applied before its last stop is among these entries: they were durable first.
         self._had = self.core.raft.log.last
         self._recovered = False
-        self._noted = disk.hard_state.commit  # the commit index as the log has it
+        self._noted = disk.hard_state.commit  # the last commit index written to the log
         self._submitted = (0, 0.0)  # the newest write's number, and when it was handed over
         self._note_timer: asyncio.TimerHandle | None = None
         self._timeout_ns = request_timeout_ns
@@ -124,12 +124,12 @@ class Member:
         self._ids = itertools.count(1)
         self._turn_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._due = 0  # when it is, on the monotonic clock in nanoseconds
+        self._due = 0  # when `_timer` fires, in nanoseconds of the monotonic clock
         self._stopped = False
         self._busy_since: float | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._flushed_at = time.monotonic()
-        self._pruning = False  # a step of it is due
+        self._pruning = False  # a slice is scheduled
         self._when_pruned: list[Callable[[], None]] = []
         self._stepped_down: asyncio.Event | None = None
         self.turned_at = time.monotonic()
@@ -141,7 +141,7 @@ class Member:
         self._range_times = Histogram(FAST)
         self._loop.add_reader(self._writer.fileno(), self._log_advanced)
         if self.core.raft.conf.voters == (member,):
-            self.give(Campaign())  # nobody else to wait for
+            self.give(Campaign())  # the only voter need not wait for a timeout
         else:
             self._schedule()
         self._flush_timer = self._loop.call_later(FLUSH_SECONDS, self._flush_if_due)
@@ -149,7 +149,7 @@ class Member:
         self._patrolling: asyncio.Task[None] | None = None
         self._patrol_timer = self._loop.call_later(SLICE_SECONDS, self._patrol)
 
-    # ---- what services ask ---------------------------------------------------------------------------------
+    # ---- for the services ----------------------------------------------------------------------------------
 
     @property
     def id(self) -> int:
@@ -157,7 +157,7 @@ class Member:
 
     @property
     def state(self) -> AppliedState:
-        """What is applied here, to be read."""
+        """The applied state, for reading only."""
         return self.core.machine
 
     @property
@@ -170,14 +170,14 @@ class Member:
 
     @property
     def recovered(self) -> bool:
-        """Whether all that this member can have served before its stop is applied again: every entry that its log had
-        then. (`Node.serving` knows of another way to tell.)"""
+        """Whether every entry that the log had at the start is applied: then everything that this member can have
+        served before is visible again. (`Node.serving` accepts another proof, too.)"""
         if not self._recovered:
             self._recovered = self.core.machine.applied_index >= self._had
         return self._recovered
 
     def propose(self, command: raft_pb2.Command, answered: Answered, deadline_ns: int | None = None) -> int:
-        """Have `command` applied everywhere; `answered` is called once it is applied here, or failed."""
+        """Propose `command` to the cluster; `answered` is called once it is applied here, or has failed."""
         id = self._wait(answered)
         self.give(Propose(id, command, self._deadline(deadline_ns)))
         return id
@@ -194,7 +194,7 @@ class Member:
         return id
 
     def cancel(self, id: int) -> None:
-        """Nobody waits for this any more."""
+        """The caller does not wait for this answer any more."""
         if self._waiting.pop(id, None) is not None:
             self.give(Cancel(id))
 
@@ -204,8 +204,8 @@ class Member:
     def scan(
         self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None], failed: Callable[[Refusal], None]
     ) -> Callable[[], None]:
-        """Answer a Range from what is applied here; a large one over several turns. Returns how to give it up. Raises
-        RequestError."""
+        """Answer a Range from the applied state; a large one over several turns. Returns a function that cancels it.
+        Raises RequestError."""
         self.ranges += 1
         began = time.monotonic()
 
@@ -219,14 +219,14 @@ class Member:
     def read_txn(
         self, scan: TxnScan, done: Callable[[TxnScan], None], failed: Callable[[Refusal], None]
     ) -> Callable[[], None]:
-        """Answer a transaction that only reads, over several turns. Returns how to give it up. Raises RequestError."""
+        """Answer a read-only transaction over several turns. Returns a function to cancel it. Raises RequestError."""
         return self.served.scans.run(scan, done, failed, floor=scan.floor)
 
     def hash(
         self, revision: int, done: Callable[[HistoryHash], None], failed: Callable[[Refusal], None]
     ) -> Callable[[], None]:
-        """Hash all history up to `revision` (0: now), over several turns. Returns how to give it up. Raises
-        RequestError."""
+        """Hash all history up to `revision` (0 means the newest) over several turns. Returns a function that cancels
+        it. Raises RequestError."""
         began = time.monotonic()
 
         def hashed(hash: HistoryHash) -> None:
@@ -237,7 +237,7 @@ class Member:
         return self.served.scans.run(hash, hashed, failed, floor=hash.compacted)
 
     def timings(self) -> dict[str, Histogram]:
-        """Durations by the names that etcd's metrics have for the like."""
+        """Histograms of durations, under the names of etcd's corresponding metrics."""
         return {
             "etcd_disk_wal_fsync_duration_seconds": self._writer.syncs,
             "etcd_disk_backend_commit_duration_seconds": self._commits,
@@ -258,7 +258,7 @@ class Member:
     # ---- the turn ------------------------------------------------------------------------------------------
 
     def give(self, item: Input) -> None:
-        """Hand the core an input in its next turn."""
+        """Queue an input for the core's next turn."""
         if not self._stopped:
             self._inputs.append(item)
             self._schedule()
@@ -272,14 +272,14 @@ class Member:
             self._loop.call_soon(self._turn)
 
     def _log_advanced(self) -> None:
-        """Writes are durable, or the writer has found that there is no more room, or that there is again."""
+        """Called when writes became durable, and when the disk became full or has room again."""
         self.give(Appended(self._writer.completed()))
         if self._writer.full != self.core.raft.full:
             self.give(DiskFull(self._writer.full))
             if self._writer.full:
                 log.error("no room in %s: writes are refused until there is more", self._disk.durable.directory)
             else:
-                log.warning("there is room again in %s: writes are taken", self._disk.durable.directory)
+                log.warning("there is room again in %s: writes are accepted", self._disk.durable.directory)
 
     def _turn(self) -> None:
         self._turn_scheduled = False
@@ -291,7 +291,7 @@ class Member:
             self._stopped = True
             self.served.scans.stop()
             self._hooks.fatal(error)
-            if not isinstance(error, StateUnreadable):  # whose message says it all
+            if not isinstance(error, StateUnreadable):  # its message is enough; no traceback
                 raise
 
     def _do_turn(self) -> None:
@@ -357,7 +357,7 @@ class Member:
             self._busy_since = None
         if self._timer is not None:
             if self._due <= due:
-                return  # a turn that comes too early does nothing, and is rarer than a timer set anew each turn
+                return  # an early turn does no harm, and is cheaper than setting a new timer each turn
             self._timer.cancel()
         self._due = due
         self._timer = self._loop.call_later(max(0, due - now) / 1e9, self._timer_is_due)
@@ -367,7 +367,7 @@ class Member:
         self._schedule()
 
     def _watch_busy(self) -> None:
-        """A store that takes nothing for long, although there is room, does not come back: recover from the log."""
+        """A store that stays busy although the disk has room does not recover: stop, to restart from the log."""
         now = time.monotonic()
         if self._busy_since is None or self._writer.full:
             self._busy_since = now
@@ -378,30 +378,30 @@ class Member:
             )
 
     def _state_damaged(self, damage: StateDamaged) -> None:
-        """A read met damage, on the loop or in a thread: whoever handles the error, this member serves no longer."""
+        """A read, on the loop or in a thread, found damage. Stop this member, even if the reader handles the error."""
         self._loop.call_soon_threadsafe(self._hooks.fatal, damage)
 
     def poke(self) -> None:
-        """Something the hub has to do changed (a new watcher, a stream that can take more)."""
+        """Schedule a turn because the hub has work: a new watcher, or a stream that can take more."""
         self._schedule()
 
-    # ---- what a restart may rely on ------------------------------------------------------------------------
+    # ---- the commit index on disk --------------------------------------------------------------------------
 
     def _note_when_quiet(self) -> None:
-        """Write the commit index down when no write has taken it along for a while: a member that starts with all of
-        its log known as committed serves at once, without having to hear from a leader first."""
+        """Write the commit index by itself if no other write has included it for a while. A member that knows at its
+        start that its whole log is committed serves at once, without hearing from a leader first."""
         self._note_timer = None
         if self._stopped or self.core.raft.commit <= self._noted or self._writer.full:
             return
         if self.core.raft.conf.voters == (self.id,):
-            return  # alone, it commits all of its log again by itself
+            return  # a single voter commits its whole log again after a restart
         if time.monotonic() < self._submitted[1] + NOTE_SECONDS:
             self._note_timer = self._loop.call_later(NOTE_SECONDS, self._note_when_quiet)
         else:
             self._note_commit()
 
     def _note_commit(self) -> None:
-        """The hard state again, as the last write had it but for the commit index, under that write's number: nothing
+        """Write the last hard state again with the new commit index. It reuses the last write's number, because nothing
         waits for it."""
         raft = self.core.raft
         seq, _ = self._submitted
@@ -427,7 +427,7 @@ class Member:
         self._flush_timer = self._loop.call_later(FLUSH_SECONDS / 4, self._flush_if_due)
 
     async def _flush(self) -> None:
-        """Make the state durable in a thread; the core then lets go of the log that it makes unnecessary."""
+        """Make the state durable in a thread; the core may then compact the log up to it."""
         try:
             store, index = self.store, self.core.machine.applied_index
             if self.core.machine.busy:
@@ -440,7 +440,7 @@ class Member:
                 return
             self.give(Flushed(index))
         except StateDamaged:
-            return  # `_state_damaged` knows already
+            return  # `_state_damaged` was called for it
         except NoRoom as error:
             log.warning("the state is not flushed; it is tried again: %s", error)
         except StateUnreadable as error:
@@ -457,13 +457,13 @@ class Member:
         self._patrol_timer = self._loop.call_later(SLICE_SECONDS, self._patrol)
 
     async def _patrol_on(self, patrol: Patrol) -> None:
-        with contextlib.suppress(StateDamaged):  # `_state_damaged` knows already
+        with contextlib.suppress(StateDamaged):  # `_state_damaged` was called for it
             await self._loop.run_in_executor(None, patrol.step)
 
     def offer_snapshot(
         self, index: int, index_term: int, frm: int, term: int, open_store: Callable[[], RocksStore]
     ) -> None:
-        """A received state is complete and durable beside ours; the core decides whether to take it."""
+        """A received snapshot is complete and durable beside our state; the core decides whether to install it."""
 
         def open_it() -> Store:
             self.store = open_store()
@@ -490,13 +490,13 @@ class Member:
             self._when_pruned.append(done)
 
     def _prune(self) -> None:
-        """One slice of history, and the next one later."""
+        """Remove one slice of compacted history, and schedule the next."""
         if self._stopped:
             return
         try:
             step = self.served.prune(PRUNE_ROWS)
         except StateDamaged:
-            return  # `_state_damaged` knows already
+            return  # `_state_damaged` was called for it
         if step is not Pruning.DONE:
             self._loop.call_later(step.pause, self._prune)
             return
@@ -509,7 +509,7 @@ class Member:
     # ---- the end -------------------------------------------------------------------------------------------
 
     async def hand_over(self, seconds: float) -> None:
-        """If this member leads, have another one lead before it stops."""
+        """If this member leads, transfer leadership before it stops; wait for that at most `seconds`."""
         if self.core.is_leader and len(self.core.raft.conf.voters) > 1:
             self._stepped_down = asyncio.Event()
             self.transfer_leadership(0)
@@ -518,7 +518,7 @@ class Member:
                     await self._stepped_down.wait()
 
     async def stop(self, error: Refusal = STOPPED) -> None:
-        """Answer everyone who waits, flush, and close the files."""
+        """Answer all waiting calls with `error`, flush, and close the files."""
         if not self._stopped:
             self._stopped = True
             self.served.scans.stop()

@@ -1,6 +1,6 @@
-"""Frames of protobuf on a connection between members: how they are read and written, and how one is dialled.
+"""Protobuf frames on a connection between members: reads and writes them, and opens connections.
 
-A frame is its length (4 bytes, big-endian) and a message.
+A frame is the length of a message (4 bytes, big-endian) and the message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from google.protobuf.message import Message as Proto
 
 from holdfast.tls import Dialling
 
-LOWEST_PROTOCOL, PROTOCOL = 1, 2  # from 2 on both sides of a connection for messages send `IDLE` frames
+LOWEST_PROTOCOL, PROTOCOL = 1, 2  # with 2, both sides of a connection for messages send `IDLE` frames
 MAX_FRAME_BYTES = 64 << 20
 READ_BUFFER_BYTES = 1 << 20
 IDLE = bytes(4)  # a frame without a message
@@ -21,7 +21,7 @@ _PIECE_BYTES = 256 << 10
 
 
 class ProtocolError(Exception):
-    """The other side does not speak as agreed."""
+    """The peer violates the protocol."""
 
 
 def frame(message: Proto) -> bytes:
@@ -30,8 +30,8 @@ def frame(message: Proto) -> bytes:
 
 
 def write_frame(writer: asyncio.StreamWriter, message: Proto) -> None:
-    """Hand a frame to the connection. Raises ConnectionResetError if it is closed: the other side may have ended it a
-    moment ago, and uvloop's own error for that is a RuntimeError, which nobody takes for a broken connection."""
+    """Write a frame to the connection. Raises ConnectionResetError if it is closed: the peer may have ended it a moment
+    ago, and for that uvloop raises a RuntimeError, which callers do not handle as a broken connection."""
     if writer.is_closing():
         raise ConnectionResetError("the other side has ended the connection")
     writer.write(frame(message))
@@ -40,7 +40,7 @@ def write_frame(writer: asyncio.StreamWriter, message: Proto) -> None:
 async def read_frame(
     reader: asyncio.StreamReader, limit: int = MAX_FRAME_BYTES, heard: Callable[[], None] | None = None
 ) -> bytes:
-    """The body of the next frame. `heard` is called with every piece that arrives: a long frame takes a while."""
+    """The body of the next frame. `heard` is called for every piece that arrives, because a long frame takes time."""
     size = int.from_bytes(await reader.readexactly(4), "big")
     if size > limit:
         raise ProtocolError(f"a frame of {size} bytes; at most {limit} are taken")

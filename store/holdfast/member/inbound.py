@@ -1,8 +1,8 @@
-"""The way in: accepts connections, and bounds how many there are of those that nobody has vouched for yet.
+"""Accepts connections on the peer port, and limits those that are not identified yet.
 
-Each connection costs a file descriptor, and without those a member can neither write its log nor open its state. So a
-connection counts from the moment it is accepted, before TLS, until it is known whose it is or ends; their number is
-bounded for each address and for all. A member has one connection for each purpose: a newer one takes its place.
+Each connection costs a file descriptor, and without free ones a member can neither write its log nor open its state. So
+a connection counts as unknown from its acceptance, before TLS, until its member is known or it ends; the number of
+unknown ones is limited per address and in all. A member has one connection per purpose: a new one replaces the old one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Serve = Callable[["Inbound"], Awaitable[None]]
 
 
 class Seldom:
-    """Says one kind of thing at most once a minute, for each cause."""
+    """Logs a warning at most once a minute for each cause."""
 
     def __init__(self, most: int = 256) -> None:
         self._said: dict[object, float] = {}
@@ -49,7 +49,7 @@ class Seldom:
 
 
 class Inbound:
-    """One connection. `reader` and `writer` are there once TLS is done."""
+    """One incoming connection. `reader` and `writer` are set once TLS is established."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -66,7 +66,7 @@ class Inbound:
 
 
 class Door:
-    """All connections of one peer port. `serve` is run for each, as a task that ends it."""
+    """All connections of one peer port. `serve` runs as a task for each; the connection ends with it."""
 
     def __init__(self, serve: Serve, tls: ssl.SSLContext | None, handshake_seconds: float) -> None:
         self._serve = serve
@@ -74,7 +74,7 @@ class Door:
         self._handshake_seconds = handshake_seconds
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
-        self._unknown: dict[Inbound, None] = {}  # the oldest first
+        self._unknown: dict[Inbound, None] = {}  # oldest first
         self._of_address: Counter[str] = Counter()
         self._known: dict[tuple[int, str], Inbound] = {}
         self._seldom = Seldom()
@@ -110,7 +110,7 @@ class Door:
                 if error.errno in _NO_ROOM:
                     self._seldom.warn("room", "no peer is accepted now: %s", error.strerror)
                     await asyncio.sleep(0.5)
-                continue  # else: it has gone again before we took it
+                continue  # otherwise the connection ended before it was accepted
             self._take(sock, str(address[0]))
 
     def _take(self, sock: socket.socket, address: str) -> None:
@@ -132,7 +132,7 @@ class Door:
         connection.task = asyncio.ensure_future(self._run(connection, sock))
 
     def know(self, connection: Inbound, member: int, purpose: str) -> None:
-        """It is this member's. One that it had before for the same purpose is ended."""
+        """The connection is identified as `member`'s. Ends an older one of this member for the same purpose."""
         self._forget(connection)
         connection.member, connection.purpose = member, purpose
         before = self._known.pop((member, purpose), None)

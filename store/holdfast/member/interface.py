@@ -1,4 +1,4 @@
-"""What goes into a member's core and what comes out of it: all that a driver, real or simulated, has to do with it."""
+"""The inputs and the output of a member's core: its whole interface to a driver, real or simulated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PeerMessage:
 
 @dataclass(slots=True)
 class Propose:
-    """`command` has its operation set; who proposes it and when is filled in here."""
+    """`command` has its operation set; the core fills in its name and time."""
 
     id: int
     command: raft_pb2.Command
@@ -41,7 +41,7 @@ class Read:
 
 @dataclass(slots=True)
 class KeepAlive:
-    """Renew a lease, or with `query` ask how long it has."""
+    """Renew a lease, or with `query` ask how much time it has left."""
 
     id: int
     lease: int
@@ -51,7 +51,7 @@ class KeepAlive:
 
 @dataclass(slots=True)
 class Cancel:
-    """Nobody waits for this answer any more. What was proposed may still happen."""
+    """The caller does not wait for this answer any more. A proposal may still be applied."""
 
     id: int
 
@@ -63,14 +63,14 @@ class Appended:
 
 @dataclass(slots=True)
 class Flushed:
-    """The state up to this index survives a crash, so the log may forget it: `Output.forget` says how much of it."""
+    """The state up to this index is durable, so the log may be compacted; `Output.forget` says how far."""
 
     index: int
 
 
 @dataclass(slots=True)
 class CountedOn:
-    """This start has this number from now on: see `Output.later_start`."""
+    """The new incarnation of this running member: see `Output.later_start`."""
 
     incarnation: int
 
@@ -83,7 +83,7 @@ class SnapshotOffered:
     index_term: int
     frm: int
     term: int
-    open: Callable[[], Store]  # put it in the place of the state in use
+    open: Callable[[], Store]  # replaces the state in use by it
 
 
 @dataclass(slots=True)
@@ -94,24 +94,24 @@ class SnapshotSent:
 
 @dataclass(slots=True)
 class Transfer:
-    to: int  # 0: to whoever has the most
+    to: int  # 0 means the best successor
 
 
 @dataclass(slots=True)
 class Campaign:
-    """Nobody else is there to wait for: stand for election now."""
+    """Stand for election now: there is no other voter to wait for."""
 
 
 @dataclass(slots=True)
 class PeerLost:
-    """The connection to this member was closed by it, or refused. A hint that it is gone, never a proof."""
+    """This member closed or refused the connection. A hint that it is gone, never a proof."""
 
     member: int
 
 
 @dataclass(slots=True)
 class DiskFull:
-    """Whether there is no room for more entries than are on their way."""
+    """Whether the disk has no room for entries beyond those being written."""
 
     full: bool
 
@@ -139,15 +139,15 @@ Input = (
 
 @dataclass(slots=True)
 class Answer:
-    """To a Propose: the response without header and the revision it left. To a Read: nothing more. To a KeepAlive:
-    `ttl`."""
+    """To a Propose: the response without header, and the revision after it. To a Read: the revision. To a KeepAlive:
+    the TTL in seconds."""
 
     id: int
     error: Refusal | None = None
     response: Proto | None = None
     revision: int = 0
     ttl: int = 0
-    seq: int = 0  # of a proposal: the last part of its name in the log
+    seq: int = 0  # of a proposal: the number in its name
 
 
 @dataclass(slots=True)
@@ -155,12 +155,12 @@ class Output:
     append: DurableAppend | None = None
     messages: list[Message] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
-    applied: list[tuple[int, int, int]] = field(default_factory=list)  # names of the commands that were: see Answer.seq
-    changes: list[list[Change]] = field(default_factory=list)  # one list a revision, in order
+    applied: list[tuple[int, int, int]] = field(default_factory=list)  # names of the commands that were applied
+    changes: list[list[Change]] = field(default_factory=list)  # one list per revision, in order
     snapshots: list[int] = field(default_factory=list)  # members to send a snapshot to
-    refused: list[tuple[int, str]] = field(default_factory=list)  # members that sent what cannot be taken, and why
-    forget: int = 0  # the durable log may let go of entries up to this one; 0: of no more than before
-    later_start: int = 0  # the number of a later start of this member that has proposed something: count on from it
+    refused: list[tuple[int, str]] = field(default_factory=list)  # members that sent an invalid message, and why
+    forget: int = 0  # the durable log may drop entries up to this one; 0 = no more than before
+    later_start: int = 0  # a higher incarnation whose proposal was applied: choose one above it; 0 = none
     installed: bool = False  # a snapshot replaced the state
-    conf_changed: bool = False  # members, their addresses or the configuration
-    more: bool = False  # committed entries wait: call again soon
+    conf_changed: bool = False  # members, their attributes or the configuration changed
+    more: bool = False  # committed entries wait to be applied: call again soon

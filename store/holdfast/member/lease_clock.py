@@ -1,10 +1,10 @@
-"""The leader's clock for leases: who expires when. Followers never expire anything.
+"""The leader's clock for leases: when each expires. Followers never expire a lease.
 
-Expiry is not replicated time: a new leader gives every lease its full time again (and an election timeout more), so
-that a change of leader extends leases and never shortens them. So that a long lease does not begin anew with every
-leader, the leader writes down now and then how much was left (a checkpoint, through the log).
+Expiry times are not replicated. A new leader gives every lease its full TTL again (plus an election timeout), so that a
+change of leader extends leases and never shortens them. So that a long lease does not start over with every leader, the
+leader regularly records through the log how much time was left (a checkpoint).
 
-There is one entry in each queue for a lease, however often it is renewed: one that comes up too early goes back.
+A lease has one entry in each queue, however often it is renewed: an entry that comes up too early is put back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SECOND = 1_000_000_000
 
 
 class _Queue:
-    """Ids by when they are due. An id may be given a later time at no cost; it comes up early and is put back."""
+    """Ids by due time. Postponing an id costs nothing: its entry comes up early and is put back."""
 
     def __init__(self) -> None:
         self._at: dict[int, int] = {}
@@ -36,11 +36,11 @@ class _Queue:
 
     @property
     def first(self) -> int | None:
-        """When to look again, at the latest."""
+        """When to call `pop` next, at the latest."""
         return self._heap[0][0] if self._heap else None
 
     def pop(self, now: int) -> int | None:
-        """One that is due, which then is in the queue no more; None if there is none."""
+        """Remove and return an id that is due; None if there is none."""
         while self._heap and self._heap[0][0] <= now:
             at, id = heapq.heappop(self._heap)
             if self._queued.get(id) != at:
@@ -58,7 +58,7 @@ class LeaseClock:
     """Deadlines of all leases while this member leads; empty otherwise."""
 
     def __init__(self, checkpoint_ns: int = 0) -> None:
-        """`checkpoint_ns`: how often to write down what is left of a lease that has more than that; 0 = never."""
+        """`checkpoint_ns`: interval between checkpoints of a lease that has more time left than that; 0 = never."""
         self._checkpoint_ns = checkpoint_ns
         self.renewed = 0
         self.demote()
@@ -68,10 +68,10 @@ class LeaseClock:
         self._ends = _Queue()
         self._checkpoints = _Queue()
         self._revoking: dict[int, int] = {}  # id -> when to propose its revocation again
-        self._checkpointed: set[int] = set()  # by us, and not taken back
+        self._checkpointed: set[int] = set()  # by us, and not cancelled
 
     def promote(self, leases: Mapping[int, int], remaining: Mapping[int, int], now: int, extend_ns: int) -> None:
-        """Lead from now on. `leases` have these seconds in all, and at their last checkpoint had those `remaining`."""
+        """Begin to lead. `leases`: id -> TTL in seconds; `remaining`: id -> seconds left at the last checkpoint."""
         self.demote()
         for lease, ttl in leases.items():
             self._set(lease, now + extend_ns + remaining.get(lease, ttl) * SECOND, now)
@@ -88,7 +88,7 @@ class LeaseClock:
         self._checkpointed.discard(lease)
 
     def renew(self, lease: int, ttl: int, now: int) -> bool:
-        """Give `lease` its whole time again. False: it is unknown or has expired."""
+        """Give `lease` its full TTL again. False: it is unknown or has expired."""
         if lease not in self._expiry or lease in self._revoking:
             return False
         self.renewed += 1
@@ -96,7 +96,7 @@ class LeaseClock:
         return True
 
     def extend(self, lease: int, ttl: int, now: int) -> None:
-        """Somebody may have been told that `lease` has its whole time."""
+        """A client may have been told that `lease` has its full TTL: make sure that it has at least that."""
         at = self._expiry.get(lease)
         if at is not None and lease not in self._revoking:
             self._set(lease, max(at, now + ttl * SECOND), now)
@@ -122,7 +122,7 @@ class LeaseClock:
         return ends if checkpoints is None else checkpoints if ends is None else min(ends, checkpoints)
 
     def expired(self, now: int, limit: int, retry_ns: int) -> list[int]:
-        """Leases to revoke through the log now. One that stays unrevoked comes up again after `retry_ns`."""
+        """Leases to revoke through the log now. A lease that is not revoked is returned again after `retry_ns`."""
         due: list[int] = []
         while len(due) < limit:
             lease = self._ends.pop(now)
@@ -137,7 +137,7 @@ class LeaseClock:
     # ---- checkpoints ---------------------------------------------------------------------------------------
 
     def due_checkpoints(self, now: int, limit: int) -> dict[int, int]:
-        """Leases whose rest is to be written down now: id -> seconds left, rounded up."""
+        """Leases to checkpoint now: id -> seconds left, rounded up."""
         due: dict[int, int] = {}
         while len(due) < limit:
             lease = self._checkpoints.pop(now)
@@ -157,5 +157,5 @@ class LeaseClock:
         return lease in self._checkpointed
 
     def taken_back(self, lease: int) -> None:
-        """That this lease has its whole time again is in the log behind every checkpoint of ours."""
+        """The cancellation of this lease's checkpoint follows all of our checkpoints of it in the log."""
         self._checkpointed.discard(lease)

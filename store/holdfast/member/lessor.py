@@ -1,9 +1,9 @@
 """The leader's part of leases: what to propose for them, and which renewals may be acknowledged.
 
-It proposes nothing and sends nothing itself: it returns commands and answers, and the member proposes and sends them.
-A renewal is acknowledged once three things are true: a round of heartbeats showed that this member still leads; all
-that was committed before that is applied, because it may be the end of the lease; and no checkpoint counts against the
-lease, because the next leader would give it less time than was acknowledged.
+It proposes and sends nothing itself: it returns commands and answers, and the member proposes and sends them. A renewal
+is acknowledged once three things are true: a round of heartbeats confirmed that this member still leads; everything
+committed before that is applied, because it may include the lease's revocation; and no checkpoint of the lease is in
+force, because the next leader would give it less time than was acknowledged.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from holdfast.member.messages import Renew
 from holdfast.proto import raft_pb2
 from holdfast.raft.types import Settings
 
-MAX_REVOKED = 100  # in a turn
+MAX_REVOKED = 100  # per turn
 MAX_CHECKPOINTED = 1000
 
 
 def shortest_ttl(settings: Settings) -> int:
-    """Seconds. A shorter lease than one and a half elections would expire at every change of leader."""
+    """In seconds. A lease shorter than one and a half election timeouts would expire at every change of leader."""
     return -(-3 * settings.election_ns // 2_000_000_000)
 
 
 class Renewals(NamedTuple):
-    """What can be done now for renewals that wait."""
+    """What to do now for the waiting renewals."""
 
-    answered: list[tuple[Renew, list[int]]]  # with the TTL of each lease: 0 = it is over; to a query: -1
-    commands: list[raft_pb2.Command]  # to propose, for those that wait on
+    answered: list[tuple[Renew, list[int]]]  # with each lease's TTL; 0 (for a query: -1) = expired
+    commands: list[raft_pb2.Command]  # to propose, for those that keep waiting
 
 
 class Lessor:
-    """Of a member that leads. Between `demote` and `promote` it does nothing."""
+    """Handles leases while this member leads. Between `demote` and `promote` it does nothing."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.clock = LeaseClock(settings.lease_checkpoint_ns)
-        self._waiting: deque[tuple[int, Renew]] = deque()  # (index to have applied, question)
+        self._waiting: deque[tuple[int, Renew]] = deque()  # (index to apply first, question)
 
     @property
     def deadline(self) -> int | None:
-        """When `due` has something to propose, at the earliest."""
+        """The earliest time at which `due` has something to propose."""
         return self.clock.deadline
 
     @property
@@ -55,13 +55,13 @@ class Lessor:
         self.clock.promote(machine.leases, machine.remaining, now, self._settings.election_ns)
 
     def demote(self) -> None:
-        """Forget everything. Those who wait for a renewal ask the next leader."""
+        """Forget everything. Members that wait for a renewal ask the next leader."""
         self._waiting.clear()
         self.clock.demote()
 
     def applied(self, event: LeaseEvent, now: int) -> None:
-        """An entry was applied here. If it took checkpoints back, it may be an earlier leader's, which acknowledged a
-        renewal because of it."""
+        """An entry that concerns leases was applied. If it cancelled checkpoints, it may come from an earlier leader,
+        which may have acknowledged renewals after it."""
         for lease, ttl in event.ttls.items():
             if event.granted:
                 self.clock.granted(lease, ttl, now)
@@ -69,7 +69,7 @@ class Lessor:
                 self.clock.extend(lease, ttl, now)
 
     def due(self, machine: Machine, now: int) -> list[raft_pb2.Command]:
-        """Propose these: revocations of what has expired, and a checkpoint. Only now and only here: proposed again
+        """Commands to propose: revocations of expired leases, and a checkpoint. Propose them now or never: proposed
         later, or by another leader, a revocation could end a lease that was renewed meanwhile (etcd issue 15247)."""
         commands: list[raft_pb2.Command] = []
         for lease in self.clock.expired(now, MAX_REVOKED, 20 * self._settings.election_ns):
@@ -85,16 +85,16 @@ class Lessor:
     # ---- renewals ------------------------------------------------------------------------------------------
 
     def confirmed(self, index: int, question: Renew) -> None:
-        """This member still led after the question came. Answer it when `index` is applied."""
+        """This member led after the question arrived. Answer it once `index` is applied."""
         self._waiting.append((index, question))
 
     def renewals(self, machine: Machine, now: int, next_index: int | None) -> Renewals:
-        """`next_index`: of the log, where the first command will be; None: nothing can be proposed now, and questions
-        that need it are dropped, to be asked again."""
+        """`next_index`: the log index that the first command will get. None: nothing can be proposed now; questions
+        that need a proposal are dropped, and their members ask again."""
         due: list[Renew] = []
         while self._waiting and self._waiting[0][0] <= machine.applied_index:
             due.append(self._waiting.popleft()[1])
-        # Of all of them, before any is answered: two may renew one lease.
+        # Computed for all before any is answered, because two may renew the same lease.
         reduced = self._reduced(due, machine)
         done = Renewals([], [])
         for question in due:
@@ -109,7 +109,7 @@ class Lessor:
         return done
 
     def _reduced(self, due: list[Renew], machine: Machine) -> set[int]:
-        """Those of the leases to renew that a checkpoint counts against, or will once it is applied."""
+        """The leases to renew that have a checkpoint in force, or will have once it is applied."""
         renewed = {lease for question in due if not question.query for lease in question.leases}
         return {lease for lease in renewed if lease in machine.remaining or self.clock.checkpointed(lease)}
 

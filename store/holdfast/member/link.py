@@ -1,4 +1,4 @@
-"""The way out to one member: keeps a connection, and reports when it comes and goes."""
+"""The outgoing connection to one member: keeps it open, and reports when it begins and ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.05, 0.6
 
 
 class Node(Protocol):
-    """Who the connections speak for."""
+    """The node that owns the connections."""
 
     def hello(self, to: int, purpose: str) -> raft_pb2.Hello: ...
 
@@ -39,7 +39,7 @@ class Node(Protocol):
     def peer_up(self, member: int) -> None: ...
 
     def peer_lost(self, member: int) -> None:
-        """The connection to `member` has ended, or was refused."""
+        """The connection to `member` ended, or was refused."""
         ...
 
     def refused(self, member: int, reason: str) -> None: ...
@@ -60,7 +60,7 @@ class Link:
         self._silence = silence_seconds
         self._writer: asyncio.StreamWriter | None = None
         self._pulse: Pulse | None = None
-        self._lost = False  # and said so, since the other side was last seen alive
+        self._lost = False  # the loss was reported already
         self._task = asyncio.ensure_future(self._run())
 
     @property
@@ -68,7 +68,7 @@ class Link:
         return self._writer is not None
 
     def round_trip(self) -> float | None:
-        """Seconds to the other side and back, as TCP has measured them lately."""
+        """The round-trip time in seconds, as TCP measured it lately."""
         writer = self._writer
         if writer is None or writer.is_closing():
             return None
@@ -76,9 +76,9 @@ class Link:
         return int.from_bytes(info[_RTT_AT:], sys.byteorder) / 1e6
 
     def send(self, data: bytes) -> bool:
-        """Returns whether there is a connection that takes it."""
+        """Returns whether there is a connection with room for `data`; otherwise it is dropped."""
         writer = self._writer
-        # Closed by the other side a moment ago: uvloop raises on it, before our reader has noticed the end.
+        # If the peer closed it a moment ago, uvloop raises on write before our reader notices the end.
         if writer is None or writer.is_closing():
             return False
         if writer.transport.get_write_buffer_size() > SEND_BUFFER_BYTES:
@@ -105,7 +105,7 @@ class Link:
                 log.debug("peer %x at %s: %s", self._member, self.url, error)
                 failures += 1
                 if isinstance(error, ConnectionRefusedError):
-                    self._is_lost()  # nobody listens: a process that is gone
+                    self._is_lost()  # no process listens there: it is gone
                 else:
                     self._lost = False
             await asyncio.sleep(_pause(failures))
@@ -116,7 +116,7 @@ class Link:
             self._node.peer_lost(self._member)
 
     async def _connect_once(self) -> bool:
-        """Connect and stay until the connection ends. Returns whether the other side took us."""
+        """Connect and stay until the connection ends. Returns whether the peer accepted us."""
         async with asyncio.timeout(self._silence):
             reader, writer = await connect(self.url, self._tls)
             try:
@@ -141,12 +141,12 @@ class Link:
         finally:
             self._writer = None
             self._is_lost()
-            writer.transport.abort()  # what it could not send is of no use later
+            writer.transport.abort()  # unsent data is useless later
 
     async def _until_its_end(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: raft_pb2.Hello
     ) -> None:
-        """Nothing comes back on this connection but signs of life, and from a peer of protocol 1 only its end."""
+        """Wait for the end of the connection. The peer sends only keepalive frames on it; with protocol 1, nothing."""
         if answer.speaks < 2:
             await reader.read(1)
             return
@@ -167,6 +167,6 @@ class Link:
 
 
 def _pause(failures: int) -> float:
-    """Seconds until the next try. Drawn, so that members do not dial in step."""
+    """Seconds until the next try, with jitter, so that members do not connect all at once."""
     longest: float = min(_FIRST_RETRY_SECONDS * (1 << min(failures, 8)), _LAST_RETRY_SECONDS)
     return longest * (0.5 + random.random() / 2)

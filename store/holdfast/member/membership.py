@@ -1,4 +1,4 @@
-"""Which configuration a change of membership leads to, or why it leads to none."""
+"""Computes the configuration that results from a membership change, or refuses the change."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _Change = raft_pb2.MemberChange
 
 
 def caught_up(raft: Raft, member: int) -> bool:
-    """Whether the leader (this member) sees `member` close behind: 90 % of the log and 1,000 entries."""
+    """As leader: whether `member` is close behind, with 90 % of the committed log and at most 1,000 entries missing."""
     progress = raft.progress(member)
     match = progress.match if progress else 0
     return match > 0 and match * 10 >= raft.commit * 9 and raft.commit - match <= 1000
 
 
 def next_conf(raft: Raft, machine: Machine, change: _Change, max_learners: int) -> ConfState:
-    """As leader: what `change`, with all that is to happen together with it, makes of the configuration in force.
+    """As leader: the configuration that results from `change` and the changes `together` with it.
 
-    Raises RequestError if another change is under way, if the membership is not the one the caller decided on, if the
-    change makes no sense, or if those heard from lately would not be a quorum during or after it (etcd's strict check).
+    Raises RequestError if another change is under way, if the membership is not the one that the caller expects, if the
+    change is invalid, or if the members that answered lately are no quorum during or after it (etcd's strict check).
     """
     if not raft.may_change_conf() or machine.applied_index < raft.conf_index:
         raise RequestError(CONF_PENDING)
@@ -53,7 +53,7 @@ def next_conf(raft: Raft, machine: Machine, change: _Change, max_learners: int) 
     if not planned.voters:
         raise RequestError(NOT_ENOUGH_STARTED)
     if (planned.voters, planned.learners) == (set(conf.voters), set(conf.learners)):
-        return conf  # only an address changes
+        return conf  # only addresses change
     new = conf.changed(planned.voters, planned.learners)
     if new.voters != conf.voters and not new.quorum(lambda m: raft.hears(m) and m not in planned.added):
         raise RequestError(NOT_ENOUGH_STARTED)
@@ -61,7 +61,7 @@ def next_conf(raft: Raft, machine: Machine, change: _Change, max_learners: int) 
 
 
 class _Plan:
-    """Voters and learners as the steps so far make them."""
+    """The voters and learners that result from the steps so far."""
 
     def __init__(self, raft: Raft, machine: Machine) -> None:
         self._raft = raft
@@ -119,7 +119,7 @@ class _Plan:
 
 
 def is_url(url: str) -> bool:
-    """Scheme, host and port, and nothing more."""
+    """Whether `url` is scheme, host and port, and nothing more."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and bool(parts.port)
@@ -129,6 +129,6 @@ def is_url(url: str) -> bool:
 
 
 def check_urls(urls: Collection[str]) -> None:
-    """Peer URLs of a member: at least one, and each good. One that is there twice is let be, as etcd does."""
+    """Check a member's peer URLs: at least one, all valid. Duplicates are accepted, as in etcd."""
     if not urls or not all(is_url(url) for url in urls):
         raise RequestError(BAD_URLS)

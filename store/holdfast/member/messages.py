@@ -1,14 +1,14 @@
-"""What members say to each other above Raft: proposals, reads and renewals on their way to the leader."""
+"""Messages between members besides those of Raft: proposals, reads and renewals on their way to the leader."""
 
 from __future__ import annotations
 
 from holdfast.raft.messages import Message
 
-INCARNATION_BITS = 40  # below an incarnation in the id of a question: as many as one start of a member may ask
+INCARNATION_BITS = 40  # low bits of a question's id, below the incarnation: how many questions one start may ask
 
 
 class Forward(Message):
-    """Commands of the sender's clients, for the leader to propose. A lost one is sent again until it is applied."""
+    """Commands of the sender's clients, for the leader to propose. The sender repeats them until they are applied."""
 
     __slots__ = ("commands",)
 
@@ -18,7 +18,7 @@ class Forward(Message):
 
 
 class Rejected(Message):
-    """The leader will not propose this command, and why."""
+    """The leader refuses to propose this command, for `reason`."""
 
     __slots__ = ("incarnation", "reason", "seq")
 
@@ -30,7 +30,7 @@ class Rejected(Message):
 
 
 class ReadRequest(Message):
-    """ "From which applied index on may reads that I took so far be answered?" `id` is never used twice."""
+    """Asks for the index that the sender has to apply before it answers reads received so far. Ids are never reused."""
 
     __slots__ = ("id",)
 
@@ -49,7 +49,7 @@ class ReadReply(Message):
 
 
 class Renew(Message):
-    """Keep these leases alive, or with `query` only tell how long they still have."""
+    """Renew these leases, or with `query` only tell how much time they have left."""
 
     __slots__ = ("id", "leases", "query")
 
@@ -61,7 +61,7 @@ class Renew(Message):
 
 
 class RenewReply(Message):
-    """For each lease its time to live in seconds; 0 = unknown or expired (-1 in answer to a query)."""
+    """For each lease its TTL in seconds (time left, for a query); 0 (for a query: -1) = unknown or expired."""
 
     __slots__ = ("id", "leases", "ttls")
 

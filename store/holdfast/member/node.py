@@ -1,6 +1,6 @@
-"""Which node this process is, from an empty volume to a member of a cluster and, perhaps, to having been removed.
+"""The life of a node: from an empty volume, to a member of a cluster, to its removal.
 
-Owns the peer port from the first moment, and the `Member` once there is one.
+A node owns the peer port from the start, and the `Member` once there is one.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.node")
 
-MAX_MET = 64  # who greets a node that has no state yet
+MAX_MET = 64  # peers remembered by a node that has no state yet
 
 
 class State(Enum):
     EMPTY = 0  # belongs to no cluster
-    FORMED = 1  # founded one that is not open to clients yet
+    FORMED = 1  # founded a cluster that is not open to clients yet
     MEMBER = 2
     REMOVED = 3
 
@@ -56,14 +56,14 @@ class NodeConfig:
     initial_cluster: dict[str, str] = field(default_factory=dict)
     token: str = "holdfast-cluster"
     settings: Settings = field(default_factory=Settings)
-    priority: int = 0  # who should rather lead: the highest
+    priority: int = 0  # the voter with the highest is preferred as leader
     max_learners: int = 1
-    client_tls: Dialling | None = None  # for dialling peers
+    client_tls: Dialling | None = None  # for outgoing connections to peers
     server_tls: ssl.SSLContext | None = None
 
 
 class Node:
-    """Implements `transport.Node`. `deliver`, `turn_ended`, `member_ended` are the services' to set before `start`."""
+    """Implements `transport.Node`. The services set `deliver`, `turn_ended` and `member_ended` before `start`."""
 
     def __init__(self, data: DataDirectory, config: NodeConfig) -> None:
         self.data = data
@@ -74,7 +74,7 @@ class Node:
             self,
             client_tls=config.client_tls,
             server_tls=config.server_tls,
-            # A silent peer is noticed by the time that Raft has noticed a silent leader.
+            # Detect a silent peer about as fast as Raft detects a silent leader.
             silence_seconds=min(max(2 * config.settings.election_ns / 1e9, 1.0), 10.0),
         )
         self.deliver: Callable[[list[Delivery]], None] = lambda _: None
@@ -88,8 +88,8 @@ class Node:
         self._attributes_sent = False
         self._said_refused: dict[int, str] = {}
         self._connected: set[int] = set()
-        self._met: dict[int, str] = {}  # who greeted us before we had any state, and where they are
-        self.caught_up = False  # since the start: as far as the cluster was then
+        self._met: dict[int, str] = {}  # peers that connected before we had any state: id -> URL
+        self.caught_up = False  # everything committed when this node started is applied here
 
     @property
     def state(self) -> State:
@@ -101,15 +101,15 @@ class Node:
 
     @property
     def serving(self) -> bool:
-        """Whether clients are answered: by a member that has, for certain, all that it had served before its stop. It
-        has if a leader has told it how far to apply since, or if all entries that its log had then are applied."""
+        """Whether clients are served. A member serves once it surely has everything that it served before its stop:
+        after a linearizable read since the start, or when every entry that its log had at the start is applied."""
         member = self.member
         return member is not None and self.state is State.MEMBER and (self.caught_up or member.recovered)
 
     # ---- start and stop ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Go on as what we are, or begin to become a member in the way we were told."""
+        """Continue as the member we are, or become one in the way the configuration says."""
         identity = self.data.identity
         config = self.config
         if config.bootstrap == "static":
@@ -165,7 +165,7 @@ class Node:
             ),
             settings=self.config.settings,
             max_learners=self.config.max_learners,
-            # Writes wait through an election rather than fail: 5 s and twice the election timeout, as etcd does.
+            # Long enough for writes to wait through an election: 5 s plus two election timeouts, as in etcd.
             request_timeout_ns=5_000_000_000 + 2 * self.config.settings.election_ns,
         )
         self._snapshots = Snapshots(self.member)
@@ -174,7 +174,7 @@ class Node:
         self._notice_caught_up()
 
     def _notice_caught_up(self) -> None:
-        """One linearizable read shows that we have all that was acknowledged when we started."""
+        """One linearizable read proves that we have everything that was acknowledged when we started."""
         member = self.member
         assert member is not None
 
@@ -213,7 +213,7 @@ class Node:
         self._start_member()
 
     def form(self, cluster_id: int, volume_id: int) -> int:
-        """Found a cluster of this node alone, as an operator's seed. Idempotent. Returns the member id."""
+        """Found a cluster of this node alone, which an operator then extends. Idempotent. Returns the member id."""
         identity = self.data.identity
         if volume_id != identity.volume_id:
             raise RequestError(
@@ -245,7 +245,7 @@ class Node:
         return identity.volume_id
 
     def open(self, cluster_id: int) -> None:
-        """The founding is recorded: serve clients."""
+        """Serve clients from now on: the operator has recorded the founding."""
         if cluster_id != self.data.identity.cluster_id:
             raise RequestError(
                 Refusal(Code.FAILED_PRECONDITION, f"holdfast: this node belongs to {self.data.identity.cluster_id:x}")
@@ -256,7 +256,7 @@ class Node:
     # ---- members -------------------------------------------------------------------------------------------
 
     def _conf_changed(self) -> None:
-        """Members or their addresses changed: keep connections to them, tell ours, notice our own removal."""
+        """Members or their addresses changed: update connections, publish our attributes, notice our own removal."""
         member = self.member
         if member is None:
             return
@@ -275,7 +275,7 @@ class Node:
                 self._send_attributes()
 
     def _was_removed(self, member: Member) -> None:
-        """Stop being a member. Under an operator the process stays, to say so: its volume has to be emptied."""
+        """Stop being a member. Under an operator the process stays up to report it, until its volume is emptied."""
         if self.removed:
             return
         self.removed = True
@@ -290,7 +290,7 @@ class Node:
         self._tasks.spawn(member.stop())
 
     def _send_attributes(self) -> None:
-        """Tell everyone our name and where clients reach us, until it is told."""
+        """Propose our name, client URLs and priority; retry until it succeeds."""
         member = self.member
         assert member is not None
         attributes = raft_pb2.MemberAttributes(
@@ -307,7 +307,7 @@ class Node:
         if not self.failed.done():
             member.propose(raft_pb2.Command(attributes=attributes), answered)
 
-    # ---- the transport's questions -------------------------------------------------------------------------
+    # ---- for the transport ---------------------------------------------------------------------------------
 
     def hello(self, to: int, purpose: str) -> raft_pb2.Hello:
         identity = self.data.identity
@@ -330,7 +330,7 @@ class Node:
             return f"peer protocol {hello.protocol}, this program speaks {LOWEST_PROTOCOL} to {PROTOCOL}"
         may_join = not identity.cluster_id and self.config.bootstrap == "managed"
         if may_join and hello.cluster_id and hello.to_id == identity.volume_id:
-            # The first leader that names our volume id tells which cluster we were added to.
+            # The first leader that addresses our volume id tells us which cluster we were added to.
             join_cluster(self.data, hello.cluster_id, identity.volume_id)
             self._start_member()
             identity = self.data.identity
@@ -343,7 +343,7 @@ class Node:
         return self._who(hello, self.member)
 
     def _who(self, hello: raft_pb2.Hello, member: Member) -> str:
-        """Why the sender of `hello` is not taken for a member; empty if it is."""
+        """Why the sender of `hello` is not accepted as a member; empty if it is."""
         state, raft = member.state, member.core.raft
         if hello.from_id in state.removed:
             return f"member {hello.from_id:x} was removed from this cluster"
@@ -356,10 +356,10 @@ class Node:
             return f"member {hello.from_id:x} lives on the volume {known.volume_id:x}, not on {hello.volume_id:x}"
         unknown = state.members and known is None and hello.from_id not in raft.conf.members()
         if unknown and member.core.leader not in (0, hello.from_id):
-            # Without a leader we may have missed the change that made it a member: it may be the leader by now.
+            # While we have no leader, we may have missed the change that added it: it may be the leader by now.
             return f"{hello.from_id:x} is not a member of this cluster"
         if not state.members and hello.peer_url and self._may_meet(hello):
-            # We have no state yet, so no addresses: without this the leader would never hear our answers.
+            # Without state we know no addresses; without this one our answers would never reach the leader.
             self._met[hello.from_id] = hello.peer_url
             self._conf_changed()
         return ""
@@ -444,7 +444,7 @@ class Node:
             return raft_pb2.ClaimReply(
                 refused=f"no member has the peer URL {', '.join(sorted(urls))}; add it first (member add)"
             )
-        if found[0].volume_id == request.volume_id:  # asked again: nothing is written for it
+        if found[0].volume_id == request.volume_id:  # a repeated claim: nothing to propose
             return raft_pb2.ClaimReply(cluster_id=self.data.identity.cluster_id, member_id=found[0].id)
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         command = raft_pb2.Command(claim=raft_pb2.Claim(member_id=found[0].id, volume_id=request.volume_id))

@@ -1,8 +1,8 @@
-"""Notices that the other side of a connection is silent, and sees to it that we are not.
+"""Keepalive: detects a peer that is silent, and sends empty frames so that this side is not.
 
-TCP alone tells too late. A machine that died, a process that is stopped, a network that drops what it should forward:
-the connection stays open for minutes, and after the network is back TCP waits for as long again as it had waited. So
-each side sends an empty frame when it has nothing else to send, and ends a connection on which nothing arrives.
+TCP alone detects it too late. When a machine died, a process is stopped or a network drops packets, the connection
+stays open for minutes, and when the network is back TCP waits as long again before it sends. So each side sends an
+empty frame when it has nothing else to send, and ends a connection on which nothing arrives.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import socket
 
 from holdfast.member.frames import IDLE
 
-BEATS = 8  # without a sign of the other side, until the connection is ended
+BEATS = 8  # without anything received, until the connection is ended
 
 
 class Pulse:
-    """Of one connection. Call `heard` for what arrives, `sent` for what is sent, `stop` at the end.
+    """The keepalive of one connection. Call `heard` for what arrives, `sent` for what is sent, `stop` at the end.
 
-    It counts its own beats, not seconds: a process that was itself held up reads what has arrived meanwhile before the
-    other side counts as silent.
+    It counts its own beats, not seconds, so that a process that was itself delayed reads what has arrived meanwhile
+    before it considers the peer silent.
     """
 
     def __init__(self, writer: asyncio.StreamWriter, silence_seconds: float) -> None:
@@ -55,7 +55,7 @@ class Pulse:
 
 
 def notice_silence(writer: asyncio.StreamWriter, seconds: float) -> None:
-    """Have the kernel end a connection whose other side acknowledges nothing: all there is for a peer of protocol 1."""
+    """Have the kernel end a connection whose peer acknowledges nothing: the only detection for a peer of protocol 1."""
     sock = writer.get_extra_info("socket")
     options = (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -64,6 +64,6 @@ def notice_silence(writer: asyncio.StreamWriter, seconds: float) -> None:
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, max(1, round(seconds))),
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000)),
     )
-    with contextlib.suppress(OSError):  # it has ended already
+    with contextlib.suppress(OSError):  # the connection has ended already
         for option in options:
             sock.setsockopt(*option)

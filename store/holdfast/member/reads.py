@@ -1,9 +1,9 @@
-"""Linearizable reads and renewals of leases: questions to the leader, and whether a leader may answer them.
+"""Linearizable reads and lease renewals: questions to the leader, and when a leader may answer them.
 
-A question covers all that came in one turn. It has a number that is never used twice, not when it is asked again and
-not after a restart, so that no late answer to an old question fits a new one (etcd issue 20418). The leader answers
-only after a round of heartbeats that began after the question came: it still leads, so it knows what is committed, and
-renewing a lease cannot revive what another leader has let expire.
+A question covers all reads of one turn. Its number is never used twice, neither when it is asked again nor after a
+restart, so that no late answer to an old question matches a new one (etcd issue 20418). The leader answers only after a
+round of heartbeats that began after the question arrived. That proves that it still leads: it knows what is committed,
+and renewing a lease cannot revive one that another leader has let expire.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class Reads:
         self._raft = raft
         self._new_reads: list[Read] = []
         self._new_renewals: list[KeepAlive] = []
-        self._batches: dict[int, list[Read]] = {}  # asked, by the question's number
+        self._batches: dict[int, list[Read]] = {}  # asked; by the question's number
         self._renewals: dict[int, list[KeepAlive]] = {}
-        self._confirmed: deque[tuple[int, list[Read]]] = deque()  # (index to have applied, reads)
-        # Numbers go on where no earlier life of this member can have come to: an answer to it may still be on its way.
+        self._confirmed: deque[tuple[int, list[Read]]] = deque()  # (index to apply first, reads)
+        # Beyond all numbers of earlier incarnations, because answers to those may still be under way.
         self._question = incarnation << INCARNATION_BITS
-        # What this member confirms as leader: raft's read id -> what to do then.
-        self.failed = 0  # reads and renewals that nobody answered in time
+        self.failed = 0  # reads and renewals that were not answered in time
+        # As leader: Raft's read id -> the question to answer once it is confirmed.
         self._as_leader: dict[int, ReadRequest | Renew] = {}
         self._leader_read = 0
 
     @property
     def waiting(self) -> bool:
-        """Whether a question is out, or could not be asked yet."""
+        """Whether a question is not answered yet, or waits for a leader."""
         return bool(self._batches or self._renewals)
 
     def deadlines(self) -> Iterator[int]:
@@ -60,7 +60,7 @@ class Reads:
     # ---- asking --------------------------------------------------------------------------------------------
 
     def ask(self, messages: list[Message]) -> None:
-        """One question to the leader for all reads that arrived in this turn, and one for renewals of each kind."""
+        """Ask the leader one question for all reads of this turn, and one for each kind of renewal."""
         if self._new_reads:
             batch, self._new_reads = self._new_reads, []
             self._ask_read(batch, messages)
@@ -72,7 +72,7 @@ class Reads:
                     self._ask_renewal(batch_of_kind, messages)
 
     def ask_again(self, messages: list[Message]) -> None:
-        """What the last leader was asked may be lost: the same under new numbers."""
+        """Questions to the last leader may be lost: ask them again under new numbers."""
         batches, self._batches = self._batches, {}
         for batch in batches.values():
             self._ask_read(batch, messages)
@@ -104,7 +104,7 @@ class Reads:
     # ---- as leader -----------------------------------------------------------------------------------------
 
     def asked(self, question: ReadRequest | Renew) -> None:
-        """Find out whether this member still leads, then answer."""
+        """Confirm that this member still leads, then answer. If it does not lead, drop the question."""
         self._leader_read += 1
         if self._raft.read(self._leader_read):
             self._as_leader[self._leader_read] = question
@@ -126,7 +126,7 @@ class Reads:
                 renewals.append((index, question))
         return renewals
 
-    # ---- answered ------------------------------------------------------------------------------------------
+    # ---- answers -------------------------------------------------------------------------------------------
 
     def on_read_reply(self, message: ReadReply) -> None:
         self._confirm(message.id, message.index)
@@ -155,7 +155,7 @@ class Reads:
         self._confirmed = waiting
 
     def give_up(self, now: int, out: Output) -> None:
-        """Tell those whose time is over."""
+        """Fail the questions whose deadline has passed."""
         if not self.waiting:
             return
         for batches in (self._batches, self._renewals):

@@ -1,4 +1,4 @@
-"""What a member starts from: the records of its durable log, replayed, and fitted to its state."""
+"""Recovers a member's log at its start: replays the records on disk and fits the result to the state."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ UNKNOWN_TERM = 0
 
 
 def newest_incarnation(store: Store, log: Log, member: int) -> int:
-    """The newest start of `member` of which its state or its log holds a proposal; 0: there is none.
+    """The newest incarnation of `member` of which its state or its log holds a proposal; 0 if there is none.
 
-    A later start must have a higher number, or its proposals are taken for those of the earlier one. It would not if
-    the file that counts the starts was put back from an older copy.
+    A later start must use a higher number, or its proposals are mistaken for those of the earlier one. Without this
+    check it would not, if the file that counts the starts was restored from an older copy.
     """
     proposals = ProposalDedup()
     row = store.get(Family.META, rows.PROPOSALS + rows.number(member))
@@ -35,7 +35,7 @@ def newest_incarnation(store: Store, log: Log, member: int) -> int:
 
 
 class Replay:
-    """The log and hard state that the records fed so far leave behind."""
+    """The log and hard state that result from the records fed so far."""
 
     def __init__(self, records: Iterable[DurableAppend] = ()) -> None:
         self.log = Log()
@@ -57,18 +57,19 @@ class Replay:
         if record.entries:
             first = record.entries[0]
             if not self._started and self.log.last == 0:
-                # Older segments are gone: what they held is in the state. The term before is not known any more.
+                # Older segments were deleted, their entries are in the state. The term before `first` is unknown.
                 self.log.reset(first.index - 1, UNKNOWN_TERM)
             self.log.append(record.entries)
-        # Every segment begins with the hard state alone, which says nothing of where the entries begin.
+        # Every segment begins with a record of the hard state only, which does not tell where entries begin.
         self._started = self._started or bool(record.entries) or record.base is not None
 
 
 def fit(log: Log, applied_index: int, applied_term: int) -> bool:
-    """Make `log` continue the state at `applied_index`. True: it had to be started anew there.
+    """Make `log` continue the state at `applied_index`. True: it had to be reset to begin there.
 
-    The state may be ahead of the log (a crash between installing a snapshot and resetting the log); then the log's
-    entries are of the past. A log that begins after the state is a hole that nothing explains.
+    The state may be ahead of the log (after a crash between installing a snapshot and resetting the log); then the
+    log's entries are obsolete. A log that begins after the state ends means that entries are missing: an invariant's
+    violation.
     """
     invariant(
         log.base_index <= applied_index,
@@ -80,5 +81,5 @@ def fit(log: Log, applied_index: int, applied_term: int) -> bool:
     if log.base_index == applied_index:
         log.base_term = applied_term
     elif log.base_term == UNKNOWN_TERM:
-        log.compact(log.first)  # whose term is known
+        log.compact(log.first)  # the term of `first` is known
     return False

@@ -1,8 +1,8 @@
-"""A cluster made anew from a saved snapshot: one member with all of the data, which others then join.
+"""Creates a new cluster from a saved snapshot: one member with all of the data, which others can then join.
 
-It is another cluster: new cluster id, new member id, and the next epoch, so that nobody takes it for the one that was
-saved; a replica at the edge sees the epoch and starts again. etcd's clients know no epochs: for them revisions go on
-well above the old ones, and history before that counts as compacted, so that no watch goes on as if nothing had been.
+It has a new cluster id, a new member id and the next epoch, so that it is not mistaken for the cluster that was saved;
+an edge replica sees the new epoch and starts again. etcd's clients know no epochs. For them revisions continue far
+above the old ones and the history before is compacted, so that no watch silently continues across the restore.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from holdfast.storage.archive import Manifest, unpack, verify
 from holdfast.storage.identity import DataDirectory, mint_id
 from holdfast.storage.state import RocksStore, StateDirectory
 
-BUMP = 1_000_000_000  # more revisions than anybody can have seen beyond the snapshot
+BUMP = 1_000_000_000  # more than the revisions that any client can have seen beyond the snapshot
 
 
 class RestoreRefused(Exception):
-    """The data directory cannot be restored into; says why."""
+    """The data directory cannot be restored into. The text says why."""
 
 
 def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], bump: int = BUMP) -> Manifest:
-    """Make `directory` the data directory of the only member of a new cluster with the snapshot's data. Raises
-    ArchiveError, DataDirectoryError or RestoreRefused, and then leaves no member behind."""
+    """Make `directory` the data directory of the only member of a new cluster with the snapshot's data. If it raises
+    ArchiveError, DataDirectoryError or RestoreRefused, no member was made."""
     manifest = verify(file)
     data = DataDirectory(directory)
     try:
@@ -36,7 +36,7 @@ def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], 
         place = states.fresh()
         unpack(file, place)
         store = RocksStore(place)
-        store.verify()  # the file's sum says nothing about what the member read that saved it
+        store.verify()  # the file's checksum does not cover damage at the member that saved it
         member_id = data.identity.volume_id
         info = raft_pb2.MemberInfo(id=member_id, name=name, peer_urls=peer_urls, volume_id=member_id)
         index, term = Restored(info, bump).write(store)
@@ -44,7 +44,7 @@ def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], 
         store.close()
         states.use(place)
         make_log(making, (index, term), term)
-        data.join(cluster_id=mint_id(), member_id=member_id)  # last: from here on it counts
+        data.join(cluster_id=mint_id(), member_id=member_id)  # last: this makes the member valid
     finally:
         data.close()
     return manifest

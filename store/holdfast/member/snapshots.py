@@ -1,8 +1,8 @@
-"""A whole state from one member to another, on a connection of its own, in chunks of at most 1 MiB with their CRC-32C.
+"""Sends a whole state from one member to another, on its own connection, in chunks of at most 1 MiB with a CRC-32C.
 
-Sent from a checkpoint (hard links, so writes go on meanwhile); received into a new generation of the state beside the
-one in use, and offered to the core only when it is complete, opened once, and durable. A transfer that broke off goes
-on: the sender keeps its checkpoint for a while, the receiver what it has, and an id says that they are the same.
+It is sent from a checkpoint (hard links, so that writes continue meanwhile). It is received into a new generation of
+the state beside the one in use, and offered to the core only when complete, verified and durable. An interrupted
+transfer can be resumed: the sender keeps its checkpoint for a while, the receiver what arrived, and an id matches them.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ IDLE_SECONDS = 30.0
 KEEP_SECONDS = 120.0
 MAX_HEADER_BYTES = 64 << 10
 MAX_CHUNK_FRAME_BYTES = CHUNK_BYTES + 1024
-SPARE_BYTES = 16 << 20  # left to the log, which is on the same disk
-# As RocksDB calls its files.
+SPARE_BYTES = 16 << 20  # left free for the log, which is on the same disk
+# Names of RocksDB's files.
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(slots=True)
 class _Outgoing:
-    """A state set aside for one member."""
+    """A checkpoint of the state that is being sent to one member."""
 
     place: Path
     header: raft_pb2.SnapshotHeader
@@ -53,20 +53,20 @@ class _Outgoing:
 
 @dataclass(slots=True)
 class _Incoming:
-    """What of a state has arrived from one member."""
+    """The part of a state that has arrived from one member."""
 
     id: int
     place: Path
 
 
 class Snapshots:
-    """The transfers of one member, both ways. Call `close` when it stops."""
+    """The transfers of one member, in both directions. Call `close` when it stops."""
 
     def __init__(self, member: Member) -> None:
         self._member = member
         self._outgoing: dict[int, _Outgoing] = {}
-        self._incoming: dict[int, _Incoming] = {}  # at most one, which may have broken off
-        self._receiving = 0  # from whom, now
+        self._incoming: dict[int, _Incoming] = {}  # at most one, perhaps interrupted
+        self._receiving = 0  # the member that sends a snapshot now; 0 = none
 
     async def close(self) -> None:
         loop = asyncio.get_running_loop()
@@ -79,7 +79,7 @@ class Snapshots:
     # ---- sending -------------------------------------------------------------------------------------------
 
     async def send(self, to: int, url: str, transport: Transport, hello: raft_pb2.Hello) -> bool:
-        """Send the state, or the rest of the one that `to` has a part of. Returns whether it has all of it."""
+        """Send the state, or resume an interrupted transfer to `to`. Returns whether `to` has all of it."""
         outgoing = await self._set_aside(to)
         if outgoing is None:
             return False
@@ -91,7 +91,7 @@ class Snapshots:
             finally:
                 writer.close()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ProtocolError) as error:
-            log.info("a snapshot to %x broke off: %s", to, error)
+            log.info("a snapshot to %x was interrupted: %s", to, error)
             outgoing.kept_until = time.monotonic() + KEEP_SECONDS
             return False
         log.info("sent %x a snapshot at index %d: %s", to, outgoing.header.index, reply or "taken")
@@ -99,7 +99,7 @@ class Snapshots:
         return not reply
 
     async def _set_aside(self, to: int) -> _Outgoing | None:
-        """The checkpoint that `to` has a part of, if the log still goes on from it; else one of now."""
+        """The checkpoint of an interrupted transfer to `to`, if the log still continues it; else a new one."""
         member = self._member
         core = member.core
         known = self._outgoing.get(to)
@@ -113,7 +113,7 @@ class Snapshots:
         await loop.run_in_executor(None, member.store.flush)
         if core.machine.busy:
             return None
-        # On the loop, so that it is exactly the state at this index; little is unflushed, so it is quick.
+        # On the loop, so that it is exactly the state at this index; quick, because little is unflushed.
         member.store.checkpoint(place)
         header = raft_pb2.SnapshotHeader(
             term=core.term,
@@ -133,8 +133,8 @@ class Snapshots:
     # ---- receiving -----------------------------------------------------------------------------------------
 
     async def receive(self, frm: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Receive a state, or the rest of one, and offer it to the core. What is incomplete is kept for the next
-        try; what is wrong is not."""
+        """Receive a state, or the rest of one, and offer it to the core. An incomplete one is kept, to be resumed; an
+        invalid one is deleted."""
         async with asyncio.timeout(IDLE_SECONDS):
             header = raft_pb2.SnapshotHeader.FromString(await read_frame(reader, MAX_HEADER_BYTES))
         reason = self._refusal(header, frm)
@@ -150,7 +150,7 @@ class Snapshots:
             self._receiving = 0
 
     def _refusal(self, header: raft_pb2.SnapshotHeader, frm: int) -> str:
-        """Only the leader replaces our state, with one state at a time."""
+        """Why the snapshot is refused; empty if it is not. Only the leader may send one, and one at a time."""
         core = self._member.core
         if header.format != FORMAT:
             return f"snapshot format {header.format}, this program knows {FORMAT}"
@@ -196,7 +196,7 @@ class Snapshots:
         await writer.drain()
 
     async def _continue(self, frm: int, id: int) -> _Incoming:
-        """What has arrived of this state already; nothing, in a new place, if it is another one."""
+        """The part of this state that arrived before; a fresh directory if the id is new."""
         known = self._incoming.get(frm)
         if known is not None and known.id == id:
             return known
@@ -210,7 +210,7 @@ class Snapshots:
 async def _send(
     outgoing: _Outgoing, hello: raft_pb2.Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> str:
-    """Send what the other side lacks. Returns why it was refused; empty if it was not."""
+    """Send what the receiver lacks. Returns why it refused the snapshot; empty if it accepted."""
     async with asyncio.timeout(IDLE_SECONDS):
         write_frame(writer, hello)
         answer = raft_pb2.Hello.FromString(await read_frame(reader))
@@ -234,7 +234,7 @@ async def _send(
 
 
 async def _send_file(file: Path, have: int | None, writer: asyncio.StreamWriter) -> None:
-    """From byte `have` on; None = the other side does not know of the file yet (it may be an empty one)."""
+    """Send `file` from byte `have` on. None: the receiver does not have the file; send a chunk even if it is empty."""
     loop = asyncio.get_running_loop()
     with file.open("rb") as source:
         at = source.seek(have or 0)
@@ -249,7 +249,7 @@ async def _send_file(file: Path, have: int | None, writer: asyncio.StreamWriter)
 
 
 async def _receive_files(place: Path, reader: asyncio.StreamReader) -> None:
-    """Chunks until the last one. A chunk is there whole or not at all, so what is there can be relied on."""
+    """Receive chunks until the last one. Only whole, verified chunks are written, so a resumed transfer keeps them."""
     loop = asyncio.get_running_loop()
     while True:
         async with asyncio.timeout(IDLE_SECONDS):
@@ -273,7 +273,7 @@ def _append(path: Path, offset: int, data: bytes) -> None:
 
 
 def _verify(place: Path) -> tuple[int, int]:
-    """Open what came and read all of it, so that damage of the sender's is never put in use here."""
+    """Open the received state and read all of it, so that damage at the sender is never installed here."""
     try:
         store = RocksStore(place)
         try:

@@ -1,7 +1,7 @@
-"""Between members: one long-lived connection each way, frames of protobuf on TCP or TLS.
+"""The transport between members: one long-lived connection each way, with protobuf frames on TCP or TLS.
 
-The first frame is a Hello: members prove that they belong to the same cluster, and that each is who the other takes it
-for, before anything else counts. What cannot be sent is dropped: Raft asks again.
+The first frame is a Hello: before anything else is accepted, both sides check that they belong to the same cluster and
+are the members that they are taken for. Messages that cannot be sent are dropped, because Raft sends again.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from holdfast.tls import Dialling
 log = logging.getLogger("holdfast.peer")
 
 MAX_HELLO_BYTES = 64 << 10
-STRANGERS_SECONDS = 15.0  # for one question of a node that is not a member yet
+STRANGERS_SECONDS = 15.0  # time limit for one request of a node that is not a member yet
 PURPOSES_OF_MEMBERS = ("messages", "snapshot")
 
 
 class Transport:
-    """All connections of one member to its peers. A connection on which nothing arrives for `silence_seconds` is ended;
-    connecting and greeting have as long."""
+    """All connections of one member to its peers. A connection is ended when nothing arrives on it for
+    `silence_seconds`, which is also the time limit for connecting and the Hello."""
 
     def __init__(
         self,
@@ -73,19 +73,19 @@ class Transport:
                 self._links[member] = Link(self._node, member, url, self._client_tls, self._silence)
 
     def shut_out(self, members: Collection[int]) -> None:
-        """End what these have open here; they learn why when they come again."""
+        """End the connections of these members; they are told why when they connect again."""
         self._door.shut_out(members)
 
     def end(self, member: int, why: str) -> None:
-        """End the connection on which this member sends: what it sent cannot be taken."""
+        """End the connection on which this member sends, because a message of it was invalid."""
         connection = self._door.of(member, "messages")
         if connection is not None:
             self._complain(connection, why)
             connection.end()
 
     def send(self, messages: list[Message]) -> None:
-        """Send each message to whom it is for, one frame a member. What a leader says to its followers is often the
-        same, and then made once."""
+        """Send the messages, one frame per receiver. A leader's messages to its followers are often the same, and then
+        encoded once."""
         by_member: dict[int, list[Message]] = {}
         for message in messages:
             by_member.setdefault(message.to, []).append(message)
@@ -105,16 +105,16 @@ class Transport:
 
     @property
     def active_peers(self) -> int:
-        """Members that we have a connection to."""
+        """Number of members that we have a connection to."""
         return sum(link.connected for link in self._links.values())
 
     @property
     def inbound(self) -> int:
-        """Connections of others to our peer port."""
+        """Number of connections to our peer port."""
         return self._door.count
 
     def round_trips(self) -> dict[int, Histogram]:
-        """Seconds there and back by member; what is measured now is counted in."""
+        """Round-trip times in seconds by member; each call adds the current ones."""
         for member, link in self._links.items():
             seconds = link.round_trip()
             if seconds is not None:
@@ -122,7 +122,7 @@ class Transport:
         return self._round_trips
 
     def counts(self) -> dict[str, Counter[int]]:
-        """By the names that etcd's metrics have for them, then by member."""
+        """Counters by etcd's metric names, then by member."""
         return {
             "etcd_network_peer_sent_bytes": self._sent,
             "etcd_network_peer_received_bytes": self._received,
@@ -153,7 +153,7 @@ class Transport:
             log.debug("a connection of %s ended: %s", connection.address, error)
 
     def _complain(self, connection: Inbound, error: object) -> None:
-        who = f"member {connection.member:x}" if connection.member else "somebody unknown"
+        who = f"member {connection.member:x}" if connection.member else "an unknown peer"
         self._seldom.warn(
             (connection.address, connection.member),
             "a connection of %s at %s is ended: %s",

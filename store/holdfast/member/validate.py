@@ -1,7 +1,7 @@
-"""What another member says is checked before it counts: a peer may be broken, of another version, or not a peer at all.
+"""Checks messages from peers before they are processed: a peer may be broken, of another version, or not a peer at all.
 
-Nothing that comes from a peer may break an invariant here, because that stops this member, and what is in the log stops
-it again at every start. A message that could is refused whole, with the reason; the connection it came on is ended.
+No message may break an invariant here, because that stops this member, and an entry in the log would stop it again at
+every start. A message that could is refused as a whole, with the reason, and its connection is ended.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from holdfast.raft.messages import (
     Vote,
 )
 
-# Far beyond what a cluster can come to, and far enough below 2^64 that nothing overflows.
+# Far beyond what a cluster can reach, and far enough below 2^64 that nothing overflows.
 MAX_INDEX = MAX_TERM = 1 << 62
 MAX_INCARNATION = 1 << (64 - INCARNATION_BITS)
-MAX_TERM_JUMP = 1 << 32  # an election a second for over a century
-# What a member proposes on nobody's behalf without leading. What only a leader does itself is never forwarded.
+MAX_TERM_JUMP = 1 << 32  # one election per second for over a century
+# Commands that a member without leadership may propose without a client. Those of the leader are never forwarded.
 _FORWARDED_SYSTEM_OPS = ("compact", "alarm")
 _LEADERS_OPS = ("lease_checkpoint", "cluster_version")
 
 
 class View(Protocol):
-    """What of this member the checks depend on."""
+    """What the checks need to know of this member."""
 
     @property
     def term(self) -> int: ...
@@ -57,7 +57,7 @@ class View(Protocol):
 
 
 def fault(message: Message, view: View) -> str:
-    """Why `message` must not be taken; empty if it may."""
+    """Why `message` is invalid; empty if it is valid."""
     if message.term >= MAX_TERM or message.term > view.term + MAX_TERM_JUMP:
         return f"term {message.term}, while ours is {view.term}"
     check = _CHECKS.get(type(message))
@@ -86,10 +86,10 @@ def _append(m: Append, view: View) -> str:
 
 
 def _rewritten(m: Append, view: View) -> str:
-    """Entries that are committed here are what they are, whoever says otherwise."""
+    """Why the message is invalid if it would replace entries that are committed here."""
     log = view.log
     if m.term < view.term:
-        return ""  # of a leader of the past, late on its way: it is not taken anyway
+        return ""  # a late message of a deposed leader: Raft ignores it anyway
     if m.prev_index >= view.commit or log.term(m.prev_index) != m.prev_term:
         return ""
     for entry in m.entries[: view.commit - m.prev_index]:
@@ -117,8 +117,8 @@ def _heartbeat(m: Heartbeat, view: View) -> str:
 
 
 def acknowledged(message: Message, view: View) -> int:
-    """Up to where this member has acknowledged entries that it does not have, by the word of its leader; 0: it has all
-    that it acknowledged."""
+    """The index up to which this member, according to its leader, acknowledged entries that it does not have. 0: it has
+    everything that it acknowledged."""
     if not isinstance(message, Heartbeat) or message.term != view.term or view.leader not in (0, message.frm):
         return 0
     return message.commit if view.log.last < message.commit < MAX_INDEX else 0
@@ -133,7 +133,7 @@ def _append_reply(m: AppendReply, view: View) -> str:
 
 
 def _vote(m: Vote | PreVote, view: View) -> str:
-    if m.last_index >= MAX_INDEX or m.last_term > m.term:  # equal: a founded log begins with term 1
+    if m.last_index >= MAX_INDEX or m.last_term > m.term:  # equal is valid: a founded log begins with term 1
         return f"asks for a vote in term {m.term} with a log that ends at {m.last_index}@{m.last_term}"
     return ""
 
@@ -166,7 +166,7 @@ _CHECKS: dict[type[Message], Callable[[Any, View], str]] = {
 
 
 def decoded(data: bytes) -> tuple[raft_pb2.Command, str]:
-    """The command in an entry, and its kind: one that can be applied. Raises Malformed."""
+    """The command in an entry, and its kind. Raises Malformed if it cannot be applied."""
     try:
         command = raft_pb2.Command.FromString(data)
     except DecodeError as error:
@@ -192,7 +192,7 @@ def decoded(data: bytes) -> tuple[raft_pb2.Command, str]:
 
 
 def forwarded(data: bytes, frm: int) -> tuple[raft_pb2.Command, str]:
-    """A command that `frm` asks its leader to propose: its own, and what a member may ask for. Raises Malformed."""
+    """A command that `frm` forwarded to the leader. Raises Malformed if it is not its own, or must not be forwarded."""
     command, kind = decoded(data)
     if command.origin != frm:
         raise Malformed(f"a command of {command.origin:x}, forwarded by {frm:x}")
@@ -202,8 +202,8 @@ def forwarded(data: bytes, frm: int) -> tuple[raft_pb2.Command, str]:
 
 
 def check_request(command: raft_pb2.Command, kind: str) -> None:
-    """As the services check what their clients send, but for limits that each member sets for itself. Raises
-    RequestError."""
+    """The same checks as the services make of their clients' requests, except limits that are configured per member.
+    Raises RequestError."""
     if kind == "put":
         kv.check_put(command.put)
     elif kind == "delete_range":

@@ -1,4 +1,4 @@
-"""Which configuration is in force: every entry of the log is decided under the last one in the log up to there."""
+"""Which configuration is in force at each index: the last one in the log up to there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.raft.quorum import ConfState
 
 class Configurations:
     """Configurations by the index of the entry that made each. The last one is in force as soon as it is in the log
-    (thesis section 4.1), committed or not; cutting the log's end brings the one before back."""
+    (thesis section 4.1), committed or not; truncating the log restores the one before."""
 
     def __init__(self, index: int, conf: ConfState, entries: Iterable[Entry] = ()) -> None:
         self._made: list[tuple[int, ConfState]] = [(index, conf)]
@@ -25,14 +25,14 @@ class Configurations:
         return self._made[-1][0]
 
     def at(self, index: int) -> tuple[int, ConfState]:
-        """The configuration in force at `index`, and where it was made."""
+        """The index of the entry that made the configuration in force at `index`, and that configuration."""
         for made, conf in reversed(self._made):
             if made <= index:
                 return made, conf
         raise AssertionError(f"no configuration at {index}: the oldest known is of {self._made[0][0]}")
 
     def since(self, index: int) -> list[int]:
-        """Where configurations after `index` were made."""
+        """The indexes after `index` at which configurations were made."""
         return [made for made, _ in self._made if made > index]
 
     def append(self, entries: Iterable[Entry]) -> None:
@@ -41,12 +41,12 @@ class Configurations:
                 self._made.append((entry.index, entry.conf))
 
     def truncate(self, start: int) -> None:
-        """The entries from `start` on are gone."""
+        """The log was truncated: entries from `start` on are gone."""
         while self._made[-1][0] >= start:
             self._made.pop()
 
     def compact(self, index: int) -> None:
-        """Nobody asks for what was in force before `index`."""
+        """Forget configurations that were in force only before `index`."""
         while len(self._made) > 1 and self._made[1][0] <= index:
             del self._made[0]
 

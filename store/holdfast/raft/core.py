@@ -1,14 +1,15 @@
 """Raft as a pure state machine: messages, proposals and the time go in; messages and appends come out.
 
-Sources: Ongaro's thesis (sections named where a rule comes from) and what later implementations learned.
+Sources: Ongaro's thesis (sections are cited where a rule comes from) and the experience of later implementations.
 The caller's duties, in order:
 
-1. call `tick`, `step`, `propose`, `read`, `appended` and so on for all that has happened, then `ready()` once;
-2. write the `Append` of the output durably, in the order of their `seq`, and report each by `appended(seq)`;
-3. send the messages of the output at once. What must not leave before something is durable is not in the
-   output: it is held here until `appended` says so, so the caller cannot break that rule.
+1. call `tick`, `step`, `propose`, `read`, `appended` and so on for everything that happened, then `ready()` once;
+2. write each `Ready.append` durably, in the order of their `seq`, and report it by `appended(seq)`;
+3. send `Ready.messages` at once. Messages that must not leave before something is durable are not in the output: they
+   are held back until `appended` reports that, so the caller cannot break the rule.
 
-What exists only while this member leads is in `leader.Leader`, what waits for the disk in `durability.Durability`.
+State that exists only while this member leads is in `leader.Leader`, what waits for the disk in
+`durability.Durability`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from holdfast.raft.types import HardState, Random, Ready, Role, Settings
 
 
 class Raft(State):
-    """One member's part in the consensus. Never blocks, never looks at a clock."""
+    """One member's part in the consensus. Never blocks, never reads a clock."""
 
     def __init__(
         self,
@@ -67,9 +68,9 @@ class Raft(State):
         self.role = Role.FOLLOWER
         self.leader = 0
         self.leading: Leader | None = None
-        self.full = False  # the disk has no room: take no entries, whoever they come from
-        self.level = 0  # said in answers to heartbeats: see HeartbeatReply
-        self._acknowledged = (0, 0)  # (term, index) that a leader says this member had entries up to, if it has less
+        self.full = False  # the disk has no room: accept no entries, neither proposed nor replicated
+        self.level = 0  # reported in HeartbeatReply
+        self._acknowledged = (0, 0)  # (term, index) up to which this member had entries, as its leader reported
 
         self._random = random
         self._writes = Durability(log.last, hard_state)
@@ -78,12 +79,12 @@ class Raft(State):
         self._self_vote_seq: int | None = None  # the write that makes our own vote durable
         self._priorities: Mapping[int, int] = {}
         self._heard_leader_at: int | None = None
-        # Until then we promised our vote to nobody else. A promise outlives a restart, so one is assumed.
+        # Until then we promised not to vote for another member. A promise outlives a restart, so assume one.
         self._promised_until = now + settings.election_ns if settings.lease_reads else 0
         self._election_at = 0
         self._reset_election_timer()
 
-    # ---- what others may ask -------------------------------------------------------------------------------
+    # ---- queries -------------------------------------------------------------------------------------------
 
     @property
     def stable(self) -> int:
@@ -102,7 +103,7 @@ class Raft(State):
     @property
     def incomplete(self) -> bool:
         """Whether this member lacks entries that it has acknowledged: its log was cut, or is an older copy. They may be
-        committed, so it must not lead, nor vote for somebody who lacks them, too."""
+        committed, so it must not lead, nor vote for a candidate that lacks them, too."""
         return self._acknowledged[1] > self.log.last
 
     @property
@@ -134,8 +135,8 @@ class Raft(State):
             self.campaign()
 
     def campaign(self) -> None:
-        """Stand for election now, if we may. If not, forget a leader that is not heard from, as who stands does: it may
-        be none, and whoever leads this term in truth is refused as a second one while it is taken for the leader."""
+        """Stand for election now, if allowed. If not, still forget the leader that was not heard from, as a candidate
+        does: it may not be the leader of this term, and as long as we believe it is, we refuse the true one."""
         if self.leading is None:
             self._reset_election_timer()
             if self._may_stand():
@@ -144,26 +145,26 @@ class Raft(State):
                 self.leader = 0
 
     def _may_stand(self) -> bool:
-        """As a voter; and as one whose vote is taken away by an entry that is not known to be committed: perhaps nobody
-        else has it, and then nobody else can be elected (thesis section 4.2.2)."""
+        """Voters may stand. So may a member whose vote was removed by an entry not known to be committed: if no other
+        member has that entry, no other member can be elected (thesis section 4.2.2)."""
         voter = self.conf.is_voter(self.id) or self.confs.at(self.commit)[1].is_voter(self.id)
         return voter and not self.incomplete
 
     def acknowledged(self, index: int) -> None:
-        """The leader of this term knows that this member has had the entries up to `index`. This is forgotten at a
-        restart, and told again by the first heartbeat."""
+        """The leader of this term knows that this member had the entries up to `index`. This is not stored; after a
+        restart the first heartbeat tells it again."""
         self._acknowledged = max(self._acknowledged, (self.term, index))
 
     def suspect(self, member: int) -> None:
-        """The connection to `member` was closed or refused. A leader takes what is under way to it for lost. If it is
-        our leader, do not wait for the whole timeout: this is a hint to ask for pre-votes early, never a proof that it
-        is gone. Voters ask one after the other, the preferred ones first, so that they do not split the vote."""
+        """The connection to `member` was closed or refused. If we lead, treat messages under way to it as lost. If it
+        leads, ask for pre-votes before the election timeout ends; this is a hint, never a proof that it is gone.
+        Voters ask one after the other, those of higher priority first, so that they do not split the vote."""
         if self.leading is not None:
             self.leading.disconnected(member)
             return
         if self.role is not Role.FOLLOWER or member != self.leader or not member or self.now < self._promised_until:
             return
-        self._heard_leader_at = None  # nor does it stand against another's pre-vote
+        self._heard_leader_at = None  # so that we grant pre-votes to others, too
         others = sorted((m for m in self.conf.voters if m != member), key=lambda m: (-self._priorities.get(m, 0), m))
         if self.id in others:
             beat = self.settings.heartbeat_ns
@@ -171,7 +172,7 @@ class Raft(State):
             self._election_at = min(self._election_at, self.now + delay)
 
     def prefer(self, priorities: Mapping[int, int]) -> None:
-        """Who should rather lead (a higher number; 0 for those not named). Only election timeouts depend on it."""
+        """Priorities for leading: higher is preferred, absent means 0. Only election timeouts depend on them."""
         self._priorities = priorities
 
     def propose(self, data: bytes, conf: ConfState | None = None) -> int | None:
@@ -184,18 +185,18 @@ class Raft(State):
         return leading.append(data, conf)
 
     def may_change_conf(self) -> bool:
-        """As leader: whether a change of the configuration may be proposed now."""
+        """As leader: whether a configuration change may be proposed now."""
         return self.leading is not None and self.leading.may_change_conf()
 
     def read(self, read_id: int) -> bool:
-        """Ask for the index a linearizable read has to wait for. False: not the leader. `read_id` is never reused."""
+        """Ask for the index that a linearizable read must wait for. False: not the leader. Never reuse a `read_id`."""
         if self.leading is None:
             return False
         self.leading.reads.append(read_id)
         return True
 
     def transfer(self, to: int = 0) -> bool:
-        """As leader, hand leadership to `to` (0: to whoever can take over best)."""
+        """As leader, transfer leadership to `to` (0 means the best successor)."""
         if self.leading is None:
             return False
         return self.leading.transfer(to or self.leading.successor())
@@ -234,7 +235,7 @@ class Raft(State):
         return True
 
     def restored(self, index: int, index_term: int, conf: ConfState, conf_index: int, frm: int) -> None:
-        """The state now is the snapshot's. The log follows; only then is the leader told."""
+        """The state was replaced by the snapshot. Reset the log, and acknowledge to the leader once that is durable."""
         invariant(index > self.commit, f"a snapshot of {index} behind commit {self.commit}")
         self.log.reset(index, index_term)
         self.confs.reset(conf_index, conf)
@@ -243,7 +244,7 @@ class Raft(State):
         self._writes.hold(AppendReply(frm, self.id, self.term, True, index))
 
     def step(self, message: Message) -> None:
-        """Take a message from another member."""
+        """Process a message from another member."""
         if message.to != self.id:
             raise InvariantViolation(f"a message for {message.to:x} reached {self.id:x}")
         if isinstance(message, PreVote):
@@ -253,13 +254,13 @@ class Raft(State):
             if isinstance(message, Vote) and not message.transfer and self._leader_is_fresh():
                 return  # a removed or cut-off member must not depose a working leader (thesis section 4.2.3)
             if isinstance(message, PreVoteReply) and message.granted:
-                pass  # carries the term we asked about
+                pass  # its term is the one we asked about, not a term in use
             else:
                 leads = isinstance(message, (Append, Heartbeat))
                 self._become_follower(message.term, message.frm if leads else 0)
         elif message.term < self.term:
             if isinstance(message, (Append, Heartbeat)):
-                # Tell a leader of the past, so that it does not wait for a quorum check to find out.
+                # Tell the deposed leader, so that it learns of this term before its quorum check.
                 self._writes.hold(AppendReply(message.frm, self.id, self.term, False, 0))
             return
         self._dispatch(message)
@@ -302,7 +303,7 @@ class Raft(State):
     # ---- output --------------------------------------------------------------------------------------------
 
     def ready(self) -> Ready:
-        """What is to be done now. Ask once after all inputs of a turn."""
+        """What the caller has to do now. Call once after all inputs of a turn."""
         if self.leading is not None:
             self.leading.finish_turn()
         ready = Ready(append=self._writes.next_write(self.log, HardState(self.term, self.vote, self.commit)))
@@ -327,16 +328,16 @@ class Raft(State):
         if self._priorities:
             mine = self._priorities.get(self.id, 0)
             preferred = {p for m in self.conf.voters if (p := self._priorities.get(m, 0)) > mine}
-            # Half a timeout more for each rank that should rather lead; bounded: the last one leads if it must.
+            # Half a timeout more for each higher priority in use; bounded, so that any voter can lead if needed.
             self._election_at += min(len(preferred), 4) * election // 2
         if self.full:
-            self._election_at += 2 * election  # a leader that takes no writes is only better than none
+            self._election_at += 2 * election  # a leader that accepts no writes is only better than none
 
     def _become_follower(self, term: int, leader: int) -> None:
         invariant(term >= self.term, f"term falls from {self.term} to {term}")
         if term > self.term:
             self.term = term
-            self.vote = 0  # only here: stepping down within a term keeps the vote
+            self.vote = 0  # stepping down within a term keeps the vote
         if self.leading is not None:
             self._reads_lost += self.leading.lost_reads()
             self.leading = None
@@ -362,7 +363,7 @@ class Raft(State):
         self._reset_election_timer()
 
     def _stand(self, role: Role) -> list[int]:
-        """Take a candidate's role. Returns whom to ask."""
+        """Become a candidate or pre-candidate. Returns the voters to ask."""
         self.leader = 0
         self._votes = {}
         self._self_vote_seq = None
@@ -396,7 +397,7 @@ class Raft(State):
     def _on_pre_vote(self, message: PreVote) -> None:
         fresh = self._leader_is_fresh()
         granted = message.term > self.term and not fresh and self._may_follow(message)
-        # A refusal carries our term, so that one whose term is behind catches up (etcd issue 8501).
+        # A refusal carries our term, so that a candidate whose term is behind catches up (etcd issue 8501).
         term = message.term if granted else self.term
         if granted or message.term <= self.term or not fresh:
             self._writes.hold(PreVoteReply(message.frm, self.id, term, granted))
@@ -411,7 +412,7 @@ class Raft(State):
         self._writes.hold(VoteReply(message.frm, self.id, self.term, granted))
 
     def _may_follow(self, candidate: PreVote | Vote) -> bool:
-        """Whether its log has all that this member has acknowledged."""
+        """Whether the candidate's log has all entries that this member has acknowledged."""
         if self.incomplete and (candidate.last_term, candidate.last_index) < self._acknowledged:
             return False
         return self.log.up_to_date(candidate.last_index, candidate.last_term)
@@ -427,7 +428,7 @@ class Raft(State):
 
     def _on_append(self, message: Append) -> None:
         if message.prev_index < self.commit and message.prev_index < self.log.base_index:
-            # Compacted here, so committed; everything up to commit agrees with the leader's log.
+            # Compacted, so committed: our log agrees with the leader's up to our commit index.
             self._writes.hold(AppendReply(message.frm, self.id, self.term, True, self.commit))
             return
         if self.log.term(message.prev_index) != message.prev_term:
@@ -437,7 +438,7 @@ class Raft(State):
             return
         if message.entries and self.full:
             self.advance_commit(min(message.commit, message.prev_index))
-            return  # as if it had been lost: there is no room to keep it
+            return  # there is no room: treat the message as lost
         last = message.prev_index + len(message.entries)
         for at, entry in enumerate(message.entries):
             here = self.log.term(entry.index) if entry.index <= self.log.last else None

@@ -1,8 +1,8 @@
-"""What this member has asked to be written, and what must not be said before it is.
+"""Tracks writes until they are durable, and holds back messages that must not be sent before that.
 
 States of an entry: in the log; handed out in a numbered write; durable. Invariants: `stable` never exceeds what the
-newest completed write covered of the log *as it is now* (a write that was overtaken by a truncation vouches for
-nothing it lost: "async append ABA"); a held message leaves only when every write numbered up to its own is durable.
+newest completed write covers of the log *as it is now* (a write does not make entries durable that were truncated
+after it was handed out: "async append ABA"); a held message leaves only when every write up to its own is durable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from holdfast.raft.types import DurableAppend, HardState
 
 
 class Durability:
-    """One member's writes under way. `take` makes the next write, `completed` learns that one is on the disk."""
+    """One member's writes under way. `next_write` makes a write; `completed` is told when it is on disk."""
 
     def __init__(self, last: int, hard: HardState) -> None:
         self.stable = last  # entries up to here are durable
@@ -26,22 +26,22 @@ class Durability:
         self._done = 0
         self._in_flight: deque[list[int]] = deque()  # [seq, last index that write made durable]
         self._gated: deque[tuple[int, Message]] = deque()
-        self._held: list[Message] = []  # of this turn, not yet numbered
+        self._held: list[Message] = []  # messages of this turn, not yet assigned to a write
         self._truncate_from = 0
         self._base: tuple[int, int] | None = None
 
     def hold(self, message: Message) -> None:
-        """Send `message` once everything that this turn wants durable is (thesis section 3.8)."""
+        """Send `message` once everything that this turn writes is durable (thesis section 3.8)."""
         self._held.append(message)
 
     @property
     def next_seq(self) -> int:
-        """The number of the write that the next `take` makes, if it makes one."""
+        """The number of the write that the next `next_write` makes, if it makes one."""
         return self._seq + 1
 
     def truncated(self, start: int) -> None:
         """The log lost its entries from `start` on."""
-        if start < self._unsaved:  # some of it may be on disk already, or on its way
+        if start < self._unsaved:  # some of these may be on disk or under way
             self._truncate_from = min(self._truncate_from or start, start)
             self._unsaved = start
         self.stable = min(self.stable, start - 1)
@@ -49,7 +49,7 @@ class Durability:
             write[1] = min(write[1], start - 1)
 
     def restarted(self, index: int, term: int) -> None:
-        """The log begins anew after (index, term), which the state durably has."""
+        """The log was reset to begin after (index, term), which is durable in the state."""
         self.stable = index
         self._in_flight.clear()
         self._truncate_from = 0
@@ -57,7 +57,7 @@ class Durability:
         self._base = (index, term)
 
     def completed(self, seq: int) -> list[Message]:
-        """Everything up to write `seq` is durable. Returns what may leave now."""
+        """Everything up to write `seq` is durable. Returns the messages that may be sent now."""
         invariant(self._done <= seq <= self._seq, f"write {seq} reported durable, {self._seq} was the last one given")
         self._done = seq
         while self._in_flight and self._in_flight[0][0] <= seq:
@@ -68,8 +68,8 @@ class Durability:
         return free
 
     def next_write(self, log: Log, hard: HardState) -> DurableAppend | None:
-        """The write that makes this turn's changes durable, if there are any. The commit index alone is not worth a
-        write; it goes along with the next one."""
+        """The write that makes this turn's changes durable, or None without changes. A changed commit index alone makes
+        no write; the next write includes it."""
         last, saved = log.last, self._saved
         if (
             self._unsaved > last
@@ -90,7 +90,7 @@ class Durability:
         return append
 
     def release(self) -> list[Message]:
-        """This turn's held messages that have nothing to wait for. Call after `take`."""
+        """This turn's held messages, if there is no write to wait for. Call after `next_write`."""
         if not self._held:
             return []
         held, self._held = self._held, []

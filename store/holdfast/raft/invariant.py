@@ -1,4 +1,4 @@
-"""Invariants stay on in production: a stopped member is repaired by its peers, a wrong answer by nobody."""
+"""Invariants stay on in production: peers can repair a stopped member, but nothing repairs a wrong answer."""
 
 
 class InvariantViolation(BaseException):
@@ -6,7 +6,7 @@ class InvariantViolation(BaseException):
 
 
 def invariant(condition: bool, what: str) -> None:
-    """Crash with `what` unless `condition` holds. What is checked for every entry raises the exception itself: there it
-    costs more to make up `what` than to check."""
+    """Crash with `what` unless `condition` holds. Checks that run for every entry raise the exception themselves,
+    because formatting `what` would cost more than the check."""
     if not condition:
         raise InvariantViolation(what)

@@ -1,6 +1,6 @@
-"""What exists only while a member leads: what it knows of the others, replication, commitment, and reads.
+"""The leader's state and rules: progress of the other members, replication, commitment, and reads.
 
-Made when an election is won and thrown away on stepping down, so nothing of one term can leak into another.
+Created when an election is won and discarded on stepping down, so no state of one term can leak into another.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from holdfast.raft.state import State
 
 
 class Leader:
-    """The leader's side of one term. `raft` is the member it leads as; its own log is durable up to `stable`."""
+    """The leader's side of one term. `raft` is the leading member; its own log is durable up to `stable`."""
 
     def __init__(self, raft: State, stable: int) -> None:
         self._raft = raft
         self._log = raft.log
         self._settings = raft.settings
         self.progress: dict[int, Progress] = {}
-        self.term_start = raft.log.last + 1  # index of the entry that opens the term
+        self.term_start = raft.log.last + 1  # index of the first entry of the term
         self.transfer_to = 0
         self.commit_moved = False
-        self.removed = False  # it is no voter any more, by a committed change: it has to step down
-        self.reads: list[int] = []  # asked for, no round yet
-        self.leased_reads = 0  # how many were answered without a question
+        self.removed = False  # a committed change removed this voter: it has to step down
+        self.reads: list[int] = []  # requested, not yet part of a round
+        self.leased_reads = 0  # reads answered under the lease, without a round
         self._transfer_until = 0
-        self._handed_over = False  # a handing-over was tried in this term: no more reads by lease
+        self._handed_over = False  # a transfer was tried in this term: no more lease reads
         self._heartbeat_at = 0
         self._quorum_check_at = raft.now + self._settings.election_ns
         self._round = 0
         self._rounds: dict[int, int] = {}  # newest round each member has answered
         self._sent_at: deque[tuple[int, int]] = deque()  # (round, when); only for lease reads
-        self._promised: dict[int, int] = {}  # when the newest round was sent that each member promised on
+        self._promised: dict[int, int] = {}  # member -> when the newest round that it promised on was sent
         self._reads_out: deque[tuple[int, int, list[int]]] = deque()  # (round, index, read ids)
         self._sync_progress()
         self.progress[raft.id].matched(stable)
-        # An entry of its own term, so that what earlier terms left can be committed (paper section 5.4.2).
+        # An entry of our own term, so that entries of earlier terms can be committed (paper section 5.4.2).
         self.append(b"", None)
         self.broadcast_heartbeat()
 
@@ -50,7 +50,7 @@ class Leader:
         return min(at, self._transfer_until) if self.transfer_to else at
 
     def tick(self, now: int) -> bool:
-        """False: no quorum was heard from for an election timeout, so step down (thesis section 6.2)."""
+        """False: no quorum answered within an election timeout, so step down (thesis section 6.2)."""
         if self.transfer_to and now >= self._transfer_until:
             self.transfer_to = 0
         if now >= self._quorum_check_at:
@@ -62,7 +62,7 @@ class Leader:
         return True
 
     def finish_turn(self) -> None:
-        """After all inputs: begin what they allow and send what they made necessary."""
+        """After all inputs of a turn: leave a joint configuration, start reads, and send appends."""
         self._leave_joint()
         self._start_reads()
         last = self._log.last
@@ -81,7 +81,7 @@ class Leader:
     # ---- the log and the configuration ---------------------------------------------------------------------
 
     def append(self, data: bytes, conf: ConfState | None) -> int:
-        """Put an entry of this term into the log. A configuration in it is in force from here on."""
+        """Append an entry of this term to the log. A configuration in it is in force from here on."""
         raft = self._raft
         entry = Entry(self._log.last + 1, raft.term, data, conf)
         raft.append((entry,))
@@ -91,7 +91,7 @@ class Leader:
 
     def may_change_conf(self) -> bool:
         """One change at a time, and only once an entry of our own term is committed: otherwise two leaders could
-        decide by quorums that do not meet (Ongaro's 2015 erratum on single-server changes)."""
+        decide by quorums that do not overlap (Ongaro's 2015 erratum on single-server changes)."""
         raft = self._raft
         return (
             not self.transfer_to
@@ -101,17 +101,17 @@ class Leader:
         )
 
     def _leave_joint(self) -> None:
-        """A joint configuration is left as soon as it is committed, by whoever leads then."""
+        """The current leader ends a joint configuration as soon as it is committed, whichever leader began it."""
         raft = self._raft
         if raft.conf.joint and raft.confs.index <= raft.commit and raft.commit >= self.term_start:
             self.append(b"", raft.conf.left())
 
     def _sync_progress(self) -> None:
-        """One progress for each member of the configuration in force."""
+        """Keep one Progress for each member of the configuration in force."""
         members, me, settings = self._raft.conf.members(), self._raft.id, self._settings
         for member in members:
             if member not in self.progress and member != me:
-                # One entry back, so that there is something to probe with even if nothing new is written.
+                # Start one entry back, so that there is an entry to probe with even if nothing new is written.
                 self.progress[member] = Progress(
                     max(self._log.first, self._log.last),
                     self._raft.now,
@@ -128,7 +128,7 @@ class Leader:
     # ---- replication ---------------------------------------------------------------------------------------
 
     def _fill(self, member: int, progress: Progress) -> None:
-        """Send what the member lacks, as far as its window goes; at least the commit index if that moved."""
+        """Send the entries that the member lacks, as its window allows; at least the commit index if it moved."""
         if member == self._raft.id:
             return
         sent = False
@@ -176,7 +176,7 @@ class Leader:
             if message.index > progress.match:
                 progress.probe(progress.match + 1)
         elif progress.mode is Mode.PROBE and message.index == progress.next - 1:
-            # Only the answer to the probe that is out says anything; older ones are stale.
+            # Only the reply to the outstanding probe counts; older replies are stale.
             index, _ = self._log.newest_at_most(message.hint_index, message.hint_term)
             progress.probe(max(progress.match + 1, min(message.index, index + 1), 1))
 
@@ -194,17 +194,17 @@ class Leader:
                 self._raft.send(TimeoutNow(member, self._raft.id, self._raft.term))
 
     def snapshot_sent(self, member: int, ok: bool) -> None:
-        """A snapshot transfer ended. What the member has now it says itself, by AppendReply."""
+        """A snapshot transfer ended. The member reports what it has now by an AppendReply."""
         progress = self.progress.get(member)
         if progress is not None and progress.mode is Mode.SNAPSHOT:
-            # Not at once after a failure: the next heartbeat's answer tries again.
+            # After a failure wait for the next heartbeat reply before probing again.
             progress.probe(max(progress.match + 1, self._log.first if ok else progress.next))
             progress.paused = not ok
 
     # ---- commitment ----------------------------------------------------------------------------------------
 
     def own_durable(self, stable: int) -> None:
-        """Our own log is durable up to `stable`; only now we count ourselves."""
+        """Our own log is durable up to `stable`; entries count for the quorum only when durable here."""
         if self.progress[self._raft.id].matched(stable):
             self.maybe_commit()
 
@@ -218,11 +218,11 @@ class Leader:
                 self._leave()
 
     def _may_commit(self, index: int) -> bool:
-        """Only entries of the own term are committed by counting (paper figure 8)."""
+        """Only entries of our own term are committed by counting replicas (paper figure 8)."""
         return self._log.term(index) == self._raft.term
 
     def _leave(self) -> None:
-        """Not a voter any more by a change that is now committed: say so, and name a successor."""
+        """A change that removed this voter is committed: tell the followers, and start a successor's election."""
         raft = self._raft
         for member, progress in self.progress.items():
             if member != raft.id and progress.mode is Mode.REPLICATE:
@@ -232,15 +232,15 @@ class Leader:
             raft.send(TimeoutNow(successor, raft.id, raft.term))
         self.removed = True
 
-    # ---- handing over (thesis section 3.10) ----------------------------------------------------------------
+    # ---- leadership transfer (thesis section 3.10) ---------------------------------------------------------
 
     def successor(self) -> int:
-        """The voter that could take over at once: heard from lately, with the most of the log. 0 = none."""
+        """The best voter to take over: one that answered lately, with the longest matching log. 0 = none."""
         others = [m for m in self._raft.conf.voters if m != self._raft.id]
         return max(others, key=lambda m: (self.hears(m), self.progress[m].match, m), default=0)
 
     def transfer(self, to: int) -> bool:
-        """Have `to` lead. No proposals are taken until it took over or an election timeout has passed."""
+        """Transfer leadership to `to`. Proposals are refused until it took over or an election timeout has passed."""
         raft = self._raft
         if to == raft.id or to not in raft.conf.voters:
             return False
@@ -267,7 +267,7 @@ class Leader:
             if member == raft.id:
                 continue
             match = progress.match
-            # Never tell a member to commit what it was not seen to have.
+            # Never let a member commit beyond what it is known to have.
             beat = Heartbeat(member, raft.id, raft.term, min(match, raft.commit), self._round)
             if digest_index <= match:
                 beat.digest_index, beat.digest = digest_index, digest
@@ -276,7 +276,7 @@ class Leader:
     def on_heartbeat_reply(self, message: HeartbeatReply) -> None:
         progress = self.progress.get(message.frm)
         if progress is None or message.round > self._round:
-            return  # no member any more, or an answer to a question that was never asked
+            return  # from a removed member, or for a round that was never sent
         progress.heard_at = self._raft.now
         if message.round > self._rounds.get(message.frm, 0):
             self._rounds[message.frm] = message.round
@@ -288,18 +288,18 @@ class Leader:
             self._ask_what_arrived(message.frm, progress)
 
     def _ask_what_arrived(self, member: int, progress: Progress) -> None:
-        """The member is reachable and has not acknowledged all it was sent. What is missing may be lost, and a full
-        window would wait for its acknowledgement for ever. An empty append after the last entry sent is acknowledged
-        or refused, so that the loss shows itself; if that place in the log is compacted, replication starts again
-        from what the member is known to have (which sends a snapshot if that is compacted, too)."""
+        """The member answers heartbeats but has not acknowledged everything sent. Messages may be lost, and a full
+        window would wait for their acknowledgement for ever. So send an empty append after the last entry sent: its
+        reply, positive or negative, reveals a loss. If that entry is compacted, probe from `match` instead (which
+        sends a snapshot if that is compacted, too)."""
         if self._log.term(progress.next - 1) is None:
             progress.probe(progress.match + 1)
         elif progress.next > self._log.last or not progress.may_send():
             self._send_empty(member, progress)
 
     def disconnected(self, member: int) -> None:
-        """The connection to `member` ended. What was under way may be lost, so nothing more is sent ahead; the next
-        heartbeat that it answers starts replication again."""
+        """The connection to `member` ended. Messages under way may be lost, so stop sending ahead; its next heartbeat
+        reply starts replication again."""
         progress = self.progress.get(member)
         if progress is not None and progress.mode is Mode.REPLICATE:
             progress.probe(progress.match + 1)
@@ -307,7 +307,7 @@ class Leader:
 
     def _start_reads(self) -> None:
         raft = self._raft
-        # Before its first commit a leader does not know what is committed: reads wait.
+        # Reads wait for the first commit of the term: before it a leader does not know what is committed.
         if not self.reads or raft.commit < self.term_start:
             return
         reads, self.reads = self.reads, []
@@ -332,7 +332,7 @@ class Leader:
         """Reads that this leader will never confirm."""
         return [*self.reads, *(read for _, _, reads in self._reads_out for read in reads)]
 
-    # ---- reads by lease: no question, while a quorum's promises hold (thesis section 6.4.1) -----------------
+    # ---- lease reads: no round while a quorum's promises hold (thesis section 6.4.1) ------------------------
 
     def _note_promise(self, member: int, round: int) -> None:
         while self._sent_at and self._sent_at[0][0] < round - 64:
@@ -342,9 +342,9 @@ class Leader:
                 self._promised[member] = max(sent, self._promised.get(member, 0))
 
     def _leased(self) -> bool:
-        """Whether nobody else can have become leader. A promise counts from when the round was *sent*, for as long as
-        it lasts on the fastest allowed clock. Never again in a term in which a handing-over was tried: the member that
-        was told to take over may do so at any later time."""
+        """Whether no other member can have become leader. A promise counts from when the round was *sent*, for as long
+        as it lasts on the fastest allowed clock. False for the rest of a term in which a transfer was tried: the member
+        that was told to take over may do so at any later time."""
         raft, settings = self._raft, self._settings
         if not settings.lease_reads or self._handed_over:
             return False

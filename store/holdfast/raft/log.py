@@ -1,6 +1,6 @@
 """The part of the replicated log that is kept in memory, so that the core never waits for a disk.
 
-Everything at or below `base_index` is compacted: it is in the state, and who needs it gets a snapshot.
+Everything at or below `base_index` is compacted: it is in the state, and a follower that needs it gets a snapshot.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from holdfast.raft.quorum import ConfState
 
 
 class Entry:
-    """One entry. `conf` is the whole configuration in force from this entry on, if the entry changes it. `decoded` is
-    what `data` says, from when somebody has decoded it to check it until it is applied; raft does not look at it."""
+    """One entry. `conf` is the whole configuration in force from this entry on, if the entry changes it. `decoded`
+    caches `data` in decoded form, from its validation until it is applied; Raft does not use it."""
 
     __slots__ = ("conf", "data", "decoded", "index", "term")
 
@@ -114,7 +114,7 @@ class Log:
         self.base_index, self.base_term = index, term
 
     def reset(self, index: int, term: int) -> None:
-        """Start anew after a snapshot at `index`."""
+        """Empty the log; it continues after a snapshot at `index`."""
         self._entries.clear()
         self.bytes = 0
         self.base_index, self.base_term = index, term
@@ -122,7 +122,7 @@ class Log:
     def newest_at_most(self, index: int, term: int) -> tuple[int, int]:
         """The newest (index, term) not after `index` whose term is at most `term`.
 
-        Both sides use it to skip whole terms when their logs differ (thesis section 5.3, as etcd refined it).
+        Both sides use it to skip whole terms when their logs differ (paper section 5.3, as refined by etcd).
         """
         index = min(index, self.last)
         while index > self.base_index:
@@ -133,5 +133,5 @@ class Log:
         return self.base_index, self.base_term
 
     def up_to_date(self, last_index: int, last_term: int) -> bool:
-        """Whether a log that ends so is at least as complete as this one (paper section 5.4.1)."""
+        """Whether a log that ends with this entry is at least as up-to-date as this one (paper section 5.4.1)."""
         return (last_term, last_index) >= (self.last_term, self.last)

@@ -1,4 +1,4 @@
-"""What members say to each other. Plain slotted classes: they are made and read on every write's way."""
+"""The messages of Raft. Plain slotted classes, because every write makes and reads several of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from holdfast.raft.log import Entry
 
 
 class Message:
-    """Who says it to whom, in which term. A pre-vote carries the term that is asked about, not a term reached."""
+    """Sender, receiver and term. A pre-vote carries the term of the election it asks about, not the sender's term."""
 
     __slots__ = ("frm", "term", "to")
 
@@ -42,7 +42,7 @@ class PreVoteReply(Message):
 
 
 class Vote(Message):
-    """`transfer`: the leader itself asked for this election, so its lease does not stand against it."""
+    """`transfer`: the leader itself asked for this election, so promises to the leader do not forbid the vote."""
 
     __slots__ = ("last_index", "last_term", "transfer")
 
@@ -75,7 +75,7 @@ class Append(Message):
 
 
 def same_append(one: Message, other: Message) -> bool:
-    """Whether both are appends that say the same, to whomever."""
+    """Whether both are appends with the same content, whoever receives them."""
     return (
         isinstance(one, Append)
         and isinstance(other, Append)
@@ -88,8 +88,8 @@ def same_append(one: Message, other: Message) -> bool:
 
 
 class AppendReply(Message):
-    """`ok`: everything up to `index` is durable here. Else `index` is the prev_index that did not match,
-    and (`hint_index`, `hint_term`) the newest entry here that could."""
+    """`ok`: everything up to `index` is durable at the sender. Otherwise `index` is the prev_index that did not match,
+    and (`hint_index`, `hint_term`) the sender's newest entry that could match."""
 
     __slots__ = ("hint_index", "hint_term", "index", "ok")
 
@@ -104,7 +104,7 @@ class AppendReply(Message):
 
 
 class Heartbeat(Message):
-    """`round` numbers the leader's questions "am I still the leader?"; it is never used twice in a term."""
+    """`round` numbers the rounds by which a leader confirms that it still leads; never used twice in a term."""
 
     __slots__ = ("commit", "digest", "digest_index", "round")
 
@@ -119,8 +119,8 @@ class Heartbeat(Message):
 
 
 class HeartbeatReply(Message):
-    """`promise`: this member votes for nobody within an election timeout from now, unless the leader hands over.
-    `level`: the newest behaviour of the state machine that its program has; Raft only carries it."""
+    """`promise`: the sender votes for no candidate within an election timeout from now, unless the leader transfers
+    leadership. `level`: the highest level of behaviour that its program supports; Raft only carries it."""
 
     __slots__ = ("level", "promise", "round")
 

@@ -1,7 +1,7 @@
-"""What a leader knows of one member's log, and how much it dares to send ahead.
+"""What a leader knows of one member's log, and how much it may send ahead.
 
-Every state has a way out that needs no more than that the member answers heartbeats, so whoever can be reached catches
-up. "Compacted" means that the entry before `next`, which an append has to name, is not in the leader's log any more.
+Every mode can be left as long as the member answers heartbeats, so every reachable member catches up. "Compacted" means
+that the entry before `next`, which an append has to name, is not in the leader's log any more.
 
 | Event                  | PROBE                   | REPLICATE                        | SNAPSHOT                       |
 |------------------------|-------------------------|----------------------------------|--------------------------------|
@@ -20,7 +20,7 @@ up. "Compacted" means that the entry before `next`, which an append has to name,
 | transfer failed        | stay                    | stay                             | PROBE, paused until the next   |
 |                        |                         |                                  | heartbeat is answered          |
 
-A member that restarts is at first silent and then answers: what it acknowledged is durable, so `match` holds.
+A member may restart without the leader noticing: what it acknowledged is durable, so `match` stays valid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from holdfast.raft.invariant import invariant
 class Mode(Enum):
     PROBE = "probe"  # one message at a time until the logs are known to match
     REPLICATE = "replicate"  # optimistic: `next` runs ahead of `match`
-    SNAPSHOT = "snapshot"  # what it needs is compacted; a snapshot is on its way
+    SNAPSHOT = "snapshot"  # the entries it needs are compacted; a snapshot is being sent
 
 
 class Progress:
@@ -59,7 +59,7 @@ class Progress:
         return self.mode is Mode.PROBE and not self.paused
 
     def sent(self, last_index: int, size: int) -> None:
-        """A message with entries up to `last_index` (or none, if that is next - 1) goes out."""
+        """A message with entries up to `last_index` (or none, if that is next - 1) is sent."""
         if self.mode is Mode.REPLICATE:
             if last_index >= self.next:
                 self._inflight.append((last_index, size))
@@ -69,7 +69,7 @@ class Progress:
             self.paused = True
 
     def matched(self, index: int) -> bool:
-        """The member has everything up to `index`. Returns whether that is news."""
+        """The member has everything up to `index`. Returns whether `match` advanced."""
         while self._inflight and self._inflight[0][0] <= index:
             self._bytes -= self._inflight.popleft()[1]
         news = index > self.match

@@ -1,8 +1,8 @@
-"""Majorities: which members count in a configuration, and what a quorum of them has reached.
+"""Configurations and their quorums: which members vote, and what a majority of them has reached.
 
 A change of voters goes through a *joint* configuration (thesis section 4.3): until the entry that leaves it, decisions
-need a majority of the old half (`outgoing`) and of the new one (`voters`), so no two decisions can be made by quorums
-that do not meet, however many members change at once. Learners count nowhere, so they come and go in one step.
+need a majority of the old half (`outgoing`) and of the new one (`voters`), so any two quorums overlap, however many
+members change at once. Learners never count, so they are added and removed in one step.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ class ConfState:
         return bool(self.outgoing)
 
     def members(self) -> tuple[int, ...]:
-        """Everyone entries are sent to, in a fixed order."""
+        """All members that entries are replicated to, in a fixed order."""
         return tuple(sorted({*self.voters, *self.outgoing, *self.learners}))
 
     def is_voter(self, member: int) -> bool:
         return member in self.voters or member in self.outgoing
 
     def quorum(self, agrees: Callable[[int], bool]) -> bool:
-        """Whether those for whom `agrees` holds are a majority of each half."""
+        """Whether the voters for which `agrees` is true are a majority of each half."""
         return _most(self.voters, agrees) and (not self.outgoing or _most(self.outgoing, agrees))
 
     def committed(self, match: Mapping[int, int]) -> int:
-        """The highest index (or read round) that a quorum has reached, given what each member has."""
+        """The highest index (or round, or time) that a quorum has reached, given each member's in `match`."""
         reached = _majority(self.voters, match)
         return min(reached, _majority(self.outgoing, match)) if self.outgoing else reached
 
     def changed(self, voters: Iterable[int], learners: Iterable[int]) -> ConfState:
-        """What leads from here to these members: themselves if no quorum changes, a joint configuration otherwise."""
+        """The next configuration on the way to these members: theirs if the voters stay the same, else a joint one."""
         invariant(not self.joint, f"a change of a joint configuration: {self}")
         new, passive = tuple(sorted(voters)), set(learners)
         invariant(bool(new), "a configuration without voters")
@@ -65,7 +65,7 @@ class ConfState:
         return ConfState(new, self.voters, tuple(sorted(passive - waiting)), tuple(sorted(waiting)))
 
     def left(self) -> ConfState:
-        """What a joint configuration ends as."""
+        """The configuration that follows this joint one."""
         invariant(self.joint, f"leaving what is not joint: {self}")
         return ConfState(voters=self.voters, learners=tuple(sorted({*self.learners, *self.learners_next})))
 

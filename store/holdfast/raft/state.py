@@ -1,7 +1,7 @@
-"""What a member knows of the consensus whether it leads or not, and what it has to say.
+"""The Raft state that every role has, and the output of a turn.
 
-`core.Raft` is this and the rest of the member's part. The leader's part works on this alone: it reads it, moves the
-commit index, and leaves in it what is to be sent.
+`core.Raft` extends it with the follower's and candidate's part. `leader.Leader` depends on this class alone: it reads
+it, advances the commit index, and queues messages in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from holdfast.raft.types import HardState, Settings
 
 
 class State:
-    """Term, log, configuration and commit index of one member, and what goes out at the end of the turn."""
+    """Term, log, configuration and commit index of one member, and the output queued for the end of the turn."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class State:
         return self.confs.index
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Put entries at the end of the log. A configuration in one is in force from there on."""
+        """Append entries to the log. A configuration in one is in force from there on."""
         self.log.append(entries)
         self.confs.append(entries)
 
@@ -64,7 +64,7 @@ class State:
             self.commit = index
 
     def send(self, message: Message) -> None:
-        """Send at once: what it says does not depend on anything that is not durable yet."""
+        """Send without waiting for a write: the message depends on nothing that is not durable yet."""
         self._outbox.append(message)
 
     def needs_snapshot(self, member: int) -> None:

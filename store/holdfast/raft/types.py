@@ -1,4 +1,4 @@
-"""What a caller of the core gives and gets: settings, what is durable, what is to be done."""
+"""The types between the Raft core and its caller: settings, durable state, and output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Role(Enum):
 
 @dataclass(slots=True)
 class HardState:
-    """What must survive a crash beside the entries. `commit` is a hint only: it saves work after a restart."""
+    """What must survive a crash besides the entries. `commit` is only a hint that saves work after a restart."""
 
     term: int = 0
     vote: int = 0
@@ -34,9 +34,9 @@ class HardState:
 class Settings:
     """Times in nanoseconds, sizes in bytes. An election timeout is drawn from [election, 2 * election).
 
-    `lease_reads`: answer linearizable reads without asking a quorum, while promises of one hold. Right only if the
-    clocks of any two members run at rates that differ by at most `max_clock_drift_percent`; then, and with the setting
-    on at all members, a read is as linearizable as any. Off, no clock is trusted for anything but liveness.
+    `lease_reads`: while a quorum's promises hold, answer linearizable reads without asking it. Must be set the same at
+    all members, and is correct only if the rates of any two members' clocks differ by at most
+    `max_clock_drift_percent`. When off, only liveness depends on clocks.
     """
 
     election_ns: int = 1_000_000_000
@@ -46,17 +46,17 @@ class Settings:
     max_inflight_bytes: int = 8 << 20
     lease_reads: bool = False
     max_clock_drift_percent: int = 10
-    lease_checkpoint_ns: int = 300_000_000_000  # how often what is left of a long lease is written down; 0 = never
+    lease_checkpoint_ns: int = 300_000_000_000  # interval between checkpoints of a long lease; 0 = never
 
     @property
     def lease_ns(self) -> int:
-        """How long a promise of `election_ns` on another member's clock lasts at least on ours."""
+        """How long, at least, a promise of `election_ns` on another member's clock lasts on our clock."""
         return self.election_ns * 100 // (100 + self.max_clock_drift_percent)
 
 
 @dataclass(slots=True)
 class DurableAppend:
-    """One write to the durable log. `base` means: the log starts anew after (index, term)."""
+    """One write to the durable log. `base`: the log is reset to begin after this (index, term)."""
 
     seq: int
     hard_state: HardState | None
@@ -71,4 +71,4 @@ class Ready:
     messages: list[Message] = field(default_factory=list)
     snapshots: list[int] = field(default_factory=list)  # members that need a snapshot now
     reads: list[tuple[int, int]] = field(default_factory=list)  # (read id, index to wait for)
-    reads_lost: list[int] = field(default_factory=list)  # leadership ended before they were confirmed
+    reads_lost: list[int] = field(default_factory=list)  # reads not confirmed because leadership ended

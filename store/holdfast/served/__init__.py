@@ -1,1 +1,1 @@
-"""The key space as it is served: what a member, a replica and the simulator do alike with one."""
+"""Serving a key space: what a member, an edge replica and the simulator have in common."""

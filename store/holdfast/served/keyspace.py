@@ -1,8 +1,8 @@
-"""One key space with everything that goes on beside it: watches, reads over several turns, and the removal of history.
+"""One key space as it is served: with its watches, reads over several turns, and the pruning of its history.
 
-A member, a replica and the simulator serve a key space in the same way: publish what was applied, let watchers that are
-behind catch up, remove compacted rows slice by slice, and keep rows that a running read still needs. They all drive
-this object. It has no clock and does no I/O of its own: its driver says when the next step is due.
+A member, an edge replica and the simulator serve a key space in the same way: publish what was applied, let watchers
+that are behind catch up, remove compacted rows in slices, and keep rows that a running read still needs. They all drive
+this object. It has no clock and does no I/O of its own: its driver calls each step when it is due.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from holdfast.watch.hub import Delivery, Hub
 
 
 class Pruning(Enum):
-    """What a step of pruning came to."""
+    """The result of a pruning step."""
 
     DONE = "done"  # no compacted rows are left
-    MORE = "more"  # a slice was looked at
-    HELD = "held"  # a read still needs the rows, or the store lacks rows that were applied
-    BUSY = "busy"  # the store took nothing; the same removals are tried again
+    MORE = "more"  # a slice was processed
+    HELD = "held"  # a read still needs the rows, or applied rows are not in the store yet
+    BUSY = "busy"  # the store was busy; the same removals are tried again
 
     @property
     def pause(self) -> float:
-        """Seconds until the next step, so that pruning leaves time for everything else."""
+        """Seconds to wait before the next step, so that pruning leaves time for everything else."""
         return _PAUSES[self]
 
 
@@ -43,25 +43,25 @@ class ServedSpace:
         self.hub = Hub(space)
         self.scans = scans
         self._pruner: HistoryPruner | None = None
-        self._removals: list[Write] = []  # found by the pruner, not taken by the store yet
-        self._pruned = space.compacted  # history before it has been looked through
+        self._removals: list[Write] = []  # found by the pruner, not in the store yet
+        self._pruned = space.compacted  # history below this revision is pruned
 
     # ---- watches -------------------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
-        """Whether watchers are behind that can be told more: publish again soon."""
+        """Whether watchers that are behind can be sent more: call `publish` again soon."""
         return self.hub.busy
 
     def publish(self, revisions: Sequence[list[Change]] = ()) -> list[Delivery]:
-        """These revisions were applied, in order. Also tells watchers that are behind a slice of the past."""
+        """Deliver these applied revisions, in order. Also sends a slice of history to watchers that are behind."""
         deliveries = self.hub.publish(revisions) if revisions else []
         if self.hub.busy:
             deliveries += self.hub.catch_up()
         return deliveries
 
     def replace(self, space: KeySpace) -> None:
-        """A snapshot has put `space` in the place of the key space served so far."""
+        """A snapshot replaced the key space served so far by `space`."""
         self.space = space
         self.hub.replace_space(space)
         self._pruner, self._removals = None, []
@@ -75,7 +75,7 @@ class ServedSpace:
         return self._pruner is None and self._pruned >= self.space.compacted
 
     def prune(self, rows: int) -> Pruning:
-        """Look at so many more rows and remove those that are compacted. Call between turns. Raises StateDamaged."""
+        """Examine so many more rows and remove the compacted ones. Call between turns. Raises StateDamaged."""
         if self.pruned:
             return Pruning.DONE
         pruner = self._pruner

@@ -1,6 +1,6 @@
-"""Reads of many rows, a slice at a time, in turns: however many there are, one slice a turn of the loop is read.
+"""Reads of many rows, in slices: all running reads together read one slice per turn of the loop, round-robin.
 
-A request for everything there is must not hold up heartbeats, writes, or somebody else's request for one key.
+A request for the whole store must not delay heartbeats, writes, or another client's request for one key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_WAITING = 1000
 
 class Scan(Protocol):
     def advance(self, budget: int, /) -> bool:
-        """Look at so many more rows or KiB. True: finished. Raises RequestError to give up."""
+        """Read more rows, for `budget`. True: finished. Raises RequestError if it fails."""
         ...
 
 
@@ -33,18 +33,18 @@ class _Running(NamedTuple):
 
 
 class Scans:
-    """`soon` has a function called in the loop's next turn; `ended` is called when a scan has finished there."""
+    """`soon` schedules a function for the loop's next turn; `ended` is called when a scan has ended in such a turn."""
 
     def __init__(self, soon: Callable[[Callable[[], None]], object], ended: Callable[[], None]) -> None:
         self._soon = soon
         self._ended = ended
         self._ids = itertools.count()
-        self._running: dict[int, _Running] = {}  # the next one first
+        self._running: dict[int, _Running] = {}  # the next to run first
         self._scheduled = False
 
     @property
     def floor(self) -> int | None:
-        """The oldest revision that a scan still reads at; None: none reads the past."""
+        """The oldest revision that a running scan still needs; None if none needs history."""
         return min((scan.floor for scan in self._running.values() if scan.floor is not None), default=None)
 
     @property
@@ -54,10 +54,10 @@ class Scans:
     def run(
         self, scan: S, done: Callable[[S], None], failed: Callable[[Refusal], None], *, floor: int | None
     ) -> Callable[[], None]:
-        """Call `done` when `scan` has seen all of its rows: at once, if that takes no more than one slice; or `failed`
-        if they cannot be read. `floor`: the revision of the past that it reads at, whose rows have to stay until it is
-        done. Returns how to give it up: who asks and does not wait must not leave the work behind. Raises RequestError
-        if too many are under way, or nothing can be read."""
+        """Run `scan`, and call `done` when it is finished: at once, if one slice is enough. Call `failed` if a later
+        slice cannot be read. `floor`: the old revision that it reads at, whose rows have to stay until it is done.
+        Returns a function that cancels it, to be called when its client does not wait any more. Raises RequestError if
+        too many scans are running, or the first slice cannot be read."""
         try:
             finished = scan.advance(SLICE)
         except StateDamaged as error:
@@ -90,7 +90,7 @@ class Scans:
         try:
             finished = scan.advance()
             if not finished:
-                self._running[id] = scan  # after the others
+                self._running[id] = scan  # behind the others
         except (StateDamaged, RequestError) as error:
             scan.failed(STATE_DAMAGED if isinstance(error, StateDamaged) else error.refusal)
             self._ended()
@@ -102,5 +102,5 @@ class Scans:
             self._ended()
 
     def stop(self) -> None:
-        """Nothing is read any more."""
+        """Drop all running scans."""
         self._running.clear()

@@ -1,1 +1,1 @@
-"""From applied changes to the streams of those who watch."""
+"""Watches: delivers applied changes to the streams of the clients that watch them."""

@@ -1,12 +1,12 @@
-"""Who watches what, and what each is told when. Pure: the driver feeds changes in and carries messages out.
+"""Delivers changes to watchers. Pure: the driver feeds in applied changes and carries deliveries to the streams.
 
-A watcher knows one number: `next`, the first revision it has not been told. If that is the next one to come, it is
-*synced* and gets changes as they are applied; otherwise it catches up from history, a slice at a time. A stream whose
-client reads too slowly is left alone until it can take more: its watchers then catch up, so a slow client costs no
-memory and holds up nothing. So do those that are more than fit a turn of the loop: ten thousand watchers of one key are
-told in many short turns, and of many changes at once if those come faster. Where finding those who want a change takes
-long, all of them read it from history. Progress goes through the same queue as
-events, so it can never overtake one.
+A watcher has one number, `next`: the first revision that it was not sent. If that is the next revision to come, it is
+*synced* and gets changes as they are applied; otherwise it catches up from history, in slices. A stream whose client
+reads too slowly gets nothing until it can take more, and then its watchers catch up, so a slow client costs no memory
+and delays nothing. Watchers beyond those that fit in a turn of the loop catch up, too: ten thousand watchers of one key
+are served in many short turns, with several changes at once if those come faster. If finding the watchers of a turn's
+changes takes too long, all watchers read these from history. Progress goes through the same queue as events, so it
+never overtakes one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from holdfast.kv.space import KeySpace
 from holdfast.watch.interest import Interest, Ref
 
 CATCH_UP_REVISIONS = 1000
-CATCH_UP_WATCHERS = 256  # a turn
-CATCH_UP_CHANGES = 2000  # looked at in a turn, or a little more
-LIVE_WATCHERS = 512  # told of changes in the turn in which they are applied
-LIVE_LOOKS = 8192  # watchers that are looked at for the changes of a turn
+CATCH_UP_WATCHERS = 256  # per turn
+CATCH_UP_CHANGES = 2000  # examined per turn; the last slice may exceed it
+LIVE_WATCHERS = 512  # deliveries in the turn in which changes are applied
+LIVE_LOOKS = 8192  # watchers examined for the changes of a turn
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Watcher:
 
 @dataclass(slots=True)
 class Events:
-    """Whole revisions for one watcher, in order. `revision` is the store's when this was made."""
+    """Whole revisions for one watcher, in order. `revision` is the key space's when this was made."""
 
     stream: int
     watcher: Watcher
@@ -60,7 +60,7 @@ class Events:
 
 @dataclass(slots=True)
 class Compacted:
-    """The watcher asked for history that is gone; it has been cancelled."""
+    """The watcher needs history that is compacted, and was cancelled."""
 
     stream: int
     watcher: Watcher
@@ -69,7 +69,7 @@ class Compacted:
 
 @dataclass(slots=True)
 class Progress:
-    """Every change up to `revision` has been sent: to one watcher, or (watcher None) to all of the stream."""
+    """Every change up to `revision` was sent to the watcher, or (watcher None) to all watchers of the stream."""
 
     stream: int
     watcher: Watcher | None
@@ -85,8 +85,8 @@ class _Stream:
     watchers: dict[int, Watcher] = field(default_factory=dict)
     blocked: bool = False
     next_id: int = 0
-    parked: dict[Ref, None] = field(default_factory=dict)  # those that are behind, while it is blocked
-    ahead: dict[int, None] = field(default_factory=dict)  # those that began at a revision to come
+    parked: dict[Ref, None] = field(default_factory=dict)  # watchers that are behind, while the stream is blocked
+    ahead: dict[int, None] = field(default_factory=dict)  # watchers that began at a future revision
 
 
 class Hub:
@@ -96,8 +96,8 @@ class Hub:
         self._space = space
         self._streams: dict[int, _Stream] = {}
         self._interest = Interest()
-        self._behind: dict[int, int] = {}  # how many watchers are, by stream
-        self._ready: dict[Ref, None] = {}  # they are behind, on streams that can take more; the next one first
+        self._behind: dict[int, int] = {}  # stream -> number of watchers that are behind
+        self._ready: dict[Ref, None] = {}  # behind, on streams that are not blocked; the next to serve first
         self.events = 0  # sent to watchers so far
 
     @property
@@ -107,7 +107,7 @@ class Hub:
 
     @property
     def behind(self) -> int:
-        """Watchers that still catch up."""
+        """Number of watchers that are behind."""
         return sum(self._behind.values())
 
     @property
@@ -119,7 +119,7 @@ class Hub:
         return len(self._interest)
 
     def replace_space(self, space: KeySpace) -> None:
-        """The state was replaced by a snapshot: everyone goes on from where they are, out of its history."""
+        """A snapshot replaced the state: all watchers continue from their `next`, with the history of the new one."""
         told = self._space.revision
         self._space = space
         for stream in self._streams.values():
@@ -142,7 +142,7 @@ class Hub:
                 self._unlink(gone, watcher)
 
     def new_id(self, stream: int) -> int:
-        """An id for a watcher that no other on the stream has, nor was ever given by this."""
+        """An id for a watcher that is not in use on the stream, and that this never returned before."""
         state = self._streams[stream]
         while state.next_id in state.watchers:
             state.next_id += 1
@@ -156,7 +156,7 @@ class Hub:
         return watcher in self._streams[stream].watchers
 
     def add(self, stream: int, watcher: Watcher) -> None:
-        """Begin to watch at `watcher.next`; 0 = from the next revision on."""
+        """Begin to watch at revision `watcher.next`; 0 means the next revision."""
         state = self._streams[stream]
         if watcher.next == 0:
             watcher.next = self._space.revision + 1
@@ -191,13 +191,13 @@ class Hub:
         (stream.parked if stream.blocked else self._ready)[ref] = None
 
     def _not_behind(self, stream: _Stream) -> None:
-        """One of this stream's is no more."""
+        """One watcher of this stream is not behind any more."""
         self._behind[stream.id] -= 1
         if not self._behind[stream.id]:
             del self._behind[stream.id]
 
     def _all_fall_behind(self, revision: int) -> None:
-        """Whoever has not been told of this one and those after it reads them from history."""
+        """All watchers that were not sent `revision` read it, and the later ones, from history."""
         for stream in self._streams.values():
             if self._behind.get(stream.id, 0) == len(stream.watchers):
                 continue
@@ -208,7 +208,7 @@ class Hub:
                     self._fall_behind(stream, ref)
 
     def block(self, stream: int) -> None:
-        """The client does not keep up: send it nothing until `unblock`."""
+        """The client reads too slowly: send nothing on the stream until `unblock`."""
         state = self._streams.get(stream)
         if state is not None and not state.blocked:
             state.blocked = True
@@ -225,10 +225,10 @@ class Hub:
             self._ready.update(state.parked)
             state.parked = {}
 
-    # ---- what is sent --------------------------------------------------------------------------------------
+    # ---- deliveries ----------------------------------------------------------------------------------------
 
     def publish(self, revisions: Iterable[list[Change]]) -> list[Delivery]:
-        """These revisions were applied, in order and next to one another."""
+        """Deliver these applied revisions, which are consecutive and in order."""
         out: list[Delivery] = []
         looks = LIVE_LOOKS
         for changes in revisions:
@@ -255,7 +255,7 @@ class Hub:
         if self._is_behind(stream, ref):
             return  # it will read this from history
         if stream.blocked or len(out) >= LIVE_WATCHERS:
-            watcher.next = revision  # it was told everything before
+            watcher.next = revision  # it was sent everything before
             self._fall_behind(stream, ref)
             return
         watcher.next = revision + 1
@@ -266,11 +266,11 @@ class Hub:
             out.append(Events(stream.id, watcher, wanted, revision))
 
     def catch_up(self) -> list[Delivery]:
-        """Tell watchers that are behind some more of the past."""
+        """Send the next slice of history to watchers that are behind."""
         out: list[Delivery] = []
         refs = list(islice(self._ready, CATCH_UP_WATCHERS))
         space = self._space
-        # Those that fell behind together lack the same: history is read once for them.
+        # Watchers that fell behind together need the same slice: read it only once.
         slices: dict[int, tuple[list[list[Change]], int, int]] = {}
         looked_at = 0
         for ref in refs:
@@ -290,13 +290,13 @@ class Hub:
             groups, following, kibibytes = slices[watcher.next]
             looked_at += len(groups)
             wanted = [c for group in groups for c in group if watcher.wants(c)]
-            looked_at += kibibytes if wanted else 0  # they are sent, and each costs its bytes
+            looked_at += kibibytes if wanted else 0  # sending costs the bytes for each watcher
             watcher.next = max(following, watcher.next)
             if watcher.next > space.revision:
                 del self._ready[ref]
                 self._not_behind(stream)
             else:
-                self._ready[ref] = self._ready.pop(ref)  # the others first
+                self._ready[ref] = self._ready.pop(ref)  # behind the others
             if wanted:
                 watcher.told = True
                 self.events += len(wanted)
@@ -304,7 +304,7 @@ class Hub:
         return out
 
     def progress(self, stream: int) -> Progress | None:
-        """How far all watchers of the stream are, or None if that cannot be said now."""
+        """Progress of all watchers of the stream; None if it is blocked, or one is behind or begins in the future."""
         state = self._streams.get(stream)
         revision = self._space.revision
         if state is None or not state.watchers or state.blocked or stream in self._behind:
@@ -317,7 +317,7 @@ class Hub:
         return Progress(stream, None, revision)
 
     def tick(self) -> list[Delivery]:
-        """The progress interval has passed: tell those who asked and have heard nothing."""
+        """The progress interval has passed: send progress to watchers that asked for it and got nothing meanwhile."""
         out: list[Delivery] = []
         revision = self._space.revision
         for stream in self._streams.values():

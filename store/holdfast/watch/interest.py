@@ -1,7 +1,7 @@
-"""Who watches a key: found without asking every watcher.
+"""Finds the watchers of a key without examining every watcher.
 
-Nearly all watches are of one key or of all keys with a prefix, and are found by looking up the key, and its beginnings
-of the lengths that are watched. Prefixes of many more lengths, and ranges of other shapes, are found as intervals.
+Nearly all watches are of one key or of a prefix. They are found by looking up the key, and its beginnings of all
+lengths that watched prefixes have. Prefixes beyond MAX_LENGTHS lengths, and other ranges, are found as intervals.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from holdfast.watch.intervals import Intervals, Ref
 __all__ = ["Interest", "Range", "Ref"]
 
 K = TypeVar("K")
-MAX_LENGTHS = 64  # of prefixes: each is looked up for each change
+MAX_LENGTHS = 64  # of prefixes: each length costs a lookup for each change
 
 
 class Interest:
-    """Watchers by what they watch; one may watch several ranges."""
+    """Watchers by the ranges that they watch; a watcher may have several."""
 
     def __init__(self) -> None:
         self._keys: dict[bytes, dict[Ref, None]] = {}
         self._prefixes: dict[bytes, dict[Ref, None]] = {}
-        self._lengths: Counter[int] = Counter()  # of prefixes that are watched
+        self._lengths: Counter[int] = Counter()  # length -> number of watched prefixes
         self._others = Intervals()
         self._count = 0
 
@@ -59,7 +59,7 @@ class Interest:
                     del self._lengths[len(start)]
 
     def of(self, key: bytes) -> Iterator[Ref]:
-        """Watchers of this key, some perhaps more than once."""
+        """Watchers of this key; one with several ranges may come more than once."""
         yield from self._keys.get(key, ())
         for length in self._lengths:
             if length <= len(key):
@@ -76,7 +76,7 @@ def _is_prefix(start: bytes, end: bytes | None) -> bool:
 
 
 def _discard(table: dict[K, dict[Ref, None]], key: K, ref: Ref) -> bool:
-    """Take `ref` from those of `key`. Returns whether it was the last one."""
+    """Remove `ref` from those of `key`. Returns whether it was the last one."""
     refs = table.get(key)
     if refs is None:
         return False

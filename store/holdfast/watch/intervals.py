@@ -1,8 +1,8 @@
-"""Ranges of any shape, and which of them hold a key: found without asking every range.
+"""Finds the ranges that contain a key without examining every range.
 
-A treap, ordered by where ranges begin; each node knows how far the ranges below it reach. Finding those that hold a key
-takes time for each of them and for the depth. Hashes decide how the tree is shaped, and Python's hashes of bytes cannot
-be foreseen, so that nobody can choose ranges for which it is deep.
+A treap, ordered by the starts of the ranges; each node stores how far the ranges below it reach. A lookup takes time in
+proportion to the ranges found and the depth. The priorities are hashes, and Python's hashes of bytes are unpredictable,
+so that a client cannot choose ranges that make the tree deep.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from holdfast.keyrange import Range
 
 Ref = tuple[int, int]
-_End = tuple[bool, bytes]  # an end as it is ordered: None is behind all others
+_End = tuple[bool, bytes]  # an end in sortable form: (True, b"") for None, which is after all others
 
 
 class _Node:
@@ -28,7 +28,7 @@ class _Node:
         self.right: _Node | None = None
 
     def update(self) -> _Node:
-        """Children have changed."""
+        """Recompute `reach` after the children changed. Returns self."""
         self.reach = self.end
         for child in (self.left, self.right):
             if child is not None and child.reach > self.reach:
@@ -37,7 +37,7 @@ class _Node:
 
 
 class Intervals:
-    """Who wants which ranges."""
+    """Watchers by range."""
 
     def __init__(self) -> None:
         self._root: _Node | None = None
@@ -64,7 +64,7 @@ class Intervals:
             self._root = _without(self._root, node)
 
     def of(self, key: bytes) -> Iterator[Ref]:
-        """Who wants a range that holds this key."""
+        """Watchers of ranges that contain this key."""
         at = (False, key)
         stack = [self._root]
         while stack:
@@ -79,7 +79,7 @@ class Intervals:
 
 
 def _split(node: _Node | None, order: tuple[bytes, _End]) -> tuple[_Node | None, _Node | None]:
-    """The ranges before `order`, and the others."""
+    """Split a tree into the ranges before `order`, and the others."""
     if node is None:
         return None, None
     if node.order < order:
