@@ -13,6 +13,7 @@ from holdfast.keyrange import bounds
 from holdfast.kv.rows import Current
 from holdfast.kv.scan import check_sort
 from holdfast.kv.space import KeySpace
+from holdfast.levels import LEVEL
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import COMPACTED, KEY_NOT_FOUND, LEASE_NOT_FOUND, RequestError
 
@@ -47,19 +48,27 @@ def delete_range(space: KeySpace, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb
     return response
 
 
-def txn(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+def txn(
+    space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest, level: int = LEVEL
+) -> rpc_pb2.TxnResponse:
+    """`level`: of the cluster's behaviour."""
     response = rpc_pb2.TxnResponse()
-    txn_by(space, leases, request, response, lambda range_, into: into.CopyFrom(range_now(space, range_)))
+    txn_by(space, leases, request, response, lambda range_, into: into.CopyFrom(range_now(space, range_)), level)
     return response
 
 
 def txn_by(
-    space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest, response: rpc_pb2.TxnResponse, read: _Read
+    space: KeySpace,
+    leases: Collection[int],
+    request: rpc_pb2.TxnRequest,
+    response: rpc_pb2.TxnResponse,
+    read: _Read,
+    level: int = LEVEL,
 ) -> None:
     """Like `txn`, but `read` answers the ranges, in order."""
     path: list[bool] = []
     _decide(space, request, path)
-    _check(space, leases, request, iter(path))
+    _check(space, leases, request, iter(path), level)
     _execute(space, request, iter(path), response, read)
 
 
@@ -120,8 +129,16 @@ def _put(space: KeySpace, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
 
 
 def _check_put(space: KeySpace, leases: Collection[int], request: rpc_pb2.PutRequest) -> None:
+    _check_lease(leases, request)
+    _check_key(space, request)
+
+
+def _check_lease(leases: Collection[int], request: rpc_pb2.PutRequest) -> None:
     if request.lease and request.lease not in leases:
         raise RequestError(LEASE_NOT_FOUND)
+
+
+def _check_key(space: KeySpace, request: rpc_pb2.PutRequest) -> None:
     if (request.ignore_value or request.ignore_lease) and space.get(request.key) is None:
         raise RequestError(KEY_NOT_FOUND)
 
@@ -183,10 +200,12 @@ def _compare(compare: rpc_pb2.Compare, row: Current | None) -> bool:
 # ---- checks and execution --------------------------------------------------------------------------------------
 
 
-def _check(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest, path: _Path) -> None:
+def _check(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest, path: _Path, level: int) -> None:
     for op in request.success if next(path) else request.failure:
         kind = op.WhichOneof("request")
         if kind == "request_put":
+            if level >= 2:  # within a transaction etcd looks at the key first
+                _check_key(space, op.request_put)
             _check_put(space, leases, op.request_put)
         elif kind == "request_range":
             check_sort(op.request_range)
@@ -197,7 +216,7 @@ def _check(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest
                 )  # as etcd does in a transaction only; elsewhere a negative revision means the newest
             space.check_revision(revision)
         elif kind == "request_txn":
-            _check(space, leases, op.request_txn, path)
+            _check(space, leases, op.request_txn, path, level)
 
 
 def _execute(

@@ -216,7 +216,7 @@ class Machine:
         if kind == "put":
             return requests.put(self.space, self.leases, command.put), None
         if kind == "txn":
-            return requests.txn(self.space, self.leases, command.txn), None
+            return requests.txn(self.space, self.leases, command.txn, self.level), None
         if kind == "delete_range":
             return requests.delete_range(self.space, command.delete_range), None
         if kind == "compact":

@@ -15,7 +15,7 @@ from holdfast.kv.pruning import HistoryPruner
 from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, MemoryStore, Pending
 from holdfast.proto import kv_pb2, rpc_pb2
-from holdfast.status import COMPACTED, FUTURE_REVISION, LEASE_NOT_FOUND, RequestError
+from holdfast.status import COMPACTED, FUTURE_REVISION, KEY_NOT_FOUND, LEASE_NOT_FOUND, Refusal, RequestError
 from holdfast.storage.state import RocksStore
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -331,3 +331,18 @@ def test_sorting_and_filters() -> None:
     assert names(min_mod_revision=4, limit=1) == [b"a"]
     # NONE with another target than the key: cut in key order first, then sorted.
     assert names(sort_order=r.NONE, sort_target=r.VALUE, limit=2) == [b"b", b"a"]
+
+
+@pytest.mark.parametrize(("level", "refusal"), [(1, LEASE_NOT_FOUND), (2, KEY_NOT_FOUND)])
+def test_of_two_faults_of_a_put_a_transaction_tells_the_key_first(level: int, refusal: Refusal) -> None:
+    """As etcd does; a put by itself tells of the lease, and so did transactions of level 1."""
+    pending = Pending(MemoryStore())
+    request = rpc_pb2.TxnRequest()
+    put = request.success.add().request_put
+    put.key, put.lease, put.ignore_value = b"none", 7, True
+    with pytest.raises(RequestError) as refused:
+        requests.txn(KeySpace(pending), (), request, level)
+    assert refused.value.refusal == refusal
+    with pytest.raises(RequestError) as refused:
+        requests.put(KeySpace(pending), (), put)
+    assert refused.value.refusal == LEASE_NOT_FOUND
