@@ -71,7 +71,7 @@ class PoolReconciler:
         self._applied[kind] = obj
 
     async def _replace_one(self, pool: Object, pods: list[Object], nodes: list[Object], template: str) -> bool:
-        """Delete one outdated pod if the others are ready. Never delete one on a node that is cut off: it goes on serving."""
+        """Delete one outdated pod if the others are ready. Pods on nodes that are cut off stay, and go on serving."""
         reachable = {n["metadata"]["name"] for n in nodes if _ready(n)}
         here = [p for p in pods if p["spec"].get("nodeName") in reachable]
         if any("deletionTimestamp" in p["metadata"] for p in here):

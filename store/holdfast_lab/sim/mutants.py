@@ -1,7 +1,7 @@
-"""Production code broken on purpose, one rule a mutant, to show that the simulator would notice.
+"""Production code broken on purpose, one rule for each mutant, to show that the simulator notices.
 
-Each is a patch that is made here and taken back; nothing in what ships knows of it. A mutant that no seed finds is a
-hole in the simulator, not a harmless change.
+Each mutant is a patch that is applied and reverted here; production code does not know of it. A mutant that no seed
+finds is a gap in the simulator, not a harmless change.
 """
 
 from __future__ import annotations
