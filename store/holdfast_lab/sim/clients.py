@@ -357,7 +357,7 @@ class Client:
             self._use_number_again(operation.request)
 
     def _use_number_again(self, done: raft_pb2.Command) -> None:
-        """Send another command with the number of a finished one: it must not be applied, nor get the other's answer."""
+        """Send a new command with the number of a finished one: it must not be applied, nor get the old answer."""
         nodes = self._ledger.nodes()
         if not nodes or self._misuse_chance.random() >= self._misuse:
             return

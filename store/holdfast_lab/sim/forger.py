@@ -2,9 +2,9 @@
 
 A stranger (a non-member) repeats the message of a member under an id that is in no configuration. A broken member, or
 one of another version, sends malformed messages: numbers out of range, entries with a gap, commands that cannot be
-applied, invalid configurations. These messages bypass the Hello, which in production refuses strangers, and then pass the
-same validation as in production. A message that is malformed by itself has to be refused (I17); no message may break an
-invariant.
+applied, invalid configurations. These messages bypass the Hello, which in production refuses strangers, and then go
+through the same validation as in production. A message that is malformed by itself has to be refused (I17); no message
+may break an invariant.
 
 Well-formed messages are never forged: Raft promises nothing if a member lies about its votes or its entries.
 """
@@ -196,8 +196,8 @@ def _reply(wire: _Wire, core: MemberCore, frm: int, chance: Random) -> bool:
 def _heartbeat(wire: _Wire, core: MemberCore, frm: int, chance: Random) -> bool:
     beat = wire.heartbeat
     draw = chance.random()
-    # A commit index beyond the receiver's log, but possible, is what a leader tells a member that lost entries which it
-    # has acknowledged (`Raft.acknowledged`): to make it up is a lie that is well formed.
+    # A leader sends a possible commit index beyond the receiver's log to a member that lost entries which it has
+    # acknowledged (`Raft.acknowledged`). Forging that would be a well-formed lie, so it is not done.
     if draw < 0.4:
         beat.commit = chance.choice(_HUGE)
     elif draw < 0.7:

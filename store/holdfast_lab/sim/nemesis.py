@@ -132,8 +132,8 @@ class Nemesis:
         )
 
     def _silence(self, chance: Random) -> bool:
-        """One follower that nothing reaches, or that reaches nobody, or both, for so long that the others fill their
-        windows and compact what it lacks. No connection ends, so nobody is told."""
+        """One follower cannot receive, or cannot send, or both, for so long that the others fill their windows and
+        compact what it lacks. No connection closes, so no member gets a hint."""
         followers = [n.id for n in self._cluster.nodes.values() if n.core is not None and not n.core.is_leader]
         if not followers:
             return False
@@ -226,7 +226,7 @@ class Nemesis:
         return True
 
     def _rot_state(self, chance: Random) -> bool:
-        """Rot is found when one of the rows is read, at the next start, or by the patrol, which reads the whole state."""
+        """Rot is found when a damaged row is read, at the next start, or by the patrol, which reads all rows."""
         node = self._spare(chance)
         if node is None or not node.rot_state(chance):
             return False
@@ -343,8 +343,8 @@ class Nemesis:
         return True
 
     def _late_answers(self, chance: Random) -> bool:
-        """What the leader is told is held up while it hands over, and arrives when another one leads: answers to
-        earlier questions, while clients still ask it."""
+        """Messages to the leader are delayed while it transfers leadership, and arrive when another member leads:
+        answers to earlier requests, while clients still send it requests."""
         leaders = [n for n in self._cluster.nodes.values() if n.core is not None and n.core.is_leader]
         if not leaders:
             return False
