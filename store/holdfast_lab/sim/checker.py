@@ -119,7 +119,7 @@ class Checker:
             check(told >= self._level, "I16", f"the cluster is at level {self._level}, and {member:x} knows {told}")
 
     def refused(self, node: Node, refused: list[tuple[int, str]]) -> None:
-        """I17: a message of a correct member is never refused, except if by the receiver's log the sender is not a member
+        """I17: a message of a correct member is never refused, except if by the receiver's log the sender is no member
         any more, or not yet."""
         for member, why in refused:
             check(why == "it is not a member", "I17", f"{node.id:x} refuses {member:x}: {why}")
