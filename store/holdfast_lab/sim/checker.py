@@ -171,8 +171,8 @@ class Checker:
                 raise Violation("I1", f"{core.id:x} leads term {raft.term} with the durable votes of {gave} of {half}")
 
     def _complete(self, core: MemberCore) -> None:
-        """I4: whoever becomes leader has everything that was committed in earlier terms. (One that is elected late,
-        when a later term has its leader already, need not have what that has committed.)"""
+        """I4: a new leader has everything that was committed in earlier terms. (A leader that is elected late, when a
+        later term already has a leader, need not have what that leader has committed.)"""
         log, term = core.raft.log, core.raft.term
         for index in range(self.max_committed, log.base_index, -1):
             known = self._committed.get(index)
