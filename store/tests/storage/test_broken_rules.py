@@ -1,4 +1,4 @@
-"""The damage tests of `test_every_file` notice when a rule of the storage does not hold: here each rule is broken in turn.
+"""The damage of `test_every_file` shows when a rule of the storage does not hold: here each rule is broken in turn.
 
 A rule that can be broken without a failure is not tested.
 """

@@ -1,4 +1,4 @@
-"""One file of a member is damaged, or a file and its copy: at a start the member refuses, or has everything acknowledged.
+"""One file of a member is damaged, or a file and its copy: a start refuses, or everything acknowledged is there.
 
 It never has silently less. Each damage is drawn from a number, which every failure shows: `damage(N)` repeats it.
 """

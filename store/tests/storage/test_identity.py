@@ -133,7 +133,7 @@ def test_damage_is_refused_and_nothing_removed(place: Path, what: str) -> None:
     with pytest.raises(Damaged, match=str(place)):
         start(place)
     after = content(place)
-    for name in ("identity.json", "identity.json.copy"):  # each start of a directory that belongs to a member is counted
+    for name in ("identity.json", "identity.json.copy"):  # each start of a member's directory is counted
         before.pop(name, None)
         after.pop(name, None)
     assert after == before
