@@ -1,4 +1,4 @@
-# Everything a person or CI does with this repository. `make help` lists it.
+# All tasks of developers and CI in this repository. `make help` lists them.
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,18 +22,18 @@ $(VENV)/.done: requirements/dev.txt pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
-run: setup ## a local cluster with an edge replica, shown at work; runs until Ctrl-C
+run: setup ## demonstration: a local cluster with an edge replica; runs until Ctrl-C
 	@$(BIN)/python -m holdfast_lab demo
 
-test: setup tools lint ## everything but the real cluster
+test: setup tools lint ## all tests except those on a real Kubernetes
 	$(BIN)/pytest store/tests
 	$(BIN)/pytest operator/tests
 	@$(MAKE) --no-print-directory coverage
 
-# STORE=holdfast keeps the API server's own data in holdfast, too, instead of etcd.
+# With STORE=holdfast the API server keeps its own data in holdfast instead of etcd.
 export STORE ?= etcd
 
-test-pythons: ## what needs no process, on each Python from 3.12 on that is to be had
+test-pythons: ## the tests that need no process, on each available Python from 3.12 on
 	@scripts/test-pythons
 
 kube: setup image tools ## a real Kubernetes (kind) with the operator, a cluster, an edge pool and a configuration
@@ -41,18 +41,18 @@ kube: setup image tools ## a real Kubernetes (kind) with the operator, a cluster
 	@e2e/cluster load $(IMAGE) $(IMAGE2)
 	@e2e/show
 
-e2e: setup image tools ## the tests on that Kubernetes
+e2e: setup image tools ## the tests on a real Kubernetes (kind)
 	@e2e/cluster up
 	@e2e/cluster load $(IMAGE) $(IMAGE2)
 	$(BIN)/pytest e2e -s
 
-kube-down: ## remove that Kubernetes
+kube-down: ## remove the Kubernetes of make kube
 	@e2e/cluster down
 
-image: setup ## the container images, without a network where none is needed
+image: setup ## the container images; uses the network only if it has to
 	@e2e/images $(IMAGE) $(IMAGE2)
 
-test-fast: setup ## only what needs no process
+test-fast: setup ## only the tests that need no process
 	$(BIN)/pytest store/tests -m "not integration" -x -q
 
 lint: setup ## ruff, mypy, the layers, the docs' references, and that generated files are current
@@ -67,46 +67,46 @@ lint: setup ## ruff, mypy, the layers, the docs' references, and that generated 
 	@scripts/check-generated
 	@scripts/generate --check
 
-format: setup ## put the code into shape
+format: setup ## format the code
 	$(BIN)/ruff check --fix store operator benchmarks e2e
 	$(BIN)/ruff format store operator benchmarks e2e
 
-proto: setup ## modules from the .proto sources
+proto: setup ## generate modules from the .proto sources
 	$(BIN)/python -m grpc_tools.protoc -I store --python_out=store --pyi_out=store $(PROTOS)
 
-generate: setup proto ## CRDs, the chart's copy of them, and plain manifests
+generate: setup proto ## generate CRDs, the chart's copy of them, and plain manifests
 	@scripts/generate
 
-lock: ## pin what is installed, with hashes; needs uv
+lock: ## pin the installed packages, with hashes; needs uv
 	uv pip compile -q pyproject.toml --extra server --extra tracing --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/server.txt
 	uv pip compile -q pyproject.toml --extra operator --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/operator.txt
 	uv pip compile -q pyproject.toml --extra server --extra tracing --extra operator --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/dev.txt
 
-tools: ## etcdctl, etcd and its load generator, from Go modules
+tools: ## build etcdctl, etcd and its load generator from Go modules
 	@scripts/build-tools
 
-bench: setup tools ## ours and etcd side by side, in one run
+bench: setup tools ## benchmark holdfast and etcd, one after the other in one run
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/append_latency.py
 	$(BIN)/python benchmarks/peer_transport.py
 
-bench-failover: setup tools ## how long nobody can write after the leader was killed, beside etcd
+bench-failover: setup tools ## how long writes fail after the leader is killed, compared with etcd
 	$(BIN)/python benchmarks/failover.py
 
-bench-watchers: setup tools ## ten thousand watchers of one key, beside etcd
+bench-watchers: setup tools ## ten thousand watchers of one key, compared with etcd
 	$(BIN)/python benchmarks/many.py watchers
 
-bench-leases: setup tools ## fifty thousand leases kept alive for five minutes, beside etcd
+bench-leases: setup tools ## fifty thousand leases kept alive for five minutes, compared with etcd
 	$(BIN)/python benchmarks/many.py leases
 
-soak: setup ## everything at once for SECONDS=1800: does memory stay, does anything go wrong
+soak: setup ## all operations at once for SECONDS=1800: checks memory growth and errors
 	$(BIN)/python benchmarks/soak.py
 
-fuzz: setup ## hostile clients for SECONDS=600, after each attack by itself for ATTACK_SECONDS=10
+fuzz: setup ## each attack by itself for ATTACK_SECONDS=10, then all attacks for SECONDS=600
 	cd store && ../$(BIN)/python -m tests.fuzz.alone $(or $(ATTACK_SECONDS),10)
 	cd store && ../$(BIN)/python -m tests.fuzz.hostile $(or $(SECONDS),600) $(or $(SEED),1)
 
-differential: setup tools ## OPS=100000 random calls to us and to etcd, every answer compared; SEED=1
+differential: setup tools ## OPS=100000 random calls to holdfast and etcd, all answers compared; SEED=1
 	OPS=$(or $(OPS),100000) SEED=$(or $(SEED),1) $(BIN)/pytest store/tests/differential -s -q
 
 check-perf: setup tools ## etcdctl check perf --load=s against three members
@@ -118,6 +118,6 @@ coverage: setup ## lines and branches that tests reach, of what is pure and of w
 	$(BIN)/coverage run -m pytest -q -m "not integration" $(COVERED)
 	$(BIN)/coverage report
 
-clean: ## remove what was made here (not the cache)
+clean: ## remove everything that was built here (not the cache)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find store operator -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,5 @@
-"""Carrying out one planned action. Each is safe to repeat; what was decided on something older is refused by the other
-side (a resource version, a uid, the index of the configuration)."""
+"""Executes one planned action. Each action is safe to repeat. The API server or the member refuses an action that was
+decided on old information, by a resource version, a uid or the index of the configuration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Change = holdfast_pb2.MembershipChangeRequest
 
 
 class Actor:
-    """For one cluster object, as it was read in this pass."""
+    """Executes actions for one cluster object, as it was read in this pass."""
 
     def __init__(self, kube: Kube, members: Members, cluster: Object, observation: Observation, tls: bool) -> None:
         self._kube = kube
@@ -97,7 +97,7 @@ class Actor:
         await self._tell("Normal", *said)
 
     async def _latch(self, **fields: object) -> None:
-        """Written with the resource version that was read: of two operators only one can."""
+        """Write to the status with the resource version that was read, so that only one of two operators succeeds."""
         await status.write(self._kube, self._cluster, {**self._cluster.get("status", {}), **fields})
 
     async def _tell(self, type_: str, reason: str, message: str) -> None:

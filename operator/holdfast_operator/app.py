@@ -1,4 +1,4 @@
-"""The operator as a process: kopf watches, our loops do the work. Handlers only wake them."""
+"""The operator's process: kopf watches, our own loops reconcile. Handlers only wake the loops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STUCK_SECONDS = 300.0
 
 
 def registry(loops: Loops) -> kopf.OperatorRegistry:
-    """Our handlers. Event handlers put no finalizer and no annotation on anything."""
+    """Our handlers. They are event handlers, because these put no finalizer and no annotation on objects."""
     found = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=found)
@@ -66,7 +66,7 @@ def registry(loops: Loops) -> kopf.OperatorRegistry:
 
 async def main(stop: asyncio.Event) -> None:
     """Run until `stop`. A failed watch ends the process: Kubernetes starts it again, and everything is read anew."""
-    for chatty in ("kopf", "aiohttp.access"):  # every event and every probe
+    for chatty in ("kopf", "aiohttp.access"):  # they log every event and every probe
         logging.getLogger(chatty).setLevel(logging.WARNING)
     kube = Kube.in_cluster()
     loops = Loops(kube, os.environ.get("HOLDFAST_IMAGE_REPOSITORY", "holdfast"))

@@ -1,6 +1,6 @@
 """A small asyncio client of the Kubernetes API: server-side apply, status, and the few verbs the operator uses.
 
-The official client is 40 MB of memory and has no server-side apply worth the name; kopf has none at all.
+The official client needs 40 MB of memory and has no usable server-side apply; kopf has none at all.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PATHS = {
 
 
 class ApiError(Exception):
-    """The API server refused. `reason` is its machine-readable word, such as NotFound or Conflict."""
+    """The API server refused the request. `reason` is its machine-readable reason, such as NotFound or Conflict."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{reason} ({status}): {message}")
@@ -72,7 +72,7 @@ class Kube:
         if content:
             headers["content-type"] = content
         if self._token_file is not None:
-            if time.monotonic() - self._token_at > _TOKEN_SECONDS:  # it is rotated
+            if time.monotonic() - self._token_at > _TOKEN_SECONDS:  # Kubernetes rotates the token
                 self._token = self._token_file.read_text().strip()
                 self._token_at = time.monotonic()
             headers["authorization"] = f"Bearer {self._token}"
@@ -125,7 +125,7 @@ class Kube:
         return await self.request("POST", self.path(kind, namespace), body=obj, query={"fieldManager": FIELD_MANAGER})
 
     async def apply(self, kind: str, namespace: str, obj: Object, *, sub: str = "") -> Object:
-        """Server-side apply: fields we set are ours, others are left alone."""
+        """Server-side apply: we own the fields that we set; other fields stay as they are."""
         return await self.request(
             "PATCH",
             self.path(kind, namespace, obj["metadata"]["name"], sub),
@@ -135,7 +135,7 @@ class Kube:
         )
 
     async def delete(self, kind: str, namespace: str, name: str, *, uid: str) -> None:
-        """Delete exactly the object with this uid; gone already is good."""
+        """Delete exactly the object with this uid. It is no error if the object is gone already."""
         try:
             await self.request(
                 "DELETE",
@@ -147,7 +147,7 @@ class Kube:
                 raise
 
     async def event(self, about: Object, type_: str, reason: str, message: str) -> None:
-        """Tell people, in `kubectl describe`."""
+        """Record an event, which `kubectl describe` shows."""
         meta = about["metadata"]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         event = {

@@ -1,6 +1,6 @@
-"""One loop per cluster: woken by events, coalesced, resynchronised by direct reads, backing off after errors.
+"""One loop per cluster. Events wake it, several at once count as one, and it backs off after errors.
 
-Handlers only wake it. What a pass does follows from what it reads then, never from what an event said.
+Handlers only wake the loop. What a pass does depends on what it reads from the API server, never on the event.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ QUIET_SECONDS = 0.05
 
 
 class ClusterLoop:
-    """Everything of one cluster: itself, its pools, its configurations."""
+    """Reconciles one cluster, its pools and its configurations."""
 
     def __init__(self, kube: Kube, key: Key, repository: str) -> None:
         self._kube = kube
@@ -36,7 +36,7 @@ class ClusterLoop:
         self.passed_at = time.monotonic()
 
     async def run(self) -> None:
-        """Until nothing refers to this cluster any more."""
+        """Run until no object refers to this cluster any more."""
         failures = 0
         while True:
             self.woken.clear()
@@ -79,7 +79,7 @@ class ClusterLoop:
 
 
 class Loops:
-    """All clusters' loops."""
+    """The loops of all clusters."""
 
     def __init__(self, kube: Kube, repository: str) -> None:
         self._kube = kube
@@ -101,7 +101,7 @@ class Loops:
 
     @property
     def stuck_seconds(self) -> float:
-        """How long the slowest loop has not finished a pass beyond its longest pause."""
+        """The time since a loop last finished a pass, less its longest pause; of the slowest loop."""
         now = time.monotonic()
         running = [now - loop.passed_at for loop, task in self._loops.values() if not task.done()]
         return max(0.0, max(running, default=0.0) - max(LATER, BACKOFF_SECONDS[-1]))

@@ -1,4 +1,4 @@
-"""Talking to members: by pod address, with the name their certificates carry, and never for long."""
+"""Calls to members: by pod address, with the server name of their certificates, and with short timeouts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANGE_SECONDS = 10.0
 
 
 class Members:
-    """Connections to the members of one cluster. DNS lags a restart by up to half a minute, so addresses are used."""
+    """Connections to the members of one cluster, by pod address: DNS lags by up to half a minute after a restart."""
 
     def __init__(self, kube: Kube, cluster: str, namespace: str, tls: bool) -> None:
         self._kube = kube
@@ -35,7 +35,7 @@ class Members:
     async def _credentials(self) -> Path | None:
         if not self._tls:
             return None
-        async with self._reading:  # members are asked side by side; the files are written once
+        async with self._reading:  # members are asked concurrently; the files are written once
             if self._files is None:
                 self._files = await self._write_files()
         return Path(self._files.name)
@@ -65,12 +65,12 @@ class Members:
         return known
 
     async def describe(self, ordinal: int, address: str) -> holdfast_pb2.DescribeResponse | None:
-        """What the node says of itself, None if it does not answer."""
+        """What the node reports about itself; None if it does not answer."""
         path, request = "/holdfast.v1.Node/Describe", holdfast_pb2.DescribeRequest()
         return await self._ask(ordinal, address, path, request, holdfast_pb2.DescribeResponse)
 
     async def membership(self, ordinal: int, address: str) -> holdfast_pb2.MembershipGetResponse | None:
-        """The membership as this member knows it, None if it cannot say so linearizably."""
+        """The membership, read linearizably through this member; None if that fails."""
         path, request = "/holdfast.v1.Membership/Get", holdfast_pb2.MembershipGetRequest()
         return await self._ask(ordinal, address, path, request, holdfast_pb2.MembershipGetResponse)
 
@@ -84,7 +84,7 @@ class Members:
             return None
 
     async def forget(self, addresses: set[str]) -> None:
-        """Close connections to all but these."""
+        """Close all connections except those to these pods."""
         for address in set(self._clients) - addresses:
             await self._clients.pop(address).close()
 

@@ -1,4 +1,4 @@
-"""What is: the objects in Kubernetes, and what each member says of itself."""
+"""The observed state: the objects in Kubernetes, and what each member reports about itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from holdfast_operator.resources.common import (
 
 @dataclass(slots=True)
 class Observation:
-    """`plan` is what the planner needs; the rest is for carrying out and for the status."""
+    """`plan` is the input of the planner; the rest is for executing actions and for the status."""
 
     plan: Observed
     pods: dict[int, Object]
@@ -35,7 +35,7 @@ class Observation:
 
 
 async def observe(kube: Kube, cluster: Object, members: Members, *, transfer_expired: bool) -> Observation:
-    """Look at everything once."""
+    """Read everything once."""
     meta = cluster["metadata"]
     name, namespace = meta["name"], meta["namespace"]
     status = cluster.get("status", {})
@@ -80,7 +80,7 @@ async def observe(kube: Kube, cluster: Object, members: Members, *, transfer_exp
 async def _membership(
     members: Members, nodes: dict[int, holdfast_pb2.DescribeResponse], addresses: dict[int, str]
 ) -> holdfast_pb2.MembershipGetResponse | None:
-    """As the leader sees it, because only it knows who has caught up."""
+    """The membership as the leader reports it, because only the leader knows which members have caught up."""
     belonging = {n: d for n, d in nodes.items() if d.cluster_id and d.state == d.MEMBER}
     leads = [n for n, d in belonging.items() if d.leader == d.member_id]
     for ordinal in [*leads, *(n for n in belonging if n not in leads)]:

@@ -1,4 +1,4 @@
-"""One pass over one HoldfastCluster: make its objects, observe, plan, take one action, say how it is."""
+"""One pass over one HoldfastCluster: make its objects, observe, plan, take one action, write the status."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SOON, LATER = 1.0, 10.0
 
 
 class NameConflict(Exception):
-    """An object of a name that we need belongs to somebody else."""
+    """An object with a name that we need has another owner."""
 
 
 class ClusterReconciler:
-    """Keeps what outlives a pass: connections, what was applied, since when a leader is asked to hand over."""
+    """State that outlives a pass: connections, applied objects, since when the leader is being asked to transfer."""
 
     def __init__(self, kube: Kube, namespace: str, name: str, repository: str) -> None:
         self._kube = kube
@@ -41,10 +41,10 @@ class ClusterReconciler:
         self._applied: dict[tuple[str, str], Object] = {}
         self._handing_over_since: float | None = None
         self._told = ""
-        self.seen: Observation | None = None  # in the last pass
+        self.seen: Observation | None = None  # of the last pass
 
     async def client(self) -> client.Client | None:
-        """A client of the member that leads, None if nobody answers."""
+        """A client of the leader; None if no member answers."""
         if self.seen is None or self.seen.members is None or self._members is None:
             return None
         for ordinal, node in self.seen.nodes.items():
@@ -57,7 +57,7 @@ class ClusterReconciler:
             await self._members.close()
 
     async def run(self) -> float | None:
-        """One pass. Returns after how many seconds the next one is due, None if the cluster is gone."""
+        """One pass. Returns the seconds until the next pass is due; None if the cluster is gone."""
         cluster = await self._kube.get("HoldfastCluster", self.namespace, self.name)
         if cluster is None or "deletionTimestamp" in cluster["metadata"]:
             self.seen = None
@@ -91,7 +91,7 @@ class ClusterReconciler:
     # ---- objects -------------------------------------------------------------------------------------------
 
     async def _make_secrets(self, cluster: Object, spec: ClusterSpec) -> None:
-        """Each Secret once. The CA's comes first: everything else is issued by it."""
+        """Make each Secret once. The CA comes first, because it issues all other certificates."""
         if spec.tls.mode != "SelfManaged" or ("Secret", "all") in self._applied:
             return
         name = tls.ca_secret(self.name)
@@ -121,7 +121,7 @@ class ClusterReconciler:
             await self._ensure(cluster, obj)
 
     async def _ensure(self, cluster: Object, obj: Object) -> None:
-        """Create the object, or apply it where it is ours; nothing if it was applied so already."""
+        """Create the object, or apply it if it is ours. Does nothing if the same object was applied before."""
         kind, name = obj["kind"], obj["metadata"]["name"]
         if self._applied.get((kind, name)) == obj:
             return
@@ -131,7 +131,7 @@ class ClusterReconciler:
         else:
             self._check_owner(cluster, {**there, "kind": kind})
             if kind == "StatefulSet":
-                # A changed claim template fails the whole apply; the one in force is kept.
+                # A changed claim template would make the whole apply fail, so the live one is kept.
                 obj = {**obj, "spec": {**obj["spec"], "volumeClaimTemplates": _bare_claims(there)}}
             await self._kube.apply(kind, self.namespace, obj)
         self._applied[kind, name] = obj
@@ -159,7 +159,7 @@ class ClusterReconciler:
     # ---- action --------------------------------------------------------------------------------------------
 
     async def _act(self, cluster: Object, spec: ClusterSpec, seen: Observation, action: Action) -> str:
-        """Take the action. Returns what went wrong, if anything; the next pass sees what is and plans anew."""
+        """Execute the action. Returns the error, if there was one; the next pass observes and plans anew."""
         assert self._members is not None
         if isinstance(action, TransferLeader):
             self._handing_over_since = self._handing_over_since or time.monotonic()
@@ -278,7 +278,7 @@ class ClusterReconciler:
             await status.write(self._kube, cluster, wanted)
         except ApiError as error:
             if error.reason not in ("Conflict", "NotFound"):
-                raise  # changed meanwhile: the next pass says it
+                raise  # the object changed meanwhile: the next pass writes the status
 
 
 def _bare_claims(stateful_set: Object) -> list[Object]:

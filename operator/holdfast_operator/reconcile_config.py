@@ -1,7 +1,7 @@
-"""One pass over one HoldfastConfig: its data in the store, in one transaction, and how far it got.
+"""One pass over one HoldfastConfig: write its data to the store in one transaction, report how many replicas have it.
 
-It owns exactly the keys it wrote. Which those are is recorded in the store, in the same transaction, so that keys that
-leave `data` are removed and nobody else's are touched.
+The object owns exactly the keys that it wrote. The store records them in the same transaction, so that keys that leave
+`data` are removed, and keys of other writers are not touched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ConfigReconciler:
         """Nothing is kept open."""
 
     async def run(self, hf: client.Client | None, reports: list[holdfast_pb2.ReplicaReport]) -> float | None:
-        """One pass, with a client of the cluster (None: it does not answer)."""
+        """One pass, with a client of the cluster (None: the cluster does not answer)."""
         config = await self._kube.get("HoldfastConfig", self.namespace, self.name)
         if config is None or "deletionTimestamp" in config["metadata"]:
             return None
@@ -77,7 +77,7 @@ class ConfigReconciler:
         return LATER if have == total else SOON
 
     async def _conflict(self, config: Object, spec: ConfigSpec) -> str:
-        """Of prefixes that overlap, the older object's holds."""
+        """The conflict with another object, if there is one: if prefixes overlap, the older object is applied."""
         mine = (config["metadata"]["creationTimestamp"], self.name)
         for other in await self._kube.list("HoldfastConfig", self.namespace):
             their_spec, meta = other["spec"], other["metadata"]
@@ -91,7 +91,7 @@ class ConfigReconciler:
         return ""
 
     async def _put(self, hf: client.Client, spec: ConfigSpec, known: int) -> int:
-        """Write what differs, in one transaction. Returns the revision that has all of it."""
+        """Write the keys that differ, in one transaction. Returns the revision that contains all of `data`."""
         record_key = f"{RECORDS}{self.namespace}/{self.name}"
         record = await hf.get(record_key)
         owned: list[str] = json.loads(record.value) if record is not None else []
@@ -111,7 +111,7 @@ class ConfigReconciler:
         return result.revision
 
     async def _pools(self, spec: ConfigSpec, reports: list[holdfast_pb2.ReplicaReport], revision: int) -> list[Object]:
-        """For each pool whose prefixes cover this one: how many replicas have the revision."""
+        """For each pool whose prefixes cover this prefix: how many replicas have the revision."""
         found = []
         for pool in await self._kube.list("HoldfastEdgePool", self.namespace):
             pool_spec = PoolSpec.model_validate(pool["spec"])

@@ -26,7 +26,7 @@ class PoolReconciler:
         """Nothing is kept open."""
 
     async def run(self, reports: list[holdfast_pb2.ReplicaReport], revision: int) -> float | None:
-        """One pass, with what the cluster's members know of replicas."""
+        """One pass. `reports`: what the cluster's members report about their replicas."""
         pool = await self._kube.get("HoldfastEdgePool", self.namespace, self.name)
         if pool is None or "deletionTimestamp" in pool["metadata"]:
             return None
@@ -71,7 +71,7 @@ class PoolReconciler:
         self._applied[kind] = obj
 
     async def _replace_one(self, pool: Object, pods: list[Object], nodes: list[Object], template: str) -> bool:
-        """Delete one outdated pod, if the others run. Never on a node that is cut off: it goes on as it is."""
+        """Delete one outdated pod if the others are ready. Pods on nodes that are cut off stay, and go on serving."""
         reachable = {n["metadata"]["name"] for n in nodes if _ready(n)}
         here = [p for p in pods if p["spec"].get("nodeName") in reachable]
         if any("deletionTimestamp" in p["metadata"] for p in here):

@@ -1,4 +1,4 @@
-"""Conditions and statuses, written only when they say something else than before."""
+"""Conditions and statuses, which are written only when they changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast_operator.model.common import API_VERSION
 
 
 def condition(obj: Object, type_: str, holds: bool | None, reason: str, message: str) -> Object:
-    """A condition; its transition time changes only with its status."""
+    """A condition; its transition time changes only when its status changes."""
     status = {True: "True", False: "False", None: "Unknown"}[holds]
     before = next((c for c in obj.get("status", {}).get("conditions", []) if c["type"] == type_), None)
     same = before is not None and before["status"] == status
@@ -31,7 +31,7 @@ async def write(kube: Kube, obj: Object, status: dict[str, Any]) -> None:
     if wanted == obj.get("status", {}):
         return
     meta = obj["metadata"]
-    # Only the status, and only if nobody changed the object since we read it.
+    # Only the status, and only if the object did not change since it was read.
     body = {
         "apiVersion": API_VERSION,
         "kind": obj["kind"],

@@ -1,4 +1,4 @@
-"""What is made from a spec: names, the template's stability, certificates, CRDs."""
+"""The objects made from a spec: names, stability of the template, certificates, CRDs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def spec(**fields: Any) -> ClusterSpec:
 
 
 def test_the_template_does_not_change_with_the_number_of_voters() -> None:
-    """Or 3 to 5 would replace every pod."""
+    """Otherwise a change from 3 to 5 would replace every pod."""
     three = cluster.voter_template("shop", "default", spec(voters={"replicas": 3}), "i")
     five = cluster.voter_template("shop", "default", spec(voters={"replicas": 5}), "i")
     assert three == five

@@ -1,2 +1,2 @@
-"""What proves holdfast and shows it: the simulator, the crash tester, the demonstration. It is in the repository only,
-not in what is installed in production, and nothing of that imports it."""
+"""Tests and demonstration of holdfast: the simulator, the crash tester, the demonstration. This package is only in the
+repository. It is not installed in production, and no production code imports it."""

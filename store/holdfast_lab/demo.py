@@ -1,4 +1,4 @@
-"""The command `demo` (`make run`): three voters and an edge replica as processes, and what happens to them, told live.
+"""The command `demo` (`make run`): three voters and an edge replica as processes, with live output about what happens.
 
 The edge replica reaches the cluster through a small relay in this process, so that it can be cut off and healed.
 """
@@ -33,7 +33,7 @@ def step(title: str) -> None:
 
 
 class Relay:
-    """Passes TCP connections on to one of several targets, until it is cut."""
+    """Forwards TCP connections to one of several targets, until it is cut."""
 
     def __init__(self, targets: list[str]) -> None:
         self._targets = targets
@@ -256,7 +256,7 @@ async def _until_disconnected(hf: client.Client) -> None:
 
 
 async def _until_serving(hf: client.Client, key: str) -> None:
-    await hf.range(key, serializable=True)  # the client waits until it answers
+    await hf.range(key, serializable=True)  # the client waits until the replica answers
 
 
 def _hints(cluster: LocalCluster, edge: Process, seconds: float) -> None:

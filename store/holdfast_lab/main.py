@@ -22,6 +22,6 @@ app.command()(crashtest)
 
 
 def main() -> None:
-    # What gRPC's library logs by itself, several lines a second while it cannot connect, hides the error that we print.
+    # gRPC's library logs several lines a second while it cannot connect, which would hide the error that we print.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     app()

@@ -18,7 +18,7 @@ from holdfast import client
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody listens on now."""
+    """Ports on loopback on which no process listens now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:
@@ -27,12 +27,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def rss_mib(pid: int) -> float:
-    """Memory of a process that is resident now."""
+    """The resident memory of a process."""
     return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
 async def leader_among(endpoints: Iterable[str], timeout: float = 2.0) -> str | None:
-    """The first of `endpoints` that says of itself that it leads. `timeout` in seconds is for each of them."""
+    """The first of `endpoints` that reports that it is the leader. `timeout` in seconds is for each of them."""
     for endpoint in endpoints:
         try:
             async with client.connect(endpoint, timeout=timeout) as hf:
@@ -54,7 +54,7 @@ class Process:
     port: int
     running: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
-    inside: list[str] = field(default_factory=list)  # what the command begins with: where it runs
+    inside: list[str] = field(default_factory=list)  # prefix of the command: the network namespace to run it in
 
     @property
     def endpoint(self) -> str:
@@ -156,7 +156,7 @@ class LocalCluster:
         return "\n".join(f"--- {p.name}\n{p.tail()}" for p in self.voters.values())
 
     async def wait_ready(self, seconds: float = 30.0) -> None:
-        """Until a linearizable read is answered by every running voter."""
+        """Wait until every running voter answers a linearizable read."""
         end = time.monotonic() + seconds
         for process in self.voters.values():
             if process.running is None:
@@ -165,7 +165,7 @@ class LocalCluster:
                 await hf.get("ready?")
 
     async def leader(self, seconds: float = 15.0) -> Process:
-        """Whoever leads now, by what most say. Raises TimeoutError."""
+        """The current leader, as most members report it. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             running = {p.endpoint: p for p in self.voters.values() if p.running is not None}

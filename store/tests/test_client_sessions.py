@@ -1,4 +1,4 @@
-"""Kept answers belong to a user and a command, from the cluster version on that knows of it."""
+"""Kept answers belong to a user and a command, from the cluster version on that supports it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Log:
         return done.error
 
     def users(self) -> None:
-        """root may everything, ann reads and writes below a, bob nothing. They count from now on."""
+        """root may everything, ann reads and writes below a, bob nothing. Auth is on from now on."""
         for user in ("root", "ann", "bob"):
             self.good(auth(user_add=rpc_pb2.AuthUserAddRequest(name=user, hashedPassword="eA==")))
         self.good(auth(user_grant_role=rpc_pb2.AuthUserGrantRoleRequest(user="root", role="root")))
@@ -180,7 +180,7 @@ def test_a_session_of_before_users_counted_goes_to_the_first_user_who_names_a_co
     assert log.good(put(b"a", b"1", 1), "ann").revision == first.revision
     assert log.refused(put(b"a", b"2", 2), "root") is SESSION_FOREIGN
     assert Machine(log.store).clients.owner(SESSION) == "ann"
-    # While users do not count, it does not matter who they are; afterwards it is ann's again.
+    # While auth is off, the user does not matter; afterwards the session is ann's again.
     log.good(auth(disable=rpc_pb2.AuthDisableRequest()), "root")
     log.good(put(b"a", b"3", 3))
     log.good(auth(enable=rpc_pb2.AuthEnableRequest()))

@@ -1,4 +1,4 @@
-"""The state machine takes whatever is in the log: what it cannot do it refuses, everywhere alike, and never falls over.
+"""The state machine accepts any entry: what it cannot apply it refuses, on all members alike, without an exception.
 
 An exception in `apply` would end every member at the same entry, and again at every start.
 """

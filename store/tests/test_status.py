@@ -1,4 +1,4 @@
-"""Refusals are known again by whoever receives them, and no text of theirs is written twice."""
+"""The receiver of a refusal recognises it, and no text of a refusal is written twice in the code."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_is_no_constant_is_not_known() -> None:
 
 
 def test_templates_are_told_apart() -> None:
-    """Even if the fields are what others wrote."""
+    """Even if the fields are texts of other refusals."""
     message = REPLICA_DISCONNECTED.fill(name="has no data", prefixes="holdfast: replica ").message
     assert known(Code.UNAVAILABLE, message) is REPLICA_DISCONNECTED
 

@@ -1,4 +1,4 @@
-"""What a changed CA takes away is not given back by an earlier session."""
+"""A client that a changed CA excludes cannot come back by resuming a TLS session."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|
 
 
 class Model(BaseModel):
-    """Strict: a field that we do not know is refused, never ignored."""
+    """Strict: an unknown field is refused, never ignored."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -61,5 +61,5 @@ class Condition(Model):
 
 
 def dump(model: BaseModel) -> dict[str, Any]:
-    """As it goes to the API server: absent rather than null."""
+    """The form for the API server: None is left out, not null."""
     return model.model_dump(exclude_none=True, by_alias=True)

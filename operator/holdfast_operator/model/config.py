@@ -1,4 +1,4 @@
-"""HoldfastConfig: configuration that is applied like any other object."""
+"""HoldfastConfig: configuration data that is applied like any other Kubernetes object."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""CRDs made from the models: structural schemas with CEL rules, nothing preserved that we do not know.
+"""CRDs made from the models: structural schemas with CEL rules; unknown fields are not preserved.
 
-`python -m holdfast_operator.model.crd` prints them; `make generate` puts them where they are installed from.
+`python -m holdfast_operator.model.crd` prints them; `make generate` writes them to the files that are installed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LIST_KEYS = {"conditions": ["type"], "members": ["id"], "pools": ["name"]}
 
 
 def structural(schema: Schema, defs: Schema, name: str = "") -> Schema:
-    """A JSON schema of pydantic's as Kubernetes takes it: no references, no unions with null."""
+    """Convert a JSON schema of pydantic to what Kubernetes accepts: no references, no unions with null."""
     if "$ref" in schema:
         schema = {**defs[schema["$ref"].rsplit("/", 1)[1]], **{k: v for k, v in schema.items() if k != "$ref"}}
     if "anyOf" in schema:

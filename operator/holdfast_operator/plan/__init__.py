@@ -1,1 +1,1 @@
-"""What to do next, decided purely: `plan(desired, observed)` gives one action."""
+"""The planner, a pure function: `plan(desired, observed)` returns the next action."""

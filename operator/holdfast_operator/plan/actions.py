@@ -1,4 +1,4 @@
-"""The steps an operator can take. Each is idempotent: taken twice, the second does nothing."""
+"""The actions of the operator. Each is idempotent: executing it again has no effect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do now, and why; `progressing` tells whether that is on the way to what is wanted."""
+    """Nothing to do now, and why. `progressing`: whether the cluster is on its way to the desired state."""
 
     reason: str
     message: str
@@ -16,7 +16,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Latch in the status which cluster this is, and on whose volume it is formed."""
+    """Record in the status, once, the cluster id and the volume on which the cluster is formed."""
 
     cluster_id: int
     seed: int
@@ -31,7 +31,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class RecordBootstrapped:
-    """Latch that the cluster has been formed: it never is again."""
+    """Record in the status that the cluster is formed, so that it is never formed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class TransferLeader:
-    """Hand over before the leader is touched. After `give_up` it is touched all the same."""
+    """Transfer leadership before the leader is replaced or removed. If that does not succeed in time
+    (`Observed.transfer_expired`), the planner goes on without it."""
 
     leader_ordinal: int
     to: int
@@ -80,7 +81,7 @@ class DeletePod:
 
 @dataclass(frozen=True, slots=True)
 class DeleteVolume:
-    """Of an ordinal whose member is removed and whose pod is gone."""
+    """Delete the volume of an ordinal whose member is removed and whose pod is gone."""
 
     name: str
     uid: str

@@ -1,12 +1,12 @@
-"""One step towards the wanted cluster, decided purely from what was observed.
+"""One step towards the desired cluster, decided purely from what was observed.
 
-Rules that hold whatever is wanted (docs/operator.md tells why):
+Rules that hold whatever the spec says (see docs/kubernetes.md):
 
-- a cluster is formed once: never while any node belongs to one, never again once it is recorded;
-- at most one change of membership or pod at a time, each guarded by the members that stay: without the one about to be
-  touched, a majority must be ready and caught up;
-- an id is removed and that is committed before its volume or pod goes; a lost volume comes back as a new id;
-- broken pods first, then followers, the leader last and after handing over.
+- a cluster is formed once: never while any node belongs to a cluster, and never again once this is recorded;
+- at most one change of membership or pod at a time, and only if a majority without the affected member is ready and
+  caught up;
+- the removal of an id is committed before its volume or pod is deleted; after a lost volume the member gets a new id;
+- broken pods are replaced first, then followers, then the leader, after it has transferred leadership.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class NodeState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a pod's process says of itself."""
+    """What a pod's process reports about itself."""
 
     volume_id: int
     cluster_id: int
@@ -55,14 +55,14 @@ class Pod:
     uid: str
     ready: bool
     terminating: bool
-    template: str  # hash of the template it was made from
+    template: str  # hash of the template that it was made from
     node: Node | None  # None: it does not answer
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     id: int
-    ordinal: int  # -1: not one of ours
+    ordinal: int  # -1: it belongs to none of our pods
     voter: bool
     caught_up: bool
 
@@ -90,27 +90,27 @@ class Desired:
 class Observed:
     pods: Mapping[int, Pod]
     volumes: Mapping[int, Volume]
-    membership: Membership | None  # None: nobody answers a linearizable read
+    membership: Membership | None  # None: no member answers a linearizable read
     cluster_id: int = 0  # as recorded in the status
     seed: int = 0
     bootstrapped: bool = False
     fresh_id: int = 0  # for a new cluster, if one is to be formed
-    transfer_expired: bool = False  # a leader has been asked to hand over for too long
+    transfer_expired: bool = False  # the leader was asked to transfer leadership, and has not done so in time
     scheduled: int = 0  # replicas of the StatefulSet
 
 
 def wanted_pods(desired: Desired, observed: Observed) -> int:
-    """How many pods there have to be: those wanted, and those whose member is not removed yet."""
+    """How many pods there have to be: those of the spec, and those whose member is not removed yet."""
     highest = desired.replicas
     if observed.membership is not None:
         highest = max([highest, *(m.ordinal + 1 for m in observed.membership.members)])
     elif observed.bootstrapped:
-        highest = max(highest, observed.scheduled)  # nothing is known of members: take nothing away
+        highest = max(highest, observed.scheduled)  # the members are unknown: remove no pod
     return highest
 
 
 def plan(desired: Desired, observed: Observed) -> Action:
-    """The one next action."""
+    """The next action."""
     if not observed.bootstrapped:
         return _bootstrap(desired, observed)
     for ordinal, pod in sorted(observed.pods.items()):
@@ -142,7 +142,7 @@ def _bootstrap(desired: Desired, observed: Observed) -> Action:
             )
         (cluster_id,) = ids
         if cluster_id != observed.cluster_id:
-            # A node that belongs to a cluster forbids forming one: adopt it, whatever was lost.
+            # A node belongs to a cluster already: adopt that cluster, whatever was lost, and form no other one.
             node = min(belonging.values(), key=lambda n: n.member_id)
             return Record(cluster_id, node.volume_id)
         return RecordBootstrapped()
@@ -153,7 +153,8 @@ def _bootstrap(desired: Desired, observed: Observed) -> Action:
     for ordinal, node in nodes.items():
         if observed.cluster_id and node.volume_id == observed.seed:
             return Form(ordinal, observed.cluster_id, node.volume_id)
-    # Nobody belongs to anything, and the recorded seed, if any, is gone: it served nobody, so another one may be it.
+    # No node belongs to a cluster, and the recorded seed, if there is one, is gone. The seed has served no client, so
+    # another node may become the seed.
     return Record(observed.fresh_id, nodes[0].volume_id)
 
 
@@ -177,8 +178,8 @@ def _membership(desired: Desired, observed: Observed, membership: Membership) ->
         if pod.node.state is NodeState.EMPTY:
             return AddLearner(ordinal, pod.node.volume_id, membership.config_index)
         if pod.node.cluster_id == observed.cluster_id:
-            # Its member was removed and the volume came back, say by scaling down and up again. A removed id never
-            # returns, so the volume has to be a new one: it goes when its pod does.
+            # Its member was removed, but the volume is used again, for example after scaling down and up. A removed id
+            # is never used again, so the volume has to be replaced: Kubernetes removes it once its pod is deleted.
             volume = observed.volumes.get(ordinal)
             if volume is not None:
                 return DeleteVolume(volume.name, volume.uid)
@@ -209,7 +210,7 @@ def _learner(desired: Desired, observed: Observed, membership: Membership, learn
 
 def _remove(observed: Observed, membership: Membership, member: Member, why: str) -> Action:
     stay = [m for m in membership.members if m.voter and m.id != member.id]
-    if 2 * sum(1 for m in stay if _good(observed, m)) <= len(stay):  # those that stay decide from then on
+    if 2 * sum(1 for m in stay if _good(observed, m)) <= len(stay):  # after the removal, these members decide
         return Wait(
             "QuorumAtRisk", f"{_name(member)} has to go ({why}), but without it too few members are ready and caught up"
         )
@@ -221,12 +222,12 @@ def _remove(observed: Observed, membership: Membership, member: Member, why: str
 
 
 def _leftovers(desired: Desired, observed: Observed, membership: Membership) -> Action | None:
-    """Volumes of ordinals that have no member, no pod, and are not wanted."""
+    """Delete volumes of ordinals above the wanted number that have no member and no pod."""
     members = {m.ordinal for m in membership.members}
     for ordinal, volume in sorted(observed.volumes.items()):
         if ordinal >= desired.replicas and ordinal not in members and ordinal not in observed.pods:
             return DeleteVolume(volume.name, volume.uid)
-    # A process that was removed does not start again on its volume: that has to be emptied, too.
+    # The process of a removed member does not start again on its volume, so the volume has to be deleted, too.
     for ordinal, pod in sorted(observed.pods.items()):
         if ordinal >= desired.replicas and ordinal not in members and not pod.terminating:
             return Wait("ScalingDown", f"the pod with ordinal {ordinal} is being removed")
@@ -246,7 +247,7 @@ def _roll(desired: Desired, observed: Observed, membership: Membership) -> Actio
     members = {m.ordinal: m for m in membership.members}
     broken = [n for n, pod in sorted(outdated.items()) if not pod.ready]
     if broken:
-        # It serves nobody now, so replacing it costs nothing; waiting for it could last for ever.
+        # It serves no client now, so replacing it costs nothing; waiting for it could last for ever.
         return DeletePod(broken[0], outdated[broken[0]].uid, "it is outdated and not ready")
     unready = sorted(n for n in range(desired.replicas) if n not in observed.pods or not observed.pods[n].ready)
     if unready:
@@ -291,7 +292,7 @@ def _good(observed: Observed, member: Member) -> bool:
 
 
 def _successor(observed: Observed, membership: Membership, leader: Member) -> Member | None:
-    """Who should lead next: ready, caught up, lowest ordinal (so that it is not the next one to go)."""
+    """The member that should lead next: ready, caught up, of the lowest ordinal (so that it is not replaced next)."""
     others = [m for m in membership.members if m.voter and m.id != leader.id and _good(observed, m)]
     return min(others, key=lambda m: m.ordinal, default=None)
 

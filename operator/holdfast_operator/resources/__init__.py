@@ -1,1 +1,1 @@
-"""Objects the operator makes, as plain dictionaries, from specs and nothing else."""
+"""The objects that the operator makes, as plain dictionaries that depend only on the specs."""

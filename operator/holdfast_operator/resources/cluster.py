@@ -1,4 +1,4 @@
-"""What a HoldfastCluster is made of: a StatefulSet of voters, Services, a PodDisruptionBudget."""
+"""The objects of a HoldfastCluster: a StatefulSet of voters, Services, a PodDisruptionBudget."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def image_of(spec: ClusterSpec, repository: str) -> str:
 
 
 def voter_pod(name: str, namespace: str, spec: ClusterSpec, image: str) -> Object:
-    """The pod template's spec. It names no peers and no number of them: 3 to 5 must not replace every pod."""
+    """The pod template's spec. It does not depend on the number of voters: a change from 3 to 5 replaces no pod."""
     tls = spec.tls.mode == "SelfManaged"
     scheme = "https" if tls else "http"
     host = f"$(POD_NAME).{peers_service(name)}.{namespace}.svc"
@@ -63,7 +63,7 @@ def voter_pod(name: str, namespace: str, spec: ClusterSpec, image: str) -> Objec
             f"--peer-key-file={_PEER_TLS}/tls.key",
             f"--peer-trusted-ca-file={_PEER_TLS}/ca.crt",
             f"--peer-cert-allowed-uri={role(name, 'peer')}",
-            # What pods made before there were certificates for peers show each other: valid for any voter.
+            # Pods made before there were peer certificates present a certificate that is valid for any voter.
             f"--peer-cert-allowed-hostname={peer_host(name, namespace, 0)}",
         ]
     pod = pod_spec(
@@ -97,7 +97,7 @@ def voter_pod(name: str, namespace: str, spec: ClusterSpec, image: str) -> Objec
 
 
 def voter_template(name: str, namespace: str, spec: ClusterSpec, image: str) -> str:
-    """The hash that up-to-date pods carry."""
+    """The template hash that up-to-date pods have."""
     return template_hash(voter_pod(name, namespace, spec, image))
 
 
@@ -131,9 +131,9 @@ def services(of: Object) -> list[Object]:
     peer = {"name": "peer", "port": PEER_PORT, "targetPort": "peer"}
     return [
         service("client", {"ports": [client]}, COMPONENT),
-        # Names for pods that are not ready, too: members find each other before they are.
+        # DNS names also for pods that are not ready: members have to find each other before they are ready.
         service("peers", {"clusterIP": "None", "publishNotReadyAddresses": True, "ports": [client, peer]}, COMPONENT),
-        # From a pod at the edge to the replica of its own node, and to no other.
+        # Routes a pod at the edge to the replica on its own node, and to no other.
         service(
             "edge",
             {"ports": [client], "internalTrafficPolicy": "Local", "publishNotReadyAddresses": True},
@@ -143,7 +143,8 @@ def services(of: Object) -> list[Object]:
 
 
 def disruption_budget(of: Object, voters_: int, wanted: int) -> Object | None:
-    """A majority stays. Learners are not ready and so never count. None for one voter: it could never be drained."""
+    """Keeps a majority available. Learners are not ready and so never count. A single voter gets no budget, because its
+    node could never be drained."""
     largest = max(voters_, wanted)
     if largest < 2:
         return None

@@ -68,7 +68,7 @@ def labels(cluster: str, component: str, pool: str = "") -> dict[str, str]:
 
 
 def selector(cluster: str, component: str, pool: str = "") -> dict[str, str]:
-    """Immutable in a StatefulSet, so never anything that can change."""
+    """The selector of a StatefulSet is immutable, so it contains only labels that never change."""
     found = {CLUSTER_LABEL: cluster, COMPONENT_LABEL: component}
     return {**found, POOL_LABEL: pool} if pool else found
 
@@ -92,7 +92,7 @@ def metadata(name: str, namespace: str, of: Object, labels_: dict[str, str]) -> 
 
 
 def template_hash(template: Object) -> str:
-    """Our own hash of what a pod is made from. A pod with another one is outdated."""
+    """Our own hash of what a pod is made from. A pod with a different hash is outdated."""
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -123,11 +123,11 @@ def container(name: str, image: str, arguments: list[str], resources: Resources 
             {"name": "metrics", "containerPort": METRICS_PORT},
         ],
         "volumeMounts": mounts,
-        # Recovery may take a while; the other probes begin when it is over.
+        # Recovery may take a while; the other probes begin when it has finished.
         "startupProbe": probe("/livez", periodSeconds=2, failureThreshold=150),
         "livenessProbe": probe("/livez", periodSeconds=10, timeoutSeconds=5, failureThreshold=6),
         "readinessProbe": probe("/readyz", periodSeconds=2, timeoutSeconds=3, failureThreshold=3),
-        # Serve on while the Services take this pod off their lists, or new connections would meet nobody.
+        # Keep serving until the Services have removed this pod from their endpoints, or new connections would fail.
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -184,7 +184,7 @@ def stateful_set(
     pod: Object,
     storage: Storage,
 ) -> Object:
-    """`OnDelete` and `Parallel`: pods are replaced and ordered by us, never by the StatefulSet's controller."""
+    """`OnDelete` and `Parallel`: the operator replaces and orders the pods, never the StatefulSet's controller."""
     template = template_hash(pod)
     return {
         "apiVersion": "apps/v1",

@@ -1,4 +1,4 @@
-"""What a HoldfastEdgePool is made of: a StatefulSet with a replica for each matching node, and a Service."""
+"""The objects of a HoldfastEdgePool: a StatefulSet with a replica for each matching node, and a Service."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def replica_pod(name: str, namespace: str, spec: PoolSpec, cluster: ClusterSpec,
     secret = edge_secret(spec.clusterRef.name) if tls else ""
     pod = pod_spec(container("holdfast", image, arguments, spec.resources, tls), secret)
     pod["nodeSelector"] = spec.placement.nodeSelector
-    # A node that is cut off keeps its pods, for as long as it takes.
+    # A node that is cut off keeps its pods, however long that lasts.
     pod["tolerations"] = [
         {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
         {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},

@@ -1,7 +1,7 @@
-"""Certificates of a cluster: its own CA, and one for each role, with a key of its own.
+"""Certificates of a cluster: its own CA, and one certificate for each role, each with its own key.
 
-The role is in the certificate, as a URI: holdfast://CLUSTER/ROLE. A voter's peer port takes only those of the role
-peer, which only voters mount, so that neither an application nor an edge can be a member.
+The role is in the certificate, as a URI: holdfast://CLUSTER/ROLE. A voter's peer port accepts only certificates of the
+role peer, which only voters mount, so that neither an application nor an edge replica can act as a member.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from holdfast_operator.resources.common import (
     server_secret,
 )
 
-YEARS = 10  # rotation is not there yet
+YEARS = 10  # there is no rotation yet
 
 
 def ca_secret(cluster: str) -> str:
@@ -110,12 +110,12 @@ def issue(ca_certificate: bytes, ca_key: bytes, name: str, hosts: list[str], uri
 
 
 def service_hosts(namespace: str) -> list[str]:
-    """Every Service of the namespace: clients reach members and replicas by Services."""
+    """All Services of the namespace, because clients reach members and replicas through Services."""
     return [*(f"*.{domain}" for domain in _domains(namespace)), "localhost"]
 
 
 def peer_hosts(cluster: str, namespace: str) -> list[str]:
-    """Voters by name. Certificates of edges are for none of these: that tells theirs apart, too."""
+    """The host names of voters. Edge certificates are valid for none of these names, which also distinguishes them."""
     return [f"*.{cluster}-peers.{domain}" for domain in _domains(namespace)]
 
 
@@ -136,7 +136,7 @@ def secret(of: Object, name: str, certificate: bytes, key: bytes, ca: bytes) -> 
 
 
 def all_secrets(of: Object, ca_certificate: bytes, ca_key: bytes) -> list[Object]:
-    """Those that are issued by the CA; each is made once."""
+    """The Secrets of the certificates that the CA issues; each is made once."""
     name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
     peers, services = peer_hosts(name, namespace), service_hosts(namespace)
     wanted = [

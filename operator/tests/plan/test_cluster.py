@@ -46,7 +46,7 @@ class FakePod:
 
 @dataclass
 class World:
-    """A cluster as it really is. It carries out actions as Kubernetes and members would, and checks each of them."""
+    """The true state of a cluster. It executes actions as Kubernetes and members would, and checks each of them."""
 
     chance: random.Random
     desired: Desired
@@ -167,7 +167,7 @@ class World:
         self.config_index += 1
 
     def trouble(self) -> None:
-        """Something that can be survived: at most a minority is lost at a time."""
+        """A fault that the cluster can survive: at most a minority is lost at a time."""
         voters = [m for m, (_, voter, _) in self.members.items() if voter]
         if len(voters) < 3 or not self.bootstrapped or not all(self.alive(m) for m in self.members):
             return
@@ -273,7 +273,7 @@ def test_nothing_is_done_without_a_quorum() -> None:
 
 
 def test_a_second_loss_is_not_made_by_us() -> None:
-    """One voter's volume is lost while another one is not ready: removing the lost one would leave no majority."""
+    """One voter's volume is lost while another voter is not ready: removing the lost one would leave no majority."""
     world = three(leader=0)
     world.pods[1].ready = False
     lost = world.pods[2]

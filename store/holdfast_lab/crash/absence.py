@@ -1,4 +1,4 @@
-"""How long a member that was away needs to catch up, by the way in which it was away.
+"""How long a member needs to catch up after an absence, for each kind of absence.
 
 Each round takes a follower away, writes more than the leader keeps of its log and more than it sends ahead, brings the
 follower back, and waits until it has applied all of it. The command `crashtest --absences ROUNDS` runs it; the part
@@ -33,11 +33,11 @@ GIVE_UP_SECONDS = 60.0
 
 
 class NotCaughtUp(Exception):
-    """A member that can be reached stays behind; says which, how it was away, and how far it is."""
+    """A member that can be reached does not catch up; the text says which, how it was away, and its progress."""
 
 
 class Absences:
-    """Three servers, and one follower after the other that is away for a while."""
+    """Three servers; one follower after the other is away for a while."""
 
     def __init__(self, islands: Islands, directory: Path) -> None:
         self._islands = islands
@@ -85,7 +85,7 @@ class Absences:
             process.kill()
 
     async def round(self, kind: str) -> float:
-        """Seconds from when a follower could be reached again to when it had caught up."""
+        """Returns the seconds from when the follower could be reached again until it had caught up."""
         statuses = {name: await self._status(name) for name in NAMES}
         follower = next(n for n, status in statuses.items() if status.leader != status.header.member_id)
         return await self.kinds[kind](follower)
@@ -138,7 +138,7 @@ class Absences:
         return await self._cut(name, "cut silently for 60 s", towards=True, back=True, seconds=60.0)
 
     async def _cut_and_restarted(self, name: str) -> float:
-        """What the leader sent into the silence, and took for being on its way, is lost with the process."""
+        """The leader counts the messages that it sent meanwhile as in flight; they are lost with the process."""
         with self._cut_off(name):
             await self._write(name)
             self.processes[name].kill()
@@ -147,7 +147,7 @@ class Absences:
         return await self._caught_up(name, "cut silently, then restarted")
 
     async def _emptied(self, name: str) -> float:
-        """Its volume is lost: the old id goes, a new one takes its place as a learner, and is promoted."""
+        """Its volume is lost: the old id is removed, a new id joins as a learner and is promoted."""
         others = [n for n in NAMES if n != name]
         old = (await self._status(name)).header.member_id
         self.processes[name].kill()
@@ -170,7 +170,7 @@ class Absences:
         method: str,
         request: rpc_pb2.MemberRemoveRequest | rpc_pb2.MemberAddRequest | rpc_pb2.MemberPromoteRequest,
     ) -> None:
-        """Asked again until the cluster is ready for it: a promotion waits until the learner is known to be in sync."""
+        """Retry until the cluster accepts the change: a promotion is refused until the learner is in sync."""
         end = time.monotonic() + GIVE_UP_SECONDS
         while True:
             try:

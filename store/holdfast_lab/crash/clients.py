@@ -20,14 +20,14 @@ SPAN = (b"/k/", b"/k0")
 
 @dataclass(slots=True)
 class StaleRead:
-    """A serializable read: right if it is what was there at its revision."""
+    """A serializable read: correct if it returned the state at its revision."""
 
     revision: int
     seen: list[tuple[bytes, bytes, int, int, int, int]]
 
 
 class LoadClient:
-    """Works on a few keys at one server or another, one operation at a time."""
+    """A client that does one operation at a time, on a few keys, at changing servers."""
 
     def __init__(self, number: int, endpoints: list[str], ids: itertools.count[int], session: bool) -> None:
         self._number = number
@@ -81,7 +81,7 @@ class LoadClient:
 
     @contextlib.contextmanager
     def _failing(self, operation: Operation) -> Iterator[None]:
-        """What an error says of the outcome."""
+        """What an error says about the outcome."""
         try:
             yield
         except client.OutcomeUnknown:
@@ -138,7 +138,7 @@ class LoadClient:
 
 @dataclass(slots=True)
 class Seen:
-    """What a watch was told: (revision, key, value or None if it was deleted)."""
+    """The events that a watch got: (revision, key, value; None if the key was deleted)."""
 
     revision: int
     key: bytes
@@ -146,7 +146,7 @@ class Seen:
 
 
 class LoadWatcher:
-    """Watches all keys from the beginning, through whatever happens."""
+    """Watches all keys from the first revision on, whatever faults happen."""
 
     def __init__(self, endpoints: list[str]) -> None:
         self._endpoints = endpoints

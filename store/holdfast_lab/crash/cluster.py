@@ -71,7 +71,7 @@ class CrashCluster:
         return {name: process.endpoint for name, process in self.processes.items()}
 
     def replace(self, name: str, member: int) -> None:
-        """From its next start on, this server is another member, which was added for it."""
+        """From its next start on, this server runs as a new member, which was added for it."""
         self.processes[name] = self._process(name, "existing")
         self.ids[name] = member
 
@@ -86,7 +86,7 @@ class CrashCluster:
                 self.ids[name] = (await hf.status()).header.member_id
 
     async def wait_ready(self, seconds: float = 60.0) -> None:
-        """Until every server answers a linearizable read. Raises Violation if one has ended by itself."""
+        """Wait until every server answers a linearizable read. Raises Violation if one has exited by itself."""
         for name, process in self.processes.items():
             end = time.monotonic() + seconds
             async with client.connect(process.endpoint, timeout=1.0) as hf:
@@ -100,7 +100,7 @@ class CrashCluster:
                             raise Violation("L1", f"{name} does not serve within {seconds:g} s: {error}") from None
 
     def check_running(self, name: str) -> None:
-        """Raise Violation if this server ended although nobody killed it."""
+        """Raise Violation if this server exited without being killed."""
         if name in self.stopped_by_itself():
             raise Violation("crash", f"{name} ended by itself:\n{self.processes[name].tail(3)}")
 
@@ -115,7 +115,7 @@ class CrashCluster:
         self.processes[name].kill()
 
     def cut_power(self, name: str) -> int:
-        """kill -9, and what was not synced is lost. Returns how many files changed by that."""
+        """kill -9, and lose what was not synced. Returns how many files this changed."""
         assert self.power is not None
         self.processes[name].kill()
         return self.power.lose_unsynced(name)
@@ -126,18 +126,18 @@ class CrashCluster:
         self.processes[name].start()
 
     def stopped_by_itself(self) -> list[str]:
-        """Servers that ended although nobody killed them."""
+        """Servers that exited without being killed."""
         return [n for n, p in self.processes.items() if p.running is not None and p.running.poll() is not None]
 
     def fill(self, name: str) -> None:
-        """Nothing more fits on this server's disk."""
+        """Fill this server's disk completely."""
         ballast = self.directory / name / "ballast"
         with ballast.open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(bytes(1 << 20))
             except OSError:
-                pass  # full, as it was meant
+                pass  # full, as intended
 
     def empty(self, name: str) -> None:
         (self.directory / name / "ballast").unlink(missing_ok=True)

@@ -41,7 +41,7 @@ def crashtest(
             raise typer.Exit(measure_absences(absences, away or [], keep))
         except NoNamespaces as error:
             fail(f"{error}; network namespaces need root")
-    sys.setrecursionlimit(1_000_000)  # the search for an order goes one deeper for each write of unknown outcome
+    sys.setrecursionlimit(1_000_000)  # the search recurses once for each write of unknown outcome
     chosen = SystemRandom().randrange(1 << 32) if seed is None else seed
     print(f"seed {chosen}, {members} servers, {seconds:g} s from {time.strftime('%H:%M:%S')}", flush=True)
     try:

@@ -1,8 +1,8 @@
-"""Damage to any one file of a stopped member: what disks, file systems and people do to what was written.
+"""Damage to any one file of a stopped member, as disks, file systems and people cause it.
 
 The member has to refuse to start, with exit status 4, or to serve everything as before; never silently less. One that
-refuses, or whose damage `holdfast doctor` sees, goes the way back that the documentation promises: it is removed, its
-volume emptied, and a new member takes its place as a learner that is promoted.
+refuses, or whose damage `holdfast doctor` sees, is replaced as the documentation says: it is removed, its volume is
+emptied, and a new member takes its place as a learner that is promoted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from holdfast_lab.crash.cluster import CrashCluster
 from holdfast_lab.sim.violation import Violation
 
 KINDS = ("missing", "empty", "truncated", "zeroed", "part zeroed", "flipped", "overwritten")
-UNREAD = ("LOCK", "LOG", "LOG.old", "spare")  # nothing in them counts
+UNREAD = ("LOCK", "LOG", "LOG.old", "spare")  # their content does not matter
 UNKNOWN_FORMAT = 1  # exit status: a damaged FORMAT can look like that of a later version
 GIVE_UP_SECONDS = 60.0
 
@@ -36,7 +36,7 @@ def files_of(place: Path) -> list[Path]:
 
 
 def damage_file(file: Path, kind: str, chance: Random) -> None:
-    """One of KINDS, at a place of chance within what is used of the file: most of a segment of the log is zeros."""
+    """Do one of KINDS at a random place in the used part of the file (most of a log segment is zeros)."""
     data = bytearray(file.read_bytes())
     used = len(data.rstrip(b"\0")) or len(data)
     start = chance.randrange(used) if used else 0
@@ -61,7 +61,7 @@ def damage_file(file: Path, kind: str, chance: Random) -> None:
 
 
 class Damaged:
-    """One member of `cluster`, from the damage to its being well again."""
+    """One member of `cluster`, from the damage to its recovery."""
 
     def __init__(self, cluster: CrashCluster, name: str, chance: Random) -> None:
         self._cluster = cluster
@@ -70,7 +70,7 @@ class Damaged:
         self._case = ""
 
     async def run(self) -> str:
-        """Returns how it went: for the report. Raises Violation."""
+        """Returns the outcome, for the report. Raises Violation."""
         cluster, name, chance = self._cluster, self._name, self._chance
         if chance.random() < 0.5:
             cluster.kill(name)
@@ -85,7 +85,7 @@ class Damaged:
         if await self._serves():
             if not seen:
                 return "damage that was harmless"
-            # What it lacks it has not met yet; meanwhile all that it answers is right, or an error.
+            # It has not read the damaged part yet; meanwhile each answer must be correct, or an error.
             await asyncio.sleep(chance.random())
             status = self._ended()
             if status not in (None, EXIT_CODE):
@@ -99,7 +99,7 @@ class Damaged:
         return "damage that cost the identity"
 
     def _doctor(self) -> bool:
-        """Whether there is damage to be seen. Changes nothing."""
+        """Whether `holdfast doctor` finds damage. Changes nothing."""
         try:
             return not examine(self._cluster.data(self._name)).safe
         except DataDirectoryError:
@@ -131,7 +131,7 @@ class Damaged:
                 raise Violation("damage", f"{self._case}: ended with status {status}\n{self._tail()}")
         raise Violation("L1", f"{self._case}: neither serves nor refuses within {GIVE_UP_SECONDS:g} s")
 
-    # ---- the way back --------------------------------------------------------------------------------------
+    # ---- recovery ------------------------------------------------------------------------------------------
 
     async def _replace(self) -> None:
         cluster, name = self._cluster, self._name
@@ -159,7 +159,7 @@ class Damaged:
     async def _change(
         self, hf: client.Client, method: str, request: Message, done: Callable[[dict[int, rpc_pb2.Member]], bool]
     ) -> dict[int, rpc_pb2.Member]:
-        """Ask until it is done: a promotion waits until the learner is in sync. Returns the members then."""
+        """Retry until accepted: a promotion is refused until the learner is in sync. Returns the new members."""
         end = time.monotonic() + GIVE_UP_SECONDS
         while True:
             try:

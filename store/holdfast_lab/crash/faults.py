@@ -1,4 +1,4 @@
-"""What goes wrong with real servers, and how it is mended again. One fault at a time, mostly; sometimes two."""
+"""The faults of real servers, and how they are repaired. Mostly one fault at a time, sometimes two."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Fault = Callable[[], Awaitable[None]]
 
 
 class Faults:
-    """Works until `stop`; every server is well again when `run` returns."""
+    """Injects faults until `stop`; all are repaired when `run` returns."""
 
     def __init__(self, cluster: CrashCluster, chance: Random, only: Collection[str] = ()) -> None:
         """`only`: these kinds of fault and no others."""
@@ -54,7 +54,7 @@ class Faults:
             await self._pause(0.5, 2.5)
 
     async def _pause(self, least: float, most: float) -> None:
-        """Let things be as they are for a while; less if it is time to stop."""
+        """Wait; return early if it is time to stop."""
         try:
             async with asyncio.timeout(least + self._chance.random() * (most - least)):
                 await self._stopping.wait()
@@ -93,7 +93,7 @@ class Faults:
         await self._cluster.wait_ready()
 
     async def _freeze(self) -> None:
-        """Long enough for another to lead, and back in the belief of the past."""
+        """Stop a server for long enough that another one is elected; then it continues with its old state."""
         process = self._cluster.processes[await self._cluster.leader() or self._one()]
         process.send_signal(signal.SIGSTOP)
         await self._pause(0.2, 5.0)
@@ -102,7 +102,7 @@ class Faults:
     # ---- network and disk ----------------------------------------------------------------------------------
 
     def _partition(self) -> dict[str, set[int]]:
-        """For each server whose connections it does not get: one side's from the other, or only one way."""
+        """For each server, those whose traffic it does not get: between two sides, or in one direction only."""
         names, ids = self._cluster.names, self._cluster.ids
         side = set(self._chance.sample(names, self._chance.randrange(1, len(names))))
         one_way = self._chance.random() < 0.3
@@ -128,7 +128,7 @@ class Faults:
             proxy.refuse(set())
 
     async def _damage(self) -> None:
-        """One member's, while all others are well: what it may have lost is on a majority of the other disks."""
+        """Damage one member's disk while all others are intact: what it may lose is on a majority of their disks."""
         self.done[await Damaged(self._cluster, self._one(), self._chance).run()] += 1
         await self._cluster.wait_ready()
 
@@ -139,7 +139,7 @@ class Faults:
         self._cluster.empty(name)
         await self._pause(1.5, 2.0)  # the server looks once a second
         if name in self._cluster.stopped_by_itself():
-            # It may stop rather than go on with what it could not write; it may not lose anything.
+            # It may stop because it could not write; it must not lose anything.
             self.done["stopped on a full disk"] += 1
             self._cluster.processes[name].running = None
             self._cluster.start_one(name)

@@ -1,8 +1,8 @@
-"""Servers in network namespaces of their own, which can be cut off as real networks do it: packets vanish, in one
-direction or both, and no connection ends.
+"""Servers in network namespaces of their own, which can be cut off as in a real network: packets are dropped, in one
+direction or both, and no connection is closed.
 
-Everything is inside namespaces: a hub with a bridge, from where the servers are asked, and one namespace a server. A
-direction is cut by a wrong hardware address for the other side, so packets go out and nobody takes them.
+There is a namespace with a bridge (the hub), where the clients run, and one namespace for each server. A direction is
+cut by a wrong hardware address for the other side, so that packets are sent and no interface receives them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NOBODY = "02:00:00:00:00:01"  # a hardware address that no interface has
 
 
 class NoNamespaces(Exception):
-    """Network namespaces cannot be made here; says why."""
+    """Network namespaces cannot be made here; the text says why."""
 
 
 def _ip(*words: str) -> None:
@@ -31,7 +31,7 @@ class Islands:
     """The hub and one namespace for each name. Use as a context manager."""
 
     def __init__(self, names: Sequence[str], tag: str = "") -> None:
-        """`tag`: of islands that another process has made."""
+        """`tag`: use the islands that another process has made with this tag."""
         self._tag = tag or f"hf{os.getpid()}"
         self.names = list(names)
         self.hub = f"{self._tag}-hub"
@@ -55,7 +55,7 @@ class Islands:
         return f"10.77.0.{10 + self.names.index(name)}"
 
     def inside(self, name: str) -> list[str]:
-        """What a command begins with that runs in the namespace of this server ("hub": in the hub)."""
+        """The prefix of a command that is to run in the namespace of this server ("hub": in the hub)."""
         return ["ip", "netns", "exec", self.hub if name == "hub" else self.namespace(name)]
 
     def _build(self) -> None:
@@ -74,7 +74,7 @@ class Islands:
                 _ip("-n", namespace, "link", "set", interface, "up")
 
     def cut(self, frm: str, to: str) -> None:
-        """Packets of `frm` do not reach `to` any more."""
+        """Drop the packets from `frm` to `to` from now on."""
         place = ("-n", self.namespace(frm), "neighbour")
         _ip(*place, "replace", self.address(to), "lladdr", NOBODY, "dev", "eth0", "nud", "permanent")
 

@@ -1,5 +1,5 @@
-"""Whether what real servers answered was right: one order of all operations, every watch whole, every stale read of
-some true revision, and the same content everywhere at the end."""
+"""Verifies the answers of real servers: there is one order of all operations, every watch is complete, every stale read
+returned the state at some revision, and all servers have the same content at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast_lab.sim.violation import Violation, check
 
 
 async def whole_history(endpoint: str, upto: int) -> list[Seen]:
-    """Every change up to revision `upto`, which is one change, as one server tells it from its history."""
+    """Every change up to revision `upto` (which is one change), from the history of one server."""
     found: list[Seen] = []
     async with client.connect(endpoint, timeout=30.0) as hf:
         async for event in hf.watch("/", prefix=True, start_revision=1):

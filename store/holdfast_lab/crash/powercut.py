@@ -1,8 +1,8 @@
-"""A power cut for real processes: what was written and not synced is lost, wholly or in part.
+"""A power cut for real processes: what was written and not synced is lost, completely or in part.
 
-`powercut.c`, preloaded into the server, keeps a journal of how to take back each change that is not synced yet. After
-kill -9 the journal is read here and the changes are taken back, newest first: all of them, or each by the toss of a
-coin (a disk writes its cache in any order). What the server synced stays; that is what its correctness rests on.
+`powercut.c`, preloaded into the server, keeps an undo journal of each change that is not synced yet. After kill -9 the
+journal is read here and the changes are undone, newest first: all of them, or each with a probability of one half (a
+disk writes its cache in any order). What the server synced stays; the server's correctness depends on only that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SOURCE = Path(__file__).with_name("powercut.c")
 
 
 class CannotBuild(Exception):
-    """There is no C compiler, so there is no power to cut."""
+    """There is no C compiler, so power cuts cannot be tested."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class PowerCut:
             raise CannotBuild(f"powercut.c does not compile: {built.stderr}")
 
     def environment(self, name: str, watched: Path) -> dict[str, str]:
-        """What to start the server with. `watched` is where its files are."""
+        """The environment to start the server with. `watched` is the directory of its files."""
         self._watched[name] = watched
         watched.mkdir(parents=True, exist_ok=True)
         return {
@@ -64,18 +64,18 @@ class PowerCut:
         return self._directory / f"{name}.journal"
 
     def begin(self, name: str) -> None:
-        """A new start: what is there now is what the disk has."""
+        """Before a new start: everything that is in the files now counts as durable."""
         self._journal(name).unlink(missing_ok=True)
         kept = self._watched[name]
         shutil.rmtree(kept.with_name(kept.name + ".kept"), ignore_errors=True)
 
     def lose_unsynced(self, name: str) -> int:
-        """Take back what was not synced. Returns how many changes that were. Call after the process is gone."""
+        """Undo what was not synced. Returns the number of changes undone. Call it after the process is gone."""
         undo = _unsynced(_read(self._journal(name)))
         everything = self._chance.random() < 0.5
         taken = 0
         for change in reversed(undo):
-            # Names come back in order or not at all: a later one may stand on an earlier one.
+            # Changes of names are undone in order or not at all: a later one may depend on an earlier one.
             if everything or change.kind not in b"WT" or self._chance.random() < 0.5:
                 _take_back(change)
                 taken += 1
@@ -92,7 +92,7 @@ def _read(journal: Path) -> list[_Change]:
         at += _HEAD.size
         end = at + one + two + size
         if end > len(data):
-            break  # killed while it was writing this; the change itself was not made yet
+            break  # killed while writing this record, before the change itself
         path, second = data[at : at + one].decode(), data[at + one : at + one + two].decode()
         changes.append(_Change(kind, path, second, offset, data[at + one + two : end], before))
         at = end
@@ -100,7 +100,7 @@ def _read(journal: Path) -> list[_Change]:
 
 
 def _unsynced(changes: list[_Change]) -> list[_Change]:
-    """What no later sync has made durable. A file keeps its story when it is renamed."""
+    """The changes that no later sync made durable. A renamed file keeps its history."""
     pending: list[_Change] = []
     for change in changes:
         if change.kind == b"S":

@@ -1,6 +1,6 @@
-"""The network between members: every peer connection goes through here and can be cut, each way by itself.
+"""The network between members: every peer connection goes through these proxies and can be cut in each direction.
 
-A connection says in its first frame who dials whom, so one listener for each member is enough.
+The first frame of a connection names both sides, so one listener for each member is enough.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PeerProxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
 
     def stall(self, members: set[int]) -> None:
-        """Nothing from these arrives any more, and no connection ends: as if packets were dropped."""
+        """Stop the traffic from these members without closing a connection, as if packets were dropped."""
         self._stopped = members
         if members:
             self._may_flow.clear()
@@ -35,7 +35,7 @@ class PeerProxy:
             self._may_flow.set()
 
     def refuse(self, members: set[int]) -> None:
-        """Connections of these are reset, and new ones are, too."""
+        """Reset the connections of these members, and every new one."""
         self._refusing = members
         for writer, member in list(self._open.items()):
             if member in members:
@@ -56,7 +56,7 @@ class PeerProxy:
             upstream.write(size + body)
             await self._copy(reader, upstream, member)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # one of the two ended it, and so do we
+            pass  # one side closed it, so the other side is closed, too
         finally:
             self._open.pop(writer, None)
             if back is not None:
@@ -82,7 +82,7 @@ class PeerProxy:
 
 
 def _dialler(body: bytes) -> int:
-    """Whose connection this is. The first frame is a Hello, or of a founding, which belongs to nobody yet."""
+    """The member that dials. The first frame is a Hello, or part of a founding, before which there are no members."""
     try:
         return raft_pb2.Hello.FromString(body).from_id
     except ValueError:

@@ -1,4 +1,4 @@
-"""Load and faults for a set time, then a judgement."""
+"""Load and faults for a set time, then a verdict."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def crash_test(
         return await _run(cluster, Faults(cluster, chance, only), seconds)
     except client.ClientError as error:
         for name in cluster.names:
-            cluster.check_running(name)  # it says more
+            cluster.check_running(name)  # its exception has more detail
         raise Violation("L1", f"a client failed for good: {error}") from error
     finally:
         await cluster.close()
@@ -81,7 +81,7 @@ async def _run(cluster: CrashCluster, faults: Faults, seconds: float) -> Report:
         await asyncio.wait([trouble, *load, *watching], timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
         for task in (trouble, *load, *watching):
             if task.done():
-                task.result()  # nothing of this ends by itself but by an error
+                task.result()  # these tasks end by themselves only with an error
         faults.stop()
         await trouble
         await cluster.wait_ready()
@@ -105,7 +105,7 @@ async def _run(cluster: CrashCluster, faults: Faults, seconds: float) -> Report:
 
 
 async def _agree(cluster: CrashCluster) -> int:
-    """One last write, after which all members have to have the same content."""
+    """Do one last write; then all members must have the same content."""
     async with client.connect(cluster.endpoints, timeout=30.0) as hf:
         revision = (await hf.put("/end", "x")).revision
     hashes = set()

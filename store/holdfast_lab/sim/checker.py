@@ -29,7 +29,7 @@ LONG_TAIL = 4  # entries
 
 
 class Checker:
-    """Knows what was ever committed, who ever led, and what was ever promised."""
+    """Records everything that was ever committed, all leaders, and everything that was ever promised."""
 
     def __init__(
         self, world: World, oracle: Oracle, ledger: RequestLedger, nodes: Mapping[int, Node], slowest: float
@@ -38,10 +38,10 @@ class Checker:
         self._oracle = oracle
         self._ledger = ledger
         self._nodes = nodes
-        self._slowest = slowest  # a clock may make a second as short as this
+        self._slowest = slowest  # the shortest that a second may be by a fast clock
         self._leaders: dict[int, int] = {}  # term -> member
         self._votes: dict[int, tuple[int, int]] = {}  # member -> (term, vote)
-        self._entries: dict[tuple[int, int], tuple[Entry, int | None]] = {}  # (index, term) -> it, the term before it
+        self._entries: dict[tuple[int, int], tuple[Entry, int | None]] = {}  # (index, term) -> it, previous term
         self._committed: dict[int, Entry] = {}
         self._committed_in: dict[int, int] = {}  # index -> term of the leader that committed it
         self._commit_of: dict[int, int] = {}
@@ -51,16 +51,16 @@ class Checker:
         self._values: set[bytes] = set()
         self._conf_of: dict[int, int] = {}
         self._last_of: dict[int, int] = {}  # member -> end of its log at its last write
-        self._revocations: dict[tuple[int, int], tuple[int, int]] = {}  # entry -> (lease, when it was made)
-        self._hinted: dict[int, int] = {}  # member -> when it last heard that its leader's connection ended
-        self._level = 0  # of the cluster's behaviour
+        self._revocations: dict[tuple[int, int], tuple[int, int]] = {}  # entry -> (lease, when it was proposed)
+        self._hinted: dict[int, int] = {}  # member -> when it last got the hint that a connection closed
+        self._level = 0  # the cluster's level of behaviour
         self.max_committed = 1
-        self.conf = ConfState()  # the newest committed
+        self.conf = ConfState()  # the newest committed configuration
         self.members_ever: set[int] = set()
         self.elections = 0
 
     def restarted(self, node: Node) -> None:
-        """A crash forgets the commit index, and terms and votes that were not durable (nobody was told of those)."""
+        """A crash loses the commit index, and terms and votes that were not durable (which were not yet sent)."""
         hard = node.disk.durable.hard_state
         self._commit_of.pop(node.id, None)
         self._roles.pop(node.id, None)
@@ -108,7 +108,7 @@ class Checker:
             raise Violation("I8", f"{core.id:x} took a snapshot with {core.machine.conf} and holds to {raft.conf}")
 
     def _level_raised(self, core: MemberCore) -> None:
-        """A behaviour is used only once every member of the configuration has it."""
+        """I16: a behaviour is used only once every member of the configuration supports it."""
         self._level = core.machine.level
         if self._level == 1:
             return
@@ -119,13 +119,13 @@ class Checker:
             check(told >= self._level, "I16", f"the cluster is at level {self._level}, and {member:x} knows {told}")
 
     def refused(self, node: Node, refused: list[tuple[int, str]]) -> None:
-        """I17: what a member that works says is never refused, but for what one says that is none any more, or not yet
-        by the log of the one it asks."""
+        """I17: a message of a correct member is never refused, except if by the receiver's log the sender is no member
+        any more, or not yet."""
         for member, why in refused:
             check(why == "it is not a member", "I17", f"{node.id:x} refuses {member:x}: {why}")
 
     def hinted(self, member: int) -> None:
-        """This member is told that a connection ended."""
+        """This member gets the hint that a connection closed."""
         self._hinted[member] = self._world.now
 
     def _check_vote(self, core: MemberCore) -> None:
@@ -162,7 +162,7 @@ class Checker:
                 self._world.sometimes("leader removed itself")
 
     def _elected_by_quorum(self, core: MemberCore) -> None:
-        """I1: a majority of each half has durably voted for whoever leads (or has moved on to a later term since)."""
+        """I1: a majority of each half has durably voted for the leader (or has moved on to a later term since)."""
         raft = core.raft
         for half in (raft.conf.voters, raft.conf.outgoing):
             hard = {m: self._nodes[m].disk.durable.hard_state for m in half}
@@ -171,8 +171,8 @@ class Checker:
                 raise Violation("I1", f"{core.id:x} leads term {raft.term} with the durable votes of {gave} of {half}")
 
     def _complete(self, core: MemberCore) -> None:
-        """I4: whoever becomes leader has everything that was committed in earlier terms. (One that is elected late,
-        when a later term has its leader already, need not have what that has committed.)"""
+        """I4: a new leader has everything that was committed in earlier terms. (A leader that is elected late, when a
+        later term already has a leader, need not have what that leader has committed.)"""
         log, term = core.raft.log, core.raft.term
         for index in range(self.max_committed, log.base_index, -1):
             known = self._committed.get(index)
@@ -199,7 +199,7 @@ class Checker:
             before = entry.term
 
     def _check_entry(self, core: MemberCore, entry: Entry, before: int | None) -> None:
-        """I2, by induction: an entry is the same wherever its index and term are, and so is the term before it."""
+        """I2, by induction: entries of the same index and term are the same, and so is the term of the entry before."""
         key = (entry.index, entry.term)
         known = self._entries.get(key)
         if known is None:
@@ -211,7 +211,7 @@ class Checker:
             raise Violation("I2", f"{core.id:x} has another entry {entry.index}@{entry.term} than it was made")
 
     def _made(self, core: MemberCore, entry: Entry) -> None:
-        """A leader has made this entry."""
+        """Record an entry that a leader has made."""
         raft = core.raft
         known = self._leaders.get(entry.term)
         check(known in (None, core.id), "I3", f"{core.id:x} made an entry in term {entry.term} of {known or 0:x}")
@@ -228,7 +228,7 @@ class Checker:
 
     @staticmethod
     def _check_change(old: ConfState, new: ConfState) -> None:
-        """I8: from one configuration to the next only by steps whose quorums meet."""
+        """I8: the configuration changes only in steps whose quorums overlap."""
         kept = new.voters == old.voters and new.outgoing == old.outgoing
         entered = not old.joint and new.outgoing == old.voters
         left = old.joint and not new.outgoing and new.voters == old.voters
@@ -249,7 +249,7 @@ class Checker:
                 self.members_ever |= set(entry.conf.members())
 
     def _held_by_quorum(self, core: MemberCore, index: int) -> None:
-        """I6: what a leader commits is on the disks of a majority, of each half if there are two."""
+        """I6: an entry that a leader commits is on the disks of a majority; in a joint configuration, of each half."""
         raft = core.raft
         term = raft.log.term(index)
         for half in (raft.conf.voters, raft.conf.outgoing):
@@ -261,7 +261,7 @@ class Checker:
             raise Violation("I6", f"{core.id:x} commits {index} of term {term} by counting in term {raft.term}")
 
     def _check_matches(self, core: MemberCore) -> None:
-        """I9: what a leader believes a member to have is on that member's disk."""
+        """I9: the entries that a leader believes a member to have are on that member's disk."""
         raft = core.raft
         assert raft.leading is not None
         if raft.leading.leased_reads:
@@ -282,14 +282,14 @@ class Checker:
                     raise Violation("I9", f"{core.id:x} believes that {member:x} has {progress.match}@{term}")
 
     def _check_once(self, changes: list[Change]) -> None:
-        """I14: what a client wrote once is written once (every value is written by one operation)."""
+        """I14: what a client wrote once is applied once (every value is written by only one operation)."""
         for change in changes:
             if change.type == PUT:
                 value = kv_pb2.KeyValue.FromString(change.kv).value
                 check(value not in self._values, "I14", f"{value!r} was written twice")
                 self._values.add(value)
 
-    # ---- what is said --------------------------------------------------------------------------------------
+    # ---- messages ------------------------------------------------------------------------------------------
 
     def sends(self, node: Node, message: Message) -> None:
         """I7: nothing is promised before it is durable."""
@@ -310,7 +310,8 @@ class Checker:
                 raise Violation("I7", f"{message!r} before the vote is durable ({hard})")
 
     def _looks_at_append(self, node: Node, message: Append) -> None:
-        """Only marks: a follower may trust an append's commit index no further than the entries it was sent."""
+        """Records interesting states and checks nothing: a follower may trust an append's commit index only up to the
+        last entry of that append."""
         verified = message.prev_index + len(message.entries)
         if message.commit > verified:
             self._world.sometimes("commit index beyond its append")

@@ -1,4 +1,4 @@
-"""Clients: each asks one thing at a time, of one member or another, and remembers what it was told."""
+"""Clients: each sends one request at a time, to changing members, and records the answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEYS = [b"k%d" % n for n in range(8)]
 SPAN = (b"k", b"l")
 LOCK = b"k/lock"
 LONGEST_USE_MS = 12_000
-SESSION_TTL = 13  # no other lease has it
+SESSION_TTL = 13  # no other lease has this TTL
 _UNKNOWN = (TIMEOUT, TIMEOUT_LEADER_FAILED, STOPPED)
 _BY_THE_MACHINE = (COMPACTED, FUTURE_REVISION, KEY_NOT_FOUND, LEASE_EXISTS, LEASE_NOT_FOUND)
 
@@ -45,10 +45,10 @@ Version = tuple[bytes, int, int, int, int]
 
 
 class Client:
-    """Works through operations chosen by its own generator. With a session it asks again when an answer is lost."""
+    """Does operations that its own generator chooses. With a session, it repeats a command whose answer was lost."""
 
     def __init__(self, ledger: RequestLedger, number: int, chance: Random, session: bool, misuse: float = 0.0) -> None:
-        """`misuse`: how often the number of a command that is done is used for another one."""
+        """`misuse`: how often the number of a finished command is used for another command."""
         self._ledger = ledger
         self._world = ledger.world
         self._number = number
@@ -112,7 +112,7 @@ class Client:
         return b"%d.%d" % (self._number, len(self._ledger.history))
 
     def _node(self) -> Node | None:
-        """Whom to ask: mostly the one that was asked last, as over a connection that stands."""
+        """The member to ask: mostly the same as before, as with an open connection."""
         if self._connected is None or not self._connected.up or self._chance.random() < 0.15:
             nodes = self._ledger.nodes()
             self._connected = self._chance.choice(nodes) if nodes else None
@@ -143,7 +143,7 @@ class Client:
         self._send_read(operation)
 
     def _get_stale(self) -> None:
-        """A serializable read, or one of the past: at once, from whatever the member has."""
+        """A serializable read, or a read at an old revision: answered at once, from the member's own state."""
         node = self._node()
         if node is None or node.core is None or node.paused or not node.core.machine.members:
             return
@@ -158,7 +158,7 @@ class Client:
         try:
             answer = requests.range_now(space, request)
         except StateDamaged:
-            return  # an error, and no answer
+            return  # an error, not an answer
         seen = [kv.SerializeToString() for kv in answer.kvs]
         self._ledger.oracle.check_range(f"a serializable read of {node.id:x}", *SPAN, revision, seen)
 
@@ -237,7 +237,7 @@ class Client:
         self._send(operation, raft_pb2.Command(txn=_compare_and_put(operation)))
 
     def _holds_lock(self, token: int, invoked: int) -> None:
-        """The store that the lock protects refuses a token older than one it has seen (I13)."""
+        """The resource that the lock protects refuses a token older than one that it has seen (I13)."""
         ledger = self._ledger
         check(token != ledger.token, "I13", f"fencing token {token} was given twice")
         if token > ledger.token:
@@ -274,7 +274,7 @@ class Client:
     def _attempt(self, operation: Operation, tries: int) -> None:
         node = self._node()
         if node is None or node.core is None:
-            # Nobody answers there: not sent. A later attempt's fate says nothing about the earlier ones.
+            # The node is down: the request was not sent. That says nothing about the outcome of earlier attempts.
             if tries:
                 self._again(operation, tries)
             else:
@@ -293,7 +293,7 @@ class Client:
         self._give_up_later(id, operation)
 
     def _again(self, operation: Operation, tries: int) -> None:
-        """The outcome is unknown. With a session the same command may be sent again, elsewhere."""
+        """The outcome is unknown. With a session the same command may be sent again, to another member."""
         self._connected = None
         if operation.request is not None and operation.request.session and tries < 4:
             self._world.sometimes("command sent again under its session")
@@ -357,7 +357,7 @@ class Client:
             self._use_number_again(operation.request)
 
     def _use_number_again(self, done: raft_pb2.Command) -> None:
-        """Another command by the number of one that is done: it is neither done nor given that one's answer."""
+        """Send a new command with the number of a finished one: it must not be applied, nor get the old answer."""
         nodes = self._ledger.nodes()
         if not nodes or self._misuse_chance.random() >= self._misuse:
             return
@@ -396,7 +396,7 @@ class Client:
             self._lease = lease
 
     def _failed(self, operation: Operation, error: Refusal, tries: int) -> None:
-        # Refused before it was proposed says nothing about earlier attempts.
+        # It was refused before it was proposed, which says nothing about earlier attempts.
         if error in _UNKNOWN or (tries and error not in (*_BY_THE_MACHINE, SESSION_ENDED, SESSION_FORGOTTEN)):
             self._again(operation, tries)
             return
@@ -423,7 +423,7 @@ class Client:
 
 
 def _compare_and_put(operation: Operation) -> rpc_pb2.TxnRequest:
-    """If the key has the expected mod revision write it, else read it."""
+    """Write the key if it has the expected mod revision, else read it."""
     request = rpc_pb2.TxnRequest()
     compare = request.compare.add(key=operation.key, mod_revision=operation.expect)
     compare.target, compare.result = rpc_pb2.Compare.MOD, rpc_pb2.Compare.EQUAL

@@ -1,4 +1,4 @@
-"""The simulated cluster as those see it that make trouble in it."""
+"""The interface of the simulated cluster that fault injectors use."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Cluster(Protocol):
     checker: Checker
 
     def intact(self, member: int) -> bool:
-        """Whether nothing that this member has on its disk is lost or damaged."""
+        """Whether this member's disk has lost nothing and has no damage."""
         ...
 
     def new_node(self) -> Node:
-        """An empty one, under an id that was never used."""
+        """A new empty node, with an id that was never used."""
         ...
 
     def rate(self, draw_: float) -> float:
-        """How fast a skewed clock runs, by a draw from 0 to 1."""
+        """The rate of a skewed clock, from a draw between 0 and 1."""
         ...

@@ -1,4 +1,4 @@
-"""The command `sim`: whole clusters in trouble, many times over, in simulated time."""
+"""The command `sim`: runs whole clusters under faults, many times, in simulated time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sim(
 ) -> None:
     """Run the deterministic simulator. Fails if a seed finds a violation, or a mutant is not found.
 
-    What it runs is the member's core that ships, on simulated disks, networks and clocks; one seed is one run, to the
+    It runs the production member core on simulated disks, networks and clocks; a seed determines its run, to the
     bit. A failing seed is printed with the command that repeats it and a smaller run that fails in the same way.
     """
     left_out = [name for name in without.split(",") if name]
@@ -82,7 +82,7 @@ def _unreached(summary: Summary) -> None:
 
 
 def _explain(failure: Failure) -> None:
-    """The first failure, made small."""
+    """Minimize and explain the first failure."""
     print(f"\nmaking seed {failure.seed} small …", flush=True)
     small = shrink(failure)
     print("\n".join(small.trace[-60:]))

@@ -1,4 +1,4 @@
-"""A simulated disk of one member: what is on it, what is on its way, and what a crash leaves.
+"""A simulated disk of one member: what is on it, what is being written, and what a crash leaves.
 
 The log is a sequence of records as `storage.log` writes them: a crash keeps any prefix of what was not synced, a
 record torn in its entries where production splits it into frames. (A subset that is no prefix looks the same to a
@@ -33,17 +33,17 @@ class Disk:
         self.state_index = applied(self.state)[0]
         self.unsynced: list[DurableAppend] = []
         self.records = 0
-        self.lost = False  # gone or rotten: this member never starts again
+        self.lost = False  # lost or rotten: this member never starts again
         self.rotten = False
 
     def keep_state(self, store: MemoryStore) -> None:
-        """A flush, or a snapshot put in use: from now on a crash goes back to here."""
+        """A flush, or a snapshot put in use: a crash from now on returns to this state."""
         self.state = store
         self.state_index = applied(store)[0]
 
     def crashed(self, after_sync: bool) -> bool:
-        """The process is gone. Keep some of what was not synced (`after_sync`: all of it). Returns whether a record
-        was torn."""
+        """The process has crashed. Keep some of what was not synced (`after_sync`: all of it). Returns whether a
+        record was torn."""
         unsynced, self.unsynced = self.unsynced, []
         keep = len(unsynced) if after_sync else self._chance.randrange(len(unsynced) + 1)
         for record in unsynced[:keep]:
@@ -65,7 +65,7 @@ class Disk:
         del self.unsynced[:count]
 
     def open(self) -> tuple[MemoryStore, Log]:
-        """What a start finds: the state, and the log fitted to it."""
+        """What a start finds: the state, and the log that belongs to it."""
         store = self.state.snapshot()
         durable = self.durable.log
         log = Log(durable.base_index, durable.base_term, durable.since(durable.first))

@@ -1,12 +1,12 @@
-"""A fake member, and a broken one: messages under way, changed so that no member that works can have sent them.
+"""A fake member, and a broken one: messages in flight, changed so that no correct member can have sent them.
 
-A stranger repeats what a member said under an id that no configuration has. A member that is broken, or of another
-kind, says what is malformed: numbers beyond all bounds, entries with a gap, commands that cannot be applied, nonsense
-for a configuration. They come past the Hello, which in production keeps strangers out, and then through the same checks
-as there. What is malformed by itself has to be refused (I17); all of it has to leave every invariant as it is.
+A stranger (a non-member) repeats the message of a member under an id that is in no configuration. A broken member, or
+one of another version, sends malformed messages: numbers out of range, entries with a gap, commands that cannot be
+applied, invalid configurations. These messages bypass the Hello, which in production refuses strangers, and then go
+through the same validation as in production. A message that is malformed by itself has to be refused (I17); no message
+may break an invariant.
 
-What is well formed is never made up: a member that lies (of votes it did not give, of entries it does not have) is
-outside of what Raft promises anything for.
+Well-formed messages are never forged: Raft promises nothing if a member lies about its votes or its entries.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from holdfast_lab.sim.cluster import Cluster
 from holdfast_lab.sim.node import Node
 from holdfast_lab.sim.violation import check
 
-STRANGERS = 0xBAD00000  # ids that nobody has
-BY_ITSELF, BY_WHAT_IS_KNOWN = True, False  # whether it is malformed whatever its receiver knows meanwhile
+STRANGERS = 0xBAD00000  # ids that no member has
+BY_ITSELF, BY_WHAT_IS_KNOWN = True, False  # whether it is malformed independent of the receiver's state
 _HUGE = (MAX_INDEX, (1 << 63) + 5, (1 << 64) - 1)
 
 _Wire = raft_pb2.PeerMessage
@@ -37,13 +37,13 @@ _Forgery = Callable[[_Wire, MemberCore, int, Random], bool]
 
 
 class Forger:
-    """Hears what is said, and says it again, wrong."""
+    """Observes messages, and repeats them with errors."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._world = cluster.world
         self._heard: deque[Message] = deque(maxlen=64)
-        self._owed: Counter[int] = Counter()  # member -> refusals that its next turn has to come to
+        self._owed: Counter[int] = Counter()  # member -> refusals that its next turn has to produce
 
     def hear(self, message: Message) -> None:
         if message.to < STRANGERS:
@@ -59,7 +59,7 @@ class Forger:
         self._owed.pop(node.id, None)
 
     def act(self, chance: Random) -> bool:
-        """What the nemesis does at its rate."""
+        """Send one forged message; the nemesis calls this at its rate."""
         if not self._heard:
             return False
         message = chance.choice(self._heard)
@@ -80,7 +80,7 @@ class Forger:
         return True
 
     def _second_leader(self, node: Node, core: MemberCore, chance: Random) -> bool:
-        """Something that only a leader says, in a term that has another one."""
+        """A message that only a leader sends, in a term that has another leader."""
         if core.leader == 0:
             return False
         frm = chance.choice([m for m in (*core.raft.conf.members(), STRANGERS + 3) if m != core.leader])
@@ -114,7 +114,7 @@ class Forger:
         node.receive(message)
 
 
-# ---- what may be wrong with a message: each changes it, and says whether it is malformed by itself ----------------
+# ---- errors in messages: each changes the message, and returns whether it is malformed by itself ------------------
 
 
 def _term(wire: _Wire, core: MemberCore, frm: int, chance: Random) -> bool:
@@ -168,7 +168,7 @@ def _append_place(wire: _Wire, core: MemberCore, frm: int, chance: Random) -> bo
 
 
 def _rewritten(wire: _Wire, core: MemberCore, frm: int, chance: Random) -> bool:
-    """Other terms for entries of which the first is committed here."""
+    """Change the terms of entries of which the first is committed at the receiver."""
     append, log = wire.append, core.raft.log
     known = append.prev_index < core.raft.commit and log.term(append.prev_index) == append.prev_term
     if not append.entries or not known or append.prev_term == append.entries[0].term or wire.term < core.term:
@@ -196,8 +196,8 @@ def _reply(wire: _Wire, core: MemberCore, frm: int, chance: Random) -> bool:
 def _heartbeat(wire: _Wire, core: MemberCore, frm: int, chance: Random) -> bool:
     beat = wire.heartbeat
     draw = chance.random()
-    # A commit index beyond the receiver's log, but possible, is what a leader tells a member that lost entries which it
-    # has acknowledged (`Raft.acknowledged`): to make it up is a lie that is well formed.
+    # A leader sends a possible commit index beyond the receiver's log to a member that lost entries which it has
+    # acknowledged (`Raft.acknowledged`). Forging that would be a well-formed lie, so it is not done.
     if draw < 0.4:
         beat.commit = chance.choice(_HUGE)
     elif draw < 0.7:
@@ -232,7 +232,7 @@ def _renew_reply(wire: _Wire, core: MemberCore, frm: int, chance: Random) -> boo
 
 
 def _forward(wire: _Wire, core: MemberCore, frm: int, chance: Random) -> bool:
-    """Refused by a leader; nobody else takes any."""
+    """A bad forwarded command: a leader refuses it; other members accept no forwarded commands at all."""
     named = raft_pb2.Command(format=1, origin=frm, incarnation=1 << 40, seq=1)
     put = rpc_pb2.PutRequest(key=b"k/forged")
     lease = raft_pb2.LeaseCheckpoint(ids=[1], remaining_seconds=[1])

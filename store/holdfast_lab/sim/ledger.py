@@ -1,4 +1,4 @@
-"""Where all clients' requests go out and answers come in, and what is known of leases and locks from their side."""
+"""Sends all clients' requests and receives the answers; knows leases and locks as the clients see them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from holdfast_lab.sim.world import World
 
 
 class RequestLedger:
-    """Where all clients' requests go out and answers come in: ids, the history, and what the locks have granted."""
+    """Sends all clients' requests and receives the answers: request ids, the history, and tokens of locks."""
 
     def __init__(self, world: World, oracle: Oracle, nodes: Callable[[], list[Node]]) -> None:
         self.world = world
@@ -24,7 +24,7 @@ class RequestLedger:
         self.nodes = nodes
         self.history: list[Operation] = []
         self.leases: dict[int, Lease] = {}
-        self.token = 0  # the highest that a lock's holder has shown to the store it protects
+        self.token = 0  # the highest that a holder has shown to the resource that the lock protects
         self._ids = 0
         self._waiting: dict[int, tuple[Node, Callable[[Node, Answer], None]]] = {}
 
@@ -37,7 +37,7 @@ class RequestLedger:
         node.give(item)
 
     def drop(self, id: int) -> bool:
-        """Nobody waits for this any more."""
+        """The client does not wait for this request any more."""
         found = self._waiting.pop(id, None)
         if found is not None:
             found[0].give(Cancel(id))
@@ -50,12 +50,12 @@ class RequestLedger:
                 found[1](node, answer)
 
     def gone(self, node: Node) -> None:
-        """Every connection to this node is closed."""
+        """All connections to this node are closed."""
         for id in [id for id, (at, _) in self._waiting.items() if at is node]:
             self._waiting.pop(id)[1](node, Answer(id, STOPPED))
 
     def revoked(self, lease: int, proposed_at: int, slowest: float) -> None:
-        """`lease` is revoked because a leader found it expired at `proposed_at`: not before its time (I12)."""
+        """A leader found `lease` expired at `proposed_at` and revokes it: this must not be early (I12)."""
         known = self.leases.get(lease)
         if known is None or known.revoking:
             return
@@ -69,7 +69,7 @@ class RequestLedger:
 
 
 class Lease:
-    """What its owner knows: it was renewed by a request that began at `renewed_at`."""
+    """What the owner knows: the last acknowledged renewal was a request sent at `renewed_at`."""
 
     __slots__ = ("id", "renewed_at", "revoking", "ttl")
 

@@ -1,10 +1,10 @@
-"""Was what the clients saw the behaviour of one store that does one thing after the other (linearizability)?
+"""Linearizability: could a single store that does one operation after the other have given the clients' answers?
 
 In the style of Wing, Gong and Lowe: look for an order of all operations that respects real time and in which every
-answer is right. Revisions make the search short. An operation that was answered says which revision it made or saw, so
-its place is known but for the others at the same revision; what is to be found is only which operation of *unknown*
-outcome (or expiry of a lease) made each revision that nobody was told of. There the search forks and backtracks.
-An answer with a wrong revision therefore counts as a violation, too.
+answer is correct. Revisions make the search short. An answer says which revision its operation made or saw, so its
+place is known, except for its order among others at the same revision. It remains to find which operation of *unknown*
+outcome (or expiry of a lease) made each revision that no answer named. There the search branches and backtracks.
+Therefore an answer with a wrong revision counts as a violation, too.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from holdfast_lab.sim.violation import Violation
 
 MAX_STEPS = 20_000
 
-Hint = Callable[[int], dict[bytes, bytes | None]]  # revision -> what it made of the keys; None: it deleted the key
+Hint = Callable[[int], dict[bytes, bytes | None]]  # revision -> new values of the keys; None: it deleted the key
 
 _KNOWN = (Kind.PUT, Kind.DELETE, Kind.CAS, Kind.GET, Kind.REVOKE)
 _UNKNOWN = (Kind.PUT, Kind.DELETE, Kind.CAS, Kind.REVOKE, Kind.EXPIRE)
 
 
 def check_history(operations: Iterable[Operation], hint: Hint = lambda _: {}) -> int:
-    """Raise a Violation of I10 if there is no such order. Returns how often the search forked.
+    """Raise a Violation of I10 if there is no such order. Returns how often the search branched.
 
-    `hint` says what the log did at a revision: what is tried first, never what is believed.
+    `hint` says what the log did at a revision. The search tries that first, but never relies on it.
     """
     history = list(operations)
     known = [o for o in history if o.outcome is Outcome.DONE and o.kind in _KNOWN]
@@ -35,7 +35,7 @@ def check_history(operations: Iterable[Operation], hint: Hint = lambda _: {}) ->
 
 
 def _wrote(operation: Operation) -> bool:
-    """Whether the answer says that it made a revision. (That of a revocation does not say.)"""
+    """Whether the answer says that the operation made a revision. (The answer to a revocation does not.)"""
     if operation.kind is Kind.PUT:
         return True
     if operation.kind is Kind.DELETE:
@@ -87,7 +87,7 @@ class _Search:
         return True
 
     def _fill(self, at: int, revision: int, state: State, latest: int, used: frozenset[int]) -> bool:
-        """Nobody was told of the next revision: find what may have made it."""
+        """No answer named the next revision: find the operation that may have made it."""
         key = (at, revision, used, frozenset(state.items()))
         if key in self._failed:
             return False

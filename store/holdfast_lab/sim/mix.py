@@ -1,5 +1,5 @@
-"""What may go wrong in one run, and how often. Drawn from the seed, each class of fault in or out ("swarm testing"):
-runs in which everything happens at once reach less than runs in which a few things happen much.
+"""The faults of one run, and their rates. They are drawn from the seed: each class of fault is in the run or not
+("swarm testing"), because runs with few classes of frequent faults reach more than runs with all classes at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Mix:
     swizzle: float = 0.0
     reset: float = 0.0
     # disk
-    slow_sync: float = 0.0  # of syncs
+    slow_sync: float = 0.0  # per sync
     sync_error: float = 0.0  # rates from here on
     rot: float = 0.0
     full: float = 0.0
@@ -59,19 +59,19 @@ class Mix:
     priorities: bool = False
     checkpoints: bool = False  # of leases, every two seconds
     late_answers: float = 0.0
-    silence: float = 0.0  # a member that nothing reaches for long, and no connection ends
-    rolling: bool = False  # members begin as of the version before, and are of this one once they start again
-    forge: float = 0.0  # messages of strangers, and malformed ones of members (sim.forger)
-    state_rot: float = 0.0  # rows of a member's state cannot be read any more (sim.rot)
-    torn_snapshot: float = 0.0  # of transfers: what arrives is damaged, or not what its header says
-    misuse: float = 0.0  # of named commands: their number is used for another command, too
-    # sizes: small ones come to their limits often
+    silence: float = 0.0  # a member that no message reaches for long, and no connection closes
+    rolling: bool = False  # members begin at the previous level, and have this one after a restart
+    forge: float = 0.0  # messages of non-members, and malformed ones of members (sim.forger)
+    state_rot: float = 0.0  # rows of a member's state become unreadable (sim.rot)
+    torn_snapshot: float = 0.0  # per transfer: what arrives is damaged, or does not match its header
+    misuse: float = 0.0  # per command in a session: its number is used for another command, too
+    # sizes: small values, so that limits are reached often
     window: int = 256  # messages that a leader sends ahead
     message_bytes: int = 1 << 20
     keep_entries: int = 12  # of the log
 
 
-# Class of fault -> which values it may take. One draw decides whether the class is in this run.
+# Class of fault -> range of its values. One draw decides whether the class is in this run.
 _FAULTS: dict[str, tuple[float, float]] = {
     "drop": (0.01, 0.2),
     "duplicate": (0.01, 0.2),
@@ -101,18 +101,18 @@ _FAULTS: dict[str, tuple[float, float]] = {
     "silence": (0.02, 0.06),
     "late_answers": (0.05, 0.3),
 }
-# Drawn after all others, so that these did not move what the seeds before them drew.
+# Drawn after all others, so that adding these did not change what the seeds draw for the others.
 _LATER: dict[str, tuple[float, float]] = {
     "forge": (0.5, 8.0),
     "state_rot": (0.02, 0.08),
     "torn_snapshot": (0.1, 0.4),
     "misuse": (0.05, 0.3),
 }
-# Faults that show certain mistakes only together, and are seldom drawn together by chance.
+# Faults that reveal certain defects only together, and are seldom drawn together by chance.
 _THEMES: tuple[tuple[str, ...], ...] = (
-    ("replay", "slow", "late_answers", "swizzle", "transfer"),  # what an earlier leader is told, or tells, late
-    ("replay", "duplicate", "slow", "crash", "reset"),  # answers to questions of an earlier life
-    ("lease_reads", "skew", "one_way", "isolate", "transfer"),  # a leader that reads on while another is elected
+    ("replay", "slow", "late_answers", "swizzle", "transfer"),  # late messages to or from an earlier leader
+    ("replay", "duplicate", "slow", "crash", "reset"),  # answers to requests from before a restart
+    ("lease_reads", "skew", "one_way", "isolate", "transfer"),  # an old leader answers reads while one is elected
 )
 CLASSES = (*_FAULTS, *_LATER, "skew", "priorities", "lease_reads", "queue", "checkpoints", "sizes", "rolling")
 
@@ -149,7 +149,7 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
     if chance.random() < 0.35:
         _together(mix, chance.choice(_THEMES), without)
     if mix.lease_reads:
-        mix.clock_jump = 0.0  # outside what lease reads are promised for
+        mix.clock_jump = 0.0  # lease reads do not promise anything for clocks that jump
     if not any(
         getattr(mix, name)
         for name in ("crash", "partition", "isolate", "pause", "one_way", "chain", "swizzle", "silence")

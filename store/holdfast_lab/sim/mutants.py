@@ -1,7 +1,7 @@
-"""Production code broken on purpose, one rule a mutant, to show that the simulator would notice.
+"""Production code broken on purpose, one rule for each mutant, to show that the simulator notices.
 
-Each is a patch that is made here and taken back; nothing in what ships knows of it. A mutant that no seed finds is a
-hole in the simulator, not a harmless change.
+Each mutant is a patch that is applied and reverted here; production code does not know of it. A mutant that no seed
+finds is a gap in the simulator, not a harmless change.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def _log_compacted_to_applied(patch: Patch) -> None:
     patch(MemberCore, "_compact_log", compact_log)
 
     def flush_state(self: Node) -> None:
-        self.give(Flushed(0))  # nothing of it reached the disk
+        self.give(Flushed(0))  # none of it reached the disk
 
     patch(Node, "flush_state", flush_state)
 
@@ -629,9 +629,9 @@ def _vote_of_a_stranger_counts(patch: Patch) -> None:
     patch(Raft, "_count_votes", count_votes)
 
 
-# That a learner forgets a leader that it does not hear from is kept by a test of its own in test_validate.py (a new
-# member that took a stranger for its leader). As a mutant it needs a stranger that is the first whom a new member
-# hears, in the last term of a run, which too few seeds have.
+# The rule that a learner forgets a leader that it does not hear from has its own test in test_validate.py (a new
+# member that took a stranger for its leader). A mutant of it would be found only if a stranger were the first to send
+# to a new member, in the last term of a run, and too few seeds have that.
 
 
 # ---- sessions, leases, watches, replicas -----------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Makes things go wrong, each class of fault at its own rate and by its own dice.
+"""Injects faults, each class at its own rate and with its own random generator.
 
-What it does is survivable by design: it never destroys more disks than a majority of the configuration in force can
-do without, and never while that configuration is changing, so that healing must bring the cluster back.
+The faults are survivable by design: it never destroys so many disks that the configuration in force has no majority,
+and never destroys one while that configuration is changing. So the cluster must recover when it is healed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from holdfast_lab.sim.mix import MS, SECOND
 from holdfast_lab.sim.node import Node
 
 _Change = raft_pb2.MemberChange
-SETTLE_NS = 6 * SECOND  # between what is done to disks and to the membership
+SETTLE_NS = 6 * SECOND  # between faults of disks and changes of the membership
 MAX_MEMBERS = 7
-CHANGE_NS = 4 * SECOND  # how long a change of the membership is asked for
+CHANGE_NS = 4 * SECOND  # how long a change of the membership is retried
 
 
 class Nemesis:
-    """One run's trouble, until `stop`."""
+    """The faults of one run, until `stop`."""
 
     def __init__(self, cluster: Cluster, forger: Forger) -> None:
         self._cluster = cluster
@@ -107,7 +107,7 @@ class Nemesis:
         return True
 
     def _mend(self, links: set[tuple[int, int]]) -> None:
-        if not self.stopped:  # what is cut then is meant to stay so
+        if not self.stopped:  # after `stop`, cuts are part of healing and must stay
             self._cluster.network.cut -= links
 
     def _partition(self, chance: Random) -> bool:
@@ -116,7 +116,7 @@ class Nemesis:
         return self._cut({(a, b) for a in ids for b in ids if (a in side) != (b in side)}, chance)
 
     def _one_way(self, chance: Random) -> bool:
-        """One member that is heard and does not hear, or the other way round."""
+        """One member can send and not receive, or the other way round."""
         node, ids = self._leader_or_some(chance), self._members()
         if node is None:
             return False
@@ -132,8 +132,8 @@ class Nemesis:
         )
 
     def _silence(self, chance: Random) -> bool:
-        """One follower that nothing reaches, or that reaches nobody, or both, for so long that the others fill their
-        windows and compact what it lacks. No connection ends, so nobody is told."""
+        """One follower cannot receive, or cannot send, or both, for so long that the others fill their windows and
+        compact what it lacks. No connection closes, so no member gets a hint."""
         followers = [n.id for n in self._cluster.nodes.values() if n.core is not None and not n.core.is_leader]
         if not followers:
             return False
@@ -144,7 +144,7 @@ class Nemesis:
         return self._cut(links, chance, longest=30 * SECOND)
 
     def _chain(self, chance: Random) -> bool:
-        """A hears B, B hears C, A does not hear C: nobody is cut off, and they do not agree on who is there."""
+        """A hears B, B hears C, A does not hear C: no member is cut off, but they see different sets of members."""
         ids = self._members()
         chance.shuffle(ids)
         far = {(a, b) for n, a in enumerate(ids) for m, b in enumerate(ids) if abs(n - m) > 1}
@@ -161,7 +161,7 @@ class Nemesis:
 
     def _swizzle(self, chance: Random) -> bool:
         """Stop one member's links one by one, each way, then let them go on in another order (FoundationDB's best
-        finder of faults): what was said long ago arrives when the world has moved on."""
+        finder of faults): old messages arrive when the state of the cluster has changed."""
         node = self._leader_or_some(chance)
         if node is None:
             return False
@@ -202,7 +202,7 @@ class Nemesis:
         return True
 
     def _spare(self, chance: Random) -> Node | None:
-        """A member whose disk can be destroyed and whose cluster survives it."""
+        """A member whose disk can be destroyed without the loss of the cluster."""
         run = self._cluster
         conf = run.checker.conf
         now = self._world.now
@@ -226,7 +226,7 @@ class Nemesis:
         return True
 
     def _rot_state(self, chance: Random) -> bool:
-        """Found when one of the rows is read, at the next start, or in the end: all of a state is read in time."""
+        """Rot is found when a damaged row is read, at the next start, or by the patrol, which reads all rows."""
         node = self._spare(chance)
         if node is None or not node.rot_state(chance):
             return False
@@ -304,7 +304,7 @@ class Nemesis:
             node.reschedule()
 
     def _clock_jump(self, chance: Random) -> bool:
-        """Ahead only: a monotonic clock never goes back. Or it stands still for a while."""
+        """A clock jumps ahead (a monotonic clock never goes back), or stands still for a while."""
         node = self._some(chance)
         if node is None:
             return False
@@ -338,13 +338,13 @@ class Nemesis:
         node.give(Transfer(chance.choice((0, *node.core.raft.conf.voters))))
         self._world.sometimes("leadership handed over")
         if self._mix.one_way and chance.random() < 0.5:
-            # It can say that another is to take over, and not hear that it did.
+            # It can start the transfer, but cannot hear of the result.
             self._world.at(self._world.now + MS, self._deafen, node, chance)
         return True
 
     def _late_answers(self, chance: Random) -> bool:
-        """What the leader is told is held up while it hands over, and arrives when another one leads: answers to
-        earlier questions, while clients still ask it."""
+        """Messages to the leader are delayed while it transfers leadership, and arrive when another member leads:
+        answers to earlier requests, while clients still send it requests."""
         leaders = [n for n in self._cluster.nodes.values() if n.core is not None and n.core.is_leader]
         if not leaders:
             return False
@@ -359,7 +359,7 @@ class Nemesis:
         return True
 
     def _hand_over(self, node: Node, to: int) -> None:
-        """Even if the successor is not known to have everything: it stands only if it can win."""
+        """Transfer leadership, also to a successor that may lack entries: it wins only if its log is complete."""
         if node.core is not None and node.core.is_leader and to in node.core.raft.conf.voters:
             node.give(Transfer(to))
             self._cluster.network.send(TimeoutNow(to, node.id, node.core.term))

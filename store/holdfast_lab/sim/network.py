@@ -1,4 +1,4 @@
-"""The simulated network: links that lose, repeat, delay, reorder, clog and break, each way by itself."""
+"""The simulated network: links that lose, repeat, delay, reorder, clog and break, each direction separately."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Network:
         self.cut: set[tuple[int, int]] = set()
         self._clogged: dict[tuple[int, int], list[Message]] = {}
         self._under_way: dict[tuple[int, int], int] = {}
-        self._generation: dict[tuple[int, int], int] = {}  # raised by a reset: what was under way is lost
+        self._generation: dict[tuple[int, int], int] = {}  # incremented by a reset: what was in flight is lost
         self.calm = False
 
     def send(self, message: Message) -> None:
@@ -35,7 +35,7 @@ class Network:
                 self._clogged[link].append(message)
             return
         mix, random = self._mix, self._chance.random
-        if random() < 0.01:  # what travels must survive the wire
+        if random() < 0.01:  # messages must survive encoding and decoding
             message = _over_the_wire(message)
         if self.calm:
             self._carry(link, message, mix.delay_ns)
@@ -67,7 +67,7 @@ class Network:
     # ---- trouble -------------------------------------------------------------------------------------------
 
     def break_link(self, link: tuple[int, int]) -> None:
-        """The connection is reset: what is under way is lost."""
+        """The connection is reset: what is in flight is lost."""
         self._generation[link] = self._generation.get(link, 0) + 1
         self._clogged.pop(link, None)
 

@@ -41,7 +41,7 @@ APPLY_BUDGET = 7
 
 
 class Observer(Protocol):
-    """Who is told of everything that a node does."""
+    """Gets notified of everything that a node does."""
 
     def started(self, node: Node) -> None: ...
 
@@ -58,18 +58,18 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class Clock:
-    """A node's own clock: it may run fast or slow, jump ahead, or stand still; it never goes backwards."""
+    """A node's own clock: it may run fast or slow, jump ahead, or stand still; it never goes back."""
 
     offset: int = 0
-    rate: int = 1 << 20  # of this clock per tick of the world's, times 2**20
+    rate: int = 1 << 20  # ticks of this clock per tick of the world's clock, times 2**20
     since: int = 0
-    usual: int = 1 << 20  # its rate while it does not stand still
+    usual: int = 1 << 20  # its rate unless it stands still
 
     def local(self, now: int) -> int:
         return self.offset + ((now - self.since) * self.rate >> 20)
 
     def when(self, local: int) -> int:
-        """When this clock will show `local`."""
+        """The world's time at which this clock will show `local`."""
         return self.since + ((local - self.offset) << 20) // self.rate + 1
 
     def change(self, now: int, rate: int, jump: int = 0) -> None:
@@ -106,7 +106,7 @@ class Node:
         self.incarnation = 0
         self.paused = False
         self.founder = genesis is not None
-        self.removed = False  # taken out of the cluster, still talking perhaps
+        self.removed = False  # removed from the cluster; it may still send messages
         self._send = send
         self._observer = observer
         self._reach = reach
@@ -116,7 +116,7 @@ class Node:
         self._wake_at: int | None = None
         self._pruning = False
         self._sync_fails = False
-        self._life = 0  # which start of it is meant by what was planned
+        self._life = 0  # number of its start; events planned for an earlier start are void
 
     @property
     def up(self) -> bool:
@@ -181,7 +181,7 @@ class Node:
         )
 
     def crash(self, after_sync: bool = False) -> None:
-        """kill -9, or a power cut. `after_sync`: what was written is durable, but nobody was told."""
+        """kill -9, or a power cut. `after_sync`: what was written is durable, but no message was sent."""
         if self.core is None:
             return
         if self.disk.unsynced:
@@ -206,7 +206,7 @@ class Node:
         return is_rotten(self.disk.state) or (self.core is not None and is_rotten(self.store))
 
     def rot_state(self, chance: Random) -> bool:
-        """Rows that are on the disk, and so in what this member reads."""
+        """Damage rows on the disk, and so in what this member reads."""
         done = rot(self.disk.state, chance)
         if done and self.core is not None:
             done = rot(self.store, chance)
@@ -218,34 +218,34 @@ class Node:
             self.store.on_damage = lambda: self.world.at(self.world.now, self._state_damaged, self._life)
 
     def _state_damaged(self, life: int) -> None:
-        """A read has met damage: whoever handles the error, this member serves no longer, as the driver makes it."""
+        """A read has met damage: whatever code handles the error, this member stops serving, as with the driver."""
         if life == self._life and self.core is not None:
             self.world.sometimes("state rot found by a read")
             self._give_up_state()
 
     def _give_up_state(self) -> None:
-        """What it may have lost cannot be known, so neither it nor a later start of it counts any more (DAMAGED)."""
+        """It is unknown what the member lost, so it stops and never starts again (as with the file DAMAGED)."""
         self.crash()
         self.disk.lost = True
         self.world.note(f"{self.id:x} serves no longer: its state is damaged")
 
     def read_all(self) -> None:
-        """The patrol has come round: all of the state was read."""
+        """The patrol has finished a round: all of the state was read."""
         if self.state_rotten and not self.disk.lost:
             self.world.sometimes("state rot found by the patrol")
             self._give_up_state()
 
     def fail_next_sync(self) -> None:
-        """The next sync is an error: the process stops, as the log writer makes it (never tried again)."""
+        """The next sync fails: the process stops, as with the log writer (a sync is never retried)."""
         self._sync_fails = True
 
     def mend(self) -> None:
-        """The disk is well from now on."""
+        """The disk works correctly from now on."""
         self._sync_fails = False
         self.full(False)
 
     def pause(self, until: int) -> None:
-        """Stopped as by SIGSTOP or a frozen machine: messages queue up, the clock goes on."""
+        """Stop as by SIGSTOP or a frozen machine: messages queue up, the clock runs on."""
         if self.core is not None and not self.paused:
             self.paused = True
             self.world.note(f"pause {self.id:x}")
@@ -337,7 +337,7 @@ class Node:
             self.world.at(self.world.now + 5 * MS, self._prune, self._life)
 
     def poke(self, life: int | None = None) -> None:
-        """The hub has something to do."""
+        """The watch hub has something to do."""
         if life in (None, self._life) and self.core is not None:
             self._schedule(self.world.now)
 
@@ -367,14 +367,14 @@ class Node:
         self._sync()
 
     def flush_state(self) -> None:
-        """The state in memory reaches the disk, so the log may be cut, as the core then says."""
+        """Flush the state in memory to the disk; then the core may compact the log."""
         core = self.core
         if core is None or core.machine.busy:
             return
         try:
             self.disk.keep_state(self.store.snapshot())
         except StateDamaged:
-            return  # `_state_damaged` knows already
+            return  # `_state_damaged` was called already
         self.give(Flushed(core.machine.applied_index))
 
     def _forget(self, index: int) -> None:
@@ -392,7 +392,7 @@ class Node:
         try:
             step = self.served.prune(PRUNE_ROWS)
         except StateDamaged:
-            return  # `_state_damaged` knows already
+            return  # `_state_damaged` was called already
         if step is Pruning.DONE:
             self._pruning = False
         else:
@@ -401,7 +401,7 @@ class Node:
     # ---- snapshots -----------------------------------------------------------------------------------------
 
     def _send_snapshot(self, core: MemberCore, to: int) -> None:
-        """In chunks; each may be the one that is lost."""
+        """Send a snapshot in chunks, each of which may be lost."""
         copy = self.store.snapshot()
         header = (core.machine.applied_index, core.machine.applied_term, core.term)
         self.world.note(f"snapshot {self.id:x}->{to:x} at {header[0]}")
@@ -422,7 +422,7 @@ class Node:
             return
         assert target is not None
         if is_rotten(copy) or (not left and self._chance.random() < self.mix.torn_snapshot):
-            # It is read whole before it is put in use, and compared with its header: see `member.snapshots`.
+            # The whole snapshot is read and compared with its header before it is put in use: see `member.snapshots`.
             self.world.sometimes("damaged snapshot refused")
             self.give(SnapshotSent(to, False))
             return
@@ -447,4 +447,4 @@ class Node:
 
 
 def _nothing() -> None:
-    """Nobody waits for the end of a read here."""
+    """Does nothing: no caller waits for the end of a read here."""

@@ -1,4 +1,4 @@
-"""What clients ask, what they were told, and what that means for the keys: the model the history is checked with."""
+"""The operations of clients, their answers, and their effect on the keys: the model for checking the history."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Kind(Enum):
     KEEP_ALIVE = "keep-alive"
     COMPACT = "compact"
     MEMBER = "member"
-    EXPIRE = "expire"  # nobody's: a lease may end at any time after it was granted
+    EXPIRE = "expire"  # no client's: a lease may expire at any time after it was granted
 
 
 class Outcome(Enum):
@@ -35,7 +35,7 @@ class Outcome(Enum):
 
 @dataclass(slots=True)
 class Operation:
-    """`returned` is NEVER while the outcome is not known: it may take effect at any later time."""
+    """`returned` is NEVER while the outcome is unknown: the operation may take effect at any later time."""
 
     id: int
     kind: Kind

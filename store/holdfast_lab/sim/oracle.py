@@ -1,7 +1,7 @@
-"""What really happened to the keys: every revision, as the first member to apply it applied it.
+"""The true history of the keys: every revision, as the first member to apply it applied it.
 
-Reads of one member at one revision, and watches, are checked against this; that it is itself right is what the
-invariants of the log and the history of the clients are for.
+Reads of one member at one revision, and watches, are checked against this history. That the history itself is correct
+is checked by the invariants of the log and by the linearizability of the clients' history.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Oracle:
         return len(self._starts) - 1
 
     def learn(self, changes: list[Change], member: int) -> None:
-        """`member` has applied these as one revision."""
+        """`member` has applied these changes as one revision."""
         revision = changes[0].revision
         if revision <= self.revision:
             known = self.events[self._starts[revision] : self._end(revision)]
@@ -44,7 +44,7 @@ class Oracle:
         return self._starts[revision + 1] if revision < self.revision else len(self.events)
 
     def position(self, revision: int) -> int:
-        """How many events there are up to `revision`."""
+        """The number of events up to `revision`."""
         return self._end(min(revision, self.revision))
 
     def value(self, key: bytes, revision: int) -> bytes | None:
@@ -56,7 +56,7 @@ class Oracle:
         return known[1][at - 1] if at else None
 
     def range(self, start: bytes, end: bytes | None, revision: int) -> list[bytes]:
-        """What a Range over [start, end) has to answer at `revision`."""
+        """The correct answer to a Range over [start, end) at `revision`."""
         keys = sorted(k for k in self._versions if k >= start and (end is None or k < end))
         return [kv for k in keys if (kv := self.value(k, revision)) is not None]
 

@@ -70,9 +70,9 @@ class SimReplica:
         self._synced = self._store.snapshot()
         self._node: Node | None = None
         self._upstream: Upstream | None = None
-        self._connection = 0  # which one it is; what is planned for an earlier one is void
+        self._connection = 0  # its number; events planned for an earlier connection are void
         self._pumping = False
-        self._pace = MS  # the most that it takes for a part of a snapshot
+        self._pace = MS  # the longest time between parts of a snapshot
         self._hurried = False
         self.core = ReplicaCore(self._store, self._ranges)
         world.at(world.now + self._chance.randrange(SECOND), self._connect)
@@ -147,7 +147,7 @@ class SimReplica:
             self._send(lambda: upstream.deliver(delivery))
 
     def _send(self, frames: Callable[[], list[bytes]]) -> None:
-        """In order, on one connection: what is under way when it ends is lost."""
+        """Send in order on one connection: what is in flight when it closes is lost."""
         try:
             for frame in frames():
                 self._world.at(self._world.now + 5 * MS, self._take, self._connection, frame)
@@ -155,7 +155,7 @@ class SimReplica:
             self._world.sometimes("replica fell behind the history")
             self.leave()
         except StateDamaged:
-            self.leave()  # the member knows already, and ends
+            self.leave()  # the member has noticed the damage and stops
 
     def gone(self, node: Node) -> None:
         if node is not self._node:
@@ -174,7 +174,7 @@ class SimReplica:
             self.gone(self._node)
 
     def hurry(self) -> None:
-        """Follow a member without further trouble, and read as fast as it comes."""
+        """Follow a member without further faults, and read without delay."""
         self._hurried = True
         self._pace = MS
         if self._node is None:
@@ -220,7 +220,7 @@ class SimReplica:
         self.check()
 
     def _power_cut(self) -> None:
-        """Back to what was synced: behind what it has served, never beside it."""
+        """Return to what was synced: older than what it has served, but never different."""
         self.leave()
         self._store = self._synced.snapshot()
         self.core = ReplicaCore(self._store, self._ranges)
@@ -230,7 +230,7 @@ class SimReplica:
     # ---- what is checked -----------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """What is here is what the prefixes held at the watermark: nothing lost, nothing invented."""
+        """The replica has exactly the keys that the prefixes had at the watermark."""
         core = self.core
         if not core.complete:
             return
@@ -254,7 +254,7 @@ class SimReplica:
             self._oracle.check_range("an edge replica, asked for the past,", low, high, revision, seen)
 
     def check_end(self) -> None:
-        """With a member that serves it, a replica comes to be as far as the cluster is."""
+        """With a member that serves it, a replica catches up with the cluster."""
         self.check()
         at, end = self.core.position.watermark, self._oracle.revision
         check(at == end, "L1", f"a replica stays at revision {at}, while the cluster is at {end}")

@@ -1,4 +1,4 @@
-"""Rows of a state that cannot be read any more: reading one is an error, as RocksDB's checksums make it."""
+"""Unreadable rows of a state: reading one raises an error, as a wrong checksum does in RocksDB."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from holdfast.kv.store import Family, MemoryStore, StateDamaged, Write
 
 
 class RottenStore(MemoryStore):
-    """A store some rows of which are damaged. `on_damage` is told first, as `RocksStore` does it."""
+    """A store with damaged rows. `on_damage` is called before the error is raised, as in `RocksStore`."""
 
     rotten: set[tuple[Family, bytes]]
     on_damage: Callable[[], object]
@@ -42,8 +42,8 @@ def is_rotten(store: MemoryStore) -> bool:
 
 
 def rot(store: MemoryStore, chance: Random) -> bool:
-    """Damage a few rows beside each other. The class of the store is changed in its place: all who read it go on
-    reading it, and sound stores are not slowed down by asking."""
+    """Damage a few adjacent rows. This changes the class of the store object, so that all its readers keep the same
+    object, and undamaged stores need no check."""
     family = chance.choice(list(Family))
     keys = [key for key, _ in MemoryStore.scan(store, family, b"", None)]
     if not keys:
@@ -65,4 +65,4 @@ def _rotten(store: MemoryStore, rows: set[tuple[Family, bytes]]) -> RottenStore:
 
 
 def _ignore() -> None:
-    """Nobody serves from this copy."""
+    """Does nothing: this copy is not served."""

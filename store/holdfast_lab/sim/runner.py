@@ -1,4 +1,4 @@
-"""Many seeds on all cores, mutants, and what is printed of them."""
+"""Runs many seeds and mutants on all cores, and collects what is printed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNK = 4
 
 @dataclass(slots=True)
 class Failure:
-    """A seed that found something. `name` is the invariant's."""
+    """A seed that failed. `name` is the id of the violated invariant."""
 
     seed: int
     name: str
@@ -28,7 +28,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Summary:
-    """What many seeds did together."""
+    """The sums over many seeds."""
 
     seeds: int = 0
     seconds: float = 0.0
@@ -56,7 +56,7 @@ class Summary:
 
     @property
     def unreached(self) -> list[str]:
-        """Interesting states that no run came to: what happens in them was not tested."""
+        """Interesting states that no run reached, so that nothing in them was tested."""
         return [what for what in SOMETIMES if not self.reached[what]]
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class Summary:
 
 
 def name_of(error: BaseException) -> str:
-    """The violated invariant's id, or what the production code calls it."""
+    """The id of the violated invariant, or the name of the production code's exception."""
     return str(getattr(error, "name", type(error).__name__))
 
 
@@ -86,14 +86,14 @@ def _attempt(job: tuple[int, int, tuple[str, ...]]) -> Result | Failure:
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    """Fresh processes: a fork of this one would inherit locks that threads of it hold, gRPC's and RocksDB's."""
+    """New processes, not forks: a fork would inherit locks that threads of gRPC and RocksDB hold."""
     return ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("forkserver"))
 
 
 def run_seeds(
     seeds: Iterable[int], *, seconds: int = 0, without: Collection[str] = (), jobs: int = 0
 ) -> Iterator[tuple[Summary, Result | Failure]]:
-    """Run them on `jobs` processes (0 = one a core); yields after each, in the order of the seeds."""
+    """Run seeds on `jobs` processes (0 = one for each core); yields each result, in the order of the seeds."""
     summary, began = Summary(), time.monotonic()
     with _pool(jobs) as pool:
         work = [(seed, seconds, tuple(without)) for seed in seeds]
@@ -105,7 +105,7 @@ def run_seeds(
 
 @dataclass(slots=True)
 class Found:
-    """How a mutant fared: after how many seeds which invariant noticed; `seeds` 0 = none did."""
+    """The result of a mutant: which invariant failed, after how many seeds; `seeds` 0 = none failed."""
 
     mutant: str
     seeds: int
@@ -114,7 +114,7 @@ class Found:
 
 
 def find_mutant(name: str, limit: int) -> Found:
-    """Run seeds from 0 on with this rule broken until one finds it that finds nothing in unbroken code."""
+    """Run seeds from 0 on with this rule broken, until one fails that passes with the unbroken code."""
     for seed in range(limit):
         with broken(name):
             outcome = attempt(seed)
@@ -128,6 +128,6 @@ def _find(job: tuple[str, int]) -> Found:
 
 
 def find_mutants(limit: int, jobs: int = 0, names: Collection[str] = ()) -> Iterator[Found]:
-    """Every mutant (or those named), several side by side."""
+    """Run all mutants (or those named), several in parallel."""
     with _pool(jobs) as pool:
         yield from pool.map(_find, [(name, limit) for name in names or MUTANTS])

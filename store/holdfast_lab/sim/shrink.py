@@ -1,4 +1,4 @@
-"""A failing run, made small: fewer classes of fault, less time, and the end of its trace in words."""
+"""Minimizes a failing run: fewer classes of fault, less time, and the end of its trace as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COMMAND = "python -m holdfast_lab sim"
 
 @dataclass(slots=True)
 class Shrunk:
-    """The smallest run found that still fails in the same way, and the last lines of what happened in it."""
+    """The smallest run found that still fails in the same way, and the last lines of its trace."""
 
     seed: int
     seconds: int
@@ -29,7 +29,7 @@ class Shrunk:
 
 
 def shrink(failure: Failure) -> Shrunk:
-    """Leave out one class of fault after the other, then cut what comes after the failure."""
+    """Leave out one class of fault after the other, then cut the time after the failure."""
     without: list[str] = []
     for name in CLASSES:
         if _fails(failure, 0, [*without, name]):
@@ -45,7 +45,7 @@ def shrink(failure: Failure) -> Shrunk:
 
 
 def trace(seed: int, seconds: int, without: list[str], keep: int = 400) -> tuple[BaseException | None, Run]:
-    """Run once more with the last `keep` lines (0 = all) of the trace kept. Returns what went wrong, and the run."""
+    """Run again and keep the last `keep` lines (0 = all) of the trace. Returns the failure and the run."""
     run = Run(seed, seconds=seconds, without=without, keep_trace=keep)
     try:
         run.run()

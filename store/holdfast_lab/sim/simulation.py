@@ -1,7 +1,8 @@
-"""One run from its seed: a cluster in trouble, then healed, then asked whether it is well.
+"""One run from its seed: a cluster under faults, then healed, then verified.
 
-In the first phase faults of the seed's mix happen while clients work; nothing needs to succeed, nothing may be wrong.
-In the second a core that holds a majority is healed and has to serve; then everything is, and has to converge (L1).
+In the first phase the faults of the seed's mix happen while clients work: no operation needs to succeed, but no answer
+may be wrong. In the second phase a core that has a majority is healed and has to serve; then everything is healed and
+has to converge (L1).
 """
 
 from __future__ import annotations
@@ -64,13 +65,13 @@ class Result:
 
 
 def simulate(seed: int, *, seconds: int = 0, without: Collection[str] = (), mix: Mix | None = None) -> Result:
-    """Run one seed: for `seconds` of trouble, or 0 = for 60 and until enough has happened. Raises one of FAILURES if
+    """Run one seed: `seconds` of faults, or 0 = 60 seconds and until enough has happened. Raises one of FAILURES if
     something is wrong."""
     return Run(seed, seconds=seconds, without=without, mix=mix).run()
 
 
 class Run:
-    """The parts of one run, and what they tell one another."""
+    """The parts of one run, and the calls between them."""
 
     def __init__(
         self,
@@ -103,10 +104,10 @@ class Run:
         for _ in range(self.mix.learners):
             world.at(world.now + 3 * SECOND, self._add_learner)
         chances = [world.chance(f"client/{n}") for n in range(self.mix.clients)]
-        misuse = 0.0 if self.mix.rolling else self.mix.misuse  # the version before kept no hash of what was asked
+        misuse = 0.0 if self.mix.rolling else self.mix.misuse  # the previous version kept no hash of the command
         self._clients = [Client(self.ledger, n, chance, n % 3 == 0, misuse) for n, chance in enumerate(chances)]
         self._watchers = [SimWatcher(world, self.oracle, n, self._up) for n in range(4)]
-        snapshots = Snapshots(most=1, chunk_rows=2)  # the next one waits, and writes come between its parts
+        snapshots = Snapshots(most=1, chunk_rows=2)  # the next one waits, and writes happen between its parts
         self._replicas = [SimReplica(world, self.oracle, n, self._up, snapshots) for n in range(self.mix.replicas)]
         self._streams = {w.stream: w for w in self._watchers} | {r.stream: r for r in self._replicas}
         world.note(f"seed {seed} {self.mix}")
@@ -125,11 +126,11 @@ class Run:
     # ---- clocks --------------------------------------------------------------------------------------------
 
     def rate(self, draw_: float) -> float:
-        """How fast a skewed clock runs. With lease reads any two stay within the drift these are promised for."""
+        """The rate of a skewed clock. With lease reads, any two clocks stay within the drift that lease reads allow."""
         return 0.955 + 0.09 * draw_ if self.mix.lease_reads else 0.6 + draw_
 
     def _slowest(self) -> float:
-        """The least part of a lease's time that may pass before a fast clock says it is over."""
+        """The smallest part of a lease's TTL after which a fast clock may show that it has expired."""
         if self.mix.clock_jump:
             return 0.0
         return 1 / self.rate(1.0) if self.mix.skew else 0.999
@@ -142,7 +143,7 @@ class Run:
         return node
 
     def new_node(self) -> Node:
-        """An empty one, under an id that was never used."""
+        """A new empty node, with an id that was never used."""
         node = self._add(max(self.nodes) + 1, None)
         if self.mix.skew:
             chance = self.world.chance(f"skew/{node.id}")
@@ -168,7 +169,7 @@ class Run:
         return [n for n in self.nodes.values() if n.up]
 
     def _asked(self) -> list[Node]:
-        """Whom clients ask: members that run, or seem to."""
+        """The members to which clients send requests: those that run, or seem to run."""
         return [n for n in self.nodes.values() if not n.removed and n.core is not None and n.core.machine.members]
 
     def _reached(self, member: int) -> Node | None:
@@ -176,7 +177,7 @@ class Run:
 
     def _deliver(self, message: Message) -> None:
         node = self.nodes.get(message.to)
-        if node is not None:  # a stranger is told nothing
+        if node is not None:  # a non-member has no node: drop it
             node.receive(message)
 
     # ---- Observer ------------------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ class Run:
                 node.removed = True
                 self.world.note(f"{node.id:x} is not a member any more")
                 self.world.sometimes("member removed")
-                # It goes on talking for a while: nobody told it.
+                # It keeps sending messages for a while, because it does not know that it was removed.
                 self.world.at(self.world.now + 8 * SECOND, node.crash)
 
     def sends(self, node: Node, message: Message) -> None:
@@ -247,8 +248,8 @@ class Run:
         for client in self._clients:
             client.stopping = True
         if self.mix.change:
-            # A change that is still asked for could be made after the core was chosen, and need others.
-            world.run_until(world.now + 2 * CHANGE_NS)  # by the slowest clock
+            # A pending change could take effect after the core was chosen, and need other members for its quorum.
+            world.run_until(world.now + 2 * CHANGE_NS)  # as measured by the slowest clock
         self._heal_core()
         self._heal_all()
         self._check_end()
@@ -275,7 +276,7 @@ class Run:
     # ---- healing -------------------------------------------------------------------------------------------
 
     def _confs(self) -> list[ConfState]:
-        """Every configuration that may still come into force."""
+        """Every configuration that may still take effect."""
         found = [self.checker.conf]
         for node in self.nodes.values():
             if node.disk.lost or node.removed:
@@ -286,7 +287,7 @@ class Run:
         return found
 
     def _core(self) -> set[int]:
-        """As few members as must be enough."""
+        """A smallest set of members that must be enough to serve."""
         chance = self.world.chance("heal")
         confs = self._confs()
         core = {m for conf in confs for m in conf.members() if self.intact(m)}
@@ -297,7 +298,7 @@ class Run:
         return core
 
     def _heal_core(self) -> None:
-        """The rest stays as it is: down, cut off or talking."""
+        """Heal the core. The other members stay as they are: down, cut off, or sending messages."""
         world, network = self.world, self.network
         for node in self.nodes.values():
             node.read_all()
@@ -320,7 +321,7 @@ class Run:
     def _heal_all(self) -> None:
         self.network.heal()
         for node in self.nodes.values():
-            # One that was added by an entry that was lost again belongs to no cluster, whatever it believes.
+            # A member whose adding entry was truncated belongs to no cluster, even if its own state says otherwise.
             node.removed = node.removed or node.id not in self.checker.conf.members()
             if not node.removed and not node.disk.rotten:
                 self._well(node)
@@ -338,7 +339,7 @@ class Run:
             self.world.run_until(self.world.now + SECOND // 4)
 
     def _probed(self, core: set[int]) -> bool:
-        """A write is answered by the core; asked again as another one whenever its outcome is unknown."""
+        """The core answers a write. When the outcome of one is unknown, another write is sent."""
         if self._probing is not None:
             if self._probing.outcome is Outcome.DONE:
                 return True
@@ -394,7 +395,7 @@ class Run:
         )
 
     def _leases_over(self) -> bool:
-        """Every lease that nobody keeps alive ends (those of client sessions live longer than we wait)."""
+        """Every lease that no client renews ends (those of client sessions have longer TTLs than we wait)."""
         known = self.ledger.leases
         left = [
             lease
@@ -408,7 +409,7 @@ class Run:
 
     def _check_end(self) -> None:
         for follower in self._streams.values():
-            follower.hurry()  # a member may have been removed while all was healed
+            follower.hurry()  # its member may have been removed during healing
         self.world.run_until(self.world.now + 3 * SECOND)
         for watcher in self._watchers:
             watcher.check_end()

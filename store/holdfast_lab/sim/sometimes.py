@@ -1,4 +1,4 @@
-"""Interesting states that runs must come to: if none does, what happens in them was not tested ("sometimes" marks)."""
+"""Interesting states that some run must reach; otherwise nothing in them was tested ("sometimes" assertions)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SOMETIMES = (
     "snapshot interrupted",
     "snapshot interrupted by the sender's end",
     "damaged snapshot refused",
-    # strangers, and members that are broken
+    # messages of non-members and of broken members
     "stranger heard",
     "second leader heard",
     "malformed message refused",

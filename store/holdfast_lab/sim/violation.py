@@ -1,10 +1,10 @@
-"""How the simulator says that something is wrong."""
+"""The exception by which the simulator reports a failure."""
 
 from __future__ import annotations
 
 
 class Violation(Exception):
-    """An invariant does not hold. `name` is its id (I1 to I17, L1; see docs/consensus.md). The seed reproduces it."""
+    """An invariant does not hold. `name` is its id (I1 to I17, L1: docs/consensus.md). The seed reproduces it."""
 
     def __init__(self, name: str, what: str) -> None:
         super().__init__(f"{name}: {what}")

@@ -1,4 +1,4 @@
-"""Those who watch: each must see every change it asked for, in order, once, whole revisions at a time (I11)."""
+"""Watch clients: each must get every change that it asked for, in order, once, whole revisions at a time (I11)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RANGES: tuple[tuple[bytes, bytes | None], ...] = ((b"k", b"l"), (b"k0", b"k0\x0
 
 
 class SimWatcher:
-    """One watch, resumed at another member whenever its own is gone. `seen`: told everything up to this revision."""
+    """One watch, resumed at another member when its own is gone. `seen`: it got everything up to this revision."""
 
     def __init__(self, world: World, oracle: Oracle, number: int, nodes: Callable[[], list[Node]]) -> None:
         self._world = world
@@ -30,7 +30,7 @@ class SimWatcher:
         self._start, self._end = self._chance.choice(_RANGES)
         self._no_delete = self._chance.random() < 0.2
         self._node: Node | None = None
-        self._position = 0  # events before this one have been passed
+        self._position = 0  # position of the next event that is expected
         self._hurried = False
         self.seen = -1
         world.at(world.now + self._chance.randrange(2 * SECOND), self._connect)
@@ -95,14 +95,14 @@ class SimWatcher:
             self._world.at(self._world.now + self._chance.randrange(SECOND), self._connect)
 
     def leave(self) -> None:
-        """Go to another member, as a client does whose connection broke."""
+        """Go to another member, like a client whose connection broke."""
         node = self._node
         if node is not None and node.hub is not None:
             node.hub.close(self.stream)
             self.gone(node)
 
     def hurry(self) -> None:
-        """Read as fast as it comes, from now on, and from a member."""
+        """From now on, read without delay, and from a current member."""
         self._hurried = True
         node = self._node
         if node is not None and node.removed:
@@ -112,7 +112,7 @@ class SimWatcher:
             node.poke()
 
     def _ask_progress(self) -> None:
-        """How far is this stream? The answer must not be ahead of what it was told."""
+        """Request progress of this stream. The answer must not be ahead of the events that arrived."""
         node = self._node
         if node is not None and node.hub is not None:
             progress = node.hub.progress(self.stream)
@@ -120,7 +120,7 @@ class SimWatcher:
                 self.delivered(node, progress)
         self._world.at(self._world.now + SECOND // 2 + self._chance.randrange(2 * SECOND), self._ask_progress)
 
-    # ---- what it is told -----------------------------------------------------------------------------------
+    # ---- what arrives --------------------------------------------------------------------------------------
 
     def delivered(self, node: Node, delivery: Delivery) -> None:
         check(node is self._node, "I11", f"watch {self.stream} is told something by {node.id:x}, which it left")
@@ -148,7 +148,7 @@ class SimWatcher:
         self._pass(changes[-1].revision, "it was told the rest of it")
 
     def _pass(self, revision: int, why: str) -> None:
-        """Everything up to `revision` should have been told."""
+        """All events up to `revision` should have arrived."""
         events = self._oracle.events
         while self._position < len(events) and events[self._position].revision <= revision:
             missed = events[self._position]
@@ -158,11 +158,11 @@ class SimWatcher:
         self.seen = max(self.seen, revision)
 
     def check_end(self) -> None:
-        """Nothing that was written is still to be told."""
+        """At the end of a run, no event is outstanding."""
         if self.seen >= 0:
             self._pass(self._oracle.revision, "everything was over")
 
 
 def _same(right: Change, told: Change) -> bool:
-    """The previous value may be gone by compaction; then it is left out, never wrong."""
+    """If the previous value was compacted, it may be left out; it must not be wrong."""
     return right[:5] == told[:5] and told.previous in (None, right.previous)

@@ -1,7 +1,7 @@
-"""The simulated world: time, chance, and the trace that two runs of one seed have in common to the bit.
+"""The simulated world: time, random choices, and the trace, which is the same to the bit in all runs of one seed.
 
 Everything that happens is an event in one queue, ordered by time and then by number. Each kind of choice has its own
-generator, so that one fault more does not shift every other choice.
+generator, so that an additional fault does not change all other choices.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 from holdfast_lab.sim.violation import Violation
 
 TAIL_LINES = 400
-SPINNING = 50_000  # events at one instant that nothing real needs
+SPINNING = 50_000  # more events at one instant than any correct run needs
 
 
 class World:
-    """Clock, queue, chance and trace of one run."""
+    """Clock, queue, random generators and trace of one run."""
 
     def __init__(self, seed: int, keep_trace: int = TAIL_LINES) -> None:
         self.seed = seed
@@ -33,11 +33,11 @@ class World:
         self._lines: list[str] = []
 
     def chance(self, name: str) -> Random:
-        """The generator for one kind of choice."""
+        """The random generator for one kind of choice."""
         return Random(f"{self.seed}/{name}")
 
     def at(self, when: int, what: Callable[..., None], *arguments: Any) -> None:
-        """Call `what` at `when`, or now if that has passed."""
+        """Call `what` at `when`, or now if that time has passed."""
         self._counter += 1
         heapq.heappush(self._queue, (when if when > self.now else self.now, self._counter, what, arguments))
 
@@ -54,7 +54,7 @@ class World:
         self.now = end
 
     def note(self, line: str) -> None:
-        """Something that happened, for the trace."""
+        """Add something that happened to the trace."""
         text = f"{self.now / 1e9:10.6f} {line}"
         self.tail.append(text)
         self._lines.append(text)
@@ -62,7 +62,7 @@ class World:
             self._digest()
 
     def sometimes(self, what: str) -> None:
-        """This interesting state was reached in this run ("sometimes" assertions)."""
+        """Record that this run reached an interesting state ("sometimes" assertions)."""
         self.reached.add(what)
 
     def _digest(self) -> None:
@@ -70,6 +70,6 @@ class World:
         self._lines.clear()
 
     def trace(self) -> str:
-        """A hash of all that happened."""
+        """A hash of everything that happened."""
         self._digest()
         return self._hash.hexdigest()

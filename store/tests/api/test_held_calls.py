@@ -1,4 +1,4 @@
-"""A call that has to wait is asked about once, whatever becomes of what it waited for."""
+"""A call that has to wait is queried once, whatever the result of what it waits for."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_text_is_text() -> None:
 
 @pytest.mark.parametrize("part", ["[]", '""', "null", '"x":""', "{}"])
 def test_a_body_of_very_many_parts_is_refused_before_it_is_parsed(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four megabytes of empty lists, which nobody counted, held up the loop for seconds."""
+    """Four megabytes of empty lists, which were not counted, blocked the loop for seconds."""
     monkeypatch.setattr(json.JSONDecoder, "decode", lambda *_: pytest.fail("it was parsed"))
     around = "{%s}" if ":" in part else '{"x":[%s]}'
     with pytest.raises(BadJson, match="more than"):

@@ -1,4 +1,4 @@
-"""What one call's service does wrong is that call's misfortune alone: a router on a real front, called by grpcio."""
+"""A failure of one call's service affects only that call: a router on a real front, called by grpcio."""
 
 from __future__ import annotations
 

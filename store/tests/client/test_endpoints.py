@@ -1,4 +1,4 @@
-"""What an endpoint says of TLS is done or refused, never dropped; proxies of the environment are not used."""
+"""The TLS scheme of an endpoint is followed or refused, never ignored; proxies of the environment are not used."""
 
 from __future__ import annotations
 

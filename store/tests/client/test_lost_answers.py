@@ -72,7 +72,7 @@ async def server() -> AsyncIterator[tuple[Server, str]]:
 
 
 async def test_a_named_write_that_is_never_answered_is_of_unknown_outcome(server: tuple[Server, str]) -> None:
-    """Found by the crash tester: it was said that it had not happened."""
+    """Found by the crash tester: the write was reported as not done."""
     answers, endpoint = server
     answers.answers = {"Open": opened, "Put": never}
     async with client.connect(endpoint, timeout=0.5) as hf:

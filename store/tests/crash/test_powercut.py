@@ -1,4 +1,4 @@
-"""What a power cut leaves: everything that was synced, and of the rest whatever the disk liked."""
+"""After a power cut everything that was synced is there, and any part of the rest."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def power(tmp_path: Path) -> PowerCut:
 
 
 class _Everything(Random):
-    """A disk that loses all it may."""
+    """A disk that loses everything it may lose."""
 
     def random(self) -> float:
         return 0.0

@@ -1,4 +1,4 @@
-"""Where we mean to answer otherwise than etcd, each with its reason. Everything else has to be the same.
+"""The intended differences between our answers and etcd's, each with its reason. Everything else has to be the same.
 
 A rule is (method, our answer, etcd's answer) -> whether this is the difference that it names; answers are as `plain`
 makes them.
@@ -17,7 +17,7 @@ class Meant(NamedTuple):
 
 MEANT: list[Meant] = []
 
-# Where the tester steers clear of a difference that is meant, or that lies in etcd.
+# Requests that the tester avoids, because a difference is intended or is a defect of etcd.
 NOT_COMPARED = [
     "Watches while users are switched on, or lose a right: ours end those whose user may not see their range any more "
     "(GHSA-xg4h-6gfc-h4m8 and its kin); etcd asks only when a watch is made.",

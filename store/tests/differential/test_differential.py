@@ -1,7 +1,7 @@
-"""`make differential OPS=100000 SEED=1`: nothing that we answer differs from etcd but what `meant` lists.
+"""`make differential OPS=100000 SEED=1`: our answers differ from etcd's only as `meant` lists.
 
 Each example begins with nothing in either server but the revisions that went before, and makes up to 50 random calls;
-hypothesis makes a failing one small. `make test` runs a few.
+hypothesis minimizes a failing one. `make test` runs a few.
 """
 
 from __future__ import annotations
@@ -368,7 +368,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.auth)
     @rule(request=r.watch_creates())
     def watch_as(self, request: rpc_pb2.WatchCreateRequest) -> None:
-        """Whether a watch may be made, and what is said if not."""
+        """Whether a watch may be made, and the error if not."""
         request = r.resolve(request, self.revision)
         answers: list[Any] = []
         for side in self.pair.sides:

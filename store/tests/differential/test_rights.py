@@ -1,4 +1,4 @@
-"""Who may call what while users are switched on: nobody, a user without rights, and one whose token is void."""
+"""Which calls are permitted while auth is on: without a token, for a user without rights, and with a void token."""
 
 from __future__ import annotations
 

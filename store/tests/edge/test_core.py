@@ -18,7 +18,7 @@ PREFIXES = ["/a/", "/b/"]
 
 
 class Authority:
-    """A key space that says what the Follow stream says."""
+    """A key space that produces the frames of the Follow stream."""
 
     def __init__(self) -> None:
         self.space = KeySpace(Pending(MemoryStore()))

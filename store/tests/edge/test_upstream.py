@@ -1,4 +1,4 @@
-"""What a follower is told joins without a seam: a replica that takes the frames has what the upstream has."""
+"""The Follow stream has no gaps: a replica that applies its frames has what the upstream has."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def echo(request: Request, responder: Responder) -> Receiver:
 
 
 class Served:
-    """A front that is polled as the router does it; `serve` answers, or nobody does."""
+    """A front that is polled as the router does it; without `serve` there are no answers."""
 
     def __init__(self, front: Http2Front, port: int) -> None:
         self.front = front
@@ -284,7 +284,7 @@ async def test_who_gives_up_is_cancelled() -> None:
         await s.until(lambda: bool(s.of(Cancelled)))
         assert s.of(Cancelled)[0].id == s.of(Unary)[0].call.id
         assert not s.front.open_calls
-        s.front.send([Reply(s.of(Unary)[0].call.id, b"late")])  # nobody is there to hear it
+        s.front.send([Reply(s.of(Unary)[0].call.id, b"late")])  # the client is gone
 
 
 async def test_plain_http_on_the_same_port() -> None:
@@ -669,7 +669,7 @@ async def test_a_call_that_is_given_up_before_its_turn_is_not_served() -> None:
         s.serve = lambda e: [Reply(e.call.id, b"ok")] if isinstance(e, Unary) else []
         async with asyncio.timeout(10):
             assert await reader.readuntil(b"ok")
-        assert len(s.of(Unary)) + len(s.of(Cancelled)) < 190  # no event, or one: nobody has to know
+        assert len(s.of(Unary)) + len(s.of(Cancelled)) < 190  # no event, or one: services need not know
         writer.close()
 
 
@@ -802,7 +802,7 @@ async def test_who_does_not_read_is_not_read_from() -> None:
         await loop.sock_sendall(client, HELLO + wide)
         id = 1
         with contextlib.suppress(TimeoutError):
-            while id < 20_000:  # it asks until nobody takes it
+            while id < 20_000:  # it sends requests until none is accepted
                 async with asyncio.timeout(2):
                     padding = [(b"x", b"y" * 8000)]
                     call = frame(1, 4, id, block([*headers, *padding])) + frame(0, 1, id, b"\x00\x00\x00\x00\x00")

@@ -69,7 +69,7 @@ def test_settings_and_other_frames_look_at_no_stream_they_do_not_name() -> None:
     entries = b"".join(b"\x00\x04" + (n & 1).to_bytes(4, "big") for n in range(2_730))
     peer.connection.receive(frame(SETTINGS, 0, 0, entries), 0)
     assert peer.connection.looked_at == looked
-    with pytest.raises(ConnectionBroken):  # and whoever sends so many does not do so for long
+    with pytest.raises(ConnectionBroken):  # a client that sends so many is disconnected soon
         peer.send(frame(SETTINGS, 0, 0, entries) * 100)
     peer = crowded(2_000, waiting=10)
     peer.send(frame(PING, 0, 0, b"x" * 8) + frame(RST_STREAM, 0, 1, b"\x00\x00\x00\x08") + window_update(3, 1))

@@ -1,4 +1,4 @@
-"""Attacks that one connection makes by itself, each as hard as it can, for as long as it is let.
+"""Attacks of a single connection, each as hard as possible, until it is closed.
 
     python -m tests.fuzz.attacks NAME PORT SECONDS
 
@@ -104,7 +104,7 @@ async def slow_bodies() -> Bytes:
 
 
 async def long_paths() -> Bytes:
-    """Methods that nobody knows, with names as long as headers may be."""
+    """Unknown methods, with names as long as headers may be."""
     block = call("/" + "\xff" * 60_000 + "/x")
     parts = [block[at : at + FRAME_BYTES] for at in range(0, len(block), FRAME_BYTES)]
     yield HELLO

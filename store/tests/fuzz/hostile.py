@@ -1,4 +1,4 @@
-"""What no well-meant client sends: frames and messages bent at random, floods, half-open and slow connections.
+"""What no well-behaved client sends: randomly malformed frames and messages, floods, half-open and slow connections.
 
     python -m tests.fuzz.hostile SECONDS [SEED]        (or `make fuzz SECONDS=600`)
 
@@ -44,7 +44,7 @@ CONNECTIONS = 24
 UNEXPLAINED_MIB = 16.0
 WORDS = [b"", b"a", b"\x00", b"\xff", b"key", b"k" * 300, b"v" * 70_000]
 NUMBERS = [0, 1, -1, 2, 7, 101, 1 << 31, -(1 << 31), (1 << 63) - 1, -(1 << 63)]
-# Requests that would change who belongs to the cluster are sent bent only: taken whole, they would do what they say.
+# Requests that change the membership are sent only malformed: a valid one would be executed.
 RARE = ("MemberAdd", "MemberRemove", "MemberUpdate", "MemberPromote", "AuthEnable", "Snapshot", "Defragment")
 
 
@@ -290,7 +290,7 @@ class Hostile:
 
 
 async def _well_behaved(cluster: LocalCluster, until: float, slowest: list[float]) -> int:
-    """What it writes it reads, whatever the others do. Returns how often."""
+    """A client that reads what it writes, whatever the others do. Returns the number of rounds."""
     rounds = 0
     async with client.connect(cluster.endpoints, timeout=20.0) as hf:
         while time.monotonic() < until:

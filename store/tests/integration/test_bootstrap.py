@@ -153,7 +153,7 @@ async def test_a_wiped_founder_cannot_found_again(cluster: LocalCluster) -> None
 
 
 async def test_another_members_volume_is_refused(cluster: LocalCluster) -> None:
-    """m1's data under m2's name and address: its peers know who lives where, and the cluster goes on without it."""
+    """m1's data under m2's name and address: its peers know which volume belongs to which member, and refuse it."""
     await cluster.wait_ready()
     for name in ("m1", "m2"):
         cluster.voters[name].kill()
@@ -248,7 +248,7 @@ async def test_a_port_and_a_directory_in_use(cluster: LocalCluster, tmp_path: Pa
 
 
 async def test_certificates_that_do_not_count_are_told(tmp_path: Path) -> None:
-    """They were given, and whoever gave them believed that clients have to show one; the port was open to all."""
+    """The flags were given in the belief that clients need a certificate, but the port was open to all."""
     authority = Authority("clients")
     authority.write_server(tmp_path)
     tls = [f"--cert-file={tmp_path / 'tls.crt'}", f"--key-file={tmp_path / 'tls.key'}"]

@@ -1,4 +1,4 @@
-"""`make run`, as far as a test can be a person."""
+"""`make run`, as far as a test can check it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""etcdctl 3.6 against a cluster of three: what people have in their fingers works."""
+"""etcdctl 3.6 against a cluster of three: the usual commands work."""
 
 from __future__ import annotations
 

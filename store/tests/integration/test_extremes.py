@@ -1,4 +1,4 @@
-"""Much at once from those who may ask for it: the largest request, and snapshots that nobody reads."""
+"""Large requests of permitted clients: the largest request, and snapshots that are not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who calls, told by a signed token or by a certificate, against real servers."""
+"""Authentication by a signed token or a certificate, against real servers."""
 
 from __future__ import annotations
 

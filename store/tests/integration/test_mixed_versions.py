@@ -87,7 +87,7 @@ async def test_a_cluster_is_upgraded_member_by_member_while_it_serves(mixed: Mix
                 await traffic.some_more()
                 up = [p for p in mixed.voters.values() if p.running is not None]
                 for other in up:
-                    # Whichever program leads, and through whichever member it is asked: the first answer comes again.
+                    # Whichever program leads, and whichever member is asked: the first answer is given again.
                     again = await hf.connection.call(
                         PUT, request, rpc_pb2.PutResponse, idempotent=False, name=name, endpoint=other.endpoint
                     )
@@ -98,7 +98,7 @@ async def test_a_cluster_is_upgraded_member_by_member_while_it_serves(mixed: Mix
             await reaches_version(mixed.voters.values(), NEW)
             await traffic.some_more()
         assert 'holdfast_cluster_version{cluster_version="0.2.0"} 1.0' in metrics(mixed.voters["m1"])
-        # Whose answer that was, the old program has not noted: with users, it is given to nobody.
+        # The old program did not record whose answer that was: while auth is on, it is never given.
         with pytest.raises(client.Refused, match="not kept any more"):
             await hf.connection.call(PUT, request, rpc_pb2.PutResponse, idempotent=False, name=name)
         found = await hf.range("/k/", prefix=True)

@@ -1,4 +1,4 @@
-"""Our client and command line where users count: they show a password, and go on when what they were given is void."""
+"""Our client and command line while auth is on: they log in, and log in again when their token is void."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AUTH = "/etcdserverpb.Auth/"
 
 @pytest_asyncio.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    """Three members that know root (secret) and eve (pw), who may read and write /eve/; users count not yet."""
+    """Three members that know root (secret) and eve (pw), who may read and write /eve/; auth is off."""
     local = LocalCluster(tmp_path, extra=["--bcrypt-cost=4"])
     local.start()
     try:
@@ -59,12 +59,12 @@ async def test_a_client_with_a_password(cluster: LocalCluster) -> None:
         return client.connect(cluster.endpoints, timeout=20, user=user, password=password)
 
     async with connect("root", "secret") as root, connect("eve", "pw") as eve:
-        await root.put("/before", "1")  # users do not count yet: nothing is shown
+        await root.put("/before", "1")  # auth is off: no token is sent
         await eve.put("/eve/1", "0")
         watching = eve.watch("/eve/", prefix=True, start_revision=1)
         assert (await anext(watching)).kv.value == b"0"
         await enable(root)
-        await root.put("/after", "1")  # now they do: the same client shows its password
+        await root.put("/after", "1")  # auth is on: the same client logs in
         await eve.put("/eve/1", "1")
         assert (await anext(watching)).kv.value == b"1"
         lease = await eve.lease(2)

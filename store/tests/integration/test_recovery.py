@@ -160,7 +160,7 @@ async def test_without_a_quorum_it_serves_if_it_can_know_that_it_has_all(cluster
             await asyncio.sleep(0.01)
     assert answer.kvs[0].value == b"last"
     assert answer.header.revision >= put.revision
-    # Now the end of its log may or may not be committed, and there is nobody to ask: it says so.
+    # Now the end of its log may or may not be committed, and no leader can tell: the error says so.
     for process in others:
         process.start()
     await cluster.wait_ready()

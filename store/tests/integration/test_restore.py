@@ -1,4 +1,4 @@
-"""A cluster saved, lost, and made again from the file; who remembers the old one is not misled."""
+"""A cluster saved, lost, and made again from the file; clients that remember the old one are not misled."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_saved_and_restored(cluster: LocalCluster, etcdctl: str, tmp_path:
             assert found.revision >= last + 1_000_000_000
             assert await hf.get("/after") is None
             assert (await hf.get("/leased")) is not None
-            # Who watched the old cluster up to a revision that this one never had is told to start again.
+            # A watch that resumes from a revision which only the old cluster had gets the error to start again.
             with pytest.raises(client.Compacted):
                 async for _ in hf.watch("/k/", prefix=True, start_revision=last + 2):
                     pass

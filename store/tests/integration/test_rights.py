@@ -1,4 +1,4 @@
-"""Who may what, against a real server where users count: what others tried, and what happens when rights go away."""
+"""Permissions against a real server with auth on: forbidden calls, and rights that are revoked meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TXN = "/etcdserverpb.KV/Txn"
 
 @pytest_asyncio.fixture
 async def one(tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    """One voter with users, which do not count yet."""
+    """One voter with users; auth is still off."""
     local = LocalCluster(tmp_path, voters=1, extra=["--bcrypt-cost=4"])
     local.start()
     try:
@@ -308,7 +308,7 @@ async def test_following_ends_when_the_right_to_read_does(one: LocalCluster) -> 
             assert not (await early.until("hello")).hello.users
             await early.until("trailer")
             await enable(root)
-            # Nobody in particular may not read any more.
+            # A caller without a user may not read any more.
             assert (await early.refused())[1] == "etcdserver: user name is empty"
         for end in ("role", "user", "password"):
             await eve.put("/eve/1", "seen")
@@ -332,7 +332,7 @@ async def test_following_ends_when_the_right_to_read_does(one: LocalCluster) -> 
                 await ask(root, "UserAdd", rpc_pb2.AuthUserAddRequest(name="eve", password="pw"))
             if end != "password":
                 await grant_role(root, "eve", "r")
-        # Who keeps the right goes on, whatever else is done to users.
+        # A stream whose user keeps the right goes on, whatever else changes in users and roles.
         await eve.put("/eve/1", "seen")  # by another token
         who = await eve.connection.who()
         async with Following(eve, who) as following:
@@ -471,7 +471,7 @@ async def test_a_replica_lends_its_certificate_to_nobody(tmp_path: Path) -> None
             ):
                 with pytest.raises(client.Refused, match="user name is empty"):
                     await attempt()
-            # By their own token callers may what they may.
+            # With their own token, callers have their own rights.
             await eve.put("/eve/1", "2")
             found = await eve.get("/eve/1")
             assert found is not None

@@ -132,7 +132,7 @@ async def test_members_are_demoted_promoted_and_changed_together(roomy: LocalClu
         with pytest.raises(client.Refused, match="can only demote a voting member"):
             await change(Change.DEMOTE, "m2")
         await change(Change.PROMOTE, "m2")
-        # The leader takes itself out, whoever that is: another leads, and it is no member any more.
+        # The leader removes itself: another member leads, and the old leader is not a member any more.
         leader = await roomy.leader()
         await change(Change.REMOVE, leader.name)
         await hf.put("/without/it", "x")

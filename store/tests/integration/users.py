@@ -39,7 +39,7 @@ async def enable(hf: client.Client) -> None:
 
 
 async def set_up(cluster: LocalCluster) -> None:
-    """Wait until it is ready and make the users; they do not count yet."""
+    """Wait until the cluster is ready and make the users; auth is still off."""
     await cluster.wait_ready()
     async with client.connect(cluster.endpoints, timeout=20) as hf:
         for name, password in PASSWORDS.items():

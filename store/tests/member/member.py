@@ -1,4 +1,4 @@
-"""Member cores on stores in memory, moved by hand: what comes out of one goes into the others."""
+"""Member cores on stores in memory, driven step by step: the output of one is the input of the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATE = 1 << 60
 
 
 class Members:
-    """A cluster of member cores. `step` moves one, `settle` all until nothing is under way."""
+    """A cluster of member cores. `step` drives one, `settle` drives all until nothing is in flight."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Real nodes in one process: real RocksDB, real logs, real sockets, and between them ways that can be cut."""
+"""Real nodes in one process: real RocksDB, real logs, real sockets, and links between them that can be cut."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ELECTION_MS = 300  # ends of links are noticed after one second, the least there
 
 
 class Way:
-    """A TCP proxy to one port. What it carries can be cut as a network cuts it: nobody is told. Once healed it carries
+    """A TCP proxy to one port. Its connections can be cut as by a network: neither side is told. Once healed it carries
     new connections; of those that it lost it knows nothing any more, as a gateway or a new node does not."""
 
     def __init__(self, target: int) -> None:
@@ -42,7 +42,7 @@ class Way:
         self.accepted += 1
         self._writers.add(writer)
         if self._cut:
-            return  # accepted by a kernel, answered by nobody
+            return  # accepted by the kernel, never answered
         try:
             back, forth = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
@@ -133,7 +133,7 @@ class Nodes:
 
     @property
     def leader(self) -> str | None:
-        """Whom a majority, itself among them, takes for the leader."""
+        """The member that a majority, including itself, takes for the leader."""
         leaders = {name: n.member.core.leader for name, n in self.nodes.items() if n.member is not None}
         for name, node in self.nodes.items():
             if node.member is None or not node.member.core.is_leader:
@@ -163,7 +163,7 @@ class Nodes:
         return await answered
 
     async def put_everywhere(self, key: bytes, names: Sequence[str] | None = None) -> None:
-        """Every member takes a write, and every member still lives."""
+        """Every member accepts a write, and none has stopped."""
         for name in names or self.names:
             answer = await self.put(name, key + name.encode())
             assert answer.error is None, f"{name}: {answer.error}"

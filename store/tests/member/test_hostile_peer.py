@@ -1,4 +1,4 @@
-"""Somebody on the peer port who is no member, or a member that sends nonsense: to real nodes, over real sockets."""
+"""Non-members on the peer port, and members that send malformed messages: to real nodes, over real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `apply` does changes only once every member of the cluster can do it, and the log says when that is."""
+"""The behaviour of `apply` changes only once every member of the cluster supports it; an entry of the log says when."""
 
 from __future__ import annotations
 

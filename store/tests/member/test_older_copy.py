@@ -34,7 +34,7 @@ def formed(*, other_has_all: bool) -> Members:
 
 
 def without_leader(members: Members) -> list[int]:
-    """Who leads after the leader's end, with the others connected."""
+    """The leader after the old leader has stopped, with the others connected."""
     del members.cores[LEADER]
     members.cut.clear()
     members.isolate(LEADER)
@@ -43,7 +43,7 @@ def without_leader(members: Members) -> list[int]:
 
 
 def test_nobody_is_elected_who_lacks_what_was_acknowledged() -> None:
-    """Both that are left lack it. It used to be lost without a word; now it waits for the leader to come back."""
+    """Both remaining members lack it. It used to be lost silently; now they wait for the leader to come back."""
     members = formed(other_has_all=False)
     members.pass_time(2 * SECOND)
     assert any("an older copy" in why for _, why in members.refused)

@@ -1,4 +1,4 @@
-"""Who is a peer under TLS: not everybody whom the CA has signed for."""
+"""Which certificates are accepted as a peer's: not all that the CA has signed."""
 
 from __future__ import annotations
 

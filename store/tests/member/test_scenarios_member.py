@@ -64,7 +64,7 @@ def put(key: bytes, value: bytes = b"", session: int = 0, seq: int = 0, low: int
 
 
 def test_scenario_10_a_question_asked_again_has_another_number() -> None:
-    """etcd 20418: an answer that was meant for the first asking must not confirm reads that came later."""
+    """etcd 20418: an answer to the first request must not confirm reads that came later."""
     members = Members(1, 2, 3)
     members.elect(1)
     members.read(2, 10)
@@ -82,8 +82,8 @@ def test_scenario_10_a_question_asked_again_has_another_number() -> None:
 
 
 def test_scenario_10_an_answer_from_before_a_restart_fits_no_question_after_it() -> None:
-    """etcd 20418, across a restart; found by the simulator (seed 29422 of the long run): a confirmation that was on its
-    way while the asking member died came to its next life, and made a stale read of a fresh question."""
+    """etcd 20418, across a restart; found by the simulator (seed 29422 of the long run): a confirmation that was in
+    flight while the asking member restarted arrived after the restart, and made a new read stale."""
     members = Members(1, 2, 3)
     members.elect(1)
     members.read(2, 1)
@@ -183,7 +183,7 @@ def test_scenario_32_what_an_ex_leader_wanted_to_revoke_is_not_asked_of_its_succ
     members.now += 200 * MS
     last = members.cores[1].raft.log.last
     members.step(1)
-    assert members.cores[1].raft.log.last == last + 1  # the lease is over by 1's clock; nobody hears that
+    assert members.cores[1].raft.log.last == last + 1  # the lease has expired by 1's clock; its messages are lost
     members.step(2, PeerMessage(TimeoutNow(2, 1, members.cores[2].term)))
     members.settle()
     members.keep_alive(2, 5, 7)
@@ -224,7 +224,7 @@ def test_scenario_32_a_checkpoint_that_was_taken_back_is_so_for_a_leader_who_app
     members.pass_time(30 * SECOND)
     members.keep_alive(1, 2, 7)
     while 2 not in members.answers:
-        # The others write everything down and do not hear that it is committed.
+        # The others make everything durable and do not get the commit index.
         members.deliver(lambda m: m.to == 1 or not isinstance(m, Append) or bool(m.entries))
         members.drop(lambda m: m.to != 1 and isinstance(m, Append) and not m.entries)
     assert members.answers[2].ttl == 60
@@ -245,7 +245,7 @@ def test_two_renewals_of_one_lease_wait_both_for_its_checkpoint_to_be_taken_back
     members.settle()
     members.pass_time(2 * SECOND - 50 * MS)
     members.now += 50 * MS
-    members.step(1)  # proposes a checkpoint, which reaches nobody for now
+    members.step(1)  # proposes a checkpoint, which reaches no other member yet
     assert leader.raft.log.last > leader.machine.applied_index
     members.keep_alive(2, 2, 7)
     members.keep_alive(3, 3, 7)
@@ -279,7 +279,7 @@ def test_scenario_34_a_command_that_is_asked_again_is_done_once() -> None:
     members.ask(1, 2, put(b"k", b"first", session=7, seq=1, low=1))
     members.settle()
     first = members.answers[2]
-    # The answer is lost; it asks another member, and in the meantime somebody else has written.
+    # The answer is lost; it asks another member, and in the meantime another client has written.
     members.put(3, 3, b"k", b"other")
     members.settle()
     members.ask(2, 4, put(b"k", b"first", session=7, seq=1, low=1))
@@ -343,7 +343,7 @@ def test_scenario_34_kept_answers_are_bounded() -> None:
 
 
 def test_scenario_35_a_lock_taken_later_has_a_higher_token() -> None:
-    """Jepsen etcd 3.4.3: a holder whose lease is over writes on; the store it writes to must be able to tell."""
+    """Jepsen etcd 3.4.3: a holder whose lease has expired goes on writing; the resource must be able to refuse it."""
     members = Members(1)
     members.elect(1)
     tokens = []
@@ -464,7 +464,7 @@ def test_a_change_refused_by_the_leader_is_told_to_who_asked() -> None:
 
 
 def test_a_start_that_meets_what_a_later_one_proposed_counts_on() -> None:
-    """It counts its starts from an older copy, so all it proposes would be taken for something of the past."""
+    """Its count of starts is from an older copy, so all its proposals would be taken for old ones."""
     members = Members(1, 2, 3)
     members.elect(1)
     core = members.cores[2]
@@ -521,7 +521,7 @@ def test_a_write_waits_through_an_election_and_is_done_once() -> None:
     members = Members(1, 2, 3)
     members.elect(1)
     members.put(2, 1, b"k")
-    members.drop(lambda m: isinstance(m, Append))  # 1 has it in its log, nobody else
+    members.drop(lambda m: isinstance(m, Append))  # only 1 has it in its log
     members.deliver(lambda m: isinstance(m, Forward))
     members.drop(lambda m: isinstance(m, Append))
     members.cores.pop(1)
@@ -595,13 +595,13 @@ def test_a_leader_without_room_hands_over_and_refuses_what_comes_meanwhile() -> 
 
 
 def test_a_refusal_is_not_believed_if_another_leader_was_asked_before() -> None:
-    """The first one may have it in its log."""
+    """The first leader may have the command in its log."""
     members = Members(1, 2, 3)
     members.elect(1)
     members.put(2, 1, b"k")
     members.drop(lambda m: isinstance(m, Forward))
     members.cut |= {(2, 3)}
-    members.elect(3)  # asked again, on a link that loses it
+    members.elect(3)  # sent again, on a link that loses it
     incarnation = members.cores[2]._incarnation
     members.step(2, PeerMessage(Rejected(2, 3, 1, incarnation, 1, NO_SPACE.message)))
     assert 1 not in members.answers
@@ -681,11 +681,11 @@ def test_renewals_of_who_does_not_lead_any_more_are_asked_elsewhere() -> None:
     leader.raft.step_down()
     assert leader.step(members.now, []).messages == []
     assert not leader.lessor.waiting
-    members.step(1, PeerMessage(RenewReply(1, 2, 1, 77, [7], [5])))  # to a question that nobody asked
+    members.step(1, PeerMessage(RenewReply(1, 2, 1, 77, [7], [5])))  # to a request that was never sent
 
 
 def test_a_membership_change_is_known_as_one_when_it_is_asked_for_again() -> None:
-    """By then it is bytes only; taken for another command, it would be in the log without a configuration."""
+    """By then the command is only bytes; if it were not recognised, its entry would have no configuration."""
     members = Members(1, 2, 3)
     leader = members.elect(1)
     members.isolate(2)
@@ -698,7 +698,7 @@ def test_a_membership_change_is_known_as_one_when_it_is_asked_for_again() -> Non
 
 
 class _Unread:
-    """In the place of a message that nothing parses."""
+    """Stands for a message that must not be parsed."""
 
     @staticmethod
     def FromString(data: bytes) -> raft_pb2.Command:
@@ -770,7 +770,7 @@ def test_the_log_is_kept_for_who_is_slow_within_bounds() -> None:
 
 
 def test_the_log_is_kept_for_a_snapshot_that_is_under_way() -> None:
-    """Else a snapshot that takes longer than the log is kept is followed by the next one, for ever."""
+    """Otherwise, if a snapshot takes longer than the log is kept, the next one follows, for ever."""
     members = Members(1, 2, 3)
     leader = members.elect(1)
     members.cut |= {(1, 3), (3, 1)}

@@ -1,4 +1,4 @@
-"""A peer that is silent, and nobody closes anything: cut networks, stopped processes, machines that are gone."""
+"""A peer that is silent while its connections stay open: cut networks, stopped processes, lost machines."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_link_that_was_cut_in_silence_is_made_anew(tmp_path: Path, how: 
             way.cut()
         else:
             way.drop(forth=how == "forth", back=how == "back")
-        # Nobody closes these connections: that they are dead has to be noticed.
+        # These connections are never closed: the member has to notice that they are dead.
         await nodes.until(lambda: not linked(nodes, leader, follower) and not linked(nodes, witness, follower))
         way.heal()
         await nodes.until(lambda: linked(nodes, leader, follower) and linked(nodes, witness, follower), 3.0)

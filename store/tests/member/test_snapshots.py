@@ -1,6 +1,6 @@
 """A snapshot on its way: whole, broken off and continued, damaged. Over real sockets, from and to a real RocksDB.
 
-The members around the transfers are stand-ins: only where the state is and who is told of it matters here.
+The members around the transfers are stand-ins: they only have a state and get notifications.
 """
 
 from __future__ import annotations

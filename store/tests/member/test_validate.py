@@ -1,4 +1,4 @@
-"""Whatever a peer sends: it is refused with a reason, or taken, and the members go on."""
+"""Whatever a peer sends is refused with a reason, or accepted; and the members keep running."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def formed() -> Members:
 
 
 def send(members: Members, to: int, wire: raft_pb2.PeerMessage, frm: int) -> str:
-    """Hand it over as the node does. Returns why it was refused."""
+    """Pass the message to the core as the node does. Returns why it was refused."""
     try:
         message = codec.decode(wire, to, frm)
     except codec.Malformed as malformed:
@@ -49,7 +49,7 @@ def put(key: bytes = b"evil") -> rpc_pb2.PutRequest:
 
 
 def go_on(members: Members) -> None:
-    """The cluster takes a write, after an election if it must be, and everybody lives and agrees."""
+    """The cluster accepts a write, if need be after an election; all members run and agree."""
     members.settle()
     members.pass_time(8 * SECOND)
     for member in members.cores:

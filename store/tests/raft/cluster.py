@@ -1,4 +1,4 @@
-"""A few Raft cores and their mail, moved by hand: each test says what is written, what arrives and when."""
+"""A few Raft cores and their messages, driven step by step: each test says what is written, what arrives and when."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ELECTION = SECOND
 
 
 class InTurn:
-    """Election timeouts without chance: the member with the lower id waits less."""
+    """Election timeouts without randomness: a member with a lower id waits less."""
 
     def __init__(self, member: int) -> None:
         self._member = member

@@ -1,6 +1,6 @@
-"""Whoever can be reached catches up: every state of a follower's progress, and every way of losing touch with it.
+"""A follower that can be reached catches up: from every state of its progress, after every kind of lost contact.
 
-The table of states and events stands in `raft/progress.py`; each test here makes one row of it happen.
+The table of states and events is in `raft/progress.py`; each test here covers one row of it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def cut_towards(cluster: Cluster) -> None:
 
 
 def cut_back(cluster: Cluster) -> None:
-    """The follower hears everything, and nobody hears it."""
+    """The follower receives everything, and its own messages are lost."""
     cluster.cut |= {(3, 1), (3, 2)}
 
 

@@ -1,4 +1,4 @@
-"""One frame serves several followers only if it says the same to each."""
+"""One encoded frame is sent to several followers only if its content is the same for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quorums: the code that ships against a deliberately dumb one, over many random configurations."""
+"""Quorums: production code compared with a deliberately simple version, over many random configurations."""
 
 from __future__ import annotations
 

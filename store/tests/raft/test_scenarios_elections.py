@@ -285,8 +285,8 @@ LEASES = Settings(lease_reads=True)
 
 
 def test_scenario_12_a_promise_holds_against_a_candidate_of_any_term() -> None:
-    """Consul's leader lease; etcd 5451: a voter that has promised gives its vote to nobody, not even after it has been
-    drawn into a later term by another message."""
+    """Consul's leader lease; etcd 5451: a voter that has promised gives no vote, not even after another message
+    has raised its term."""
     cluster = Cluster([1, 2, 3], settings=LEASES)
     cluster.elect(1)
     raft = cluster.nodes[2]

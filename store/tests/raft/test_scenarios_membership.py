@@ -14,7 +14,7 @@ from .cluster import ELECTION, Cluster
 
 def test_scenario_01_no_change_before_an_entry_of_the_own_term_is_committed() -> None:
     """Ongaro's 2015 erratum (gist a11f32b70581e20d6bcd), openraft uncommitted_leader_log: two leaders, each with a
-    change the other does not know, decide by quorums that do not meet."""
+    change the other does not know, decide by quorums that do not overlap."""
     cluster = Cluster([1, 2, 3, 4])
     cluster.elect(1)
     cluster.isolate(1)
@@ -49,7 +49,7 @@ def test_scenario_02_a_configuration_that_is_cut_off_is_not_in_force_any_more() 
 
 
 def test_scenario_03_a_member_is_never_voter_and_learner_at_once() -> None:
-    """etcd-io/raft tracker.go, joint_learners_next: who is demoted becomes a learner when the joint state is left."""
+    """etcd-io/raft tracker.go, joint_learners_next: a demoted voter becomes a learner when the joint state is left."""
     cluster = Cluster([1, 2, 3])
     raft = cluster.elect(1)
     cluster.change(1, [1, 2], [3])

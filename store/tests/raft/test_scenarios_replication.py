@@ -68,7 +68,7 @@ def test_scenario_10_an_answer_to_a_round_that_was_never_asked_counts_for_nothin
 
 
 def test_scenario_11_a_restarted_member_does_not_take_its_old_commit_index_for_the_newest() -> None:
-    """etcd 3879, raft 105: what a read has to wait for is the leader's to say."""
+    """etcd 3879, raft 105: only the leader can say which index a read has to wait for."""
     cluster = Cluster([1, 2, 3])
     cluster.elect(1)
     cluster.propose(1, b"a")
@@ -89,7 +89,7 @@ def test_scenario_12_a_lease_ends_before_the_promises_do() -> None:
     cluster = Cluster([1, 2, 3], settings=Settings(lease_reads=True))
     cluster.elect(1)
     cluster.read(1, 1)
-    assert cluster.reads == {1: cluster.nodes[1].commit}  # at once: nobody was asked
+    assert cluster.reads == {1: cluster.nodes[1].commit}  # at once, without a round of heartbeats
     cluster.isolate(1)
     sent = cluster.now
     cluster.now = sent + cluster.settings.lease_ns - MS
@@ -145,7 +145,7 @@ def test_scenario_22_an_entry_of_an_old_term_is_not_committed_by_counting() -> N
     cluster.settle(1, 2)
     cluster.crash(1)
     cluster.heal()
-    # 5 is elected by 3 and 4, writes something else, tells nobody, and is gone.
+    # 5 is elected by 3 and 4, writes something else, sends it to no other member, and crashes.
     cluster.do(5, lambda raft: raft.step(TimeoutNow(5, 1, raft.term)))
     cluster.sync(5)
     for members in ((3, 4), (5,)):
@@ -155,7 +155,7 @@ def test_scenario_22_an_entry_of_an_old_term_is_not_committed_by_counting() -> N
     assert cluster.leaders == [5]
     cluster.crash(5)
     cluster.mail.clear()
-    # 1 leads again, in a later term, and has given its old entry to a majority, its new one to nobody.
+    # 1 leads again, in a later term; a majority has its old entry, and only 1 has its new one.
     cluster.start(1)
     cluster.do(1, lambda raft: raft.step(Vote(1, 9, 3, 0, 0, True)))
     cluster.do(1, lambda raft: raft.step(TimeoutNow(1, 9, raft.term)))
@@ -301,7 +301,7 @@ def test_scenario_29_a_snapshot_that_failed_is_tried_again() -> None:
     assert cluster.snapshots == [(1, 3)]  # not at once
     cluster.pass_time(300 * MS)
     assert cluster.snapshots == [(1, 3), (1, 3)]
-    raft.snapshot_sent(9, True)  # somebody who is no member any more
+    raft.snapshot_sent(9, True)  # a member that was removed
 
 
 def test_scenario_30_flow_control_goes_on_after_a_pause() -> None:

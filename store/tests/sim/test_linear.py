@@ -1,4 +1,4 @@
-"""The checker of histories: right ones pass, wrong ones do not, and unknown outcomes are tried both ways."""
+"""The checker of histories: correct ones pass, wrong ones do not, and unknown outcomes are tried both ways."""
 
 from __future__ import annotations
 

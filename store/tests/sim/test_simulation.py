@@ -1,4 +1,4 @@
-"""The simulator finds nothing in what ships, the same for the same seed, and finds every rule that is broken."""
+"""The simulator finds nothing in production code, repeats a seed exactly, and finds every broken rule."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A member that is alone in its cluster, on real files, moved by hand: what `serve` does at a start and at a put,
-without sockets and threads."""
+"""A cluster of one member, on real files, driven step by step: what `serve` does at a start and at a put, without
+sockets and threads."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Alone:
         self._give(Flushed(self.core.machine.applied_index))
 
     def content(self) -> dict[bytes, bytes]:
-        """All that it would answer, every row of it read."""
+        """Everything that it would answer; reads every row."""
         self._disk.store.verify()
         scan = self.core.machine.space.scan(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"))
         while not scan.advance(1 << 20):

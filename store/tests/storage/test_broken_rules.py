@@ -1,6 +1,6 @@
-"""The damages of `test_every_file` notice when a rule of the storage does not hold: each is broken here, one at a time.
+"""The damage of `test_every_file` shows when a rule of the storage does not hold: here each rule is broken in turn.
 
-A rule that can be broken without being noticed is one that nothing tests.
+A rule that can be broken without a failure is not tested.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def sealed_unchecked(patch: pytest.MonkeyPatch) -> None:
 
 
 def pointer_cleaned_first(patch: pytest.MonkeyPatch) -> None:
-    """What is beside the generation in use goes before that is known to be well."""
+    """Other generations are removed before the generation in use is known to be intact."""
     original = StateDirectory.current
 
     def current(self: StateDirectory) -> Path:

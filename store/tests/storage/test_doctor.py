@@ -1,4 +1,4 @@
-"""`holdfast doctor` reads everything, changes nothing, and says the way back."""
+"""`holdfast doctor` reads everything, changes nothing, and says how to recover."""
 
 from __future__ import annotations
 

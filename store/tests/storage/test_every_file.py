@@ -1,6 +1,6 @@
-"""Any one file of a member damaged, or one and its copy, at any start: it refuses, or everything acknowledged is there.
+"""One file of a member is damaged, or a file and its copy: a start refuses, or everything acknowledged is there.
 
-Never silently less. Each damage is drawn from its number, which is part of every failure: `damage(N)` makes it again.
+It never has silently less. Each damage is drawn from a number, which every failure shows: `damage(N)` repeats it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Past:
         defaults = DurableLog.__init__.__kwdefaults__
         assert defaults is not None
         patch.setitem(defaults, "segment_bytes", 16 << 10)
-        # A start is told from another by the minute: these were an hour ago, ten minutes apart.
+        # Starts are distinguished by the minute: these were an hour ago, ten minutes apart.
         clock = itertools.count(int(time.time()) - 3600, 600)
         patch.setattr(identity, "time", SimpleNamespace(time=lambda: next(clock)))
         for flushes in (2, 1, 2):
@@ -166,7 +166,7 @@ CASES = [(w, p) for w in range(8) for p in PARTS] + [(w, p) for w in range(7) fo
 
 @pytest.mark.parametrize(("which", "part"), CASES)
 def test_an_older_copy_of_a_part_is_refused_or_harmless(past: Past, tmp_path: Path, which: int, part: str) -> None:
-    """Somebody puts a part of a backup back, as it was at one of eight earlier moments."""
+    """A part of a backup is restored, as it was at one of eight earlier moments."""
     place = put_back(past, tmp_path / "m", which, part)
     said = refusal(past, place)
     assert not said or str(place) in said

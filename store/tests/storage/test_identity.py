@@ -1,4 +1,4 @@
-"""A data directory that somebody has used stays as it is, whatever is wrong with its small files."""
+"""A data directory that was used is not changed, whatever is wrong with its small files."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_damage_is_refused_and_nothing_removed(place: Path, what: str) -> None:
     with pytest.raises(Damaged, match=str(place)):
         start(place)
     after = content(place)
-    for name in ("identity.json", "identity.json.copy"):  # each start of a directory that belongs to somebody counts
+    for name in ("identity.json", "identity.json.copy"):  # each start of a member's directory is counted
         before.pop(name, None)
         after.pop(name, None)
     assert after == before
@@ -148,7 +148,7 @@ def test_one_of_the_two_is_enough(place: Path, name: str, which: str, damage: Ca
     damage(place / (name + which))
     assert start(place) == 1
     assert SealedFile(place / name).read("") is not None
-    if name != "founding.json":  # nobody writes that one again
+    if name != "founding.json":  # that file is never written again
         assert (place / name).read_bytes() == (place / (name + ".copy")).read_bytes()
 
 
@@ -355,7 +355,7 @@ def test_nobody_else_may_read_what_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flushed", [False, True])
 def test_a_member_whose_count_of_starts_is_an_older_copy_counts_on(tmp_path: Path, flushed: bool) -> None:
-    """Its number came again, so every write was taken for one that had been done, and timed out."""
+    """Its number was used again, so every write counted as applied before, and timed out."""
     member = Alone(tmp_path)
     member.put(b"k", b"1")
     member.close()

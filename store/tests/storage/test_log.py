@@ -228,7 +228,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("what", DAMAGE)
 def test_what_was_acknowledged_is_never_lost_in_silence(tmp_path: Path, what: str) -> None:
-    """Acknowledged writes were gone without a word after each of these: a log that ends early looks whole."""
+    """Each of these lost acknowledged writes silently: a log that ends early looks complete."""
     log = written(tmp_path / "log", 70, size=100, segment=4096)
     log.seal()  # kill -9: nothing is closed
     assert len(segments(tmp_path / "log")) >= 3
@@ -262,7 +262,7 @@ def test_a_log_is_looked_at_without_changing_it(tmp_path: Path) -> None:
 
 
 def test_the_largest_request_there_may_be_fits_a_frame(tmp_path: Path) -> None:
-    """A request of the largest size that the server may be told to take ended it."""
+    """A request of the largest size that the server can be configured for stopped it."""
     log = DurableLog(tmp_path)
     log.create()
     log.append([DurableAppend(1, HardState(term=1), 0, (Entry(1, 1, bytes(64 << 20)), Entry(2, 1, b"x")))])

@@ -1,4 +1,4 @@
-"""All of the state is read, slice by slice, and rot in what nobody asks for is found."""
+"""The whole state is read, slice by slice, and rot in rows that no client reads is found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rot in the state is an error wherever it is met, never a shorter answer."""
+"""Rot in the state is an error wherever it is read, never a shorter answer."""
 
 from __future__ import annotations
 

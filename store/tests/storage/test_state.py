@@ -1,4 +1,4 @@
-"""The state after a crash is always one that some prefix of the log explains."""
+"""The state after a crash is always the result of some prefix of the log."""
 
 from __future__ import annotations
 

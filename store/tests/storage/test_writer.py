@@ -1,6 +1,6 @@
-"""The log's thread: what it reports durable is, and a disk without room is noticed before the log is harmed.
+"""The log's thread: what it reports as durable is durable, and a full disk is noticed before it harms the log.
 
-That a disk has no room is played here (errno from the call that would have met it); the crash tester fills real ones.
+Full disks are simulated here (by the errno of the failing call); the crash tester fills real disks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every watcher is told every change of its range once, in order, whatever the pace of its client."""
+"""Every watcher gets every change of its range once, in order, however fast its client reads."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_catching_up_with_much_history(count: int) -> None:
 
 
 def test_scenario_31_a_watch_of_the_future_waits_for_it() -> None:
-    """etcd 20221: what was resumed at a member that is behind must not be told the past again."""
+    """etcd 20221: a watch that is resumed at a member that lags must not get old events again."""
     world = World()
     world.hub.open(1)
     world.hub.add(1, Watcher(0, ((b"a", b"b"),), next=4))

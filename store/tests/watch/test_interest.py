@@ -1,4 +1,4 @@
-"""Finding the watchers of a key, against asking every one of them."""
+"""Finding the watchers of a key, compared with checking each watcher."""
 
 from __future__ import annotations
 

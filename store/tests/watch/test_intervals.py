@@ -1,4 +1,4 @@
-"""Ranges that hold a key are found in the time that it takes to tell them, however many others there are."""
+"""Ranges that contain a key are found in time proportional to their number, however many others there are."""
 
 from __future__ import annotations
 
