@@ -383,7 +383,7 @@ class Connection(Sending):
     def lost(self, most: int) -> bool:
         """End up to `most` streams after the connection was lost. Returns whether all have ended."""
         for _ in range(min(most, len(self.streams))):
-            stream = next(reversed(self.streams.values()))  # the last: the dict would scan deleted entries for the first
+            stream = next(reversed(self.streams.values()))  # the last: finding the first would scan deleted entries
             self._forget(stream)
             self._handler.on_reset(stream)
         return not self.streams
