@@ -133,7 +133,7 @@ async def listen(front: Http2Front, urls: tuple[str, ...], files: TlsFiles | Non
     for url in urls:
         host, port = host_port(url)
         if url.startswith("https") and tls is None:
-            raise StartError(f"{url} wants TLS; give --cert-file and --key-file")
+            raise StartError(f"{url} needs TLS; give --cert-file and --key-file")
         try:
             await front.listen(host, port, tls if url.startswith("https") else None)
         except AddressInUse as error:

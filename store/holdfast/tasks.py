@@ -31,7 +31,7 @@ class Tasks:
         if self._failed is not None:
             self._failed(error)
         else:
-            log.error("work on the side failed", exc_info=error)
+            log.error("a background task failed", exc_info=error)
 
     def cancel(self) -> None:
         for task in list(self._running):

@@ -26,7 +26,7 @@ log = logging.getLogger("holdfast.api")
 
 PROGRESS_SECONDS = 0.2
 _USERS_CHANGED = Refusal(
-    Code.UNAVAILABLE, "holdfast: whether users count has changed; reconnect to hear what that means for this replica"
+    Code.UNAVAILABLE, "holdfast: authentication was enabled or disabled in the cluster; reconnect to learn which"
 )
 _UNREADABLE = Refusal(Code.INTERNAL, "holdfast: the snapshot cannot be read here; see the server's log")
 

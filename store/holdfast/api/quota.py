@@ -1,7 +1,7 @@
 """The limit on the size of the data (--quota-backend-bytes).
 
-It is checked before a write is proposed. A member at the limit raises the NOSPACE alarm, which stops writes on all
-members until an administrator frees space and disarms it.
+It is checked before a write is proposed. A member at the limit raises the NOSPACE alarm. All members then refuse to
+store more until an administrator frees space and disarms the alarm.
 """
 
 from __future__ import annotations

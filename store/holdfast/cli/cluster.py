@@ -176,7 +176,7 @@ def _member_id(text: str) -> int:
     try:
         return int(text, 16)
     except ValueError:
-        return fail(f"{text!r} is not the id of a member; `holdfast member list` says them", 2)
+        return fail(f"{text!r} is not the id of a member; `holdfast member list` shows the ids", 2)
 
 
 @lease.command("grant")

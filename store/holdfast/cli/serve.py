@@ -360,7 +360,7 @@ def _duration(flag: str, text: str) -> float:
     except ValueError as error:
         fail(f"{flag}: {error}")
     if value <= 0:
-        fail(f"{flag} {text!r} has to be more than nothing")
+        fail(f"{flag} {text!r} must be greater than 0")
     return value
 
 

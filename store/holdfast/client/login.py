@@ -17,7 +17,7 @@ from holdfast.status import AUTH_NOT_ENABLED, AUTH_OLD_REVISION, INVALID_AUTH_TO
 Metadata = tuple[tuple[str, str], ...]
 Authenticate = Callable[[rpc_pb2.AuthenticateRequest], Awaitable[rpc_pb2.AuthenticateResponse]]
 
-# Errors that mean an invalid token. USER_EMPTY: the call had no token, because auth was off when it was last checked.
+# Errors that mean that the token is invalid; USER_EMPTY: that there was none, because auth was off before.
 _VOID = (INVALID_AUTH_TOKEN, AUTH_OLD_REVISION, USER_EMPTY)
 
 

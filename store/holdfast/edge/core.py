@@ -102,7 +102,7 @@ class ReplicaCore:
         if known and hello.cluster_id != known:
             raise WrongCluster(f"the data here is of cluster {known:x}, the upstream is of {hello.cluster_id:x}")
         if hello.filter_version != self.filter_version:
-            raise BrokenUpstream("the upstream answers for another filter than it was asked for")
+            raise BrokenUpstream("the upstream answered for a different filter than requested")
         self._hello = hello
         if hello.users != self.users:
             self.users = hello.users
@@ -113,7 +113,7 @@ class ReplicaCore:
 
     def chunk(self, chunk: holdfast_pb2.FollowChunk) -> None:
         if self._loading is None:
-            raise BrokenUpstream("the upstream sends a part of a snapshot that it has not announced")
+            raise BrokenUpstream("the upstream sent part of a snapshot that it had not announced")
         for kv in chunk.kvs:
             self._loading_crc = google_crc32c.extend(self._loading_crc, kv.SerializeToString())
             self._loading.append(kv)
@@ -122,7 +122,7 @@ class ReplicaCore:
         """End a snapshot: replace the data by it if it matches the trailer and is not older. Returns whether it was
         accepted."""
         if self._hello is None or self._loading is None:
-            raise BrokenUpstream("the upstream ends a snapshot that it has not announced")
+            raise BrokenUpstream("the upstream ended a snapshot that it had not announced")
         loading, self._loading = self._loading, None
         hello, p = self._hello, self.position
         whole = len(loading) == trailer.count and self._loading_crc == trailer.hash

@@ -171,7 +171,7 @@ class Follower:
             core.chunk(response.chunk)
         elif kind == "trailer":
             if not core.trailer(response.trailer):
-                raise Unavailable("a snapshot that is not what its trailer says, or older than what is here")
+                raise Unavailable("the snapshot does not match its trailer, or is older than the data here")
             self._replaced()
         elif kind == "revision":
             changes = core.revision(response.revision)

@@ -119,7 +119,7 @@ class EdgeServer:
         self._stopped = False
 
     def _state_damaged(self, damage: StateDamaged) -> None:
-        """A read found damage: stop, and refuse to start again until the directory has been emptied."""
+        """Handle damage found by a read: stop, and refuse to start again until the directory has been emptied."""
         if not self._damaged.done():
             log.critical("%s. %s", damage, EMPTY_IT)
             self._data.mark_damaged(str(damage))

@@ -83,7 +83,7 @@ class Http1:
                     return
                 if event is h11.PAUSED:  # a pipelined request; it waits until the current one is answered
                     if len(self._connection.trailing_data[0]) > MAX_AHEAD_BYTES:
-                        self._refuse(429, "too much was sent before an answer to what was asked first")
+                        self._refuse(429, "too much data was sent before the first request was answered")
                     return
                 if isinstance(event, h11.ConnectionClosed):
                     self._transport.close()
@@ -94,9 +94,9 @@ class Http1:
             self._go_on_later()
         except h11.RemoteProtocolError as error:
             log.debug("%s: %s", self._peer.address, error)
-            self._refuse(error.error_status_hint, f"not HTTP as it should be: {error}")
+            self._refuse(error.error_status_hint, f"malformed HTTP request: {error}")
         except (BadRequest, ValueError) as error:  # ValueError: a content-length of thousands of digits
-            self._refuse(400, f"not HTTP as it should be: {error}")
+            self._refuse(400, f"malformed HTTP request: {error}")
         except Exception:
             log.exception("a request failed inside the server")
             self._refuse(500, for_people(INTERNAL_ERROR.message))
@@ -143,11 +143,11 @@ class Http1:
     def _take(self, event: Any) -> None:
         if isinstance(event, h11.Request):
             if event.http_version not in (b"1.0", b"1.1"):
-                raise BadRequest(f"HTTP/{event.http_version.decode()} is not spoken in this form")
+                raise BadRequest(f"HTTP/{event.http_version.decode()} is not supported in this form")
             headers: dict[str, str] = {}
             for name, value in event.headers:
                 if _CONTROL.search(value):
-                    raise BadRequest(f"the header {name.decode('latin-1')} holds control characters")
+                    raise BadRequest(f"the header {name.decode('latin-1')} contains control characters")
                 headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))  # the first of several, as in etcd
             if "content-length" in headers and "transfer-encoding" in headers:
                 raise BadRequest("both content-length and transfer-encoding")

@@ -24,7 +24,7 @@ def make_private(path: Path) -> None:
                 place.chmod(mode & ~PRIVATE_UMASK & 0o777)
             open_to_all = open_to_all or bool(mode & 0o007 and place.is_file() and place.stat().st_size)
     if open_to_all:
-        log.warning("files in %s could be read by every user of this machine; they cannot any more", path)
+        log.warning("files in %s were readable by every user of this machine; their permissions are now private", path)
 
 
 def sync_directory(path: Path) -> None:

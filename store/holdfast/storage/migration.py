@@ -5,8 +5,8 @@ segments of the old format stay until they are forgotten. Everything is checked 
 repeated, and FORMAT is written last, so after a crash at any point the next start migrates again.
 
 In between, the previous version may be started again. So the identity is sealed first, because that version refuses a
-sealed identity. A sealed pointer it would take for the name of another state, and it would remove the one in use. What
-that version has written since is newer than a sealed copy.
+sealed identity. It would take a sealed pointer for the name of another state, and remove the state in use. A file that
+it has written since is newer than a sealed copy, so a file in the old form takes precedence.
 """
 
 from __future__ import annotations

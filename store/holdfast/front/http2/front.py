@@ -216,7 +216,7 @@ class Http2Front:
         if now > self._told_full_at + TELL_SECONDS:
             self._told_full_at = now
             log.warning(
-                "%d clients are connected, all that there are file descriptors for (ulimit -n); more are refused",
+                "%d clients are connected, as many as the file descriptors allow (ulimit -n); more are refused",
                 len(self.connections),
             )
         return False
