@@ -1,7 +1,8 @@
-"""Which certificates are meant: by the names in them, beside the CA that signed them.
+"""Accepts or refuses certificates by the names in them, in addition to their CA.
 
-A CA vouches for everybody it ever signed for, clients too. A name in a certificate says what it is for: its common
-name, a host in its subject alternative names (both as etcd has it), or a URI there, such as holdfast://CLUSTER/peer.
+A CA vouches for every certificate that it has ever signed, including those of clients. A name in a certificate says
+what it is for: its common name, a host in its subject alternative names (both as in etcd), or a URI there, such as
+holdfast://CLUSTER/peer.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
-# As ssl.SSLSocket.getpeercert gives it.
+# As returned by ssl.SSLSocket.getpeercert.
 Certificate = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class CertNames:
-    """A certificate with one of these names is accepted; without any given, each is."""
+    """Accepts a certificate that has one of these names. If none is given, accepts every certificate."""
 
     common_names: tuple[str, ...] = ()
     hostnames: tuple[str, ...] = ()
@@ -32,7 +33,7 @@ class CertNames:
         return bool(self.common_names or self.hostnames or self.uris)
 
     def refusal(self, certificate: Certificate | None) -> str:
-        """Why `certificate` is not accepted; empty if it is."""
+        """The reason why `certificate` is not accepted; empty if it is."""
         if not self.given:
             return ""
         if not certificate:
@@ -70,7 +71,7 @@ def _matches(pattern: str, host: str) -> bool:
 
 
 def share_a_ca(first: Path, second: Path) -> bool:
-    """Whether a certificate is in both files, whatever they are called. Raises OSError, ValueError."""
+    """Whether the two PEM files have a certificate in common. Raises OSError, ValueError."""
     return bool(_certificates(first) & _certificates(second))
 
 

@@ -1,4 +1,4 @@
-"""Durations as others write them: Go in flags (300ms, 90s, 5m, 1h30m), because etcd's are given so; gRPC in headers."""
+"""Parses durations: in Go's notation (300ms, 90s, 5m, 1h30m), as in etcd's flags, and in gRPC's header."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
 
 def seconds(text: str) -> float:
-    """Raises ValueError with one line that says what is wrong."""
+    """Parse a duration in Go's notation to seconds. Raises ValueError with a one-line message."""
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration: write 90s, 5m or 1h30m")
@@ -28,6 +28,6 @@ _GRPC_UNIT_NS = {
 
 
 def grpc_timeout_ns(value: bytes) -> int | None:
-    """Of a grpc-timeout header; None if it is not one."""
+    """Parse a grpc-timeout header to nanoseconds; None if it is malformed."""
     match = _GRPC_TIMEOUT.fullmatch(value)
     return int(match[1]) * _GRPC_UNIT_NS[match[2]] if match else None

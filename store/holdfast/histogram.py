@@ -1,18 +1,18 @@
-"""How often something took how long: a few numbers, cheap enough to keep on every path."""
+"""Histograms of durations: a few numbers, cheap enough for every code path."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
 
-FAST = tuple(0.0001 * 2**n for n in range(20))  # bounds in seconds, as etcd has them for what is computed
-DISK = tuple(0.001 * 2**n for n in range(14))  # and for what waits for a disk
-
-CALLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # and for calls of clients
+# Bounds in seconds, as in etcd: for computations, for disk operations, for calls of clients.
+FAST = tuple(0.0001 * 2**n for n in range(20))
+DISK = tuple(0.001 * 2**n for n in range(14))
+CALLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Histogram:
-    """Counts of durations in seconds below each bound."""
+    """Counts durations in seconds by these upper bounds."""
 
     __slots__ = ("_bounds", "_counts", "sum")
 
@@ -26,7 +26,7 @@ class Histogram:
         self.sum += seconds
 
     def cumulative(self) -> list[tuple[float, int]]:
-        """(bound, how many were at most that), the last bound infinite."""
+        """(bound, number of durations up to it) for each bound; the last bound is infinite."""
         found, total = [], 0
         for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
             total += count

@@ -1,4 +1,4 @@
-"""Ranges of keys: half-open intervals, and etcd's way to name them, a key and a range_end."""
+"""Ranges of keys as half-open intervals, and their representation in etcd as a key and a range_end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ Range = tuple[bytes, bytes | None]  # [start, end); None = no end
 
 
 def bounds(key: bytes, range_end: bytes) -> Range:
-    """The range that `key` and `range_end` name. An empty range_end means the one key."""
+    """The range given by `key` and `range_end`. An empty range_end means the single key."""
     if not range_end:
         return key, key + b"\x00"
     if range_end == b"\x00":
@@ -15,7 +15,7 @@ def bounds(key: bytes, range_end: bytes) -> Range:
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """The range_end that makes `prefix` a range of all keys that begin with it."""
+    """The range_end for the range of all keys that begin with `prefix`."""
     trimmed = prefix.rstrip(b"\xff")
     return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\x00"
 

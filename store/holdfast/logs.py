@@ -1,4 +1,4 @@
-"""What the server writes for people and for machines: plain lines, or JSON objects with etcd's field names."""
+"""The JSON log format, with etcd's field names, as an alternative to plain lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 
 class JsonLines(logging.Formatter):
-    """Each record as an object: level, ts, logger, caller, msg, and the member that says it."""
+    """Formats each record as an object: level, ts, logger, caller, msg, and the member's name."""
 
     def __init__(self, member: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A member as a process: ports, node, services and front put together, from start to a graceful stop."""
+"""A member as a process: combines ports, node, services and front, from the start to a graceful stop."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("holdfast")
 
 GRACE_SECONDS = 3.0
-OWN_FILES = 768  # descriptors that clients may not take: the state's tables, the log, peers, probes
+OWN_FILES = 768  # file descriptors reserved for the state's tables, the log, peers and probes
 MAX_PROBES = 64  # connections to the port for probes and metrics
 MIN_CONNECTIONS = 64
-PROBE_IDLE_SECONDS = 60.0  # HTTP/2 that is quiet for longer is pinged; HTTP/1 is ended sooner
-MESSAGE_OVERHEAD_BYTES = 512 << 10  # a message may be larger than the request in it, as in etcd
+PROBE_IDLE_SECONDS = 60.0  # an HTTP/2 probe connection idle for longer is pinged; HTTP/1.1 is closed sooner
+MESSAGE_OVERHEAD_BYTES = 512 << 10  # a message may exceed --max-request-bytes by this, as in etcd
 
 
 class StartError(Exception):
-    """The process cannot start, or cannot go on; one line that says why and what to do."""
+    """The process cannot start or continue. The message is one line that says why and what to do."""
 
     def __init__(self, line: str, code: int = 1) -> None:
         super().__init__(line)
@@ -84,28 +84,28 @@ class ServerConfig:
     listen_client_http_urls: tuple[str, ...] = ()
     listen_metrics_urls: tuple[str, ...] = ()
     client_tls: TlsFiles = field(default_factory=TlsFiles)
-    trust_common_names: bool = False  # a client's certificate says which user it is
+    trust_common_names: bool = False  # the common name of a client's certificate is its user
     progress_seconds: float = 600.0
     limits: Limits = field(default_factory=Limits)
     versions: Versions = field(default_factory=Versions)
     tokens: Tokens = field(default_factory=SimpleTokens)
     bcrypt_cost: int = 10
     retention: Retention = field(default_factory=Retention)
-    max_streams: int = 1 << 20  # of a connection
+    max_streams: int = 1 << 20  # per connection
     keepalive_seconds: float = 7200.0
     keepalive_timeout_seconds: float = 20.0
     tracing_address: str = ""  # host:port of an OpenTelemetry collector; empty: no spans
     tracing_service: str = "etcd"
     tracing_per_million: int = 0
     slow_request_seconds: float = 0.3
-    extensive_metrics: bool = False  # also how long the calls of each method took
+    extensive_metrics: bool = False  # also histograms of the duration of calls by method
     debug_pages: bool = False
     browsers: Allowed = field(default_factory=Allowed)
 
 
 def file_limit() -> int:
-    """How many files and sockets this process may open. Raises the limit as far as that is allowed, as Go does: the
-    usual 1,024 is meant for programs that use select()."""
+    """How many files and sockets this process may open. Raises the soft limit to the hard limit, as Go does: the usual
+    1,024 is meant for programs that use select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -113,7 +113,7 @@ def file_limit() -> int:
 
 
 def room_for_clients() -> int:
-    """How many clients may be connected at once."""
+    """The maximum number of client connections."""
     return max(MIN_CONNECTIONS, file_limit() - OWN_FILES)
 
 
@@ -128,12 +128,12 @@ def host_port(url: str) -> tuple[str, int]:
 
 
 async def listen(front: Http2Front, urls: tuple[str, ...], files: TlsFiles | None = None) -> None:
-    """Bind these, with TLS where the URL says https. Raises StartError."""
+    """Listen on `urls`, with TLS for https URLs. Raises StartError."""
     tls = server_context(files, alpn=("h2", "http/1.1")) if files is not None and files.given else None
     for url in urls:
         host, port = host_port(url)
         if url.startswith("https") and tls is None:
-            raise StartError(f"{url} wants TLS; give --cert-file and --key-file")
+            raise StartError(f"{url} needs TLS; give --cert-file and --key-file")
         try:
             await front.listen(host, port, tls if url.startswith("https") else None)
         except AddressInUse as error:
@@ -141,13 +141,13 @@ async def listen(front: Http2Front, urls: tuple[str, ...], files: TlsFiles | Non
 
 
 def front_for_probes(pages: Pages) -> Http2Front:
-    """Whoever reaches this port can take no more than a few descriptors, and cannot keep a probe out by holding them: a
-    probe that fails has the member restarted."""
+    """The front for probes and metrics. It uses few file descriptors, and a new connection replaces the one idle
+    longest, so that open connections cannot lock out a probe: a failing probe would restart the member."""
     return Http2Front({}, pages, max_connections=MAX_PROBES, newest_first=True, keepalive_seconds=PROBE_IDLE_SECONDS)
 
 
 class Server:
-    """One member. `run` returns when it was told to stop; StartError says why it could not go on."""
+    """One member. `run` returns after a request to stop, and raises StartError if the member cannot continue."""
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
@@ -177,7 +177,7 @@ class Server:
         self.router.slow_ns = int(config.slow_request_seconds * 1e9)
         self._tracing = self._trace() if config.tracing_address else None
         self._leaderless_since: float | None = None
-        self._rights = (False, 0)  # whether users count, and the revision of users and roles
+        self._rights = (False, 0)  # whether auth is on, and the auth revision
         self._tasks = Tasks()
         self.node.deliver = self._deliver
         self.node.turn_ended = self._turn_ended
@@ -232,7 +232,7 @@ class Server:
         self.router.flush()
 
     def _hold(self, call: Call, go_on: Callable[[], None]) -> bool:
-        """A token that another member has just given out is not known here before its entry is applied."""
+        """Hold a call whose token may have just been issued by another member, until its entry is applied here."""
         member = self.node.member
         if member is None or not self.identities.waits_for(call, member):
             return False
@@ -240,7 +240,7 @@ class Server:
         return True
 
     def _watch_leader(self) -> None:
-        """Notice when there has been no leader for three election timeouts."""
+        """Check once per election timeout; after three of them without a leader, end streams that require one."""
         seconds = self.config.node.settings.election_ns / 1e9
         asyncio.get_running_loop().call_later(seconds, self._watch_leader)
         member = self.node.member
@@ -252,7 +252,7 @@ class Server:
             self.router.leaderless()
 
     def _leaderless(self) -> float:
-        """For how many seconds this voter has known no leader, if that is longer than an election takes; else 0."""
+        """For how many seconds this voter has known no leader; 0 if that is less than an election timeout."""
         member, since = self.node.member, self._leaderless_since
         if since is None or member is None or member.core.leader or not member.core.raft.conf.is_voter(member.id):
             return 0.0
@@ -301,7 +301,8 @@ class Server:
             raise failure
 
     def _remember(self, damage: Exception) -> None:
-        """Damaged rows may be met by chance only, and a later start would seem well; the rest is found each time."""
+        """Record damage of the state, because a later start may not read the damaged rows. Other damage is found at
+        every start."""
         if isinstance(damage, StateDamaged):
             self._data.mark_damaged(str(damage))
 
@@ -324,7 +325,7 @@ class Server:
                 log.warning("%s is no https URL: --cert-file and --key-file do not count there%s", url, ignored)
 
     async def stop(self) -> None:
-        """Hand over leadership, end streams so that clients go elsewhere, let running calls end, close the files."""
+        """Transfer leadership, end streams so that clients reconnect elsewhere, wait for running calls, close files."""
         member = self.node.member
         if member is not None and not self.node.failed.done():
             await member.hand_over(1.0)
@@ -353,7 +354,7 @@ class Server:
         )
 
     def _variables(self) -> dict[str, object]:
-        """What /debug/vars tells of the member."""
+        """The member's values for /debug/vars."""
         member = self.node.member
         told: dict[str, object] = {"version": __version__, "file_descriptor_limit": file_limit()}
         if member is not None:
@@ -363,7 +364,7 @@ class Server:
         return told
 
     def _stuck(self) -> str:
-        """What is wrong with the member's loop; empty if it turns."""
+        """The problem of the member's event loop; empty if there is none."""
         member = self.node.member
         if member is None or self.node.failed.done():
             return ""
@@ -381,7 +382,7 @@ class Server:
 
 
 class _Watched:
-    """A member, as the watch service sees it."""
+    """Adapts a member to `api.watch.Watchable`, for one watch stream."""
 
     def __init__(self, service: KvService, call: Call) -> None:
         self._service = service
@@ -417,7 +418,7 @@ def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
     import uvloop
 
     os.umask(PRIVATE_UMASK)
-    # Threads that finish an fsync must get the GIL at once, not after 5 ms (measured: docs/decisions/0004).
+    # A thread that finishes an fsync must get the GIL at once, not after 5 ms (measured: docs/decisions/0004).
     sys.setswitchinterval(1e-4)
 
     async def run() -> None:

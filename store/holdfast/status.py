@@ -1,6 +1,7 @@
-"""How a request is refused: a gRPC code and etcd's exact text, which clients match on.
+"""The errors of requests: a gRPC code and etcd's exact text, which clients match.
 
-Whatever some code tells apart is a constant here, which servers raise and clients recognise: no text is written twice.
+Every error that some code distinguishes is a constant here, which servers raise and clients recognise. No text is
+written twice.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 
 class Code(IntEnum):
-    """gRPC status codes, as numbers of the protocol and free of any gRPC library."""
+    """gRPC status codes, independent of any gRPC library."""
 
     OK = 0
     CANCELLED = 1
@@ -32,7 +33,7 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
-# As Go prints them; metrics and some error texts carry these.
+# Go's names of the codes, used in metrics and some error texts.
 GO_NAMES = {
     Code.CANCELLED: "Canceled",
     Code.UNKNOWN: "Unknown",
@@ -54,19 +55,20 @@ GO_NAMES = {
 
 
 class Refusal(NamedTuple):
-    """Why a request is not done: what goes over the wire, and into the row of a kept answer. Two with the same code and
-    text are the same."""
+    """The error of a refused request, as sent over the wire and stored in the row of a kept answer. Two with the same
+    code and text are equal."""
 
     code: Code
     message: str
 
     def in_go_words(self) -> str:
-        """As grpc-go prints an error: etcd sends it as the reason why a watch was refused, and clients look for it."""
+        """The error as printed by grpc-go. etcd sends this as the reason why a watch was refused, and clients match
+        it."""
         return f"rpc error: code = {GO_NAMES[self.code]} desc = {self.message}"
 
 
 class RefusalTemplate(NamedTuple):
-    """A refusal whose text names something: `{fields}` that `fill` replaces. Texts have no other braces."""
+    """A refusal whose text has `{fields}`, which `fill` replaces. Texts have no other braces."""
 
     code: Code
     template: str
@@ -75,7 +77,7 @@ class RefusalTemplate(NamedTuple):
         return Refusal(self.code, self.template.format(**fields))
 
     def matches(self, message: str) -> bool:
-        """Whether `message` may be this text, filled in."""
+        """Whether `message` may be this template, filled in."""
         first, *others = _FIELD.split(self.template)
         if not message.startswith(first):
             return False
@@ -92,10 +94,10 @@ Known = Refusal | RefusalTemplate
 
 
 class RequestError(Exception):
-    """A request cannot be done; `refusal` says why to the one who asked. Never a sign of a broken server.
+    """A request is refused; `refusal` tells the client why. It never indicates a fault of the server.
 
-    Made anew by each `raise`, never kept: a traceback holds every frame that it went through. What is kept, compared or
-    sent is the refusal.
+    Create a new one for each `raise` and do not keep it: its traceback references every frame it passed. Keep, compare
+    or send the refusal instead.
     """
 
     def __init__(self, refusal: Refusal) -> None:
@@ -174,7 +176,7 @@ INVALID_AUTH_TOKEN = _etcd(Code.UNAUTHENTICATED, "invalid auth token")
 INVALID_AUTH_MANAGEMENT = _etcd(Code.INVALID_ARGUMENT, "invalid auth management")
 PASSWORD_TOO_LONG = _ours(Code.INVALID_ARGUMENT, "a password has at most 72 bytes")
 BAD_HASH = _ours(Code.INVALID_ARGUMENT, "hashedPassword is not base64 of a bcrypt hash")
-# etcd has no code and no prefix for this one.
+# In etcd this error has no code and no prefix.
 NO_PASSWORD_USER = Refusal(Code.UNKNOWN, "auth: authentication failed, password was given for no password user")
 
 BAD_DOWNGRADE_VERSION = _etcd(Code.INVALID_ARGUMENT, "wrong downgrade target version format")
@@ -203,7 +205,7 @@ SESSION_OTHER_COMMAND = _ours(
 NO_SPACE = _etcd(Code.RESOURCE_EXHAUSTED, "mvcc: database space exceeded")
 CONF_PENDING = _ours(Code.UNAVAILABLE, "another change of membership is not yet committed; try again")
 
-# Of a node or member that cannot serve (yet).
+# Errors of a node or member that cannot serve (yet).
 NOT_A_MEMBER = _ours(Code.UNAVAILABLE, "this node does not belong to a cluster yet; try another one")
 NO_STATE = _ours(Code.UNAVAILABLE, "this member waits for its first snapshot; try another one")
 NOT_RECOVERED = _ours(
@@ -212,7 +214,7 @@ NOT_RECOVERED = _ours(
     "all that it served before; try another one",
 )
 
-# Of an edge replica.
+# Errors of an edge replica.
 REPLICA_EMPTY = RefusalTemplate(
     Code.UNAVAILABLE,
     _OURS + "replica {name} has no data of these prefixes yet; it must reach the cluster once",
@@ -228,21 +230,21 @@ OUTSIDE_PREFIXES = RefusalTemplate(
     "replica's pool",
 )
 
-# ---- told apart by whoever receives them ---------------------------------------------------------------------------
+# ---- recognising errors --------------------------------------------------------------------------------------------
 
-# The trailing metadata in which a server sends the name of one of the constants above. etcd does not, nor do members of
-# version 0.1: theirs are known by code and text.
+# The trailing metadata in which a server sends the name of one of the constants above. etcd and members of version 0.1
+# send none: their errors are recognised by code and text.
 NAME_METADATA = "holdfast-error"
 
 _BY_NAME: dict[str, Known] = {name: value for name, value in globals().items() if isinstance(value, Known)}
 _NAMES = {value: name for name, value in _BY_NAME.items()}
-# Some refusals travel between members by their text alone.
+# Some refusals are sent between members as text only.
 BY_TEXT = {value.message: value for value in _BY_NAME.values() if isinstance(value, Refusal)}
 _TEMPLATES = [value for value in _BY_NAME.values() if isinstance(value, RefusalTemplate)]
 
 
 def known(code: int, message: str, name: str = "") -> Known | None:
-    """The constant that a server sent: by its `name`, if it sent one that is known here, else by code and text."""
+    """The constant that a server sent, by its `name` if that is known here, else by code and text. None if unknown."""
     if name in _BY_NAME:
         return _BY_NAME[name]
     found = _by_text(message)
@@ -250,7 +252,7 @@ def known(code: int, message: str, name: str = "") -> Known | None:
 
 
 def known_reason(reason: str) -> Known | None:
-    """The constant that is the reason why a watch was cancelled: a text, or what `in_go_words` makes of it."""
+    """The constant for the reason why a watch was cancelled: its text, or the result of `in_go_words`."""
     return _by_text(_GO_WORDS.sub("", reason))
 
 
@@ -259,16 +261,16 @@ def _by_text(message: str) -> Known | None:
 
 
 def name_of(code: int, message: str) -> str:
-    """The name to send along with a refusal, empty if it is none of the constants above."""
+    """The name to send with a refusal; empty if it is none of the constants above."""
     found = known(code, message)
     return "" if found is None else _NAMES[found]
 
 
 def said_by_server(message: str) -> bool:
-    """Whether a server of etcd's or ours wrote this, rather than a gRPC library about its connection."""
+    """Whether an etcd or holdfast server wrote this text, and not a gRPC library about its connection."""
     return message.startswith((_ETCD, _OURS))
 
 
 def for_people(message: str) -> str:
-    """The text of a refusal without the prefix that says which program it is from."""
+    """The text of a refusal for users, without the prefix that names the program."""
     return message.removeprefix(_ETCD).removeprefix(_OURS)

@@ -1,4 +1,4 @@
-"""Work on the side: kept until it is done, cancelled at the end, and never failing unseen."""
+"""Background tasks: referenced until they are done, cancelled at the end, and their errors are never lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger("holdfast")
 
 
 class Tasks:
-    """Coroutines that nobody awaits. `failed` is called with the error of one that fails; by default it is logged."""
+    """Runs coroutines that are not awaited. `failed` is called with an error of one; by default it is logged."""
 
     def __init__(self, failed: Callable[[BaseException], None] | None = None) -> None:
         self._failed = failed
@@ -31,7 +31,7 @@ class Tasks:
         if self._failed is not None:
             self._failed(error)
         else:
-            log.error("work on the side failed", exc_info=error)
+            log.error("a background task failed", exc_info=error)
 
     def cancel(self) -> None:
         for task in list(self._running):

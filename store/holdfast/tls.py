@@ -1,7 +1,7 @@
-"""TLS from files, read again when they change: certificates are rotated under a running server.
+"""TLS contexts from files that are read again when they change, because certificates are rotated while a server runs.
 
-Every context is made from the files as they are when somebody connects (looked at once a second at most). Files that
-cannot be used, half-written ones for example, leave the last good ones in force, and a line in the log.
+A new connection uses the current files (checked at most once a second). If the files cannot be used, for example while
+they are half-written, the last good ones stay in use and an error is logged.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
 
 @dataclass(frozen=True, slots=True)
 class Dialling:
-    """How to connect to a peer: `context` gives the one to connect with now, `names` say whose certificate it shows."""
+    """How to connect to a peer: `context` returns the current TLS context, `names` are accepted in its certificate."""
 
     context: Callable[[], ssl.SSLContext]
     names: CertNames
 
 
 class TlsError(Exception):
-    """The files cannot be used; one line that says which and why."""
+    """The files cannot be used. The message is one line that says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files. `ca` verifies the other side: where it is given, who connects must show a certificate signed by it."""
+    """PEM files. `ca` verifies the other side. If a server has it, clients must present a certificate signed by it."""
 
     certificate: Path | None = None
     key: Path | None = None
@@ -47,7 +47,7 @@ class TlsFiles:
         return self.certificate is not None or self.key is not None
 
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
-        """What changes when one of the files does. Raises OSError."""
+        """A value that changes when one of the files does. Raises OSError."""
         paths = [path for path in (self.certificate, self.key, self.ca) if path is not None]
         stats = [path.stat() for path in paths]
         return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
@@ -59,18 +59,18 @@ def _context(files: TlsFiles, purpose: ssl.Purpose) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(purpose, cafile=None if files.ca is None else str(files.ca))
         context.load_cert_chain(str(files.certificate), str(files.key))
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         shown = ", ".join(str(path) for path in (files.certificate, files.key, files.ca) if path is not None)
         raise TlsError(f"cannot use the TLS files {shown}: {error}") from error
     context.minimum_version = files.minimum
-    # From Python 3.13 on the default also refuses certificates that lack what RFC 5280 asks of an issuer (the key's
-    # identifier, for one). Go takes them, so etcd does, and many a private CA makes them.
+    # From Python 3.13 on, the default also refuses certificates that lack extensions which RFC 5280 requires of an
+    # issuer (such as the key identifier). Go, and so etcd, accepts them, and many private CAs issue them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 
 class _Fresh:
-    """The newest context that could be made of the files."""
+    """Keeps the newest context that could be made from the files."""
 
     def __init__(self, files: TlsFiles, make: Callable[[], ssl.SSLContext]) -> None:
         self._files = files
@@ -78,7 +78,7 @@ class _Fresh:
         self._stamp = self._look()
         self._context = make()
         self._looked_at = time.monotonic()
-        self.changed_at = 0.0  # by the wall clock, as sessions have it
+        self.changed_at = 0.0  # wall clock, as in the times of TLS sessions
 
     def _look(self) -> object:
         try:
@@ -104,11 +104,11 @@ class _Fresh:
 
 
 def server_context(files: TlsFiles, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
-    """A context to listen with; each connection is served by the files as they are then. Raises TlsError."""
+    """A context to listen with. Each new connection uses the current files. Raises TlsError."""
 
     def make() -> ssl.SSLContext:
         context = _context(files, ssl.Purpose.CLIENT_AUTH)
-        # Who resumes a session shows no certificate, so a session would outlive a CA that was taken away: see `choose`.
+        # A resumed session presents no certificate, so it would outlive the removal of a CA: see `choose`.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
         if files.ca is not None:
@@ -122,7 +122,7 @@ def server_context(files: TlsFiles, *, alpn: tuple[str, ...] = ()) -> ssl.SSLCon
 
     def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> int | None:
         connection.context = fresh.get()
-        # TLS 1.2 has sessions without tickets, too, which cannot be turned off from here.
+        # TLS 1.2 also has sessions without tickets, which Python cannot turn off.
         session = connection.session if connection.session_reused else None
         if session is not None and session.time <= fresh.changed_at:
             return ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
@@ -133,7 +133,8 @@ def server_context(files: TlsFiles, *, alpn: tuple[str, ...] = ()) -> ssl.SSLCon
 
 
 def client_context(files: TlsFiles, names: CertNames) -> Dialling:
-    """Shows our certificate, verifies the other side's by `ca` and by `names`. Raises TlsError."""
+    """How to connect to peers: presents this member's certificate and verifies that of the peer by `ca` and `names`.
+    Raises TlsError."""
     if files.ca is None:
         raise TlsError("TLS between members needs --peer-trusted-ca-file: both sides are verified")
     return Dialling(_Fresh(files, lambda: _context(files, ssl.Purpose.SERVER_AUTH)).get, names)

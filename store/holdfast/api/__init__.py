@@ -1,1 +1,1 @@
-"""The services, one file each: bytes in, bytes out. Nothing here knows which front carries them."""
+"""The services, one file each: bytes in, bytes out, independent of the front that carries them."""

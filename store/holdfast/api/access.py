@@ -1,9 +1,9 @@
-"""Which browsers may use the port for clients: etcd's --cors and --host-whitelist.
+"""Access of web browsers to the client port: etcd's --cors and --host-whitelist.
 
-A page of any site can have a browser send requests to a server in the browser's network. With a list of origins, what a
-page of another origin sends is refused before it is done, not only kept from being read. With a list of hosts, a name
-that was made to point here (DNS rebinding) is refused. Neither restricts gRPC, which a page cannot speak without asking
-for permission first.
+A page of any site can make a browser send requests to servers in the browser's network. With a list of origins, a
+request from a page of another origin is refused before it is executed; CORS headers alone would only hide the response.
+With a list of hosts, requests by other host names are refused, which prevents DNS rebinding. Neither restricts gRPC,
+which a page cannot use without a CORS preflight.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-201
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Origins of pages, and hosts by which this server is asked for without TLS; empty, or with a `*`: any."""
+    """Allowed origins of pages, and allowed Host headers of requests without TLS. Empty or with a `*`: any."""
 
     origins: frozenset[str] = frozenset((EVERYONE,))
     hosts: frozenset[str] = frozenset((EVERYONE,))
@@ -50,7 +50,7 @@ class Allowed:
 
 
 class Access:
-    """Implements `front.http.HttpHandler` before another one."""
+    """Checks requests before `handler`. Implements `front.http.HttpHandler`."""
 
     def __init__(self, handler: HttpHandler, allowed: Allowed) -> None:
         self._handler = handler
@@ -73,13 +73,13 @@ class Access:
 
 
 def _name(host: str) -> str:
-    """A host header without its port."""
+    """A Host header without its port."""
     name, colon, port = host.rpartition(":")
     return name.removeprefix("[").removesuffix("]") if colon and port.isdigit() else host
 
 
 class _Cors:
-    """A `Responder` that says to the browser that the page may read the answer."""
+    """A `Responder` that adds CORS headers, so that the page may read the response."""
 
     def __init__(self, responder: Responder, origin: str) -> None:
         self._responder = responder
@@ -95,7 +95,7 @@ class _Cors:
 
 
 class _Answer:
-    """A request that is answered with a text, whatever it asks for."""
+    """Answers a request with a fixed text."""
 
     def __init__(self, status: int, text: str, request: Request, responder: Responder) -> None:
         self._status = status
@@ -104,7 +104,7 @@ class _Answer:
         self._responder = responder
 
     def on_body(self, data: bytes) -> None:
-        """Nobody reads it."""
+        """The body is ignored."""
 
     def on_end(self) -> None:
         headers = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(self._data))}
@@ -114,7 +114,7 @@ class _Answer:
         self._responder.end()
 
     def on_gone(self) -> None:
-        """Nothing is under way."""
+        """Nothing to cancel."""
 
     def on_drained(self) -> None:
-        """It is written whole."""
+        """Nothing to do: the text is written at once."""

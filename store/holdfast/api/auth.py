@@ -1,4 +1,4 @@
-"""etcdserverpb.Auth: users, roles, and tokens for those who show a password.
+"""etcdserverpb.Auth: users, roles, and tokens in exchange for passwords.
 
 Hashing a password takes a tenth of a second of CPU by design, so it is done in a thread, never on the loop.
 """
@@ -30,7 +30,7 @@ from holdfast.status import (
 from holdfast.tasks import Tasks
 
 _PATH = "/etcdserverpb.Auth/"
-# Changes that are proposed as they come: method, field of AuthChange, request.
+# Changes that are proposed without further processing: method, field of AuthChange, request.
 _CHANGES: tuple[tuple[str, str, type[Message]], ...] = (
     ("AuthEnable", "enable", rpc_pb2.AuthEnableRequest),
     ("AuthDisable", "disable", rpc_pb2.AuthDisableRequest),
@@ -44,8 +44,8 @@ _CHANGES: tuple[tuple[str, str, type[Message]], ...] = (
 )
 T = TypeVar("T")
 HASHING_THREADS = 2
-MAX_HASHING = 64  # passwords that wait for a thread or are in one
-MAX_PASSWORD_BYTES = 72  # what bcrypt looks at
+MAX_HASHING = 64  # passwords being hashed or waiting for a thread
+MAX_PASSWORD_BYTES = 72  # bcrypt ignores the rest
 
 
 class AuthService(Service):
@@ -53,7 +53,7 @@ class AuthService(Service):
         super().__init__(serving)
         self._cost = bcrypt_cost
         self._tasks = Tasks()
-        # Threads of its own, and few: whoever has many passwords tried holds up only others who show theirs.
+        # A small pool of its own: a client that tries many passwords delays only other password checks.
         self._threads = ThreadPoolExecutor(HASHING_THREADS, "bcrypt")
         self._hashing = 0
         self._no_match: bytes | None = None
@@ -100,7 +100,7 @@ class AuthService(Service):
         *,
         needed: bool,
     ) -> None:
-        """Propose `change`, of which `request` is the part with the password, hashed: the log is no place for one."""
+        """Hash the password in `request`, a part of `change`, and propose: passwords must not get into the log."""
         member = self.member(call)
         password = request.password
         request.ClearField("password")
@@ -117,7 +117,7 @@ class AuthService(Service):
     def _hash(self, call: Call, password: str, done: Callable[[str], None]) -> None:
         secret = password.encode()
         if len(secret) > MAX_PASSWORD_BYTES:
-            raise RequestError(PASSWORD_TOO_LONG)  # what is beyond would not count
+            raise RequestError(PASSWORD_TOO_LONG)  # bcrypt would ignore the rest
         self._compute(
             call,
             lambda: bcrypt.hashpw(secret, bcrypt.gensalt(self._cost)),
@@ -125,7 +125,7 @@ class AuthService(Service):
         )
 
     def _compute(self, call: Call, slow: Callable[[], T], done: Callable[[T], None]) -> None:
-        """Have `slow` done in a thread, then `done` with what it gave."""
+        """Run `slow` in a thread, then call `done` with its result on the loop."""
         if self._hashing >= MAX_HASHING:
             raise RequestError(TOO_MANY_REQUESTS)
         self._hashing += 1
@@ -152,7 +152,7 @@ class AuthService(Service):
         secret = request.password.encode()
         if len(secret) > MAX_PASSWORD_BYTES:
             raise RequestError(AUTH_FAILED)
-        # Neither the time nor the text tells whether there is such a user, or one with a password.
+        # Neither the duration nor the error may reveal whether the user exists or has a password.
         hashed = user.password if user is not None and not user.options.no_password else self._nobodys()
         self._compute(
             call,
@@ -161,7 +161,7 @@ class AuthService(Service):
         )
 
     def _nobodys(self) -> bytes:
-        """A hash that no password is known for, as costly to compare with as another."""
+        """A hash that no known password matches, as costly to compare with as any other."""
         if self._no_match is None:
             salt = bcrypt.gensalt(self._cost).decode()
             self._no_match = (salt + "." * 31).encode()
@@ -183,11 +183,11 @@ class AuthService(Service):
     # ---- reading -------------------------------------------------------------------------------------------
 
     def _read(self, call: Call, read: Callable[[AuthStore, Principal], Message]) -> None:
-        """Answer with what `read` gives, after everything acknowledged so far."""
+        """Answer with the result of `read`, once everything acknowledged so far is applied."""
         member = self.member(call)
 
         def current() -> None:
-            # Asked of the member now: a snapshot may have replaced its state meanwhile.
+            # Look the state up only now: a snapshot may have replaced it meanwhile.
             self.answer(call, member, read(member.state.auth, self.principal(call, member)))
 
         self.when_current(call, member, current)
@@ -237,5 +237,5 @@ class AuthService(Service):
 def _matches(secret: bytes, hashed: bytes) -> bool:
     try:
         return bcrypt.checkpw(secret, hashed)
-    except ValueError:  # not a hash of bcrypt's
+    except ValueError:  # not a bcrypt hash
         return False

@@ -1,4 +1,4 @@
-"""What the services share: the node they serve for, headers, and the way to answer."""
+"""What all services share: access to the node, response headers, identity checks, proposals and reads."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from holdfast.status import (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request, and all of the data, may be; etcd's defaults."""
+    """Size limits of requests and of the data; the defaults are etcd's."""
 
     request_bytes: int = 1_572_864
     txn_ops: int = 128
-    quota_bytes: int = 2 << 30  # of the state on disk; negative: none
+    quota_bytes: int = 2 << 30  # of the state on disk; negative: no limit
 
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What is said of versions. Clients and Kubernetes choose features by them, so they are those of the API that is
-    spoken, not of this program."""
+    """Reported versions. Clients and Kubernetes choose features by them, so these are versions of the etcd API that is
+    implemented, not of this program."""
 
     server: str = "3.6.16"
     cluster: str = "3.6.0"
@@ -52,7 +52,7 @@ class Versions:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What all services stand on."""
+    """The objects that all services use."""
 
     router: Router
     node: Node
@@ -65,7 +65,7 @@ SESSION = "holdfast-session"
 
 
 class Service:
-    """Base of the services: the node, and answers with headers."""
+    """Base class of the services."""
 
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
@@ -73,12 +73,13 @@ class Service:
         self.node = serving.node
 
     def member(self, call: Call, *, learner: bool = False) -> Member:
-        """The member that serves this call. Refuses before there is one, on learners, and without a leader if asked."""
+        """The member that serves this call. Raises RequestError if there is none yet, if it is a learner (unless
+        `learner`), or if the call requires a leader and there is none."""
         member = self.node.member
         if member is None or self.node.state is not State.MEMBER:
             raise RequestError(NOT_A_MEMBER)
         if not member.state.members:
-            raise RequestError(NO_STATE)  # nothing to read is not the same as "not found"
+            raise RequestError(NO_STATE)  # a state not received yet must not look like "not found"
         if not self.node.serving:
             raise RequestError(NOT_RECOVERED)
         if not learner and member.id in member.core.raft.conf.learners:
@@ -96,28 +97,28 @@ class Service:
         )
 
     def answer(self, call: Call, member: Member, response: Message, revision: int | None = None) -> None:
-        """Reply with `response`, its header filled in."""
+        """Fill in the header of `response` and send it."""
         response.header.CopyFrom(self.header(member, revision))  # type: ignore[attr-defined]
         self.router.reply(call.id, response.SerializeToString())
 
     def principal(self, call: Call, member: Member) -> Principal:
-        """On whose behalf the call is made. Raises RequestError for a void token."""
+        """The authenticated user of the call. Raises RequestError if its token is invalid."""
         return self.serving.identities.principal(call, member)
 
     def caller(self, call: Call, member: Member) -> Caller:
-        """Who opens the stream `call`, to be asked again for as long as it is open."""
+        """The caller of the stream `call`, whose rights can be checked again while it is open."""
         return Caller(self.serving.identities, call, member)
 
     def require_user(self, call: Call, member: Member) -> None:
-        """Raise RequestError unless users do not count, or somebody says who calls."""
+        """Raise RequestError unless auth is off or the call is authenticated."""
         member.state.auth.require_current(self.principal(call, member))
 
     def require_admin(self, call: Call, member: Member) -> None:
-        """Raise RequestError unless users do not count, or it is one with the role root who calls."""
+        """Raise RequestError unless auth is off or the caller has role root."""
         member.state.auth.require_admin(self.principal(call, member))
 
     def guard(self, call: Call, work: Callable[[], None]) -> None:
-        """Do `work`, now that what it waited for is there; if it refuses, so is the call."""
+        """Run `work`, which was deferred; fail the call if it raises RequestError or StateDamaged."""
         try:
             work()
         except RequestError as error:
@@ -126,8 +127,8 @@ class Service:
             self.router.fail(call.id, STATE_DAMAGED)
 
     def propose(self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered) -> None:
-        """Have `command` done on behalf of who calls, under the client session that the call names, if it names one.
-        Not taken back if the client gives up: it may be in the log already."""
+        """Propose `command` on behalf of the caller, under the client session that the call names, if any. It is not
+        cancelled when the client gives up, because it may already be in the log."""
         state = member.state
         if state.auth.enabled:
             command.principal, command.auth_revision = self.principal(call, member)
@@ -144,7 +145,7 @@ class Service:
         member.propose(command, applied, call.deadline_ns)
 
     def propose_and_answer(self, call: Call, member: Member, command: raft_pb2.Command) -> None:
-        """Have `command` done, and answer with what the state machine says."""
+        """Propose `command`, and answer with the state machine's response."""
 
         def answered(answer: Answer) -> None:
             if not self.refuse(call, answer):
@@ -154,8 +155,8 @@ class Service:
         self.propose(call, member, command, answered)
 
     def when_current(self, call: Call, member: Member, work: Callable[[], None]) -> None:
-        """Do `work` once everything acknowledged so far is applied here. If that cannot be told, or it refuses, the
-        call fails."""
+        """Run `work` once everything acknowledged so far is applied here. The call fails if that cannot be confirmed,
+        or if `work` raises."""
 
         def confirmed(answer: Answer) -> None:
             if not self.refuse(call, answer):
@@ -178,7 +179,8 @@ class Service:
 
 
 def name_command(command: raft_pb2.Command, call: Call) -> None:
-    """Put the client's own name for it into `command`. Raises RequestError if it is none, or cannot have one."""
+    """Set the client session's name of `command` from the metadata. Raises RequestError if the metadata is invalid or
+    this kind of command cannot be named."""
     if not may_be_named(command.WhichOneof("op")):
         raise RequestError(
             Refusal(

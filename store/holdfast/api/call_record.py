@@ -1,4 +1,4 @@
-"""What is known of a call while it is served: for counting, for cancelling, and for saying where its time went."""
+"""The record of a call while it is served: for metrics, for cancellation, and to report where its time went."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.histogram import CALLS, Histogram
 
 
 class MethodCounts:
-    """How often a method was called, and with what outcome (by Go's names of the codes)."""
+    """Counts of a method's calls, messages and outcomes (by Go's names of the status codes)."""
 
     __slots__ = ("handled", "handling", "received", "sent", "started")
 
@@ -25,7 +25,7 @@ class MethodCounts:
 
 
 class CallRecord:
-    """One call. `stream` is None for a unary one."""
+    """One call. `stream` is None for a unary call."""
 
     __slots__ = ("began_ns", "call", "cancel", "counts", "marks", "name", "request_bytes", "stream")
 
@@ -36,15 +36,15 @@ class CallRecord:
         self.request_bytes = request_bytes
         self.stream: Stream | None = None
         self.cancel: Callable[[], object] | None = None
-        self.marks: list[tuple[str, int]] = []  # what was reached, and when
-        self.name = ""  # of its entry in the log: the same on every member
+        self.marks: list[tuple[str, int]] = []  # steps reached, with monotonic ns
+        self.name = ""  # of its proposal in the log: the same on every member
 
     def mark(self, what: str) -> None:
-        """Something on the way of this call is reached."""
+        """Record that the call has reached the step `what`."""
         self.marks.append((what, time.monotonic_ns()))
 
     def took(self, ended_ns: int) -> str:
-        """Where its time went, for people."""
+        """Human-readable text on where the time of the call went."""
         parts, at = [], self.began_ns
         for what, reached in self.marks:
             parts.append(f"{(reached - at) / 1e6:.1f} ms until {what}")

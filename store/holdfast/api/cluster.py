@@ -1,4 +1,4 @@
-"""etcdserverpb.Cluster and holdfast.v1.Membership: who the members are, and changing that."""
+"""etcdserverpb.Cluster and holdfast.v1.Membership: listing and changing the members."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class ClusterService(Service):
     # ---- ours ----------------------------------------------------------------------------------------------
 
     def get(self, call: Call, body: bytes) -> None:
-        """The members and the index of the configuration, after everything acknowledged so far."""
+        """The members and the configuration's index, once everything acknowledged so far is applied."""
         holdfast_pb2.MembershipGetRequest.FromString(body)
         member = self.member(call)
         self.require_user(call, member)
@@ -128,7 +128,7 @@ class ClusterService(Service):
         self.when_current(call, member, read)
 
     def change(self, call: Call, body: bytes) -> None:
-        """Change the membership if it still is what the caller decided on."""
+        """Change the membership, if the configuration is still the one that the caller has seen."""
         request = _Request.FromString(body)
         member = self.member(call)
         if not request.expected_config_index:
@@ -145,7 +145,7 @@ class ClusterService(Service):
 
 
 def _as_change(request: holdfast_pb2.MembershipChangeRequest) -> raft_pb2.MemberChange:
-    """One step of a change, checked as far as that is possible before it is proposed."""
+    """One step of a change, validated as far as possible before it is proposed."""
     if request.kind not in _KINDS or not request.member_id:
         raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: a change needs a kind and a member id"))
     adds = request.kind == _Request.ADD_LEARNER
@@ -161,7 +161,7 @@ def _as_change(request: holdfast_pb2.MembershipChangeRequest) -> raft_pb2.Member
 
 
 def members(member: Member) -> list[rpc_pb2.Member]:
-    """Who belongs to the cluster, by id, as this member has applied it."""
+    """The members of the cluster in the order of their ids, as applied by this member."""
     return [_member(member, info) for _, info in sorted(member.state.members.items())]
 
 

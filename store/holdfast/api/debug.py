@@ -1,7 +1,7 @@
-"""/debug, for who looks into a running server: what it does now, where its time goes, what its memory is made of.
+"""/debug: stacks, CPU profile and memory statistics of a running server.
 
-Off unless --enable-pprof is given, as in etcd: it tells more than others should know, and a profile costs CPU. The
-paths are those of Go's pprof where there is a like for them; what they give is text.
+Off unless --enable-pprof is given, as in etcd: the pages reveal internals, and a profile costs CPU. The paths are those
+of Go's pprof where there is an equivalent; the output is plain text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INDEX = """/debug/vars                        what this process is, as JSON
 
 
 def pages(variables: Callable[[], Mapping[str, object]]) -> dict[str, Page]:
-    """`variables` is what /debug/vars tells besides."""
+    """The pages by path. `variables`: further values for /debug/vars."""
     return {
         "/debug/pprof/": fixed(lambda: (200, _INDEX)),
         "/debug/vars": fixed(lambda: (200, as_json({"cmdline": sys.argv, **variables()}))),
@@ -53,7 +53,7 @@ def _stacks() -> str:
 
 
 def _objects() -> str:
-    """Only of those that the collector knows: not of numbers, strings and bytes."""
+    """Counts of objects by type. Covers only what the garbage collector tracks: no numbers, strings or bytes."""
     found = Counter(f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in gc.get_objects())
     return "".join(f"{count:>10}  {name}\n" for name, count in found.most_common(100))
 
@@ -80,7 +80,7 @@ def _profile(query: Query, say: Say) -> None:
 
 
 def _sample(thread: int, seconds: float) -> Counter[str]:
-    """What `thread` is seen at, outermost first, by how often."""
+    """Sample the stacks of `thread` for `seconds`; how often each was seen. Frames are outermost first."""
     seen: Counter[str] = Counter()
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -1,6 +1,6 @@
-"""holdfast.v1.Edge: the applied, revisioned stream of some prefixes, for replicas to follow.
+"""holdfast.v1.Edge: the stream of applied revisions of some prefixes, which edge replicas follow.
 
-What a replica is told is decided in `edge.upstream`; here that gets a call, a clock, and the rights of its caller.
+`edge.upstream` decides what a replica is sent. This module connects it to a call, a clock and the caller's rights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger("holdfast.api")
 
 PROGRESS_SECONDS = 0.2
 _USERS_CHANGED = Refusal(
-    Code.UNAVAILABLE, "holdfast: whether users count has changed; reconnect to hear what that means for this replica"
+    Code.UNAVAILABLE, "holdfast: authentication was enabled or disabled in the cluster; reconnect to learn which"
 )
 _UNREADABLE = Refusal(Code.INTERNAL, "holdfast: the snapshot cannot be read here; see the server's log")
 
@@ -46,7 +46,7 @@ class EdgeService(Service):
         return stream
 
     def rights_changed(self) -> None:
-        """Users or roles are others now, or whether they count is."""
+        """Users or roles have changed, or auth was turned on or off."""
         for stream in list(self.streams.values()):
             stream.check_rights()
 
@@ -58,7 +58,7 @@ class EdgeService(Service):
 
 
 class _MemberSource:
-    """A member as an upstream."""
+    """Adapts a member to `edge.upstream.Source`."""
 
     def __init__(self, cluster_id: int, member: Member) -> None:
         self._cluster_id = cluster_id
@@ -93,7 +93,7 @@ class _MemberSource:
 
 
 class FollowStream:
-    """The call of one replica."""
+    """The Follow call of one replica."""
 
     def __init__(self, service: EdgeService, call: Call) -> None:
         self._service = service
@@ -103,7 +103,7 @@ class FollowStream:
         self._cluster_id = service.node.data.identity.cluster_id
         source = _MemberSource(self._cluster_id, self._member)
         self._upstream = Upstream(source, call.id, service.snapshots)
-        self._pumping = False  # the next frame of a snapshot is due in the loop's next turn
+        self._pumping = False  # sending the next snapshot frame is scheduled for the loop's next turn
         self._timer: asyncio.TimerHandle | None = None
         self._name = self._pool = ""
 
@@ -118,7 +118,7 @@ class FollowStream:
         elif kind == "probe":
             self._probe(request.probe.id)
         elif kind == "report" and self._name:
-            # A stream reports of its own replica, whatever it says.
+            # A stream may report only on its own replica.
             request.report.replica, request.report.pool = self._name, self._pool
             self._service.reports.put(self._call.id, request.report)
 
@@ -137,8 +137,8 @@ class FollowStream:
             auth.require_read(who, part.key, part.range_end)
 
     def check_rights(self) -> None:
-        """End the stream if what it tells is not for its caller any more, or the replica has to hear anew whether users
-        count."""
+        """End the stream if its caller may no longer read the replica's ranges, or if auth was turned on or off, which
+        the replica learns when it reconnects."""
         start = self._upstream.start
         if start is None:
             return
@@ -157,7 +157,7 @@ class FollowStream:
         self._member.read(confirmed)
 
     def on_half_close(self) -> None:
-        """Following goes on."""
+        """Half-close does not end following."""
 
     def on_cancelled(self) -> None:
         self._upstream.close()
@@ -184,7 +184,7 @@ class FollowStream:
         self._send(lambda: self._upstream.deliver(delivery))
 
     def _send(self, frames: Callable[[], list[bytes]]) -> None:
-        """Send what the upstream has to say, or end the stream with its refusal."""
+        """Send the upstream's frames, or end the stream with its error."""
         router = self._service.router
         try:
             for frame in frames():
@@ -198,7 +198,7 @@ class FollowStream:
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Send the next frame of a snapshot, one a turn of the loop, as far as the replica takes them."""
+        """Send the next snapshot frame: one per turn of the loop, while the replica keeps up."""
         self._pumping = False
         try:
             self._send(lambda: self._upstream.fill(time.monotonic_ns()))

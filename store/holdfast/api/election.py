@@ -1,4 +1,4 @@
-"""v3electionpb.Election: who is first under a name leads, as long as its lease lives."""
+"""v3electionpb.Election: the owner of the oldest key under a name is the leader while its lease lives."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def _proclaim(local: Local, key: bytes, created: int, lease: int, value: b
 
 
 class _Observation:
-    """Tells who leads, and what they proclaim, from now on."""
+    """An Observe call: sends the current leader's key and value, and every later change."""
 
     def __init__(self, service: ElectionService, call: Call) -> None:
         service.member(call)
@@ -126,7 +126,7 @@ class _Observation:
             self._service.router.fail(self._call.id, error.refusal)
 
     async def _follow(self, local: Local, name: bytes) -> None:
-        """Tell of one leader until it is gone."""
+        """Report one leader until its key is deleted."""
         prefix = name + b"/"
         answer = await first(local, name)
         revision = answer.header.revision
@@ -154,7 +154,7 @@ class _Observation:
         self._service.router.send(self._call.id, response.SerializeToString())
 
     def on_half_close(self) -> None:
-        """Usual after the one request."""
+        """Nothing to do: clients half-close after their one request."""
 
     def on_cancelled(self) -> None:
         if self._task is not None:

@@ -1,8 +1,8 @@
-"""The JSON gateway: every service by POST with JSON, at etcd's paths and in its encodings.
+"""The JSON gateway: every service by HTTP POST with JSON, at etcd's paths and in etcd's encoding.
 
-A request becomes a call like those of gRPC and goes through the same services; what they answer becomes JSON: field
-names as in the .proto files, 64-bit numbers as strings, bytes in base64, defaults left out. Streams are objects one
-after the other, `{"result": …}` a line.
+A request becomes a call to the same services as over gRPC, and their answers become JSON: field names as in the .proto
+files, 64-bit numbers as strings, bytes in base64, defaults omitted. A stream is a sequence of objects; its answers are
+`{"result": …}`, one per line.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from holdfast.front.http import Receiver, Request, Responder
 from holdfast.status import Code
 
 DEFAULT_MESSAGE_BYTES = 2 << 20
-JSON_BYTES = 2  # for each byte of the message: base64 takes 4 for 3
-BYTES_PER_TURN = 4 << 10  # of the body of a stream, which can hold an object in two bytes
+JSON_BYTES = 2  # limit of the JSON per byte of the message: base64 takes 4 bytes for 3
+BYTES_PER_TURN = 4 << 10  # of a stream's body decoded in one turn of the loop: an object can be two bytes
 HIGH_WATER_BYTES = 1 << 20
 
 _HTTP_STATUS = {
@@ -66,8 +66,8 @@ _HTTP_STATUS = {
 
 
 class Gateway:
-    """Implements `front.http.HttpHandler` for paths below /v3/. All services have to be at the router before.
-    `max_message_bytes` is the largest message that a client may send, in whichever way."""
+    """Implements `front.http.HttpHandler` for paths below /v3/. Register all services with the router first.
+    `max_message_bytes` is the largest message that a client may send, over gRPC or JSON."""
 
     def __init__(self, router: Router, max_message_bytes: int = DEFAULT_MESSAGE_BYTES) -> None:
         self._router = router
@@ -82,7 +82,7 @@ class Gateway:
 
 
 class _Exchange:
-    """One request and its answers. A `router.Sink` and a `front.http.Receiver`."""
+    """One request and its answers. Implements `router.Sink` and `front.http.Receiver`."""
 
     def __init__(
         self, router: Router, route: Route | None, request: Request, responder: Responder, max_message_bytes: int
@@ -92,7 +92,7 @@ class _Exchange:
         self._request = request
         self._responder = responder
         self._max_message_bytes = max_message_bytes
-        self._body = bytearray()  # what has come and has not been looked at
+        self._body = bytearray()  # received and not parsed yet
         self._objects = Objects()
         self._working = False
         self._ended = False
@@ -101,7 +101,7 @@ class _Exchange:
         self._started = False
         self._over = False
 
-    # ---- what is asked -------------------------------------------------------------------------------------
+    # ---- the request ---------------------------------------------------------------------------------------
 
     def on_body(self, data: bytes) -> None:
         if self._route is None or self._over:
@@ -146,7 +146,7 @@ class _Exchange:
             self._router.on_event(HalfClose(call.id))
 
     def _take_objects(self) -> None:
-        """Hand on each object that is whole by now; of what has come, so much a turn of the loop."""
+        """Pass on the complete objects in the next BYTES_PER_TURN of the body; the rest waits for the next turn."""
         route = self._route
         self._working = False
         if route is None or self._over:
@@ -171,7 +171,7 @@ class _Exchange:
             self._half_close()
 
     def _decoded(self, route: Route, text: bytes) -> bytes | None:
-        """The request as it is on the wire; None: it is none, and was refused."""
+        """The request as serialised protobuf; None if it was invalid and has been refused."""
         try:
             message = decode(text.decode(), route.request).SerializeToString()
         except ValueError as error:
@@ -184,7 +184,7 @@ class _Exchange:
         return message
 
     def _open(self, route: Route) -> Call | None:
-        """Begin the call; a stream is open after it. None: it was refused."""
+        """Begin the call; a stream is then open. None if it was refused."""
         headers = self._request.headers
         timeout = headers.get("grpc-timeout")
         left = None if timeout is None else grpc_timeout_ns(timeout.encode("latin-1"))
@@ -195,13 +195,13 @@ class _Exchange:
         for name, value in headers.items():
             if name.startswith("grpc-metadata-"):
                 metadata[name.removeprefix("grpc-metadata-")] = value
-        # A certificate says who connects; whether that is the user of a request in JSON, it does not say (as in etcd).
+        # As in etcd, the certificate's common name is not used as the user of a JSON request.
         peer = Peer(self._request.peer.address, self._request.peer.tls)
         deadline = None if left is None else time.monotonic_ns() + left
         call = self._router.open_local(route.method, self, peer=peer, metadata=metadata, deadline_ns=deadline)
         self._call = call
         if route.kind is not Kind.UNARY:
-            if left is not None:  # a service ends unary calls in time; a stream is the client's to end, here ours
+            if left is not None:  # services enforce deadlines of unary calls; those of streams are enforced here
                 self._deadline = asyncio.get_running_loop().call_later(left / 1e9, self._out_of_time)
             self._router.on_event(Open(call))
         return call
@@ -211,7 +211,7 @@ class _Exchange:
             self._refuse(Code.DEADLINE_EXCEEDED, "context deadline exceeded")
 
     def _refuse(self, code: Code, text: str, status: int = 0) -> None:
-        """The request is wrong; its call ends, if one has begun."""
+        """Answer an invalid request with an error, and cancel its call if one has begun."""
         if self._call is not None:
             self._router.on_event(Cancelled(self._call.id, text))
         self._fail(code, text, status)
@@ -225,7 +225,7 @@ class _Exchange:
         if self._call is not None and not self._over:
             self._router.on_event(Writable(self._call.id))
 
-    # ---- what is answered ----------------------------------------------------------------------------------
+    # ---- the response --------------------------------------------------------------------------------------
 
     def on_action(self, action: Action) -> bool:
         route = self._route

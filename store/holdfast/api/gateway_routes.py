@@ -1,4 +1,4 @@
-"""Which path of the JSON gateway calls which method, with which messages: the annotations of etcd's .proto files."""
+"""The routes of the JSON gateway: path -> method and messages, as in the annotations of etcd's .proto files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.proto import election_pb2, lock_pb2, rpc_pb2
 
 
 class Route(NamedTuple):
-    """Where a path leads."""
+    """The method that a path calls, and its messages."""
 
     method: str
     kind: Kind
@@ -21,7 +21,7 @@ class Route(NamedTuple):
 
 
 def routes(kinds: Mapping[str, Kind]) -> dict[str, Route]:
-    """Path to what it calls. The paths are those of etcd's .proto annotations."""
+    """The routes by path."""
     found: dict[str, Route] = {}
 
     def add(prefix: str, service: str, module: object, methods: Mapping[str, str], family: str = "") -> None:

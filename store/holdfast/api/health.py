@@ -1,6 +1,6 @@
-"""Is this member well? /health as etcd has had it, and /livez and /readyz by named checks as Kubernetes asks them.
+"""Health pages: etcd's /health, and /livez and /readyz with named checks for Kubernetes probes.
 
-Probes ask without a password: they learn whether reading works, never what is read.
+Probes need no authentication: they show whether reading works, but no data.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from holdfast.proto import rpc_pb2
 
 READ_SECONDS = 2.0
 
-Told = Callable[[str], None]  # takes what is wrong; empty: nothing
+Told = Callable[[str], None]  # called with the problem found; empty: none
 Check = Callable[[Told], None]
 
 
 class Health:
-    """The checks of one member. `turns` says what is wrong with the loop, `ready` why it is not to be sent clients,
-    `leaderless` for how many seconds a voter has known no leader, if that is longer than an election; else 0."""
+    """The checks of one member. `turns` returns the problem of the event loop, `ready` the reason not to send clients
+    here (both empty if none), `leaderless` for how many seconds a voter has known no leader, or 0 if that is not longer
+    than an election."""
 
     def __init__(
         self, node: Node, turns: Callable[[], str], ready: Callable[[], str], leaderless: Callable[[], float]
@@ -32,8 +33,8 @@ class Health:
         self._turns = turns
         self._ready = ready
         self._leaderless = leaderless
-        self.well = self.unwell = 0  # how often /health was answered so
-        self.checks: dict[tuple[str, str], bool] = {}  # how each named check went last, by page
+        self.well = self.unwell = 0  # how often /health succeeded and failed
+        self.checks: dict[tuple[str, str], bool] = {}  # (page, check) -> whether it last succeeded
 
     # ---- checks --------------------------------------------------------------------------------------------
 
@@ -57,7 +58,7 @@ class Health:
         if member is None:
             told(self._why_none())
         elif member.id in member.core.raft.conf.learners:
-            told("")  # etcd's learners are not asked
+            told("")  # not checked on learners, as in etcd
         else:
             self._read(member, told)
 
@@ -91,7 +92,8 @@ class Health:
 
     def pages(self) -> dict[str, Page]:
         live: dict[str, Check] = {"loop": self._turning}
-        # Ready never means "has a quorum": or losing it takes all endpoints away, also for reads that work without.
+        # Readiness does not require a quorum: otherwise losing it would remove all endpoints, and with them
+        # serializable reads, which need no quorum.
         ready: dict[str, Check] = {
             "data_corruption": self._data_corruption,
             "serializable_read": self._serializable_read,
@@ -99,7 +101,7 @@ class Health:
             "caught_up": self._caught_up,
         }
         pages: dict[str, Page] = {"/health": self._health}
-        # What depends on a quorum is there to be asked for; it is not among the checks of /readyz, which only says it.
+        # Checks that depend on a quorum have their own paths, but are not part of /readyz, which only notes the lack.
         asked = {
             "linearizable_read": self._linearizable_read,
             "read_index": self._linearizable_read,
@@ -113,7 +115,7 @@ class Health:
         return pages
 
     def _all_of(self, path: str, checks: Mapping[str, Check]) -> Page:
-        """A page that holds if all its checks do, but those that the query excludes."""
+        """A page that succeeds if all its checks do, except those that the query excludes."""
         kind = path.strip("/")
 
         def page(query: Query, say: Say) -> None:
@@ -141,11 +143,11 @@ class Health:
             self.unwell += status != 200
             answer(status, body)
 
-        # Of this member alone: no leader is no reason to start it again, and that is what a liveness probe does.
+        # "serializable" checks this member alone: liveness probes use it, and a missing leader is no reason to restart.
         alone = query.get("serializable", [""])[0] == "true"
         member = self._member()
         if member is None or not (alone or member.core.leader):
-            say(503, _unhealthy("RAFT NO LEADER"))  # also before it may serve: it has heard of none yet
+            say(503, _unhealthy("RAFT NO LEADER"))  # also before it may serve: it knows no leader yet
             return
         excluded = set(query.get("exclude", ()))
         for _, alarm in sorted(member.state.alarms):
@@ -167,7 +169,7 @@ def _unhealthy(reason: str) -> str:
 
 
 def _say_all(name: str, names: Sequence[str], found: Mapping[str, str], verbose: bool, note: str, say: Say) -> None:
-    """`note`: what is worth knowing and no reason to send clients away."""
+    """Write the results of all checks. `note`: a warning that does not make the page fail."""
     failed = any(found.values())
     notes = [f"[!]{note}"] if note and "leader" not in names else []
     if not failed and not verbose:

@@ -1,7 +1,8 @@
-"""Who makes a call: by a token in its metadata, or by the certificate that its connection showed.
+"""Authenticates calls: by a token in the metadata, or by the client certificate of the connection.
 
-Two kinds of token, as etcd has them. Simple ones are random, handed out through the log so that every member knows
-them, and forgotten when they are not used for a while. JSON Web Tokens say who and as of when themselves, signed.
+There are two kinds of token, as in etcd. Simple tokens are random; they are issued through the log, so that every
+member knows them, and expire when they are not used for a while. JSON Web Tokens are signed and carry the user and the
+auth revision themselves.
 """
 
 from __future__ import annotations
@@ -25,37 +26,37 @@ from holdfast.status import INVALID_AUTH_TOKEN, RequestError
 
 SIMPLE_TTL_SECONDS = 300.0
 SWEEP_SECONDS = 60.0
-MAX_KNOWN = 1000  # signed tokens whose signature need not be looked at again
+MAX_KNOWN = 1000  # signed tokens kept in the cache of verified ones
 _CHECKS: Any = {"verify_aud": False, "verify_iat": False, "verify_iss": False, "verify_sub": False, "verify_jti": False}
-MAX_AHEAD = 1_000_000  # entries that the cluster may be ahead of this member: a token of a later one is not waited for
-_LEAST_SECRET = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes, as RFC 7518 section 3.2 has it
-# Metadata of a call that somebody passed on: the certificate of the connection is theirs, not the caller's.
+MAX_AHEAD = 1_000_000  # log entries: a token from further ahead of this member's applied index is not waited for
+_LEAST_SECRET = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes (RFC 7518, section 3.2)
+# Metadata that marks a forwarded call: the connection's certificate is the forwarder's, not the caller's.
 FORWARDED = "holdfast-forwarded"
 _LETTERS = string.ascii_letters
 
 
 class BadTokenOptions(Exception):
-    """--auth-token cannot be used; says what is wrong with it."""
+    """--auth-token is invalid; the message says why."""
 
 
 class Tokens(Protocol):
     """One kind of token."""
 
     def identify(self, token: str, auth: AuthStore) -> Principal | None:
-        """Whose token this is; None if it is void."""
+        """The user of the token; None if it is invalid."""
         ...
 
     def issue(self, user: str, revision: int) -> str | None:
-        """A new one, or None if it has to go through the log."""
+        """A new token, or None if it has to be issued through the log."""
         ...
 
     def ahead(self, token: str, auth: AuthStore, applied: int) -> bool:
-        """Whether the token can be one that is known only after more of the log is applied than `applied`."""
+        """Whether the token may become valid once entries after index `applied` are applied here."""
         ...
 
 
 class SimpleTokens:
-    """Random tokens, known from the log; used again within the time they live, they live on."""
+    """Random tokens, known from the log. Each use extends a token's life by the TTL."""
 
     def __init__(self, ttl_seconds: float = SIMPLE_TTL_SECONDS) -> None:
         self._ttl = ttl_seconds
@@ -76,7 +77,7 @@ class SimpleTokens:
         return Principal(user, auth.revision)
 
     def _sweep(self, auth: AuthStore, now: float) -> None:
-        """Forget what nobody has used for long. What was never used here counts from now on."""
+        """Drop expired tokens. The TTL of a token that was never used on this member starts now."""
         self._swept = now
         self._used = {token: self._used.get(token, now) for token in auth.tokens}
         for token in [t for t, used in self._used.items() if now > used + self._ttl]:
@@ -90,15 +91,15 @@ class SimpleTokens:
         return None
 
     def ahead(self, token: str, auth: AuthStore, applied: int) -> bool:
-        """The entry that made it known says its own index at the end of the token."""
+        """Compares the index at the end of the token, which is that of the entry that issued it."""
         tail = token.rpartition(".")[2]
         index = int(tail) if tail.isascii() and tail.isdigit() and len(tail) < 20 else 0
         return 0 < index - applied <= MAX_AHEAD
 
 
 class JwtTokens:
-    """Signed tokens: `username`, `revision` and `exp`, as etcd makes them. Those of others are taken as etcd takes
-    them: without `exp` they have no end, and what they say of an audience, an issuer or their making is not asked."""
+    """Signed tokens with the claims `username`, `revision` and `exp`, as in etcd. Tokens of other issuers are checked
+    as in etcd: without `exp` they do not expire, and claims on audience, issuer and time of issue are ignored."""
 
     def __init__(self, method: str, sign_key: Any, verify_key: Any, ttl_seconds: float) -> None:
         self._method = method
@@ -114,7 +115,7 @@ class JwtTokens:
         return who
 
     def _verified(self, token: str) -> Principal | None:
-        """What a token says that has our signature and has not expired. The signature is looked at once."""
+        """The claims of a token with a valid signature that has not expired. Verifies each signature once."""
         known = self._known.get(token)
         if known is not None and time.time() < known[1]:
             return known[0]
@@ -124,7 +125,7 @@ class JwtTokens:
             return None
         user, revision = claims.get("username"), claims.get("revision")
         if isinstance(revision, float) and revision.is_integer():
-            revision = int(revision)  # as JSON has numbers
+            revision = int(revision)  # JSON does not tell integers from floats
         if not isinstance(user, str) or not user or type(revision) is not int or not 0 <= revision < 1 << 63:
             return None
         if len(self._known) >= MAX_KNOWN:
@@ -135,23 +136,26 @@ class JwtTokens:
 
     def issue(self, user: str, revision: int) -> str:
         if self._sign_key is None:
-            raise RequestError(INVALID_AUTH_TOKEN)  # this member can only verify
+            raise RequestError(INVALID_AUTH_TOKEN)  # without a private key this member can only verify
         claims = {"username": user, "revision": revision, "exp": int(time.time() + self._ttl)}
         return jwt.encode(claims, self._sign_key, algorithm=self._method)
 
     def ahead(self, token: str, auth: AuthStore, applied: int) -> bool:
-        """Another member may have made it at a revision of users that is not applied here yet."""
+        """Whether another member issued the token at an auth revision that is not applied here yet."""
         who = self._verified(token)
         return who is not None and who.revision > auth.revision
 
 
 def new_token() -> str:
-    """The letters of a simple token; the index of its entry is appended when that is applied."""
+    """The random letters of a simple token. Applying its entry appends the entry's index."""
     return "".join(secrets.choice(_LETTERS) for _ in range(16))
 
 
 def parse_tokens(text: str, simple_ttl_seconds: float) -> Tokens:
-    """--auth-token: simple, or jwt,sign-method=…[,pub-key=FILE][,priv-key=FILE][,ttl=5m]. Raises BadTokenOptions."""
+    """Parse --auth-token: simple, or jwt,sign-method=…[,pub-key=FILE][,priv-key=FILE][,ttl=5m].
+
+    Raises BadTokenOptions.
+    """
     kind, *words = text.split(",")
     if kind == "simple" and not words:
         return SimpleTokens(simple_ttl_seconds)
@@ -195,7 +199,7 @@ def _jwt(options: Mapping[str, str]) -> JwtTokens:
 
 
 def _public(pem: bytes) -> bytes:
-    """A public key, also if a certificate is given for it."""
+    """The public key in `pem`, which may also be a certificate."""
     if b"BEGIN CERTIFICATE" not in pem:
         return pem
     key = x509.load_pem_x509_certificate(pem).public_key()
@@ -210,15 +214,15 @@ def _read(path: str) -> bytes:
 
 
 class Identities:
-    """Tells who makes a call."""
+    """Finds the authenticated user of a call."""
 
     def __init__(self, tokens: Tokens, *, trust_common_names: bool) -> None:
         self.tokens = tokens
         self._trust_common_names = trust_common_names
 
     def principal(self, call: Call, member: Member) -> Principal:
-        """Who makes this call; nobody, if that was not said or does not matter. Raises RequestError if the token is
-        void."""
+        """The user of this call; NOBODY if auth is off or the call has no credentials. Raises RequestError if the token
+        is invalid."""
         auth = member.state.auth
         if not auth.enabled:
             return NOBODY
@@ -233,8 +237,8 @@ class Identities:
         return NOBODY
 
     def waits_for(self, call: Call, member: Member) -> bool:
-        """Whether the call's token can be one that was given out by an entry which is not applied here yet. After one
-        linearizable read it is applied, if there is one: whoever shows the token has had the answer to it."""
+        """Whether the call's token may have been issued by an entry that is not applied here yet. After one
+        linearizable read that entry is applied, if it exists: the client has the token, so the entry is committed."""
         state = member.state
         if not state.auth.enabled:
             return False
@@ -243,25 +247,26 @@ class Identities:
 
 
 class Caller:
-    """Who opened a stream. What they may is looked up again whenever it matters, by the users and roles of then."""
+    """The client that opened a stream. Its rights are looked up again at each check, in the current users and roles."""
 
     def __init__(self, identities: Identities, call: Call, member: Member) -> None:
         self._identities = identities
         self._call = call
         self._member = member
-        self._user: str | None = None  # not known before it is asked for while users count
-        self._password: bytes | None = None  # the hash of the password that the caller's token stands for
+        self._user: str | None = None  # None until first looked up while auth is on
+        self._password: bytes | None = None  # hash of the user's password at that time
 
     def shown(self) -> Principal:
-        """By what the call shows, as for a call that is made now. Raises RequestError if the token is void."""
+        """The user by the call's credentials, checked as for a new call. Raises RequestError if the token is
+        invalid."""
         who = self._identities.principal(self._call, self._member)
         if self._member.state.auth.enabled:
             self._user, self._password = who.user, self._password_of(who.user)
         return who
 
     def standing(self) -> Principal:
-        """The user that was told by what the call showed, with the rights of now: a token that has expired meanwhile
-        does not end a stream; its user's end, or another password, does. Raises RequestError."""
+        """The user found from the call's credentials earlier, with current rights. An expired token does not end a
+        stream; deleting the user or changing the password does. Raises RequestError."""
         auth = self._member.state.auth
         if not auth.enabled:
             return NOBODY

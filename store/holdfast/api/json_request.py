@@ -1,6 +1,6 @@
-"""Requests in JSON to protobuf messages, by the rules of protobuf's JSON mapping, and as strictly as Go's protojson,
-which etcd's gateway uses. The decoder of protobuf's Python library takes `user:42x` for base64, `[]` for a message and
-`1_0` for a number, so that a wrong request would be done as another one.
+"""Decodes JSON requests to protobuf messages by protobuf's JSON mapping, as strictly as Go's protojson, which etcd's
+gateway uses. The decoder of protobuf's Python library accepts `user:42x` as base64, `[]` as a message and `1_0` as a
+number, so it would execute an invalid request as a different one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from google.protobuf.message import Message
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
-MAX_PARTS = 50_000  # objects and numbers of a body; the largest transaction needs far fewer
-MAX_MARKS = 2 * MAX_PARTS  # commas and opening brackets, which bytes in base64 have none of
-MAX_SHOWN = 80  # characters of a wrong value that the error repeats
-_DIGITS = 20  # of the largest 64-bit number
+MAX_PARTS = 50_000  # objects and numbers in a body; the largest transaction needs far fewer
+MAX_MARKS = 2 * MAX_PARTS  # commas and opening brackets in a body; base64 contains none
+MAX_SHOWN = 80  # characters of an invalid value that the error repeats
+_DIGITS = 20  # decimal digits of the largest 64-bit number
 
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 _BOUNDS = {
@@ -32,22 +32,22 @@ _BOUNDS = {
 
 
 class BadJson(ValueError):
-    """A text that is not the request it should be; says why."""
+    """The text is not a valid request; the message says why."""
 
 
 _TOO_MANY = f"more than {MAX_PARTS} objects, numbers or elements of a list"
 
 
 class _Number(str):
-    """A number as it was written: it becomes an int only where one is wanted, whatever its length."""
+    """A number as text. It is converted only where a field needs an integer, so its length costs nothing before."""
 
 
 class _Object(list[tuple[str, Any]]):
-    """The members of an object in their order; names may repeat."""
+    """The members of a JSON object in their order; names may repeat."""
 
 
 def decode(text: str, type: type[M]) -> M:
-    """The one object in `text` as a message. Raises BadJson."""
+    """Decode the JSON object in `text` to a message. Raises BadJson."""
     message = type()
     try:
         _fill(message, _parsed(text))
@@ -61,8 +61,8 @@ def decode(text: str, type: type[M]) -> M:
 
 
 def _parsed(text: str) -> Any:
-    """What JSON says, with objects and numbers as it says them. Raises ValueError."""
-    if sum(map(text.count, ",[{")) > MAX_MARKS:  # before the first of them becomes an object of Python's
+    """Parse JSON, with objects as _Object and numbers as _Number. Raises ValueError."""
+    if sum(map(text.count, ",[{")) > MAX_MARKS:  # checked before any Python object is made of them
         raise BadJson(_TOO_MANY)
     room = MAX_PARTS
 
@@ -95,7 +95,7 @@ def _fill(message: Message, value: Any) -> None:
     for name, given in value:
         field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
         if field is None:
-            continue  # as in etcd: of a newer version, perhaps
+            continue  # ignored as in etcd: it may be of a newer version
         if field.number in seen:
             raise BadJson(f"duplicate field {name!r}")
         seen.add(field.number)
@@ -131,7 +131,7 @@ def _set(message: Message, field: FieldDescriptor, given: Any) -> None:
 
 
 def _scalar(field: FieldDescriptor, given: Any) -> Any:
-    """The value of a field; None: leave it out."""
+    """The value of a field; None: leave it unset."""
     try:
         return _SCALARS[field.cpp_type](field, given)
     except ValueError:
@@ -149,7 +149,8 @@ def _integer(field: FieldDescriptor, given: Any) -> int:
 
 
 def _whole(text: str) -> int:
-    """The integer that a JSON number such as 1, 1.0 or 10e-1 is. Raises ValueError if it is none of 64 bits."""
+    """The integer value of a JSON number such as 1, 1.0 or 10e-1. Raises ValueError if it is not an integer or has more
+    than _DIGITS digits."""
     match = _NUMBER.fullmatch(text)
     if match is None:
         raise ValueError
@@ -181,7 +182,7 @@ def _enum(field: FieldDescriptor, given: Any) -> int | None:
         raise ValueError
     assert field.enum_type is not None
     named = field.enum_type.values_by_name.get(given)
-    return None if named is None else named.number  # an unknown name is passed over, as in etcd
+    return None if named is None else named.number  # an unknown name is ignored, as in etcd
 
 
 def _bool(field: FieldDescriptor, given: Any) -> bool:
@@ -195,19 +196,19 @@ def _text_or_bytes(field: FieldDescriptor, given: Any) -> str | bytes:
         raise ValueError
     if field.type == FieldDescriptor.TYPE_BYTES:
         return base64_bytes(given)
-    given.encode()  # a lone surrogate is no character
+    given.encode()  # raises ValueError for a lone surrogate
     return given
 
 
 def base64_bytes(text: str) -> bytes:
-    """What `text` stands for: the standard alphabet or the one for URLs, padded or not. Raises ValueError."""
+    """Decode base64 in the standard or the URL alphabet, padded or not. Raises ValueError."""
     encoded = text.encode("ascii")
     padded = len(encoded) % 4 == 0
     if b"-" in encoded or b"_" in encoded:
         if b"+" in encoded or b"/" in encoded:
             raise ValueError("two alphabets of base64 in one text")
         encoded = encoded.translate(bytes.maketrans(b"-_", b"+/"))
-    encoded = encoded.translate(None, b"\r\n")  # Go's decoder passes over them
+    encoded = encoded.translate(None, b"\r\n")  # ignored as by Go's decoder
     if not padded:
         if b"=" in encoded:
             raise ValueError("padding of base64 that is not whole")

@@ -1,6 +1,6 @@
-"""A stream of JSON objects, cut apart as its bytes arrive: each byte is looked at once, however small the pieces are.
+"""Splits a stream of JSON objects as its bytes arrive, examining each byte once, however small the pieces are.
 
-Only strings and braces are followed here; whether an object is JSON is for whoever decodes it.
+Only strings and braces are tracked here; the decoder checks whether an object is valid JSON.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _SPACE = re.compile(rb"[ \t\r\n]*")
 
 
 class NotObjects(ValueError):
-    """Between two objects stands something that begins none."""
+    """There is something other than white space between two objects."""
 
 
 class Objects:
-    """Takes bytes, gives whole objects."""
+    """The splitter: takes bytes, returns complete objects."""
 
     def __init__(self) -> None:
         self._kept = bytearray()
@@ -27,13 +27,13 @@ class Objects:
 
     @property
     def waiting(self) -> int:
-        """Bytes kept of an object that is not whole yet."""
+        """Buffered bytes of an incomplete object."""
         return len(self._kept)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The objects that are whole by now. Raises NotObjects."""
+        """Add `data` and return the objects that are now complete. Raises NotObjects."""
         found: list[bytes] = []
-        begin = at = 0  # where what belongs to the object under way begins, and where to go on looking
+        begin = at = 0  # start of the current object in `data`, and next position to examine
         while at < len(data):
             if not self._depth:
                 space = _SPACE.match(data, at)
@@ -65,7 +65,7 @@ class Objects:
         return found
 
     def _string(self, data: bytes, at: int) -> int:
-        """Where the string ends that begins before `at`, or these bytes end."""
+        """The end of the string that contains position `at`, or of `data` if it ends later."""
         if self._escaped:
             self._escaped = False
             return at + 1

@@ -17,7 +17,7 @@ from holdfast.proto import raft_pb2, rpc_pb2
 
 
 class KvService(Service):
-    """A linearizable read waits for one confirmation of leadership, then reads here; writes go through the log."""
+    """A linearizable read waits until leadership is confirmed once, then reads locally. Writes go through the log."""
 
     def __init__(self, serving: Serving, quota: Quota) -> None:
         super().__init__(serving)

@@ -18,7 +18,7 @@ from holdfast.status import TTL_TOO_LARGE, RequestError
 
 
 class LeaseService(Service):
-    """Leases are granted and revoked through the log and kept alive by the leader, without an entry."""
+    """Grants and revokes leases through the log. Keep-alives go to the leader and need no log entry."""
 
     def __init__(self, serving: Serving, quota: Quota) -> None:
         super().__init__(serving)
@@ -39,7 +39,8 @@ class LeaseService(Service):
         self.propose_and_answer(call, member, raft_pb2.Command(lease_grant=grant))
 
     def open_session(self, call: Call, body: bytes) -> None:
-        """A lease to name commands by. (etcd does not know the method, so a client learns that it has no sessions.)"""
+        """Open a client session: a lease under which a client numbers its commands. etcd does not have this method, so
+        a client learns from the error that there are no sessions."""
         request = holdfast_pb2.SessionOpenRequest.FromString(body)
         if not 0 < request.ttl_seconds <= MAX_TTL_SECONDS:
             raise RequestError(TTL_TOO_LARGE)
@@ -106,7 +107,7 @@ def _grant(member: Member, id: int, ttl_seconds: int) -> raft_pb2.LeaseGrant:
 
 
 class _KeepAliveStream:
-    """One answer for each request, in their order."""
+    """A keep-alive stream: one answer for each request, in order."""
 
     def __init__(self, service: LeaseService, call: Call) -> None:
         self._service = service
@@ -119,7 +120,7 @@ class _KeepAliveStream:
     def on_message(self, body: bytes) -> None:
         request = rpc_pb2.LeaseKeepAliveRequest.FromString(body)
         state = self._member.state
-        if state.auth.enabled:  # by the rights of now; a token that has expired meanwhile does not end the stream
+        if state.auth.enabled:  # with current rights; a token that has expired meanwhile does not end the stream
             check_lease(state.auth, self._caller.standing(), request.ID, state.space.leased)
         slot: list[bytes] = []
         self._answers.append(slot)
@@ -152,7 +153,7 @@ class _KeepAliveStream:
         self._answers.clear()
 
     def on_over(self) -> None:
-        """What is sent is bounded by the credit."""
+        """Nothing to do: the credit bounds what is sent."""
 
     def on_writable(self) -> None:
         """See `on_over`."""

@@ -1,5 +1,5 @@
-"""Calls that a service makes to others of the same server on behalf of its own caller: with the caller's rights, by way
-of the same checks, and given up when the caller gives up."""
+"""Calls that a service makes to other services of this server on behalf of its caller: with the caller's rights,
+through the same checks, and cancelled when the caller's call ends."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from holdfast.status import (
 
 R = TypeVar("R", bound=Message)
 
-# Of the caller's metadata, what the services look at.
+# The caller's metadata that services use, which is passed on.
 PASSED_ON = ("token", "authorization", "hasleader", "client-api-version", FORWARDED)
 
 
 class _Answers:
-    """A `router.Sink`: what is answered, for a coroutine to wait for."""
+    """A `router.Sink` that queues the answers for a coroutine."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[bytes | Refusal] = asyncio.Queue()
@@ -59,7 +59,7 @@ class Local:
 
     @contextlib.contextmanager
     def _opened(self, method: str) -> Iterator[tuple[Call, _Answers]]:
-        """A call, and where its answers come; given up at the end, unless it is over by then."""
+        """A call and its answers. The call is cancelled at the end, unless it is over by then."""
         answers = _Answers()
         call = self._router.open_local(method, answers, peer=self._peer, metadata=self._metadata)
         try:
@@ -88,7 +88,7 @@ class Local:
         return (await self.unary("/etcdserverpb.Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse)).ID
 
     async def keep_alive(self, lease: int, every_seconds: float) -> None:
-        """Until cancelled, or the lease is gone."""
+        """Keep the lease alive until cancelled, or until the lease is gone."""
         body = rpc_pb2.LeaseKeepAliveRequest(ID=lease).SerializeToString()
         with self._opened("/etcdserverpb.Lease/LeaseKeepAlive") as (call, answers):
             self._router.on_event(Open(call))

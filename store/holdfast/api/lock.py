@@ -1,4 +1,4 @@
-"""v3lockpb.Lock: mutual exclusion by a lease. Who holds the key returned, and whose lease lives, holds the lock."""
+"""v3lockpb.Lock: mutual exclusion by a lease. The owner of the returned key holds the lock while its lease lives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LockService(QueueService):
             place = await take_place(local, request.name, lease, b"")
             try:
                 await self.kept_alive(local, lease, wait_turn(local, request.name, place))
-                # The lease may have ended while we waited, and the key with it.
+                # The lease may have ended during the wait, and the key with it.
                 mine = await local.range(rpc_pb2.RangeRequest(key=place.key))
                 if not mine.kvs or mine.kvs[0].create_revision != place.created:
                     raise plainly("mutex: session is expired")

@@ -1,4 +1,4 @@
-"""etcdserverpb.Maintenance and grpc.health.v1: status, hashes, snapshots, moving the leader."""
+"""etcdserverpb.Maintenance and grpc.health.v1: status, alarms, hashes, defragmentation, snapshots, leader transfer."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from holdfast.tasks import Tasks
 log = logging.getLogger("holdfast.api")
 
 BLOB_BYTES = 32 << 10
-MAX_SNAPSHOTS = 2  # under way at once: each takes as much disk as the data
-UNREAD_SECONDS = 60.0  # until a snapshot is given up that its client does not read
+MAX_SNAPSHOTS = 2  # at the same time: each needs as much disk space as the data
+UNREAD_SECONDS = 60.0  # time after which a snapshot that the client does not read is ended
 
 
 TOO_MANY_SNAPSHOTS = Refusal(
@@ -55,7 +55,7 @@ class MaintenanceService(Service):
         router = self.router
         self._leader_waits: list[tuple[float, Callable[[], bool], Callable[[bool], None]]] = []
         self.tasks = Tasks()
-        self.copies = 0  # of the state, on the disk for snapshots under way
+        self.copies = 0  # copies of the state on disk, for snapshots being sent
         self.defrags, self.snapshots = Histogram(DISK), Histogram(DISK)
         router.unary("/etcdserverpb.Maintenance/Status", self.status)
         router.unary("/etcdserverpb.Maintenance/Alarm", self.alarm)
@@ -108,7 +108,8 @@ class MaintenanceService(Service):
         self.propose_and_answer(call, member, raft_pb2.Command(alarm=request))
 
     def hash(self, call: Call, body: bytes) -> None:
-        """Of everything that this member has applied, as etcd's is of its file: only members at one index agree."""
+        """Hash of everything that this member has applied. As with etcd's hash of its file, only members at the same
+        index agree."""
         rpc_pb2.HashRequest.FromString(body)
         member = self.member(call, learner=True)
         self.require_admin(call, member)
@@ -119,7 +120,7 @@ class MaintenanceService(Service):
         self.router.on_cancel(call, member.hash(0, done, lambda error: self.router.fail(call.id, error)))
 
     def downgrade(self, call: Call, body: bytes) -> None:
-        """There is one version of the data so far, so nothing to go back to; what is asked is checked as etcd does."""
+        """Refuse to downgrade: there is only one version of the data so far. Requests are validated as in etcd."""
         request = rpc_pb2.DowngradeRequest.FromString(body)
         member = self.member(call)
         self.require_admin(call, member)
@@ -154,7 +155,7 @@ class MaintenanceService(Service):
         self.router.on_cancel(call, member.hash(request.revision, done, lambda error: self.router.fail(call.id, error)))
 
     def defragment(self, call: Call, body: bytes) -> None:
-        """Give space back while serving: RocksDB compacts in the background."""
+        """Compact RocksDB in a thread, to free disk space while the member goes on serving."""
         rpc_pb2.DefragmentRequest.FromString(body)
         member = self.member(call, learner=True)
         self.require_admin(call, member)
@@ -192,7 +193,8 @@ class MaintenanceService(Service):
         self.when(lambda: core.leader == target, seconds, done)
 
     def when(self, holds: Callable[[], bool], seconds: float, done: Callable[[bool], None]) -> None:
-        """Call `done(True)` at the end of the first turn in which `holds`, or `done(False)` after `seconds`."""
+        """Call `done(True)` at the end of the first turn in which `holds()` is true, or `done(False)` after
+        `seconds`."""
         self._leader_waits.append((time.monotonic() + seconds, holds, done))
 
     def turn_ended(self) -> None:
@@ -226,7 +228,7 @@ class MaintenanceService(Service):
 
 
 def _alarms(member: Member, kind: int) -> rpc_pb2.AlarmResponse:
-    """The alarms of a kind that are on; NONE: all."""
+    """The active alarms of kind `kind`; NONE: of all kinds."""
     response = rpc_pb2.AlarmResponse()
     for id, alarm in sorted(member.state.alarms):
         if kind in (rpc_pb2.NONE, alarm):
@@ -235,7 +237,7 @@ def _alarms(member: Member, kind: int) -> rpc_pb2.AlarmResponse:
 
 
 class _HealthWatch:
-    """One who wants to hear whenever the answer to a health check is another one."""
+    """A client that watches health: it is sent the status now and whenever it changes."""
 
     def __init__(
         self, watches: dict[int, _HealthWatch], router: Router, call: Call, health: Callable[[], bytes]
@@ -258,20 +260,20 @@ class _HealthWatch:
             self._router.send(self._call.id, now)
 
     def on_half_close(self) -> None:
-        """Usual after the one request."""
+        """Nothing to do: clients half-close after their one request."""
 
     def on_cancelled(self) -> None:
         self._watches.pop(self._call.id, None)
 
     def on_over(self) -> None:
-        """It is a few bytes a change."""
+        """Nothing to do: a change is only a few bytes."""
 
     def on_writable(self) -> None:
         """See `on_over`."""
 
 
 class _Snapshot:
-    """Streams a copy of the state as `storage.archive` has it."""
+    """Streams a copy of the state in the format of `storage.archive`."""
 
     def __init__(self, service: MaintenanceService, call: Call) -> None:
         self._service = service
@@ -297,7 +299,7 @@ class _Snapshot:
         self._service.tasks.spawn(self._run())
 
     def on_half_close(self) -> None:
-        """Usual after the one request."""
+        """Nothing to do: clients half-close after their one request."""
 
     def on_cancelled(self) -> None:
         self._gone = True
@@ -316,7 +318,7 @@ class _Snapshot:
         archive = place.with_suffix(".tar")
         began = time.monotonic()
         try:
-            await loop.run_in_executor(None, member.store.verify)  # a copy of damaged data is no backup
+            await loop.run_in_executor(None, member.store.verify)  # never back up damaged data
             await loop.run_in_executor(None, member.store.flush)
             member.store.checkpoint(place)
             manifest = self._manifest(member)
@@ -324,7 +326,7 @@ class _Snapshot:
             self._remaining = archive.stat().st_size
             with archive.open("rb") as source:
                 while (blob := await loop.run_in_executor(None, source.read, BLOB_BYTES)) and not self._gone:
-                    self._require_admin()  # it may have been taken away since the stream began
+                    self._require_admin()  # the right may have been revoked since the stream began
                     self._sum.update(blob)
                     self._remaining -= len(blob)
                     self._send(blob)
@@ -341,7 +343,7 @@ class _Snapshot:
             router.fail(call.id, error.refusal)
         except StateDamaged:
             router.fail(call.id, STATE_DAMAGED)
-        except Exception as error:  # RocksDB's errors have no class of their own
+        except Exception as error:  # rocksdict raises plain Exception
             log.error("a snapshot cannot be made: %s", error)
             router.fail(call.id, Refusal(Code.INTERNAL, f"holdfast: cannot make the snapshot: {error}"))
         finally:

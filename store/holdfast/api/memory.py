@@ -1,7 +1,7 @@
-"""Where the memory goes: what the store and the front keep, and what the allocator holds.
+"""Metrics on memory use: by the store, by the front, and by the allocator.
 
-Resident memory alone does not tell a leak from a cache that fills. What is allocated and none of the parts that are
-bounded is what to look at when it grows.
+Resident memory alone does not distinguish a leak from a cache that fills. If memory grows, look at what is allocated
+beyond the bounded parts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from holdfast.storage.state import RocksStore
 
 
 class Waiting(Protocol):
-    """What a front keeps for clients."""
+    """Bytes that a front buffers: incomplete requests, and responses that clients have not read."""
 
     buffered: int
     queued: int
@@ -41,7 +41,7 @@ class _Mallinfo(ctypes.Structure):
 
 @cache
 def _mallinfo() -> ctypes._FuncPointer | None:
-    """glibc's, from 2.33 on; other C libraries do not tell."""
+    """The mallinfo2 function, or None: only glibc 2.33 and later has it."""
     function = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if function is not None:
         function.restype = _Mallinfo
@@ -49,16 +49,16 @@ def _mallinfo() -> ctypes._FuncPointer | None:
 
 
 def memory(store: RocksStore, log_bytes: int, front: Waiting) -> Iterator[Metric]:
-    """`holdfast_memory_bytes` by part: of what is allocated, and what of it is free to be allocated again."""
+    """`holdfast_memory_bytes` by part. "allocated" is in use by the process, "free" is held by the allocator."""
     use = store.memory()
     metric = GaugeMetricFamily("holdfast_memory_bytes", "where memory goes; see docs/performance.md", labels=["part"])
     parts = {
-        "log": log_bytes,  # the newest of the raft log, for members that lag
-        "rows": use.rows,  # not on disk yet
+        "log": log_bytes,  # the newest raft entries, kept for followers that lag
+        "rows": use.rows,  # not flushed to disk yet
         "block_cache": use.block_cache,
         "table_indexes": use.table_indexes,
-        "requests": front.buffered,  # that are not whole yet
-        "answers": front.queued,  # that their clients do not fetch
+        "requests": front.buffered,  # incomplete or not passed on yet
+        "answers": front.queued,  # not read by clients yet
     }
     mallinfo = _mallinfo()
     if mallinfo is not None:

@@ -1,7 +1,7 @@
-"""What Prometheus reads: etcd's names, so that dashboards and alerts made for it work, and ours beside them.
+"""Prometheus metrics: etcd's names, so that its dashboards and alerts work, and additional ones of holdfast.
 
-Nothing is computed before somebody asks: counters are plain numbers kept where things happen, and become metrics when
-the page is read.
+Nothing is computed before a scrape: counters are plain numbers kept where things happen, and become metrics when the
+page is read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KINDS = {Kind.UNARY: "unary", Kind.SERVER_STREAM: "server_stream", Kind.BIDI: "
 
 
 class Metrics:
-    """The page. `collect` gives what is ours; the process adds its own."""
+    """The metrics page: the metrics that `collect` returns, and those of the process."""
 
     def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
         self._registry = CollectorRegistry()
@@ -56,7 +56,7 @@ class _Collector:
 
 
 def gauges(values: dict[str, float]) -> Iterator[Metric]:
-    """Plain numbers by name; those that end in _total are counters."""
+    """Metrics from plain numbers by name; names that end in _total are counters."""
     for name, value in values.items():
         if name.endswith("_total"):
             yield CounterMetricFamily(name, name, value=value)
@@ -79,7 +79,7 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 
 
 class Traffic(Waiting, Protocol):
-    """Bytes from and to clients, as a front counts them."""
+    """Bytes received from and sent to clients, as counted by a front."""
 
     received_bytes: int
     sent_bytes: int
@@ -87,7 +87,7 @@ class Traffic(Waiting, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the numbers of a member are kept."""
+    """The objects that keep a member's counters."""
 
     node: Node
     versions: Versions
@@ -100,7 +100,7 @@ class Sources:
 
 
 def member_metrics(of: Sources) -> Iterator[Metric]:
-    """Everything about one member."""
+    """All metrics of one member."""
     node, versions, limits, edge = of.node, of.versions, of.limits, of.edge
     yield from _grpc(of.router)
     yield from _process()
@@ -164,8 +164,8 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_server_proposals_failed_total": core.failed_proposals,
         "etcd_server_quota_backend_bytes": limits.quota_bytes,
         "etcd_server_slow_apply_total": member.slow_turns,
-        # etcd counts a read that nobody confirms in time as slow, one that could not be asked as failed; here a read
-        # that cannot be asked waits until its time is over, too.
+        # etcd counts a read that is not confirmed in time as slow, and one that could not be sent as failed. Here a
+        # read that cannot be sent also waits until it times out, so both counts are the same.
         "etcd_server_slow_read_indexes_total": core.reads.failed,
         "etcd_server_read_indexes_failed_total": core.reads.failed,
         "etcd_mvcc_db_total_size_in_bytes": size,

@@ -1,4 +1,4 @@
-"""holdfast.v1.Node: which node this is, and an operator's way to found a cluster on it."""
+"""holdfast.v1.Node: describes this node, and lets an operator found a cluster on it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from holdfast.front.calls import Call
 from holdfast.member.node import Node
 from holdfast.proto import holdfast_pb2
 
-MAX_REPORTS = 5000  # that one Describe lists
+MAX_REPORTS = 5000  # replica reports listed by one Describe
 
 
 class Reports:
-    """How far the replicas are that follow this member. Memory only: they report again when they reconnect.
+    """The progress of the replicas that follow this member. Kept in memory: replicas report again when they reconnect.
 
-    A stream has one report, so there are never more of them than streams, and it goes with its stream."""
+    Each stream has one report, dropped with the stream, so there are never more reports than streams."""
 
     def __init__(self) -> None:
         self._by_stream: dict[int, holdfast_pb2.ReplicaReport] = {}
 
     def put(self, stream: int, report: holdfast_pb2.ReplicaReport) -> None:
-        self._by_stream.pop(stream, None)  # the newest last: it counts if a name is there twice
+        self._by_stream.pop(stream, None)  # the newest last: it wins if a name occurs twice
         self._by_stream[stream] = report
 
     def gone(self, stream: int) -> None:
         self._by_stream.pop(stream, None)
 
     def all(self) -> list[holdfast_pb2.ReplicaReport]:
-        """The newest of each name, of the last that reported."""
+        """The newest report of each replica name, at most the MAX_REPORTS most recent ones."""
         newest = {report.replica: report for report in self._by_stream.values()}
         return list(newest.values())[-MAX_REPORTS:]
 
@@ -42,7 +42,7 @@ class NodeService(Service):
         router.unary("/holdfast.v1.Node/Open", self.open)
 
     def describe(self, call: Call, body: bytes) -> None:
-        """Answered by every node, in a cluster or not."""
+        """Describe this node, whether it belongs to a cluster or not."""
         holdfast_pb2.DescribeRequest.FromString(body)
         identity = self.node.data.identity
         response = holdfast_pb2.DescribeResponse(
@@ -78,8 +78,8 @@ class NodeService(Service):
 
 
 def ready(node: Node) -> bool:
-    """Whether clients should be sent here: a voter that has caught up since its start. Never "has quorum", or losing it
-    would take away every endpoint, and local reads with them."""
+    """Whether clients should be sent here: to a voter that has caught up since its start. This does not require a
+    quorum: otherwise losing it would remove every endpoint, and with them serializable reads."""
     member = node.member
     if member is None or not node.data.identity.opened or node.removed:
         return False

@@ -1,4 +1,4 @@
-"""Plain HTTP: probes, versions and metrics by GET, and the JSON gateway below /v3/, as etcd serves them."""
+"""Plain HTTP as in etcd: GET pages for probes, versions and metrics, and the JSON gateway below /v3/."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ log = logging.getLogger("holdfast.http")
 
 LIVE_SECONDS = 10.0
 
-_IN_PATHS = "/%:@!$&'()*+,;=~"  # besides letters, digits and _.-
+_IN_PATHS = "/%:@!$&'()*+,;=~"  # not escaped in paths, besides letters, digits and _.-
 
 Query = Mapping[str, list[str]]
 Say = Callable[[int, str], None]  # status, body
-Page = Callable[[Query, Say], None]  # may say it later
+Page = Callable[[Query, Say], None]  # may call Say later
 
 
 class Pages:
-    """Serves `pages` by path, and whatever `gateway` takes. Implements `front.http.HttpHandler`."""
+    """Serves `pages` by path, and passes /v3/ to `gateway`. Implements `front.http.HttpHandler`."""
 
     def __init__(self, pages: Mapping[str, Page], gateway: HttpHandler | None = None) -> None:
         self._pages = pages
@@ -33,7 +33,7 @@ class Pages:
         path, query = split_target(request.target)
         clean = clean_path(path)
         if path != clean:
-            location = quote(clean, safe=_IN_PATHS)  # or a browser may take what follows "/" for a host
+            location = quote(clean, safe=_IN_PATHS)  # else browsers may take x in "/\x" for a host
             return _Get(None, "", request, responder, location=f"{location}?{query}" if query else location)
         if self._gateway is not None and path.startswith(("/v3/", "/v3beta/")):
             return self._gateway(request, responder)
@@ -41,7 +41,7 @@ class Pages:
 
 
 def split_target(target: str) -> tuple[str, str]:
-    """(path, query) of what was asked for, with or without a scheme and a host before it."""
+    """(path, query) of a request target, which may be an absolute URL."""
     path, _, query = target.partition("?")
     if path.startswith(("http://", "https://")):
         path = "/" + path.partition("://")[2].partition("/")[2]
@@ -49,9 +49,9 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def clean_path(path: str) -> str:
-    """Without empty parts, `.` and `..`."""
+    """`path` without empty parts, `.` and `..`."""
     if not path.startswith("/"):
-        return path  # as for OPTIONS *
+        return path  # such as * in OPTIONS *
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
@@ -63,7 +63,7 @@ def clean_path(path: str) -> str:
 
 
 class _Get:
-    """One request for a page, or for a path that is not clean: the client is told to ask at `location`, as by etcd."""
+    """One request for a page. If its path is not clean, the client is redirected to `location`, as in etcd."""
 
     def __init__(
         self, page: Page | None, query: str, request: Request, responder: Responder, *, location: str = ""
@@ -76,7 +76,7 @@ class _Get:
         self._gone = False
 
     def on_body(self, data: bytes) -> None:
-        """Nobody reads it."""
+        """The body is ignored."""
 
     def on_end(self) -> None:
         if self._location:
@@ -112,16 +112,16 @@ class _Get:
         self._gone = True
 
     def on_drained(self) -> None:
-        """Pages are written whole."""
+        """Nothing to do: a page is written at once."""
 
 
 def fixed(text: Callable[[], tuple[int, str]]) -> Page:
-    """A page that is known at once."""
+    """A page whose (status, body) is available at once."""
     return lambda query, say: say(*text())
 
 
 def alive(turned_at: Callable[[], float]) -> Page:
-    """Live = the loop turns."""
+    """A liveness page: OK while the event loop makes turns."""
 
     def text() -> tuple[int, str]:
         wrong = stuck(turned_at())
@@ -131,7 +131,7 @@ def alive(turned_at: Callable[[], float]) -> Page:
 
 
 def stuck(turned_at: float) -> str:
-    """What is wrong with a loop that turned last at that time; empty: nothing."""
+    """The problem of a loop whose last turn was at `turned_at`; empty if there is none."""
     idle = time.monotonic() - turned_at
     return f"the loop has not turned for {idle:.1f} s" if idle > LIVE_SECONDS else ""
 

@@ -1,6 +1,6 @@
-"""What etcd's locks and elections are made of: keys under a prefix, in the order of their creation; the first has it.
+"""The queue behind etcd's locks and elections: keys under a prefix, ordered by creation; the oldest one holds it.
 
-A waiter waits only for the one before it to go, so that one release wakes one waiter.
+A waiter watches only the key just before its own, so that a release wakes one waiter.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import Code, Refusal, RequestError
 from holdfast.tasks import Tasks
 
-LEASE_SECONDS = 60  # of a lease that is made for a client that brings none
+LEASE_SECONDS = 60  # TTL of a lease that is granted for a client without one
 KEEP_ALIVE_SECONDS = 5.0
 
 
 class Place(NamedTuple):
-    """A key of ours in the queue, since revision `created`."""
+    """The caller's key in the queue, created at revision `created`."""
 
     key: bytes
     created: int
@@ -42,7 +42,7 @@ def create_if_absent(key: bytes, value: bytes, lease: int) -> rpc_pb2.TxnRequest
 
 
 def if_created_at(key: bytes, revision: int) -> rpc_pb2.TxnRequest:
-    """The beginning of a transaction that counts only while `key` is the one that was created then."""
+    """A transaction with the condition that `key` was created at `revision` (0: that it does not exist)."""
     txn = rpc_pb2.TxnRequest()
     txn.compare.add(key=key, target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.EQUAL, create_revision=revision)
     return txn
@@ -55,7 +55,7 @@ async def delete_if_created_at(local: Local, key: bytes, revision: int) -> rpc_p
 
 
 async def take_place(local: Local, name: bytes, lease: int, value: bytes) -> Place:
-    """Queue up under `name`; again under the same lease: where we stand already."""
+    """Enter the queue `name`. If the lease already has a place there, return that one."""
     key = name + b"/" + f"{lease & ((1 << 64) - 1):x}".encode()
     answer = await local.txn(create_if_absent(key, value, lease))
     if answer.succeeded:
@@ -65,7 +65,7 @@ async def take_place(local: Local, name: bytes, lease: int, value: bytes) -> Pla
 
 
 async def wait_turn(local: Local, name: bytes, place: Place) -> rpc_pb2.ResponseHeader:
-    """Until nobody stands before `place`. Returns the header of the read that showed it."""
+    """Wait until `place` is the first one. Returns the header of the read that showed it."""
     before = _one_under(name, rpc_pb2.RangeRequest.DESCEND)
     before.max_create_revision = place.created - 1
     while True:
@@ -79,12 +79,12 @@ async def wait_turn(local: Local, name: bytes, place: Place) -> rpc_pb2.Response
 
 
 async def first(local: Local, name: bytes) -> rpc_pb2.RangeResponse:
-    """Who stands first under `name`."""
+    """The first place in the queue `name`, if any."""
     return await local.range(_one_under(name, rpc_pb2.RangeRequest.ASCEND))
 
 
 def _one_under(name: bytes, order: rpc_pb2.RangeRequest.SortOrder) -> rpc_pb2.RangeRequest:
-    """The place under `name` that was taken first or last."""
+    """A request for the oldest (ASCEND) or newest (DESCEND) place in the queue `name`."""
     prefix = name + b"/"
     return rpc_pb2.RangeRequest(
         key=prefix,
@@ -105,14 +105,14 @@ async def events(
 
 
 class QueueService(Service):
-    """A service whose calls wait long: each is a task, ended when its client gives up."""
+    """A service with calls that may wait long: each runs as a task, cancelled when its client gives up."""
 
     def __init__(self, serving: Serving) -> None:
         super().__init__(serving)
         self.tasks = Tasks()
 
     def serve(self, call: Call, work: Callable[[Local], Awaitable[Message]]) -> None:
-        """Answer with what `work` gives."""
+        """Run `work` in a task, and answer the call with its result."""
         self.member(call)
 
         async def run() -> None:
@@ -129,7 +129,7 @@ class QueueService(Service):
     async def kept_alive(
         self, local: Local, lease: int, waiting: Awaitable[rpc_pb2.ResponseHeader]
     ) -> rpc_pb2.ResponseHeader:
-        """Wait, and keep the lease alive meanwhile."""
+        """Await `waiting`, and keep the lease alive meanwhile."""
         keeping = asyncio.ensure_future(local.keep_alive(lease, KEEP_ALIVE_SECONDS))
         try:
             return await waiting
@@ -139,15 +139,15 @@ class QueueService(Service):
                 await keeping
 
     def leave(self, local: Local, place: Place) -> None:
-        """Give the place up, whatever becomes of the caller."""
+        """Delete the place in the background, even if the caller has been cancelled."""
 
         async def work() -> None:
-            with contextlib.suppress(RequestError):  # then its lease ends it
+            with contextlib.suppress(RequestError):  # then it is deleted when its lease expires
                 await delete_if_created_at(local, place.key, place.created)
 
         self.tasks.spawn(work())
 
 
 def plainly(text: str) -> RequestError:
-    """As etcd gives errors of its client's library: without its prefix and code."""
+    """An error like those from etcd's client library: without etcd's prefix, and with code UNKNOWN."""
     return RequestError(Refusal(Code.UNKNOWN, text))

@@ -1,7 +1,7 @@
-"""How much room the data may take.
+"""The limit on the size of the data (--quota-backend-bytes).
 
-Checked before a write is proposed; the member that finds too little raises an alarm, which then holds for all until
-somebody makes room and disarms it.
+It is checked before a write is proposed. A member at the limit raises the NOSPACE alarm. All members then refuse to
+store more until an administrator frees space and disarms the alarm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEY_OVERHEAD = 256
 
 
 class Quota:
-    """The room this member's state takes, as of the last look at it and what was let through since."""
+    """The size of this member's state: as last measured, plus the cost of the writes admitted since."""
 
     def __init__(self, quota_bytes: int) -> None:
         self._quota = quota_bytes
@@ -30,7 +30,7 @@ class Quota:
         self._looked_at = 0.0
 
     def check(self, member: Member, cost: int) -> None:
-        """Raise RequestError, and the alarm, if `cost` more bytes are too many."""
+        """Admit a write of `cost` bytes. At the limit, raise the alarm and RequestError."""
         if self._quota <= 0:
             return
         if time.monotonic() > self._looked_at + REFRESH_SECONDS:
@@ -38,7 +38,7 @@ class Quota:
         self._used += cost
         if self._used < self._quota:
             return
-        self._look(member)  # somebody may have made room since
+        self._look(member)  # space may have been freed since
         self._used += cost
         if self._used < self._quota:
             return
@@ -64,7 +64,7 @@ def cost_of_put(request: rpc_pb2.PutRequest) -> int:
 
 
 def cost_of_txn(request: rpc_pb2.TxnRequest) -> int:
-    """Of the dearer branch; 0 = it puts nothing."""
+    """The cost of the more expensive branch; 0 if neither puts anything."""
     return max(_cost_of_branch(request.success), _cost_of_branch(request.failure))
 
 

@@ -1,4 +1,4 @@
-"""Takes batches of events from the front to the services, and what they answer back in batches."""
+"""Dispatches events from the front to the services, and sends the services' answers to the front in batches."""
 
 from __future__ import annotations
 
@@ -47,26 +47,26 @@ from holdfast.status import (
 
 log = logging.getLogger("holdfast.api")
 
-TURN_SECONDS = 0.005  # of calls that are served in a turn of the loop, and a few more
-TURN_EVENTS = 32  # that are taken from the front at once
+TURN_SECONDS = 0.005  # time after which a turn of the loop takes no more batches of events
+TURN_EVENTS = 32  # events polled from the front at once
 SLOW_SECONDS = 0.3  # etcd's --warning-unary-request-duration
 
 UnaryHandler = Callable[[Call, bytes], None]
 
 
 class Sink(Protocol):
-    """Takes the actions on a call that was made within this process."""
+    """Receives the actions on a call made within this process."""
 
     def on_action(self, action: Action) -> bool:
-        """Returns whether the call is over its high water now."""
+        """Returns whether the call is now over its high-water mark."""
         ...
 
 
 class Router:
-    """Methods by path, calls by id. Actions gather in `outbox` until the turn's end."""
+    """Registers methods by path and tracks calls by id. Collects actions in `_outbox` until the end of the turn."""
 
     def __init__(self, *, timed: bool = False) -> None:
-        """`timed`: keep how long the calls of each method took."""
+        """`timed`: record the duration of the calls of each method."""
         self._timed = timed
         self.kinds: dict[str, Kind] = {}
         self._unary: dict[str, UnaryHandler] = {}
@@ -77,14 +77,14 @@ class Router:
         self._front: Front | None = None
         self._local: dict[int, Sink] = {}  # calls made within this process, by their negative ids
         self._local_ids = itertools.count(-1, -1)
-        self._held: dict[int, list[Event]] = {}  # calls that wait until they may be served, and what came for them
-        # Whether a call has to wait before it is served; then the function is called, and the call is served whatever
-        # has come of it. Asked once for each call.
+        self._held: dict[int, list[Event]] = {}  # calls that wait to be served, with their events so far
+        # Called once for each call; returns whether the call has to wait before it is served. If so, the given function
+        # must be called later, which serves the call.
         self.hold: Callable[[Call, Callable[[], None]], bool] = lambda call, go_on: False
         self.counts: dict[str, MethodCounts] = {}
         self.client_versions: Counter[tuple[Kind, str]] = Counter()
         self.slow_ns = int(SLOW_SECONDS * 1e9)
-        # Told of every unary call that has ended, if somebody wants to know: (call, when it ended, how).
+        # Called after each unary call, if set: (call, when it ended in monotonic ns, name of the status code).
         self.ended: Callable[[CallRecord, int, str], None] | None = None
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
@@ -98,7 +98,7 @@ class Router:
         self.counts[path] = MethodCounts(timed=self._timed)
 
     def attach(self, front: Front) -> None:
-        """Serve what comes in at `front`."""
+        """Serve the events of `front`."""
         self._front = front
         asyncio.get_running_loop().add_reader(front.fileno(), self._poll)
 
@@ -116,10 +116,10 @@ class Router:
             for event in events:
                 self.on_event(event)
             if len(events) < TURN_EVENTS or time.monotonic() > end:
-                return  # what is left wakes the loop again
+                return  # remaining events wake the loop again
 
     def on_event(self, event: Event) -> None:
-        """Serve what came in for a call."""
+        """Serve an event of a call, or keep it if the call is held."""
         id = _id(event)
         held = self._held.get(id)
         if held is not None:
@@ -131,7 +131,7 @@ class Router:
         self._serve(id, event)
 
     def _serve(self, id: int, event: Event, *, released: bool = False) -> None:
-        """`released`: it has been held already, and is not held again."""
+        """`released`: the call was held before, and is not held again."""
         try:
             if not released and isinstance(event, Unary | Open) and self.hold(event.call, lambda: self._release(id)):
                 self._held[id] = [event]
@@ -197,13 +197,13 @@ class Router:
             record.stream.on_cancelled()
 
     def on_cancel(self, call: Call, cancel: Callable[[], object]) -> None:
-        """What to do if the client gives up before the answer."""
+        """Set what to do if the client cancels the call before the answer."""
         record = self._records.get(call.id)
         if record is not None:
             record.cancel = cancel
 
     def mark(self, call: Call, what: str, name: str = "") -> None:
-        """Something on the way of this call is reached. `name`: what the log calls it."""
+        """Record that the call has reached the step `what`. `name`: the call's name in the log, if known."""
         record = self._records.get(call.id)
         if record is not None:
             record.mark(what)
@@ -214,8 +214,8 @@ class Router:
     def open_local(
         self, method: str, sink: Sink, *, peer: Peer, metadata: Mapping[str, str], deadline_ns: int | None = None
     ) -> Call:
-        """A call from within this process, as the JSON gateway makes them. What is asked comes by `take`, what is
-        answered goes to `sink`."""
+        """Open a call from within this process, such as those of the JSON gateway. Its events are passed to `on_event`;
+        its actions go to `sink`."""
         call = Call(next(self._local_ids), method, peer, metadata, deadline_ns)
         self._local[call.id] = sink
         return call
@@ -228,7 +228,7 @@ class Router:
     def reply(self, id: int, body: bytes) -> None:
         record = self._records.pop(id, None)
         if record is None:
-            return  # given up meanwhile
+            return  # cancelled meanwhile
         record.counts.sent += 1
         self._ended(record, "OK", len(body))
         self.act(Reply(id, body))
@@ -240,12 +240,12 @@ class Router:
             if record.stream is not None:
                 try:
                     record.stream.on_cancelled()
-                except Exception:  # the call ends whatever its service does, and so do others of this turn
+                except Exception:  # the call ends all the same, and other calls of this turn are not affected
                     log.exception("%s could not be ended as it should", record.call.method)
         self.act(Fail(id, error.code, error.message))
 
     def finish(self, id: int) -> None:
-        """End a stream well."""
+        """End a stream with status OK."""
         record = self._records.pop(id, None)
         if record is not None:
             self._ended(record, "OK", 0)
@@ -312,7 +312,7 @@ class Router:
                     self.fail(call, INTERNAL_ERROR)
 
     def _take_local(self, action: Action) -> bool:
-        """Returns whether the call is over its high water now."""
+        """Pass an action to its sink. Returns whether the call is now over its high-water mark."""
         sink = self._local.get(action.id)
         try:
             return sink is not None and sink.on_action(action)
@@ -323,14 +323,14 @@ class Router:
             return self._take_local(Fail(action.id, INTERNAL_ERROR.code, INTERNAL_ERROR.message))
 
     def leaderless(self) -> None:
-        """There has been no leader for long: end the streams of those who asked to be told, so that they go to another
-        member, which may hear of one."""
+        """End the streams whose clients require a leader, after a long time without one, so that these clients try
+        another member, which may know a leader."""
         for id, record in list(self._records.items()):
             if record.stream is not None and record.call.metadata.get("hasleader") == "true":
                 self.fail(id, NO_LEADER)
 
     def end_streams(self, error: Refusal = STOPPED) -> None:
-        """The server stops: clients reconnect elsewhere on Unavailable, and only on it."""
+        """End all streams when the server stops. Clients reconnect elsewhere on Unavailable, and only on it."""
         for id, record in list(self._records.items()):
             if record.stream is not None:
                 self.fail(id, error)

@@ -1,4 +1,4 @@
-"""What a service that streams makes of each of its calls."""
+"""Interface of the handlers that streaming services create, one for each call."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""OpenTelemetry spans of calls, for those who ask for them; without, none of this is imported and nothing is recorded.
+"""OpenTelemetry spans of calls. Optional: if tracing is off, this module is not imported and nothing is recorded.
 
-A span is made when its call has ended, from the times that are kept anyway: when it began, what it waited for, when it
-was answered. It belongs to the trace that the client names in its metadata (W3C's traceparent), if it names one.
+A span is made when its call has ended, from times that are recorded anyway: when it began, when it reached each step,
+when it was answered. It belongs to the trace named in the client's metadata (W3C traceparent), if there is one.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ MILLION = 1_000_000
 
 
 def exporter(address: str) -> SpanProcessor:
-    """Sends spans by OTLP to HOST:PORT, in batches, from a thread."""
+    """A processor that sends spans by OTLP to HOST:PORT, in batches, from a thread."""
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
-    directly: Any = (("grpc.enable_http_proxy", 0),)  # whatever proxy the environment names
+    directly: Any = (("grpc.enable_http_proxy", 0),)  # ignore proxies set in the environment
     return BatchSpanProcessor(OTLPSpanExporter(endpoint=address, insecure=True, channel_options=directly))
 
 
 class Tracing:
-    """Makes a span of each unary call that has ended. `per_million` of those that no trace asked for are sampled."""
+    """Makes a span of each finished unary call. Of a million calls without a trace, `per_million` are sampled."""
 
     def __init__(self, processor: SpanProcessor, service: str, instance: str, per_million: int) -> None:
         resource = Resource.create({"service.name": service, "service.instance.id": instance})
@@ -67,5 +67,5 @@ class Tracing:
         span.end(end_time=ended_ns + shift)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         self._provider.shutdown()

@@ -1,4 +1,4 @@
-"""etcdserverpb.Watch: from the hub's deliveries to the messages of a stream."""
+"""etcdserverpb.Watch: turns the deliveries of the watch hub into messages of watch streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MASK = (1 << 64) - 1
 
 
 class Watchable(Protocol):
-    """What can be watched: a member, or a replica."""
+    """Something that can be watched: a member or an edge replica."""
 
     @property
     def hub(self) -> Hub: ...
@@ -31,20 +31,20 @@ class Watchable(Protocol):
     def header(self, revision: int | None) -> rpc_pb2.ResponseHeader: ...
 
     def poke(self) -> None:
-        """The hub has something to do."""
+        """Wake the driver: the hub has work to do."""
         ...
 
     def refuse_watch(self, start: bytes, end: bytes | None) -> str:
-        """Why this range cannot be watched here; empty if it can."""
+        """The reason why this range cannot be watched here; empty if it can."""
         ...
 
     def refuse_further(self, start: bytes, end: bytes | None) -> str:
-        """Why this range, which is watched already, may not be watched any more; empty if it may."""
+        """The reason to cancel an existing watch of this range; empty if it may continue."""
         ...
 
 
 class WatchService:
-    """All watch streams of this server. `host` gives what a call watches, or raises."""
+    """All watch streams of this server. `host` returns what a call watches, or raises RequestError."""
 
     def __init__(
         self, router: Router, host: Callable[[Call], Watchable], progress_seconds: float = PROGRESS_SECONDS
@@ -65,7 +65,7 @@ class WatchService:
         return stream
 
     def deliver(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Send what the hub delivers. Returns those whose stream is none of ours."""
+        """Send the hub's deliveries to their streams. Returns those for streams of other services."""
         others: list[Delivery] = []
         encoded = Encoded()
         for delivery in deliveries:
@@ -77,7 +77,7 @@ class WatchService:
         return others
 
     def rights_changed(self) -> None:
-        """Users or roles are others now: end the watches of those who may not watch their ranges any more."""
+        """Users or roles have changed: cancel the watches of ranges that their clients may no longer read."""
         for stream in list(self.streams.values()):
             stream.check_rights()
 
@@ -88,7 +88,7 @@ class WatchService:
 
 
 class WatchStream:
-    """One stream with its watches. Answers leave in the order of the requests."""
+    """One stream with its watches. Requests are answered in their order."""
 
     def __init__(self, service: WatchService, call: Call, host: Watchable) -> None:
         self._service = service
@@ -148,7 +148,7 @@ class WatchStream:
                 self._send(rpc_pb2.WatchResponse(watch_id=watcher.id, canceled=True, cancel_reason=reason))
 
     def on_half_close(self) -> None:
-        """Does not end a watch."""
+        """Half-close does not end a watch."""
 
     def on_cancelled(self) -> None:
         self._hub.close(self._call.id)
@@ -188,7 +188,7 @@ class WatchStream:
         parts, size = [head], 0
         for number, change in enumerate(delivery.changes):
             told = encoded.event(change, watcher.prev_kv)
-            # Fragments of one answer follow one another: nothing else is sent between them.
+            # The fragments of one response are sent without anything in between.
             if watcher.fragment and number and size + len(told) > FRAGMENT_BYTES:
                 self._service.router.send(self._call.id, b"".join(parts) + b"\x38\x01")
                 parts, size = [head], 0
@@ -198,7 +198,7 @@ class WatchStream:
 
 
 class Encoded:
-    """What several watchers are told in one turn, encoded once."""
+    """A cache for one turn, so that what several watchers receive is encoded once."""
 
     def __init__(self) -> None:
         self._headers: dict[tuple[int, int], bytes] = {}
@@ -214,6 +214,6 @@ class Encoded:
     def event(self, change: Change, prev_kv: bool) -> bytes:
         known = self._events.get((id(change), prev_kv))
         if known is None:
-            # The change is kept with it, so that no other one gets its id meanwhile.
+            # Keep a reference to the change, so that its id is not reused.
             known = self._events[id(change), prev_kv] = (change, delimited(b"\x5a", event(change, prev_kv)))
         return known[1]

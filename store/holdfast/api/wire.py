@@ -1,4 +1,4 @@
-"""Answers put together from the bytes that the store keeps, without decoding what is only passed on."""
+"""Builds responses from the serialised bytes in the store, without decoding and encoding them again."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""`holdfast …`: the server, the edge replica and the client at the command line."""
+"""The command line `holdfast …`: server, edge replica, operator and client."""

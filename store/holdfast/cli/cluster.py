@@ -1,4 +1,4 @@
-"""`holdfast status|member|lease|snapshot`: the cluster at the command line."""
+"""`holdfast status|member|lease`: commands on the cluster, its members and leases."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from holdfast.cli.session import (
 )
 from holdfast.proto import rpc_pb2
 
-member = typer.Typer(help="The members of the cluster.", no_args_is_help=True)
-lease = typer.Typer(help="Leases.", no_args_is_help=True)
+member = typer.Typer(help="List and change the members of the cluster.", no_args_is_help=True)
+lease = typer.Typer(help="Grant, inspect and revoke leases.", no_args_is_help=True)
 
 
 def status(
@@ -34,7 +34,7 @@ def status(
     timeout: Timeout = 5.0,
     output: Output = "table",
 ) -> None:
-    """What each asked endpoint is and how far it is. Exit code 1 if one does not answer."""
+    """Show identity and progress of each endpoint. Exit code 1 if one does not answer."""
     check_output(output)
     down: list[str] = []
 
@@ -88,7 +88,7 @@ def member_list(
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
-    """Who belongs to the cluster."""
+    """List the members of the cluster."""
     check_output(output)
 
     async def work(hf: client.Client) -> None:
@@ -120,14 +120,16 @@ def _member(m: rpc_pb2.Member) -> dict[str, str]:
 
 @member.command("add")
 def member_add(
-    peer_urls: Annotated[str, typer.Argument(help="Where other members will reach it: URL,URL,…")],
-    learner: Annotated[bool, typer.Option(help="As a learner, which does not vote; promote it once it runs.")] = True,
+    peer_urls: Annotated[str, typer.Argument(help="URLs at which other members will reach it: URL,URL,…")],
+    learner: Annotated[
+        bool, typer.Option(help="Add it as a learner, which does not vote; promote it once it has caught up.")
+    ] = True,
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
     user: User = "",
     timeout: Timeout = 10.0,
 ) -> None:
-    """Make a place for a new member. Start it there with --initial-cluster-state existing and an empty directory."""
+    """Add a member. Then start it with --initial-cluster-state existing and an empty data directory."""
 
     async def work(hf: client.Client) -> None:
         added = await hf.member_add(peer_urls.split(","), learner=learner)
@@ -138,13 +140,13 @@ def member_add(
 
 @member.command("promote")
 def member_promote(
-    member_id: Annotated[str, typer.Argument(help="The learner, as `member list` has it.")],
+    member_id: Annotated[str, typer.Argument(help="Id of the learner, as shown by `member list`.")],
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
     user: User = "",
     timeout: Timeout = 10.0,
 ) -> None:
-    """Let a learner that has caught up vote."""
+    """Promote a learner that has caught up to a voting member."""
 
     async def work(hf: client.Client) -> None:
         await hf.member_promote(_member_id(member_id))
@@ -155,13 +157,13 @@ def member_promote(
 
 @member.command("remove")
 def member_remove(
-    member_id: Annotated[str, typer.Argument(help="As `member list` has it.")],
+    member_id: Annotated[str, typer.Argument(help="Id of the member, as shown by `member list`.")],
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
     user: User = "",
     timeout: Timeout = 10.0,
 ) -> None:
-    """Remove a member for good: its id never comes back."""
+    """Remove a member permanently: its id is never used again."""
 
     async def work(hf: client.Client) -> None:
         await hf.member_remove(_member_id(member_id))
@@ -174,18 +176,18 @@ def _member_id(text: str) -> int:
     try:
         return int(text, 16)
     except ValueError:
-        return fail(f"{text!r} is not the id of a member; `holdfast member list` says them", 2)
+        return fail(f"{text!r} is not the id of a member; `holdfast member list` shows the ids", 2)
 
 
 @lease.command("grant")
 def lease_grant(
-    ttl: Annotated[int, typer.Argument(help="Seconds.")],
+    ttl: Annotated[int, typer.Argument(help="Time to live in seconds.")],
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
     user: User = "",
     timeout: Timeout = 10.0,
 ) -> None:
-    """Make a lease that lives TTL seconds unless it is kept alive."""
+    """Grant a lease that expires after TTL seconds unless it is kept alive."""
 
     async def work(hf: client.Client) -> None:
         granted = await hf.lease(ttl)
@@ -197,13 +199,13 @@ def lease_grant(
 
 @lease.command("revoke")
 def lease_revoke(
-    id: Annotated[str, typer.Argument(help="The lease, hexadecimal.")],
+    id: Annotated[str, typer.Argument(help="Id of the lease, hexadecimal.")],
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
     user: User = "",
     timeout: Timeout = 10.0,
 ) -> None:
-    """End a lease now; keys attached to it are deleted."""
+    """Revoke a lease now and delete the keys attached to it."""
     number = _lease_id(id)
 
     async def work(hf: client.Client) -> None:
@@ -220,13 +222,13 @@ def lease_revoke(
 
 @lease.command("ttl")
 def lease_ttl(
-    id: Annotated[str, typer.Argument(help="The lease, hexadecimal.")],
+    id: Annotated[str, typer.Argument(help="Id of the lease, hexadecimal.")],
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
     user: User = "",
     timeout: Timeout = 10.0,
 ) -> None:
-    """How long a lease still has, and which keys are attached to it."""
+    """Show the remaining time to live of a lease, and the keys attached to it."""
     number = _lease_id(id)
     gone: list[bool] = []
 

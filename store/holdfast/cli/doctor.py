@@ -1,4 +1,4 @@
-"""`holdfast doctor`: whether a data directory is well, and what to do if it is not."""
+"""`holdfast doctor`: checks a data directory for damage, and says how to recover."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.cli.errors import fail
 def doctor(
     data_dir: Annotated[Path, typer.Option(help="The data directory of a member or a replica.", show_default=False)],
 ) -> None:
-    """Read all of a data directory and say what is wrong with it. Changes nothing.
+    """Check a data directory for damage by reading all of it. Changes nothing.
 
     Exit status: 0 if it is safe to start, 4 if something is damaged.
     """
@@ -32,6 +32,6 @@ def doctor(
     if report.safe:
         print("it is safe to start")
         return
-    print("it must not serve again by this identity: it may have acknowledged what it no longer has")
+    print("it must not serve with this identity again: it may have acknowledged writes that it no longer has")
     print(report.advice)
     raise SystemExit(EXIT_CODE)

@@ -1,4 +1,4 @@
-"""`holdfast edge`: one replica."""
+"""`holdfast edge`: runs one edge replica."""
 
 from __future__ import annotations
 
@@ -13,31 +13,43 @@ from holdfast.cli.serve import parse_urls, set_up_logging
 
 
 def edge(
-    endpoints: Annotated[str, typer.Option(help="Members (or replicas of them) to follow: HOST:PORT,HOST:PORT,…")],
+    endpoints: Annotated[str, typer.Option(help="Members to follow, and to forward to: HOST:PORT,HOST:PORT,…")],
     prefix: Annotated[
-        list[str], typer.Option(help="What to hold: all keys that begin so. May be given several times.")
+        list[str], typer.Option(help="Hold all keys that begin with this prefix. May be given several times.")
     ],
-    name: Annotated[str, typer.Option(help="What this replica is called.")] = "replica",
-    pool: Annotated[str, typer.Option(help="Which pool of replicas it belongs to.")] = "",
-    data_dir: Annotated[Path, typer.Option(help="Where it keeps its data.")] = Path("replica.holdfast"),
-    listen_client_urls: Annotated[str, typer.Option(help="Where to serve clients.")] = "http://localhost:2379",
-    listen_metrics_urls: Annotated[str, typer.Option(help="Where to serve /livez, /readyz and /metrics.")] = "",
-    cert_file: Annotated[Path | None, typer.Option(help="Certificate shown to clients.")] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
-    trusted_ca_file: Annotated[Path | None, typer.Option(help="CA of the clients' certificates.")] = None,
+    name: Annotated[str, typer.Option(help="Name of this replica.")] = "replica",
+    pool: Annotated[str, typer.Option(help="Name of the pool that this replica belongs to. Default: none.")] = "",
+    data_dir: Annotated[Path, typer.Option(help="Data directory of this replica.")] = Path("replica.holdfast"),
+    listen_client_urls: Annotated[
+        str, typer.Option(help="Addresses to listen on for clients: URL,URL,…")
+    ] = "http://localhost:2379",
+    listen_metrics_urls: Annotated[
+        str, typer.Option(help="Additional addresses for /livez, /readyz and /metrics without TLS. Default: none.")
+    ] = "",
+    cert_file: Annotated[
+        Path | None, typer.Option(help="Certificate (PEM) to present to clients; needed for https URLs.")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Private key (PEM) of --cert-file.")] = None,
+    trusted_ca_file: Annotated[
+        Path | None, typer.Option(help="CA (PEM) of client certificates. If set, clients must present a certificate.")
+    ] = None,
     client_cert_auth: Annotated[
-        bool, typer.Option(help="Accepted as etcd has it: --trusted-ca-file alone makes clients show a certificate.")
+        bool, typer.Option(help="For compatibility with etcd: --trusted-ca-file alone requires client certificates.")
     ] = False,
     upstream_tls_dir: Annotated[
-        Path | None, typer.Option(help="Directory with ca.crt, tls.crt and tls.key for following.")
+        Path | None,
+        typer.Option(
+            help="Directory with ca.crt, tls.crt and tls.key for TLS to --endpoints. Default: no TLS, or for https:// "
+            "endpoints the CAs of the system."
+        ),
     ] = None,
     anonymous_reads: Annotated[
         bool,
-        typer.Option(help="Serve its prefixes to everyone who reaches it, also where the cluster has users."),
+        typer.Option(help="Serve the prefixes to everyone who can connect, even if auth is on in the cluster."),
     ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Run an edge replica: it holds some prefixes of a cluster and serves them, also while it is cut off."""
+    """Run an edge replica, which holds some prefixes of a cluster and serves them even while disconnected from it."""
     try:
         from holdfast.client.connection import Tls
         from holdfast.client.endpoints import parse

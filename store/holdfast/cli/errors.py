@@ -1,4 +1,4 @@
-"""Errors at the command line: one clear line on standard error, and an exit code."""
+"""Errors of the command line: one clear line on standard error, and an exit code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import NoReturn
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    """Print why it cannot be done, and exit."""
+    """Print an error to standard error, and exit with `code`."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)

@@ -1,4 +1,4 @@
-"""`holdfast put|get|del|txn|watch`: keys at the command line."""
+"""`holdfast put|get|del|txn|watch`: commands on keys."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from holdfast.cli.session import (
 )
 from holdfast.proto import rpc_pb2
 
-Prefix = Annotated[bool, typer.Option("--prefix", help="All keys that begin with KEY.")]
+Prefix = Annotated[bool, typer.Option("--prefix", help="Apply to all keys that begin with KEY.")]
 
 
 def put(
     key: str,
     value: Annotated[str, typer.Argument(help="The value; - reads it from standard input.")],
-    lease: Annotated[str, typer.Option(help="Attach the key to this lease (hexadecimal).")] = "0",
+    lease: Annotated[str, typer.Option(help="Id of the lease to attach the key to, hexadecimal; 0: none.")] = "0",
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
     user: User = "",
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
-    """Write a key."""
+    """Write the value of a key."""
     check_output(output)
     data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
     try:
@@ -62,11 +62,11 @@ def put(
 def get(
     key: str,
     prefix: Prefix = False,
-    rev: Annotated[int, typer.Option(help="As of this revision.")] = 0,
-    limit: Annotated[int, typer.Option(help="At most so many keys.")] = 0,
-    keys_only: Annotated[bool, typer.Option(help="Without the values.")] = False,
+    rev: Annotated[int, typer.Option(help="Read the state as of this revision; 0: the newest.")] = 0,
+    limit: Annotated[int, typer.Option(help="Maximum number of keys; 0: no limit.")] = 0,
+    keys_only: Annotated[bool, typer.Option(help="Show keys without values.")] = False,
     serializable: Annotated[
-        bool, typer.Option("--serializable", help="What the asked server has, even if it is old or cut off.")
+        bool, typer.Option("--serializable", help="Read what the server has, even if it is stale or disconnected.")
     ] = False,
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
@@ -74,7 +74,7 @@ def get(
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
-    """Read a key, or all that begin with it. Exit code 1 if a single key is not there."""
+    """Read a key, or all keys with a prefix. Exit code 1 if a single key does not exist."""
     check_output(output)
     found: list[int] = []
 
@@ -101,7 +101,7 @@ def get(
 
 
 def _json(kv: client.KeyValue) -> dict[str, object]:
-    """Keys and values in base64, as from etcdctl: they are bytes, and not every one of them is text."""
+    """As JSON, with keys and values in base64 as in etcdctl: they are bytes, and need not be text."""
     return {
         "key": base64.b64encode(kv.key).decode(),
         "value": base64.b64encode(kv.value).decode(),
@@ -113,7 +113,7 @@ def _json(kv: client.KeyValue) -> dict[str, object]:
 
 
 def _print_raw(*parts: bytes) -> None:
-    """A line each, byte by byte as they are stored."""
+    """Print each part on a line, with its bytes unchanged."""
     sys.stdout.flush()
     sys.stdout.buffer.write(b"".join(part + b"\n" for part in parts))
     sys.stdout.buffer.flush()
@@ -133,7 +133,7 @@ def delete(
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
-    """Delete a key, or all that begin with it."""
+    """Delete a key, or all keys with a prefix."""
     check_output(output)
 
     async def work(hf: client.Client) -> None:
@@ -152,21 +152,29 @@ def txn(
     if_: Annotated[
         list[str] | None,
         typer.Option(
-            "--if", help="FIELD(KEY) OP VALUE; FIELD is value, version, mod, create or lease; OP is = != < >."
+            "--if",
+            help="Compare: FIELD(KEY) OP VALUE. FIELD is value, version, mod, create or lease; OP is = != < >. May be "
+            "given several times.",
         ),
     ] = None,
     then: Annotated[
         list[str] | None,
-        typer.Option("--then", help="put KEY VALUE, get KEY or del KEY; words are quoted as in a shell."),
+        typer.Option(
+            "--then",
+            help="Operation if all compares hold: put KEY VALUE, get KEY or del KEY, quoted as in a shell. May be "
+            "given several times.",
+        ),
     ] = None,
-    else_: Annotated[list[str] | None, typer.Option("--else", help="The same, if a compare does not hold.")] = None,
+    else_: Annotated[
+        list[str] | None, typer.Option("--else", help="Operation, as in --then, if a compare does not hold.")
+    ] = None,
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
     user: User = "",
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
-    """Several operations at once, if all compares hold.
+    """Execute several operations atomically, chosen by whether all compares hold.
 
     holdfast txn --if 'version(/lock) = 0' --then 'put /lock me' --else 'get /lock'
     """
@@ -218,7 +226,7 @@ def _compare(line: str) -> rpc_pb2.Compare:
 
 
 def _words(text: str, line: str) -> list[bytes]:
-    """Split and unquoted as by a shell. Raises ValueError."""
+    """Split and unquote `text` as a shell does. Raises ValueError."""
     try:
         return [os.fsencode(word) for word in shlex.split(text)]
     except ValueError as error:
@@ -248,14 +256,14 @@ def _op(line: str) -> rpc_pb2.RequestOp:
 def watch(
     key: str,
     prefix: Prefix = False,
-    rev: Annotated[int, typer.Option(help="From this revision on; 0 = from now.")] = 0,
+    rev: Annotated[int, typer.Option(help="First revision to show; 0: only changes from now on.")] = 0,
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
     user: User = "",
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
-    """Print changes as they come, until Ctrl-C."""
+    """Print changes as they happen, until Ctrl-C."""
     check_output(output)
 
     async def work(hf: client.Client) -> None:

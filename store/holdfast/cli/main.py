@@ -1,4 +1,4 @@
-"""The `holdfast` command. What needs the server's or the operator's packages is imported only when it is called."""
+"""The `holdfast` command. Packages of the server or the operator are imported only by the commands that need them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def version() -> None:
 
 
 def main() -> None:
-    # What gRPC's library logs by itself, several lines a second while it cannot connect, hides the error that we print.
+    # The gRPC library logs several lines a second while it cannot connect, which would hide the error printed here.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     app()

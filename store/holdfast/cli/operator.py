@@ -1,4 +1,4 @@
-"""`holdfast operator`: the Kubernetes operator, in its own package."""
+"""`holdfast operator`: runs the Kubernetes operator, which is in a package of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast.cli.serve import set_up_logging
 
 
 def operator(log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info") -> None:
-    """Run the operator, in a pod of the Kubernetes cluster it looks after."""
+    """Run the operator, in a pod of the Kubernetes cluster that it manages."""
     try:
         from holdfast_operator.app import main
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`holdfast serve`: one member, with etcd's flags."""
+"""`holdfast serve`: runs one member, with etcd's flags."""
 
 from __future__ import annotations
 
@@ -21,136 +21,188 @@ if TYPE_CHECKING:
 
 
 def serve(
-    name: Annotated[str, typer.Option(help="What this member is called.")] = "default",
-    data_dir: Annotated[Path, typer.Option(help="Where it keeps its data. One directory, one member.")] = Path(
+    name: Annotated[str, typer.Option(help="Name of this member.")] = "default",
+    data_dir: Annotated[Path, typer.Option(help="Data directory of this member; each member needs its own.")] = Path(
         "default.holdfast"
     ),
-    listen_client_urls: Annotated[str, typer.Option(help="Where to serve clients.")] = "http://localhost:2379",
-    listen_peer_urls: Annotated[str, typer.Option(help="Where to serve other members.")] = "http://localhost:2380",
+    listen_client_urls: Annotated[
+        str, typer.Option(help="Addresses to listen on for clients: URL,URL,…")
+    ] = "http://localhost:2379",
+    listen_peer_urls: Annotated[
+        str, typer.Option(help="Addresses to listen on for other members: URL,URL,…")
+    ] = "http://localhost:2380",
     listen_client_http_urls: Annotated[
-        str, typer.Option(help="Where to serve clients besides, for those who want a port for plain HTTP alone.")
+        str, typer.Option(help="Additional addresses for clients, such as a port for plain HTTP only. Default: none.")
     ] = "",
-    listen_metrics_urls: Annotated[str, typer.Option(help="Where to serve /livez, /readyz and /metrics.")] = "",
-    advertise_client_urls: Annotated[str, typer.Option(help="Where clients reach this member.")] = "",
-    initial_advertise_peer_urls: Annotated[str, typer.Option(help="Where other members reach this one.")] = "",
-    initial_cluster: Annotated[str, typer.Option(help="All founders: NAME=URL,NAME=URL,…")] = "",
+    listen_metrics_urls: Annotated[
+        str, typer.Option(help="Additional addresses for /livez, /readyz and /metrics without TLS. Default: none.")
+    ] = "",
+    advertise_client_urls: Annotated[
+        str, typer.Option(help="URLs at which clients reach this member. Default: --listen-client-urls.")
+    ] = "",
+    initial_advertise_peer_urls: Annotated[
+        str, typer.Option(help="URLs at which other members reach this member. Default: --listen-peer-urls.")
+    ] = "",
+    initial_cluster: Annotated[
+        str, typer.Option(help="All founding members: NAME=URL,NAME=URL,… Default: this member alone.")
+    ] = "",
     initial_cluster_state: Annotated[
-        str, typer.Option(help="new: found a cluster with the others; existing: take a place made by `member add`.")
+        str, typer.Option(help="new: found a new cluster; existing: join a cluster after `member add`.")
     ] = "new",
     initial_cluster_token: Annotated[
-        str, typer.Option(help="Tells apart clusters founded with the same names.")
+        str, typer.Option(help="Distinguishes clusters that are founded with the same names and URLs.")
     ] = "holdfast-cluster",
     bootstrap: Annotated[
-        str, typer.Option(help="static: by --initial-cluster. managed: wait for an operator.")
+        str, typer.Option(help="static: found or join by --initial-cluster. managed: wait for an operator.")
     ] = "static",
-    heartbeat_interval: Annotated[int, typer.Option(help="Milliseconds between a leader's heartbeats.")] = 100,
-    election_timeout: Annotated[int, typer.Option(help="Milliseconds without a leader until an election.")] = 1000,
+    heartbeat_interval: Annotated[int, typer.Option(help="Milliseconds between heartbeats of the leader.")] = 100,
+    election_timeout: Annotated[
+        int,
+        typer.Option(
+            help="Milliseconds without a leader before an election: at least five heartbeat intervals, at most 50000."
+        ),
+    ] = 1000,
     priority: Annotated[
-        int, typer.Option(min=0, help="Who should rather lead: the highest. Give a member at a poor link less.")
+        int, typer.Option(min=0, help="Members of higher priority are preferred as leader. Lower it on a poor link.")
     ] = 0,
     lease_reads: Annotated[
         bool,
         typer.Option(
-            help="Read by lease instead of asking a quorum each time. Only right while no two clocks differ in rate by "
-            "more than --max-clock-drift; give it to all members."
+            help="Serve linearizable reads by a leader lease instead of asking a quorum each time. Only safe while the "
+            "rates of any two members' clocks differ by at most --max-clock-drift. Set it on all members."
         ),
     ] = False,
     max_clock_drift: Annotated[
         int, typer.Option(min=0, max=100, help="Percent by which the rates of two members' clocks may differ.")
     ] = 10,
-    max_learners: Annotated[int, typer.Option(min=0, help="How many learners the cluster may have at once.")] = 1,
+    max_learners: Annotated[
+        int, typer.Option(min=0, help="Maximum number of learners in the cluster at the same time.")
+    ] = 1,
     watch_progress_notify_interval: Annotated[
-        str, typer.Option(help="Between progress notices of quiet watches: a duration such as 5s or 10m.")
+        str, typer.Option(help="Interval of progress notifications to idle watches: a duration such as 5s or 10m.")
     ] = "10m",
     quota_backend_bytes: Annotated[
         int,
-        typer.Option(help="Room for the data; once it is used up writes are refused. 0: 2 GiB; negative: any."),
+        typer.Option(help="Limit of the data in bytes; at the limit writes are refused. 0: 2 GiB; negative: no limit."),
     ] = 0,
-    # A message between members may be 64 MiB; with what is around a request, it has to fit one.
-    max_request_bytes: Annotated[int, typer.Option(min=1024, max=60 << 20, help="The largest request.")] = 1_572_864,
-    max_txn_ops: Annotated[int, typer.Option(min=1, help="The most operations of a transaction.")] = 128,
+    # A message between members is limited to 64 MiB, and has to hold a request and its overhead.
+    max_request_bytes: Annotated[
+        int, typer.Option(min=1024, max=60 << 20, help="Maximum size of a request in bytes.")
+    ] = 1_572_864,
+    max_txn_ops: Annotated[int, typer.Option(min=1, help="Maximum number of operations in a transaction.")] = 128,
     max_concurrent_streams: Annotated[
-        int, typer.Option(min=1, max=(1 << 31) - 1, help="Calls that one connection may have open; at most 10,000.")
+        int,
+        typer.Option(
+            min=1, max=(1 << 31) - 1, help="Maximum number of open calls per connection; values above 10000 mean 10000."
+        ),
     ] = 1 << 20,
     grpc_keepalive_interval: Annotated[
-        str, typer.Option(help="A connection that is quiet for so long is pinged.")
+        str, typer.Option(help="Ping a connection that has been idle for this duration, such as 30s or 2h.")
     ] = "2h",
-    grpc_keepalive_timeout: Annotated[str, typer.Option(help="And ended if that is not answered in time.")] = "20s",
+    grpc_keepalive_timeout: Annotated[
+        str, typer.Option(help="Close the connection if a keepalive ping is not answered in this time, such as 20s.")
+    ] = "20s",
     etcd_version: Annotated[
         str,
-        typer.Option(help="What Status and /version say: of the API that is spoken; clients choose features by it."),
+        typer.Option(
+            help="etcd version to report in Status and /version; clients choose features by it. Default: that of the "
+            "etcd API that is implemented."
+        ),
     ] = "",
     auto_compaction_mode: Annotated[
-        str, typer.Option(help="periodic: keep the history of a time. revision: of a number of revisions.")
+        str, typer.Option(help="periodic: keep the history of a duration. revision: keep a number of revisions.")
     ] = "periodic",
     auto_compaction_retention: Annotated[
-        str, typer.Option(help="How much: hours or a duration such as 30m, or a number of revisions; 0: all.")
+        str,
+        typer.Option(
+            help="History to keep: in mode periodic a number of hours or a duration such as 30m, in mode revision a "
+            "number of revisions. 0: keep all."
+        ),
     ] = "0",
     auth_token: Annotated[
-        str, typer.Option(help="simple, or jwt,sign-method=RS256,pub-key=FILE,priv-key=FILE,ttl=5m.")
+        str,
+        typer.Option(
+            help="Kind of authentication tokens: simple, or "
+            "jwt,sign-method=RS256,pub-key=FILE,priv-key=FILE,ttl=5m (JSON Web Tokens)."
+        ),
     ] = "simple",
-    auth_token_ttl: Annotated[int, typer.Option(min=1, help="Seconds that an unused simple token lives.")] = 300,
-    bcrypt_cost: Annotated[int, typer.Option(min=4, max=31, help="Of hashing passwords, as a power of two.")] = 10,
-    cert_file: Annotated[Path | None, typer.Option(help="Certificate shown to clients.")] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    auth_token_ttl: Annotated[
+        int, typer.Option(min=1, help="Seconds after which a simple token expires if it is not used.")
+    ] = 300,
+    bcrypt_cost: Annotated[
+        int, typer.Option(min=4, max=31, help="Cost of hashing passwords: bcrypt does 2 to this power rounds.")
+    ] = 10,
+    cert_file: Annotated[
+        Path | None, typer.Option(help="Certificate (PEM) to present to clients; needed for https URLs.")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Private key (PEM) of --cert-file.")] = None,
     trusted_ca_file: Annotated[
-        Path | None, typer.Option(help="CA of the clients' certificates, which they then have to show.")
+        Path | None, typer.Option(help="CA (PEM) of client certificates. If set, clients must present a certificate.")
     ] = None,
     client_cert_auth: Annotated[
-        bool, typer.Option(help="A client's certificate says which user it is, by its common name.")
+        bool, typer.Option(help="Use the common name of a client's certificate as its user if it sends no token.")
     ] = False,
-    tls_min_version: Annotated[str, typer.Option(help="TLS1.2 or TLS1.3.")] = "TLS1.2",
-    peer_cert_file: Annotated[Path | None, typer.Option(help="Certificate shown to other members.")] = None,
-    peer_key_file: Annotated[Path | None, typer.Option(help="Its key.")] = None,
-    peer_trusted_ca_file: Annotated[Path | None, typer.Option(help="CA of the members' certificates.")] = None,
+    tls_min_version: Annotated[str, typer.Option(help="Minimum TLS version: TLS1.2 or TLS1.3.")] = "TLS1.2",
+    peer_cert_file: Annotated[Path | None, typer.Option(help="Certificate (PEM) to present to other members.")] = None,
+    peer_key_file: Annotated[Path | None, typer.Option(help="Private key (PEM) of --peer-cert-file.")] = None,
+    peer_trusted_ca_file: Annotated[Path | None, typer.Option(help="CA (PEM) of the members' certificates.")] = None,
     cors: Annotated[
         str,
-        typer.Option(help="Origins whose pages may use this server in a browser, such as https://ui.example; * = any."),
+        typer.Option(
+            help="Origins of web pages that may use this server: ORIGIN,ORIGIN,… such as https://ui.example; *: any."
+        ),
     ] = "*",
     host_whitelist: Annotated[
-        str, typer.Option(help="Host names by which HTTP without TLS may ask for this server; * = any.")
+        str, typer.Option(help="Host names accepted in HTTP requests without TLS: HOST,HOST,… *: any.")
     ] = "*",
     peer_client_cert_auth: Annotated[
-        bool, typer.Option(help="Accepted as etcd has it: with TLS members always show each other certificates.")
+        bool, typer.Option(help="For compatibility with etcd: with TLS members always verify certificates.")
     ] = False,
     peer_cert_allowed_cn: Annotated[
-        str, typer.Option(help="Only certificates with one of these common names are those of members: NAME,NAME,…")
+        str, typer.Option(help="Accept peer certificates with one of these common names: NAME,NAME,… Default: any.")
     ] = "",
     peer_cert_allowed_hostname: Annotated[
-        str, typer.Option(help="Only certificates that are valid for one of these hosts: HOST,HOST,…")
+        str, typer.Option(help="Accept peer certificates valid for one of these hosts: HOST,HOST,… Default: any.")
     ] = "",
     peer_cert_allowed_uri: Annotated[
-        str, typer.Option(help="Only certificates with one of these URIs, such as holdfast://CLUSTER/peer: URI,URI,…")
+        str,
+        typer.Option(
+            help="Accept peer certificates with one of these URIs: URI,URI,… such as holdfast://CLUSTER/peer. "
+            "Default: any."
+        ),
     ] = "",
     peer_accept_any_certificate: Annotated[
         bool,
-        typer.Option(
-            help="Take every certificate of the peers' CA for a member's, even if it is the clients' CA, too."
-        ),
+        typer.Option(help="Accept any certificate of the peers' CA as that of a member, even if clients use this CA."),
     ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-    log_format: Annotated[str, typer.Option(help="console: lines to read. json: an object a line.")] = "console",
+    log_format: Annotated[
+        str, typer.Option(help="console: human-readable lines. json: one JSON object per line.")
+    ] = "console",
     warning_unary_request_duration: Annotated[
-        str, typer.Option(help="A request that takes longer is logged, with where its time went.")
+        str, typer.Option(help="Log requests that take longer than this duration, and where their time went.")
     ] = "300ms",
     metrics: Annotated[
-        str, typer.Option(help="basic, or extensive: also how long the calls of each method took.")
+        str, typer.Option(help="basic, or extensive: also histograms of the duration of calls by method.")
     ] = "basic",
     enable_pprof: Annotated[
-        bool, typer.Option(help="Serve /debug: stacks, profiles and what the memory is made of. To anyone who asks.")
+        bool, typer.Option(help="Serve stacks, profiles and memory statistics at /debug, to everyone who can connect.")
     ] = False,
     enable_distributed_tracing: Annotated[
         bool, typer.Option(help="Send OpenTelemetry spans of requests; needs holdfast[tracing].")
     ] = False,
-    distributed_tracing_address: Annotated[str, typer.Option(help="Of the collector.")] = "localhost:4317",
-    distributed_tracing_service_name: Annotated[str, typer.Option(help="Under which the spans go.")] = "etcd",
+    distributed_tracing_address: Annotated[
+        str, typer.Option(help="HOST:PORT of the OpenTelemetry collector (OTLP over gRPC).")
+    ] = "localhost:4317",
+    distributed_tracing_service_name: Annotated[str, typer.Option(help="Service name in the spans.")] = "etcd",
     distributed_tracing_sampling_rate: Annotated[
-        int, typer.Option(min=0, max=1_000_000, help="How many of a million requests that belong to no trace yet.")
+        int,
+        typer.Option(min=0, max=1_000_000, help="Requests to sample, per million, of those that belong to no trace."),
     ] = 0,
 ) -> None:
     """Run one member of a cluster.
 
-    Alone, with no flags, it founds a cluster of one on localhost:2379.
+    Without options it founds a cluster of one member on localhost:2379.
     """
     try:
         from holdfast.api.access import Allowed
@@ -257,7 +309,7 @@ def _peer_names(common_names: str, hostnames: str, uris: str) -> CertNames:
 
 
 def _check_who_is_a_peer(clients: Path | None, peers: Path | None, mode: str) -> None:
-    """One CA for clients and members makes every client a member, unless names tell them apart."""
+    """Refuse a CA that signs certificates of both clients and members: with it, every client could act as a member."""
     from holdfast.cert_names import share_a_ca
 
     try:
@@ -279,7 +331,7 @@ def _check_who_is_a_peer(clients: Path | None, peers: Path | None, mode: str) ->
 
 
 def _versions(text: str) -> Versions:
-    """Clients parse every part of it as a number."""
+    """Check --etcd-version: clients parse each of its parts as a number."""
     from holdfast.api.base import Versions
 
     if not text:
@@ -302,18 +354,18 @@ def _extensive(metrics: str) -> bool:
 
 
 def _duration(flag: str, text: str) -> float:
-    """Seconds, from a number of them or a duration as Go writes it."""
+    """Parse a number of seconds, or a duration in Go's notation. Returns seconds."""
     try:
         value = float(text) if text.replace(".", "", 1).isdigit() else seconds(text)
     except ValueError as error:
         fail(f"{flag}: {error}")
     if value <= 0:
-        fail(f"{flag} {text!r} has to be more than nothing")
+        fail(f"{flag} {text!r} must be greater than 0")
     return value
 
 
 def _retention(mode: str, text: str) -> Retention:
-    """etcd's two flags for automatic compaction; a bare number is hours, or revisions."""
+    """Parse etcd's two flags for automatic compaction. A bare number is hours or revisions, depending on the mode."""
     from holdfast.member.compactor import Retention
 
     if mode not in ("periodic", "revision"):
@@ -338,7 +390,7 @@ def set_up_logging(level: str, name: str, form: str = "console") -> None:
     if form == "json":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonLines(name))
-    # At debug, libraries tell all that they see: hpack prints every header, and tokens are among them.
+    # At level debug libraries log all their data: hpack logs every header, including tokens.
     logging.getLogger().setLevel(max(number, logging.INFO))
     logging.getLogger("holdfast").setLevel(number)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""From the options of a command to a connected client, and from its errors to one line and an exit code."""
+"""Connects a client by the options of a command, and turns its errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from holdfast.cli.errors import fail
 from holdfast.status import for_people
 
 Endpoints = Annotated[
-    str, typer.Option("--endpoints", envvar="HOLDFAST_ENDPOINTS", help="Whom to ask: HOST:PORT,HOST:PORT,…")
+    str, typer.Option("--endpoints", envvar="HOLDFAST_ENDPOINTS", help="Servers to connect to: HOST:PORT,HOST:PORT,…")
 ]
 TlsDir = Annotated[
     Path | None,
@@ -33,14 +33,15 @@ User = Annotated[
     typer.Option(
         "--user",
         envvar="HOLDFAST_USER",
-        help="On whose behalf. The password is HOLDFAST_PASSWORD, or asked for; NAME:PASSWORD shows it to others.",
+        help="User name. The password is read from HOLDFAST_PASSWORD or prompted for. NAME:PASSWORD also works, but "
+        "other users of the machine can see it.",
     ),
 ]
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to try, fail-over included.")]
-Output = Annotated[str, typer.Option("-o", "--output", help="table, json or simple (etcdctl's form).")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Time limit in seconds, including fail-over.")]
+Output = Annotated[str, typer.Option("-o", "--output", help="Output format: table, json or simple (as etcdctl).")]
 LOCAL = "127.0.0.1:2379"
 
-# What went wrong, by exit code: 1 refused, 2 wrong usage (typer's), 3 nobody answered, 4 outcome unknown.
+# Exit codes: 1 refused, 2 wrong usage (from typer), 3 no server answered, 4 outcome unknown.
 UNAVAILABLE, UNKNOWN = 3, 4
 
 
@@ -51,7 +52,7 @@ def run(
     timeout: float,
     work: Callable[[client.Client], Coroutine[Any, Any, None]],
 ) -> None:
-    """Connect, do `work`, and turn errors into one line."""
+    """Connect and run `work`; on an error, print one line and exit."""
     name, password = _credentials(user)
 
     async def connected() -> None:
@@ -76,7 +77,7 @@ def run(
 
 
 def _credentials(user: str) -> tuple[str, str]:
-    """(name, password); both empty: nobody in particular."""
+    """(name, password); both empty: no user."""
     name, given, password = user.partition(":")
     if not name or given:
         return name, password
@@ -94,7 +95,7 @@ def check_output(output: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table that fits the terminal; plain columns when it is not one."""
+    """Print a table that fits the terminal; plain columns if the output is not a terminal."""
     console = Console()
     grid = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:

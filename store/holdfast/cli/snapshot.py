@@ -1,4 +1,4 @@
-"""`holdfast snapshot save|status|restore`: the whole of a cluster's data as one file."""
+"""`holdfast snapshot save|status|restore`: backs up all data of a cluster in one file, and restores it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from holdfast.cli.errors import fail
 from holdfast.cli.serve import parse_urls
 from holdfast.cli.session import LOCAL, Endpoints, Output, Timeout, TlsDir, User, as_json, check_output, run, table
 
-snapshot = typer.Typer(help="Saving the data, and making a cluster of it again.", no_args_is_help=True)
-File = Annotated[Path, typer.Argument(help="The snapshot.", show_default=False)]
+snapshot = typer.Typer(help="Save the data, and restore it to a new cluster.", no_args_is_help=True)
+File = Annotated[Path, typer.Argument(help="The snapshot file.", show_default=False)]
 
 
 @snapshot.command()
 def save(
     file: File, endpoints: Endpoints = LOCAL, tls_dir: TlsDir = None, user: User = "", timeout: Timeout = 60.0
 ) -> None:
-    """Save the state of the first endpoint to FILE. Its end is the SHA-256 of what is before."""
+    """Save the state of the first endpoint to FILE. The file ends with the SHA-256 of its content."""
 
     async def work(hf: client.Client) -> None:
         fresh = file.with_name(file.name + ".part")
         sum_, last, size = hashlib.sha256(), b"", 0
         fresh.touch()
-        fresh.chmod(0o600)  # whatever the umask, and before there is anything in it
+        fresh.chmod(0o600)  # regardless of the umask, and before anything is written
         try:
             with fresh.open("wb") as target:
                 async for blob in hf.snapshot():
@@ -50,7 +50,7 @@ def save(
 
 @snapshot.command()
 def status(file: File, output: Output = "table") -> None:
-    """Check FILE, and say of what it is."""
+    """Check FILE, and show which state it contains."""
     check_output(output)
     from holdfast.storage.archive import ArchiveError, verify
 
@@ -75,20 +75,20 @@ def status(file: File, output: Output = "table") -> None:
 @snapshot.command()
 def restore(
     file: File,
-    data_dir: Annotated[Path, typer.Option(help="Where the new member is to keep its data; empty now.")],
-    name: Annotated[str, typer.Option(help="What it is called.")] = "default",
+    data_dir: Annotated[Path, typer.Option(help="Data directory of the new member; must be empty.")],
+    name: Annotated[str, typer.Option(help="Name of the new member.")] = "default",
     initial_advertise_peer_urls: Annotated[
-        str, typer.Option(help="Where other members will reach it.")
+        str, typer.Option(help="URLs at which other members will reach the new member: URL,URL,…")
     ] = "http://localhost:2380",
     keep_revisions: Annotated[
         bool,
         typer.Option(
-            help="Let revisions go on where the snapshot ends. Only if no client remembers what came after: who does "
-            "misses changes."
+            help="Continue with the revision after that of the snapshot. Only safe if no client has seen later "
+            "revisions: such a client would miss changes. By default revisions skip ahead."
         ),
     ] = False,
 ) -> None:
-    """Make a new cluster of one member with the data in FILE; others join it by `member add`.
+    """Create a new cluster of one member with the data in FILE; others join it by `member add`.
 
     Start it with `holdfast serve` and the same --data-dir, --name and URLs.
     """

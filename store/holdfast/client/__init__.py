@@ -1,4 +1,4 @@
-"""The Python client: read, write and watch configuration, over etcd's API and ours.
+"""The Python client: reads, writes and watches configuration, over etcd's API and the extensions of holdfast.
 
     from holdfast import client
 
@@ -7,7 +7,7 @@
         async for event in hf.watch("/stores/", prefix=True):
             ...
 
-`connect_blocking` has the same names without `await`.
+`connect_blocking` returns a client with the same methods without `await`.
 """
 
 from holdfast.client.blocking import BlockingClient, connect_blocking

@@ -1,4 +1,4 @@
-"""The same client without `await`: its loop runs in a thread of its own."""
+"""The client without `await`: its event loop runs in a thread of its own."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def connect_blocking(
 
 
 class BlockingClient:
-    """May be used from several threads."""
+    """The blocking client. Thread-safe."""
 
     op = Ops()
     key = staticmethod(Key)
 
     def __init__(self, connected: Callable[[], Coroutine[Any, Any, Client]]) -> None:
-        """`connected` makes the client, on the loop that it is to live on."""
+        """`connected` creates the client; it runs on the client's loop."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast-client", daemon=True)
         self._thread.start()
@@ -116,7 +116,7 @@ class BlockingClient:
     def watch(
         self, key: str | bytes, *, prefix: bool = False, start_revision: int = 0, previous: bool = False
     ) -> Iterator[Event]:
-        """Blocks for each next event."""
+        """Yield changes; blocks until the next one."""
         batches = self._client.watch_batches(key, prefix=prefix, start_revision=start_revision, previous=previous)
 
         async def following() -> list[Event]:
@@ -131,7 +131,7 @@ class BlockingClient:
                 self._run(close())
 
     def lease(self, ttl: int) -> Lease:
-        """Kept alive by the client's thread; end it with `revoke`."""
+        """Grant a lease, kept alive by the client's thread; end it with `revoke`."""
         return self._run(self._client.lease(ttl))
 
     def revoke(self, lease: Lease) -> None:

@@ -1,4 +1,4 @@
-"""The asyncio client."""
+"""The asyncio client: keys, watches, leases, and administration of a cluster."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def connect(
     user: str = "",
     password: str = "",
 ) -> Client:
-    """A client of these endpoints ("host:port", several as a list or separated by commas).
+    """Create a client of `endpoints`: "host:port", several as a list or separated by commas. Raises ValueError.
 
-    `https://host:port` is spoken to with TLS, `http://host:port` without; to `host:port` as `tls` says. Without `tls`,
-    the directory that HOLDFAST_TLS_DIR names is used, if it is set, and otherwise for `https://` the CAs that the
-    system trusts. Raises ValueError for what cannot be done. `timeout` in seconds is for each call, fail-over included.
-    `cache_dir` keeps what must survive a restart without a network: addresses of endpoints. `session_ttl` in seconds:
-    writes are named by a session of that life, opened with the first of them, so that one whose answer was lost is sent
-    again and done once; 0 = they are sent once, and a lost answer is OutcomeUnknown. `user` and `password`: on whose
-    behalf, where users count (`etcdctl auth enable`); a certificate may say it, too.
+    TLS is used for `https://host:port`, not for `http://host:port`, and for `host:port` if `tls` is given. Without
+    `tls`, the certificates in the directory HOLDFAST_TLS_DIR are used if that is set, otherwise for `https://` the CAs
+    of the system. `timeout`: seconds for each call, including fail-over. `cache_dir` stores what must survive a restart
+    without a network: the addresses of endpoints. `session_ttl`: TTL in seconds of the client session that names
+    writes, opened with the first write, so that a write whose answer was lost can be sent again and takes effect once;
+    0: no session, each write is sent once, and a lost answer raises OutcomeUnknown. `user` and `password`: credentials
+    if auth is on (`etcdctl auth enable`); a client certificate may identify the user, too.
     """
     addresses, tls = parse(endpoints, tls, os.environ.get("HOLDFAST_TLS_DIR", ""))
     login = Login(user, password) if user or password else None
@@ -85,7 +85,7 @@ class Client:
         return await self.connection.call(path, request, response, idempotent=idempotent)
 
     async def _write(self, path: str, request: Message, response: type[Response]) -> Response:
-        """A call that changes something, named by the session so that it is done once."""
+        """Make a call that changes something, named by the session so that it takes effect once."""
         for last in (False, True):
             try:
                 async with self._session.name() as name:
@@ -93,15 +93,15 @@ class Client:
             except SessionEnded:
                 if last:
                     raise
-                await self._session.forget()  # it slept too long; nothing was sent
+                await self._session.forget()  # the session has expired; nothing was sent
         raise AssertionError("unreachable")
 
     # ---- keys ----------------------------------------------------------------------------------------------
 
     async def get(self, key: str | bytes, *, revision: int = 0, serializable: bool = False) -> KeyValue | None:
-        """The key's newest version (or the one at `revision`), None if there is none.
+        """The key's newest version (or that at `revision`); None if it does not exist.
 
-        `serializable` reads what the server has, which may be old; otherwise everything acknowledged before is seen.
+        `serializable` reads what the server has, which may be stale; otherwise the read is linearizable.
         """
         found = await self.range(key, revision=revision, serializable=serializable)
         return found.kvs[0] if found.kvs else None
@@ -117,7 +117,7 @@ class Client:
         serializable: bool = False,
         keys_only: bool = False,
     ) -> RangeResult:
-        """Keys from `key` to `end`, or all that begin with it."""
+        """The keys from `key` to `end` (exclusive), or with `prefix` all that begin with `key`."""
         start = to_bytes(key)
         request = rpc_pb2.RangeRequest(
             key=range_start(start, prefix=prefix or end is not None),
@@ -133,7 +133,7 @@ class Client:
     async def put(
         self, key: str | bytes, value: str | bytes, *, lease: Lease | int = 0, previous: bool = False
     ) -> PutResult:
-        """Write. Raises OutcomeUnknown if it was sent, no answer came, and asking again did not help in time."""
+        """Write. Raises OutcomeUnknown if it was sent, but no answer came in time, even after retries."""
         request = rpc_pb2.PutRequest(
             key=to_bytes(key),
             value=to_bytes(value),
@@ -144,7 +144,7 @@ class Client:
         return PutResult(r.header.revision, KeyValue.of(r.prev_kv) if r.HasField("prev_kv") else None)
 
     async def delete(self, key: str | bytes, *, prefix: bool = False, previous: bool = False) -> DeleteResult:
-        """Delete the key, or all that begin with it."""
+        """Delete the key, or with `prefix` all keys that begin with it."""
         start = to_bytes(key)
         request = rpc_pb2.DeleteRangeRequest(
             key=range_start(start, prefix=prefix), range_end=range_end(start, prefix=prefix, end=None), prev_kv=previous
@@ -154,7 +154,7 @@ class Client:
 
     @staticmethod
     def key(key: str | bytes) -> Key:
-        """For the compares of a transaction: `hf.key("/a").version == 1`."""
+        """A key to build the compares of a transaction: `hf.key("/a").version == 1`."""
         return Key(key)
 
     def txn(self) -> Txn:
@@ -165,7 +165,7 @@ class Client:
         return await self._write("/etcdserverpb.KV/Txn", request, rpc_pb2.TxnResponse)
 
     async def compact(self, revision: int) -> None:
-        """Give up history before `revision`."""
+        """Compact history before `revision`."""
         request = rpc_pb2.CompactionRequest(revision=revision)
         await self._write("/etcdserverpb.KV/Compact", request, rpc_pb2.CompactionResponse)
 
@@ -174,7 +174,7 @@ class Client:
     async def watch(
         self, key: str | bytes, *, prefix: bool = False, start_revision: int = 0, previous: bool = False
     ) -> AsyncIterator[Event]:
-        """Changes from `start_revision` on (0 = from now), in order, each once, across lost connections."""
+        """Changes from `start_revision` on (0: from now), in order and each exactly once, across lost connections."""
         async for events in self.watch_batches(key, prefix=prefix, start_revision=start_revision, previous=previous):
             for event in events:
                 yield event
@@ -182,13 +182,13 @@ class Client:
     def watch_batches(
         self, key: str | bytes, *, prefix: bool = False, start_revision: int = 0, previous: bool = False
     ) -> AsyncIterator[list[Event]]:
-        """Like `watch`, but the events of a revision together."""
+        """Like `watch`, but yields the events of a revision together."""
         start = to_bytes(key)
         end = range_end(start, prefix=prefix, end=None)
         return watch(self.connection, start, end, start_revision=start_revision, previous=previous)
 
     async def lease(self, ttl: int) -> Lease:
-        """A lease of `ttl` seconds, kept alive until revoked, or until the client is closed."""
+        """Grant a lease of `ttl` seconds, kept alive until it is revoked or the client is closed."""
         request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
         r = await self._call("/etcdserverpb.Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse, idempotent=True)
         lease = Lease(self.connection, r.ID, r.TTL)
@@ -221,7 +221,7 @@ class Client:
         )
 
     async def snapshot(self) -> AsyncIterator[bytes]:
-        """The state as an archive, in pieces; the last one is the SHA-256 of all before. Raises a ClientError."""
+        """The state as an archive, in pieces; the last piece is the SHA-256 of all others. Raises a ClientError."""
         for endpoint in self.connection.rotation():
             channel = await self.connection.ready(endpoint, self.connection.timeout)
             call = channel.unary_stream(
@@ -238,10 +238,10 @@ class Client:
                 raise refused(error) from None
             return
 
-    # ---- what operators ask --------------------------------------------------------------------------------
+    # ---- for operators -------------------------------------------------------------------------------------
 
     async def describe(self, endpoint: str | None = None) -> holdfast_pb2.DescribeResponse:
-        """Which node answers there, in a cluster or not."""
+        """Describe the node at an endpoint, whether it belongs to a cluster or not."""
         return await self.connection.call(
             "/holdfast.v1.Node/Describe",
             holdfast_pb2.DescribeRequest(),
@@ -251,7 +251,7 @@ class Client:
         )
 
     async def form(self, cluster_id: int, volume_id: int) -> int:
-        """Found a cluster on the one node of this client. Idempotent."""
+        """Found a cluster on the only node of this client. Returns its member id. Idempotent."""
         request = holdfast_pb2.FormRequest(cluster_id=cluster_id, volume_id=volume_id)
         r = await self._call("/holdfast.v1.Node/Form", request, holdfast_pb2.FormResponse, idempotent=True)
         return r.member_id
@@ -266,14 +266,14 @@ class Client:
         return await self._call(path, request, holdfast_pb2.MembershipGetResponse, idempotent=True)
 
     async def change_membership(self, request: holdfast_pb2.MembershipChangeRequest) -> int:
-        """Returns the new config index. What was decided on an older configuration is refused, so this can be asked
-        again after an unknown outcome."""
+        """Change the membership. Returns the new config index. A change based on an older configuration is refused, so
+        the call can be repeated after an unknown outcome."""
         path = "/holdfast.v1.Membership/Change"
         r = await self._call(path, request, holdfast_pb2.MembershipChangeResponse, idempotent=False)
         return r.config_index
 
     async def member_add(self, peer_urls: list[str], *, learner: bool) -> int:
-        """Make a place for a new member. Returns its id."""
+        """Add a member. Returns its id."""
         request = rpc_pb2.MemberAddRequest(peerURLs=peer_urls, isLearner=learner)
         r = await self._call("/etcdserverpb.Cluster/MemberAdd", request, rpc_pb2.MemberAddResponse, idempotent=False)
         return r.member.ID
@@ -289,7 +289,7 @@ class Client:
         await self._call(path, request, rpc_pb2.MemberRemoveResponse, idempotent=False)
 
     async def move_leader(self, target: int) -> None:
-        """Ask the leader, which this client must be connected to, to hand over."""
+        """Ask the leader to transfer leadership to `target`. This client must be connected to the leader."""
         request = rpc_pb2.MoveLeaderRequest(targetID=target)
         path = "/etcdserverpb.Maintenance/MoveLeader"
         await self._call(path, request, rpc_pb2.MoveLeaderResponse, idempotent=True)

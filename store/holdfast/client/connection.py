@@ -1,8 +1,8 @@
-"""From a list of endpoints to a call that was answered: channels, fail-over, round-robin.
+"""Makes calls to a list of endpoints: channels, round-robin and fail-over.
 
-A read is tried at one endpoint after the other until its time is over, and so is a write that a session names (it is
-done once, `session.py`). Any other write is sent only over a connection that stands, and never twice: if the answer is
-lost, the caller is told that the outcome is unknown.
+A read is tried at one endpoint after the other until its timeout, and so is a write named by a session (it takes effect
+once, see `session.py`). Any other write is sent only over an established connection and never twice: if the answer is
+lost, the caller gets OutcomeUnknown.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ CONNECT_SECONDS = 3.0
 PAUSE_SECONDS = 0.05
 AVOID_SECONDS = 1.0
 _BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
-# What a connection that breaks may look like. Servers say UNAVAILABLE, too, and mean it the same way.
+# Codes by which gRPC may report a broken connection, besides UNAVAILABLE.
 _BREAKS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
-# What a server says before it has done anything.
+# Errors that a server returns before it has done anything.
 _BEFORE_ANYTHING = (
     NOT_A_MEMBER,
     NO_STATE,
@@ -61,14 +61,14 @@ _OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),  # a proxy of the environment cannot reach loopback or a cluster's own network
+    ("grpc.enable_http_proxy", 0),  # proxies set in the environment cannot reach loopback or a cluster's network
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files: the CA that signs servers, and what this client shows of itself. `server_name` overrides the name that
-    the server's certificate must have."""
+    """PEM files: the CA of server certificates, and the client's certificate and key. `server_name` overrides the name
+    that a server's certificate must have."""
 
     ca: Path
     certificate: Path | None = None
@@ -77,7 +77,7 @@ class Tls:
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> Tls:
-        """As a Kubernetes Secret of type kubernetes.io/tls is mounted: ca.crt, tls.crt, tls.key."""
+        """From ca.crt, tls.crt and tls.key, as in a mounted Kubernetes Secret of type kubernetes.io/tls."""
         path = Path(directory)
         certificate = path / "tls.crt"
         has_own = certificate.exists()
@@ -92,7 +92,7 @@ class Tls:
 
 
 class _Addresses:
-    """Names to addresses, remembered on disk: a node that is cut off has no DNS, but its own replica still answers."""
+    """Resolves names, and caches the addresses on disk: a disconnected node has no DNS, but can reach its replica."""
 
     def __init__(self, cache_dir: Path | None) -> None:
         self._file = cache_dir / "addresses.json" if cache_dir else None
@@ -101,10 +101,10 @@ class _Addresses:
             try:
                 self._known = json.loads(self._file.read_text())
             except ValueError:
-                self._known = {}  # only a cache
+                self._known = {}  # an unreadable cache is ignored
 
     async def resolve(self, host: str) -> list[str]:
-        """Addresses of `host`, the last known ones if it cannot be asked for now."""
+        """The addresses of `host`; the last known ones if it cannot be resolved now."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -127,7 +127,7 @@ class _Addresses:
 
 
 class Connection:
-    """Channels to `endpoints` (host:port), made when they are first needed."""
+    """Channels to `endpoints` (host:port), created when first needed."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Connection:
         await asyncio.gather(*self._dropped)
 
     def rotation(self) -> list[str]:
-        """All endpoints, another one first each time; those that failed a moment ago last."""
+        """All endpoints, starting with the next one on each call; those that failed recently come last."""
         at = self._next % len(self.endpoints)
         self._next += 1
         turned = self.endpoints[at:] + self.endpoints[:at]
@@ -167,7 +167,7 @@ class Connection:
         return sorted(turned, key=lambda endpoint: self._failed_at.get(endpoint, 0.0) > since)
 
     async def channel(self, endpoint: str) -> grpc.aio.Channel:
-        """The channel to `endpoint`. Raises Unavailable if its name has no address, and none is remembered."""
+        """The channel to `endpoint`. Raises Unavailable if its name has no address and none is cached."""
         if self._closed:
             raise Unavailable("this client is closed")
         channel = self._channels.get(endpoint)
@@ -191,22 +191,22 @@ class Connection:
         return grpc.aio.secure_channel(target, self._tls.credentials(), options=options)
 
     async def drop(self, endpoint: str) -> None:
-        """Forget the channel, so that the name is resolved again."""
+        """Drop the channel, so that the name is resolved again."""
         channel = self._channels.pop(endpoint, None)
         if channel is not None:
-            # Others may have calls on it, which end by themselves: closing it at once would cancel them.
+            # Give other calls on this channel time to end: closing it at once would cancel them.
             closing = asyncio.ensure_future(channel.close(self.timeout))
             self._dropped[closing] = channel
             closing.add_done_callback(lambda done: self._dropped.pop(done, None))
 
     async def ready(self, endpoint: str, seconds: float) -> grpc.aio.Channel:
-        """The channel, connected. Raises Unavailable if it is not within `seconds`."""
+        """The connected channel to `endpoint`. Raises Unavailable if it does not connect within `seconds`."""
         channel = await self.channel(endpoint)
         try:
             async with asyncio.timeout(seconds):
                 while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
                     if state in _BROKEN:
-                        # Refused, say: others are asked meanwhile; the name is resolved again next time.
+                        # For example, connection refused. Try other endpoints; the name is resolved again next time.
                         raise TimeoutError
                     await channel.wait_for_state_change(state)
         except TimeoutError:
@@ -221,7 +221,7 @@ class Connection:
         return channel
 
     async def who(self) -> Metadata:
-        """What says who calls, to go with each call. Raises a ClientError."""
+        """The credentials to send with each call, as metadata. Raises a ClientError."""
         return await self._login.metadata(self._authenticate) if self._login is not None else ()
 
     async def _authenticate(self, request: rpc_pb2.AuthenticateRequest) -> rpc_pb2.AuthenticateResponse:
@@ -229,7 +229,7 @@ class Connection:
         return await self.call(path, request, rpc_pb2.AuthenticateResponse, idempotent=True, anonymous=True)
 
     def void(self, who: Metadata, reason: Known | None) -> bool:
-        """Whether a call was refused because `who` does not hold any more; trying again may help, once."""
+        """Whether a call was refused because the credentials `who` are no longer valid; one retry may then succeed."""
         return self._login is not None and self._login.void(who, reason)
 
     async def call(
@@ -244,8 +244,8 @@ class Connection:
         name: Metadata | None = None,
         anonymous: bool = False,
     ) -> Response:
-        """Make a unary call at one of the endpoints (or at `endpoint`), perhaps under a session's name for it, on
-        behalf of the user, or `anonymous`. Raises a ClientError."""
+        """Make a unary call to one of the endpoints (or to `endpoint`). `name`: the session's name for a write;
+        `anonymous`: send no credentials. Raises a ClientError."""
         how = (path, request, response, idempotent, timeout, endpoint, name)
         who = () if anonymous else await self.who()
         try:
@@ -253,7 +253,7 @@ class Connection:
         except Refused as error:
             if anonymous or not self.void(who, error.known):
                 raise
-        return await self._call(*how, await self.who())  # it was refused, so it was not done
+        return await self._call(*how, await self.who())  # it was refused, so it had no effect
 
     async def _call(
         self,
@@ -266,7 +266,7 @@ class Connection:
         name: Metadata | None,
         who: Metadata,
     ) -> Response:
-        lost = False  # an answer to an earlier sending of a named write
+        lost = False  # whether an answer to an earlier attempt of a named write was lost
         end = time.monotonic() + (self.timeout if timeout is None else timeout)
         last: Exception | None = None
         while True:
@@ -289,7 +289,7 @@ class Connection:
                     try:
                         await self._failed(candidate, error, idempotent or name is not None)
                     except Refused as refusal:
-                        if lost:  # whether the first sending did something cannot be told
+                        if lost:  # an earlier attempt may have taken effect
                             raise OutcomeUnknown(str(refusal)) from None
                         raise
                     except Unavailable as late:
@@ -300,10 +300,10 @@ class Connection:
             await asyncio.sleep(min(PAUSE_SECONDS, max(0.0, end - time.monotonic())))
 
     async def _failed(self, endpoint: str, error: grpc.aio.AioRpcError, idempotent: bool) -> None:
-        """Return if the call may be tried elsewhere, raise otherwise."""
+        """Return if the call may be tried at another endpoint, raise otherwise."""
         code, details, known = error.code(), error.details() or "", known_of(error)
         if known == LEARNER_UNSUPPORTED and len(self.endpoints) > 1:
-            self._failed_at[endpoint] = time.monotonic()  # the others first, until it votes
+            self._failed_at[endpoint] = time.monotonic()  # prefer the others until it votes
             return
         broken = code in _BREAKS and not said_by_server(details)
         if not broken and code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
@@ -313,7 +313,7 @@ class Connection:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise Unavailable(f"{endpoint} did not answer in time") from None
         if not said_by_server(details):
-            await self.drop(endpoint)  # the connection, not the server, said so
+            await self.drop(endpoint)  # the error is of the connection, not from the server
 
 
 async def _invoke(

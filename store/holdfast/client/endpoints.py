@@ -1,8 +1,8 @@
-"""Endpoints as users write them. A scheme says whether TLS is spoken, and is never dropped unread: a password that was
-meant for https:// must not go out in clear.
+"""Parses endpoints. The scheme decides on TLS and is never ignored: a password meant for https:// must not be sent in
+clear text.
 
-HOST:PORT alone is spoken to as the other options say: with TLS if certificates are given, as by etcdctl. A port is
-required, and unix sockets are not supported.
+For HOST:PORT without a scheme, TLS is used if certificates are given, as in etcdctl. A port is required, and unix
+sockets are not supported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from holdfast.client.connection import Tls
 
-# Where Go looks for the system's CAs, too.
+# The places where Go looks for the system's CAs.
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -26,14 +26,14 @@ FORM = "write HOST:PORT, http://HOST:PORT or https://HOST:PORT"
 
 
 def listed(endpoints: str | Iterable[str]) -> list[str]:
-    """Several, separated by commas or as a list."""
+    """Endpoints as a list, given as one or separated by commas."""
     found = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
     return [endpoint.strip() for endpoint in found if endpoint.strip()]
 
 
 def parse(endpoints: str | Iterable[str], tls: Tls | None, directory: str = "") -> tuple[list[str], Tls | None]:
-    """HOST:PORT of each, and what TLS is spoken with; None: none. `directory` of certificates is used if `tls` is not
-    given and no endpoint says http://. Raises ValueError."""
+    """Parse endpoints to (list of HOST:PORT, TLS settings; None: no TLS). The certificates in `directory` are used if
+    `tls` is not given and no endpoint begins with http://. Raises ValueError."""
     found = [_split(endpoint) for endpoint in listed(endpoints)]
     if not found:
         raise ValueError(f"no endpoints given: {FORM}")
@@ -70,8 +70,8 @@ def _split(endpoint: str) -> tuple[str, str]:
 
 
 def trusted_by_the_system() -> Path:
-    """Its bundle of CAs. Raises ValueError."""
-    known = ssl.get_default_verify_paths().cafile  # SSL_CERT_FILE, if that is set
+    """The system's bundle of CAs. Raises ValueError if there is none."""
+    known = ssl.get_default_verify_paths().cafile  # SSL_CERT_FILE if set
     for place in (known, *_BUNDLES):
         if place and Path(place).is_file():
             return Path(place)

@@ -1,4 +1,4 @@
-"""What can go wrong, by what the caller can do about it."""
+"""The client's errors, classified by what the caller can do about them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class ClientError(Exception):
 
 
 class Unavailable(ClientError):
-    """No endpoint answered in time. What was asked for did not happen."""
+    """No endpoint answered in time. The call had no effect."""
 
 
 class OutcomeUnknown(ClientError):
-    """A write was sent and no answer came: it may have happened, or may yet. Read before writing again."""
+    """A write was sent and no answer came: it may have taken effect, or may still do so. Read before writing again."""
 
 
 class Refused(ClientError):
-    """The server understood and refused. `code` is the gRPC status; `known` is the constant of `holdfast.status` that
-    the server sent, None if it is none of them."""
+    """The server refused the call. `code` is the gRPC status. `known` is the constant of `holdfast.status` that the
+    server sent; None if it is another error."""
 
     def __init__(self, code: grpc.StatusCode, message: str, known: Known | None = None) -> None:
         super().__init__(message)
@@ -43,34 +43,34 @@ class Refused(ClientError):
 
 
 class Compacted(Refused):
-    """The history asked for is gone. Read the present state and watch from there."""
+    """The requested history is compacted. Read the current state and watch from its revision."""
 
 
 class OutOfScope(Refused):
-    """The key is not among the prefixes of the edge replica that was asked."""
+    """The key is outside the prefixes of the edge replica."""
 
 
 class NotImplementedThere(Refused):
-    """The server does not know this call: it is no holdfast, or an older one."""
+    """The server does not know this method: it is not holdfast, or an older version."""
 
 
 class SessionEnded(Refused):
-    """The client session that named a write has ended or cannot be used by this user, and nothing was sent before."""
+    """The client session of a write has ended or cannot be used by this user; no earlier attempt was sent."""
 
 
 def known_of(error: grpc.aio.AioRpcError) -> Known | None:
-    """The constant of `holdfast.status` that the server sent, None if it is none of them."""
+    """The constant of `holdfast.status` that the server sent; None if it is another error."""
     names = [str(value) for key, value in error.trailing_metadata() or () if key == NAME_METADATA]
     return known(error.code().value[0], error.details() or "", names[0] if names else "")
 
 
 def refused(error: grpc.aio.AioRpcError) -> Refused:
-    """The error for a status that trying elsewhere would not change."""
+    """The exception for an error that another endpoint would return, too."""
     return refusal(error.code(), error.details() or error.code().name, known_of(error))
 
 
 def refusal(code: grpc.StatusCode, message: str, known: Known | None) -> Refused:
-    """The error of the class that stands for `known`."""
+    """An exception of the class for `known`."""
     kind = Refused
     if known == COMPACTED:
         kind = Compacted

@@ -1,4 +1,4 @@
-"""A lease that is kept alive in the background until it is revoked or the client is closed."""
+"""Leases that are kept alive in the background until they are revoked or the client is closed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from holdfast.proto import rpc_pb2
 
 
 class Lease:
-    """`id` can be given to puts. `alive` turns false for good once it may have expired."""
+    """A lease. Pass `id` to puts. `alive` becomes false, permanently, once the lease may have expired."""
 
     def __init__(self, connection: Connection, id: int, ttl: int) -> None:
         self._connection = connection
@@ -31,7 +31,7 @@ class Lease:
         return not self._lost and time.monotonic() < self._good_until
 
     async def revoke(self, timeout: float | None = None) -> None:
-        """End it now: keys attached to it are deleted."""
+        """Revoke the lease now; the keys attached to it are deleted."""
         await self.release()
         self._lost = True
         await self._connection.call(
@@ -43,7 +43,7 @@ class Lease:
         )
 
     async def release(self) -> None:
-        """Stop keeping it alive; it ends when its time is over."""
+        """Stop keeping the lease alive; it expires after its TTL."""
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -54,11 +54,11 @@ class Lease:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(ClientError):  # it ends by itself
+        with contextlib.suppress(ClientError):  # the lease expires by itself
             await self.revoke()
 
     async def _keep_alive(self) -> None:
-        """Renew three times within its life, at any endpoint that answers."""
+        """Renew the lease three times per TTL, at any endpoint that answers."""
         while True:
             for endpoint in self._connection.rotation():
                 try:

@@ -1,8 +1,8 @@
-"""Who this client says it is: a name and a password, and the token that they were exchanged for.
+"""The client's credentials: a user name and a password, and the token obtained for them.
 
-A token is got with the first call and shown with each; when a server says that it is void (it has expired, the member
-that knew it was restarted, users were changed), another one is got, once. A cluster whose users do not count gives no
-tokens, and then none is shown.
+The token is requested with the first call and sent with each. When a server says that it is invalid (it has expired,
+the member that knew it was restarted, users were changed), the client requests a new one, once. If auth is off in the
+cluster, there are no tokens, and none is sent.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from holdfast.status import AUTH_NOT_ENABLED, AUTH_OLD_REVISION, INVALID_AUTH_TO
 Metadata = tuple[tuple[str, str], ...]
 Authenticate = Callable[[rpc_pb2.AuthenticateRequest], Awaitable[rpc_pb2.AuthenticateResponse]]
 
-# Of a token that is void; the last one of a call that showed none, because authentication was not enabled before.
+# Errors that mean that the token is invalid; USER_EMPTY: that there was none, because auth was off before.
 _VOID = (INVALID_AUTH_TOKEN, AUTH_OLD_REVISION, USER_EMPTY)
 
 
 class Login:
-    """One user. Shared by all calls of a client."""
+    """The login of one user, shared by all calls of a client."""
 
     def __init__(self, user: str, password: str) -> None:
         if not user:
             raise ValueError("a password without a user: give both")
         self._request = rpc_pb2.AuthenticateRequest(name=user, password=password)
-        self._token: str | None = None  # None: to be asked for; empty: none is needed
+        self._token: str | None = None  # None: to be requested; empty: none is needed
         self._asking = asyncio.Lock()
 
     async def metadata(self, authenticate: Authenticate) -> Metadata:
-        """What to show with a call. `authenticate` asks the cluster for a token. Raises a ClientError: Refused for a
-        wrong password."""
+        """The metadata to send with a call. `authenticate` requests a token from the cluster. Raises a ClientError:
+        Refused for a wrong password."""
         if self._token is None:
             async with self._asking:
                 if self._token is None:
@@ -52,9 +52,10 @@ class Login:
             raise
 
     def void(self, shown: Metadata, reason: Known | None) -> bool:
-        """Whether a call was refused because of what it showed; then another token is asked for."""
+        """Whether a call with metadata `shown` was refused because of its token. If so, the next call requests a new
+        token."""
         if reason not in _VOID:
             return False
-        if shown == self._shown():  # or somebody else has seen it already, and asked
+        if shown == self._shown():  # otherwise another call has already replaced the token
             self._token = None
         return True

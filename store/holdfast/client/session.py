@@ -1,7 +1,7 @@
-"""Writes that are done once, however often they are sent: each has a name that any member knows it by again.
+"""Client sessions make writes take effect once, however often they are sent: each has a name that all members know.
 
 A session is a lease at the cluster, opened with the first write and kept alive; the cluster keeps the answers to its
-newest commands. A server that knows no sessions (etcd) says so, and writes are then sent once only.
+newest commands. If the server has no sessions (etcd), each write is sent only once.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from holdfast.client.lease import Lease
 from holdfast.client.login import Metadata
 from holdfast.proto import holdfast_pb2
 
-MAX_OUTSTANDING = 64  # as many answers as the cluster keeps
+MAX_OUTSTANDING = 64  # concurrent writes: the number of answers that the cluster keeps
 END_SECONDS = 1.0
 
 
 class Session:
-    """The session of one client. `ttl` in seconds, 0 = none: writes are not named."""
+    """The session of one client. `ttl` in seconds; 0: no session, writes are not named."""
 
     def __init__(self, connection: Connection, ttl: int) -> None:
         self._connection = connection
@@ -35,7 +35,7 @@ class Session:
 
     @asynccontextmanager
     async def name(self) -> AsyncIterator[Metadata | None]:
-        """The name of one write while it is under way; None if there are no sessions here."""
+        """The name of one write, as metadata, until the write is done; None if there is no session."""
         lease = await self._opened()
         if lease is None:
             yield None
@@ -68,7 +68,7 @@ class Session:
                     "/holdfast.v1.Session/Open",
                     holdfast_pb2.SessionOpenRequest(ttl_seconds=self._ttl),
                     holdfast_pb2.SessionOpenResponse,
-                    idempotent=True,  # one opened in vain ends by itself
+                    idempotent=True,  # an unused session expires
                 )
             except NotImplementedThere:
                 self._ttl = 0
@@ -77,13 +77,13 @@ class Session:
             return self._lease
 
     async def forget(self) -> None:
-        """The session has ended at the cluster: the next write opens another."""
+        """Drop a session that has ended at the cluster; the next write opens a new one."""
         lease, self._lease = self._lease, None
         if lease is not None:
             await lease.release()
 
     async def end(self) -> None:
-        """End it at the cluster, too, if that can be reached at once; else it ends when its time is over."""
+        """End the session, and revoke it at the cluster if that answers within END_SECONDS; otherwise it expires."""
         lease, self._lease = self._lease, None
         if lease is not None:
             with contextlib.suppress(ClientError):

@@ -1,4 +1,4 @@
-"""Transactions, written as they read: if these compares hold, then do this, else that."""
+"""Transactions with a fluent interface: if these compares hold, then do this, else that."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Op = rpc_pb2.RequestOp
 
 
 class _Field:
-    """One side of a compare: `key("/a").version == 1`."""
+    """The left side of a compare: `key("/a").version == 1`."""
 
     def __init__(self, key: bytes, target: str, name: str) -> None:
         self._key = key
@@ -44,7 +44,8 @@ class _Field:
 
 
 class Key:
-    """What a transaction can compare of a key. A missing key has version, revisions and lease 0, and no value."""
+    """The fields of a key that a transaction can compare. A missing key has version, revisions and lease 0, and no
+    value."""
 
     def __init__(self, key: str | bytes) -> None:
         self._key = to_bytes(key)
@@ -71,7 +72,7 @@ class Key:
 
 
 class Ops:
-    """What a transaction can do."""
+    """The operations of transactions."""
 
     @staticmethod
     def put(key: str | bytes, value: str | bytes, *, lease: int = 0) -> Op:
@@ -95,7 +96,8 @@ class Ops:
 
 @dataclass(frozen=True, slots=True)
 class TxnResult:
-    """`responses` has an entry for each operation carried out: keys read, a revision, or a number deleted."""
+    """`responses` has an entry for each executed operation: the keys of a get, the revision of a put, or the number of
+    keys deleted."""
 
     succeeded: bool
     revision: int
@@ -103,7 +105,7 @@ class TxnResult:
 
 
 class Txn:
-    """Built step by step; nothing is sent before `commit`."""
+    """A transaction, built step by step; nothing is sent before `commit`."""
 
     def __init__(self, send: Callable[[rpc_pb2.TxnRequest], Awaitable[rpc_pb2.TxnResponse]]) -> None:
         self._send = send

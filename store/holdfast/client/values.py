@@ -1,4 +1,4 @@
-"""What the client gives back."""
+"""The values that the client returns, and conversions of keys and ranges."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KeyValue:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change. `previous` is known if it was asked for and is not compacted."""
+    """One change. `previous` is set if it was requested and is not compacted."""
 
     type: str  # "put" or "delete"
     kv: KeyValue
@@ -39,7 +39,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class RangeResult:
-    """`count` is the number of keys in the range, also those a limit left out."""
+    """The result of a read. `count` is the number of keys in the range, including those beyond the limit."""
 
     kvs: list[KeyValue]
     count: int
@@ -65,12 +65,12 @@ def to_bytes(key: str | bytes) -> bytes:
 
 
 def range_start(key: bytes, *, prefix: bool) -> bytes:
-    """Where a range begins. All keys begin with the empty prefix; an empty key alone is for the server to refuse."""
+    """The start of a range. With the empty prefix this is the first key; the server refuses a single empty key."""
     return key or (b"\x00" if prefix else b"")
 
 
 def range_end(key: bytes, *, prefix: bool, end: str | bytes | None) -> bytes:
-    """etcd's range_end: empty for one key, the key after all that begin with `key`, or `end`."""
+    """etcd's range_end: `end` if given, with `prefix` the end of all keys that begin with `key`, empty for one key."""
     if end is not None:
         return to_bytes(end)
     return prefix_end(key) if prefix else b""

@@ -1,4 +1,4 @@
-"""A watch that goes on: after a lost connection it resumes at the next revision, at another endpoint if need be."""
+"""A watch that survives lost connections: it resumes at the next revision, if necessary at another endpoint."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PATH = "/etcdserverpb.Watch/Watch"
 async def watch(
     connection: Connection, key: bytes, range_end: bytes, *, start_revision: int, previous: bool
 ) -> AsyncIterator[list[Event]]:
-    """Batches of events in the order of their revisions, each once. Ends only by an error or by the caller.
+    """Yield batches of events in the order of their revisions, each event once. Ends only by an error or by the caller.
 
-    Raises Compacted if the revision to resume at is gone, Refused if the server will not have this watch.
+    Raises Compacted if the revision to resume at is compacted, Refused if the server refuses the watch.
     """
     following = start_revision
-    renewed = False  # who calls was refused, and is to be said anew
+    renewed = False  # the credentials were refused once and have been renewed
     while True:
         for endpoint in connection.rotation():
             try:

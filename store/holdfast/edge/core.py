@@ -1,8 +1,8 @@
-"""What a replica knows, pure: which position it is complete at, and what each frame of the stream does to it.
+"""The state of a replica, without I/O: the position at which it is complete, and the effect of each received frame.
 
-States: EMPTY (no data yet), LOADING (a snapshot is coming in, nothing of it is used), COMPLETE at the watermark.
-Data and watermark are written in one batch, so a crash leaves a position that the data explains. Absence is never taken
-for deletion: keys go only by a tombstone, or by a snapshot whose trailer says what was in it.
+States: EMPTY (no data yet), LOADING (a snapshot is being received and not used yet), COMPLETE at the watermark.
+Data and watermark are written in one batch, so they are consistent after a crash. Absence is never taken for deletion:
+keys are removed only by a tombstone, or by a snapshot whose trailer confirms what was in it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _USERS = b"replica/users"
 
 
 class WrongCluster(Exception):
-    """The member that was asked belongs to another cluster than the data here."""
+    """The upstream member belongs to a different cluster than the replica's data."""
 
 
 class BrokenUpstream(Exception):
-    """Whoever was asked does not keep to the protocol."""
+    """The upstream violates the protocol."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """(cluster, epoch, revision): complete up to `watermark`, readable from `floor` on."""
+    """What a replica has: complete up to revision `watermark`, history readable from revision `floor` on."""
 
     cluster_id: int = 0
     epoch: int = 0
@@ -45,7 +45,7 @@ class Position:
 
 
 def filter_version(ranges: Sequence[holdfast_pb2.KeyRange]) -> int:
-    """A number that changes with the filter: data of another filter is not complete for this one."""
+    """A number that identifies the filter. Data received with another filter is not complete for this one."""
     text = b"".join(r.SerializeToString(deterministic=True) for r in sorted(ranges, key=lambda r: (r.key, r.range_end)))
     return google_crc32c.value(text) or 1
 
@@ -61,7 +61,7 @@ class ReplicaCore:
         self._pending = Pending(store)
         self.position = _load(store)
         if self.position.filter_version != self.filter_version:
-            # Other prefixes than before: what is here stays readable as far as it goes, and a snapshot replaces it.
+            # The prefixes have changed: the data is no longer served as complete, and a snapshot will replace it.
             self._stale_filter = self.position.watermark > 0
         else:
             self._stale_filter = False
@@ -69,13 +69,13 @@ class ReplicaCore:
         self._loading: list[kv_pb2.KeyValue] | None = None
         self._loading_crc = 0
         self._hello: holdfast_pb2.FollowHello | None = None
-        self.users = store.get(Family.META, _USERS) is not None  # whether users counted in the cluster, as last heard
+        self.users = store.get(Family.META, _USERS) is not None  # whether auth is on in the cluster, as last reported
 
     # ---- what is here --------------------------------------------------------------------------------------
 
     @property
     def complete(self) -> bool:
-        """Whether there is data to serve for the prefixes asked for now."""
+        """Whether there is data to serve for the current prefixes."""
         return self.position.watermark > 0 and not self._stale_filter
 
     def covers(self, start: bytes, end: bytes | None) -> bool:
@@ -83,7 +83,7 @@ class ReplicaCore:
         return any(low <= start and (high is None or (end is not None and end <= high)) for low, high in self.intervals)
 
     def start(self, replica: str, pool: str) -> holdfast_pb2.FollowStart:
-        """What to ask an upstream for."""
+        """The first message to an upstream: what the replica has and what it wants."""
         p = self.position
         return holdfast_pb2.FollowStart(
             cluster_id=p.cluster_id,
@@ -102,7 +102,7 @@ class ReplicaCore:
         if known and hello.cluster_id != known:
             raise WrongCluster(f"the data here is of cluster {known:x}, the upstream is of {hello.cluster_id:x}")
         if hello.filter_version != self.filter_version:
-            raise BrokenUpstream("the upstream answers for another filter than it was asked for")
+            raise BrokenUpstream("the upstream answered for a different filter than requested")
         self._hello = hello
         if hello.users != self.users:
             self.users = hello.users
@@ -113,16 +113,16 @@ class ReplicaCore:
 
     def chunk(self, chunk: holdfast_pb2.FollowChunk) -> None:
         if self._loading is None:
-            raise BrokenUpstream("the upstream sends a part of a snapshot that it has not announced")
+            raise BrokenUpstream("the upstream sent part of a snapshot that it had not announced")
         for kv in chunk.kvs:
             self._loading_crc = google_crc32c.extend(self._loading_crc, kv.SerializeToString())
             self._loading.append(kv)
 
     def trailer(self, trailer: holdfast_pb2.FollowTrailer) -> bool:
-        """A snapshot is complete: put it in the place of what is here, if it is what the trailer says, and not older.
-        Returns whether it was taken."""
+        """End a snapshot: replace the data by it if it matches the trailer and is not older. Returns whether it was
+        accepted."""
         if self._hello is None or self._loading is None:
-            raise BrokenUpstream("the upstream ends a snapshot that it has not announced")
+            raise BrokenUpstream("the upstream ended a snapshot that it had not announced")
         loading, self._loading = self._loading, None
         hello, p = self._hello, self.position
         whole = len(loading) == trailer.count and self._loading_crc == trailer.hash
@@ -146,7 +146,7 @@ class ReplicaCore:
         return True
 
     def revision(self, frame: holdfast_pb2.FollowRevision) -> list[Change]:
-        """All changes of one revision. One that is known already changes nothing and is not told again."""
+        """Apply one revision and return its changes. A revision already applied is ignored and has no changes."""
         if frame.revision <= self.position.watermark:
             return []
         changes = self.space.apply(frame.revision, frame.events)
@@ -155,7 +155,7 @@ class ReplicaCore:
         return changes
 
     def progress(self, frame: holdfast_pb2.FollowProgress) -> bool:
-        """Nothing more comes at or below this revision. Returns whether that is news."""
+        """Note that no more changes come up to this revision. Returns whether the watermark moved."""
         if frame.revision <= self.position.watermark:
             return False
         self.space.reach(frame.revision)
@@ -173,21 +173,21 @@ class ReplicaCore:
 
     @property
     def stalled(self) -> bool:
-        """Whether the store did not take what came in last. It stays pending, and reads see it; but what is pending is
-        lost with the process, so feed nothing more in before `settle`."""
+        """Whether the store has refused the last write. The write stays pending, and reads see it, but it would be lost
+        with the process: pass in no more frames until `settle` succeeds."""
         return not self._pending.empty
 
     def settle(self) -> bool:
-        """Give the store again what it did not take. Returns whether it has everything now."""
+        """Retry a pending write. Returns whether the store has everything now."""
         self._flush()
         return not self.stalled
 
     def _flush(self) -> None:
-        with contextlib.suppress(StoreBusy):  # seen by `stalled`
+        with contextlib.suppress(StoreBusy):  # reported by `stalled`
             self._pending.flush()
 
     def raise_floor(self, revision: int) -> None:
-        """Give up history before `revision`; its rows are removed later, by who serves the space."""
+        """Compact history before `revision`. Pruning removes its rows later."""
         self.space.forget(revision)
         self._move(replace(self.position, floor=revision))
         self._flush()

@@ -1,7 +1,7 @@
-"""A snapshot for a replica: everything in its filter at one moment, read and sent a frame at a time.
+"""A snapshot for a replica: all keys in its filter at one moment, read and sent one frame at a time.
 
-Rows are read only as the replica takes them, from iterators that see the state as it was when they were made: neither
-does it lie in memory whole, nor does a large one hold up the loop.
+Rows are read only as fast as the replica receives them, from iterators that see the state as of their creation. So a
+snapshot is never in memory as a whole, and a large one does not block the loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Row = tuple[bytes, bytes]
 
 
 class Filling:
-    """The frames of one snapshot: chunks, then the trailer that says how much there was."""
+    """The frames of one snapshot: chunks, then the trailer with their count and hash."""
 
     def __init__(
         self,
@@ -33,15 +33,15 @@ class Filling:
         trailer: holdfast_pb2.FollowTrailer,
         chunk_rows: int = CHUNK_ROWS,
     ) -> None:
-        """`trailer` has its filter and revision; count and hash are filled in."""
+        """`trailer` has filter and revision set; count and hash are filled in here."""
         self._chunk_rows = chunk_rows
-        # An iterator sees the state as it is when its first row is asked for, so all are asked now.
+        # An iterator sees the state as of the reading of its first row, so read all first rows now.
         self._rows = chain.from_iterable([_begun(store.scan(Family.CUR, low, high)) for low, high in ranges])
         self._trailer = trailer
         self._crc = 0
 
     def frames(self) -> Iterator[bytes]:
-        """Serialised FollowResponses; none is read before it is asked for."""
+        """Serialised FollowResponses; the rows of each are read only when it is requested."""
         parts: list[bytes] = []
         size = 0
         for _, value in self._rows:
@@ -65,5 +65,5 @@ def _begun(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _chunk(kvs: list[bytes]) -> bytes:
-    """FollowResponse{chunk: FollowChunk{kvs}}, put together from key-values that are not decoded for it."""
+    """FollowResponse{chunk: FollowChunk{kvs}}, built from serialised key-values without decoding them."""
     return delimited(b"\x22", b"".join(kvs))

@@ -1,4 +1,4 @@
-"""Keeps a replica following somebody: connects, resumes where the data ends, moves on to the next endpoint."""
+"""Keeps a replica following an upstream: connects, resumes at its position, and tries the next endpoint on failure."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from holdfast.status import said_by_server
 log = logging.getLogger("holdfast.edge")
 
 PROBE_SECONDS = 1.0
-SILENCE_SECONDS = 10.0
-RETRY_SECONDS = 0.5
-BUSY_SECONDS = 0.05  # until a store that was busy, or had no room, is tried again
+SILENCE_SECONDS = 10.0  # time without a message after which the next endpoint is tried
+RETRY_SECONDS = 0.5  # pause after all endpoints have failed
+BUSY_SECONDS = 0.05  # pause before a write is retried after the store was busy or full
 
 
 def boot_ns() -> int:
-    """A clock that also runs while the machine sleeps, so that sleep counts as staleness."""
+    """A clock that also runs while the machine is suspended, so that this time counts as staleness."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Follower:
-    """Feeds the replica's core from whichever endpoint answers.
+    """Follows any endpoint that answers, and passes its frames to the replica's core.
 
-    `changed` is called with the changes of each revision (none for mere progress), `replaced` after a snapshot,
-    `greeted` when an upstream has said what it is.
+    `changed` is called with the changes of each revision (empty for progress), `replaced` after a snapshot, `greeted`
+    after an upstream's hello.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class Follower:
         self._replaced = replaced
         self._greeted = greeted
         self.connected = False
-        self._probes: dict[int, int] = {}  # id -> when it was sent
+        self._probes: dict[int, int] = {}  # id -> when it was sent (boot_ns)
         self._answered: list[tuple[int, int]] = []  # (revision to reach, when its probe was sent)
-        self._fresh_at: int | None = None  # everything acknowledged before then is visible here
+        self._fresh_at: int | None = None  # all writes acknowledged before this time are visible here
         self._probe_ids = itertools.count(1)
         self._said = ""
 
     @property
     def staleness_ms(self) -> int | None:
-        """How old what is served may be at most; None = unknown (not one probe answered since the start)."""
+        """The maximum age of the served data; None: unknown (no probe was answered since the start)."""
         return None if self._fresh_at is None else (boot_ns() - self._fresh_at) // 1_000_000
 
     async def run(self) -> None:
@@ -95,8 +95,8 @@ class Follower:
             log.warning("not following: %s", line)
 
     async def _settled(self) -> None:
-        """While the store takes nothing, neither does the replica: the stream waits, and its upstream keeps what it has
-        for us. What is served grows old meanwhile, and says so."""
+        """Wait until the store accepts writes. Until then the replica reads nothing from its stream, the upstream keeps
+        the data, and the reported staleness grows."""
         while True:
             if self._core.settle():
                 return
@@ -119,7 +119,7 @@ class Follower:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     response = await call.read()
                 if response is grpc.aio.EOF:
-                    # An ended stream says why in its status.
+                    # The status of an ended stream says why.
                     raise grpc.aio.AioRpcError(await call.code(), None, None, details=await call.details())
                 self._take(endpoint, response)
         finally:
@@ -128,7 +128,7 @@ class Follower:
             call.cancel()
 
     async def _talk(self, call: grpc.aio.StreamStreamCall) -> None:
-        """Probe for the staleness bound, and report how far we are."""
+        """Send probes, which bound the staleness, and reports of the replica's position."""
         reported = -1
         while True:
             if self.connected and not self._core.stalled:
@@ -171,7 +171,7 @@ class Follower:
             core.chunk(response.chunk)
         elif kind == "trailer":
             if not core.trailer(response.trailer):
-                raise Unavailable("a snapshot that is not what its trailer says, or older than what is here")
+                raise Unavailable("the snapshot does not match its trailer, or is older than the data here")
             self._replaced()
         elif kind == "revision":
             changes = core.revision(response.revision)
@@ -187,7 +187,8 @@ class Follower:
         self._note_freshness()
 
     def _note_freshness(self) -> None:
-        """Once complete at a probe's revision, all that was acknowledged before the probe was sent is here."""
+        """Update the staleness bound: once complete up to a probe's revision, the replica has all writes that were
+        acknowledged before the probe was sent."""
         watermark = self._core.position.watermark
         waiting: list[tuple[int, int]] = []
         for revision, sent in self._answered:

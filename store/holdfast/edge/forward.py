@@ -1,7 +1,7 @@
-"""Calls that a replica passes on to its cluster, whole, over gRPC.
+"""Forwards calls from a replica to its cluster over gRPC, unchanged.
 
-A forwarded call is its caller's: their token goes along, and a mark that keeps the member from taking the certificate
-that this replica shows for theirs.
+A forwarded call acts for its original caller: it carries the caller's token, and a mark, so that the member does not
+use the replica's certificate as the caller's identity.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from holdfast.front.calls import Call, Credit
 from holdfast.status import Code, Refusal, RequestError
 
 FORWARD_SECONDS = 7.0
-# What goes along with a forwarded call of what its caller said.
+# The caller's metadata that is forwarded.
 _PASSED_ON = (
     "token",
     "authorization",
@@ -32,13 +32,14 @@ _PASSED_ON = (
 
 
 class Forwarder:
-    """Passes calls on to whichever endpoint can be reached."""
+    """Forwards calls to any endpoint that can be reached."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def call(self, call: Call, body: bytes, seconds: float) -> bytes:
-        """The answer to a unary call. Raises RequestError: the cluster's refusal, or that it cannot be reached."""
+        """Forward a unary call and return the response. Raises RequestError with the cluster's error, or if the cluster
+        cannot be reached."""
         try:
             channel = await self.channel(seconds)
             answer: bytes = await channel.unary_unary(call.method)(
@@ -60,19 +61,19 @@ class Forwarder:
 
 
 def refusal(error: Unavailable | grpc.aio.AioRpcError) -> Refusal:
-    """What the caller of a forwarded call is told when it failed."""
+    """The error to return to the caller when forwarding failed."""
     if isinstance(error, grpc.aio.AioRpcError):
         return Refusal(Code(error.code().value[0]), error.details() or "")
     return Refusal(Code.UNAVAILABLE, f"holdfast: {error}")
 
 
 def on_behalf_of(call: Call) -> list[tuple[str, str]]:
-    """The metadata of a call that is passed on."""
+    """The metadata of a forwarded call."""
     return [(name, call.metadata[name]) for name in _PASSED_ON if name in call.metadata] + [(FORWARDED, "1")]
 
 
 class ForwardedStream:
-    """A keep-alive stream, passed on message by message."""
+    """A keep-alive stream, forwarded message by message."""
 
     def __init__(self, forwarder: Forwarder, router: Router, call: Call) -> None:
         self._forwarder = forwarder
@@ -91,7 +92,7 @@ class ForwardedStream:
         self._task.cancel()
 
     def on_over(self) -> None:
-        """What is sent is bounded by the credit."""
+        """Nothing to do: the credit bounds what is sent."""
 
     def on_writable(self) -> None:
         """See `on_over`."""

@@ -1,4 +1,4 @@
-"""An edge replica as a process: its data directory, its follower, and a front that serves with or without a network."""
+"""An edge replica as a process: its data directory, its follower, and a front that serves even while disconnected."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from holdfast.tls import TlsFiles
 log = logging.getLogger("holdfast.edge")
 
 SYNC_SECONDS = 1.0
-HISTORY_REVISIONS = 10_000
-PRUNE_ROWS = 250  # a turn
+HISTORY_REVISIONS = 10_000  # revisions of history to keep
+PRUNE_ROWS = 250  # rows pruned in one step
 EMPTY_IT = "This is a replica: nothing in its directory is needed; empty the directory and it follows anew"
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeConfig:
-    """How a replica was started. `prefixes` are what it holds, `endpoints` (host:port) whom it may follow."""
+    """The options of a replica. `prefixes`: the keys that it holds. `endpoints` (host:port): upstreams to follow."""
 
     name: str
     data_dir: Path
@@ -53,11 +53,11 @@ class EdgeConfig:
     pool: str = ""
     server_tls: TlsFiles = field(default_factory=TlsFiles)
     upstream_tls: ClientTls | None = None
-    anonymous_reads: bool = False  # serve whoever asks also where the cluster has users
+    anonymous_reads: bool = False  # serve everyone even if auth is on in the cluster
 
 
 class EdgeServer:
-    """One replica. `run` returns when it was told to stop."""
+    """One replica. `run` returns after a request to stop."""
 
     def __init__(self, config: EdgeConfig) -> None:
         self.config = config
@@ -113,13 +113,13 @@ class EdgeServer:
         self.probes = front_for_probes(pages)
         self._turned_at = time.monotonic()
         self._synced_at_revision = self.core.position.watermark
-        self._telling = False  # more of the past in the loop's next turn
-        self._pruning = False  # a step of it is due
+        self._telling = False  # a further slice of catch-up is scheduled for the loop's next turn
+        self._pruning = False  # a pruning step is scheduled
         self._was_full = False
         self._stopped = False
 
     def _state_damaged(self, damage: StateDamaged) -> None:
-        """A read met damage: serve no longer, and not again before the directory was emptied."""
+        """Handle damage found by a read: stop, and refuse to start again until the directory has been emptied."""
         if not self._damaged.done():
             log.critical("%s. %s", damage, EMPTY_IT)
             self._data.mark_damaged(str(damage))
@@ -160,7 +160,7 @@ class EdgeServer:
             except StateUnreadable as error:
                 raise StartError(str(error)) from error
 
-    # ---- what the follower tells ---------------------------------------------------------------------------
+    # ---- callbacks of the follower -------------------------------------------------------------------------
 
     def _changed(self, changes: list[Change]) -> None:
         self._tell([changes] if changes else [])
@@ -174,11 +174,11 @@ class EdgeServer:
         self.api.reached()
 
     def _greeted(self) -> None:
-        """Whether the cluster has users may be news."""
+        """An upstream has said hello: auth may have been turned on or off."""
         self.watch.rights_changed()
 
     def _tell(self, revisions: Sequence[list[Change]] = ()) -> None:
-        """Tell watchers of these revisions, and those that are behind of the past, a slice a turn."""
+        """Deliver these revisions to watchers, and history to watchers that are behind, one slice per turn."""
         deliveries = self.served.publish(revisions)
         if deliveries:
             self.watch.deliver(deliveries)
@@ -191,11 +191,11 @@ class EdgeServer:
         self._telling = False
         self._tell()
 
-    # ---- the data on the disk ------------------------------------------------------------------------------
+    # ---- the data on disk ----------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Make what came in durable about every second; a crash of the process loses nothing, a power cut at most that,
-        and it is asked for again."""
+        """Make received data durable about every second. A crash of the process loses nothing; a power cut loses at
+        most the last second, which the replica then requests again."""
         loop = asyncio.get_running_loop()
         patrol, patrolled_at = Patrol(self._store), time.monotonic()
         while True:
@@ -223,7 +223,8 @@ class EdgeServer:
         self._was_full = self._store.full
 
     def _go_on_if_there_is_room(self) -> None:
-        """Nothing else reads the store now: its reads are on the loop, or awaited by the task that calls this."""
+        """Reopen the store if there is room. No other read is in progress now: reads run on the loop, or are awaited by
+        the task that calls this."""
         if self.served.scans.idle and self._store.has_room():
             self._store.reopen()
             log.warning("there is room again in %s: changes are taken", self._data.path)
@@ -237,13 +238,13 @@ class EdgeServer:
             self._prune()
 
     def _prune(self) -> None:
-        """One slice of history, and the next one later."""
+        """Prune one slice of history, and schedule the next one."""
         if self._stopped:
             return
         try:
             step = self.served.prune(PRUNE_ROWS)
         except StateDamaged:
-            return  # `_state_damaged` knows already
+            return  # `_state_damaged` has been called already
         if step is Pruning.DONE:
             self._pruning = False
         else:
@@ -262,7 +263,7 @@ class EdgeServer:
 
 
 def _open(data: DataDirectory) -> RocksStore:
-    """The replica's state, made empty if there is none yet. Raises Damaged, StateDamaged or StateUnreadable."""
+    """Open the replica's state, or create an empty one. Raises Damaged, StateDamaged or StateUnreadable."""
     if not data.identity.made:
         states = StateDirectory(data.begin_making() / "state")
         store = RocksStore(states.fresh())

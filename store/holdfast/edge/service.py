@@ -1,10 +1,10 @@
-"""A replica's answers: reads and watches of its prefixes from what is here, everything else forwarded whole.
+"""The services of an edge replica: serves reads and watches of its prefixes locally, and forwards all other calls.
 
-What is outside the prefixes gets an error that says so, never "not found". Without a connection, what has to be
-forwarded is refused as unavailable, and never queued.
+A key outside the prefixes gets an error that says so, never "not found". Without a connection to the cluster, calls
+that have to be forwarded fail as unavailable; they are never queued.
 
-A replica itself knows no users, so where the cluster has some, it serves what it holds only if it was told to serve it
-to everyone. Whose a forwarded call is: see `edge.forward`.
+A replica knows no users. If auth is on in the cluster, it serves its data only with --anonymous-reads, to everyone. For
+the identity of forwarded calls see `edge.forward`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from holdfast.status import (
 from holdfast.tasks import Tasks
 from holdfast.watch.hub import Hub
 
-SHOWN_BYTES = 200  # of a key, in an error
+SHOWN_BYTES = 200  # of a key in an error text
 _ALWAYS_FORWARDED = (
     "/etcdserverpb.KV/Put",
     "/etcdserverpb.KV/DeleteRange",
@@ -55,7 +55,8 @@ _ALWAYS_FORWARDED = (
     "/etcdserverpb.Maintenance/Alarm",
     "/etcdserverpb.Auth/Authenticate",
 )
-# Answers whose header's revision the replica has to reach, or a client would read backwards.
+# Response types of calls that are answered only once the replica has reached the response's revision. Otherwise a
+# client could afterwards read an older state here.
 _WRITES: dict[str, Callable[[], Any]] = {
     "/etcdserverpb.KV/Put": rpc_pb2.PutResponse,
     "/etcdserverpb.KV/DeleteRange": rpc_pb2.DeleteRangeResponse,
@@ -92,7 +93,7 @@ class EdgeApi:
         self._anonymous_reads = anonymous_reads
         self._poke = poke
         self._served = served
-        # A heap of (watermark to reach, order of arrival, what then).
+        # A heap of (watermark to reach, order of arrival, what to call then).
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
         self._arrivals = itertools.count()
         self._tasks = Tasks()
@@ -220,7 +221,7 @@ class EdgeApi:
     # ---- forwarded -----------------------------------------------------------------------------------------
 
     def reached(self) -> None:
-        """The watermark moved: answers that waited for it may leave."""
+        """The watermark has moved: send the responses that waited for it."""
         watermark = self._core.position.watermark
         while self._waiting and self._waiting[0][0] <= watermark:
             heapq.heappop(self._waiting)[2]()
@@ -243,7 +244,8 @@ class EdgeApi:
         if kind is None:
             self._router.reply(call.id, answer)
             return
-        # Held until it can be read here, or the deadline: a client of this replica never reads backwards.
+        # Hold the response until its revision can be read here, or until the deadline, so that a client of this replica
+        # does not read an older state afterwards.
         response = kind()
         response.ParseFromString(answer)
         revision = response.header.revision

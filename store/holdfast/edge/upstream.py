@@ -1,13 +1,14 @@
-"""What a follower is told by its upstream, pure: the server's side of `holdfast.v1.Edge/Follow`.
+"""The server side of `holdfast.v1.Edge/Follow`, without I/O: decides what a follower is sent.
 
-A replica says how far it is complete. It gets what it lacks from history, or if that is gone a snapshot, and then every
-revision as it is applied, with progress where its filter is quiet. The rules that keep a replica from missing anything:
+A replica reports up to which revision it is complete. It is sent the missing revisions from history, or a snapshot if
+they are compacted, then every revision as it is applied, and progress while its filter is quiet. These rules ensure
+that a replica misses nothing:
 
-- An upstream that is behind its follower says nothing until it has caught up.
-- A snapshot is of one revision, which its trailer names; what is told next begins with the revision after it.
-- Progress is said only when everything up to it has been sent.
+- An upstream that is behind its follower sends nothing until it has caught up.
+- A snapshot is of one revision, which its trailer names. The stream continues with the next revision.
+- Progress is sent only when everything up to it has been sent.
 
-The driver, real or simulated, passes events in and sends the frames that come out, in their order.
+The driver, real or simulated, passes events in and sends the resulting frames in their order.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from holdfast.status import Code, Refusal, RequestError
 from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Watcher
 
 MAX_RANGES = 64
-MAX_NAME = 253  # characters, of a replica or a pool, as Kubernetes has it
-MAX_SNAPSHOTS = 16  # that are read at once: each holds on to the files of its moment
-STALL_SECONDS = 60  # a replica that takes nothing of its snapshot for so long has to ask again
+MAX_NAME = 253  # characters in the name of a replica or pool, as in Kubernetes
+MAX_SNAPSHOTS = 16  # being read at the same time: each keeps RocksDB from deleting the files of its moment
+STALL_SECONDS = 60  # a replica that reads nothing of its snapshot for this long has to reconnect
 _WATCHER = 0
 _STALLED = Refusal(
     Code.UNAVAILABLE, f"holdfast: nothing of the snapshot was taken for {STALL_SECONDS} s; reconnect to get another one"
@@ -35,7 +36,7 @@ _FELL_BEHIND = Refusal(Code.UNAVAILABLE, "holdfast: fell behind the compacted hi
 
 
 class Source(Protocol):
-    """What an upstream serves from: a member's or a replica's key space, and its position."""
+    """What an upstream serves from: the key space and the position of a member or a replica."""
 
     @property
     def cluster_id(self) -> int: ...
@@ -48,7 +49,7 @@ class Source(Protocol):
 
     @property
     def users(self) -> bool:
-        """Whether users count in the cluster."""
+        """Whether auth is on in the cluster."""
         ...
 
     @property
@@ -58,11 +59,11 @@ class Source(Protocol):
     def hub(self) -> Hub: ...
 
     def poke(self) -> None:
-        """The hub has something to do."""
+        """Wake the driver: the hub has work to do."""
 
 
 class Snapshots:
-    """The snapshots that a server is sending, all streams together."""
+    """Counts the snapshots that a server is sending on all streams."""
 
     def __init__(self, most: int = MAX_SNAPSHOTS, chunk_rows: int = CHUNK_ROWS) -> None:
         self._most = most
@@ -75,7 +76,7 @@ class Snapshots:
 
 
 def check_start(start: holdfast_pb2.FollowStart, cluster_id: int) -> None:
-    """Raise RequestError if nobody could follow like this."""
+    """Raise RequestError if the start message is invalid."""
     if start.cluster_id not in (0, cluster_id):
         raise RequestError(
             Refusal(
@@ -97,11 +98,11 @@ def check_start(start: holdfast_pb2.FollowStart, cluster_id: int) -> None:
 
 
 class Upstream:
-    """One stream to a follower. States: waiting for its start; waiting for us to reach its watermark; following, at
-    first perhaps by a snapshot."""
+    """One stream to a follower. States: waiting for its start message; waiting until the upstream has reached its
+    watermark; following, possibly with a snapshot first."""
 
     def __init__(self, source: Source, stream: int, snapshots: Snapshots) -> None:
-        """`stream`: under which number the hub knows it."""
+        """`stream`: the stream's number in the hub."""
         self._source = source
         self._stream = stream
         self._snapshots = snapshots
@@ -110,26 +111,26 @@ class Upstream:
         self.start: holdfast_pb2.FollowStart | None = None
         self._ranges: tuple[Range, ...] = ()
         self._following = False
-        self._users = False  # whether they count, as the follower was told
-        self._told = 0  # revision that the follower was last told it is complete to
-        self._frames: Iterator[bytes] | None = None  # of a snapshot still being sent
-        self._moved_at = 0  # when its last frame was taken
-        self._over = False  # more was sent than the follower takes now
+        self._users = False  # whether auth is on, as the follower was told
+        self._told = 0  # revision up to which the follower was last told that it is complete
+        self._frames: Iterator[bytes] | None = None  # the rest of a snapshot being sent
+        self._moved_at = 0  # when the last snapshot frame was sent (ns)
+        self._over = False  # the follower does not keep up
 
     @property
     def filling(self) -> bool:
-        """Whether `fill` has more of a snapshot, and the follower takes it."""
+        """Whether `fill` has more of a snapshot, and the follower keeps up."""
         return self._frames is not None and not self._over
 
     @property
     def users_changed(self) -> bool:
-        """Whether the follower has to hear anew whether users count."""
+        """Whether auth was turned on or off since the follower was told."""
         return self._following and self._users != self._source.users
 
-    # ---- what happens --------------------------------------------------------------------------------------
+    # ---- events --------------------------------------------------------------------------------------------
 
     def begin(self, start: holdfast_pb2.FollowStart) -> None:
-        """The follower's start, after `check_start`. Raises RequestError. Tick next."""
+        """Take the follower's start message, after `check_start`; then call `tick`. Raises RequestError."""
         epoch = self._source.epoch
         if start.cluster_id and start.epoch > epoch:
             raise RequestError(
@@ -141,8 +142,8 @@ class Upstream:
         self._ranges = tuple(bounds(r.key, r.range_end) for r in start.filter)
 
     def tick(self, now_ns: int) -> list[bytes]:
-        """Some time has passed: begin once we are as far as the follower is; later tell it of progress on quiet
-        filters. Raises RequestError to end the stream."""
+        """Call this regularly. It begins following once the source has reached the follower's watermark; after that it
+        sends progress while the filter is quiet. Raises RequestError to end the stream."""
         if not self._following:
             return self._follow(now_ns) if self._may_follow() else []
         if self._frames is not None:
@@ -157,8 +158,8 @@ class Upstream:
         return [holdfast_pb2.FollowResponse(progress=message).SerializeToString()]
 
     def fill(self, now_ns: int) -> list[bytes]:
-        """The next frame of a snapshot, if the follower takes it. After the last one what happened meanwhile follows.
-        Raises StateDamaged."""
+        """The next frame of a snapshot, if the follower keeps up. After the last one, the stream continues with the
+        changes since. Raises StateDamaged."""
         if self._frames is None or self._over:
             return []
         frame = next(self._frames, None)
@@ -171,24 +172,24 @@ class Upstream:
         return []
 
     def deliver(self, delivery: Delivery) -> list[bytes]:
-        """What the hub has for this stream. Raises RequestError to end the stream."""
+        """The frames for a delivery of the hub. Raises RequestError to end the stream."""
         if isinstance(delivery, Compacted):
-            raise RequestError(_FELL_BEHIND)  # it starts again, with a snapshot
+            raise RequestError(_FELL_BEHIND)  # the follower reconnects and gets a snapshot
         return self._revisions(delivery.changes) if isinstance(delivery, Events) else []
 
     def probed(self, id: int) -> list[bytes]:
-        """Leadership was confirmed after the follower's probe: what is applied now covers every write that was
+        """The reply to a probe, after leadership was confirmed: the state applied now includes every write that was
         acknowledged before the probe was sent."""
         reply = holdfast_pb2.ProbeReply(id=id, revision=self._source.space.revision)
         return [holdfast_pb2.FollowResponse(probe=reply).SerializeToString()]
 
     def over(self) -> None:
-        """The follower does not keep up: it is sent nothing until `writable`."""
+        """The follower does not keep up: send nothing until `writable`."""
         self._over = True
         self._hub.block(self._stream)
 
     def writable(self) -> None:
-        """It takes more: fill next."""
+        """The follower has caught up with what was sent; then call `fill`."""
         self._over = False
         if self._frames is None:
             self._hub.unblock(self._stream)
@@ -198,10 +199,11 @@ class Upstream:
         self._hub.close(self._stream)
         self._end_filling()
 
-    # ---- what follows from it ------------------------------------------------------------------------------
+    # ---- helpers -------------------------------------------------------------------------------------------
 
     def _may_follow(self) -> bool:
-        """Behind the follower we have nothing to say: it waits. Neither "compacted" nor a snapshot of the past."""
+        """Whether to begin. A source that is behind the follower waits: it must send neither "compacted" nor a snapshot
+        of an earlier state."""
         start, source = self.start, self._source
         if start is None or not source.space.settled or self._snapshots.full:
             return False
@@ -230,7 +232,7 @@ class Upstream:
         return [holdfast_pb2.FollowResponse(hello=hello).SerializeToString()]
 
     def _needs_snapshot(self, start: holdfast_pb2.FollowStart) -> bool:
-        """Whether history does not lead from what the follower has to what is here."""
+        """Whether history cannot bring the follower to the state of the source."""
         fresh = not start.cluster_id or not start.watermark or start.epoch != self._source.epoch
         return fresh or start.watermark + 1 < self._source.space.compacted
 
@@ -253,7 +255,7 @@ class Upstream:
             self._snapshots.under_way -= 1
 
     def _revisions(self, changes: Sequence[Change]) -> list[bytes]:
-        """A frame for each revision."""
+        """One frame for each revision."""
         term = self._source.term
         frames: list[bytes] = []
         at = 0

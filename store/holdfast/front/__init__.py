@@ -1,1 +1,1 @@
-"""The door: calls in batches, bytes in and bytes out, whatever carries them."""
+"""The server's front for clients: passes calls to services in batches, bytes in and bytes out, for any transport."""

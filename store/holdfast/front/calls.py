@@ -1,7 +1,7 @@
-"""What a front hands to the services and takes from them. Nothing here, or above it, knows a gRPC library.
+"""The events that a front passes to the services, and the actions it takes from them, independent of a gRPC library.
 
-Rules: one terminal event and one terminal action a call, later ones are ignored; order is kept within a call; no
-Message beyond the credit given; once a call is over its high water nothing more is sent on it until Writable;
+Rules: each call has one terminal event and one terminal action, later ones are ignored; order is kept within a call; no
+Message exceeds the credit given; once a call is over its high-water mark nothing more is sent on it until Writable;
 HalfClose never ends a stream.
 """
 
@@ -16,7 +16,7 @@ from holdfast.status import Code
 
 
 class AddressInUse(Exception):
-    """A port cannot be had."""
+    """A port cannot be bound."""
 
 
 class Kind(Enum):
@@ -27,7 +27,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who calls. `common_name` is empty without a verified client certificate."""
+    """The client of a call. `common_name` is empty without a verified client certificate."""
 
     address: str
     tls: bool = False
@@ -36,7 +36,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`id` is never reused. `deadline_ns` is on the monotonic clock; None = the client waits for ever."""
+    """One call. `id` is never reused. `deadline_ns` is on the monotonic clock; None: no deadline."""
 
     id: int
     method: str
@@ -112,7 +112,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """End a stream well."""
+    """End a stream with status OK."""
 
     id: int
 
@@ -129,18 +129,18 @@ Action = Reply | Fail | Send | Finish | Credit
 
 
 class Front(Protocol):
-    """A transport. `fileno` is readable when `poll` has something."""
+    """A transport. `fileno` becomes readable when `poll` has events."""
 
     def fileno(self) -> int: ...
 
     def poll(self, max_events: int) -> list[Event]: ...
 
     def send(self, actions: Iterable[Action]) -> set[int]:
-        """Carry out `actions`. Returns the calls that are over their high water now."""
+        """Carry out `actions`. Returns the calls that are now over their high-water mark."""
         ...
 
     async def drain(self, grace_seconds: float) -> None:
-        """Take no new calls, give running ones this long."""
+        """Accept no new calls, and wait up to `grace_seconds` for running ones."""
         ...
 
     async def close(self) -> None: ...

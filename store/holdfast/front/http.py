@@ -1,4 +1,4 @@
-"""Plain HTTP as the front hands it on: pages, probes and the JSON gateway, whichever version of HTTP carried it."""
+"""Interface for plain HTTP requests (pages, probes, the JSON gateway), the same for HTTP/1.1 and HTTP/2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.front.calls import Peer
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`target` is the path with its query, as it came; names of headers are in lower case."""
+    """One request without its body. `target` is the undecoded path with its query; header names are lower case."""
 
     method: str
     target: str
@@ -20,36 +20,36 @@ class Request:
 
 
 class Receiver(Protocol):
-    """Takes what follows a request's head. Called on the loop."""
+    """Gets the events of a request after its head. Called on the loop."""
 
     def on_body(self, data: bytes) -> None: ...
 
     def on_end(self) -> None: ...
 
     def on_gone(self) -> None:
-        """The client has gone: nothing that is answered reaches anyone."""
+        """The client has disconnected; a response would not reach it."""
         ...
 
     def on_drained(self) -> None:
-        """What was written has left this process, after `write` said that too much waits."""
+        """The written data has been sent, after `write` returned True."""
         ...
 
 
 class Responder(Protocol):
-    """The way to answer one request."""
+    """Sends the response to one request."""
 
     def start(self, status: int, headers: Mapping[str, str]) -> None: ...
 
     def write(self, data: bytes) -> bool:
-        """Returns whether too much waits to be sent now."""
+        """Returns whether too much data is waiting to be sent: pause until `on_drained`."""
         ...
 
     def end(self) -> None: ...
 
     def abort(self) -> None:
-        """Break the answer off so that the client can tell it is not whole."""
+        """Break off the response in such a way that the client can tell it is incomplete."""
         ...
 
 
-# Answers when it has seen the end of the request or later, never from within this call.
+# Answers at the end of the request or later, never from within this call.
 HttpHandler = Callable[[Request, Responder], Receiver]

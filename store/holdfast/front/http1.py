@@ -1,8 +1,8 @@
-"""HTTP/1.1 for a connection that does not speak HTTP/2: one request after the other, read by h11.
+"""HTTP/1.1 for connections that do not speak HTTP/2: one request after the other, parsed by h11.
 
-What one connection may have done in one turn of the loop is bounded, in requests and in pieces of a body. An answer
-that comes before the end of its request is followed by reading and discarding, up to a bound: to close at once would
-reset the connection, and the client would lose the answer.
+The work done for one connection in one turn of the loop is bounded, in requests and in pieces of a body. After a
+response that precedes the end of its request, the rest of the request is read and discarded, up to a bound: closing at
+once would reset the connection, and the client would lose the response.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from holdfast.status import INTERNAL_ERROR, for_people
 log = logging.getLogger("holdfast.http")
 
 MAX_HEAD_BYTES = 64 << 10
-MAX_AHEAD_BYTES = 64 << 10  # of requests that were sent before the one under way is answered
-EVENTS_PER_TURN = 128  # heads and pieces of bodies, which a client can make as small as it likes
+MAX_AHEAD_BYTES = 64 << 10  # of pipelined requests, received before the current one is answered
+EVENTS_PER_TURN = 128  # request heads and pieces of bodies, which a client can make arbitrarily small
 LINGER_BYTES = 64 << 20
 LINGER_SECONDS = 10.0
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # what no header's value may hold; h11 lets some of it through
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # not allowed in header values; h11 accepts some of them
 
 
 class BadRequest(Exception):
-    """A request that h11 takes, and that must not be taken."""
+    """A request that h11 accepts but that must be refused."""
 
 
 class Http1:
@@ -54,7 +54,7 @@ class Http1:
         return self._receiver is None
 
     def time_out(self) -> None:
-        """Nothing has come for long: if it is the client's turn, that is the end."""
+        """Close the connection after a long silence, if the client has to send next."""
         if self.idle:
             self._transport.close()
         elif self._connection.their_state is h11.SEND_BODY and self._connection.our_state is h11.SEND_RESPONSE:
@@ -81,9 +81,9 @@ class Http1:
                     if self._connection.they_are_waiting_for_100_continue:
                         self._send(h11.InformationalResponse(status_code=100, headers=[]))
                     return
-                if event is h11.PAUSED:  # the next request, before this one is answered: it has to wait
+                if event is h11.PAUSED:  # a pipelined request; it waits until the current one is answered
                     if len(self._connection.trailing_data[0]) > MAX_AHEAD_BYTES:
-                        self._refuse(429, "too much was sent before an answer to what was asked first")
+                        self._refuse(429, "too much data was sent before the first request was answered")
                     return
                 if isinstance(event, h11.ConnectionClosed):
                     self._transport.close()
@@ -94,15 +94,15 @@ class Http1:
             self._go_on_later()
         except h11.RemoteProtocolError as error:
             log.debug("%s: %s", self._peer.address, error)
-            self._refuse(error.error_status_hint, f"not HTTP as it should be: {error}")
-        except (BadRequest, ValueError) as error:  # h11 fails at a content-length of thousands of digits
-            self._refuse(400, f"not HTTP as it should be: {error}")
+            self._refuse(error.error_status_hint, f"malformed HTTP request: {error}")
+        except (BadRequest, ValueError) as error:  # ValueError: a content-length of thousands of digits
+            self._refuse(400, f"malformed HTTP request: {error}")
         except Exception:
             log.exception("a request failed inside the server")
             self._refuse(500, for_people(INTERNAL_ERROR.message))
 
     def _go_on_later(self) -> None:
-        """The rest of what has come has its turn after others; nothing more is read until then."""
+        """Process the rest of the received data in the loop's next turn, and read nothing until then."""
         if not self._going_on_later and not self._transport.is_closing():
             self._going_on_later = True
             self._transport.pause_reading()
@@ -115,14 +115,14 @@ class Http1:
             self._go_on()
 
     def _refuse(self, status: int, why: str) -> None:
-        """End the connection, with an answer if none has begun."""
+        """End the connection, with a response if none has begun."""
         if self._answer_last(status, why):
             self._linger()
         else:
             self._transport.close()
 
     def _answer_last(self, status: int, why: str) -> bool:
-        """Give up the request under way. Returns whether there could be an answer."""
+        """Abandon the current request. Returns whether a response could still be sent."""
         self.lost()
         room = self._connection.our_state in (h11.IDLE, h11.SEND_RESPONSE)
         if room:
@@ -133,7 +133,8 @@ class Http1:
         return room
 
     def _linger(self) -> None:
-        """Close once the client has read the answer, that is, has closed its side or goes on for too long."""
+        """Close once the client has read the response: when it closes its side, or after LINGER_SECONDS or
+        LINGER_BYTES."""
         if self._lingering is None and not self._transport.is_closing():
             self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)
             if self._transport.can_write_eof():
@@ -142,12 +143,12 @@ class Http1:
     def _take(self, event: Any) -> None:
         if isinstance(event, h11.Request):
             if event.http_version not in (b"1.0", b"1.1"):
-                raise BadRequest(f"HTTP/{event.http_version.decode()} is not spoken in this form")
+                raise BadRequest(f"HTTP/{event.http_version.decode()} is not supported in this form")
             headers: dict[str, str] = {}
             for name, value in event.headers:
                 if _CONTROL.search(value):
-                    raise BadRequest(f"the header {name.decode('latin-1')} holds control characters")
-                headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))  # of several the first, as in etcd
+                    raise BadRequest(f"the header {name.decode('latin-1')} contains control characters")
+                headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))  # the first of several, as in etcd
             if "content-length" in headers and "transfer-encoding" in headers:
                 raise BadRequest("both content-length and transfer-encoding")
             method, target = event.method.decode("latin-1"), event.target.decode("latin-1")
@@ -158,12 +159,12 @@ class Http1:
             self._receiver.on_end()
 
     def ended(self) -> None:
-        """The client sends nothing more, so it has gone (as for etcd): a watch, or waiting for a lock, would never
-        end, if it were taken for one that still listens."""
+        """Handle the end of the client's data. As in etcd, the client counts as gone: otherwise its watch, or its wait
+        for a lock, would never end."""
         if self._lingering is None:
             self._connection.receive_data(b"")
             if self._connection.their_state is not h11.DONE:
-                self._go_on()  # within a request: it is told so
+                self._go_on()  # h11 reports an incomplete request, which is answered with an error
         self.lost()
 
     def lost(self) -> None:
@@ -187,7 +188,7 @@ class Http1:
 
     @property
     def _unfinished(self) -> bool:
-        """Whether the client has not sent its request to the end."""
+        """Whether the request has not been received in full."""
         return self._connection.their_state is h11.SEND_BODY
 
     def write(self, data: bytes) -> bool:

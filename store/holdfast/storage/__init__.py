@@ -1,1 +1,1 @@
-"""What survives a crash: the log of our own, the state in RocksDB, and which node this is."""
+"""Everything that must survive a crash: the log (in a format of its own), the state in RocksDB, the node's identity."""

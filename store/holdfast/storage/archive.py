@@ -1,6 +1,6 @@
-"""A saved snapshot as one file: a tar archive of a RocksDB checkpoint and a manifest, then the SHA-256 of all of it.
+"""A saved snapshot as one file: a tar archive with a manifest and a RocksDB checkpoint, then its SHA-256.
 
-An archive is a multiple of 512 bytes long, and the sum 32: what etcdctl checks a snapshot for.
+The archive is a multiple of 512 bytes long, and the SHA-256 has 32 bytes, which is what etcdctl checks in a snapshot.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _CHUNK = 1 << 20
 
 
 class ArchiveError(Exception):
-    """The file is no snapshot that can be used; says why."""
+    """The file is not a usable snapshot; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Of which state a snapshot is."""
+    """Identifies the state that a snapshot contains."""
 
     cluster_id: int
     epoch: int
@@ -33,7 +33,7 @@ class Manifest:
 
 
 def pack(place: Path, archive: Path, manifest: Manifest) -> None:
-    """Make an archive, without its sum, of the checkpoint in `place`."""
+    """Make an archive of the checkpoint in `place`, without the SHA-256."""
     fields = {"format": FORMAT, **asdict(manifest), "cluster_id": f"{manifest.cluster_id:x}"}
     text = json.dumps(fields).encode()
     with tarfile.open(archive, "w") as tar:
@@ -45,7 +45,7 @@ def pack(place: Path, archive: Path, manifest: Manifest) -> None:
 
 
 def verify(file: Path) -> Manifest:
-    """Check the sum over the whole file. Raises ArchiveError."""
+    """Check the SHA-256 over the whole file. Raises ArchiveError."""
     try:
         left = file.stat().st_size - SUM_BYTES
         total = hashlib.sha256()
@@ -79,7 +79,7 @@ def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
 
 
 def unpack(file: Path, place: Path) -> None:
-    """Put the files of the checkpoint into `place`. Verify first."""
+    """Extract the files of the checkpoint to `place`. Call `verify` first."""
     with tarfile.open(file) as tar:
         for member in tar:
             name = member.name.removeprefix("state/")

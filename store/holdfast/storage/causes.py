@@ -1,4 +1,4 @@
-"""What RocksDB has met: rocksdict has one class of exception for everything, so its text has to tell, and here only."""
+"""Classifies RocksDB's errors: rocksdict has one exception class for all, so its text is matched, and only here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Cause(Enum):
-    """What RocksDB has met."""
+    """The cause of a RocksDB error."""
 
     NO_ROOM = "the disk is full"
     DAMAGE = "a file is not as it was written"
@@ -16,7 +16,7 @@ class Cause(Enum):
     OTHER = "something else"
 
 
-# The first of these words that is found decides: a corruption may be one of an incomplete record.
+# The first match decides: the text of a corruption may also contain "incomplete" (an incomplete record).
 _WORDS = (
     ("no space left", Cause.NO_ROOM),
     ("disk quota exceeded", Cause.NO_ROOM),

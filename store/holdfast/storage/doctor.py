@@ -1,7 +1,7 @@
-"""What is wrong with a data directory, found without changing it: every part of it is read in full.
+"""Finds damage in a data directory without changing it, by reading every part in full.
 
-Of a directory in use only the small files are looked at: its log and state change meanwhile, and the process that uses
-them reads them itself.
+In a directory that is in use, only the small files are read: its log and state change meanwhile, and the process that
+uses them checks them itself.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Report:
 
 
 def examine(path: Path) -> Report:
-    """Raises DataDirectoryError if it is no data directory at all."""
+    """Examine a data directory. Raises DataDirectoryError if it is not one."""
     if not path.is_dir():
         raise DataDirectoryError(f"{path} is not a directory")
     with _Lock(path) as free:
@@ -71,12 +71,12 @@ def examine(path: Path) -> Report:
 
 
 def _parts(path: Path, identity: list[Identity], *, whole: bool) -> Iterator[tuple[str, Callable[[], str]]]:
-    ends: list[int] = []  # the entry that the log begins after, and the one that the state ends with
+    ends: list[int] = []  # index of the entry before the log's first, and of the state's last entry
     yield "mark of damage", lambda: _mark(path)
     yield "format", lambda: _format(path)
     yield "identity", lambda: _identity(path, identity)
     known = identity[0] if identity else None
-    if whole and (known is None or known.made):  # unknown: look at what there is
+    if whole and (known is None or known.made):  # identity unknown: examine what there is
         if known is None or known.kind == "member":
             yield "log", lambda: _log(path / "log", ends)
         yield "state", lambda: _state(path / "state", ends)
@@ -141,7 +141,7 @@ def _state(directory: Path, ends: list[int]) -> str:
 
 
 def _read_all(db: Rdict) -> tuple[int, int, int]:
-    """(rows, their bytes, the entry that the state ends with)"""
+    """(number of rows, their bytes, index of the last applied entry)"""
     reading = ReadOptions()
     reading.fill_cache(False)
     rows = db.iter(reading)
@@ -156,7 +156,7 @@ def _read_all(db: Rdict) -> tuple[int, int, int]:
 
 
 class _Lock:
-    """The directory's lock while it is looked at, if nobody holds it."""
+    """Holds the directory's lock during the examination; yields whether it was free."""
 
     def __init__(self, path: Path) -> None:
         self._file = path / "LOCK"
@@ -166,7 +166,7 @@ class _Lock:
         try:
             self._fd = os.open(self._file, os.O_RDONLY)
         except OSError:
-            return True  # nobody has used it yet, or it may not be opened
+            return True  # the directory has not been used yet, or the file cannot be opened
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

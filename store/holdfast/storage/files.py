@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and names that survive a crash."""
+"""Durable file operations: atomic replacement of files, and syncing of directories, for safety in a crash."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 
 log = logging.getLogger("holdfast.storage")
 
-PRIVATE_UMASK = 0o077  # of a process that keeps data: nobody but its user reads what it writes
+PRIVATE_UMASK = 0o077  # for processes that store data: only their user may read it
 
 
 def make_private(path: Path) -> None:
-    """Take the rights of others off `path` and all below it: 0700 and 0600. What belongs to somebody else stays."""
+    """Remove the permissions of group and others from `path` and everything below it. Files of other users are left
+    unchanged."""
     open_to_all = False
     for place in (path, *path.rglob("*")):
         mode = stat.S_IMODE(place.lstat().st_mode)
@@ -23,7 +24,7 @@ def make_private(path: Path) -> None:
                 place.chmod(mode & ~PRIVATE_UMASK & 0o777)
             open_to_all = open_to_all or bool(mode & 0o007 and place.is_file() and place.stat().st_size)
     if open_to_all:
-        log.warning("files in %s could be read by every user of this machine; they cannot any more", path)
+        log.warning("files in %s were readable by every user of this machine; their permissions are now private", path)
 
 
 def sync_directory(path: Path) -> None:
@@ -44,7 +45,7 @@ def sync_file(path: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` durably: after a crash it has the old content or the new."""
+    """Replace the content of `path` by `data` durably. After a crash it has either the old content or the new."""
     fresh = path.with_name(path.name + ".new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

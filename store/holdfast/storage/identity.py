@@ -1,15 +1,16 @@
-"""Which node a data directory belongs to. Minted once per volume, never copied, never made up again.
+"""The identity of the node that owns a data directory: minted once per volume, never copied and never minted again.
 
 FORMAT          "holdfast data 2": a program that does not know the number refuses to start
 LOCK            held by the process that uses the directory
-identity.json   volume, member and cluster id, and which start of this volume this is (`storage.sealed`)
+identity.json   volume, member and cluster id, and the incarnation: the number of this start (`storage.sealed`)
 log/  state/    see `storage.log` and `storage.state`
 log.synced      how far the log is durable (`storage.mark`)
-making/         a log and a state that are not complete yet, or complete and not moved to their place yet
-DAMAGED         what an earlier run found to be damaged (`storage.damage`)
+making/         a log and a state that are incomplete, or complete but not moved to their final place yet
+DAMAGED         damage that an earlier run found (`storage.damage`)
 
-Absent is not empty: a directory that holds a log, a state or a cluster id is somebody's. Whatever is missing or odd,
-starting removes nothing of it, and refuses. Only what is in `making/` before the identity counts it is nobody's.
+A missing file does not make a directory empty: with a log, a state or a cluster id it belongs to a node. If something
+is missing or inconsistent, starting refuses and removes nothing. Only the content of `making/` may be removed, as long
+as the identity does not say that it is complete.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ _EPOCH = 1_767_225_600  # 2026-01-01
 
 
 class DataDirectoryError(Exception):
-    """The data directory cannot be used; says which and what to do."""
+    """The data directory cannot be used. The message names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`cluster_id` 0: belongs to no cluster yet. `incarnation` tells the starts apart, so that what an earlier run of
-    this member proposed is never taken for something of this one."""
+    """`cluster_id` 0: belongs to no cluster yet. `incarnation` numbers the starts, so that proposals of an earlier run
+    are never taken for proposals of this one."""
 
     volume_id: int
     member_id: int = 0
@@ -54,7 +55,7 @@ class Identity:
     incarnation: int = 0
     kind: str = "member"  # or "replica"
     opened: bool = True  # False: a founder whose founding is not yet recorded; it serves no clients
-    made: bool = False  # its log and state (a replica: its state) were made, so they are there
+    made: bool = False  # the log and state (of a replica: the state) have been created, so they must exist
 
     @staticmethod
     def of(found: Fields, file: Path) -> Identity:
@@ -69,7 +70,7 @@ class DataDirectory:
     """An opened and locked data directory."""
 
     def __init__(self, path: Path, kind: str = "member") -> None:
-        """Raises DataDirectoryError or Damaged, and then has removed nothing."""
+        """Raises DataDirectoryError or Damaged; nothing has been removed then."""
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,7 @@ class DataDirectory:
             raise DataDirectoryError(f"{self.path} belongs to a {known.kind}, not to a {kind}")
         for lack in self._file.lacks if known.incarnation else ():
             log.warning("%s; what was written last is known from the other one, and both are written anew", lack)
-        # Never a number that was used before, also if both files were restored from a backup.
+        # The clock ensures that a number is not used twice, even if both files were restored from a backup.
         minutes = (int(time.time()) - _EPOCH) // 60
         started = replace(known, incarnation=max(known.incarnation + 1, minutes))
         self._store(started)
@@ -116,17 +117,18 @@ class DataDirectory:
         self._settle()
         return started
 
-    # ---- making --------------------------------------------------------------------------------------------
+    # ---- creating log and state ----------------------------------------------------------------------------
 
     def begin_making(self) -> Path:
-        """A fresh place for a log and a state. They count once `join` or `made` has said so."""
+        """An empty directory in which to create a log and a state. They come into use by `join` or `made`."""
         place = self.path / "making"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         return place
 
     def _settle(self) -> None:
-        """Move what was made to its place, if it counts; also after a crash at any point."""
+        """Move the created parts to their final place if the identity says that they are complete; else remove them.
+        Can be repeated after a crash at any point."""
         place = self.path / "making"
         if not place.exists():
             return
@@ -139,11 +141,11 @@ class DataDirectory:
         shutil.rmtree(place)
 
     def made(self) -> None:
-        """What was made is complete and durable."""
+        """Put the created parts in use: they are complete and durable."""
         self._count(replace(self.identity, made=True))
 
     def join(self, *, cluster_id: int, member_id: int, opened: bool = True) -> None:
-        """Belong to a cluster from now on, with the log and state that were made. Once set, neither id changes."""
+        """Belong to a cluster from now on, and put the created log and state in use. Once set, the ids never change."""
         known = self.identity
         if known.cluster_id not in (0, cluster_id) or known.member_id not in (0, member_id):
             raise DataDirectoryError(
@@ -161,7 +163,7 @@ class DataDirectory:
     # ---- the rest ------------------------------------------------------------------------------------------
 
     def count_on(self, incarnation: int) -> int:
-        """Something of the start with this number was found: this start has a higher one. Returns it."""
+        """Ensure that the incarnation is higher than `incarnation`, of which traces were found. Returns it."""
         if self.identity.incarnation <= incarnation:
             log.warning(
                 "%s is an older copy: it counts %d starts, but there is something of start %d; it is written anew",
@@ -180,7 +182,7 @@ class DataDirectory:
         self._file.write(asdict(identity))
 
     def mark_damaged(self, line: str) -> None:
-        """Serve no more by this identity, whoever starts it: see `storage.damage`."""
+        """Record damage, so that every later start refuses to use this directory: see `storage.damage`."""
         mark_damaged(self.path, line)
 
     def close(self) -> None:
@@ -219,7 +221,8 @@ def read_format(path: Path) -> int | None:
 
 
 def read_identity(path: Path, file: SealedFile) -> Identity | None:
-    """Whose directory it is; None: nobody's yet. Changes nothing. Raises Damaged if that does not fit what it holds."""
+    """The identity in the directory; None if there is none yet. Changes nothing. Raises Damaged if it is inconsistent
+    with the directory's content."""
     found = file.read(f"whose directory this is, is not known; {REPLACE}")
     held = [part for part in _MADE if _holds(path / part)]
     if found is None:
@@ -245,5 +248,5 @@ def _holds(part: Path) -> bool:
 
 
 def mint_id() -> int:
-    """A random id that is not 0 and fits a signed 64-bit number, so that every client can hold it."""
+    """A random id, not 0, that fits a signed 64-bit integer, so that every client can represent it."""
     return int.from_bytes(os.urandom(8), "big") >> 1 or 1

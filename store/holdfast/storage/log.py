@@ -1,14 +1,17 @@
-"""The durable log: segments of checksummed frames, one write and one fdatasync a turn.
+"""The durable log: segments of checksummed frames, with one write and one fdatasync per batch of records.
 
-RocksDB's own write-ahead log cannot serve: it does not tell rot from a torn tail. The format is in `storage.records`.
+RocksDB's own write-ahead log is not suitable: it cannot tell corruption from a torn tail. The format is described in
+`storage.records`.
 
-On opening, a frame that cannot be read is a torn tail, which is cut, only if it can be the write that a crash met: it
-is in the last segment, behind the mark (`storage.mark`), and no later frame says that it was durable. Everything else
-is damage, and so is a segment that is missing, cut, renamed, or without its header: a member of a cluster has a log,
-of full-length segments, up to the mark. (After a power cut, rot behind the mark in the very last frame, or zeros from
-there on, cannot be told from a tear: at most the last second of a log under load.)
+On opening, an unreadable frame counts as a torn tail, which is cut, only if it can be the write that a crash
+interrupted: it is in the last segment, after the mark (`storage.mark`), and no later frame says that it was durable.
+Everything else is damage, including a segment that is missing, truncated, renamed, or without its header: a member of a
+cluster always has a log of full-length segments up to the mark. (After a power cut, corruption after the mark in the
+very last frame, or zeros from there on, cannot be told from a torn write. Under load this concerns at most the last
+second of the log.)
 
-The first frame of a segment holds the hard state, so that older segments can go as soon as the state has them.
+The first frame of a segment holds the hard state, so older segments can be removed as soon as the state contains their
+entries.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ _NAME = re.compile(r"[0-9a-f]{16}\.log")
 
 
 class LogCorrupt(Damaged):
-    """The log was damaged after it was durable. Its message names the file, the offset and what is known to be lost."""
+    """Durable data of the log was damaged. The message names the file, the offset and what is known to be lost."""
 
 
 def _corrupt(what: str) -> LogCorrupt:
@@ -57,41 +60,41 @@ class _Segment:
 
     def __init__(self, path: Path, start: int, size: int, fd: int = -1) -> None:
         self.path = path
-        self.start = start  # position of its first byte
+        self.start = start  # position of the first byte
         self.size = size
         self.fd = fd
-        self.last_index = 0  # newest entry index in it
+        self.last_index = 0  # index of the newest entry
 
 
 class DurableLog:
-    """Appends records and finds them again. Used by one thread at a time; the writer thread in production.
+    """Appends records and replays them. Used by one thread at a time; in production this is the writer thread.
 
-    `create` a new one, or `replay` what is there; then it is ready for `append`."""
+    Call `create` for a new log or `replay` for an existing one, then `append`."""
 
     def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.directory = directory
         self.segment_bytes = segment_bytes
         self._segments: list[_Segment] = []
-        self._end = 0  # position where the next frame goes
+        self._end = 0  # position of the next frame
         self._synced = 0
         self._hard_state = HardState()
         self._mark: Mark | None = None
-        self._spare = directory / "spare"  # the next segment, being filled with zeros ahead of its time
+        self._spare = directory / "spare"  # the next segment, filled with zeros in advance
         self._spare_size = 0
 
     @property
     def mark_path(self) -> Path:
-        """Beside the directory, not in it: an older copy of the directory does not bring the mark that fits it."""
+        """Beside the directory, not in it, so that an older copy of the directory does not include its old mark."""
         return self.directory.with_name(self.directory.name + ".synced")
 
     @property
     def marked(self) -> bool:
-        """Whether what is durable is known to be so even after a power cut."""
+        """Whether the mark would be up to date even after a power cut."""
         return self._mark is None or self._mark.synced
 
     @property
     def marked_at(self) -> int:
-        """Position up to which the mark says that it is durable."""
+        """The position in the mark: the log is known to be durable up to it."""
         return self._mark.position if self._mark is not None else 0
 
     @property
@@ -109,10 +112,10 @@ class DurableLog:
         sync_directory(self.directory.parent)
 
     def replay(self, *, read_only: bool = False, unmarked: bool = False) -> Iterator[DurableAppend]:
-        """Every record that survived, in order; afterwards the log is ready for `append`. Cuts a torn tail.
+        """Yield every surviving record in order and cut a torn tail; afterwards the log is ready for `append`.
 
-        `read_only`: change nothing; then it is not ready for more. `unmarked`: of a directory of format 1, which had no
-        mark: it is made. Raises Damaged, and then has changed nothing."""
+        `read_only`: change nothing; the log is then not ready for `append`. `unmarked`: for a directory of format 1,
+        which has no mark: create it. Raises Damaged, and then has changed nothing."""
         marked = 0
         if not unmarked or self.mark_path.exists():
             self._mark = Mark(self.mark_path, read_only=read_only)
@@ -120,7 +123,7 @@ class DurableLog:
         paths = sorted(self.directory.glob("*.log"))
         if not paths:
             raise _corrupt(f"{self.directory} holds no segment of the log, and this member had one")
-        last = 0  # index of the last entry so far
+        last = 0  # index of the last entry read
         torn = False
         for path in paths:
             data = path.read_bytes()
@@ -149,7 +152,7 @@ class DurableLog:
             self._go_on(torn)
 
     def _go_on(self, torn: bool) -> None:
-        """Make ready for `append`."""
+        """Prepare for `append`."""
         last = self._segments[-1]
         if torn:
             self._zero(last.path, self._end - last.start, last.size)
@@ -165,7 +168,7 @@ class DurableLog:
             raise _corrupt(f"{path}: damaged at offset 0, it is no segment of the log")
         if header.start != int(path.name[:16], 16):
             raise _corrupt(f"{path}: holds the segment of position {header.start:016x}: it was renamed, or damaged")
-        size = header.size or max(self.segment_bytes, len(data))  # format 1 made none smaller
+        size = header.size or max(self.segment_bytes, len(data))  # no segment of format 1 is smaller
         if len(data) != size:
             raise _corrupt(f"{path}: is {len(data)} bytes long, and had {size}: it was cut")
         if not first:
@@ -180,7 +183,7 @@ class DurableLog:
         return header
 
     def _check_torn(self, path: Path, data: bytes, bad: int, marked: int, *, is_last: bool) -> None:
-        """Refuse unless the damage at `bad` can be a write that never was durable."""
+        """Raise unless the damage at offset `bad` can be a write that was never durable."""
         position = self._end
         later = next((found for found in search(data, bad + 8) if found.synced_upto > position), None)
         if later is not None:
@@ -201,7 +204,7 @@ class DurableLog:
     # ---- writing -------------------------------------------------------------------------------------------
 
     def append(self, records: list[DurableAppend]) -> None:
-        """Write `records` and return when they are durable. An error leaves the log unusable: stop, never retry."""
+        """Write `records` and return when they are durable. After an error the log is unusable: stop, never retry."""
         buffer = bytearray()
         segment = self._segments[-1]
         for record in itertools.chain.from_iterable(map(split, records)):
@@ -223,7 +226,7 @@ class DurableLog:
             self._mark.move(self._end)
 
     def seal(self) -> None:
-        """Make known, even after a power cut, that all that was written is durable."""
+        """Sync the mark, so that even after a power cut it says that all written records are durable."""
         if self._mark is not None:
             self._mark.sync()
 
@@ -235,7 +238,7 @@ class DurableLog:
             self._end += written
 
     def _new_segment(self, needed: int) -> _Segment:
-        """Start a segment; the one before is made durable first, so that positions before it are."""
+        """Start a segment. The previous one is made durable first, so that all positions before the new one are."""
         start = before = 0
         if self._segments:
             old = self._segments[-1]
@@ -246,7 +249,7 @@ class DurableLog:
         hard = frame(encode(DurableAppend(0, self._hard_state, 0, ())), start)
         size = max(self.segment_bytes, HEADER_BYTES + len(hard) + needed)
         if self._spare_size == 0:
-            self._spare.unlink(missing_ok=True)  # of an earlier run: what is in it is not known
+            self._spare.unlink(missing_ok=True)  # left by an earlier run, with unknown content
         while self._spare_size < size:
             self.prepare(size)
         size = self._spare_size
@@ -264,17 +267,17 @@ class DurableLog:
 
     @property
     def prepared(self) -> bool:
-        """Whether the next segment is there already, so that a full disk cannot harm what is being written."""
+        """Whether the next segment has been allocated, so that a full disk does not affect the next writes."""
         return self._spare_size >= self.segment_bytes
 
     def prepare(self, size: int = 0) -> None:
-        """Make one more step towards the next segment. Raises OSError (ENOSPC, EDQUOT) if there is no room; then
-        nothing is lost, and it can be tried again."""
+        """Allocate the next segment by one more step. Raises OSError (ENOSPC, EDQUOT) if there is no room; nothing is
+        lost then, and it can be retried."""
         if self._spare_size == 0:
             self._spare.unlink(missing_ok=True)
         goal = max(size, self.segment_bytes)
         zeros = bytes(min(ZEROS_BYTES, goal - self._spare_size))
-        # Written, not only reserved: fdatasync of a reserved block has to write metadata, too.
+        # Write zeros instead of only reserving blocks: fdatasync of a reserved block also has to write metadata.
         fd = os.open(self._spare, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             written = os.pwrite(fd, zeros, self._spare_size)
@@ -284,12 +287,12 @@ class DurableLog:
         self._spare_size += written
 
     def room(self) -> int:
-        """Bytes that this process may still write on the disk of the log."""
+        """Free bytes for this process on the file system of the log."""
         stat = os.statvfs(self.directory)
         return stat.f_bavail * stat.f_frsize
 
     def forget(self, index: int) -> None:
-        """Remove the segments that hold only entries up to `index`, which the state has durably."""
+        """Remove the segments that contain only entries up to `index`, which the state contains durably."""
         removed = False
         while len(self._segments) > 1 and self._segments[0].last_index <= index:
             self._segments.pop(0).path.unlink()
@@ -307,7 +310,7 @@ class DurableLog:
 
 
 def _follow(last: int, record: DurableAppend, where: str) -> int:
-    """The index of the last entry after `record`. Refuses a record that does not follow what is before it."""
+    """The index of the last entry after `record`. Raises LogCorrupt if entries before the record are missing."""
     if record.base is not None:
         last = record.base[0]
     if record.truncate_from:

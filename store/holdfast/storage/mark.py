@@ -1,11 +1,12 @@
-"""How far the log is known to be durable: a position, kept outside of the log itself.
+"""The mark: the position up to which the log is known to be durable, kept in a file outside the log.
 
-What a log lost at its end leaves no trace in the log: cut, zeroed, removed or replaced by an older copy, it looks as if
-it had never been written. So after each sync of the log its end is noted here. The note itself is synced when the log
-rests, about every second while it does not, and when the process stops; after kill -9 it is exact, after a power cut it
-may lag by that second. It is never ahead of the log: it is written after the log's own sync.
+Data lost at the end of the log leaves no trace in the log: if the end is cut, zeroed, removed or replaced by an older
+copy, it looks as if it had never been written. So after each sync of the log, its end is written to the mark. The mark
+itself is synced when the log is idle, about every second while it is busy, and when the process stops. After kill -9
+the mark is exact; after a power cut it may lag by that second. It is never ahead of the log, because it is written
+after the log's sync.
 
-The file has two slots, 4 KiB apart, written in turn: a write that is torn leaves the other one.
+The file has two slots, 4 KiB apart, written in turn, so that a torn write leaves the other slot intact.
 
     slot   32 bytes: "HFMARK" and 2 zero bytes, count of writes (8), position (8), CRC-32C of these (4), 4 zero bytes
 """
@@ -58,7 +59,8 @@ class Mark:
         return Mark(path)
 
     def move(self, position: int) -> None:
-        """The log is durable up to `position`. Survives the end of this process, and a power cut after `sync`."""
+        """Note that the log is durable up to `position`. This survives the end of the process, and after `sync` a power
+        cut."""
         self._count += 1
         self.position = position
         self.synced = False

@@ -1,11 +1,12 @@
-"""From "holdfast data 1" to "holdfast data 2", once, at a start.
+"""Migrates a data directory from "holdfast data 1" to "holdfast data 2", once, at a start.
 
-Format 1 had no checksums in its small files, no copies of them, and no mark beside the log. Nothing else is rewritten:
-segments of the old format stay until they are forgotten. Everything is checked before the first step, every step may be
-taken again, and FORMAT, written last, says that all were taken: a crash at any point is followed by another try.
+In format 1 the small files had no checksums and no copies, and the log had no mark. Nothing else is rewritten: log
+segments of the old format stay until they are forgotten. Everything is checked before the first step, every step can be
+repeated, and FORMAT is written last, so after a crash at any point the next start migrates again.
 
-In between, the program before may be started again. So the identity is sealed first: it refuses a sealed identity, but
-takes a sealed pointer for that of another state, and removes ours. If it went on, what it wrote is newer than a copy.
+In between, the previous version may be started again. So the identity is sealed first, because that version refuses a
+sealed identity. It would take a sealed pointer for the name of another state, and remove the state in use. A file that
+it has written since is newer than a sealed copy, so a file in the old form takes precedence.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ log = logging.getLogger("holdfast.storage")
 
 
 def migrate(path: Path, now: str) -> None:
-    """`now`: what FORMAT says afterwards. Raises Damaged, and then FORMAT says what it said."""
+    """Migrate the directory; `now` is the new content of FORMAT. Raises Damaged, and then FORMAT is unchanged."""
     identity = SealedFile(path / "identity.json")
     founding = SealedFile(path / "founding.json")
     pointer = SealedFile(path / "state" / "current")
@@ -49,7 +50,7 @@ def migrate(path: Path, now: str) -> None:
 
 
 def _either(file: SealedFile, old: Callable[[bytes], Fields]) -> Fields | None:
-    """What the file says in the one form or the other; None if it is not there."""
+    """The file's content, in the old or the sealed form; None if it is missing."""
     if not file.exists:
         return None
     try:
@@ -88,7 +89,7 @@ def _held(path: Path) -> list[str]:
 
 
 def _check(path: Path, *, made: bool, current: Fields | None) -> None:
-    """What is there has to fit what it is said to be, before anything is written."""
+    """Check, before anything is written, that the directory's content is consistent. Raises Damaged."""
     if not made and _held(path):
         raise Damaged(
             f"{path} holds {' and '.join(_held(path))}, but not what says whose they are (identity.json) or which are "
@@ -102,7 +103,7 @@ def _check(path: Path, *, made: bool, current: Fields | None) -> None:
 
 
 def _mark(directory: Path) -> None:
-    """Read the log by the rules of its time, and note where it ends."""
+    """Read the log by the rules of format 1, and create its mark."""
     durable = DurableLog(directory)
     for _ in durable.replay(unmarked=True):
         pass

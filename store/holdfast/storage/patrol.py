@@ -1,7 +1,7 @@
-"""Reads all of the state again and again, slowly, so that rot is found while others still have what it took.
+"""The patrol reads the whole state again and again, slowly, to find corruption while other members have the data.
 
-A block is checked against its sum only when it is read, and most of the past is read by nobody. All of it is read
-within a week; a slice is small, so that neither the disk nor the loop notices.
+The checksum of a block is verified only when it is read, and most of history is never read. The patrol reads everything
+within a week, in slices so small that they burden neither the disk nor the loop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MIN_SLICE_BYTES = 64 << 10
 
 
 class Patrol:
-    """Of one store. What it finds goes the way of every other read: `RocksStore.on_damage`."""
+    """The patrol of one store. Damage is reported as by every other read: through `RocksStore.on_damage`."""
 
     def __init__(self, store: RocksStore) -> None:
         self.store = store
@@ -23,7 +23,7 @@ class Patrol:
         self._at = b""
 
     def step(self) -> None:
-        """Read one slice. Belongs in a thread, every SLICE_SECONDS. Raises StateDamaged."""
+        """Read one slice. Call this in a thread, every SLICE_SECONDS. Raises StateDamaged."""
         share = int(self.store.size()[0] * SLICE_SECONDS / ROUND_SECONDS)
         following, size = self.store.read_on(self._at, max(MIN_SLICE_BYTES, share))
         self.read_bytes += size

@@ -1,7 +1,7 @@
 """Reads a state without changing its directory.
 
-Opening a RocksDB directory writes to it, and removes every table that its MANIFEST does not name. If the MANIFEST has
-lost its end, that is the newest one, and it would be gone before anybody could see that something is missing.
+Opening a RocksDB directory writes to it, and deletes every table that its MANIFEST does not name. If the MANIFEST has
+lost its end, that includes the newest table, which would be deleted before the loss could be noticed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 def peek(place: Path, look: Callable[[Rdict], T]) -> T:
-    """What `look` sees in the state at `place`. Raises StateDamaged."""
+    """Call `look` on the state at `place` and return its result. Raises StateDamaged."""
     with tempfile.TemporaryDirectory() as elsewhere:
-        # Of links: also to read, RocksDB and rocksdict write small files into the directory that they are given.
+        # Use a directory of links: RocksDB and rocksdict write small files to their directory even when only reading.
         for file in place.iterdir():
             if file.name == "rocksdict-config.json":
                 shutil.copy(file, elsewhere)
@@ -36,13 +36,13 @@ def peek(place: Path, look: Callable[[Rdict], T]) -> T:
                 return look(db)
             finally:
                 db.close()
-        except Exception as error:  # RocksDB's errors have no class of their own
+        except Exception as error:  # rocksdict raises plain Exception
             text = str(error).replace(elsewhere, str(place))
             raise StateDamaged(f"{place}: the state is damaged ({text}); {REPLACE}") from error
 
 
 class Rows:
-    """What `applied` needs of a state that is only looked at."""
+    """The part of a store that `applied` needs, on a read-only state."""
 
     def __init__(self, db: Rdict) -> None:
         self._db = db

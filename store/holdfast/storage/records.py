@@ -1,16 +1,16 @@
-"""How records stand in a segment of the log: the segment's header, and frames with checksums.
+"""The format of a segment of the log: a header, then records in frames with checksums.
 
 All numbers are little-endian.
 
-    segment file `<first position, 16 hex digits>.log`, zero-filled to its full size when it is made
-    header  40 bytes: "HFLOG", format 2 (1 byte), 2 zero bytes, position of its first byte (8), size of the file (8),
-            position where the frames of the segment before end (8), CRC-32C of these (4), 4 zero bytes
-            (format 1: 16 bytes, without what is behind the first position)
+    segment file `<first position, 16 hex digits>.log`, zero-filled to its full size when it is created
+    header  40 bytes: "HFLOG", format 2 (1 byte), 2 zero bytes, position of the first byte (8), size of the file (8),
+            position where the frames of the previous segment end (8), CRC-32C of these (4), 4 zero bytes
+            (format 1: 16 bytes, only up to the position of the first byte)
     frame   16 bytes: payload length (4), CRC-32C of what follows (4), synced_upto (8); then the payload
             (a LogRecord), padded with zeros to a multiple of 8
 
-A position counts bytes over all segments. `synced_upto`: when this frame was written, everything before that position
-was durable.
+A position counts bytes over all segments. `synced_upto`: everything before this position was durable when the frame was
+written.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from holdfast.raft.log import Entry
 from holdfast.raft.types import DurableAppend, HardState
 
 FORMAT = 2
-MAX_FRAME_BYTES = 80 << 20  # more than any message between members, so whatever arrives can be logged
+MAX_FRAME_BYTES = 80 << 20  # more than any message between members, so every received entry fits
 SPLIT_BYTES = 8 << 20
 
 _MAGIC = b"HFLOG"
 _FIRST = Struct("<5sBxxQ")
 _HEADER = Struct("<5sBxxQQQII")
-_CHECKED = 32  # of the header
+_CHECKED = 32  # bytes of the header that its checksum covers
 _FRAME = Struct("<IIQ")
 _SYNCED = Struct("<Q")
 
@@ -43,8 +43,8 @@ _SYNCED = Struct("<Q")
 class Header(NamedTuple):
     format: int
     start: int  # position of the segment's first byte
-    size: int = 0  # of the file; format 1 does not say
-    before: int = 0  # where the frames of the segment before end; format 1 does not say
+    size: int = 0  # of the file; not in format 1
+    before: int = 0  # position where the frames of the previous segment end; not in format 1
 
     @property
     def bytes(self) -> int:
@@ -56,7 +56,7 @@ HEADER_BYTES = _HEADER.size
 
 class Frame(NamedTuple):
     offset: int
-    end: int  # offset of what follows, aligned
+    end: int  # offset of the next frame, aligned
     synced_upto: int
     payload: bytes
 
@@ -67,7 +67,7 @@ def pack_header(start: int, size: int, before: int) -> bytes:
 
 
 def unpack_header(data: bytes) -> Header | None:
-    """None if these bytes do not begin with a header that can be relied on."""
+    """The header that `data` begins with; None if it is not valid."""
     if len(data) < _FIRST.size:
         return None
     magic, form, start = _FIRST.unpack_from(data)
@@ -80,8 +80,8 @@ def unpack_header(data: bytes) -> Header | None:
 
 
 def split(record: DurableAppend) -> Iterator[DurableAppend]:
-    """`record` in frames of bounded size. A crash that keeps only the first of them keeps a shorter log, as if the rest
-    had been written later; nothing is acknowledged before all are durable."""
+    """Split `record` for frames of bounded size. If a crash keeps only the first parts, the log is shorter, as if the
+    rest had been written later. Nothing is acknowledged before all parts are durable."""
     entries: list[Entry] = []
     size = 0
     for entry in record.entries:
@@ -138,14 +138,14 @@ def _read_frame(data: bytes, offset: int) -> Frame | None:
 
 
 def frames(data: bytes, offset: int) -> Iterator[Frame]:
-    """Valid frames from `offset` on, until the first that is none."""
+    """The valid frames from `offset` on, up to the first invalid one."""
     while (found := _read_frame(data, offset)) is not None:
         yield found
         offset = found.end
 
 
 def search(data: bytes, offset: int) -> Iterator[Frame]:
-    """Valid frames anywhere after `offset`; they are aligned to 8 bytes, and none begins in the zeros at the end."""
+    """Valid frames anywhere after `offset`. Frames are aligned to 8 bytes, and none begins in the zeros at the end."""
     offset += -offset % 8
     used = len(data.rstrip(b"\0"))
     while offset < used:

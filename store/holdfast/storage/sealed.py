@@ -1,8 +1,8 @@
-"""Small files that say what a directory is: identity, pointer to the state, view of the founders.
+"""Sealed files, small files that define a directory: identity, pointer to the state, view of the founders.
 
-Each is a JSON object with a checksum, and kept twice. The copy is written first, so it is never older than the file:
-whichever of the two can be read with the higher number is what was last written, and using it is always safe. Absent is
-told from unreadable: only if there is neither file nor copy was nothing ever written.
+Each is a JSON object with a checksum, stored twice. The copy is written first, so it is never older than the file. Of
+the readable ones, the one with the higher number was written last, and using it is always safe. A missing file is
+distinguished from an unreadable one: only if both file and copy are missing was nothing ever written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SealedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.copy = path.with_name(path.name + ".copy")
-        self.lacks: list[str] = []  # why one of the two was of no use at the last reading
+        self.lacks: list[str] = []  # problems with the file or its copy at the last reading
         self._written = 0
 
     @property
@@ -35,7 +35,8 @@ class SealedFile:
         return self.path.exists() or self.copy.exists()
 
     def read(self, meaning: str) -> Fields | None:
-        """What was last written, None if nothing was. `meaning` says what the loss means. Raises Damaged."""
+        """What was last written; None if nothing was. Raises Damaged, whose message ends with `meaning`, which says
+        what the loss means."""
         found: list[tuple[int, Fields]] = []
         self.lacks = []
         for file in (self.path, self.copy):
@@ -53,7 +54,7 @@ class SealedFile:
         raise Damaged(f"{' and '.join(self.lacks)}: {meaning}")
 
     def write(self, fields: Fields) -> None:
-        """Replace both durably. Read first."""
+        """Replace the file and its copy durably. Call `read` first."""
         self._written += 1
         data = _seal(self._written, fields)
         write_atomically(self.copy, data)

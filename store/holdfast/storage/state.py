@@ -1,9 +1,9 @@
-"""The state in RocksDB: rows of all families, always as some prefix of the log left them.
+"""The state in RocksDB: the rows of all families, always consistent with some prefix of the log.
 
-The write-ahead log is off (ours is `storage.log`): a crash goes back to the last flush, and the log is kept from there.
-All families share one column family and are told apart by their first byte, because a flush must take them all or
-none: RocksDB's `atomic_flush` does not cover a flush asked for by hand, which takes the one column family it is given
-(measured: rows without their applied index after kill -9). See docs/decisions/0003.
+On a member RocksDB's write-ahead log is off, since `storage.log` does its work: a crash reverts the state to the last
+flush, and the log is kept from there on. All families share one column family and differ in the first byte, because a
+flush must include all or none of them: RocksDB's `atomic_flush` does not apply to a manual flush, which covers only the
+column family that it is given (measured: rows without their applied index after kill -9). See docs/decisions/0003.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from holdfast.storage.sealed import SealedFile
 
 log = logging.getLogger("holdfast.storage")
 
-REOPEN_BYTES = 4 << 20  # for manifests and the like
-VERIFY_BYTES = 4 << 20  # read by one iterator: an old one keeps files that could go
+REOPEN_BYTES = 4 << 20  # free space that `reopen` needs for manifests and similar files
+VERIFY_BYTES = 4 << 20  # read by one iterator: an old iterator keeps files from being deleted
 
 
 def prefix(family: Family) -> bytes:
-    """What the rows of a family begin with."""
+    """The first byte of the rows of a family."""
     return bytes([0x10 + family])
 
 
 _PREFIX = tuple(map(prefix, Family))
 _AFTER = tuple(bytes([0x11 + family]) for family in Family)
 _GENERATION = re.compile(r"\d{8}")
-_END = b"\xff"  # a row behind all others: an iterator that ends before it has met an error
+_END = b"\xff"  # a row after all others: an iterator that ends before it has met an error
 
 
 class StateUnreadable(Exception):
-    """RocksDB cannot use the directory, to read it or to write it. Its message says which and what to do."""
+    """RocksDB cannot read or write the directory. The message names it and says what to do."""
 
 
 class NoRoom(StoreBusy):
-    """The disk is full. Without a write-ahead log RocksDB takes writes again by itself, some seconds after there is
+    """The disk is full. Without a write-ahead log, RocksDB accepts writes again by itself some seconds after there is
     room; with one, see `RocksStore.reopen`."""
 
 
 def _ignore(_: StateDamaged) -> None:
-    """Nobody else has to be told."""
+    """The default of `on_damage`."""
 
 
 def _options(*, create: bool) -> Options:
@@ -64,7 +64,7 @@ def _options(*, create: bool) -> Options:
 
 
 class MemoryUse(NamedTuple):
-    """Bytes that RocksDB keeps in memory: rows not flushed yet, blocks read lately, and the indexes of its tables."""
+    """Bytes that RocksDB keeps in memory: unflushed rows, cached blocks, and the indexes of its tables."""
 
     rows: int
     block_cache: int
@@ -72,16 +72,16 @@ class MemoryUse(NamedTuple):
 
 
 class RocksStore:
-    """One directory of rows. Calls hold the GIL, except `flush` and `compact`, which belong in a thread."""
+    """One directory of rows. Calls hold the GIL, except `flush` and `compact`; call these in a thread."""
 
     def __init__(self, path: Path, *, wal: bool = False) -> None:
-        """`wal`: for a replica, which has no log of its own to recover from: what it has applied survives kill -9, and
-        after `sync` a power cut."""
+        """`wal`: use RocksDB's write-ahead log, for a replica, which has no other log to recover from. What it has
+        applied then survives kill -9, and after `sync` a power cut."""
         self.path = path
-        self.on_damage: Callable[[StateDamaged], object] = _ignore  # told first, on whichever thread has met it
-        self.full = False  # the write-ahead log has met a full disk, and takes nothing more before `reopen`
+        self.on_damage: Callable[[StateDamaged], object] = _ignore  # called on the thread that found the damage
+        self.full = False  # the disk was full: the write-ahead log accepts nothing before `reopen`
         self._wal = wal
-        # A directory with files but without RocksDB's own pointer has lost it; a new database there would hide that.
+        # If the directory has files but not RocksDB's CURRENT, that was lost; a new database there would hide it.
         self._db = self._open(create=not path.exists() or not any(path.iterdir()))
         self._writing = WriteOptions()
         self._writing.disable_wal = not wal
@@ -94,7 +94,7 @@ class RocksStore:
     def _open(self, *, create: bool) -> Rdict:
         try:
             return Rdict(str(self.path), options=_options(create=create))
-        except Exception as error:  # rocksdict knows no narrower one
+        except Exception as error:  # rocksdict raises plain Exception
             if cause_of(error) in (Cause.DAMAGE, Cause.MISSING):
                 raise self._damaged(error) from error
             raise StateUnreadable(
@@ -119,8 +119,8 @@ class RocksStore:
         return self._db_get(_PREFIX[family] + key)
 
     def scan(self, family: Family, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        """Rows as they are when the first one is asked for, whatever is written later: RocksDB's iterators are
-        snapshots. (rocksdict's Snapshot objects are not: their iterators see later writes.)"""
+        """The rows of [start, end) as of the reading of the first one, regardless of later writes: RocksDB's iterators
+        are snapshots. (rocksdict's Snapshot objects are not: their iterators see later writes.)"""
         stop = _AFTER[family] if end is None else _PREFIX[family] + end
         last = _PREFIX[family] + start
         for key, value in self._db.items(from_key=last):
@@ -131,8 +131,8 @@ class RocksStore:
         raise self._damaged(self._why_ended(last))
 
     def _why_ended(self, last: bytes) -> str:
-        """What an iterator met behind `last`, that ended before the row behind all others: `items` does not say, and
-        asking for the status of each row would make a scan a third slower."""
+        """The error after row `last` that made an iterator end before the row _END. `items` does not report it, and
+        checking the status of each row would make a scan a third slower."""
         rows = self._db.iter()
         rows.seek(last)
         try:
@@ -161,8 +161,8 @@ class RocksStore:
             raise self._refused(error) from None
 
     def _refused(self, error: Exception) -> Exception:
-        """What a failed write of RocksDB's means: it reads, too, when it compacts, and takes no writes once it has met
-        damage."""
+        """The exception for a failed write of RocksDB. A write can also fail because of damage: RocksDB reads when it
+        compacts, and accepts no writes once it has found damage."""
         cause = cause_of(error)
         if cause is Cause.NO_ROOM:
             self.full = self._wal
@@ -179,22 +179,21 @@ class RocksStore:
         )
 
     def flush(self) -> None:
-        """Make everything applied so far survive a crash. Releases the GIL. Raises NoRoom, StateDamaged or
-        StateUnreadable."""
+        """Make everything applied so far durable. Releases the GIL. Raises NoRoom, StateDamaged or StateUnreadable."""
         try:
             self._db.flush()
         except Exception as error:
             raise self._refused(error) from None
 
     def verify(self) -> None:
-        """Read every row, so that every block is checked against its sum. Belongs in a thread."""
+        """Read every row, so that the checksum of every block is verified. Call this in a thread."""
         at: bytes | None = b""
         while at is not None:
             at, _ = self.read_on(at, VERIFY_BYTES)
 
     def read_on(self, start: bytes, limit: int) -> tuple[bytes | None, int]:
-        """Read about `limit` bytes of rows from `start` on, which checks their blocks, and leave the cache as it is.
-        Returns where to go on (None: there is no more) and how much it was. Belongs in a thread."""
+        """Read about `limit` bytes of rows from `start` on, which verifies their blocks, without filling the cache.
+        Returns the row to continue at (None at the end) and the bytes read. Call this in a thread."""
         options = ReadOptions()
         options.fill_cache(False)
         size, last = 0, start
@@ -215,15 +214,15 @@ class RocksStore:
             raise self._refused(error) from None
 
     def has_room(self) -> bool:
-        """Whether `reopen` has the room that it needs: it writes what is in the write-ahead log to tables."""
+        """Whether there is room for `reopen`, which writes the content of the write-ahead log to tables."""
         disk = os.statvfs(self.path)
         log_bytes = sum(file.stat().st_size for file in self.path.glob("*.log"))
         return disk.f_bavail * disk.f_frsize >= log_bytes + REOPEN_BYTES
 
     def reopen(self) -> None:
-        """Take writes again after the disk was full: RocksDB gives its write-ahead log up once a write to it has
-        failed, however much room there is later. What was applied is in that log, and is read back from it. Iterators
-        keep a database open, so none may be under way. Raises StateUnreadable or StateDamaged."""
+        """Accept writes again after the disk was full. Once a write to RocksDB's write-ahead log has failed, it stays
+        unusable, even if there is room later. All applied data is in that log and is recovered from it. Iterators keep
+        a database open, so none may be in use. Raises StateUnreadable or StateDamaged."""
         self.close()
         del self._db
         gc.collect()
@@ -231,15 +230,16 @@ class RocksStore:
         self.full = False
 
     def checkpoint(self, path: Path) -> None:
-        """A consistent copy of what is flushed, by hard links. Flush in a thread first, or this holds the GIL."""
+        """Make a consistent copy of the flushed data, by hard links. Call `flush` in a thread first: otherwise the
+        checkpoint flushes, and holds the GIL meanwhile."""
         Checkpoint(self._db).create_checkpoint(str(path))
 
     def compact(self) -> None:
-        """Give space back. Releases the GIL."""
+        """Compact all rows, to free disk space. Releases the GIL."""
         self._db.compact_range(None, None)
 
     def size(self) -> tuple[int, int]:
-        """(bytes on disk, bytes of live data), both estimates of RocksDB's."""
+        """(bytes on disk, bytes of live data), both estimated by RocksDB."""
         rows = self._property("cur-size-all-mem-tables")
         return self._property("total-sst-files-size") + rows, self._property("estimate-live-data-size") + rows
 
@@ -261,9 +261,9 @@ class RocksStore:
 
 
 class StateDirectory:
-    """Generations of the state beside each other; `current` names the one in use.
+    """A directory of generations of the state; the file `current` names the one in use.
 
-    A snapshot is received into a new generation, made durable, and put in use by replacing the one small file.
+    A snapshot is received into a new generation, made durable, and then put in use by replacing this one small file.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -272,10 +272,10 @@ class StateDirectory:
         self.installed: int | None = None
 
     def current(self) -> Path:
-        """The generation in use. Changes nothing. Raises Damaged if it is not known or not there.
+        """The generation in use. Changes nothing. Raises Damaged if it is unknown or missing.
 
-        `installed` then tells with which entry it ended when it was received, 0: it was not; None: that was not noted.
-        It may be ahead of the log only while it is as it was received."""
+        Sets `installed` to the last entry of the snapshot that the generation was received as; 0: it was not received;
+        None: not recorded. The state may be ahead of the log only while it is as it was received."""
         lost = f"which state is the one in use is not known; {REPLACE}"
         content = self._pointer.read(lost)
         if content is None:
@@ -291,7 +291,7 @@ class StateDirectory:
         return path
 
     def fresh(self) -> Path:
-        """A new, empty place for a generation."""
+        """Create an empty directory for a new generation."""
         self._directory.mkdir(parents=True, exist_ok=True)
         taken = [int(p.name) for p in self._directory.iterdir() if p.name.isdigit()]
         path = self._directory / f"{max(taken, default=0) + 1:08d}"
@@ -299,8 +299,8 @@ class StateDirectory:
         return path
 
     def use(self, path: Path, *, installed: int = 0) -> None:
-        """Put a complete generation in use, durably. What was in use before goes at the next start. `installed`: it was
-        received, and ends with this entry."""
+        """Put a complete generation in use, durably. The previous one is removed at the next start. `installed`: the
+        last entry of a received snapshot; 0 if the generation was not received."""
         for file in path.iterdir():
             sync_file(file)
         sync_directory(path)
@@ -311,7 +311,7 @@ class StateDirectory:
         shutil.rmtree(path, ignore_errors=True)
 
     def clean(self) -> None:
-        """Remove what an earlier run left beside the generation in use, once that was opened and found well."""
+        """Remove all other generations. Call this once the one in use has been opened successfully."""
         keep = self.current()
         for lack in self._pointer.lacks:
             log.warning("%s; the other one is good, and both are written anew", lack)
@@ -322,5 +322,5 @@ class StateDirectory:
                 shutil.rmtree(path)
 
     def checkpoint_path(self) -> Path:
-        """Where to put a checkpoint to send from; not a generation."""
+        """A path for a checkpoint to be sent; it is not a generation."""
         return self._directory / f"sending-{os.urandom(4).hex()}"

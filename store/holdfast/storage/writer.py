@@ -1,12 +1,12 @@
 """The thread that makes log records durable, so that the loop never waits for a disk.
 
-Records are handed over with `submit`; when they are durable, a file descriptor becomes readable and `completed` tells
-the newest sequence number. Whatever queued up during one fdatasync goes out in the next one: that is group commit.
+Records are passed to `submit`. When they are durable, a file descriptor becomes readable and `completed` returns the
+newest sequence number. All records that queue up during one fdatasync are written by the next one (group commit).
 
-When no records come, and every second while they do, the log's mark is synced: see `storage.mark`.
+The log's mark is synced when no records come, and every second while they do: see `storage.mark`.
 
-Between records the thread makes the next segment ready. While it cannot, for want of room, `full` holds: the member
-then takes no new entries, and what is on its way still fits what is there.
+Between records the thread allocates the next segment. While there is no room for it, `full` is true: the member then
+accepts no new entries, and those already in progress fit into the current segment.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from holdfast.raft.types import DurableAppend
 from holdfast.storage.log import DurableLog
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-CHECK_SECONDS = 1.0  # how often a disk is asked whether there is room
-IDLE_SECONDS = 0.1  # without records, until the log's mark is synced
-SEAL_SECONDS = 1.0  # until it is synced all the same
+CHECK_SECONDS = 1.0  # between two checks of the free space
+IDLE_SECONDS = 0.1  # time without records after which the log's mark is synced
+SEAL_SECONDS = 1.0  # longest time between syncs of the mark while records come
 
 
 class LogWriter:
-    """Owns a DurableLog. After an error nothing more is written and `error` says why; the process has to stop."""
+    """Owns a DurableLog. After an error, kept in `error`, nothing more is written and the process has to stop."""
 
     def __init__(self, log: DurableLog) -> None:
         self._log = log
@@ -56,13 +56,13 @@ class LogWriter:
             self._wake.notify()
 
     def forget(self, index: int) -> None:
-        """Drop segments up to `index` when there is nothing better to do."""
+        """Remove the segments that contain only entries up to `index`, after the queued records."""
         with self._wake:
             self._forget = max(self._forget, index)
             self._wake.notify()
 
     def completed(self) -> int:
-        """Clear the descriptor; everything up to the returned sequence number is durable."""
+        """Clear the descriptor. Everything up to the returned sequence number is durable."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
         if self.error is not None:
@@ -99,18 +99,18 @@ class LogWriter:
             os.eventfd_write(self._event, 1)
 
     def _patience(self) -> float | None:
-        """How long to wait for records before something else has to be done."""
+        """How many seconds to wait for records before other work is due; None: for ever."""
         if not self._log.marked:
             return IDLE_SECONDS
         return CHECK_SECONDS if self.full else None
 
     def _rested(self) -> bool:
-        """Whether there is nothing to do about the room on the disk now."""
+        """Whether no allocation of the next segment or check of free space is due."""
         recently = time.monotonic() < self._checked_at + CHECK_SECONDS
         return recently if self.full else self._log.prepared and (recently or not self._queue)
 
     def _look_ahead(self) -> None:
-        """One step towards the next segment, and a look at what room is left after it: the state needs some, too."""
+        """Allocate a step of the next segment, and check the space left after it, which the state needs too."""
         full = False
         try:
             if not self._log.prepared:
@@ -130,7 +130,7 @@ class LogWriter:
             os.eventfd_write(self._event, 1)
 
     def close(self) -> None:
-        """Write what is queued and stop."""
+        """Write the queued records and stop."""
         with self._wake:
             self._stopping = True
             self._wake.notify()

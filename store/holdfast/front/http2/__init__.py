@@ -1,1 +1,1 @@
-"""HTTP/2 as gRPC needs it, and the front on it: plain Python that hands over batches."""
+"""HTTP/2 as far as gRPC needs it, and the front built on it, in plain Python that passes calls on in batches."""

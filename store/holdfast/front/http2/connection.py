@@ -1,10 +1,10 @@
-"""One HTTP/2 connection, a server's side, without I/O: bytes in, calls of a handler and bytes to send out (RFC 9113).
+"""The server side of one HTTP/2 connection, without I/O: bytes in; handler calls and bytes to send out (RFC 9113).
 
-Everything a peer can make this side keep is bounded: header blocks, windows, streams, and how many frames that carry
-nothing it may send in a second (rapid resets, settings and ping floods). Breaking a bound or a rule ends the connection
-(ConnectionBroken), or the one stream where that is enough.
+Everything that a peer can make the server store is bounded: header blocks, windows and streams. So is the number of
+frames without content per second (rapid resets, SETTINGS and PING floods). Violating a bound or a rule ends the
+connection (ConnectionBroken), or only the stream where that is enough.
 
-The work of one call of `receive` is bounded, too: what is left waits for the next, so that others get their turn.
+The work of one call of `receive` is bounded too: the rest waits for the next call, so that others are served.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from holdfast.front.http2.headers import MAX_HEADER_BYTES, HeaderDecoder
 from holdfast.front.http2.sending import STREAM_WINDOW, Handler, Sending, Stream
 
 CONNECTION_WINDOW = 1 << 22
-MAX_IDLE_FRAMES = 5000  # frames in a second that carry nothing: pings, settings, resets, empty data, priorities
+MAX_IDLE_FRAMES = 5000  # frames without content per IDLE_NS: PING, SETTINGS, RST_STREAM, empty DATA, PRIORITY
 IDLE_NS = 1_000_000_000
-MANY_SETTINGS_BYTES = 192  # of SETTINGS, for which a frame counts as one more
-TURN_WORK = 500  # units of work that one `receive` does: a frame, or 64 bytes of it, or 4 bytes of a header block
+MANY_SETTINGS_BYTES = 192  # each such piece of a SETTINGS payload counts as one more idle frame
+TURN_WORK = 500  # work units per `receive`: one per frame, per 64 bytes of payload, per 4 bytes of a header block
 
 _SETTING = struct.Struct(">HI")
 
 
 class Connection(Sending):
-    """Give `receive` what came, write `take_output`, close when it raises."""
+    """Pass received bytes to `receive`, write what `take_output` returns, close the socket when `receive` raises."""
 
     def __init__(self, handler: Handler, *, max_streams: int, now_ns: int) -> None:
         super().__init__(handler)
@@ -63,7 +63,7 @@ class Connection(Sending):
         self._input = b""
         self._preface_seen = False
         self._settings_seen = False
-        self._block: tuple[int, int, list[bytes]] | None = None  # a header block that goes on: stream, flags, parts
+        self._block: tuple[int, int, list[bytes]] | None = None  # an unfinished header block: stream, flags, parts
         self._block_bytes = 0
         self._last_stream = 0
         self._receive_window = CONNECTION_WINDOW
@@ -81,15 +81,15 @@ class Connection(Sending):
         self._idle_frames = 0
         self._idle_since = now_ns
         self._work = 0  # units done in this call of `receive`
-        self.behind = False  # there is more to do than one call of `receive` may: call it again, with nothing
-        self.now_ns = now_ns  # when `receive` was called last
+        self.behind = False  # received frames are left over: call `receive` again, with no data
+        self.now_ns = now_ns  # time of the last call of `receive`
         self.going_away = False
-        self.pinged = False  # an answer to our ping is awaited
+        self.pinged = False  # a PING was sent and not acknowledged yet
 
     # ---- in ------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now_ns: int) -> None:
-        """Take what came, as far as a turn goes. Raises ConnectionBroken, after which nothing more may be given."""
+        """Process `data`, up to TURN_WORK. Raises ConnectionBroken; do not call it again after that."""
         self.now_ns = now_ns
         if now_ns > self._idle_since + IDLE_NS:
             self._idle_since, self._idle_frames = now_ns, 0
@@ -122,7 +122,7 @@ class Connection(Sending):
         self.behind = self._work >= TURN_WORK and at < end
 
     def end_turn(self) -> None:
-        """This frame has made so much work that the next one has to wait for the next call of `receive`."""
+        """Leave the next frame to the next call of `receive`, because the current one caused much work."""
         self._work = TURN_WORK
 
     def _frame(self, kind: int, flags: int, id: int, payload: bytes) -> None:
@@ -156,7 +156,7 @@ class Connection(Sending):
             self.idle()  # frames of unknown kinds are ignored
 
     def idle(self) -> None:
-        """This frame carried nothing, or nothing that can be done. Raises ConnectionBroken if there are many."""
+        """Count a frame that had no content or could not be acted on. Raises ConnectionBroken if there are too many."""
         self._idle_frames += 1
         if self._idle_frames > MAX_IDLE_FRAMES:
             raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
@@ -228,7 +228,7 @@ class Connection(Sending):
         self._receive_window -= size
         if self._receive_window < 0:
             raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "more than the connection's window")
-        # What is kept is bounded by the streams' windows, so the connection's is opened again at once.
+        # The stream windows bound the buffered data, so the connection window is reopened at once.
         self._unreturned += size
         if self._unreturned > CONNECTION_WINDOW // 2:
             self._output.append(window_update(0, self._unreturned))
@@ -239,7 +239,7 @@ class Connection(Sending):
             if id == 0 or id > self._last_stream:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"DATA on stream {id}, which is not open")
             self.idle()
-            if id not in self._cut:  # or it was on its way when this side ended the stream
+            if id not in self._cut:  # otherwise it was in flight when the server ended the stream
                 self._output.append(reset(id, ErrorCode.STREAM_CLOSED))
             return
         if stream.remote_ended:
@@ -266,13 +266,13 @@ class Connection(Sending):
 
     def _on_end(self, stream: Stream, data: bytes) -> None:
         if stream.received > 0:
-            self._stream_broken(stream, ErrorCode.PROTOCOL_ERROR)  # less than its content-length
+            self._stream_broken(stream, ErrorCode.PROTOCOL_ERROR)  # shorter than its content-length
             return
         stream.remote_ended = True
         self._handler.on_data(stream, data, True)
 
     def consumed(self, stream: Stream, size: int) -> None:
-        """`size` bytes of the stream's data need no room any more: the peer may send as many again."""
+        """Reopen the stream's receive window by `size` bytes, which have been processed."""
         if stream.remote_ended:
             return
         stream.unreturned += size
@@ -311,7 +311,7 @@ class Connection(Sending):
         self.idle()
         for _ in range(len(payload) // MANY_SETTINGS_BYTES):
             self.idle()
-        for key, value in dict(_SETTING.iter_unpack(payload)).items():  # of a setting that is there twice, the last
+        for key, value in dict(_SETTING.iter_unpack(payload)).items():  # the last value of a setting counts
             self._set(key, value)
         self._output.append(frame(SETTINGS, ACK, 0))
 
@@ -357,7 +357,7 @@ class Connection(Sending):
         if self._updates_due:
             self._updates_due -= 1
         else:
-            self.idle()  # nothing was sent that could have used up a window
+            self.idle()  # the data sent cannot have caused this update
         increment = int.from_bytes(payload, "big") & MAX_WINDOW
         if id == 0:
             if increment == 0:
@@ -381,10 +381,9 @@ class Connection(Sending):
     # ---- the end ------------------------------------------------------------------------------------------------
 
     def lost(self, most: int) -> bool:
-        """There is no peer any more, so nothing that is open is of use. Ends up to `most` streams. Returns whether all
-        have ended."""
+        """End up to `most` streams after the connection was lost. Returns whether all have ended."""
         for _ in range(min(most, len(self.streams))):
-            stream = next(reversed(self.streams.values()))  # the last one: the first one is behind all that are gone
+            stream = next(reversed(self.streams.values()))  # the last: finding the first would scan deleted entries
             self._forget(stream)
             self._handler.on_reset(stream)
         return not self.streams
@@ -394,7 +393,7 @@ class Connection(Sending):
         self._output.append(frame(PING, 0, 0, b"holdfast"))
 
     def go_away(self, code: ErrorCode = ErrorCode.NO_ERROR, why: str = "") -> None:
-        """Take no new streams; those that are open may end."""
+        """Send GOAWAY: accept no new streams; open ones may finish."""
         self.going_away = True
         self._output.append(goaway(self._last_stream, code, why))
 

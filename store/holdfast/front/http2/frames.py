@@ -1,4 +1,4 @@
-"""The frames of HTTP/2 (RFC 9113, section 6): numbers and layout, no behaviour."""
+"""The frames of HTTP/2 (RFC 9113, section 6): constants and layout, no behaviour."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ErrorCode(IntEnum):
 
 
 class ConnectionBroken(Exception):
-    """The other side does not speak HTTP/2 as agreed: the whole connection ends with `code`."""
+    """The peer violated HTTP/2 or a bound. The whole connection ends with error `code`."""
 
     def __init__(self, code: ErrorCode, what: str) -> None:
         super().__init__(what)
@@ -56,7 +56,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def header_frames(flags: int, stream: int, block: bytes, most: int) -> bytes:
-    """A header block as HEADERS, and CONTINUATION if it is longer than the peer takes in one frame."""
+    """A header block as HEADERS, and CONTINUATION if it is longer than `most`, the peer's maximum frame size."""
     if len(block) <= most:
         return frame(HEADERS, flags | END_HEADERS, stream, block)
     parts = [block[at : at + most] for at in range(0, len(block), most)]
@@ -83,8 +83,8 @@ def goaway(last_stream: int, code: ErrorCode, why: str = "") -> bytes:
 
 
 def literal(name: bytes, value: bytes) -> bytes:
-    """A header field that no table remembers (RFC 7541, section 6.2.2), so that what is encoded never depends on what
-    was encoded before, and constant blocks can be kept."""
+    """A header field without indexing (RFC 7541, section 6.2.2). Its encoding does not depend on earlier blocks, so
+    constant blocks can be encoded once."""
     return b"\x00" + _length(name) + name + _length(value) + value
 
 

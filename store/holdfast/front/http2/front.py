@@ -1,8 +1,8 @@
 """The front that serves gRPC and plain HTTP on one port, as etcd does, in plain Python on the event loop.
 
-The first bytes of a connection tell which it is. What arrives is handed over in batches, and what answers of a batch
-go to one connection leaves in one write. A connection whose calls pile up is not read from until some are answered:
-a client that floods waits for itself.
+The first bytes of a connection tell which protocol it speaks. Events are handed over in batches, and all responses of
+a batch to one connection are sent in one write. A connection with too many open calls is not read from until some are
+answered, so a client that floods the server delays only itself.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from holdfast.front.http2.session import Session
 
 log = logging.getLogger("holdfast.front")
 
-MAX_CALLS = 20_000  # requests of any kind, of all connections, that are open
-FEW_CALLS = 16  # that a connection may always have open
-TURN_CALLS = 16  # events of one connection before others have their turn
-LOST_STREAMS = 1000  # of a connection that is gone, that are ended in one turn of the loop
-MAX_MESSAGE_BYTES = 2 << 20  # etcd's: the largest request and 512 KiB around it
-MAX_STREAMS = MAX_CALLS // 2  # of one connection
+MAX_CALLS = 20_000  # open requests of any kind, over all connections
+FEW_CALLS = 16  # open requests that a connection may always have
+TURN_CALLS = 16  # events polled from one connection before the next one
+LOST_STREAMS = 1000  # streams of a lost connection that are ended in one turn of the loop
+MAX_MESSAGE_BYTES = 2 << 20  # as in etcd: the largest request (1.5 MiB) plus 512 KiB
+MAX_STREAMS = MAX_CALLS // 2  # open streams of one connection
 MAX_CONNECTIONS = 1 << 20
-PAUSE_CALLS = 2_000  # unanswered unary calls of one connection, beyond which it is not read from
-FIRST_BYTES_SECONDS = 10.0
-SWEEP_SECONDS = 5.0
-STALLED_SECONDS = 60.0  # a connection that takes nothing of what is sent to it for so long is ended
+PAUSE_CALLS = 2_000  # unanswered unary calls of one connection above which it is not read from
+FIRST_BYTES_SECONDS = 10.0  # time limit for the first bytes of a connection
+SWEEP_SECONDS = 5.0  # between two checks of all connections
+STALLED_SECONDS = 60.0  # close a connection whose peer acknowledges no data for this long
 WRITE_BUFFER_BYTES = 1 << 18
-TELL_SECONDS = 60.0  # between two lines of the log that say the same
+TELL_SECONDS = 60.0  # least time between two equal log lines
 
 
 class Http2Front:
-    """Serves `methods` (full path to kind), and everything that is not gRPC by `http`.
+    """Serves the gRPC `methods` (full path -> kind), and passes everything else to `http`.
 
-    A connection beyond `max_connections` is refused, or, with `newest_first`, takes the place of the one that has been
-    quiet for longest.
+    A connection beyond `max_connections` is refused, or, with `newest_first`, replaces the connection that has been
+    idle longest.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Http2Front:
         self._keepalive = keepalive_seconds
         self._keepalive_timeout = keepalive_timeout_seconds
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._turns: deque[Session] = deque()  # connections with events that nobody has polled; the next one first
+        self._turns: deque[Session] = deque()  # connections with events to poll; the next one first
         self._ids = itertools.count(1)
         self.open_calls: dict[int, OpenCall] = {}
-        self.streams = 0  # requests of any kind that are open
+        self.streams = 0  # open requests of any kind
         self.received_bytes = self.sent_bytes = 0
-        self.buffered = 0  # bytes of messages that are not whole yet, or beyond their calls' credit
-        self.queued = 0  # bytes of answers that their clients do not fetch
+        self.buffered = 0  # bytes of request messages that are incomplete or wait for credit
+        self.queued = 0  # bytes of responses that wait for clients to read
         self.connections: set[_Wire] = set()
         self._servers: list[asyncio.Server] = []
         self._tls_ports = TlsPorts(self.has_room, lambda: _Wire(self, admitted=True))
@@ -98,7 +98,7 @@ class Http2Front:
                 f"cannot listen for clients on {host}:{port}: {error.strerror or error}; is another process using the "
                 "port?"
             ) from error
-        for listening in sockets:  # what is accepted inherits it
+        for listening in sockets:  # accepted sockets inherit these options
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(STALLED_SECONDS))
@@ -114,7 +114,7 @@ class Http2Front:
         return server.sockets
 
     def _sweep(self) -> None:
-        """End what says nothing at the beginning, or does not answer a ping; ping what has been quiet for long."""
+        """Close connections that send no first bytes or do not answer a ping; ping those that have been idle long."""
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
         now = time.monotonic()
         for wire in list(self.connections):
@@ -124,7 +124,7 @@ class Http2Front:
                 wire.failed()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Take no new connections and calls, and give running ones this long."""
+        """Accept no new connections and calls, and wait up to `grace_seconds` for open calls."""
         for server in self._servers:
             server.close()
         self._tls_ports.stop_accepting()
@@ -161,7 +161,7 @@ class Http2Front:
             waiting = session.events
             for _ in range(min(TURN_CALLS, len(waiting), max_events - len(events))):
                 event = waiting.popleft()
-                if not isinstance(event, Unary) or event.call.id in self.open_calls:  # or it was given up meanwhile
+                if not isinstance(event, Unary) or event.call.id in self.open_calls:  # skip cancelled calls
                     events.append(event)
             if waiting:
                 self._turns.append(session)
@@ -178,17 +178,17 @@ class Http2Front:
             try:
                 if entry.session.act(entry, action):
                     over.add(action.id)
-            except Exception:  # the others' answers are none the worse for it
+            except Exception:  # must not affect the other calls of the batch
                 log.exception("an answer to %s cannot be sent", entry.call.method)
                 entry.session.break_down(entry)
             entry.session.touched()
         self._write_touched()
         return over
 
-    # ---- what sessions use ---------------------------------------------------------------------------------
+    # ---- called by sessions --------------------------------------------------------------------------------
 
     def has_events(self, session: Session) -> None:
-        """This connection has events, and had none."""
+        """Queue a connection that got its first pending event."""
         if not self._turns:
             os.eventfd_write(self._event, 1)
         self._turns.append(session)
@@ -197,12 +197,12 @@ class Http2Front:
         return next(self._ids)
 
     def admits(self, open: int) -> bool:
-        """Whether a connection may have so many requests open: as many as there is room left for other ones, so that
-        however many it wants, there is some left."""
+        """Whether a connection may have `open` requests open: at most as many as are still free for the others, so that
+        no single connection can use up MAX_CALLS."""
         return open <= FEW_CALLS or open <= MAX_CALLS - self.streams
 
     def has_room(self) -> bool:
-        """For another connection. If not, the log says so now and then."""
+        """Whether there is room for another connection. If not, logs it at most once per TELL_SECONDS."""
         if len(self.connections) + self._tls_ports.handshakes < self._max_connections:
             return True
         if self._tls_ports.end_oldest():
@@ -216,20 +216,20 @@ class Http2Front:
         if now > self._told_full_at + TELL_SECONDS:
             self._told_full_at = now
             log.warning(
-                "%d clients are connected, all that there are file descriptors for (ulimit -n); more are refused",
+                "%d clients are connected, as many as the file descriptors allow (ulimit -n); more are refused",
                 len(self.connections),
             )
         return False
 
     def closed(self, id: int) -> bool:
-        """A call is over. Returns whether it was open."""
+        """Note that a call is over. Returns whether it was open."""
         known = self.open_calls.pop(id, None) is not None
         if self._drained is not None and not self.open_calls:
             self._drained.set()
         return known
 
     def touch(self, wire: _Wire) -> None:
-        """This connection has something to write: at the end of the batch, or in a moment."""
+        """Schedule a write to this connection: at the end of the batch, or in the loop's next turn."""
         if not self._touched:
             asyncio.get_running_loop().call_soon(self._write_touched)
         self._touched[wire] = None
@@ -244,10 +244,10 @@ class Http2Front:
 
 
 class _Wire(asyncio.Protocol):
-    """A socket that a client opened: HTTP/2, HTTP/1.1, or nothing yet."""
+    """A client's socket: HTTP/2, HTTP/1.1, or not known yet."""
 
     def __init__(self, front: Http2Front, *, admitted: bool = False) -> None:
-        """`admitted`: it was found before that there is room for it."""
+        """`admitted`: `has_room` was already checked for this connection."""
         self._front = front
         self._admitted = admitted
         self._transport: Any = None
@@ -256,8 +256,8 @@ class _Wire(asyncio.Protocol):
         self._first = b""
         self.heard_at = time.monotonic()
         self._reading = True
-        self._full = False  # it has too much unanswered
-        self._going_on = False  # what is left of the bytes that came is taken up in the loop's next turn
+        self._full = False  # too many unanswered calls
+        self._going_on = False  # the rest of the received bytes is processed in the loop's next turn
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -302,8 +302,8 @@ class _Wire(asyncio.Protocol):
         self._regulate(session)
 
     def _regulate(self, session: Session) -> None:
-        """Whoever has too much unanswered, or does not read what it is answered, or has sent more than a turn takes, is
-        not read from."""
+        """Stop reading from a client that has too many open calls, does not read its responses, or has sent more than
+        one turn can process. Resume when that is over."""
         if self._transport.is_closing():
             return
         self._full = session.unanswered > (PAUSE_CALLS // 2 if self._full else PAUSE_CALLS)
@@ -328,7 +328,7 @@ class _Wire(asyncio.Protocol):
             self._receive(session, b"")
 
     def failed(self) -> None:
-        """An exception that nobody expected ends this connection, and no other."""
+        """Abort this connection, and no other, after an unexpected exception."""
         log.exception("%s: a connection failed inside the server", self._transport.get_extra_info("peername"))
         self._transport.abort()
 
@@ -386,7 +386,7 @@ class _Wire(asyncio.Protocol):
             _end_all(self._session)
         elif self._http1 is not None:
             self._http1.lost()
-        self._session = self._http1 = None  # or they would keep each other until the collector comes by
+        self._session = self._http1 = None  # break the reference cycle, to free memory without the collector
 
     def check(self, now: float, keepalive: float, timeout: float) -> None:
         session, quiet = self._session, now - self.heard_at
@@ -398,7 +398,7 @@ class _Wire(asyncio.Protocol):
         if session.connection.has_output:
             self._front.touch(self)
         if not self._reading:
-            return  # its answer to a ping would not be heard
+            return  # the acknowledgement of a PING would not be read
         if session.connection.pinged:
             if quiet > keepalive + timeout:
                 self._transport.abort()
@@ -421,6 +421,6 @@ class _Wire(asyncio.Protocol):
 
 
 def _end_all(session: Session) -> None:
-    """The client is gone: end its calls, some in each turn of the loop."""
+    """End the calls of a client that has disconnected, LOST_STREAMS in each turn of the loop."""
     if not session.connection.lost(LOST_STREAMS):
         asyncio.get_running_loop().call_soon(_end_all, session)

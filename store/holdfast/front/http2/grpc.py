@@ -1,4 +1,4 @@
-"""gRPC on HTTP/2: what its headers say, and messages out of a stream's bytes (the document "gRPC over HTTP2")."""
+"""gRPC over HTTP/2: its headers and trailers, and the framing of messages (the document "gRPC over HTTP2")."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ OK_TRAILERS = literal(b"grpc-status", b"0")
 
 
 NOT_GRPC = literal(b":status", b"415")
-MAX_TEXT_BYTES = 4096  # of an error, as it is encoded
+MAX_TEXT_BYTES = 4096  # of an error text, percent-encoded
 
 
 class BadMessage(Exception):
-    """What came is no sequence of messages as agreed. `code` is what the call ends with."""
+    """The received bytes are not valid gRPC messages. The call ends with status `code`."""
 
     def __init__(self, code: Code, what: str) -> None:
         super().__init__(what)
@@ -36,7 +36,7 @@ def failure(code: int, text: str) -> bytes:
 
 
 def _percent(text: str) -> bytes:
-    """As the document says, and no longer than a header can be."""
+    """Percent-encode as the gRPC document specifies, cut off at MAX_TEXT_BYTES so that it fits a header."""
     out = bytearray()
     for character in text:
         if len(out) >= MAX_TEXT_BYTES:
@@ -50,30 +50,29 @@ def _percent(text: str) -> bytes:
 
 
 def is_grpc(content_type: bytes) -> bool:
-    """Whether this is gRPC's content type, given that it begins like it."""
+    """Whether a content type that begins with application/grpc is that of gRPC."""
     return content_type[len(b"application/grpc") :][:1] in (b"", b"+", b";")
 
 
 def framed(body: bytes) -> bytes:
-    """A message as it goes on a stream."""
+    """An uncompressed message with its 5-byte prefix."""
     return b"\x00" + len(body).to_bytes(4, "big") + body
 
 
 class Messages:
-    """Puts the messages of one direction of a call together. `waiting` is how many bytes of one that is not whole yet
-    are kept."""
+    """Assembles the messages of one direction of a call. `waiting`: buffered bytes of an incomplete message."""
 
     __slots__ = ("_begun", "_encoding", "_limit", "_needed", "waiting")
 
     def __init__(self, encoding: bytes, limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
-        self._begun = bytearray()  # of a message that is not whole, however many pieces it came in
-        self._needed = 0  # bytes of the message that has begun, with its prefix, as far as it is known
+        self._begun = bytearray()  # the incomplete message, in however many pieces it arrived
+        self._needed = 0  # size of the incomplete message with its prefix; 5 until the prefix is complete
         self.waiting = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are whole now. Raises BadMessage."""
+        """Add `data` and return the messages that are now complete. Raises BadMessage."""
         if self.waiting:
             self._begun += data
             self.waiting = len(self._begun)
@@ -104,7 +103,7 @@ class Messages:
 
     @property
     def partial(self) -> bool:
-        """Whether a message has begun and is not whole."""
+        """Whether a message has begun and is not complete."""
         return self.waiting > 0
 
     def _inflate(self, body: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""The way in for connections with TLS: each counts from the moment it is accepted.
+"""Accepts TLS connections, so that each counts against the limit from the moment it is accepted.
 
-A connection costs a file descriptor before its handshake is done, and asyncio tells of it only afterwards. Whoever
-opened connections and said nothing took all descriptors, and a member without one cannot write its log. So sockets are
-accepted here, one by one, and where there is no room for another one, the oldest unfinished handshake makes room.
+A connection uses a file descriptor before its handshake is done, but asyncio reports it only afterwards. A client that
+opened connections and sent nothing could use up all descriptors, and a member without one cannot write its log.
+Therefore this module accepts sockets itself, one by one; at the limit, the oldest unfinished handshake is ended.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ log = logging.getLogger("holdfast.front")
 
 HANDSHAKE_SECONDS = 10.0
 BACKLOG = 4096
-RETRY_SECONDS = 0.1  # until a descriptor may be free again
+RETRY_SECONDS = 0.1  # wait before accepting again when no descriptor is free
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class TlsPorts:
-    """`admit` is asked for each connection that was accepted; `protocol` makes what serves it after its handshake."""
+    """Listening TLS sockets. `admit` decides on each accepted connection; `protocol` makes the protocol that serves it
+    after the handshake."""
 
     def __init__(self, admit: Callable[[], bool], protocol: Callable[[], asyncio.Protocol]) -> None:
         self._admit = admit
@@ -34,7 +35,7 @@ class TlsPorts:
 
     @property
     def handshakes(self) -> int:
-        """Connections that are accepted and not handed on yet."""
+        """How many accepted connections have not finished their handshake."""
         return len(self._handshakes)
 
     def end_oldest(self) -> bool:
@@ -77,7 +78,7 @@ class TlsPorts:
             except OSError as error:
                 if error.errno in _NO_ROOM:
                     await asyncio.sleep(RETRY_SECONDS)
-                continue  # else: it has gone again before it was accepted
+                continue  # other errors: the client disconnected before it was accepted
             if not self._admit():
                 sock.close()
                 continue

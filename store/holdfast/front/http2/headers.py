@@ -1,4 +1,4 @@
-"""Header blocks of requests: decoded by hpack, checked (RFC 9113, section 8), and remembered where that is safe."""
+"""Header blocks of requests: decoded by hpack, checked (RFC 9113, section 8), and cached where that is safe."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _NOT_METADATA = frozenset((b"content-type", b"te", b"grpc-timeout", b"grpc-encod
 
 
 class Block:
-    """A decoded header block. What is derived from it is computed once, because calls of one client to one method have
-    the same block."""
+    """A decoded header block. Derived values are computed once, because all calls of one client to one method have the
+    same block."""
 
     def __init__(self, fields: Headers) -> None:
         self.fields = fields
-        # Of the request whose headers these are, -1 = not said; None: they are no request's.
+        # Content-length of the request, -1 if there is none; None if these are not valid request headers.
         self.body_length = _body_length(fields)
 
     @cached_property
     def trailing(self) -> bool:
-        """Whether they can follow a body."""
+        """Whether these fields are valid trailers."""
         return all(_is_field(name, value) for name, value in self.fields)
 
     @cached_property
@@ -44,7 +44,7 @@ class Block:
 
     @cached_property
     def metadata(self) -> Mapping[str, str]:
-        """What a gRPC client says besides the request itself."""
+        """The gRPC custom metadata, without binary values."""
         return {
             name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
             for name, value in self.fields
@@ -53,11 +53,11 @@ class Block:
 
 
 class HeaderDecoder:
-    """The decoding side of one connection's header table."""
+    """The HPACK decoder of one connection."""
 
     def __init__(self) -> None:
         self._decoder = Decoder(max_header_list_size=MAX_HEADER_BYTES)
-        self.known: dict[bytes, Block] = {}  # blocks decoded before, while the table has not changed since
+        self.known: dict[bytes, Block] = {}  # blocks decoded since the last change of the table
 
     def decode(self, block: bytes) -> Block:
         known = self.known.get(block)
@@ -70,8 +70,8 @@ class HeaderDecoder:
             raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR, str(error)) from error
         decoded = Block(fields)
         if block and min(block) >= 0x80:
-            # Nothing but references to the tables, one byte each: it changed no table and means the same until one
-            # changes. Calls of one client to one method look like this from the second one on.
+            # Only one-byte references to the tables: decoding it changed no table, and its meaning is the same until a
+            # table changes. Calls of one client to one method look like this from the second one on.
             if len(self.known) >= MAX_KNOWN_BLOCKS:
                 self.known.clear()
             self.known[block] = decoded
@@ -81,13 +81,13 @@ class HeaderDecoder:
 
 
 def _check_table_updates(block: bytes) -> None:
-    """hpack takes any number of them, and each is work."""
+    """Limit the table size updates of a block: hpack accepts any number of them, and each costs time."""
     at, count = 0, 0
     while at < len(block) and block[at] & 0xE0 == 0x20:
         count += 1
         if count > MAX_TABLE_UPDATES:
             raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR, "a header block of table size updates")
-        if block[at] & 0x1F == 0x1F:  # the number goes on in the bytes that follow
+        if block[at] & 0x1F == 0x1F:  # the number continues in the following bytes
             at += 1
             while at < len(block) and block[at] & 0x80:
                 at += 1
@@ -102,7 +102,7 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
 def _is_field(name: bytes, value: bytes) -> bool:
-    """Whether it may be among the headers or trailers of a request, pseudo-headers aside (RFC 9113, section 8.2)."""
+    """Whether a field is valid among the headers or trailers of a request, pseudo-headers aside (RFC 9113, 8.2)."""
     return (
         _NAME.fullmatch(name) is not None
         and _NOT_IN_A_VALUE.search(value) is None
@@ -112,7 +112,7 @@ def _is_field(name: bytes, value: bytes) -> bool:
 
 
 def _body_length(headers: Headers) -> int | None:
-    """None if these are no request's headers (RFC 9113, section 8.3); else the length of its body, -1 = not said."""
+    """The content-length, -1 if there is none; None if these are not valid request headers (RFC 9113, section 8.3)."""
     seen: set[bytes] = set()
     regular = False
     length = -1

@@ -1,4 +1,4 @@
-"""What is open on a stream: a gRPC call, or a request that is not gRPC."""
+"""The state of what is open on an HTTP/2 stream: a gRPC call, or a request that is not gRPC."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIRST_CREDIT = 16
 
 
 class Carrier(Protocol):
-    """The client's connection that a request came by, as `session.Session` is."""
+    """The client's connection of a request; implemented by `session.Session`."""
 
     connection: Connection
 
@@ -27,11 +27,11 @@ class Carrier(Protocol):
         ...
 
     def act(self, entry: OpenCall, action: Action) -> bool:
-        """Carry out an action on the call. Returns whether it is over its high water now."""
+        """Carry out an action on the call. Returns whether it is now over its high-water mark."""
         ...
 
     def break_down(self, entry: OpenCall) -> None:
-        """End the call, and no other: something about its answer cannot be sent."""
+        """End the call, and no other, because a response of it cannot be sent."""
         ...
 
 
@@ -61,19 +61,19 @@ class OpenCall:
         self.call = call
         self.kind = kind
         self.messages = messages
-        self.answering = False  # the answer's headers are sent
-        self.over = False  # over the high water, until drained
+        self.answering = False  # the response headers have been sent
+        self.over = False  # over the high-water mark, until drained
         self.credit = FIRST_CREDIT
-        self.backlog: deque[tuple[bytes, int]] = deque()  # messages beyond the credit
+        self.backlog: deque[tuple[bytes, int]] = deque()  # messages that wait for credit, and their size in the window
         self.backlog_bytes = 0
         self.half_closed = False
-        self.asked = False  # the one message of a call that takes one is here
-        self.held = 0  # bytes of messages that are kept here: not whole, or beyond the credit
-        self.awaited_since_ns = session.connection.now_ns  # the message that has to come, or that has begun
+        self.asked = False  # the single request message of a server stream has arrived
+        self.held = 0  # bytes of messages buffered here: incomplete, or waiting for credit
+        self.awaited_since_ns = session.connection.now_ns  # since when the server waits for (the rest of) a message
 
     @property
     def awaited(self) -> bool:
-        """Whether the client owes (the rest of) a message. A stream may be quiet between two of them for ever."""
+        """Whether the client owes (the rest of) a message. A bidi stream may be idle between messages for ever."""
         if self.kind is Kind.BIDI:
             return self.messages.partial
         return not (self.half_closed or self.asked)
@@ -89,8 +89,8 @@ class Page:
         self.stream = stream
         self.receiver: Receiver | None = None
         self.waiting = False
-        self.asked = False  # the request is here whole
-        self.begun = False  # so is the beginning of the answer
+        self.asked = False  # the whole request has arrived
+        self.begun = False  # the response has begun
         self.awaited_since_ns = session.connection.now_ns
 
     @property

@@ -1,8 +1,8 @@
-"""The sending half of an HTTP/2 connection: windows, and answers that wait for them (RFC 9113, sections 5.2 and 6.9).
+"""The sending half of an HTTP/2 connection: flow control of responses (RFC 9113, sections 5.2 and 6.9).
 
-What fits the windows goes out at once. The rest waits at its stream, and the waiting streams take turns, a frame each.
-A turn of the connection sends a bounded amount, and only looks at streams that may be able to send: no frame of a peer
-makes this side look at all streams.
+Data that fits the windows is sent at once. The rest is queued at its stream, and the waiting streams are served round
+robin, one frame each. A turn of the connection sends a bounded amount and visits only streams that may be able to send,
+so no frame of a peer can cause a scan of all streams.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
     from holdfast.front.http2.headers import Block
 
 STREAM_WINDOW = 1 << 18
-TURN_STREAMS = 256  # streams that one turn looks at, and frames of data that it sends at most
-TURN_BYTES = 1 << 19  # that one turn sends of what has waited
-MAX_CUT = 1000
+TURN_STREAMS = 256  # most streams that one turn visits, and DATA frames that it sends
+TURN_BYTES = 1 << 19  # queued data that one turn sends, about
+MAX_CUT = 1000  # streams remembered in `_cut`
 
 
 class Handler(Protocol):
-    """The user of a connection. `on_drained` and `on_queued` are also called from within `take_output`, the others only
-    from within `receive`."""
+    """Receives the events of a connection. `on_drained` and `on_queued` are also called from within `take_output`, the
+    others only from within `receive`."""
 
     def on_headers(self, stream: Stream, headers: Block, ended: bool) -> None: ...
 
     def on_data(self, stream: Stream, data: bytes, ended: bool) -> None:
-        """Give the room back by `Connection.consumed` once the data is dealt with."""
+        """Call `Connection.consumed` once the data is processed, to reopen the window."""
         ...
 
     def on_reset(self, stream: Stream) -> None: ...
 
     def on_drained(self, stream: Stream) -> None:
-        """The last of what waited to be sent on this stream has been handed to the connection's output."""
+        """All queued data of this stream has been moved to the connection's output."""
         ...
 
     def on_queued(self, change: int) -> None:
-        """So many bytes more (or fewer) wait at streams of this connection because they may not be sent yet."""
+        """The bytes queued at streams of this connection, because they may not be sent yet, changed by `change`."""
         ...
 
     def on_closed(self, stream: Stream) -> None:
-        """The connection has forgotten this stream: called once for each one that `on_headers` was called for."""
+        """The connection has dropped this stream. Called once for each stream that `on_headers` was called for."""
         ...
 
 
 class Stream:
-    """One stream as the connection sees it; `context` is the handler's."""
+    """The connection's state of one stream. `context` belongs to the handler."""
 
     __slots__ = (
         "context",
@@ -73,20 +73,20 @@ class Stream:
 
     def __init__(self, id: int) -> None:
         self.id = id
-        # What may be sent is this and the connection's initial window, which so can change without a look at streams.
+        # The send window is `credit` plus the connection's initial window, so the latter can change without a scan.
         self.credit = 0
         self.receive_window = STREAM_WINDOW
-        self.unreturned = 0  # consumed, and not said so to the peer yet
+        self.unreturned = 0  # bytes consumed but not yet announced to the peer by WINDOW_UPDATE
         self.remote_ended = False
-        self.received = -1  # of the body, if the headers said how long it is: what is still to come
-        self.queue: deque[memoryview] | None = None  # views, so that what is left of a large answer is not copied
-        self.queued = 0
-        self.trailers: bytes | None = None  # what ends it, once the queue is sent
+        self.received = -1  # bytes of the body still to come by its content-length; -1: no content-length
+        self.queue: deque[memoryview] | None = None  # views, so that the rest of a large response is not copied
+        self.queued = 0  # bytes in `queue`
+        self.trailers: bytes | None = None  # sent after the queue, to end the stream
         self.context: object = None
 
 
 class Sending:
-    """Give it answers, and write what `take_output` returns."""
+    """Pass responses in, and write what `take_output` returns."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -95,18 +95,18 @@ class Sending:
         self._send_window = DEFAULT_WINDOW
         self._initial_window = DEFAULT_WINDOW
         self._frame_bytes = DEFAULT_FRAME_BYTES
-        self._ready: OrderedDict[int, Stream] = OrderedDict()  # they wait, and may send; the next one first
-        self._blocked: OrderedDict[int, Stream] = OrderedDict()  # they wait, for their windows to open
-        self._reopened = 0  # of those that are blocked, how many have to be looked at again, from the first on
-        self._cut: set[int] = set()  # streams that this side ended before their requests were complete
-        self._updates_due = 0  # WINDOW_UPDATEs that the data sent may have caused: one of its stream, one of all
-        self.looked_at = 0  # streams that turns have looked at, ever: what sending costs besides the bytes
-        self.paused = False  # the socket takes nothing now
+        self._ready: OrderedDict[int, Stream] = OrderedDict()  # have queued data and may send; the next one first
+        self._blocked: OrderedDict[int, Stream] = OrderedDict()  # have queued data and wait for their windows
+        self._reopened = 0  # how many blocked streams have to be checked again, from the first on
+        self._cut: set[int] = set()  # streams that the server ended before their requests were complete
+        self._updates_due = 0  # WINDOW_UPDATEs that the data sent may cause: one of the stream, one of the connection
+        self.looked_at = 0  # streams visited by turns in total: the cost of sending besides the bytes
+        self.paused = False  # the socket's write buffer is full
 
     # ---- answers -------------------------------------------------------------------------------------------
 
     def send_headers(self, stream: Stream, block: bytes) -> None:
-        """Begin an answer. `block` is encoded."""
+        """Begin a response. `block` is an encoded header block."""
         self._output.append(header_frames(0, stream.id, block, self._frame_bytes))
 
     def send_data(self, stream: Stream, data: bytes) -> None:
@@ -137,13 +137,13 @@ class Sending:
         self._handler.on_queued(len(data))
 
     def end(self, stream: Stream, trailers: bytes) -> None:
-        """End the answer with `trailers`, an encoded block, after all data; empty: with nothing more."""
+        """End the response after all data, with `trailers` (an encoded header block) unless that is empty."""
         stream.trailers = trailers
         if not stream.queued:
             self._finish(stream, trailers)
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Break the stream off."""
+        """Send RST_STREAM and drop the stream."""
         self._output.append(reset(stream.id, code))
         if not stream.remote_ended:
             self._cut_off(stream.id)
@@ -155,15 +155,15 @@ class Sending:
         else:
             self._output.append(frame(DATA, END_STREAM, stream.id))
         if not stream.remote_ended:
-            # The answer is complete before the request: nothing more of that is wanted (RFC 9113, section 8.1).
+            # The response is complete before the request; the rest of the request is not needed (RFC 9113, 8.1).
             self._output.append(reset(stream.id, ErrorCode.NO_ERROR))
             self._cut_off(stream.id)
         self._forget(stream)
 
     def _cut_off(self, id: int) -> None:
-        """What the peer had sent before it heard of the end is no fault of its own."""
+        """Remember the stream, so that data which the peer had already sent is not treated as an error."""
         if len(self._cut) >= MAX_CUT:
-            self._cut.clear()  # whose data still comes is told once more that its stream is closed
+            self._cut.clear()  # late data of these streams is answered with RST_STREAM once more
         self._cut.add(id)
 
     def _forget(self, stream: Stream) -> None:
@@ -196,7 +196,7 @@ class Sending:
 
     @property
     def has_output(self) -> bool:
-        """Whether there is something to write. After a turn of much there still may be."""
+        """Whether there is something to write. It may still be true after `take_output`, whose turn is bounded."""
         return bool(self._output) or self._can_turn
 
     @property
@@ -204,14 +204,14 @@ class Sending:
         return self._send_window > 0 and not self.paused and bool(self._ready or (self._reopened and self._blocked))
 
     def take_output(self) -> bytes:
-        """What to write now: at most a turn's share of what has waited."""
+        """The bytes to write now, with at most one turn's share of the queued data."""
         if self._ready or self._reopened:
             self._turn()
         output, self._output = self._output, []
         return output[0] if len(output) == 1 else b"".join(output)
 
     def _turn(self) -> None:
-        """Send of what waits, a frame of each stream in turn, as far as the windows and the turn's share go."""
+        """Send queued data, one frame of each stream in turn, within the windows and the bounds of a turn."""
         looks, end = TURN_STREAMS, self._send_window - TURN_BYTES
         while looks and self._can_turn and self._send_window > end:
             looks -= 1
@@ -234,7 +234,7 @@ class Sending:
                 self._ready[id] = stream  # behind the others
 
     def _send_some(self, stream: Stream, room: int) -> None:
-        """Send a frame of at most `room` bytes of what waits on `stream`."""
+        """Send a frame with at most `room` bytes of the stream's queue."""
         queue = stream.queue
         assert queue is not None
         data = queue.popleft()
@@ -255,5 +255,5 @@ class Sending:
                 self._handler.on_drained(stream)
 
     def resume(self) -> None:
-        """The socket takes more again."""
+        """The socket's write buffer has room again."""
         self.paused = False

@@ -1,4 +1,4 @@
-"""One client's HTTP/2 connection: gRPC calls to events of the front and its actions back, other requests to pages."""
+"""One client's HTTP/2 connection: turns gRPC calls into events and actions into frames; passes plain HTTP to pages."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ from holdfast.front.http2.requests import HIGH_WATER_BYTES, OpenCall, Page
 from holdfast.front.http2.sending import Stream
 from holdfast.status import INTERNAL_ERROR, TOO_MANY_REQUESTS, Code
 
-MAX_BUFFERED_BYTES = 256 << 20  # of messages not handed on yet, and as much of answers nobody fetches, of all
-BUFFERED_FLOOR_BYTES = 4 << 20  # of messages that a connection may always have
-MESSAGE_BYTES = 128  # that a message costs besides its body
-REQUEST_NS = 30_000_000_000  # in which a request has to be here whole
+# For all connections together: limit for undelivered request messages, and the same limit for unread responses.
+MAX_BUFFERED_BYTES = 256 << 20
+BUFFERED_FLOOR_BYTES = 4 << 20  # undelivered request messages that each connection may always have
+MESSAGE_BYTES = 128  # memory overhead of a message besides its body
+REQUEST_NS = 30_000_000_000  # time limit for receiving a whole request
 
 
 class Shared(Protocol):
-    """What the connections of a front have in common, as `front.Http2Front` is."""
+    """State that all connections of a front share; implemented by `front.Http2Front`."""
 
     methods: Mapping[str, Kind]
     http: HttpHandler
@@ -62,19 +63,19 @@ class Shared(Protocol):
     queued: int
 
     def has_events(self, session: Session) -> None:
-        """This connection has events, and had none."""
+        """Called when this connection gets its first pending event."""
         ...
 
     def next_id(self) -> int:
-        """For another call."""
+        """An id for a new call."""
         ...
 
     def admits(self, open: int) -> bool:
-        """Whether a connection may have so many requests open."""
+        """Whether a connection may have `open` requests open."""
         ...
 
     def closed(self, id: int) -> bool:
-        """A call is over. Returns whether it was open."""
+        """Note that a call is over. Returns whether it was open."""
         ...
 
 
@@ -85,10 +86,10 @@ class Session:
         self._front = front
         self._peer = peer
         self.connection = Connection(self, max_streams=max_streams, now_ns=time.monotonic_ns())
-        self.unanswered = 0  # unary calls that are here whole
-        self.events: deque[Event] = deque()  # that nobody has polled yet
-        self._buffered = 0  # bytes of messages that are not handed on yet
-        self._queued = 0  # bytes of answers that wait for the client
+        self.unanswered = 0  # unary calls received in full and not answered yet
+        self.events: deque[Event] = deque()  # not polled yet
+        self._buffered = 0  # bytes of request messages not passed to a service yet
+        self._queued = 0  # bytes of responses that wait for the client to read
         self.touched: Callable[[], None] = lambda: None
 
     # ---- from the connection -------------------------------------------------------------------------------
@@ -96,12 +97,12 @@ class Session:
     def on_headers(self, stream: Stream, headers: Block, ended: bool) -> None:
         self._front.streams += 1
         fields = headers.by_name
-        # Who fetches its answers is served, however many others do not.
+        # Clients that read their responses are served even when others have filled the buffer.
         full = self._front.queued > MAX_BUFFERED_BYTES and self._queued > HIGH_WATER_BYTES
         full = full or not self._front.admits(len(self.connection.streams))
         content_type = fields.get(b"content-type", b"")
         if not content_type.startswith(b"application/grpc"):
-            self.connection.end_turn()  # what a page costs nobody knows
+            self.connection.end_turn()  # the cost of a page is not known in advance
             if full:
                 self.connection.reset(stream, ErrorCode.REFUSED_STREAM)
                 return
@@ -152,7 +153,7 @@ class Session:
                 entry.receiver.on_end()
             return
         if not isinstance(entry, OpenCall):
-            return  # refused; what still comes does not matter
+            return  # refused; ignore the rest of the request
         try:
             found = entry.messages.feed(data)
         except BadMessage as bad:
@@ -160,7 +161,7 @@ class Session:
             return
         if entry.messages.waiting or entry.held:
             if entry.kind is Kind.BIDI and (found or not entry.held):
-                entry.awaited_since_ns = self.connection.now_ns  # a message has begun
+                entry.awaited_since_ns = self.connection.now_ns  # the start of a message
             self._account(entry)
             if self._over_share(entry):
                 return
@@ -181,7 +182,7 @@ class Session:
                 self._break_off(entry, Code.INTERNAL, _MORE_THAN_ONE)
                 return
             entry.asked = True
-        # Room is given back for what goes on to the services; what waits for credit keeps its room.
+        # Reopen the window for messages passed to the services, but not for those that wait for credit.
         beyond = 0
         for body in found:
             if entry.credit > 0 and not entry.backlog:
@@ -200,14 +201,14 @@ class Session:
             self._on_half_close(entry)
 
     def _account(self, entry: OpenCall) -> None:
-        """Count what is kept of the messages of this call."""
+        """Update the counts of buffered message bytes of this call."""
         held = entry.messages.waiting + entry.backlog_bytes
         self._buffered += held - entry.held
         self._front.buffered += held - entry.held
         entry.held = held
 
     def _over_share(self, entry: OpenCall) -> bool:
-        """Whether this connection's messages take more room than is left for all the others: then the call ends."""
+        """Whether this connection buffers more than is left for all others. If so, the call is ended."""
         if self._buffered <= max(BUFFERED_FLOOR_BYTES, MAX_BUFFERED_BYTES - self._front.buffered):
             return False
         self._break_off(entry, TOO_MANY_REQUESTS.code, TOO_MANY_REQUESTS.message)
@@ -251,7 +252,7 @@ class Session:
         self.events.append(event)
 
     def end_overdue(self, now_ns: int) -> None:
-        """End what has not sent its request in time."""
+        """End the calls and requests that have not been received in full in time."""
         for stream in list(self.connection.streams.values()):
             entry = stream.context
             if not isinstance(entry, OpenCall | Page) or not entry.awaited:
@@ -280,7 +281,7 @@ class Session:
     # ---- actions -------------------------------------------------------------------------------------------
 
     def act(self, entry: OpenCall, action: Action) -> bool:
-        """Carry out an action on a call of this connection. Returns whether the call is over its high water now."""
+        """Carry out an action on a call of this connection. Returns whether it is now over its high-water mark."""
         stream, connection = entry.stream, self.connection
         if isinstance(action, Send):
             message = framed(action.body)
@@ -324,7 +325,7 @@ class Session:
             self.push(HalfClose(entry.call.id))
 
     def break_down(self, entry: OpenCall) -> None:
-        """Something about an answer of this call cannot be sent. That ends the call, and no other."""
+        """End this call, and no other, because a response of it cannot be sent."""
         self._close(entry)
         if entry.answering:
             self.connection.reset(entry.stream, ErrorCode.INTERNAL_ERROR)
@@ -338,7 +339,7 @@ class Session:
         self.connection.end(entry.stream, trailers if entry.answering else ANSWER_HEADERS + trailers)
 
     def _break_off(self, entry: OpenCall, code: Code, text: str) -> None:
-        """The client does not keep to the protocol of this call."""
+        """End the call because the client violated its protocol or its limits."""
         self._fail(entry, code, text)
         self.push(Cancelled(entry.call.id, text))
 
@@ -358,7 +359,7 @@ _MORE_THAN_ONE = "grpc: more than one message for a call that takes one"
 
 
 def _unknown(path: str, methods: Mapping[str, Kind]) -> str:
-    """In grpc-go's words, which clients look for."""
+    """The error text for an unknown method, worded as in grpc-go because clients match it."""
     service, _, method = path.removeprefix("/").rpartition("/")
     prefix = f"/{service}/"
     if any(known.startswith(prefix) for known in methods):
