@@ -42,6 +42,7 @@ from holdfast.raft.messages import (
 )
 from holdfast.raft.progress import Mode, Progress
 from holdfast.raft.quorum import ConfState
+from holdfast.raft.state import State
 from holdfast.raft.types import DurableAppend, HardState, Role, Settings
 from holdfast.status import SESSION_OTHER_COMMAND, RequestError
 from holdfast.watch.hub import Hub, Watcher
@@ -433,7 +434,7 @@ def _second_change_before_the_first(patch: Patch) -> None:
         return not self.transfer_to and not self._raft.conf.joint
 
     patch(Leader, "may_change_conf", may_change)
-    patch(Raft, "conf_index", property(lambda self: 0))
+    patch(State, "conf_index", property(lambda self: 0))
 
 
 @_mutant("a snapshot brings its configuration")
