@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from holdfast.cli.main import app
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis
 from holdfast.member.disk import found_cluster, make_log, open_disk
 from holdfast.proto import raft_pb2
 from holdfast.storage.identity import DataDirectory
+from typer.testing import CliRunner
 
 from .rot import flip, largest_table, zero
 
@@ -38,9 +38,8 @@ def place(founded: Path, tmp_path: Path) -> Path:
 
 
 def doctor(place: Path) -> tuple[int, str]:
-    words = [sys.executable, "-m", "holdfast", "doctor", f"--data-dir={place}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
+    result = CliRunner().invoke(app, ["doctor", f"--data-dir={place}"])
+    return result.exit_code, result.output
 
 
 def content(place: Path) -> dict[str, tuple[bytes, int]]:
