@@ -53,7 +53,7 @@ image: setup ## the container images; uses the network only if it has to
 	@e2e/images $(IMAGE) $(IMAGE2)
 
 test-fast: setup ## only the tests that need no process
-	$(BIN)/pytest store/tests -m "not integration" -x -q
+	$(BIN)/pytest store/tests -m "not integration and not sim" -x -q
 
 lint: setup ## ruff, mypy, the layers, the docs' references, and that generated files are current
 	$(BIN)/ruff check store operator benchmarks e2e

@@ -6,6 +6,7 @@ An exception in `apply` would end every member at the same entry, and again at e
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 
 import pytest
 from google.protobuf.message import Message
@@ -13,6 +14,7 @@ from holdfast.kv.store import MemoryStore
 from holdfast.machine import Genesis, Machine
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.log import Entry
+from holdfast.status import RequestError
 
 from .fuzz.hostile import message
 
@@ -62,3 +64,16 @@ def test_any_command_is_done_or_refused_and_the_same_on_every_member(seed: int) 
         assert results[0] == results[1]
         assert machines[0].digest == machines[1].digest
     assert Machine(machines[0].store).digest == machines[0].digest  # what it wrote can be read again
+
+
+def test_every_kind_of_command_has_rights_or_is_known_to_need_none_here() -> None:
+    """A new kind must not be open to every caller while auth is on."""
+    machine = Machine(MemoryStore())
+    machine.auth.enabled = True
+    for field in raft_pb2.Command.DESCRIPTOR.oneofs_by_name["op"].fields:
+        command = raft_pb2.Command(principal="none")
+        getattr(command, field.name).SetInParent()
+        with suppress(RequestError):
+            machine.check_rights(command)
+    with pytest.raises(AssertionError, match="no rights are defined"):
+        machine.check_rights(raft_pb2.Command(principal="none"))

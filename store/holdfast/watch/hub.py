@@ -90,7 +90,7 @@ class _Stream:
 
 
 class Hub:
-    """All watchers of one server."""
+    """All watchers of one server: sends them changes as they are applied, or from history."""
 
     def __init__(self, space: KeySpace) -> None:
         self._space = space
