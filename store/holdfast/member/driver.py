@@ -177,8 +177,8 @@ class Member:
         return self._recovered
 
     def propose(self, command: raft_pb2.Command, answered: Answered, deadline_ns: int | None = None) -> int:
-        """Propose `command` to the cluster; `answered` is called once it is applied here, is refused, or its deadline has
-        passed (then it may still be applied). Returns an id for `cancel`."""
+        """Propose `command` to the cluster; `answered` is called once it is applied here, is refused, or its deadline
+        has passed (then it may still be applied). Returns an id for `cancel`."""
         id = self._wait(answered)
         self.give(Propose(id, command, self._deadline(deadline_ns)))
         return id
