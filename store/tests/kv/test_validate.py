@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from holdfast.kv.validate import check_delete, check_put, check_range, check_txn
 from holdfast.proto import rpc_pb2
+from holdfast.proto.rpc_pb2 import DeleteRangeRequest as Delete
+from holdfast.proto.rpc_pb2 import PutRequest as Put
+from holdfast.proto.rpc_pb2 import RangeRequest as Range
 from holdfast.status import (
     DUPLICATE_KEY,
     EMPTY_KEY,
@@ -14,8 +17,6 @@ from holdfast.status import (
     Refusal,
     RequestError,
 )
-
-Put, Delete, Range = rpc_pb2.PutRequest, rpc_pb2.DeleteRangeRequest, rpc_pb2.RangeRequest
 
 
 @pytest.mark.parametrize(
