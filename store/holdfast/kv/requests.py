@@ -204,9 +204,11 @@ def _check(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest
     for op in request.success if next(path) else request.failure:
         kind = op.WhichOneof("request")
         if kind == "request_put":
-            if level >= 2:  # within a transaction etcd looks at the key first
+            if level >= 2:  # within a transaction etcd checks the key first
                 _check_key(space, op.request_put)
-            _check_put(space, leases, op.request_put)
+                _check_lease(leases, op.request_put)
+            else:
+                _check_put(space, leases, op.request_put)
         elif kind == "request_range":
             check_sort(op.request_range)
             revision = op.request_range.revision

@@ -39,7 +39,8 @@ FORMAT = 2
 
 NOSPACE_ALARM, CORRUPT_ALARM = rpc_pb2.NOSPACE, rpc_pb2.CORRUPT
 # Commands refused while an alarm is on, as in etcd.
-# The services require the role root for these before they propose them; `auth` checks its own when it is applied.
+# Kinds that `check_rights` lets pass. Only members propose some of them; for the others the services require the role
+# root before they propose them, and `auth` checks its changes again when it applies them.
 _RIGHTS_ELSEWHERE = ("compact", "member", "attributes", "claim", "cluster_version", "alarm", "auth", "lease_checkpoint")
 _NEEDS_SPACE = ("put", "txn", "lease_grant")
 _NEEDS_TRUST = ("put", "txn", "delete_range", "compact", "lease_grant", "lease_revoke")

@@ -16,7 +16,8 @@ UNKNOWN_TERM = 0
 
 
 def newest_incarnation(store: Store, log: Log, member: int) -> int:
-    """The newest incarnation of `member` of which its state or its log holds a proposal; 0 if there is none.
+    """The newest incarnation of `member` of which its state or its log holds a proposal; 0 if there is none. `log` has
+    been fitted to the state.
 
     A later start must use a higher number, or its proposals are mistaken for those of the earlier one. Without this
     check it would not, if the file that counts the starts was restored from an older copy.
@@ -26,9 +27,10 @@ def newest_incarnation(store: Store, log: Log, member: int) -> int:
     if row is not None:
         proposals.load(member, row)
     newest = proposals.newest(member)
-    for entry in log.since(log.first):
+    unapplied = log.since(rows.applied(store)[0] + 1)  # the row covers everything before
+    for entry in unapplied:
         if entry.data:
-            command = raft_pb2.Command.FromString(entry.data)
+            entry.decoded = command = raft_pb2.Command.FromString(entry.data)  # decoded once, here and for applying
             if command.origin == member:
                 newest = max(newest, command.incarnation)
     return newest
