@@ -23,7 +23,8 @@ from holdfast.edge.service import EdgeApi
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.rows import Change
 from holdfast.kv.store import StateDamaged, StoreBusy
-from holdfast.served.keyspace import Pruning, ServedSpace
+from holdfast.served.keyspace import ServedSpace
+from holdfast.served.prune_task import PruneTask
 from holdfast.served.scans import Scans
 from holdfast.server import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
 from holdfast.storage.damage import DAMAGE, EXIT_CODE
@@ -36,7 +37,6 @@ log = logging.getLogger("holdfast.edge")
 
 SYNC_SECONDS = 1.0
 HISTORY_REVISIONS = 10_000  # revisions of history to keep
-PRUNE_ROWS = 250  # rows pruned in one step
 EMPTY_IT = "This is a replica: nothing in its directory is needed; empty the directory and it follows anew"
 
 
@@ -114,9 +114,8 @@ class EdgeServer:
         self._turned_at = time.monotonic()
         self._synced_at_revision = self.core.position.watermark
         self._telling = False  # a further slice of catch-up is scheduled for the loop's next turn
-        self._pruning = False  # a pruning step is scheduled
+        self._pruning = PruneTask(self.served, loop.call_later, self.router.flush)
         self._was_full = False
-        self._stopped = False
 
     def _state_damaged(self, damage: StateDamaged) -> None:
         """Handle damage found by a read: stop, and refuse to start again until the directory has been emptied."""
@@ -138,7 +137,7 @@ class EdgeServer:
             task.add_done_callback(lambda _: stop.set())
         self._damaged.add_done_callback(lambda _: stop.set())
         await stop.wait()
-        self._stopped = True
+        self._pruning.stop()
         failed = next((t for t in (following, syncing) if t.done() and not t.cancelled()), None)
         for task in (following, syncing):
             task.cancel()
@@ -233,22 +232,7 @@ class EdgeServer:
         p = self.core.position
         if self.served.pruned and p.watermark - p.floor > 2 * HISTORY_REVISIONS:
             self.core.raise_floor(p.watermark - HISTORY_REVISIONS)
-        if not self.served.pruned and not self._pruning:
-            self._pruning = True
-            self._prune()
-
-    def _prune(self) -> None:
-        """Prune one slice of history, and schedule the next one."""
-        if self._stopped:
-            return
-        try:
-            step = self.served.prune(PRUNE_ROWS)
-        except StateDamaged:
-            return  # `_state_damaged` has been called already
-        if step is Pruning.DONE:
-            self._pruning = False
-        else:
-            asyncio.get_running_loop().call_later(step.pause, self._prune)
+        self._pruning.start()
 
     def _metrics(self) -> dict[str, float]:
         staleness = self.follower.staleness_ms

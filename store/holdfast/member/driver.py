@@ -43,7 +43,8 @@ from holdfast.member.interface import (
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.types import DurableAppend, HardState, Settings
-from holdfast.served.keyspace import Pruning, ServedSpace
+from holdfast.served.keyspace import ServedSpace
+from holdfast.served.prune_task import PruneTask
 from holdfast.served.scans import Scans
 from holdfast.status import STOPPED, Refusal
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol
@@ -53,7 +54,6 @@ from holdfast.watch.hub import Delivery, Hub
 
 log = logging.getLogger("holdfast.member")
 
-PRUNE_ROWS = 250  # per slice
 FLUSH_SECONDS = 10.0
 MAX_INPUTS = 1024  # per turn
 BUSY_NS = 5_000_000  # how long to wait before retrying a busy store
@@ -129,8 +129,7 @@ class Member:
         self._busy_since: float | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._flushed_at = time.monotonic()
-        self._pruning = False  # a slice is scheduled
-        self._when_pruned: list[Callable[[], None]] = []
+        self._pruning = PruneTask(self.served, self._loop.call_later, hooks.turn_ended)
         self._stepped_down: asyncio.Event | None = None
         self.turned_at = time.monotonic()
         self.slow_turns = 0
@@ -291,6 +290,7 @@ class Member:
         except BaseException as error:
             self._stopped = True
             self.served.scans.stop()
+            self._pruning.stop()
             self._hooks.fatal(error)
             if not isinstance(error, StateUnreadable):  # its message is enough; no traceback
                 raise
@@ -327,9 +327,7 @@ class Member:
             self.give(CountedOn(self._hooks.count_on(out.later_start)))
         for member, why in out.refused:
             self._hooks.refused(member, why)
-        if not self.served.pruned and not self._pruning:
-            self._pruning = True
-            self._loop.call_soon(self._prune)
+        self._pruning.start()
         if self._stepped_down is not None and not self.core.is_leader:
             self._stepped_down.set()
         self._hooks.turn_ended()
@@ -485,27 +483,7 @@ class Member:
 
     def when_pruned(self, done: Callable[[], None]) -> None:
         """Call `done` once all compacted rows are removed."""
-        if self.served.pruned:
-            done()
-        else:
-            self._when_pruned.append(done)
-
-    def _prune(self) -> None:
-        """Remove one slice of compacted history, and schedule the next."""
-        if self._stopped:
-            return
-        try:
-            step = self.served.prune(PRUNE_ROWS)
-        except StateDamaged:
-            return  # `_state_damaged` was called for it
-        if step is not Pruning.DONE:
-            self._loop.call_later(step.pause, self._prune)
-            return
-        self._pruning = False
-        waiting, self._when_pruned = self._when_pruned, []
-        for done in waiting:
-            done()
-        self._hooks.turn_ended()
+        self._pruning.when_done(done)
 
     # ---- the end -------------------------------------------------------------------------------------------
 
@@ -523,6 +501,7 @@ class Member:
         if not self._stopped:
             self._stopped = True
             self.served.scans.stop()
+            self._pruning.stop()
             for answered in list(self._waiting.values()):
                 answered(Answer(0, error))
             self._waiting.clear()
