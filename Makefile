@@ -112,7 +112,7 @@ differential: setup tools ## OPS=100000 random calls to holdfast and etcd, all a
 check-perf: setup tools ## etcdctl check perf --load=s against three members
 	$(BIN)/python benchmarks/check_perf.py
 
-COVERED := $(addprefix store/tests/,raft member kv auth watch edge served storage test_machine.py test_client_sessions.py)
+COVERED := $(addprefix store/tests/,raft member kv auth watch edge served storage machine)
 
 coverage: setup ## lines and branches that tests reach, of what is pure and of what is on disks
 	$(BIN)/coverage run -m pytest -q -m "not integration" $(COVERED)

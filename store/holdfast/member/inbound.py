@@ -8,7 +8,6 @@ unknown ones is limited per address and in all. A member has one connection per 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import ssl
@@ -17,12 +16,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 
 from holdfast.member.frames import READ_BUFFER_BYTES
+from holdfast.ports import Acceptor, bind
 
 log = logging.getLogger("holdfast.peer")
 
 MAX_UNKNOWN, MAX_UNKNOWN_OF_ONE_ADDRESS = 128, 32
 SAID_EVERY_SECONDS = 60.0
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _BACKLOG = 128
 
 Serve = Callable[["Inbound"], Awaitable[None]]
@@ -72,48 +71,28 @@ class Door:
         self._serve = serve
         self._tls = tls
         self._handshake_seconds = handshake_seconds
-        self._sockets: list[socket.socket] = []
-        self._accepting: list[asyncio.Task[None]] = []
+        self._acceptor = Acceptor(self._accepted, self._no_room)
         self._unknown: dict[Inbound, None] = {}  # oldest first
         self._of_address: Counter[str] = Counter()
         self._known: dict[tuple[int, str], Inbound] = {}
         self._seldom = Seldom()
 
     async def listen(self, host: str, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, kind, protocol)
-            self._sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
-            sock.bind(address)
-            sock.listen(_BACKLOG)
-            sock.setblocking(False)
-            self._accepting.append(asyncio.ensure_future(self._accept(sock)))
+        """Accept connections to this address. Raises OSError."""
+        self._acceptor.accept_from(await bind(host, port, _BACKLOG))
 
     @property
     def ports(self) -> list[int]:
-        return [sock.getsockname()[1] for sock in self._sockets]
+        return self._acceptor.ports
 
     @property
     def count(self) -> int:
         return len(self._unknown) + len(self._known)
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, address = await loop.sock_accept(listening)
-            except OSError as error:
-                if error.errno in _NO_ROOM:
-                    self._seldom.warn("room", "no peer is accepted now: %s", error.strerror)
-                    await asyncio.sleep(0.5)
-                continue  # otherwise the connection ended before it was accepted
-            self._take(sock, str(address[0]))
+    def _no_room(self, error: OSError) -> None:
+        self._seldom.warn("room", "no peer is accepted now: %s", error.strerror)
 
-    def _take(self, sock: socket.socket, address: str) -> None:
+    def _accepted(self, sock: socket.socket, address: str) -> None:
         if self._of_address[address] >= MAX_UNKNOWN_OF_ONE_ADDRESS:
             sock.close()
             self._seldom.warn(
@@ -184,10 +163,9 @@ class Door:
         connection.writer = asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def close(self) -> None:
+        await self._acceptor.close()
         connections = (*self._unknown, *self._known.values())
-        tasks = [*self._accepting, *(c.task for c in connections if c.task is not None)]
+        tasks = [c.task for c in connections if c.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for sock in self._sockets:
-            sock.close()

@@ -26,6 +26,7 @@ from holdfast.front.http2.frames import PREFACE, ConnectionBroken, ErrorCode
 from holdfast.front.http2.handshakes import BACKLOG, TlsPorts
 from holdfast.front.http2.requests import OpenCall
 from holdfast.front.http2.session import Session
+from holdfast.ports import bind
 
 log = logging.getLogger("holdfast.front")
 
@@ -109,9 +110,11 @@ class Http2Front:
     async def _bind(self, host: str, port: int, tls: ssl.SSLContext | None) -> Sequence[socket.socket]:
         if tls is not None:
             return await self._tls_ports.listen(host, port, tls)
-        server = await asyncio.get_running_loop().create_server(lambda: _Wire(self), host, port, backlog=BACKLOG)
-        self._servers.append(server)
-        return server.sockets
+        sockets = await bind(host, port, BACKLOG)
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            self._servers.append(await loop.create_server(lambda: _Wire(self), sock=sock, backlog=BACKLOG))
+        return sockets
 
     def _sweep(self) -> None:
         """Close connections that send no first bytes or do not answer a ping; ping those that have been idle long."""
@@ -127,7 +130,7 @@ class Http2Front:
         """Accept no new connections and calls, and wait up to `grace_seconds` for open calls."""
         for server in self._servers:
             server.close()
-        self._tls_ports.stop_accepting()
+        await self._tls_ports.stop_accepting()
         for wire in list(self.connections):
             wire.go_away()
         if self.open_calls:
@@ -141,7 +144,7 @@ class Http2Front:
             self._sweeper.cancel()
         for server in self._servers:
             server.close()
-        self._tls_ports.close()
+        await self._tls_ports.close()
         for wire in list(self.connections):
             wire.close()
         await asyncio.sleep(0)

@@ -16,7 +16,7 @@ from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.log import Entry
 from holdfast.status import RequestError
 
-from .fuzz.hostile import message
+from ..fuzz.hostile import message
 
 KINDS: dict[str, type[Message]] = {
     "put": rpc_pb2.PutRequest,

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.message import Message
 from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
 
-from .integration.versions import WHEEL
+from ..integration.versions import WHEEL
 
 COMMANDS = 700
 

@@ -1,0 +1,51 @@
+"""Which addresses a server listens on, and that each connection is handed over at once."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+
+import pytest
+
+from holdfast.ports import Acceptor, bind
+
+
+async def test_all_addresses_are_taken_and_connections_are_handed_over_before_they_send_anything() -> None:
+    for host, clients in (("::", ["::1", "127.0.0.1"]), ("0.0.0.0", ["127.0.0.1"]), ("::1", ["::1"])):
+        accepted: asyncio.Queue[tuple[socket.socket, str]] = asyncio.Queue()
+        acceptor = Acceptor(lambda sock, address, to=accepted: to.put_nowait((sock, address)))
+        acceptor.accept_from(await bind(host, 0, 16))
+        for client in clients:
+            with socket.create_connection((client, acceptor.ports[0])):
+                sock, address = await asyncio.wait_for(accepted.get(), 10)
+                assert address.removeprefix("::ffff:") == client
+                sock.close()
+        await acceptor.close()
+
+
+async def test_an_address_in_use_or_not_of_this_machine_is_refused_and_leaves_no_socket() -> None:
+    (first,) = await bind("127.0.0.1", 0, 16)
+    with pytest.raises(OSError) as caught:
+        await bind("127.0.0.1", first.getsockname()[1], 16)
+    assert caught.value.errno == errno.EADDRINUSE
+    first.close()
+    with pytest.raises(OSError) as caught:
+        await bind("192.0.2.1", 0, 16)  # a documentation address
+    assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+async def test_a_family_that_the_machine_does_not_use_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    both = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 0, 0, 0)),  # no such address here
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+
+    async def found(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return list(both)
+
+    monkeypatch.setattr(loop, "getaddrinfo", found)
+    (sock,) = await bind("localhost", 0, 16)
+    assert sock.getsockname()[0] == "127.0.0.1"
+    sock.close()
