@@ -36,23 +36,21 @@ from holdfast.api.pages import Pages, as_json, fixed, stuck
 from holdfast.api.quota import Quota
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
-from holdfast.auth.store import Principal
+from holdfast.api.watched import WatchedMember
 from holdfast.front.calls import AddressInUse, Call
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.store import StateDamaged
 from holdfast.member.bootstrap import BootstrapRefused
 from holdfast.member.compactor import Compactor, Retention
-from holdfast.member.node import Node, NodeConfig
-from holdfast.proto import rpc_pb2
+from holdfast.member.node import Node, NodeConfig, NodeHooks
 from holdfast.raft.invariant import InvariantViolation
-from holdfast.status import RequestError
 from holdfast.storage.damage import DAMAGE, EXIT_CODE
 from holdfast.storage.files import PRIVATE_UMASK
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.state import StateUnreadable
 from holdfast.tasks import Tasks
 from holdfast.tls import TlsFiles, server_context
-from holdfast.watch.hub import Delivery, Hub
+from holdfast.watch.hub import Delivery
 
 if TYPE_CHECKING:
     from holdfast.api.tracing import Tracing
@@ -157,42 +155,49 @@ class Server:
             raise StartError(str(error)) from error
         except DAMAGE as error:
             raise StartError(str(error), EXIT_CODE) from error
-        self.node = Node(self._data, config.node)
-        self.router = Router(timed=config.extensive_metrics)
-        self.reports = Reports()
+        hooks = NodeHooks(self._deliver, self._turn_ended, self._member_ended)
+        self.node = Node(self._data, config.node, hooks)
+        self._tracing = self._trace() if config.tracing_address else None
+        self.router = Router(
+            timed=config.extensive_metrics,
+            hold=self._hold,
+            slow_ns=int(config.slow_request_seconds * 1e9),
+            ended=self._tracing.ended if self._tracing is not None else None,
+        )
         self.identities = Identities(config.tokens, trust_common_names=config.trust_common_names)
         services = Serving(self.router, self.node, self.identities, config.limits, config.versions)
         quota = Quota(config.limits.quota_bytes)
+        reports = Reports()
         kv = KvService(services, quota)
         LeaseService(services, quota)
         ClusterService(services)
         AuthService(services, config.bcrypt_cost)
         LockService(services)
         ElectionService(services)
-        NodeService(services, self.reports)
+        NodeService(services, reports)
         self.maintenance = MaintenanceService(services)
-        self.watch = WatchService(self.router, lambda call: _Watched(kv, call), config.progress_seconds)
-        self.edge = EdgeService(services, self.reports)
-        self.router.hold = self._hold
-        self.router.slow_ns = int(config.slow_request_seconds * 1e9)
-        self._tracing = self._trace() if config.tracing_address else None
+        self.watch = WatchService(self.router, lambda call: WatchedMember(kv, call), config.progress_seconds)
+        self.edge = EdgeService(services, reports)
         self._leaderless_since: float | None = None
         self._rights = (False, 0)  # whether auth is on, and the auth revision
         self._tasks = Tasks()
-        self.node.deliver = self._deliver
-        self.node.turn_ended = self._turn_ended
-        self.node.member_ended = self.router.end_streams
         health = Health(self.node, self._stuck, lambda: "" if ready(self.node) else self._why_not(), self._leaderless)
+        self.front, self.probes = self._fronts(health)
+
+    def _fronts(self, health: Health) -> tuple[Http2Front, Http2Front]:
+        """The front for clients, and the one for probes and metrics."""
+        config = self.config
         pages = {
             **health.pages(),
             "/version": fixed(lambda: (200, self._version())),
-            "/metrics": fixed(lambda: (200, metrics.text())),
             **(debug.pages(self._variables) if config.debug_pages else {}),
         }
         max_message_bytes = config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES
-        self.front = Http2Front(
+        for_clients = Pages(pages, Gateway(self.router, max_message_bytes))
+        for_probes = Pages(pages)
+        front = Http2Front(
             self.router.kinds,
-            Access(Pages(pages, Gateway(self.router, max_message_bytes)), config.browsers),
+            Access(for_clients, config.browsers),
             max_message_bytes=max_message_bytes,
             max_streams=config.max_streams,
             max_connections=room_for_clients(),
@@ -200,10 +205,12 @@ class Server:
             keepalive_timeout_seconds=config.keepalive_timeout_seconds,
         )
         sources = Sources(
-            self.node, config.versions, config.limits, self.router, self.edge, self.maintenance, health, self.front
+            self.node, config.versions, config.limits, self.router, self.edge, self.maintenance, health, front
         )
         metrics = Metrics(lambda: member_metrics(sources))
-        self.probes = front_for_probes(Pages(pages))
+        for served in (for_clients, for_probes):
+            served.add("/metrics", fixed(lambda: (200, metrics.text())))
+        return front, front_for_probes(for_probes)
 
     def _trace(self) -> Tracing:
         try:
@@ -212,9 +219,7 @@ class Server:
             raise StartError(f"{error.name} is not installed; tracing needs pip install 'holdfast[tracing]'") from error
         config = self.config
         processor = exporter(config.tracing_address)
-        tracing = Tracing(processor, config.tracing_service, config.node.name, config.tracing_per_million)
-        self.router.ended = tracing.ended
-        return tracing
+        return Tracing(processor, config.tracing_service, config.node.name, config.tracing_per_million)
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         for delivery in self.watch.deliver(deliveries):
@@ -231,6 +236,9 @@ class Server:
                 self.edge.rights_changed()
         self.router.flush()
 
+    def _member_ended(self) -> None:
+        self.router.end_streams()
+
     def _hold(self, call: Call, go_on: Callable[[], None]) -> bool:
         """Hold a call whose token may have just been issued by another member, until its entry is applied here."""
         member = self.node.member
@@ -244,7 +252,7 @@ class Server:
         seconds = self.config.node.settings.election_ns / 1e9
         asyncio.get_running_loop().call_later(seconds, self._watch_leader)
         member = self.node.member
-        if member is None or member.core.leader:
+        if member is None or member.raft.leader:
             self._leaderless_since = None
         elif self._leaderless_since is None:
             self._leaderless_since = time.monotonic()
@@ -254,7 +262,7 @@ class Server:
     def _leaderless(self) -> float:
         """For how many seconds this voter has known no leader; 0 if that is less than an election timeout."""
         member, since = self.node.member, self._leaderless_since
-        if since is None or member is None or member.core.leader or not member.core.raft.conf.is_voter(member.id):
+        if since is None or member is None or member.raft.leader or not member.is_voter:
             return 0.0
         seconds = time.monotonic() - since
         return seconds if seconds > self.config.node.settings.election_ns / 1e9 else 0.0
@@ -358,9 +366,9 @@ class Server:
         member = self.node.member
         told: dict[str, object] = {"version": __version__, "file_descriptor_limit": file_limit()}
         if member is not None:
-            core = member.core
-            raft = {"id": f"{core.id:x}", "term": core.term, "commit": core.raft.commit, "lead": f"{core.leader:x}"}
-            told["raft.status"] = raft
+            raft = member.raft
+            shown = {"id": f"{raft.id:x}", "term": raft.term, "commit": raft.commit, "lead": f"{raft.leader:x}"}
+            told["raft.status"] = shown
         return told
 
     def _stuck(self) -> str:
@@ -376,41 +384,9 @@ class Server:
             return "belongs to no cluster yet"
         if not self._data.identity.opened:
             return "the founding of its cluster is not recorded yet"
-        if not member.core.raft.conf.is_voter(member.id):
+        if not member.is_voter:
             return "a learner, not a voter yet"
         return "has not caught up since its start"
-
-
-class _Watched:
-    """Adapts a member to `api.watch.Watchable`, for one watch stream."""
-
-    def __init__(self, service: KvService, call: Call) -> None:
-        self._service = service
-        self._member = service.member(call)
-        self._caller = service.caller(call, self._member)
-
-    @property
-    def hub(self) -> Hub:
-        return self._member.hub
-
-    def header(self, revision: int | None) -> rpc_pb2.ResponseHeader:
-        return self._service.header(self._member, revision)
-
-    def poke(self) -> None:
-        self._member.poke()
-
-    def refuse_watch(self, start: bytes, end: bytes | None) -> str:
-        return self._refuse(self._caller.shown, start, end)
-
-    def refuse_further(self, start: bytes, end: bytes | None) -> str:
-        return self._refuse(self._caller.standing, start, end)
-
-    def _refuse(self, who: Callable[[], Principal], start: bytes, end: bytes | None) -> str:
-        try:
-            self._member.state.auth.require_read(who(), start, b"\x00" if end is None else end)
-        except RequestError as error:
-            return error.refusal.in_go_words()
-        return ""
 
 
 def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

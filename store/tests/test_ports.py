@@ -7,7 +7,6 @@ import errno
 import socket
 
 import pytest
-
 from holdfast.ports import Acceptor, bind
 
 
@@ -26,13 +25,11 @@ async def test_all_addresses_are_taken_and_connections_are_handed_over_before_th
 
 async def test_an_address_in_use_or_not_of_this_machine_is_refused_and_leaves_no_socket() -> None:
     (first,) = await bind("127.0.0.1", 0, 16)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match=f"Errno {errno.EADDRINUSE}"):
         await bind("127.0.0.1", first.getsockname()[1], 16)
-    assert caught.value.errno == errno.EADDRINUSE
     first.close()
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match=f"Errno {errno.EADDRNOTAVAIL}"):
         await bind("192.0.2.1", 0, 16)  # a documentation address
-    assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
 async def test_a_family_that_the_machine_does_not_use_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,9 +82,9 @@ class Service:
             raise RequestError(NO_STATE)  # a state not received yet must not look like "not found"
         if not self.node.serving:
             raise RequestError(NOT_RECOVERED)
-        if not learner and member.id in member.core.raft.conf.learners:
+        if not learner and member.is_learner:
             raise RequestError(LEARNER_UNSUPPORTED)
-        if call.metadata.get("hasleader") == "true" and not member.core.leader:
+        if call.metadata.get("hasleader") == "true" and not member.raft.leader:
             raise RequestError(NO_LEADER)
         return member
 
@@ -93,7 +93,7 @@ class Service:
             cluster_id=self.node.data.identity.cluster_id,
             member_id=member.id,
             revision=member.revision if revision is None else revision,
-            raft_term=member.core.term,
+            raft_term=member.raft.term,
         )
 
     def answer(self, call: Call, member: Member, response: Message, revision: int | None = None) -> None:

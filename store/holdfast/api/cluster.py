@@ -114,13 +114,13 @@ class ClusterService(Service):
         self.require_user(call, member)
 
         def read() -> None:
-            core = member.core
-            response = holdfast_pb2.MembershipGetResponse(config_index=member.state.conf_index, leader=core.leader)
+            raft = member.raft
+            response = holdfast_pb2.MembershipGetResponse(config_index=member.state.conf_index, leader=raft.leader)
             for info in members(member):
-                progress = core.raft.progress(info.ID)
+                progress = raft.progress(info.ID)
                 response.members.add(
                     member=info,
-                    caught_up=core.is_leader and (core.id == info.ID or caught_up(core.raft, info.ID)),
+                    caught_up=raft.is_leader and (raft.id == info.ID or caught_up(raft, info.ID)),
                     match_index=progress.match if progress else 0,
                 )
             self.answer(call, member, response)

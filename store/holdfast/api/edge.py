@@ -74,7 +74,7 @@ class _MemberSource:
 
     @property
     def term(self) -> int:
-        return self._member.core.term
+        return self._member.raft.term
 
     @property
     def users(self) -> bool:

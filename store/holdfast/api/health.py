@@ -57,7 +57,7 @@ class Health:
         member = self._member()
         if member is None:
             told(self._why_none())
-        elif member.id in member.core.raft.conf.learners:
+        elif member.is_learner:
             told("")  # not checked on learners, as in etcd
         else:
             self._read(member, told)
@@ -75,7 +75,7 @@ class Health:
 
     def _non_learner(self, told: Told) -> None:
         member = self._member()
-        learner = member is not None and member.id in member.core.raft.conf.learners
+        learner = member is not None and member.is_learner
         told("node is a learner" if learner else "")
 
     def _caught_up(self, told: Told) -> None:
@@ -146,7 +146,7 @@ class Health:
         # "serializable" checks this member alone: liveness probes use it, and a missing leader is no reason to restart.
         alone = query.get("serializable", [""])[0] == "true"
         member = self._member()
-        if member is None or not (alone or member.core.leader):
+        if member is None or not (alone or member.raft.leader):
             say(503, _unhealthy("RAFT NO LEADER"))  # also before it may serve: it knows no leader yet
             return
         excluded = set(query.get("exclude", ()))

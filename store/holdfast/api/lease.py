@@ -100,7 +100,7 @@ class LeaseService(Service):
 
 
 def _grant(member: Member, id: int, ttl_seconds: int) -> raft_pb2.LeaseGrant:
-    shortest = shortest_ttl(member.core.settings)
+    shortest = shortest_ttl(member.raft.settings)
     return raft_pb2.LeaseGrant(
         id=id or secrets.randbits(63) or 1, ttl_seconds=max(ttl_seconds, shortest), minted=not id
     )

@@ -73,22 +73,22 @@ class MaintenanceService(Service):
         rpc_pb2.StatusRequest.FromString(body)
         member = self.member(call, learner=True)
         self.require_user(call, member)
-        core, versions = member.core, self.serving.versions
+        raft, versions = member.raft, self.serving.versions
         size, live = member.store.size()
         response = rpc_pb2.StatusResponse(
             version=versions.server,
             dbSize=size,
             dbSizeInUse=min(live, size),
-            leader=core.leader,
-            raftIndex=core.raft.commit,
-            raftTerm=core.term,
+            leader=raft.leader,
+            raftIndex=raft.commit,
+            raftTerm=raft.term,
             raftAppliedIndex=member.state.applied_index,
-            isLearner=core.id in core.raft.conf.learners,
+            isLearner=member.is_learner,
             storageVersion=versions.storage,
             dbSizeQuota=self.serving.limits.quota_bytes,
         )
         response.downgradeInfo.SetInParent()
-        if not core.leader:
+        if not raft.leader:
             response.errors.append(NO_LEADER.message)
         for id, alarm in sorted(member.state.alarms):
             response.errors.append(f"memberID:{id} alarm:{rpc_pb2.AlarmType.Name(alarm)} ")
@@ -172,11 +172,11 @@ class MaintenanceService(Service):
         request = rpc_pb2.MoveLeaderRequest.FromString(body)
         member = self.member(call)
         self.require_admin(call, member)
-        core = member.core
+        raft = member.raft
         target = request.targetID
-        if not core.is_leader:
+        if not raft.is_leader:
             raise RequestError(NOT_LEADER)
-        if target not in core.raft.conf.voters:
+        if target not in raft.conf.voters:
             raise RequestError(BAD_TRANSFEREE)
 
         def done(ok: bool) -> None:
@@ -185,12 +185,12 @@ class MaintenanceService(Service):
             else:
                 self.router.fail(call.id, TIMEOUT)
 
-        if target == core.id:
+        if target == member.id:
             done(True)
             return
         member.transfer_leadership(target)
-        seconds = 2 * core.settings.election_ns / 1e9
-        self.when(lambda: core.leader == target, seconds, done)
+        seconds = 2 * raft.settings.election_ns / 1e9
+        self.when(lambda: raft.leader == target, seconds, done)
 
     def when(self, holds: Callable[[], bool], seconds: float, done: Callable[[bool], None]) -> None:
         """Call `done(True)` at the end of the first turn in which `holds()` is true, or `done(False)` after

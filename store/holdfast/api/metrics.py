@@ -133,7 +133,7 @@ def member_metrics(of: Sources) -> Iterator[Metric]:
         labels = {"server_id": f"{id:x}", "alarm_type": rpc_pb2.AlarmType.Name(alarm)}
         yield _labelled("etcd_debugging_server_alarms", labels)
     yield from gauges(_plain(member, limits, edge))
-    yield from memory(member.store, member.core.raft.log.bytes, of.front)
+    yield from memory(member.store, member.raft.log.bytes, of.front)
     for name, histogram in member.timings().items():
         yield _histogram(name, histogram)
     round_trips = HistogramMetricFamily(
@@ -150,15 +150,15 @@ def member_metrics(of: Sources) -> Iterator[Metric]:
 
 
 def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float]:
-    core, state = member.core, member.state
+    core, raft, state = member.core, member.raft, member.state
     size, live = member.store.size()
     counts = state.counts
     return {
-        "etcd_server_has_leader": float(core.leader != 0),
-        "etcd_server_is_leader": float(core.is_leader),
-        "etcd_server_is_learner": float(core.id in core.raft.conf.learners),
+        "etcd_server_has_leader": float(raft.leader != 0),
+        "etcd_server_is_leader": float(raft.is_leader),
+        "etcd_server_is_learner": float(member.is_learner),
         "etcd_server_leader_changes_seen_total": core.leader_changes,
-        "etcd_server_proposals_committed_total": core.raft.commit,
+        "etcd_server_proposals_committed_total": raft.commit,
         "etcd_server_proposals_applied_total": state.applied_index,
         "etcd_server_proposals_pending": core.pending,
         "etcd_server_proposals_failed_total": core.failed_proposals,
@@ -185,7 +185,7 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_debugging_lease_granted_total": counts["lease_grant"],
         "etcd_debugging_lease_revoked_total": counts["lease_revoke"],
         "etcd_debugging_lease_renewed_total": core.lessor.clock.renewed,
-        "holdfast_log_entries": core.raft.log.last - core.raft.log.base_index,
+        "holdfast_log_entries": raft.log.last - raft.log.base_index,
         "holdfast_state_scrubbed_bytes": member.patrol.read_bytes,
         "holdfast_state_scrub_rounds": member.patrol.rounds,
         "holdfast_replicas_following": len(edge.streams),

@@ -57,10 +57,9 @@ class NodeService(Service):
         )
         member = self.node.member
         if member is not None:
-            core = member.core
-            response.leader = core.leader
+            response.leader = member.raft.leader
             response.applied_index = member.state.applied_index
-            response.term = core.term
+            response.term = member.raft.term
             response.epoch = member.state.epoch
             response.revision = member.state.space.revision
             response.cluster_version = member.state.cluster_version
@@ -83,5 +82,4 @@ def ready(node: Node) -> bool:
     member = node.member
     if member is None or not node.data.identity.opened or node.removed:
         return False
-    core = member.core
-    return core.raft.conf.is_voter(core.id) and node.caught_up
+    return member.is_voter and node.caught_up

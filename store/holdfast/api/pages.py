@@ -26,8 +26,11 @@ class Pages:
     """Serves `pages` by path, and passes /v3/ to `gateway`. Implements `front.http.HttpHandler`."""
 
     def __init__(self, pages: Mapping[str, Page], gateway: HttpHandler | None = None) -> None:
-        self._pages = pages
+        self._pages = dict(pages)
         self._gateway = gateway
+
+    def add(self, path: str, page: Page) -> None:
+        self._pages[path] = page
 
     def __call__(self, request: Request, responder: Responder) -> Receiver:
         path, query = split_target(request.target)

@@ -49,9 +49,14 @@ log = logging.getLogger("holdfast.api")
 
 TURN_SECONDS = 0.005  # time after which a turn of the loop takes no more batches of events
 TURN_EVENTS = 32  # events polled from the front at once
-SLOW_SECONDS = 0.3  # etcd's --warning-unary-request-duration
+SLOW_NS = 300_000_000  # etcd's --warning-unary-request-duration
 
 UnaryHandler = Callable[[Call, bytes], None]
+# Called once for each call; returns whether the call has to wait before it is served. If so, the given function must be
+# called later, which serves the call.
+Hold = Callable[[Call, Callable[[], None]], bool]
+# (call, when it ended in monotonic ns, name of the status code)
+Ended = Callable[["CallRecord", int, str], None]
 
 
 class Sink(Protocol):
@@ -65,9 +70,20 @@ class Sink(Protocol):
 class Router:
     """Registers methods by path and tracks calls by id. Collects actions in `_outbox` until the end of the turn."""
 
-    def __init__(self, *, timed: bool = False) -> None:
-        """`timed`: record the duration of the calls of each method."""
+    def __init__(
+        self,
+        *,
+        timed: bool = False,
+        hold: Hold = lambda call, go_on: False,
+        slow_ns: int = SLOW_NS,
+        ended: Ended | None = None,
+    ) -> None:
+        """`timed`: record the duration of the calls of each method. `slow_ns`: log calls that take longer. `ended` is
+        called after each unary call."""
         self._timed = timed
+        self._hold = hold
+        self._slow_ns = slow_ns
+        self._tell_ended = ended
         self.kinds: dict[str, Kind] = {}
         self._unary: dict[str, UnaryHandler] = {}
         self._stream: dict[str, StreamHandler] = {}
@@ -78,14 +94,8 @@ class Router:
         self._local: dict[int, Sink] = {}  # calls made within this process, by their negative ids
         self._local_ids = itertools.count(-1, -1)
         self._held: dict[int, list[Event]] = {}  # calls that wait to be served, with their events so far
-        # Called once for each call; returns whether the call has to wait before it is served. If so, the given function
-        # must be called later, which serves the call.
-        self.hold: Callable[[Call, Callable[[], None]], bool] = lambda call, go_on: False
         self.counts: dict[str, MethodCounts] = {}
         self.client_versions: Counter[tuple[Kind, str]] = Counter()
-        self.slow_ns = int(SLOW_SECONDS * 1e9)
-        # Called after each unary call, if set: (call, when it ended in monotonic ns, name of the status code).
-        self.ended: Callable[[CallRecord, int, str], None] | None = None
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         self.kinds[path] = Kind.UNARY
@@ -133,7 +143,7 @@ class Router:
     def _serve(self, id: int, event: Event, *, released: bool = False) -> None:
         """`released`: the call was held before, and is not held again."""
         try:
-            if not released and isinstance(event, Unary | Open) and self.hold(event.call, lambda: self._release(id)):
+            if not released and isinstance(event, Unary | Open) and self._hold(event.call, lambda: self._release(id)):
                 self._held[id] = [event]
                 return
             self._handle(event)
@@ -256,7 +266,7 @@ class Router:
         self._count(record, code, now)
         if record.stream is not None:
             return
-        if now - record.began_ns > self.slow_ns:
+        if now - record.began_ns > self._slow_ns:
             call = record.call
             log.warning(
                 "slow request: %s took %.0f ms and ended with %s (%s); %d bytes asked, %d answered, for %s%s",
@@ -269,8 +279,8 @@ class Router:
                 call.peer.address,
                 f", request {record.name}" if record.name else "",
             )
-        if self.ended is not None:
-            self.ended(record, now, code)
+        if self._tell_ended is not None:
+            self._tell_ended(record, now, code)
 
     @staticmethod
     def _count(record: CallRecord, code: str, now_ns: int) -> None:

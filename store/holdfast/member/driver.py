@@ -42,6 +42,7 @@ from holdfast.member.interface import (
 )
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
+from holdfast.raft.status import RaftStatus
 from holdfast.raft.types import DurableAppend, HardState, Settings
 from holdfast.served.keyspace import ServedSpace
 from holdfast.served.prune_task import PruneTask
@@ -158,6 +159,19 @@ class Member:
     def state(self) -> AppliedState:
         """The applied state, for reading only."""
         return self.core.machine
+
+    @property
+    def raft(self) -> RaftStatus:
+        """The Raft state, for reading only."""
+        return self.core.raft
+
+    @property
+    def is_learner(self) -> bool:
+        return self.core.id in self.core.raft.conf.learners
+
+    @property
+    def is_voter(self) -> bool:
+        return self.core.raft.conf.is_voter(self.core.id)
 
     @property
     def revision(self) -> int:

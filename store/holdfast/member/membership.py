@@ -9,6 +9,7 @@ from holdfast.machine import Machine
 from holdfast.proto import raft_pb2
 from holdfast.raft.core import Raft
 from holdfast.raft.quorum import ConfState
+from holdfast.raft.status import RaftStatus
 from holdfast.status import (
     BAD_URLS,
     CONF_MOVED,
@@ -27,7 +28,7 @@ from holdfast.status import (
 _Change = raft_pb2.MemberChange
 
 
-def caught_up(raft: Raft, member: int) -> bool:
+def caught_up(raft: RaftStatus, member: int) -> bool:
     """As leader: whether `member` is close behind, with 90 % of the committed log and at most 1,000 entries missing."""
     progress = raft.progress(member)
     match = progress.match if progress else 0

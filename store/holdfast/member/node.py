@@ -62,12 +62,26 @@ class NodeConfig:
     server_tls: ssl.SSLContext | None = None
 
 
-class Node:
-    """Implements `transport.Node`. The services set `deliver`, `turn_ended` and `member_ended` before `start`."""
+def _nothing(*_: object) -> None:
+    pass
 
-    def __init__(self, data: DataDirectory, config: NodeConfig) -> None:
+
+@dataclass(frozen=True, slots=True)
+class NodeHooks:
+    """What the node tells the services. All are called on the loop, and none before a member runs."""
+
+    deliver: Callable[[list[Delivery]], None] = _nothing
+    turn_ended: Callable[[], None] = _nothing
+    member_ended: Callable[[], None] = _nothing  # the member was removed from its cluster
+
+
+class Node:
+    """Implements `transport.Node`."""
+
+    def __init__(self, data: DataDirectory, config: NodeConfig, hooks: NodeHooks | None = None) -> None:
         self.data = data
         self.config = config
+        self._hooks = hooks or NodeHooks()
         self.member: Member | None = None
         self.removed = False
         self.transport = Transport(
@@ -77,9 +91,6 @@ class Node:
             # Detect a silent peer about as fast as Raft detects a silent leader.
             silence_seconds=min(max(2 * config.settings.election_ns / 1e9, 1.0), 10.0),
         )
-        self.deliver: Callable[[list[Delivery]], None] = lambda _: None
-        self.turn_ended: Callable[[], None] = lambda: None
-        self.member_ended: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._founding: Founding | None = None
         self._sending: set[int] = set()
@@ -155,10 +166,10 @@ class Node:
             disk=disk,
             hooks=Hooks(
                 send=self.transport.send,
-                deliver=self.deliver,
+                deliver=self._hooks.deliver,
                 send_snapshot=self._send_snapshot,
                 conf_changed=self._conf_changed,
-                turn_ended=self.turn_ended,
+                turn_ended=self._hooks.turn_ended,
                 fatal=self._fatal,
                 refused=self.transport.end,
                 count_on=self.data.count_on,
@@ -286,7 +297,7 @@ class Node:
         log.warning("%s", line)
         self.transport.set_peers({})
         self.member = None
-        self.member_ended()
+        self._hooks.member_ended()
         self._tasks.spawn(member.stop())
 
     def _send_attributes(self) -> None:
@@ -344,7 +355,7 @@ class Node:
 
     def _who(self, hello: raft_pb2.Hello, member: Member) -> str:
         """Why the sender of `hello` is not accepted as a member; empty if it is."""
-        state, raft = member.state, member.core.raft
+        state, raft = member.state, member.raft
         if hello.from_id in state.removed:
             return f"member {hello.from_id:x} was removed from this cluster"
         if hello.from_id in (0, member.id):
@@ -355,7 +366,7 @@ class Node:
         if known is not None and known.volume_id not in (0, hello.volume_id):
             return f"member {hello.from_id:x} lives on the volume {known.volume_id:x}, not on {hello.volume_id:x}"
         unknown = state.members and known is None and hello.from_id not in raft.conf.members()
-        if unknown and member.core.leader not in (0, hello.from_id):
+        if unknown and member.raft.leader not in (0, hello.from_id):
             # While we have no leader, we may have missed the change that added it: it may be the leader by now.
             return f"{hello.from_id:x} is not a member of this cluster"
         if not state.members and hello.peer_url and self._may_meet(hello):

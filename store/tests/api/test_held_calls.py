@@ -9,7 +9,6 @@ from holdfast.front.calls import Call, Peer, Unary
 
 
 async def test_a_held_call_is_served_after_one_wait() -> None:
-    router = Router()
     served: list[bytes] = []
     waiting: list[Callable[[], None]] = []
 
@@ -17,8 +16,8 @@ async def test_a_held_call_is_served_after_one_wait() -> None:
         waiting.append(go_on)
         return True  # as long as it is asked
 
+    router = Router(hold=hold)
     router.unary("/s/M", lambda call, body: served.append(body))
-    router.hold = hold
     router.on_event(Unary(Call(1, "/s/M", Peer("there"), {}, None), b"body"))
     assert served == []
     waiting.pop()()

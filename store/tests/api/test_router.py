@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import grpc
 import grpc.aio
 import pytest
-from holdfast.api.router import Router
+from holdfast.api.router import Hold, Router
 from holdfast.front.calls import Action, Call, Credit, Fail, Kind, Peer, Reply
 from holdfast.front.http import Receiver, Request, Responder
 from holdfast.front.http2.front import Http2Front
@@ -37,8 +37,8 @@ def _no_pages(request: Request, responder: Responder) -> Receiver:
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[tuple[Router, grpc.aio.Channel]]:
-    router = Router()
+async def serving(hold: Hold = lambda call, go_on: False) -> AsyncIterator[tuple[Router, grpc.aio.Channel]]:
+    router = Router(hold=hold)
     router.unary("/t.T/Good", lambda call, body: router.reply(call.id, body))
     router.unary("/t.T/Bad", lambda call, body: router.reply(call.id, body[1 // len(body) :]))
     router.stream("/t.T/Streams", Kind.BIDI, lambda call: _Bad())
@@ -68,8 +68,7 @@ async def test_so_does_what_decides_whether_it_has_to_wait() -> None:
     def hold(call: Call, go_on: object) -> bool:
         return call.method == "/t.T/Bad" and 1 // 0 == 0
 
-    async with serving() as (router, channel):
-        router.hold = hold
+    async with serving(hold) as (_, channel):
         bad = channel.unary_unary("/t.T/Bad")(b"x", timeout=10)
         await _all_good(channel)
         assert await bad.code() is grpc.StatusCode.INTERNAL
