@@ -35,6 +35,7 @@ from holdfast.api.node import NodeService, Reports, ready
 from holdfast.api.pages import Pages, as_json, fixed, stuck
 from holdfast.api.quota import Quota
 from holdfast.api.router import Router
+from holdfast.api.session import SessionService
 from holdfast.api.watch import WatchService
 from holdfast.api.watched import WatchedMember
 from holdfast.front.calls import AddressInUse, Call
@@ -170,6 +171,7 @@ class Server:
         reports = Reports()
         kv = KvService(services, quota)
         LeaseService(services, quota)
+        SessionService(services, quota)
         ClusterService(services)
         AuthService(services, config.bcrypt_cost)
         LockService(services)

@@ -22,7 +22,7 @@ VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
 
 
 @dataclass(frozen=True, slots=True)
-class Dialling:
+class PeerTls:
     """How to connect to a peer: `context` returns the current TLS context, `names` are accepted in its certificate."""
 
     context: Callable[[], ssl.SSLContext]
@@ -132,9 +132,9 @@ def server_context(files: TlsFiles, *, alpn: tuple[str, ...] = ()) -> ssl.SSLCon
     return listening
 
 
-def client_context(files: TlsFiles, names: CertNames) -> Dialling:
+def client_context(files: TlsFiles, names: CertNames) -> PeerTls:
     """How to connect to peers: presents this member's certificate and verifies that of the peer by `ca` and `names`.
     Raises TlsError."""
     if files.ca is None:
         raise TlsError("TLS between members needs --peer-trusted-ca-file: both sides are verified")
-    return Dialling(_Fresh(files, lambda: _context(files, ssl.Purpose.SERVER_AUTH)).get, names)
+    return PeerTls(_Fresh(files, lambda: _context(files, ssl.Purpose.SERVER_AUTH)).get, names)

@@ -16,8 +16,8 @@ from holdfast.api.queueing import (
     events,
     first,
     if_created_at,
-    plainly,
     take_place,
+    unknown_error,
     wait_turn,
 )
 from holdfast.front.calls import Call, Kind
@@ -60,7 +60,7 @@ class ElectionService(QueueService):
     def proclaim(self, call: Call, body: bytes) -> None:
         request = election_pb2.ProclaimRequest.FromString(body)
         if not request.HasField("leader"):
-            raise plainly(_MISSING)
+            raise unknown_error(_MISSING)
         leader = request.leader
 
         async def work(local: Local) -> Message:
@@ -75,7 +75,7 @@ class ElectionService(QueueService):
         async def work(local: Local) -> Message:
             answer = await first(local, request.name)
             if not answer.kvs:
-                raise plainly(_NO_LEADER)
+                raise unknown_error(_NO_LEADER)
             return election_pb2.LeaderResponse(header=answer.header, kv=answer.kvs[0])
 
         self.serve(call, work)
@@ -83,7 +83,7 @@ class ElectionService(QueueService):
     def resign(self, call: Call, body: bytes) -> None:
         request = election_pb2.ResignRequest.FromString(body)
         if not request.HasField("leader"):
-            raise plainly(_MISSING)
+            raise unknown_error(_MISSING)
 
         async def work(local: Local) -> Message:
             header = await delete_if_created_at(local, request.leader.key, request.leader.rev)
@@ -98,7 +98,7 @@ async def _proclaim(local: Local, key: bytes, created: int, lease: int, value: b
     put.key, put.value, put.lease = key, value, lease
     answer = await local.txn(txn)
     if not answer.succeeded:
-        raise plainly(_NOT_LEADER)
+        raise unknown_error(_NOT_LEADER)
     return answer.header
 
 

@@ -9,12 +9,10 @@ from holdfast.api.base import Service, Serving
 from holdfast.api.quota import LEASE_COST, Quota
 from holdfast.auth.checks import check_lease, check_lease_read
 from holdfast.front.calls import Call, Credit, Kind
-from holdfast.machine import MAX_TTL_SECONDS
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.member.lessor import shortest_ttl
-from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
-from holdfast.status import TTL_TOO_LARGE, RequestError
+from holdfast.proto import raft_pb2, rpc_pb2
 
 
 class LeaseService(Service):
@@ -28,32 +26,14 @@ class LeaseService(Service):
         router.unary("/etcdserverpb.Lease/LeaseRevoke", self.revoke)
         router.unary("/etcdserverpb.Lease/LeaseTimeToLive", self.time_to_live)
         router.unary("/etcdserverpb.Lease/LeaseLeases", self.leases)
-        router.unary("/holdfast.v1.Session/Open", self.open_session)
         router.stream("/etcdserverpb.Lease/LeaseKeepAlive", Kind.BIDI, lambda call: _KeepAliveStream(self, call))
 
     def grant(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.LeaseGrantRequest.FromString(body)
         member = self.member(call)
         self._quota.check(member, LEASE_COST)
-        grant = _grant(member, request.ID, request.TTL)
+        grant = new_lease(member, request.ID, request.TTL)
         self.propose_and_answer(call, member, raft_pb2.Command(lease_grant=grant))
-
-    def open_session(self, call: Call, body: bytes) -> None:
-        """Open a client session: a lease under which a client numbers its commands. etcd does not have this method, so
-        a client learns from the error that there are no sessions."""
-        request = holdfast_pb2.SessionOpenRequest.FromString(body)
-        if not 0 < request.ttl_seconds <= MAX_TTL_SECONDS:
-            raise RequestError(TTL_TOO_LARGE)
-        member = self.member(call)
-        grant = _grant(member, 0, request.ttl_seconds)
-        grant.session = True
-
-        def answered(answer: Answer) -> None:
-            if not self.refuse(call, answer):
-                response = holdfast_pb2.SessionOpenResponse(id=grant.id, ttl_seconds=grant.ttl_seconds)
-                self.answer(call, member, response, answer.revision)
-
-        self.propose(call, member, raft_pb2.Command(lease_grant=grant), answered)
 
     def revoke(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.LeaseRevokeRequest.FromString(body)
@@ -99,7 +79,8 @@ class LeaseService(Service):
         self.answer(call, member, response)
 
 
-def _grant(member: Member, id: int, ttl_seconds: int) -> raft_pb2.LeaseGrant:
+def new_lease(member: Member, id: int, ttl_seconds: int) -> raft_pb2.LeaseGrant:
+    """The command that grants a lease of at least `ttl_seconds`; an id of 0 chooses one at random."""
     shortest = shortest_ttl(member.raft.settings)
     return raft_pb2.LeaseGrant(
         id=id or secrets.randbits(63) or 1, ttl_seconds=max(ttl_seconds, shortest), minted=not id

@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 
 from holdfast.api.base import Serving
 from holdfast.api.local import Local
-from holdfast.api.queueing import LEASE_SECONDS, QueueService, plainly, take_place, wait_turn
+from holdfast.api.queueing import LEASE_SECONDS, QueueService, take_place, unknown_error, wait_turn
 from holdfast.front.calls import Call
 from holdfast.proto import lock_pb2, rpc_pb2
 
@@ -28,7 +28,7 @@ class LockService(QueueService):
                 # The lease may have ended during the wait, and the key with it.
                 mine = await local.range(rpc_pb2.RangeRequest(key=place.key))
                 if not mine.kvs or mine.kvs[0].create_revision != place.created:
-                    raise plainly("mutex: session is expired")
+                    raise unknown_error("mutex: session is expired")
             except BaseException:
                 self.leave(local, place)
                 raise

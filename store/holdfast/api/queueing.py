@@ -148,6 +148,6 @@ class QueueService(Service):
         self.tasks.spawn(work())
 
 
-def plainly(text: str) -> RequestError:
+def unknown_error(text: str) -> RequestError:
     """An error like those from etcd's client library: without etcd's prefix, and with code UNKNOWN."""
     return RequestError(Refusal(Code.UNKNOWN, text))

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from holdfast.cli.errors import fail
-from holdfast.cli.serve import parse_urls, set_up_logging
+from holdfast.cli.logs import set_up_logging
+from holdfast.cli.options import CertFile, KeyFile, ListenClientUrls, ListenMetricsUrls, LogLevel, TrustedCaFile
+from holdfast.cli.parsing import parse_urls
 
 
 def edge(
@@ -20,19 +22,11 @@ def edge(
     name: Annotated[str, typer.Option(help="Name of this replica.")] = "replica",
     pool: Annotated[str, typer.Option(help="Name of the pool that this replica belongs to. Default: none.")] = "",
     data_dir: Annotated[Path, typer.Option(help="Data directory of this replica.")] = Path("replica.holdfast"),
-    listen_client_urls: Annotated[
-        str, typer.Option(help="Addresses to listen on for clients: URL,URL,…")
-    ] = "http://localhost:2379",
-    listen_metrics_urls: Annotated[
-        str, typer.Option(help="Additional addresses for /livez, /readyz and /metrics without TLS. Default: none.")
-    ] = "",
-    cert_file: Annotated[
-        Path | None, typer.Option(help="Certificate (PEM) to present to clients; needed for https URLs.")
-    ] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Private key (PEM) of --cert-file.")] = None,
-    trusted_ca_file: Annotated[
-        Path | None, typer.Option(help="CA (PEM) of client certificates. If set, clients must present a certificate.")
-    ] = None,
+    listen_client_urls: ListenClientUrls = "http://localhost:2379",
+    listen_metrics_urls: ListenMetricsUrls = "",
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    trusted_ca_file: TrustedCaFile = None,
     client_cert_auth: Annotated[
         bool, typer.Option(help="For compatibility with etcd: --trusted-ca-file alone requires client certificates.")
     ] = False,
@@ -47,7 +41,7 @@ def edge(
         bool,
         typer.Option(help="Serve the prefixes to everyone who can connect, even if auth is on in the cluster."),
     ] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: LogLevel = "info",
 ) -> None:
     """Run an edge replica, which holds some prefixes of a cluster and serves them even while disconnected from it."""
     try:

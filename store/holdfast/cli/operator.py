@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import Annotated
-
-import typer
 
 from holdfast.cli.errors import fail
-from holdfast.cli.serve import set_up_logging
+from holdfast.cli.logs import set_up_logging
+from holdfast.cli.options import LogLevel
 
 
-def operator(log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info") -> None:
+def operator(log_level: LogLevel = "info") -> None:
     """Run the operator, in a pod of the Kubernetes cluster that it manages."""
     try:
         from holdfast_operator.app import main

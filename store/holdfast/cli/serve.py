@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
+from typing import Annotated
 
 import typer
 
 from holdfast.cli.errors import fail
-from holdfast.durations import seconds
-from holdfast.logs import JsonLines
-
-if TYPE_CHECKING:
-    from holdfast.api.base import Versions
-    from holdfast.cert_names import CertNames
-    from holdfast.member.compactor import Retention
+from holdfast.cli.logs import set_up_logging
+from holdfast.cli.options import CertFile, KeyFile, ListenClientUrls, ListenMetricsUrls, LogLevel, TrustedCaFile
+from holdfast.cli.parsing import (
+    duration,
+    extensive,
+    founders,
+    parse_mode,
+    parse_urls,
+    raft_times,
+    retention,
+    tls_version,
+    versions,
+    words,
+)
 
 
 def serve(
@@ -25,18 +30,14 @@ def serve(
     data_dir: Annotated[Path, typer.Option(help="Data directory of this member; each member needs its own.")] = Path(
         "default.holdfast"
     ),
-    listen_client_urls: Annotated[
-        str, typer.Option(help="Addresses to listen on for clients: URL,URL,…")
-    ] = "http://localhost:2379",
+    listen_client_urls: ListenClientUrls = "http://localhost:2379",
     listen_peer_urls: Annotated[
         str, typer.Option(help="Addresses to listen on for other members: URL,URL,…")
     ] = "http://localhost:2380",
     listen_client_http_urls: Annotated[
         str, typer.Option(help="Additional addresses for clients, such as a port for plain HTTP only. Default: none.")
     ] = "",
-    listen_metrics_urls: Annotated[
-        str, typer.Option(help="Additional addresses for /livez, /readyz and /metrics without TLS. Default: none.")
-    ] = "",
+    listen_metrics_urls: ListenMetricsUrls = "",
     advertise_client_urls: Annotated[
         str, typer.Option(help="URLs at which clients reach this member. Default: --listen-client-urls.")
     ] = "",
@@ -132,13 +133,9 @@ def serve(
     bcrypt_cost: Annotated[
         int, typer.Option(min=4, max=31, help="Cost of hashing passwords: bcrypt does 2 to this power rounds.")
     ] = 10,
-    cert_file: Annotated[
-        Path | None, typer.Option(help="Certificate (PEM) to present to clients; needed for https URLs.")
-    ] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Private key (PEM) of --cert-file.")] = None,
-    trusted_ca_file: Annotated[
-        Path | None, typer.Option(help="CA (PEM) of client certificates. If set, clients must present a certificate.")
-    ] = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+    trusted_ca_file: TrustedCaFile = None,
     client_cert_auth: Annotated[
         bool, typer.Option(help="Use the common name of a client's certificate as its user if it sends no token.")
     ] = False,
@@ -175,7 +172,7 @@ def serve(
         bool,
         typer.Option(help="Accept any certificate of the peers' CA as that of a member, even if clients use this CA."),
     ] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: LogLevel = "info",
     log_format: Annotated[
         str, typer.Option(help="console: human-readable lines. json: one JSON object per line.")
     ] = "console",
@@ -208,41 +205,27 @@ def serve(
         from holdfast.api.access import Allowed
         from holdfast.api.base import Limits
         from holdfast.api.identity import BadTokenOptions, parse_tokens
+        from holdfast.cli import peers
         from holdfast.member.node import NodeConfig
         from holdfast.raft.types import Settings
         from holdfast.server import Server, ServerConfig, StartError, run_until_signal
-        from holdfast.tls import VERSIONS, TlsError, TlsFiles, client_context, server_context
+        from holdfast.tls import TlsError, TlsFiles, client_context, server_context
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; a server needs it: pip install 'holdfast[server]'")
     set_up_logging(log_level, name, log_format)
     peer_urls = parse_urls(initial_advertise_peer_urls or listen_peer_urls)
-    mode = _mode(bootstrap, initial_cluster_state)
-    cluster = _cluster(initial_cluster or f"{name}={peer_urls[0]}") if mode != "managed" else {}
-    if mode == "static" and cluster.get(name) not in peer_urls:
-        fail(
-            f"--initial-cluster names no member {name!r} at {peer_urls[0]}; it has to list this member, with one of "
-            "its --initial-advertise-peer-urls"
-        )
-    if not 0 < heartbeat_interval * 5 <= election_timeout <= 50_000:
-        fail("--election-timeout must be at least five --heartbeat-intervals and at most 50000 ms")
+    mode = parse_mode(bootstrap, initial_cluster_state)
+    cluster = founders(name, peer_urls, initial_cluster, mode)
+    heartbeat_ns, election_ns = raft_times(heartbeat_interval, election_timeout)
+    minimum = tls_version(tls_min_version)
+    if client_cert_auth and trusted_ca_file is None:
+        fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
+    peer_tls = peers.files(peer_cert_file, peer_key_file, peer_trusted_ca_file, minimum, verify=peer_client_cert_auth)
+    peer_names = peers.names(peer_cert_allowed_cn, peer_cert_allowed_hostname, peer_cert_allowed_uri)
+    if not (peer_names.given or peer_accept_any_certificate):
+        peers.check_who_is_a_peer(trusted_ca_file, peer_trusted_ca_file, mode)
+    peers.check_schemes((*parse_urls(listen_peer_urls), *peer_urls, *cluster.values()), tls=peer_tls.given)
     try:
-        minimum = VERSIONS.get(tls_min_version)
-        if minimum is None:
-            fail(f"--tls-min-version {tls_min_version!r} is not one of {', '.join(VERSIONS)}")
-        if client_cert_auth and trusted_ca_file is None:
-            fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
-        peer_tls = TlsFiles(peer_cert_file, peer_key_file, peer_trusted_ca_file, minimum)
-        peer_names = _peer_names(peer_cert_allowed_cn, peer_cert_allowed_hostname, peer_cert_allowed_uri)
-        if peer_client_cert_auth and peer_trusted_ca_file is None:
-            fail("--peer-client-cert-auth needs --peer-trusted-ca-file, the CA to verify members by")
-        if not (peer_names.given or peer_accept_any_certificate):
-            _check_who_is_a_peer(trusted_ca_file, peer_trusted_ca_file, mode)
-        for url in (*parse_urls(listen_peer_urls), *peer_urls, *cluster.values()):
-            if url.startswith("https") is not peer_tls.given:
-                fail(
-                    f"{url}: with TLS between members all peer URLs are https, without none; "
-                    "give --peer-cert-file, --peer-key-file and --peer-trusted-ca-file, or correct the URL"
-                )
         config = ServerConfig(
             data_dir=data_dir,
             node=NodeConfig(
@@ -253,8 +236,8 @@ def serve(
                 initial_cluster=cluster,
                 token=initial_cluster_token,
                 settings=Settings(
-                    election_ns=election_timeout * 1_000_000,
-                    heartbeat_ns=heartbeat_interval * 1_000_000,
+                    election_ns=election_ns,
+                    heartbeat_ns=heartbeat_ns,
                     lease_reads=lease_reads,
                     max_clock_drift_percent=max_clock_drift,
                 ),
@@ -269,22 +252,22 @@ def serve(
             listen_client_http_urls=parse_urls(listen_client_http_urls) if listen_client_http_urls else (),
             client_tls=TlsFiles(cert_file, key_file, trusted_ca_file, minimum),
             trust_common_names=client_cert_auth,
-            progress_seconds=_duration("--watch-progress-notify-interval", watch_progress_notify_interval),
+            progress_seconds=duration("--watch-progress-notify-interval", watch_progress_notify_interval),
             limits=Limits(max_request_bytes, max_txn_ops, quota_backend_bytes or Limits().quota_bytes),
             max_streams=max_concurrent_streams,
-            keepalive_seconds=_duration("--grpc-keepalive-interval", grpc_keepalive_interval),
-            keepalive_timeout_seconds=_duration("--grpc-keepalive-timeout", grpc_keepalive_timeout),
-            versions=_versions(etcd_version),
+            keepalive_seconds=duration("--grpc-keepalive-interval", grpc_keepalive_interval),
+            keepalive_timeout_seconds=duration("--grpc-keepalive-timeout", grpc_keepalive_timeout),
+            versions=versions(etcd_version),
             tokens=parse_tokens(auth_token, auth_token_ttl),
             bcrypt_cost=bcrypt_cost,
-            retention=_retention(auto_compaction_mode, auto_compaction_retention),
+            retention=retention(auto_compaction_mode, auto_compaction_retention),
             tracing_address=distributed_tracing_address if enable_distributed_tracing else "",
             tracing_service=distributed_tracing_service_name,
             tracing_per_million=distributed_tracing_sampling_rate,
-            extensive_metrics=_extensive(metrics),
+            extensive_metrics=extensive(metrics),
             debug_pages=enable_pprof,
-            browsers=Allowed.of(_words(cors), _words(host_whitelist)),
-            slow_request_seconds=_duration("--warning-unary-request-duration", warning_unary_request_duration),
+            browsers=Allowed.of(words(cors), words(host_whitelist)),
+            slow_request_seconds=duration("--warning-unary-request-duration", warning_unary_request_duration),
         )
 
         async def main(stop: asyncio.Event) -> None:
@@ -295,137 +278,3 @@ def serve(
         fail(str(error), error.code)
     except (BadTokenOptions, TlsError) as error:
         fail(str(error))
-
-
-def _peer_names(common_names: str, hostnames: str, uris: str) -> CertNames:
-    from holdfast.cert_names import CertNames
-
-    if common_names and hostnames:
-        fail("--peer-cert-allowed-cn and --peer-cert-allowed-hostname exclude each other; give one of them")
-    lists = [
-        tuple(name.strip() for name in text.split(",") if name.strip()) for text in (common_names, hostnames, uris)
-    ]
-    return CertNames(*lists)
-
-
-def _check_who_is_a_peer(clients: Path | None, peers: Path | None, mode: str) -> None:
-    """Refuse a CA that signs certificates of both clients and members: with it, every client could act as a member."""
-    from holdfast.cert_names import share_a_ca
-
-    try:
-        shared = clients is not None and peers is not None and share_a_ca(clients, peers)
-    except (OSError, ValueError) as error:
-        fail(f"cannot read the CA files {clients} and {peers}: {error}")
-    if not shared:
-        return
-    line = (
-        f"--trusted-ca-file {clients} and --peer-trusted-ca-file {peers} have a CA in common: any client's certificate "
-        "could join as a member and write everything; say what members' certificates are called by "
-        "--peer-cert-allowed-cn, --peer-cert-allowed-hostname or --peer-cert-allowed-uri, or give members their own "
-        "CA"
-    )
-    if mode == "managed":  # by an operator of an earlier version, which knows nothing of these flags
-        logging.getLogger("holdfast.node").warning("%s", line)
-    else:
-        fail(f"{line}, or go on as before with --peer-accept-any-certificate")
-
-
-def _versions(text: str) -> Versions:
-    """Check --etcd-version: clients parse each of its parts as a number."""
-    from holdfast.api.base import Versions
-
-    if not text:
-        return Versions()
-    parts = text.split(".")
-    if len(parts) != 3 or not all(part.isdigit() for part in parts):
-        fail(f"--etcd-version {text!r} is not three numbers, as in {Versions().server}")
-    cluster = f"{parts[0]}.{parts[1]}.0"
-    return Versions(text, cluster, cluster)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _extensive(metrics: str) -> bool:
-    if metrics not in ("basic", "extensive"):
-        fail(f"--metrics {metrics!r} is neither basic nor extensive")
-    return metrics == "extensive"
-
-
-def _duration(flag: str, text: str) -> float:
-    """Parse a number of seconds, or a duration in Go's notation. Returns seconds."""
-    try:
-        value = float(text) if text.replace(".", "", 1).isdigit() else seconds(text)
-    except ValueError as error:
-        fail(f"{flag}: {error}")
-    if value <= 0:
-        fail(f"{flag} {text!r} must be greater than 0")
-    return value
-
-
-def _retention(mode: str, text: str) -> Retention:
-    """Parse etcd's two flags for automatic compaction. A bare number is hours or revisions, depending on the mode."""
-    from holdfast.member.compactor import Retention
-
-    if mode not in ("periodic", "revision"):
-        fail(f"--auto-compaction-mode {mode!r} is not periodic or revision")
-    if mode == "revision":
-        if not text.isdigit():
-            fail(f"--auto-compaction-retention {text!r} is not a number of revisions")
-        return Retention(revisions=int(text))
-    try:
-        return Retention(seconds=int(text) * 3600.0 if text.isdigit() else seconds(text))
-    except ValueError as error:
-        fail(f"--auto-compaction-retention: {error}")
-
-
-def set_up_logging(level: str, name: str, form: str = "console") -> None:
-    number = getattr(logging, level.upper(), None)
-    if not isinstance(number, int):
-        fail(f"--log-level {level!r} is not one of debug, info, warning, error")
-    if form not in ("console", "json"):
-        fail(f"--log-format {form!r} is not console or json")
-    logging.basicConfig(level=number, format=f"%(asctime)s %(levelname)-7s {name} %(message)s")
-    if form == "json":
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonLines(name))
-    # At level debug libraries log all their data: hpack logs every header, including tokens.
-    logging.getLogger().setLevel(max(number, logging.INFO))
-    logging.getLogger("holdfast").setLevel(number)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
-
-
-def parse_urls(text: str) -> tuple[str, ...]:
-    urls = tuple(url.strip().rstrip("/") for url in text.split(",") if url.strip())
-    for url in urls:
-        parts = urlsplit(url)
-        try:
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port is not None
-        except ValueError:
-            good = False
-        if not good or parts.path:
-            fail(f"{url!r} is not a URL: give http(s)://HOST:PORT")
-    if not urls:
-        fail("a list of URLs is empty")
-    return urls
-
-
-def _cluster(text: str) -> dict[str, str]:
-    cluster: dict[str, str] = {}
-    for part in text.split(","):
-        name, found, url = part.strip().partition("=")
-        if not found or not name:
-            fail(f"--initial-cluster: {part!r} is not NAME=URL")
-        if name in cluster:
-            fail(f"--initial-cluster names {name!r} twice")
-        cluster[name] = parse_urls(url)[0]
-    return cluster
-
-
-def _mode(bootstrap: str, state: str) -> str:
-    if bootstrap not in ("static", "managed"):
-        fail(f"--bootstrap {bootstrap!r} is not static or managed")
-    if state not in ("new", "existing"):
-        fail(f"--initial-cluster-state {state!r} is not new or existing")
-    return "existing" if bootstrap == "static" and state == "existing" else bootstrap

@@ -11,7 +11,7 @@ import typer
 
 from holdfast import client
 from holdfast.cli.errors import fail
-from holdfast.cli.serve import parse_urls
+from holdfast.cli.parsing import parse_urls
 from holdfast.cli.session import LOCAL, Endpoints, Output, Timeout, TlsDir, User, as_json, check_output, run, table
 
 snapshot = typer.Typer(help="Save the data, and restore it to a new cluster.", no_args_is_help=True)

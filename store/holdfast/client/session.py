@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from holdfast.client.connection import Connection
-from holdfast.client.errors import ClientError, NotImplementedThere
+from holdfast.client.errors import ClientError, NotImplementedThere, Refused
 from holdfast.client.lease import Lease
 from holdfast.client.login import Metadata
 from holdfast.proto import holdfast_pb2
+from holdfast.status import NO_SPACE
 
 MAX_OUTSTANDING = 64  # concurrent writes: the number of answers that the cluster keeps
 END_SECONDS = 1.0
@@ -73,6 +74,10 @@ class Session:
             except NotImplementedThere:
                 self._ttl = 0
                 return None
+            except Refused as error:
+                if error.known != NO_SPACE:
+                    raise
+                return None  # deletes free space, so they must be possible without a session
             self._lease = Lease(self._connection, opened.id, opened.ttl_seconds)
             return self._lease
 

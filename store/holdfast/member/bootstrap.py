@@ -21,7 +21,7 @@ from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, con
 from holdfast.proto import raft_pb2
 from holdfast.storage.damage import Damaged
 from holdfast.storage.sealed import SealedFile
-from holdfast.tls import Dialling
+from holdfast.tls import PeerTls
 
 log = logging.getLogger("holdfast.bootstrap")
 
@@ -123,7 +123,7 @@ class Founding:
             self._said = line
             log.warning("%s", line)
 
-    async def run(self, tls: Dialling | None) -> None:
+    async def run(self, tls: PeerTls | None) -> None:
         """Ask the other nodes for their views until all agree."""
         waiting: set[str] = set()
         while True:
@@ -144,7 +144,7 @@ class Founding:
             waiting = missing
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _ask(self, url: str, tls: Dialling | None) -> raft_pb2.FoundingView:
+    async def _ask(self, url: str, tls: PeerTls | None) -> raft_pb2.FoundingView:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             reader, writer = await connect(url, tls)
             try:
@@ -161,7 +161,7 @@ class Founding:
                 writer.close()
 
 
-async def claim(volume_id: int, own_urls: list[str], peers: list[str], tls: Dialling | None) -> raft_pb2.ClaimReply:
+async def claim(volume_id: int, own_urls: list[str], peers: list[str], tls: PeerTls | None) -> raft_pb2.ClaimReply:
     """Claim the member id that was minted for one of our peer URLs. Asks `peers` until one grants it."""
     said = ""
     while True:
@@ -180,7 +180,7 @@ async def claim(volume_id: int, own_urls: list[str], peers: list[str], tls: Dial
         await asyncio.sleep(5 * RETRY_SECONDS)
 
 
-async def _claim_at(url: str, volume_id: int, own_urls: list[str], tls: Dialling | None) -> raft_pb2.ClaimReply:
+async def _claim_at(url: str, volume_id: int, own_urls: list[str], tls: PeerTls | None) -> raft_pb2.ClaimReply:
     async with asyncio.timeout(10.0):
         reader, writer = await connect(url, tls)
         try:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from google.protobuf.message import Message as Proto
 
-from holdfast.tls import Dialling
+from holdfast.tls import PeerTls
 
 LOWEST_PROTOCOL, PROTOCOL = 1, 2  # with 2, both sides of a connection for messages send `IDLE` frames
 MAX_FRAME_BYTES = 64 << 20
@@ -59,7 +59,7 @@ async def read_frame(
     return b"".join(pieces)
 
 
-async def connect(url: str, tls: Dialling | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(url: str, tls: PeerTls | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     parts = urlsplit(url)
     if parts.scheme == "https" and tls is None:
         raise ProtocolError(f"{url} wants TLS; give --peer-cert-file, --peer-key-file and --peer-trusted-ca-file")

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from holdfast.member.frames import ProtocolError, connect, read_frame, write_frame
 from holdfast.member.pulse import Pulse, notice_silence
 from holdfast.proto import raft_pb2
-from holdfast.tls import Dialling
+from holdfast.tls import PeerTls
 
 log = logging.getLogger("holdfast.peer")
 
@@ -52,7 +52,7 @@ class Node(Protocol):
 
 
 class Link:
-    def __init__(self, node: Node, member: int, url: str, tls: Dialling | None, silence_seconds: float) -> None:
+    def __init__(self, node: Node, member: int, url: str, tls: PeerTls | None, silence_seconds: float) -> None:
         self._node = node
         self._member = member
         self.url = url

@@ -30,7 +30,7 @@ from holdfast.raft.types import Settings
 from holdfast.status import Code, Refusal, RequestError
 from holdfast.storage.identity import DataDirectory
 from holdfast.tasks import Tasks
-from holdfast.tls import Dialling
+from holdfast.tls import PeerTls
 from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.node")
@@ -58,7 +58,7 @@ class NodeConfig:
     settings: Settings = field(default_factory=Settings)
     priority: int = 0  # the voter with the highest is preferred as leader
     max_learners: int = 1
-    client_tls: Dialling | None = None  # for outgoing connections to peers
+    client_tls: PeerTls | None = None  # for outgoing connections to peers
     server_tls: ssl.SSLContext | None = None
 
 

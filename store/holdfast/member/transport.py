@@ -23,7 +23,7 @@ from holdfast.member.link import Link, Node
 from holdfast.member.pulse import Pulse, notice_silence
 from holdfast.proto import raft_pb2
 from holdfast.raft.messages import Message, same_append
-from holdfast.tls import Dialling
+from holdfast.tls import PeerTls
 
 log = logging.getLogger("holdfast.peer")
 
@@ -40,7 +40,7 @@ class Transport:
         self,
         node: Node,
         *,
-        client_tls: Dialling | None,
+        client_tls: PeerTls | None,
         server_tls: ssl.SSLContext | None,
         silence_seconds: float = 2.0,
     ) -> None:
@@ -60,7 +60,7 @@ class Transport:
         await self._door.listen(host, port)
 
     @property
-    def client_tls(self) -> Dialling | None:
+    def client_tls(self) -> PeerTls | None:
         return self._client_tls
 
     def set_peers(self, peers: dict[int, str]) -> None:

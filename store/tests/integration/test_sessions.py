@@ -77,6 +77,23 @@ async def test_the_first_answer_comes_again_through_another_member(cluster: Loca
         await session.end()
 
 
+async def test_a_client_without_a_session_can_still_delete_when_the_data_has_reached_its_limit(
+    cluster: LocalCluster,
+) -> None:
+    await cluster.wait_ready()
+    async with client.connect(cluster.endpoints, timeout=20.0) as hf:
+        await hf.put("k", "v")
+        raised = rpc_pb2.AlarmRequest(
+            action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=(await hf.status()).header.member_id, alarm=rpc_pb2.NOSPACE
+        )
+        path = "/etcdserverpb.Maintenance/Alarm"
+        await hf.connection.call(path, raised, rpc_pb2.AlarmResponse, idempotent=True)
+    async with client.connect(cluster.endpoints, timeout=20.0) as hf:  # has no session yet
+        with pytest.raises(client.Refused, match="space exceeded"):
+            await hf.put("k", "w")
+        assert (await hf.delete("k")).deleted == 1
+
+
 async def test_a_name_that_is_none_is_refused(cluster: LocalCluster) -> None:
     await cluster.wait_ready()
     request = rpc_pb2.PutRequest(key=b"k")
