@@ -11,7 +11,8 @@ import logging
 import time
 
 from holdfast_operator.kube import Kube
-from holdfast_operator.reconcile_cluster import LATER, ClusterReconciler
+from holdfast_operator.members import Members
+from holdfast_operator.reconcile_cluster import LATER, ClusterReconciler, MembersOf
 from holdfast_operator.reconcile_config import ConfigReconciler
 from holdfast_operator.reconcile_pool import PoolReconciler
 
@@ -25,11 +26,11 @@ QUIET_SECONDS = 0.05
 class ClusterLoop:
     """Reconciles one cluster, its pools and its configurations."""
 
-    def __init__(self, kube: Kube, key: Key, repository: str) -> None:
+    def __init__(self, kube: Kube, key: Key, repository: str, members: MembersOf = Members) -> None:
         self._kube = kube
         self._namespace, self._name = key
         self._repository = repository
-        self._cluster = ClusterReconciler(kube, *key, repository)
+        self._cluster = ClusterReconciler(kube, *key, repository, members)
         self._pools: dict[str, PoolReconciler] = {}
         self._configs: dict[str, ConfigReconciler] = {}
         self.woken = asyncio.Event()
@@ -81,16 +82,17 @@ class ClusterLoop:
 class Loops:
     """The loops of all clusters."""
 
-    def __init__(self, kube: Kube, repository: str) -> None:
+    def __init__(self, kube: Kube, repository: str, members: MembersOf = Members) -> None:
         self._kube = kube
         self._repository = repository
+        self._members = members
         self._loops: dict[Key, tuple[ClusterLoop, asyncio.Task[None]]] = {}
 
     def wake(self, namespace: str, cluster: str) -> None:
         key = (namespace, cluster)
         known = self._loops.get(key)
         if known is None or known[1].done():
-            loop = ClusterLoop(self._kube, key, self._repository)
+            loop = ClusterLoop(self._kube, key, self._repository, self._members)
             self._loops[key] = (loop, asyncio.ensure_future(loop.run()))
         else:
             known[0].woken.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import time
+from collections.abc import Callable
 
 from holdfast import client
 
@@ -23,6 +24,7 @@ from holdfast_operator.resources.common import voter_name
 log = logging.getLogger("holdfast.operator")
 
 SOON, LATER = 1.0, 10.0
+MembersOf = Callable[[Kube, str, str, bool], Members]  # API server, cluster, namespace, whether there is TLS
 
 
 class NameConflict(Exception):
@@ -32,8 +34,9 @@ class NameConflict(Exception):
 class ClusterReconciler:
     """State that outlives a pass: connections, applied objects, since when the leader is being asked to transfer."""
 
-    def __init__(self, kube: Kube, namespace: str, name: str, repository: str) -> None:
+    def __init__(self, kube: Kube, namespace: str, name: str, repository: str, members: MembersOf = Members) -> None:
         self._kube = kube
+        self._members_of = members
         self.namespace = namespace
         self.name = name
         self._repository = repository
@@ -71,7 +74,7 @@ class ClusterReconciler:
         try:
             await self._make_secrets(cluster, spec)
             if self._members is None:
-                self._members = Members(self._kube, self.name, self.namespace, spec.tls.mode == "SelfManaged")
+                self._members = self._members_of(self._kube, self.name, self.namespace, spec.tls.mode == "SelfManaged")
             expired = self._handing_over_since is not None and (
                 time.monotonic() - self._handing_over_since > spec.rollout.leaderTransferTimeoutSeconds
             )

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from holdfast_operator.kube import Kube, Object
-from holdfast_operator.model.common import API_VERSION
 
 
 def condition(obj: Object, type_: str, holds: bool | None, reason: str, message: str) -> Object:
@@ -30,19 +29,6 @@ async def write(kube: Kube, obj: Object, status: dict[str, Any]) -> None:
     wanted = {key: value for key, value in status.items() if value is not None}
     if wanted == obj.get("status", {}):
         return
-    meta = obj["metadata"]
-    # Only the status, and only if the object did not change since it was read.
-    body = {
-        "apiVersion": API_VERSION,
-        "kind": obj["kind"],
-        "metadata": {
-            "name": meta["name"],
-            "namespace": meta["namespace"],
-            "resourceVersion": meta["resourceVersion"],
-        },
-        "status": wanted,
-        "spec": obj["spec"],
-    }
-    answer = await kube.request("PUT", kube.path(obj["kind"], meta["namespace"], meta["name"], "status"), body=body)
+    answer = await kube.update_status(obj, wanted)
     obj["status"] = wanted
     obj["metadata"]["resourceVersion"] = answer["metadata"]["resourceVersion"]
