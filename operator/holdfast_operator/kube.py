@@ -127,7 +127,7 @@ class Kube:
 
     async def apply(self, kind: str, namespace: str, obj: Object) -> Object:
         """Server-side apply: we own the fields that we set, what we no longer set goes, other fields stay as they are.
-        If `obj.metadata` has uid or resourceVersion, only that object in that version is changed, otherwise Conflict."""
+        If `obj.metadata` has uid or resourceVersion, only that object in that version is changed, else Conflict."""
         return await self.request(
             "PATCH",
             self.path(kind, namespace, obj["metadata"]["name"]),
