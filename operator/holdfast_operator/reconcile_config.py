@@ -53,9 +53,8 @@ class ConfigReconciler:
         if hf is None:
             return await self._wait(config, "ClusterNotAvailable", "the cluster does not answer")
         try:
-            revision = await self._put(
-                hf, config["metadata"]["name"], spec, config.get("status", {}).get("revision") or 0
-            )
+            known = config.get("status", {}).get("revision") or 0
+            revision = await self._put(hf, config["metadata"]["name"], spec, known)
         except BrokenRecord as broken:
             return await self._refuse(config, "BrokenRecord", str(broken))
         except client.ClientError as error:

@@ -13,7 +13,7 @@ from holdfast_operator.objects import Leaving, NotOurs, ensure
 from holdfast_operator.plan.facts import Run
 from holdfast_operator.plan.pool import Replica, replace_one
 from holdfast_operator.pods import is_ready, run_of, trouble_of
-from holdfast_operator.reconcile_cluster import LATER, RETRY, SOON
+from holdfast_operator.reconcile_cluster import LATER, SOON
 from holdfast_operator.resources import pool as resources
 from holdfast_operator.resources.cluster import image_of
 from holdfast_operator.resources.common import CLUSTER_LABEL, POOL_LABEL, TEMPLATE_LABEL
@@ -77,7 +77,7 @@ class PoolReconciler:
             status.condition(pool, "Available", False, reason, message),
         ]
         await status.tell(self._kube, pool, status.with_conditions(pool, conditions))
-        return RETRY
+        return LATER
 
 
 def _replica(pod: Object, nodes: dict[str, Object], template: str) -> Replica:
