@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from holdfast_operator.model.common import Condition, Model, Placement, Resources, Storage
 
@@ -18,9 +19,35 @@ class Voters(Model):
     placement: Placement = Field(default_factory=Placement)
 
 
+_LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+
+
+def _name_or_address(text: str) -> str:
+    """What the pattern lets through and is neither: a name that ends in a number is meant as an address."""
+    if ":" in text or text.rpartition(".")[2].isdigit():
+        try:
+            ip_address(text)
+        except ValueError:
+            raise ValueError(f"{text} is neither a DNS name nor an IP address") from None
+    return text
+
+
+ExtraName = Annotated[
+    str,
+    # A wildcard stands for one label, before two labels or more: TLS libraries accept no other.
+    Field(max_length=253, pattern=rf"^((\*\.{_LABEL}\.)?{_LABEL}(\.{_LABEL})*|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$"),
+    AfterValidator(_name_or_address),
+]
+
+
 class Tls(Model):
     mode: Literal["SelfManaged", "Disabled"] = Field(
         default="SelfManaged", description="SelfManaged: the operator makes a CA and certificates. Immutable."
+    )
+    extraSANs: Annotated[list[ExtraName], Field(max_length=32)] | None = Field(
+        default=None,
+        description="More DNS names (in lower case) and IP addresses that voters and edge replicas are reached by, "
+        "such as those of a load balancer. Their certificates are issued again when this changes; no pod restarts.",
     )
 
 
