@@ -9,6 +9,7 @@ import json
 import os
 import ssl
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,32 @@ class Kube:
             body=obj,
             content="application/apply-patch+yaml",
             query={"fieldManager": FIELD_MANAGER, "force": "true"},
+        )
+
+    async def replace_managers(self, obj: Object, managers: Sequence[Object]) -> None:
+        """Replace the managed fields of exactly this version of the object."""
+        meta = obj["metadata"]
+        await self.request(
+            "PATCH",
+            self.path(obj["kind"], meta["namespace"], meta["name"]),
+            body={
+                "metadata": {
+                    "uid": meta["uid"],
+                    "resourceVersion": meta["resourceVersion"],
+                    "managedFields": list(managers),
+                }
+            },
+            content="application/merge-patch+json",
+        )
+
+    async def annotate(self, kind: str, namespace: str, name: str, *, uid: str, annotations: dict[str, str]) -> None:
+        """Set annotations of exactly the object with this uid."""
+        await self.request(
+            "PATCH",
+            self.path(kind, namespace, name),
+            body={"metadata": {"uid": uid, "annotations": annotations}},
+            content="application/merge-patch+json",
+            query={"fieldManager": FIELD_MANAGER},
         )
 
     async def update_status(self, obj: Object, status: Object) -> Object:
