@@ -57,7 +57,7 @@ def cluster_status(
     ready = [m for m in membership.voters if _pod_ready(observed, m.ordinal)] if membership else None
     leader = next((m.ordinal for m in membership.members if m.id == membership.leader), -1) if membership else -1
     return {
-        **{key: before.get(key) for key in ("clusterID", "seed", "bootstrapped")},
+        **{key: before.get(key) for key in ("clusterID", "seed", "bootstrapped", "rollout")},
         "configIndex": membership.config_index if membership else None,
         "leader": voter_name(name, leader) if leader >= 0 else None,
         "currentVersion": _version(spec) if updated and settled else before.get("currentVersion"),

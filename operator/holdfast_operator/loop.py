@@ -63,12 +63,11 @@ class ClusterLoop:
             configs = await self._mine("HoldfastConfig")
         except Exception as error:
             return self._failed("lists", error)
-        wanted = sum(pool.get("status", {}).get("replicas", 0) for pool in pools)
-        delays = [await self._alone("cluster", self._cluster.run(wanted))]
+        delays = [await self._alone("cluster", self._cluster.run(pools))]
         seen = self._cluster.seen
         reports = seen.replicas if seen is not None else []
-        spec = self._cluster.spec
-        delays += [await self._alone(_named(pool), self._pools.run(pool, spec, reports)) for pool in pools]
+        cluster = self._cluster.for_pools
+        delays += [await self._alone(_named(pool), self._pools.run(pool, cluster, reports)) for pool in pools]
         if configs and not self._cluster.paused:
             hf = await self._cluster.client()
             work = [self._configs.run(config, configs, pools, hf, reports) for config in configs]

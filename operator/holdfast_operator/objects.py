@@ -32,8 +32,13 @@ class Leaving(Exception):
 
 async def ensure(kube: Kube, owner: Object, wanted: Object) -> Object:
     """Make the live object like `wanted`. Returns it. Raises NotOurs, Leaving and ApiError."""
+    meta = wanted["metadata"]
+    return await ensure_from(kube, owner, wanted, await kube.get(wanted["kind"], meta["namespace"], meta["name"]))
+
+
+async def ensure_from(kube: Kube, owner: Object, wanted: Object, live: Object | None) -> Object:
+    """`ensure` for an object that was read just now; None: there is none."""
     kind, meta = wanted["kind"], wanted["metadata"]
-    live = await kube.get(kind, meta["namespace"], meta["name"])
     if live is None:
         return await _create(kube, owner, wanted)
     live = {**live, "kind": kind}

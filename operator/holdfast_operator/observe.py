@@ -34,6 +34,7 @@ class Observation:
     nodes: dict[int, holdfast_pb2.DescribeResponse]
     members: holdfast_pb2.MembershipGetResponse | None
     replicas: list[holdfast_pb2.ReplicaReport]
+    image: str | None  # of the StatefulSet's template; None: there is none
 
     def address(self, ordinal: int) -> str:
         return str(self.pods[ordinal]["status"].get("podIP", ""))
@@ -81,6 +82,7 @@ async def observe(kube: Kube, cluster: Object, members: Members, *, transfer_exp
         nodes=nodes,
         members=membership,
         replicas=_replicas(nodes),
+        image=stateful["spec"]["template"]["spec"]["containers"][0]["image"] if stateful else None,
     )
 
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import logging
 from asyncio import get_running_loop
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from holdfast import client
-from pydantic import ValidationError
 
 from holdfast_operator import status
 from holdfast_operator.act import Actor
-from holdfast_operator.children import ensure_children, ensure_secrets
+from holdfast_operator.children import ensure_certificates, ensure_children
 from holdfast_operator.cluster_status import cluster_status
 from holdfast_operator.kube import ApiError, Kube, Object
 from holdfast_operator.members import Members, from_hex
-from holdfast_operator.model.cluster import ClusterSpec
+from holdfast_operator.model.cluster import ClusterSpec, ClusterStatus, RolloutStatus
+from holdfast_operator.model.common import dump
+from holdfast_operator.model.parse import InvalidSpec, parse, parse_status
 from holdfast_operator.objects import Leaving, NotOurs
 from holdfast_operator.observe import Observation, observe
 from holdfast_operator.plan.actions import Action, TransferLeader, Wait
 from holdfast_operator.plan.cluster import ADOPT, WIPE, plan, wanted_pods
 from holdfast_operator.plan.facts import Desired
 from holdfast_operator.resources import cluster as resources
+from holdfast_operator.resources.authority import Authority, CertificateTrouble
+from holdfast_operator.resources.rendering import UnknownRendering, latched
 
 log = logging.getLogger("holdfast.operator")
 
@@ -44,7 +47,10 @@ class ClusterReconciler:
         self._handing_over_since: float | None = None
         self._told = ""
         self.seen: Observation | None = None  # of this pass; None: the cluster could not be observed
-        self.spec: ClusterSpec | None = None  # of this pass; None: there is no cluster, or its spec cannot be used
+        # Of this pass; None: there is no cluster, or its spec cannot be used.
+        self.spec: ClusterSpec | None = None
+        self.rollout: RolloutStatus | None = None
+        self.authority: Authority | None = None
 
     @property
     def paused(self) -> bool:
@@ -65,10 +71,10 @@ class ClusterReconciler:
         if members is not None:
             await members.close()
 
-    async def run(self, edge_replicas: int = 0) -> float | None:
-        """One pass. `edge_replicas`: how many replicas its pools want. Returns the seconds until the next pass is due;
-        None if the cluster is gone."""
-        self.seen = self.spec = None
+    async def run(self, pools: Sequence[Object] = ()) -> float | None:
+        """One pass. `pools`: those of this cluster. Returns the seconds until the next pass is due; None if the cluster is
+        gone."""
+        self.seen = self.spec = self.rollout = self.authority = None
         cluster = await self._kube.get("HoldfastCluster", self.namespace, self.name)
         if cluster is None or "deletionTimestamp" in cluster["metadata"]:
             await self.close()
@@ -77,14 +83,11 @@ class ClusterReconciler:
             await self.close()
             self._uid = cluster["metadata"]["uid"]
         try:
-            spec = self.spec = ClusterSpec.model_validate(cluster["spec"])
-        except ValidationError as error:
-            await self._stalled(cluster, "InvalidSpec", f"this operator cannot use the spec: {error}")
-            return LATER
-        try:
-            return await self._pass(cluster, spec, edge_replicas)
-        except NotOurs as conflict:
-            await self._stalled(cluster, "NameConflict", str(conflict))
+            return await self._pass(cluster, pools)
+        except InvalidSpec as error:
+            await self._stalled(cluster, "InvalidSpec", f"this operator cannot use the object: {error}")
+        except (UnknownRendering, CertificateTrouble, NotOurs) as error:
+            await self._stalled(cluster, type(error).__name__, str(error))
         except Leaving as leaving:
             await self._waiting(cluster, "WaitingForDeletion", str(leaving))
             return SOON
@@ -94,26 +97,31 @@ class ClusterReconciler:
             await self._stalled(cluster, "Refused", str(error))
         return LATER
 
-    async def _pass(self, cluster: Object, spec: ClusterSpec, edge_replicas: int) -> float:
+    async def _pass(self, cluster: Object, pools: Sequence[Object]) -> float:
+        parsed = parse(ClusterSpec, cluster)
+        spec = self.spec = parsed.spec
         tls = spec.tls.mode == "SelfManaged"
-        image = resources.image_of(spec, self._repository)
-        if not spec.paused:
-            await ensure_secrets(self._kube, cluster, spec)
         if self._members is None:
             self._members = self._members_of(self._kube, self.name, self.namespace, tls)
         seen = self.seen = await observe(self._kube, cluster, self._members, transfer_expired=self._expired(spec))
-        desired = self._desired(cluster, spec, image)
-        action = plan(desired, seen.plan)
+        rollout = self.rollout = latched(spec, parse_status(ClusterStatus, cluster), seen.image, self._repository)
+        desired = self._desired(cluster, spec, rollout)
+        replicas = sum(pool.get("status", {}).get("replicas", 0) for pool in pools)
         if spec.paused:
-            await self._write_paused(cluster, spec, seen, desired, edge_replicas)
+            await self._write_paused(cluster, spec, seen, desired, replicas)
             return LATER
-        troubles = await ensure_children(self._kube, cluster, spec, image, wanted_pods(desired, seen.plan), seen.plan)
+        await self._latch(cluster, rollout)
+        self.authority = await ensure_certificates(self._kube, cluster, spec, rollout, pools)
+        action = plan(desired, seen.plan)
+        pods = wanted_pods(desired, seen.plan)
+        troubles = await ensure_children(self._kube, cluster, spec, rollout, pods, seen.plan)
         failed = await self._act(cluster, tls, seen, action)
-        if failed:
-            troubles.append(failed)
-        await status.tell(
-            self._kube, cluster, cluster_status(cluster, spec, seen, desired, action, troubles, edge_replicas)
-        )
+        troubles += [failed] if failed else []
+        told = cluster_status(cluster, spec, seen, desired, action, troubles, replicas)
+        if parsed.unknown:
+            why = f"{', '.join(parsed.unknown)}: this operator is older than the CRD, and ignores these fields"
+            told["conditions"].append(status.condition(cluster, "SpecUnderstood", False, "UnknownFields", why))
+        await status.tell(self._kube, cluster, told)
         await self._warn(cluster, "; ".join(troubles))
         if troubles:
             return RETRY
@@ -121,9 +129,16 @@ class ClusterReconciler:
             return LATER if not action.progressing else RETRY if action.stalled else SOON
         return NOW
 
-    def _desired(self, cluster: Object, spec: ClusterSpec, image: str) -> Desired:
+    async def _latch(self, cluster: Object, rollout: RolloutStatus) -> None:
+        """Record what the pods are made from before any is made or changed."""
+        wanted = dump(rollout)
+        before = cluster.get("status", {})
+        if before.get("rollout") != wanted:
+            await status.write(self._kube, cluster, {**before, "rollout": wanted})
+
+    def _desired(self, cluster: Object, spec: ClusterSpec, rollout: RolloutStatus) -> Desired:
         annotations = cluster["metadata"].get("annotations") or {}
-        template = resources.voter_template(self.name, self.namespace, spec, image)
+        template = resources.voter_template(self.name, self.namespace, spec, rollout.image, rollout.rendering)
         adopt, wipe = (_cluster_id(annotations.get(key, "")) for key in (ADOPT, WIPE))
         return Desired(spec.voters.replicas, template, adopt, wipe)
 
