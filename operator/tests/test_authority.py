@@ -57,6 +57,13 @@ def test_the_ca_is_found_again(others: list[Object]) -> None:
     )
 
 
+def test_what_the_ca_signs_cannot_sign() -> None:
+    """Even a certificate that was issued as a CA by mistake: the path ends at the first one."""
+    constraints = CA.certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert constraints.critical
+    assert constraints.value == x509.BasicConstraints(ca=True, path_length=0)
+
+
 def test_the_ca_of_an_earlier_operator_is_found() -> None:
     pem, key = tls.make_ca("shop")
     found = authority.load(SHOP, tls.secret(SHOP, "shop-ca", pem, key, pem), [], datetime.now(UTC))
@@ -94,18 +101,21 @@ def test_a_secret_of_somebody_else_is_not_used(owners: list[dict[str, Any]] | No
     assert "this HoldfastCluster (uid u1) is not its owner" in trouble(secret)
 
 
-def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def _pem(key: Key) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
-def _self_signed(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, *, bare: bool) -> bytes:
-    name = x509.Name([])
+def _signed(by: Key, key: Key, *, bare: bool = False) -> bytes:
+    """A certificate as that of the CA, with another key, signed by a third one. `bare`: without extensions."""
     builder = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(CA.certificate.subject)
+        .issuer_name(CA.certificate.subject)
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(NOW)
@@ -115,7 +125,7 @@ def _self_signed(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, *, bare: b
         for kind in (x509.BasicConstraints, x509.KeyUsage):
             extension = CA.certificate.extensions.get_extension_for_class(kind)
             builder = builder.add_extension(extension.value, extension.critical)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return builder.sign(by, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 EC = ec.generate_private_key(ec.SECP256R1())
@@ -131,8 +141,12 @@ LEAF, LEAF_KEY = authority.issue(CA, APPLICATION, NOW)
         (stored(key=b"?"), "is damaged: tls.key is not an unencrypted private key"),
         (stored(key=_pem(EC)), "is damaged: tls.key is not the key of tls.crt"),
         (stored(crt=LEAF, key=LEAF_KEY), "not a CA of this operator"),
-        (stored(crt=_self_signed(EC, bare=True), key=_pem(EC)), "not a CA of this operator"),
-        (stored(crt=_self_signed(RSA, bare=False), key=_pem(RSA)), "not a CA of this operator"),
+        (stored(crt=_signed(EC, EC, bare=True), key=_pem(EC)), "not a CA of this operator"),
+        (
+            stored(crt=_signed(CA.key, EC), key=_pem(EC)),
+            "not a CA of this operator",
+        ),  # an intermediate CA is no root
+        (stored(crt=_signed(RSA, RSA), key=_pem(RSA)), "not a CA of this operator"),
     ],
 )
 def test_a_damaged_ca_is_said_in_words(secret: Object, what: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from holdfast.cert_names import CertNames
-from holdfast.tls import client_context, server_context
+from holdfast.tls import LOOK_SECONDS, client_context, server_context
 from holdfast_operator.model.cluster import ClusterSpec
 from holdfast_operator.resources import authority, certificates, tls
 from holdfast_operator.resources.certificates import LIFETIME, Wanted, due
@@ -299,6 +300,21 @@ def test_a_verifier_with_another_clock_takes_it_within_its_lifetime_only(name: s
 
     assert [accepts(NOW + timedelta(days=days)) for days in (-1, 0, 364, 366)] == [False, True, True, False]
     assert accepts(NOW - timedelta(minutes=59))
+
+
+def test_a_renewed_certificate_needs_no_restart(tmp_path: Path) -> None:
+    """A voter and its peers go on with the contexts that they started with."""
+    one = wanted()["shop-peer-tls"]
+    files = mounted(made(one), tmp_path)
+    server, client = server_context(files), client_context(files, PEERS)
+    renewed = made(one)
+    mounted(renewed, tmp_path)
+    time.sleep(LOOK_SECONDS + 0.1)
+    seen, shown = shake(server, client.context(), "shop-voter-0.shop-peers.default.svc")
+    for side in (seen, shown):
+        der = side.getpeercert(binary_form=True)
+        assert der is not None
+        assert x509.load_der_x509_certificate(der) == certificate(renewed)
 
 
 # ---- clusters that an earlier operator made ----------------------------------------------------------------------

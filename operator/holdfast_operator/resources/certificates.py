@@ -31,6 +31,7 @@ from holdfast_operator.resources.common import (
     peers_service,
     server_secret,
 )
+from holdfast_operator.resources.pool import replica_secret
 from holdfast_operator.resources.tls import operator_secret
 
 Role = Literal["peer", "server", "edge", "client", "operator"]
@@ -58,11 +59,6 @@ class Wanted:
     @property
     def uri(self) -> str:
         return f"holdfast://{self.cluster}/{self.role}"
-
-
-def replica_secret(replica: str) -> str:
-    """The Secret of one edge replica, by the name of its StatefulSet."""
-    return f"{replica}-tls"
 
 
 def wanted(
