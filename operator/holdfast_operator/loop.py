@@ -32,7 +32,7 @@ class ClusterLoop:
         self._kube = kube
         self._namespace, self._name = key
         self._cluster = ClusterReconciler(kube, *key, repository, members)
-        self._pools = PoolReconciler(kube, *key, repository)
+        self._pools = PoolReconciler(kube, *key)
         self._configs = ConfigReconciler(kube, *key)
         self._failures: dict[str, int] = {}  # by object: how often in a row
         self.woken = asyncio.Event()

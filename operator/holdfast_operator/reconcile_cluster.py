@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from asyncio import get_running_loop
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from holdfast import client
 
@@ -25,11 +26,19 @@ from holdfast_operator.plan.facts import Desired
 from holdfast_operator.resources import cluster as resources
 from holdfast_operator.resources.authority import Authority, CertificateTrouble
 from holdfast_operator.resources.rendering import UnknownRendering, latched
+from holdfast_operator.resources.tls import operator_secret
 
 log = logging.getLogger("holdfast.operator")
 
 NOW, SOON, RETRY, LATER = 0.2, 1.0, 5.0, 30.0  # seconds until the next pass, if no event comes before
 MembersOf = Callable[[Kube, str, str, bool], Members]  # API server, cluster, namespace, whether there is TLS
+
+
+@dataclass(frozen=True, slots=True)
+class ForPools:
+    spec: ClusterSpec
+    rollout: RolloutStatus
+    authority: Authority | None  # None: no TLS, or the certificates could not be kept in this pass
 
 
 class ClusterReconciler:
@@ -56,6 +65,13 @@ class ClusterReconciler:
     def paused(self) -> bool:
         return self.spec is not None and self.spec.paused
 
+    @property
+    def for_pools(self) -> ForPools | None:
+        """What the pools of this cluster need from it; None if there is no cluster that can be used."""
+        if self.spec is None or self.rollout is None:
+            return None
+        return ForPools(self.spec, self.rollout, self.authority)
+
     async def client(self) -> client.Client | None:
         """A client of the leader; None if no member answers."""
         if self.seen is None or self.seen.members is None or self._members is None:
@@ -72,8 +88,8 @@ class ClusterReconciler:
             await members.close()
 
     async def run(self, pools: Sequence[Object] = ()) -> float | None:
-        """One pass. `pools`: those of this cluster. Returns the seconds until the next pass is due; None if the cluster is
-        gone."""
+        """One pass. `pools`: those of this cluster. Returns the seconds until the next pass is due; None if the cluster
+        is gone."""
         self.seen = self.spec = self.rollout = self.authority = None
         cluster = await self._kube.get("HoldfastCluster", self.namespace, self.name)
         if cluster is None or "deletionTimestamp" in cluster["metadata"]:
@@ -103,6 +119,8 @@ class ClusterReconciler:
         tls = spec.tls.mode == "SelfManaged"
         if self._members is None:
             self._members = self._members_of(self._kube, self.name, self.namespace, tls)
+        if tls:
+            await self._members.trust(await self._kube.get("Secret", self.namespace, operator_secret(self.name)))
         seen = self.seen = await observe(self._kube, cluster, self._members, transfer_expired=self._expired(spec))
         rollout = self.rollout = latched(spec, parse_status(ClusterStatus, cluster), seen.image, self._repository)
         desired = self._desired(cluster, spec, rollout)

@@ -10,11 +10,11 @@ import json
 
 from holdfast import client
 from holdfast.proto import holdfast_pb2, rpc_pb2
-from pydantic import ValidationError
 
 from holdfast_operator import status
 from holdfast_operator.kube import Kube, Object
 from holdfast_operator.model.config import ConfigSpec
+from holdfast_operator.model.parse import InvalidSpec, parse
 from holdfast_operator.model.pool import PoolSpec
 from holdfast_operator.reconcile_cluster import LATER, RETRY, SOON
 
@@ -44,9 +44,9 @@ class ConfigReconciler:
     ) -> float | None:
         """One pass. `configs` and `pools`: all of this cluster. `hf`: a client of it; None if it does not answer."""
         try:
-            spec = ConfigSpec.model_validate(config["spec"])
-        except ValidationError as error:
-            return await self._refuse(config, "InvalidSpec", f"this operator cannot use the spec: {error}")
+            spec = parse(ConfigSpec, config).spec
+        except InvalidSpec as error:
+            return await self._refuse(config, "InvalidSpec", f"this operator cannot use the object: {error}")
         conflict = _conflict(config, spec, configs)
         if conflict:
             return await self._refuse(config, "PrefixConflict", conflict)
@@ -150,8 +150,8 @@ def _pools(
     found = []
     for pool in pools:
         try:
-            prefixes = PoolSpec.model_validate(pool["spec"]).prefixes
-        except ValidationError:
+            prefixes = parse(PoolSpec, pool).spec.prefixes
+        except InvalidSpec:
             continue  # its own condition says so
         if any(spec.prefix.startswith(p) for p in prefixes):
             name = pool["metadata"]["name"]

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
+import itertools
+from datetime import UTC, datetime
+
 from holdfast.proto import holdfast_pb2
-from pydantic import ValidationError
 
 from holdfast_operator import status
+from holdfast_operator.children import ensure_certificate
 from holdfast_operator.kube import ApiError, Kube, Object
-from holdfast_operator.model.cluster import ClusterSpec
+from holdfast_operator.model.parse import InvalidSpec, parse
 from holdfast_operator.model.pool import PoolSpec
-from holdfast_operator.objects import Leaving, NotOurs, ensure
+from holdfast_operator.objects import Leaving, NotOurs, ensure, ensure_from, is_owned
 from holdfast_operator.plan.facts import Run
 from holdfast_operator.plan.pool import Replica, replace_one
 from holdfast_operator.pods import is_ready, run_of, trouble_of
-from holdfast_operator.reconcile_cluster import LATER, SOON
+from holdfast_operator.reconcile_cluster import LATER, SOON, ForPools
+from holdfast_operator.resources import certificates
 from holdfast_operator.resources import pool as resources
-from holdfast_operator.resources.cluster import image_of
-from holdfast_operator.resources.common import CLUSTER_LABEL, POOL_LABEL, TEMPLATE_LABEL
+from holdfast_operator.resources.common import CLUSTER_LABEL, POOL_LABEL, TEMPLATE_LABEL, template_of
+from holdfast_operator.resources.rendering import OLDEST
+
+CERTIFICATES_PER_PASS = 4  # looked at again, of replicas that exist
 
 
 class PoolReconciler:
     """The pools of one cluster."""
 
-    def __init__(self, kube: Kube, namespace: str, cluster: str, repository: str) -> None:
+    def __init__(self, kube: Kube, namespace: str, cluster: str) -> None:
         self._kube = kube
         self._namespace = namespace
         self._cluster = cluster
-        self._repository = repository
+        self._turn = itertools.count()
 
     async def run(
-        self, pool: Object, cluster: ClusterSpec | None, reports: list[holdfast_pb2.ReplicaReport]
+        self, pool: Object, cluster: ForPools | None, reports: list[holdfast_pb2.ReplicaReport]
     ) -> float | None:
-        """One pass. `cluster`: the spec of its cluster, if there is one that can be used. `reports`: what the cluster's
-        members report about their replicas."""
-        try:
-            spec = PoolSpec.model_validate(pool["spec"])
-        except ValidationError as error:
-            return await self._stalled(pool, "InvalidSpec", f"this operator cannot use the spec: {error}")
+        """One pass. `cluster`: None if there is none that can be used. `reports`: what the cluster's members report
+        about their replicas."""
         if cluster is None:
             message = f"there is no HoldfastCluster {self._cluster} in this namespace that can be used"
             return await self._stalled(pool, "NoCluster", message)
         try:
-            return await self._pass(pool, spec, cluster, reports)
+            return await self._pass(pool, parse(PoolSpec, pool).spec, cluster, reports)
+        except InvalidSpec as error:
+            return await self._stalled(pool, "InvalidSpec", f"this operator cannot use the object: {error}")
         except NotOurs as conflict:
-            return await self._stalled(pool, "NameConflict", str(conflict))
+            return await self._stalled(pool, "NotOurs", str(conflict))
         except Leaving:
             return SOON
         except ApiError as error:
@@ -52,24 +56,55 @@ class PoolReconciler:
             return await self._stalled(pool, "Refused", str(error))
 
     async def _pass(
-        self, pool: Object, spec: PoolSpec, cluster: ClusterSpec, reports: list[holdfast_pb2.ReplicaReport]
+        self, pool: Object, spec: PoolSpec, cluster: ForPools, reports: list[holdfast_pb2.ReplicaReport]
     ) -> float:
-        name = pool["metadata"]["name"]
-        image = image_of(cluster, self._repository)
+        paused = cluster.spec.paused
         selector = ",".join(f"{k}={v}" for k, v in spec.placement.nodeSelector.items())
         nodes = {n["metadata"]["name"]: n for n in await self._kube.list("Node", labels=selector)}
-        if not cluster.paused:
-            await ensure(self._kube, pool, resources.service(pool, spec))
-            await ensure(self._kube, pool, resources.replicas(pool, spec, cluster, image, len(nodes)))
-        labels = f"{CLUSTER_LABEL}={self._cluster},{POOL_LABEL}={name}"
+        wanted = _wanted(pool, spec, cluster, sorted(nodes))
+        labels = f"{CLUSTER_LABEL}={self._cluster},{POOL_LABEL}={pool['metadata']['name']}"
+        live = {s["metadata"]["name"]: s for s in await self._kube.list("StatefulSet", self._namespace, labels=labels)}
+        if not paused:
+            await ensure(self._kube, pool, resources.service(pool, spec, cluster.rollout.rendering))
+            await self._ensure_certificates(pool, cluster, [name for name in wanted if name not in live], list(wanted))
+            for name, stateful in wanted.items():
+                await ensure_from(self._kube, pool, stateful, live.get(name))
+            await self._prune(pool, live, wanted)
         pods = await self._kube.list("Pod", self._namespace, labels=labels)
-        template = resources.replica_template(name, self._namespace, spec, cluster, image)
-        found = [_replica(pod, nodes, template) for pod in pods]
-        replaced = None if cluster.paused else replace_one(found)
+        templates = {name: template_of(stateful) for name, stateful in wanted.items()}
+        found = [_replica(pod, nodes, templates) for pod in pods]
+        replaced = None if paused else replace_one(found)
         if replaced is not None:
             await self._kube.delete("Pod", self._namespace, replaced.name, uid=replaced.uid)
         await status.tell(self._kube, pool, _status(pool, found, len(nodes), reports))
-        return SOON if any(replica.outdated for replica in found) and not cluster.paused else LATER
+        return SOON if any(replica.outdated for replica in found) and not paused else LATER
+
+    async def _ensure_certificates(self, pool: Object, cluster: ForPools, new: list[str], replicas: list[str]) -> None:
+        """Certificates of new replicas, and of a few others in turn: a thousand of them cost no thousand requests."""
+        ca = cluster.authority
+        if ca is None or cluster.rollout.rendering == OLDEST:
+            return
+        start = next(self._turn) * CERTIFICATES_PER_PASS
+        turn = [replicas[(start + n) % len(replicas)] for n in range(min(CERTIFICATES_PER_PASS, len(replicas)))]
+        service = resources.replica_name(pool["metadata"]["name"])
+        due = dict.fromkeys([*new, *turn], service)
+        owner = {"metadata": {**pool["metadata"], "name": self._cluster}, "kind": pool["kind"]}
+        for wanted in certificates.wanted(owner, cluster.spec, due, []):
+            if wanted.role == "edge":
+                there = await self._kube.get("Secret", self._namespace, wanted.secret)
+                await ensure_certificate(self._kube, pool, wanted, ca, there, datetime.now(UTC))
+
+    async def _prune(self, pool: Object, live: dict[str, Object], wanted: dict[str, Object]) -> None:
+        """Remove the replicas of nodes that have left, with their Secrets."""
+        for name, stateful in live.items():
+            if name in wanted or "deletionTimestamp" in stateful["metadata"] or not is_owned(pool, stateful):
+                continue
+            await self._kube.delete("StatefulSet", self._namespace, name, uid=stateful["metadata"]["uid"])
+            secret = await self._kube.get("Secret", self._namespace, resources.replica_secret(name))
+            if secret is not None and is_owned(pool, secret):
+                await self._kube.delete(
+                    "Secret", self._namespace, secret["metadata"]["name"], uid=secret["metadata"]["uid"]
+                )
 
     async def _stalled(self, pool: Object, reason: str, message: str) -> float:
         conditions = [
@@ -80,12 +115,35 @@ class PoolReconciler:
         return LATER
 
 
-def _replica(pod: Object, nodes: dict[str, Object], template: str) -> Replica:
+def _wanted(pool: Object, spec: PoolSpec, cluster: ForPools, nodes: list[str]) -> dict[str, Object]:
+    """The StatefulSets of the pool by name: one for each node; of the oldest rendering one for all."""
+    rendering, image = cluster.rollout.rendering, cluster.rollout.image
+    if rendering == OLDEST:
+        made = [resources.replicas(pool, spec, cluster.spec, image, len(nodes), rendering)]
+    else:
+        name, tls = pool["metadata"]["name"], cluster.spec.tls.mode == "SelfManaged"
+        made = [
+            resources.replica(
+                pool,
+                spec,
+                cluster.spec,
+                image,
+                node,
+                rendering,
+                tls_secret=resources.replica_secret(resources.replica_on(name, node)) if tls else "",
+            )
+            for node in nodes
+        ]
+    return {stateful["metadata"]["name"]: stateful for stateful in made}
+
+
+def _replica(pod: Object, nodes: dict[str, Object], templates: dict[str, str]) -> Replica:
     node = nodes.get(pod["spec"].get("nodeName", ""))
+    stateful = pod["metadata"]["name"].rpartition("-")[0]
     return Replica(
         name=pod["metadata"]["name"],
         uid=pod["metadata"]["uid"],
-        outdated=pod["metadata"]["labels"].get(TEMPLATE_LABEL) != template,
+        outdated=pod["metadata"]["labels"].get(TEMPLATE_LABEL) != templates.get(stateful),
         ready=is_ready(pod),
         runs=run_of(pod) in (Run.RUNNING, Run.UNKNOWN),
         terminating="deletionTimestamp" in pod["metadata"],

@@ -175,7 +175,7 @@ def crds() -> list[Schema]:
         [
             _rule("(has(self.image) && self.image != '') || self.version != ''", "give version or image"),
             _rule("self.voters.storage == oldSelf.voters.storage", "voters.storage cannot be changed yet"),
-            _rule("self.tls == oldSelf.tls", "tls cannot be changed yet"),
+            _rule("self.tls.mode == oldSelf.tls.mode", "tls.mode cannot be changed"),
         ],
     )
     pool = _crd(

@@ -121,7 +121,14 @@ def _settled(desired: Desired, observed: Observed, membership: Membership, block
         )
     if len(membership.voters) != desired.replicas:
         return Wait("MembersMissing", f"{len(membership.voters)} of {desired.replicas} voters")
-    return Wait("AsWanted", f"{len(membership.voters)} voters, all ready and up to date", progressing=False)
+    message = f"{len(membership.voters)} voters, all ready and up to date"
+    unknown = [v.name for o, v in sorted(observed.volumes.items()) if o >= desired.replicas and not v.terminating]
+    if unknown:
+        message += (
+            f". The claims {', '.join(unknown)} stay, because nothing is known of what they hold; delete those that are "
+            "not needed"
+        )
+    return Wait("AsWanted", message, progressing=False)
 
 
 __all__ = ["ADOPT", "WIPE", "plan", "wanted_pods"]

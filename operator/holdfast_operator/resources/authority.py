@@ -39,6 +39,10 @@ class Authority:
     def pem(self) -> bytes:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
+    @property
+    def key_pem(self) -> bytes:
+        return _pem(self.key)
+
 
 def make(cluster: str, now: datetime) -> Authority:
     """A new CA."""

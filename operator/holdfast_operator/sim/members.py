@@ -236,7 +236,8 @@ class SimMembers(Members):
         self._open: dict[str, client.Client] = {}
 
     async def at(self, ordinal: int, address: str) -> client.Client:
-        await self._credentials()  # as the real one: without the Secret nothing is dialled
+        if self._tls:
+            self._credentials()  # as the real one: without the Secret nothing is dialled
         known = self._open.get(address)
         if known is None:
             known = self._open[address] = client.Client(self._connect(address))
