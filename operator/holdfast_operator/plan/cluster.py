@@ -125,7 +125,7 @@ def _settled(desired: Desired, observed: Observed, membership: Membership, block
     unknown = [v.name for o, v in sorted(observed.volumes.items()) if o >= desired.replicas and not v.terminating]
     if unknown:
         message += (
-            f". The claims {', '.join(unknown)} stay, because nothing is known of what they hold; delete those that are "
+            f". The claims {', '.join(unknown)} stay: nothing is known of what they hold. Delete those that are "
             "not needed"
         )
     return Wait("AsWanted", message, progressing=False)
