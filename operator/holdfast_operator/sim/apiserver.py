@@ -7,7 +7,7 @@ object is never changed in place, so that readers need no copies; a write puts a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from holdfast_operator.kube import ApiError
 from holdfast_operator.sim import admission
@@ -135,7 +135,14 @@ class ApiServer:
         self._check_version(live, patch.get("metadata") or {})
         wanted = copy(live)
         _merge_patch(wanted, patch)
+        managers = wanted["metadata"].pop("managedFields", None)
+        if managers is not None:
+            self._ownership[live["metadata"]["uid"]].replace(managers)
         return self.update(wanted, manager)
+
+    def managers(self, obj: Object) -> Sequence[Object]:
+        """What the API server shows as metadata.managedFields."""
+        return self._ownership[obj["metadata"]["uid"]].shown()
 
     def set_status(self, obj: Object, status: Object) -> Object:
         """Replace the status. Checks the version if `obj` has one that is not the live one's."""

@@ -56,9 +56,8 @@ async def node_is_deleted(world: World) -> None:
     world.reached["node gone"] += 1
     await world.sleep(world.rng.choice((1, 20)))
     world.api.delete("Node", "", machine.name)
-    for uid, volume in list(world.hardware.volumes.items()):
-        if volume.node == machine.name:
-            world.lost_claims.add(uid)
+    if any(volume.node == machine.name for volume in world.hardware.volumes.values()):
+        world.beyond_repair.append("a volume is on a machine that is gone for good")
     world.add_machine(f"{machine.name}x", machine.zone, {"tier": machine.labels["tier"]})
 
 

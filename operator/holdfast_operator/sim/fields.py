@@ -25,7 +25,16 @@ _LIST_KEYS = {
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
 _PORT_KEYS = ("containerPort", "port")  # of a container, of a Service
-_SYSTEM = {"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "name", "namespace"}
+_SYSTEM = {
+    "uid",
+    "managedFields",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "name",
+    "namespace",
+}
 
 
 def item_key(field: str, item: Any) -> str | None:
@@ -96,11 +105,40 @@ def copy_any(value: Any) -> Any:
     return copy({"": value})[""]
 
 
+def _paths(fields: Object, at: Path, found: set[Path]) -> None:
+    """The leaves of a tree in the form of managedFields."""
+    for key, inner in fields.items():
+        part = f"[{key[2:]}]" if key.startswith("k:") else key[2:]
+        if inner:
+            _paths(inner, (*at, part), found)
+        else:
+            found.add((*at, part))
+
+
 class Ownership:
     """The managers of the fields of one object."""
 
     def __init__(self) -> None:
         self._owned: dict[Manager, set[Path]] = {}
+
+    def shown(self) -> list[Object]:
+        """As the API server shows it in metadata.managedFields."""
+        found = []
+        for (manager, operation), paths in self._owned.items():
+            fields: Object = {}
+            for path in sorted(paths):
+                at = fields
+                for part in path:
+                    at = at.setdefault(f"k:{part[1:-1]}" if part.startswith("[") else f"f:{part}", {})
+            found.append({"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields})
+        return found
+
+    def replace(self, managers: list[Object]) -> None:
+        """Somebody wrote metadata.managedFields."""
+        self._owned = {}
+        for entry in managers:
+            paths = self._owned.setdefault((entry["manager"], entry["operation"]), set())
+            _paths(entry["fieldsV1"], (), paths)
 
     def updated(self, manager: str, before: Object | None, after: Object) -> None:
         """`manager` wrote the object by POST or PUT: it owns what it changed, and nobody else does."""

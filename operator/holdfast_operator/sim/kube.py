@@ -118,7 +118,10 @@ def parse(method: str, path: str, body: Object, content: str, query: dict[str, s
 def serve(api: ApiServer, request: Request) -> Object:
     kind, namespace, name, body = request.kind.name, request.namespace, request.name, request.body
     if request.method == "GET" and name:
-        return api.named(kind, namespace, name)
+        found = api.named(kind, namespace, name)
+        if kind.startswith("Holdfast"):
+            return found
+        return {**found, "metadata": {**found["metadata"], "managedFields": api.managers(found)}}
     if request.method == "GET":
         labels = dict(part.split("=", 1) for part in request.query.get("labelSelector", "").split(",") if part)
         items = api.list(kind, namespace, labels)

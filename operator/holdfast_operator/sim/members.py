@@ -138,8 +138,10 @@ class SimConnection(Connection):
             applied_index=disk.match,
         )
         group = self._network.group(disk.cluster_id)
-        if disk.empty or group is None:
+        if disk.empty:
             answer.state = holdfast_pb2.DescribeResponse.EMPTY
+        elif group is None:  # its other members are elsewhere
+            answer.state = holdfast_pb2.DescribeResponse.MEMBER
         elif disk.removed:
             answer.state = holdfast_pb2.DescribeResponse.REMOVED
         else:

@@ -5,7 +5,7 @@ If not, a condition has to say what the user has to do, and there has to be some
 
 from __future__ import annotations
 
-from holdfast_operator.sim.objects import Object, going, holds, name_of
+from holdfast_operator.sim.objects import Object, going, holds, name_of, uid_of
 from holdfast_operator.sim.raft import Group
 from holdfast_operator.sim.shape import NAMESPACE
 from holdfast_operator.sim.world import World
@@ -53,10 +53,13 @@ def _membership(group: Group | None, names: set[str]) -> str:
 
 
 def _volumes(world: World, names: set[str]) -> str:
-    prefix = f"data-{world.shape.cluster}-voter-"
-    claims = {name_of(c) for c in world.api.list("PersistentVolumeClaim", NAMESPACE) if name_of(c).startswith(prefix)}
-    left = claims - {f"data-{name}" for name in names} - world.kept_claims
-    return f"the volumes {sorted(left)} are left" if left else ""
+    """A volume of a removed member has to be gone. One that was never used may stay: nobody knows what it holds."""
+    for claim in world.api.list("PersistentVolumeClaim", NAMESPACE):
+        name, volume = name_of(claim), world.hardware.volumes.get(uid_of(claim))
+        unused = name.startswith(f"data-{world.shape.cluster}-voter-") and name.removeprefix("data-") not in names
+        if unused and volume is not None and volume.disk.cluster_id in world.groups:
+            return f"the volume {name} of a removed member is left"
+    return ""
 
 
 def _children(world: World, cluster: Object) -> str:
@@ -101,8 +104,12 @@ def _configs(world: World) -> str:
     group = world.current_group()
     for config in world.api.list("HoldfastConfig", NAMESPACE):
         spec = config["spec"]
-        if group is None or name_of(config) in world.hopeless_configs:
+        if name_of(config) in world.hopeless_configs:
+            if not any(c["status"] == "False" for c in (config.get("status") or {}).get("conditions") or []):
+                return f"the config {name_of(config)} cannot be applied, and no condition says so"
             continue
+        if group is None:
+            return "no cluster is there for the configs"
         for key, value in spec["data"].items():
             kv = group.data.keys.get((spec["prefix"] + key).encode())
             if kv is None or kv.value != value.encode():

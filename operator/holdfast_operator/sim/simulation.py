@@ -145,6 +145,8 @@ async def _end(world: World, invariants: Invariants) -> None:
 
 def _unsettled(world: World) -> None:
     cluster, what = world.cluster(), missing(world)
+    if cluster is not None and any(n < cluster["spec"]["voters"]["replicas"] for n in world.foreign):
+        world.beyond_repair.append("a volume at a wanted ordinal is of another cluster")
     trouble = says_trouble(cluster) if cluster is not None else ""
     if not world.beyond_repair:
         world.fail("reaches the wanted state", f"{what}; it says {trouble or 'nothing'}")

@@ -28,8 +28,12 @@ def ordinal(pod: str, of: str) -> int:
 class StatefulSets:
     def __init__(self, api: ApiServer) -> None:
         self._api = api
+        self._seen = -1
 
     def step(self) -> None:
+        if self._seen == self._api.version:
+            return  # everything is as it was
+        self._seen = self._api.version
         for stateful in self._api.list("StatefulSet"):
             if not going(stateful):
                 self._one(stateful)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from holdfast_operator.kube import ApiError
+from holdfast_operator.resources.common import CLUSTER_LABEL, COMPONENT_LABEL
 from holdfast_operator.sim.faults import Event, may_lose
-from holdfast_operator.sim.machines import CRASHING, TYPO
+from holdfast_operator.sim.machines import CRASHING, TYPO, Volume
 from holdfast_operator.sim.objects import Object, going, name_of, uid_of
 from holdfast_operator.sim.shape import NAMESPACE
 from holdfast_operator.sim.world import World
@@ -72,9 +73,7 @@ async def other_number(world: World) -> None:
 
 async def pause(world: World) -> None:
     edit(world, "paused", paused=True)
-    world.paused_at = world.now
     await world.sleep(world.rng.uniform(5, 20))
-    world.paused_at = None
     edit(world, "continued", paused=False)
 
 
@@ -208,6 +207,57 @@ async def foreign_key(world: World) -> None:
         world.put(group, b"/config0/\xff\xfe", b"x")
 
 
+async def newer_field(world: World) -> None:
+    """A config is made with a field of a newer CRD."""
+    if world.api.get("HoldfastConfig", NAMESPACE, "newer") is None:
+        world.trace("user: a config with a field that this operator does not know")
+        reference = {"clusterRef": {"name": world.shape.cluster}}
+        spec = {**reference, "prefix": "/newer/", "data": {"a": "1"}, "encryption": {"mode": "None"}}
+        world.api.create("HoldfastConfig", NAMESPACE, {"metadata": {"name": "newer"}, "spec": spec})
+        world.hopeless_configs.add("newer")
+
+
+async def foreign_volume(world: World) -> None:
+    """Somebody prepares the claim of the next ordinal, with the data of another cluster on it."""
+    cluster = world.cluster()
+    if cluster is None:
+        return
+    number = cluster["spec"]["voters"]["replicas"]
+    name = f"data-{name_of(cluster)}-voter-{number}"
+    if number <= 3 and world.api.get("PersistentVolumeClaim", NAMESPACE, name) is None:
+        labels = {CLUSTER_LABEL: name_of(cluster), COMPONENT_LABEL: "voter"}
+        claim_spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        world.trace(f"user: makes the claim {name} with data of another cluster")
+        metadata = {"name": name, "labels": labels}
+        claim = world.api.create("PersistentVolumeClaim", NAMESPACE, {"metadata": metadata, "spec": claim_spec})
+        disk = world.hardware.fresh_disk()
+        disk.cluster_id, disk.member_id = disk.volume_id ^ 0xF0F0, disk.volume_id
+        world.hardware.volumes[uid_of(claim)] = Volume(name, "", disk)
+        world.foreign.add(number)
+        world.reached["foreign volume"] += 1
+        if world.rng.random() < 0.7:
+            await world.sleep(5)
+            edit_voters(world, f"{number + 2} voters", replicas=number + 2)
+
+
+async def name_is_taken(world: World) -> None:
+    """Somebody has an object of the name that the operator needs; later it goes."""
+    if world.api.get("Service", NAMESPACE, f"{world.shape.cluster}-client") is None:
+        return
+    world.trace("user: replaces the client Service by one of their own")
+    world.api.delete("Service", NAMESPACE, f"{world.shape.cluster}-client")
+    spec = {"selector": {"app": "mine"}, "ports": [{"port": 80}]}
+    name = f"{world.shape.cluster}-client"
+    made = world.api.create("Service", NAMESPACE, {"metadata": {"name": name}, "spec": spec}, "kubectl")
+    await world.sleep(world.rng.uniform(5, 40))
+    mine = world.api.get("Service", NAMESPACE, name)
+    if mine is not None and uid_of(mine) == uid_of(made):
+        world.trace("user: deletes their own Service")
+        if mine["spec"]["selector"] != spec["selector"]:
+            world.fail("touches only its own", f"the Service {name} of a user was changed")
+        world.api.delete("Service", NAMESPACE, name)
+
+
 USERS: tuple[tuple[int, Event], ...] = (
     (4, new_version),
     (4, image_typo),
@@ -224,4 +274,7 @@ USERS: tuple[tuple[int, Event], ...] = (
     (2, delete_and_create),
     (2, new_config_data),
     (1, foreign_key),
+    (1, newer_field),
+    (1, foreign_volume),
+    (1, name_is_taken),
 )

@@ -87,10 +87,8 @@ class World:
         )
         self.started = 0  # operators so far
         self.beyond_repair: list[str] = []  # what only the user can mend
-        self.kept_claims: set[str] = set()  # names of claims that may stay though no voter uses them
+        self.foreign: set[int] = set()  # ordinals whose volume holds another cluster
         self.hopeless_configs: set[str] = set()
-        self.lost_claims: set[str] = set()  # uids of claims whose disk went with its machine
-        self.paused_at: float | None = None
         for number in range(shape.nodes):
             self.add_machine(f"node-{number}", f"zone-{number % shape.zones}", shape.labels(number))
 

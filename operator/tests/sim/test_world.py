@@ -22,7 +22,7 @@ def test_a_cluster_is_born_and_settles() -> None:
     assert result.reached["settled"] == 1
 
 
-def test_a_cluster_rolls_to_another_version() -> None:
-    result = simulate(1, shape=HEALTHY, events=("new_version", "new_version"))
+def test_a_cluster_rolls_and_scales() -> None:
+    result = simulate(1, shape=HEALTHY, events=("new_version", "other_number", "new_version"))
     assert result.violation is None
     assert result.reached["settled"] == 1
