@@ -29,6 +29,7 @@ _PATHS = {
     "PersistentVolumeClaim": "api/v1/{ns}persistentvolumeclaims",
     "Event": "api/v1/{ns}events",
     "Node": "api/v1/nodes",
+    "PersistentVolume": "api/v1/persistentvolumes",
     "StatefulSet": "apis/apps/v1/{ns}statefulsets",
     "PodDisruptionBudget": "apis/policy/v1/{ns}poddisruptionbudgets",
     "HoldfastCluster": "apis/holdfast.dev/v1alpha1/{ns}holdfastclusters",

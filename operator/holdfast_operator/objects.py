@@ -43,11 +43,11 @@ async def ensure_from(kube: Kube, owner: Object, wanted: Object, live: Object | 
         return await _create(kube, owner, wanted)
     live = {**live, "kind": kind}
     check_owner(owner, live)
+    marked = _marked(wanted)
     if kind == "StatefulSet":
         # These cannot be changed, and with a change of one of them the whole apply would be refused.
         kept = {key: live["spec"][key] for key in _IMMUTABLE if key in live["spec"]}
-        wanted = {**wanted, "spec": {**wanted["spec"], **_bare(kept)}}
-    marked = _marked(wanted)
+        marked = {**marked, "spec": {**marked["spec"], **_bare(kept)}}
     if is_applied(marked, live):
         return live
     await _own(kube, live)
