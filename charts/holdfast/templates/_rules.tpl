@@ -12,7 +12,7 @@
   verbs: [update]
 - {apiGroups: [""], resources: [pods], verbs: [get, list, watch, delete]}
 - {apiGroups: [""], resources: [pods/eviction], verbs: [create]}
-- {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [list, watch, patch, delete]}
+- {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [get, list, watch, patch, delete]}
 - {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, patch]}
 - {apiGroups: [""], resources: [secrets], verbs: [get, create, patch, delete]}
 - {apiGroups: [""], resources: [events], verbs: [create]}
