@@ -189,8 +189,8 @@ def may_lose(world: World, disk: Disk) -> bool:
     run nowhere now."""
     if disk.empty:
         return True
-    group = world.groups[disk.cluster_id]
-    if disk.member_id not in group.members:
+    group = world.groups.get(disk.cluster_id)
+    if group is None or disk.member_id not in group.members:
         return True
     good = {
         process.disk.member_id

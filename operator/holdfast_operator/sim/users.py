@@ -44,7 +44,7 @@ async def image_typo(world: World) -> None:
     image = world.rng.choice((TYPO, CRASHING))
     edit(world, f"image {image}", image=image)
     world.reached["image typo"] += 1
-    await world.sleep(world.rng.choice((1, 5, 20)))
+    await world.sleep(world.rng.choice((1, 5, 20, 60)))
     edit(world, "the image is corrected", image=None)
 
 

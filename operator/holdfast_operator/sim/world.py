@@ -139,7 +139,7 @@ class World:
         counts = Counter(
             runtime.disk.cluster_id
             for runtime in self.hardware.runtimes.values()
-            if runtime.component == "voter" and runtime.disk.cluster_id and not runtime.disk.removed
+            if runtime.component == "voter" and runtime.disk.cluster_id in self.groups and not runtime.disk.removed
         )
         return self.groups[counts.most_common(1)[0][0]] if counts else None
 
