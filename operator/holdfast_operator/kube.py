@@ -138,6 +138,12 @@ class Kube:
             query={"fieldManager": FIELD_MANAGER, "force": "true"},
         )
 
+    async def replace(self, obj: Object) -> Object:
+        """Replace exactly this version of the object."""
+        meta = obj["metadata"]
+        path = self.path(obj["kind"], meta["namespace"], meta["name"])
+        return await self.request("PUT", path, body=obj, query={"fieldManager": FIELD_MANAGER})
+
     async def replace_managers(self, obj: Object, managers: Sequence[Object]) -> None:
         """Replace the managed fields of exactly this version of the object."""
         meta = obj["metadata"]
