@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable
 from holdfast_operator.sim.kube import Faults
 from holdfast_operator.sim.machines import Machine, Runtime
 from holdfast_operator.sim.members import CallFaults
+from holdfast_operator.sim.objects import going, uid_of
 from holdfast_operator.sim.operators import start, stop
 from holdfast_operator.sim.raft import Disk
+from holdfast_operator.sim.shape import NAMESPACE
 from holdfast_operator.sim.world import World
 
 Event = Callable[[World], Awaitable[None]]
@@ -192,9 +194,11 @@ def may_lose(world: World, disk: Disk) -> bool:
     group = world.groups.get(disk.cluster_id)
     if group is None or disk.member_id not in group.members:
         return True
+    claims = world.api.list("PersistentVolumeClaim", NAMESPACE)
+    lost = [world.hardware.volumes[uid_of(c)].disk for c in claims if going(c) and uid_of(c) in world.hardware.volumes]
     good = {
         process.disk.member_id
         for process in world.running(group).values()
-        if process.disk is not disk and process.disk.match >= group.acknowledged
+        if process.disk.match >= group.acknowledged and not any(process.disk is other for other in (disk, *lost))
     }
     return not group.pending and not group.learners and group.answers(good)

@@ -123,7 +123,8 @@ def _conditions(cluster: Object) -> str:
     status = cluster.get("status") or {}
     if status.get("observedGeneration") != cluster["metadata"]["generation"]:
         return "the status is of an older generation"
-    for type_ in ("Available", "UpToDate"):
+    several = cluster["spec"]["voters"]["replicas"] > 1
+    for type_ in ("Available", "UpToDate", *(["FaultTolerant"] if several else [])):
         if not holds(cluster, type_):
             return f"the condition {type_} is not True"
     return ""
