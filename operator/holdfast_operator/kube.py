@@ -29,6 +29,7 @@ _PATHS = {
     "PersistentVolumeClaim": "api/v1/{ns}persistentvolumeclaims",
     "Event": "api/v1/{ns}events",
     "Node": "api/v1/nodes",
+    "PersistentVolume": "api/v1/persistentvolumes",
     "StatefulSet": "apis/apps/v1/{ns}statefulsets",
     "PodDisruptionBudget": "apis/policy/v1/{ns}poddisruptionbudgets",
     "HoldfastCluster": "apis/holdfast.dev/v1alpha1/{ns}holdfastclusters",
@@ -136,6 +137,12 @@ class Kube:
             content="application/apply-patch+yaml",
             query={"fieldManager": FIELD_MANAGER, "force": "true"},
         )
+
+    async def replace(self, obj: Object) -> Object:
+        """Replace exactly this version of the object."""
+        meta = obj["metadata"]
+        path = self.path(obj["kind"], meta["namespace"], meta["name"])
+        return await self.request("PUT", path, body=obj, query={"fieldManager": FIELD_MANAGER})
 
     async def replace_managers(self, obj: Object, managers: Sequence[Object]) -> None:
         """Replace the managed fields of exactly this version of the object."""

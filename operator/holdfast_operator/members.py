@@ -12,7 +12,7 @@ from holdfast.client.connection import Response
 from holdfast.proto import holdfast_pb2
 
 from holdfast_operator.kube import Kube, Object
-from holdfast_operator.resources.common import CLIENT_PORT, peer_host
+from holdfast_operator.resources.common import CLIENT_PORT, host_port, peer_host
 
 DESCRIBE_SECONDS = 3.0
 CHANGE_SECONDS = 10.0
@@ -61,7 +61,7 @@ class Members:
                 directory = self._credentials()
                 host = peer_host(self._cluster, self._namespace, ordinal)
                 tls = client.Tls(directory / "ca.crt", directory / "tls.crt", directory / "tls.key", host)
-            known = client.connect(f"{address}:{CLIENT_PORT}", tls=tls, timeout=CHANGE_SECONDS)
+            known = client.connect(host_port(address, CLIENT_PORT), tls=tls, timeout=CHANGE_SECONDS)
             self._clients[address] = known
         return known
 

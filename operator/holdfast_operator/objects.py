@@ -43,16 +43,26 @@ async def ensure_from(kube: Kube, owner: Object, wanted: Object, live: Object | 
         return await _create(kube, owner, wanted)
     live = {**live, "kind": kind}
     check_owner(owner, live)
+    marked = _marked(wanted)
     if kind == "StatefulSet":
         # These cannot be changed, and with a change of one of them the whole apply would be refused.
         kept = {key: live["spec"][key] for key in _IMMUTABLE if key in live["spec"]}
-        wanted = {**wanted, "spec": {**wanted["spec"], **_bare(kept)}}
-    marked = _marked(wanted)
+        marked = {**marked, "spec": {**marked["spec"], **_bare(kept)}}
     if is_applied(marked, live):
         return live
     await _own(kube, live)
     uid = {"uid": live["metadata"]["uid"]}
-    return await kube.apply(kind, meta["namespace"], {**marked, "metadata": {**marked["metadata"], **uid}})
+    try:
+        return await kube.apply(kind, meta["namespace"], {**marked, "metadata": {**marked["metadata"], **uid}})
+    except ApiError as error:
+        if error.reason != "Invalid":
+            raise
+    # An apply keeps items of lists that others added, and together with ours they may be invalid: a Service whose port
+    # was changed by hand would have two ports of one name. A replacement has only our items.
+    fresh = await kube.get(kind, meta["namespace"], meta["name"])
+    if fresh is None:
+        raise Leaving(f"the {kind} {meta['name']} is being deleted")
+    return await kube.replace({**_over(fresh, marked), "kind": kind})
 
 
 async def ensure_absent(kube: Kube, owner: Object, kind: str, name: str) -> Object | None:
@@ -141,6 +151,13 @@ def _bare(kept: Object) -> Object:
         return kept
     bare = [{"metadata": {"name": c["metadata"]["name"]}, "spec": c["spec"]} for c in claims]
     return {**kept, "volumeClaimTemplates": bare}
+
+
+def _over(live: Any, wanted: Any) -> Any:
+    """`live` with everything that `wanted` has, whose lists take the place of those in `live`."""
+    if not isinstance(live, dict) or not isinstance(wanted, dict):
+        return wanted
+    return {**live, **{key: _over(live.get(key), value) for key, value in wanted.items()}}
 
 
 def _has(live: Any, wanted: Any, *, quantity: bool = False) -> bool:

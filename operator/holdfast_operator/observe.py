@@ -13,7 +13,7 @@ from holdfast_operator.kube import Kube, Object
 from holdfast_operator.members import Members, from_hex
 from holdfast_operator.objects import is_owned
 from holdfast_operator.plan.facts import Member, Membership, Node, NodeState, Observed, Pod, Volume
-from holdfast_operator.pods import is_ready, run_of, trouble_of
+from holdfast_operator.pods import is_ready, is_unschedulable, run_of, trouble_of
 from holdfast_operator.resources.common import (
     CLUSTER_LABEL,
     COMPONENT_LABEL,
@@ -23,6 +23,7 @@ from holdfast_operator.resources.common import (
 )
 
 CLUSTER_ID, MEMBER_ID = "holdfast.dev/cluster-id", "holdfast.dev/member-id"  # annotations of a claim
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ async def observe(kube: Kube, cluster: Object, members: Members, *, transfer_exp
     return Observation(
         plan=Observed(
             pods={n: _pod(p, nodes.get(n)) for n, p in by_ordinal.items()},
-            volumes=_volumes(claims, name),
+            volumes=_volumes(claims, name, await _lost(kube, pods, claims)),
             membership=None if membership is None else _planned(membership, name),
             cluster_id=cluster_id,
             seed=from_hex(status.get("seed")),
@@ -140,7 +141,44 @@ def _pod(pod: Object, node: holdfast_pb2.DescribeResponse | None) -> Pod:
     )
 
 
-def _volumes(claims: list[Object], cluster: str) -> dict[int, Volume]:
+async def _lost(kube: Kube, pods: list[Object], claims: list[Object]) -> set[str]:
+    """Claims whose volume can only be used on a node that does not exist any more. They are looked for only where a pod
+    cannot be scheduled, because a volume that can move to another node is not lost."""
+    waiting = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for pod in pods
+        if is_unschedulable(pod)
+        for volume in pod["spec"].get("volumes", [])
+        if "persistentVolumeClaim" in volume
+    }
+    lost: set[str] = set()
+    for claim in claims:
+        name, volume = claim["metadata"]["name"], claim["spec"].get("volumeName")
+        node = (claim["metadata"].get("annotations") or {}).get(SELECTED_NODE)
+        if name not in waiting or not volume or not node or await kube.get("Node", "", node) is not None:
+            continue
+        found = await kube.get("PersistentVolume", "", volume)
+        if found is not None and _only_on(found, node):
+            lost.add(name)
+    return lost
+
+
+def _only_on(volume: Object, node: str) -> bool:
+    """Whether the volume's node affinity requires this node by its hostname or name."""
+    required = (volume["spec"].get("nodeAffinity") or {}).get("required") or {}
+    terms = required.get("nodeSelectorTerms") or []
+    return bool(terms) and all(
+        any(
+            rule.get("operator") == "In"
+            and rule.get("values") == [node]
+            and rule["key"] in ("kubernetes.io/hostname", "metadata.name")
+            for rule in [*(term.get("matchExpressions") or []), *(term.get("matchFields") or [])]
+        )
+        for term in terms
+    )
+
+
+def _volumes(claims: list[Object], cluster: str, lost: set[str]) -> dict[int, Volume]:
     found: dict[int, Volume] = {}
     for claim in claims:
         meta = claim["metadata"]
@@ -148,7 +186,14 @@ def _volumes(claims: list[Object], cluster: str) -> dict[int, Volume]:
         if ordinal >= 0:
             marks = meta.get("annotations") or {}
             cluster_id, member_id = (_hex(marks.get(key, "")) for key in (CLUSTER_ID, MEMBER_ID))
-            found[ordinal] = Volume(meta["name"], meta["uid"], cluster_id, member_id, "deletionTimestamp" in meta)
+            found[ordinal] = Volume(
+                meta["name"],
+                meta["uid"],
+                cluster_id,
+                member_id,
+                terminating="deletionTimestamp" in meta,
+                lost=meta["name"] in lost,
+            )
     return found
 
 

@@ -14,6 +14,10 @@ def is_ready(obj: Object) -> bool:
     return _condition(obj, "Ready").get("status") == "True"
 
 
+def is_unschedulable(pod: Object) -> bool:
+    return _condition(pod, "PodScheduled").get("status") == "False"
+
+
 def run_of(pod: Object) -> Run:
     """What the container does. A node that stopped reporting leaves the last report of its kubelet behind, which the
     API server contradicts by an unready pod with a ready container."""

@@ -286,7 +286,7 @@ class Server:
         except DAMAGE as error:
             self._remember(error)
             raise StartError(str(error), EXIT_CODE) from error
-        except (StateUnreadable, InvariantViolation) as error:
+        except (StateUnreadable, InvariantViolation, DataDirectoryError) as error:
             raise StartError(str(error)) from error
         except OSError as error:
             raise StartError(f"cannot use the data directory {self.config.data_dir}: {error}") from error
@@ -306,7 +306,9 @@ class Server:
         if failure is not None:
             if isinstance(failure, InvariantViolation):
                 log.critical("an invariant does not hold; this member stops", exc_info=failure)
-            if isinstance(failure, BootstrapRefused | StateUnreadable | InvariantViolation | SystemExit):
+            if isinstance(
+                failure, BootstrapRefused | StateUnreadable | InvariantViolation | DataDirectoryError | SystemExit
+            ):
                 raise StartError(str(failure)) from failure
             raise failure
 
@@ -388,6 +390,8 @@ class Server:
             return "the founding of its cluster is not recorded yet"
         if not member.is_voter:
             return "a learner, not a voter yet"
+        if member.disk_stalled:
+            return "the disk takes no writes"
         return "has not caught up since its start"
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import socket
 
 import pytest
 from holdfast.ports import Acceptor, bind
 
 
+def _put(into: asyncio.Queue[tuple[socket.socket, str]], sock: socket.socket, address: str) -> None:
+    into.put_nowait((sock, address))
+
+
 async def test_all_addresses_are_taken_and_connections_are_handed_over_before_they_send_anything() -> None:
     for host, clients in (("::", ["::1", "127.0.0.1"]), ("0.0.0.0", ["127.0.0.1"]), ("::1", ["::1"])):
         accepted: asyncio.Queue[tuple[socket.socket, str]] = asyncio.Queue()
-        acceptor = Acceptor(lambda sock, address, to=accepted: to.put_nowait((sock, address)))
+        acceptor = Acceptor(functools.partial(_put, accepted))
         acceptor.accept_from(await bind(host, 0, 16))
         for client in clients:
             with socket.create_connection((client, acceptor.ports[0])):

@@ -6,7 +6,8 @@ Rules that hold whatever the spec says (see docs/kubernetes.md):
 - a process that may vote is stopped only if the others include a majority that is ready and caught up;
 - at most one change of membership or pod at a time;
 - the removal of an id is committed before its volume or pod is deleted; after a lost volume the member gets a new id;
-- a volume is deleted only if its member is known to have been removed, or if the user gave its cluster up;
+- a volume is deleted only if its member is known to have been removed, if it was on a node that is gone and holds no
+  member any more, or if the user gave its cluster up;
 - what waits for the user holds up nothing else.
 """
 
@@ -56,6 +57,7 @@ def plan(desired: Desired, observed: Observed) -> Action:
     steps: list[Callable[[], Action | None]] = [
         lambda: change.lost(observed, membership),
         lambda: volumes.reused(desired, observed, membership),
+        lambda: volumes.unusable(observed, membership),
         lambda: change.learners(desired, observed, membership),
         lambda: change.join(desired, observed, membership),
         lambda: change.surplus(desired, observed, membership),

@@ -97,6 +97,7 @@ class Volume:
     cluster_id: int = 0
     member_id: int = 0
     terminating: bool = False
+    lost: bool = False  # it can only be used on a node that does not exist any more
 
 
 @dataclass(frozen=True, slots=True)

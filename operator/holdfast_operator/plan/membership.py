@@ -10,11 +10,14 @@ CATCHING_UP = "CatchingUp"  # the reason of the only wait that holds up all late
 
 
 def lost(observed: Observed, membership: Membership) -> Action | None:
-    """Remove a voter whose volume is empty now. Its node joins again under a new id."""
+    """Remove a voter whose volume is empty now, or was on a node that is gone. Its ordinal joins again under a new
+    id."""
     for member in sorted(membership.voters, key=lambda m: m.ordinal):
-        node = observed.nodes.get(member.ordinal)
+        node, volume = observed.nodes.get(member.ordinal), observed.volumes.get(member.ordinal)
         if node is not None and _is_lost(node, member):
             return _remove(observed, membership, member, "its volume was lost")
+        if node is None and volume is not None and volume.lost and volume.member_id in (0, member.id):
+            return _remove(observed, membership, member, "the node of its volume is gone")
     return None
 
 
@@ -22,7 +25,9 @@ def learners(desired: Desired, observed: Observed, membership: Membership) -> Ac
     """Promote or remove the learner. One that does not answer is no reason to wait: see `unreachable_learner`."""
     for learner in (m for m in membership.members if not m.voter):
         node = observed.nodes.get(learner.ordinal)
+        volume = observed.volumes.get(learner.ordinal)
         gone = node is not None and (_is_lost(node, learner) or node.member_id not in (0, learner.id))
+        gone = gone or (node is None and volume is not None and volume.lost)
         if gone or not 0 <= learner.ordinal < desired.replicas:
             why = "its volume was lost" if gone else "fewer voters are wanted"
             return Remove(learner.id, learner.shown, membership.config_index, why)

@@ -1,7 +1,8 @@
 """What volumes say about themselves, and which of them may be deleted.
 
-A volume is deleted only if it is known that its member was removed from this cluster, or if the user gave up its
-cluster by an annotation. A volume that has never been seen with a process may hold anything, and stays.
+A volume is deleted only if it is known that its member was removed from this cluster, if it was on a node that is gone
+and holds no member any more, or if the user gave up its cluster by an annotation. A volume that has never been seen
+with a process may hold anything, and stays.
 """
 
 from __future__ import annotations
@@ -84,6 +85,19 @@ def reused(desired: Desired, observed: Observed, membership: Membership) -> Acti
             return DeleteVolume(volume.name, volume.uid, why)
         if volume is None or volume.terminating:
             return DeletePod(ordinal, pod.uid, f"its volume is deleted: {why}")
+    return None
+
+
+def unusable(observed: Observed, membership: Membership) -> Action | None:
+    """Free an ordinal whose volume was on a node that is gone, once its member is removed: nobody can read it again."""
+    for ordinal, volume in sorted(observed.volumes.items()):
+        if ordinal in membership.by_ordinal or ordinal in observed.nodes or not volume.lost:
+            continue
+        pod = observed.pods.get(ordinal)
+        if not volume.terminating:
+            return DeleteVolume(volume.name, volume.uid, "the node that it was on is gone")
+        if pod is not None and not pod.terminating and pod.cannot_run:
+            return DeletePod(ordinal, pod.uid, "its volume was on a node that is gone")
     return None
 
 

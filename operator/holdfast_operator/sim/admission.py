@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast_operator.kube import ApiError
-from holdfast_operator.sim.objects import Object
+from holdfast_operator.sim.objects import Object, name_of
 
 _CHANGEABLE = {
     "replicas",
@@ -46,6 +46,15 @@ def check(obj: Object, before: Object | None) -> None:
             raise invalid(kind, name, "spec: Forbidden: spec is immutable after creation except resources.requests")
     elif kind == "Secret" and before is not None and obj.get("type") != before.get("type"):
         raise invalid(kind, name, "type: Invalid value: field is immutable")
+    elif kind == "Service":
+        _check_service(obj)
+
+
+def _check_service(obj: Object) -> None:
+    names = [port.get("name") for port in obj["spec"].get("ports") or []]
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            raise invalid("Service", name_of(obj), f'spec.ports[{at}].name: Duplicate value: "{name}"')
 
 
 def _check_stateful_set(obj: Object, before: Object | None) -> None:

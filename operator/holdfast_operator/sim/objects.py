@@ -27,6 +27,7 @@ KINDS = (
     Kind("PersistentVolumeClaim", "v1", "persistentvolumeclaims"),
     Kind("Event", "v1", "events"),
     Kind("Node", "v1", "nodes", namespaced=False),
+    Kind("PersistentVolume", "v1", "persistentvolumes", namespaced=False),
     Kind("StatefulSet", "apps/v1", "statefulsets"),
     Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"),
     Kind("HoldfastCluster", "holdfast.dev/v1alpha1", "holdfastclusters"),

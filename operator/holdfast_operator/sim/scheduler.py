@@ -49,6 +49,11 @@ class Scheduler:
             obj["spec"]["volumeName"] = f"pv-{uid_of(claim)}"
             obj["metadata"].setdefault("annotations", {})["volume.kubernetes.io/selected-node"] = node
 
+        if self._local:
+            here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+            affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}}
+            volume = {"metadata": {"name": f"pv-{uid_of(claim)}"}, "spec": {"nodeAffinity": affinity}}
+            self._api.create("PersistentVolume", "", volume)
         self._api.edit(claim, bind, "pv-controller")
         self._api.put_status(claim, {"phase": "Bound"})
 

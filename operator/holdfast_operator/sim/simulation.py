@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
+from holdfast_operator.reconcile_cluster import LATER
 from holdfast_operator.sim.clock import VirtualLoop
 from holdfast_operator.sim.faults import FAULTS, Event, calm
 from holdfast_operator.sim.invariants import Invariants
@@ -130,7 +131,7 @@ async def _end(world: World, invariants: Invariants) -> None:
             _unsettled(world)
         return
     world.reached["settled"] += 1
-    await world.run(15.0)
+    await world.run(LATER + 5.0)  # a change that no event tells of is noticed at the next pass
     before = invariants.writes
     await world.run(QUIET_SECONDS)
     writes = invariants.writes - before

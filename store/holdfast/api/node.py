@@ -77,9 +77,9 @@ class NodeService(Service):
 
 
 def ready(node: Node) -> bool:
-    """Whether clients should be sent here: to a voter that has caught up since its start. This does not require a
-    quorum: otherwise losing it would remove every endpoint, and with them serializable reads."""
+    """Whether clients should be sent here: to a voter that has caught up since its start, and whose disk works. This
+    does not require a quorum: otherwise losing it would remove every endpoint, and with them serializable reads."""
     member = node.member
     if member is None or not node.data.identity.opened or node.removed:
         return False
-    return member.is_voter and node.caught_up
+    return member.is_voter and node.caught_up and not member.disk_stalled

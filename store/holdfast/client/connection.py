@@ -57,6 +57,7 @@ _OPTIONS = [
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # without it, a ping that is not answered counts only after a minute
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -309,8 +310,10 @@ class Connection:
         if not broken and code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise refused(error) from None
         if not idempotent and known not in _BEFORE_ANYTHING:
+            self._failed_at[endpoint] = time.monotonic()
             raise OutcomeUnknown(details or code.name) from None
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._failed_at[endpoint] = time.monotonic()
             raise Unavailable(f"{endpoint} did not answer in time") from None
         if not said_by_server(details):
             await self.drop(endpoint)  # the error is of the connection, not from the server

@@ -19,6 +19,7 @@ from holdfast.kv.store import Family, Pending, Reader, Store
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import COMPACTED, FUTURE_REVISION, RequestError
 
+HISTORY_CHANGES = 1 << 30  # no limit
 HISTORY_BYTES = 1 << 20  # of history read in one call of `changes_from`
 
 _REVISION = b"revision"
@@ -180,16 +181,20 @@ class KeySpace:
 
     # ---- history -------------------------------------------------------------------------------------------
 
-    def changes_from(self, start: int, end: int, limit: int) -> tuple[list[list[Change]], int]:
+    def changes_from(
+        self, start: int, end: int, limit: int, most_changes: int = HISTORY_CHANGES
+    ) -> tuple[list[list[Change]], int]:
         """The changes of revisions start..end, one list for each, and the next revision to ask for. Stops after `limit`
-        revisions, or when over HISTORY_BYTES. The caller must refuse a compacted `start`."""
+        revisions, or after the revision that reaches `most_changes` or HISTORY_BYTES. The caller must refuse a
+        compacted `start`."""
         reader = self._pending
         groups: list[list[Change]] = []
         at = size = 0
-        for key, value in reader.scan(Family.REV, rows.revision_key(start), rows.revision_key(end + 1)):
+        found = reader.scan(Family.REV, rows.revision_key(start), rows.revision_key(end + 1))
+        for count, (key, value) in enumerate(found):
             revision, _ = rows.unpack_revision_key(key)
             if revision != at:
-                if len(groups) == limit or size > HISTORY_BYTES:
+                if len(groups) == limit or size > HISTORY_BYTES or count >= most_changes:
                     return groups, revision
                 groups.append([])
                 at = revision

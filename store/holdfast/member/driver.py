@@ -40,6 +40,7 @@ from holdfast.member.interface import (
     SnapshotSent,
     Transfer,
 )
+from holdfast.member.stall import StallWatch
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.status import RaftStatus
@@ -60,6 +61,7 @@ MAX_INPUTS = 1024  # per turn
 BUSY_NS = 5_000_000  # how long to wait before retrying a busy store
 NOTE_SECONDS = 0.1  # without a write, after which the commit index is written by itself
 STUCK_SECONDS = 60.0
+STALL_ELECTIONS = 2  # election timeouts without a durable write, while one waits, after which a leader hands over
 SLOW_TURN_SECONDS = 0.1
 
 Answered = Callable[[Answer], None]
@@ -119,6 +121,9 @@ class Member:
         self._noted = disk.hard_state.commit  # the last commit index written to the log
         self._submitted = (0, 0.0)  # the newest write's number, and when it was handed over
         self._note_timer: asyncio.TimerHandle | None = None
+        self._disk_timer: asyncio.TimerHandle | None = None
+        self._stall = StallWatch(STALL_ELECTIONS * settings.election_ns / 1e9)
+        self._stall_look_seconds = settings.election_ns / 1e9 / 2
         self._timeout_ns = request_timeout_ns
         self._inputs: list[Input] = []
         self._waiting: dict[int, Answered] = {}
@@ -316,6 +321,8 @@ class Member:
         if out.append is not None:
             self._writer.submit(out.append)
             self._submitted = (out.append.seq, began)
+            if self._disk_timer is None:
+                self._look_at_disk()
             if out.append.hard_state is not None:
                 self._noted = out.append.hard_state.commit
         if self._note_timer is None and self.core.raft.commit > self._noted:
@@ -393,6 +400,28 @@ class Member:
     def _state_damaged(self, damage: StateDamaged) -> None:
         """A read, on the loop or in a thread, found damage. Stop this member, even if the reader handles the error."""
         self._loop.call_soon_threadsafe(self._hooks.fatal, damage)
+
+    # ---- a disk that hangs ---------------------------------------------------------------------------------
+
+    @property
+    def disk_stalled(self) -> bool:
+        """Whether writes have been waiting for long and none becomes durable."""
+        return self._stall.stalled
+
+    def _look_at_disk(self) -> None:
+        """While writes wait, look twice per election timeout whether the disk still takes them. A leader whose disk
+        does not hands over: it cannot answer its clients, nor confirm renewals of leases."""
+        self._disk_timer = None
+        was = self._stall.stalled
+        waiting = self._stall.look(self._submitted[0], self._writer.durable, time.monotonic())
+        if waiting and not self._stopped:
+            self._disk_timer = self._loop.call_later(self._stall_look_seconds, self._look_at_disk)
+        if self._stall.stalled and not was:
+            log.error("the disk of %s has taken no write for long", self._disk.durable.directory)
+        elif was and not self._stall.stalled:
+            log.warning("the disk of %s takes writes again", self._disk.durable.directory)
+        if self._stall.stalled and self.core.is_leader and len(self.core.raft.conf.voters) > 1:
+            self.transfer_leadership(0)
 
     def poke(self) -> None:
         """Schedule a turn because the hub has work: a new watcher, or a stream that can take more."""
@@ -521,7 +550,7 @@ class Member:
             self._waiting.clear()
             self._hooks.turn_ended()
         self._flush_timer.cancel()
-        for timer in (self._timer, self._note_timer, self._patrol_timer):
+        for timer in (self._timer, self._note_timer, self._patrol_timer, self._disk_timer):
             if timer is not None:
                 timer.cancel()
         if self.core.raft.commit > self._noted and not self._writer.full and self._writer.error is None:

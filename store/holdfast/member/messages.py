@@ -5,6 +5,7 @@ from __future__ import annotations
 from holdfast.raft.messages import Message
 
 INCARNATION_BITS = 40  # low bits of a question's id, below the incarnation: how many questions one start may ask
+MAX_INCARNATION = 1 << (64 - INCARNATION_BITS)
 
 
 class Forward(Message):

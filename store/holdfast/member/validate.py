@@ -16,7 +16,7 @@ from holdfast.kv import validate as kv
 from holdfast.levels import level_of
 from holdfast.machine import FORMAT
 from holdfast.member.codec import Malformed
-from holdfast.member.messages import INCARNATION_BITS, ReadReply, RenewReply
+from holdfast.member.messages import MAX_INCARNATION, ReadReply, RenewReply
 from holdfast.proto import raft_pb2
 from holdfast.raft.log import Log
 from holdfast.raft.messages import (
@@ -31,7 +31,6 @@ from holdfast.raft.messages import (
 
 # Far beyond what a cluster can reach, and far enough below 2^64 that nothing overflows.
 MAX_INDEX = MAX_TERM = 1 << 62
-MAX_INCARNATION = 1 << (64 - INCARNATION_BITS)
 MAX_TERM_JUMP = 1 << 32  # one election per second for over a century
 # Commands that a member without leadership may propose without a client. Those of the leader are never forwarded.
 _FORWARDED_SYSTEM_OPS = ("compact", "alarm")

@@ -18,7 +18,7 @@ from holdfast.kv.store import StateDamaged
 from holdfast.machine import applied
 from holdfast.member.recovery import Replay
 from holdfast.storage.damage import DAMAGE, MARK, known_damage
-from holdfast.storage.identity import DataDirectoryError, Identity, read_format, read_identity
+from holdfast.storage.identity import DataDirectoryError, Identity, check_start, read_format, read_identity
 from holdfast.storage.log import DurableLog
 from holdfast.storage.peek import Rows, peek
 from holdfast.storage.sealed import SealedFile
@@ -104,6 +104,7 @@ def _identity(path: Path, into: list[Identity]) -> str:
     if found is None:
         return "none yet"
     into.append(found)
+    check_start(path, found.incarnation + 1)
     lacks = f" (but {file.lacks[0]}: it is written anew at a start)" if file.lacks else ""
     if found.kind == "replica":
         return f"replica, volume {found.volume_id:x}{lacks}"

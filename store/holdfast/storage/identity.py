@@ -24,6 +24,7 @@ import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from holdfast.member.messages import MAX_INCARNATION
 from holdfast.storage.damage import REPLACE, Damaged, mark_damaged, refuse_known_damage
 from holdfast.storage.files import make_private, sync_directory, write_atomically
 from holdfast.storage.migration import migrate
@@ -40,8 +41,21 @@ _NOBODYS = ("LOCK", "FORMAT.new", "lost+found")
 _EPOCH = 1_767_225_600  # 2026-01-01
 
 
+MOST_MINUTES = MAX_INCARNATION // 2  # the year 2041
+
+
 class DataDirectoryError(Exception):
     """The data directory cannot be used. The message names it and says what to do."""
+
+
+def check_start(path: Path, incarnation: int) -> None:
+    """Raise DataDirectoryError if this number of a start does not fit into what members send."""
+    if incarnation >= MAX_INCARNATION:
+        raise DataDirectoryError(
+            f"{path}: the starts are counted up to {incarnation - 1}, probably because the clock was once far ahead; "
+            "no number is left. Its data is whole, but this member cannot be started again: remove it from the "
+            "cluster, and add it anew with an empty directory"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +123,18 @@ class DataDirectory:
             raise DataDirectoryError(f"{self.path} belongs to a {known.kind}, not to a {kind}")
         for lack in self._file.lacks if known.incarnation else ():
             log.warning("%s; what was written last is known from the other one, and both are written anew", lack)
-        # The clock ensures that a number is not used twice, even if both files were restored from a backup.
+        # The clock ensures that a number is not used twice, even if both files were restored from a backup. One that is
+        # far ahead is wrong, and must not use up the numbers.
         minutes = (int(time.time()) - _EPOCH) // 60
-        started = replace(known, incarnation=max(known.incarnation + 1, minutes))
+        started = self._at_start(known, max(known.incarnation + 1, minutes if minutes < MOST_MINUTES else 0))
         self._store(started)
         sync_directory(self.path)
         self._settle()
         return started
+
+    def _at_start(self, known: Identity, incarnation: int) -> Identity:
+        check_start(self.path, incarnation)
+        return replace(known, incarnation=incarnation)
 
     # ---- creating log and state ----------------------------------------------------------------------------
 
@@ -171,7 +190,7 @@ class DataDirectory:
                 self.identity.incarnation - 1,
                 incarnation,
             )
-            self._store(replace(self.identity, incarnation=incarnation + 1))
+            self._store(self._at_start(self.identity, incarnation + 1))
         return self.identity.incarnation
 
     def open_for_clients(self) -> None:

@@ -61,6 +61,11 @@ class LogWriter:
             self._forget = max(self._forget, index)
             self._wake.notify()
 
+    @property
+    def durable(self) -> int:
+        """Everything up to this sequence number is durable."""
+        return self._done
+
     def completed(self) -> int:
         """Clear the descriptor. Everything up to the returned sequence number is durable."""
         with contextlib.suppress(BlockingIOError):

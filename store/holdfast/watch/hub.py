@@ -19,10 +19,11 @@ from holdfast.keyrange import Range, within
 from holdfast.kv.rows import DELETE, Change
 from holdfast.kv.space import KeySpace
 from holdfast.watch.interest import Interest, Ref
+from holdfast.watch.slice import Slice
 
 CATCH_UP_REVISIONS = 1000
 CATCH_UP_WATCHERS = 256  # per turn
-CATCH_UP_CHANGES = 2000  # examined per turn; the last slice may exceed it
+CATCH_UP_CHANGES = 2000  # read, and as many sent, per turn; a KiB counts as one; the last slice may exceed it
 LIVE_WATCHERS = 512  # deliveries in the turn in which changes are applied
 LIVE_LOOKS = 8192  # watchers examined for the changes of a turn
 
@@ -42,7 +43,11 @@ class Watcher:
     told: bool = False  # something was sent since the last progress tick
 
     def wants(self, change: Change) -> bool:
-        return self.covers(change.key) and not (self.no_delete if change.type == DELETE else self.no_put)
+        return self.covers(change.key) and not self.filters(change)
+
+    def filters(self, change: Change) -> bool:
+        """Whether its client does not want changes of this type."""
+        return self.no_delete if change.type == DELETE else self.no_put
 
     def covers(self, key: bytes) -> bool:
         return any(within(key, start, end) for start, end in self.ranges)
@@ -87,6 +92,10 @@ class _Stream:
     next_id: int = 0
     parked: dict[Ref, None] = field(default_factory=dict)  # watchers that are behind, while the stream is blocked
     ahead: dict[int, None] = field(default_factory=dict)  # watchers that began at a future revision
+
+
+def _cost(changes: list[Change]) -> int:
+    return len(changes) + (sum(len(change.kv) for change in changes) >> 10)
 
 
 class Hub:
@@ -270,11 +279,10 @@ class Hub:
         out: list[Delivery] = []
         refs = list(islice(self._ready, CATCH_UP_WATCHERS))
         space = self._space
-        # Watchers that fell behind together need the same slice: read it only once.
-        slices: dict[int, tuple[list[list[Change]], int, int]] = {}
-        looked_at = 0
+        slices: dict[int, Slice] = {}  # watchers that fell behind together need the same one: read it only once
+        read = sent = 0
         for ref in refs:
-            if looked_at > CATCH_UP_CHANGES:
+            if sent > CATCH_UP_CHANGES:
                 break
             stream = self._streams[ref[0]]
             watcher = stream.watchers[ref[1]]
@@ -282,16 +290,17 @@ class Hub:
                 self.cancel(*ref)
                 out.append(Compacted(ref[0], watcher, space.compacted))
                 continue
-            if watcher.next not in slices:
-                read, until = space.changes_from(watcher.next, space.revision, CATCH_UP_REVISIONS)
-                size = sum(len(change.kv) for group in read for change in group)
-                slices[watcher.next] = read, until, size >> 10
-                looked_at += size >> 10
-            groups, following, kibibytes = slices[watcher.next]
-            looked_at += len(groups)
-            wanted = [c for group in groups for c in group if watcher.wants(c)]
-            looked_at += kibibytes if wanted else 0  # sending costs the bytes for each watcher
-            watcher.next = max(following, watcher.next)
+            slice_ = slices.get(watcher.next)
+            if slice_ is None:
+                if read >= CATCH_UP_CHANGES:
+                    continue  # it stays in front, for the next turn
+                slice_ = slices[watcher.next] = Slice(
+                    *space.changes_from(watcher.next, space.revision, CATCH_UP_REVISIONS, CATCH_UP_CHANGES)
+                )
+                read += _cost(slice_.changes)
+            wanted = [c for c in slice_.of(watcher.ranges) if not watcher.filters(c)]
+            sent += 1 + _cost(wanted)
+            watcher.next = max(slice_.following, watcher.next)
             if watcher.next > space.revision:
                 del self._ready[ref]
                 self._not_behind(stream)

@@ -46,6 +46,7 @@ class Checker:
         self._committed_in: dict[int, int] = {}  # index -> term of the leader that committed it
         self._commit_of: dict[int, int] = {}
         self._digests: dict[int, int] = {}  # applied index -> digest of the state
+        self._conf_before: dict[int, tuple[int, ConfState]] = {}  # (index, configuration) after a member's last step
         self._matched: dict[tuple[int, int], tuple[int, int]] = {}  # (leader, member) -> (term, match) looked at
         self._roles: dict[int, tuple[Role, int]] = {}
         self._values: set[bytes] = set()
@@ -64,6 +65,7 @@ class Checker:
         hard = node.disk.durable.hard_state
         self._commit_of.pop(node.id, None)
         self._roles.pop(node.id, None)
+        self._conf_before.pop(node.id, None)
         self._votes[node.id] = (hard.term, hard.vote)
 
     # ---- after a step --------------------------------------------------------------------------------------
@@ -92,6 +94,7 @@ class Checker:
             self._commit_of[core.id] = raft.commit
             if raft.is_leader:
                 self._held_by_quorum(core, raft.commit)
+        self._conf_before[core.id] = (raft.conf_index, raft.conf)
         for changes in out.changes:
             news = changes[0].revision > self._oracle.revision
             self._oracle.learn(changes, core.id)
@@ -249,10 +252,15 @@ class Checker:
                 self.members_ever |= set(entry.conf.members())
 
     def _held_by_quorum(self, core: MemberCore, index: int) -> None:
-        """I6: an entry that a leader commits is on the disks of a majority; in a joint configuration, of each half."""
+        """I6: an entry that a leader commits is on the disks of a majority; in a joint configuration, of each half.
+
+        A step that commits may also begin a change of the configuration, afterwards: its entry is then behind `index`,
+        and the configuration before the step counts."""
         raft = core.raft
         term = raft.log.term(index)
-        for half in (raft.conf.voters, raft.conf.outgoing):
+        before_index, before = self._conf_before.get(core.id, (raft.conf_index, raft.conf))
+        conf = before if before_index < raft.conf_index and index < raft.conf_index else raft.conf
+        for half in (conf.voters, conf.outgoing):
             holding = [m for m in half if _has(self._nodes[m].disk.durable.log, index, term)]
             if half and 2 * len(holding) <= len(half):
                 names = ", ".join(f"{m:x}" for m in holding)

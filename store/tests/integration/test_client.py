@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -186,3 +187,32 @@ async def test_the_command_line_keeps_bytes_as_they_are(cluster: LocalCluster) -
         run("txn", "--then", wrong, status=2)
     assert run("del", b"k\xff").startswith(b"1 deleted")
     assert run("del", "", "--prefix").startswith(b"3 deleted")
+
+
+@pytest.mark.timeout(180)
+async def test_a_frozen_member_is_left_by_watches_and_by_later_calls(cluster: LocalCluster) -> None:
+    """Its connection stays open and nothing comes from it: an unanswered ping has to end it, not a minute's wait."""
+    await cluster.wait_ready()
+    frozen = await cluster.leader()
+    others = [endpoint for endpoint in cluster.endpoints if endpoint != frozen.endpoint]
+    async with (
+        client.connect([frozen.endpoint, *others], timeout=5.0, session_ttl=0) as hf,
+        client.connect(others, timeout=20.0) as writer,
+    ):
+        await hf.put("k", "before")
+        seen = hf.watch("k", start_revision=1)
+        assert (await anext(seen)).kv.value == b"before"
+        frozen.send_signal(signal.SIGSTOP)
+        try:
+            await writer.put("k", "while frozen")
+            async with asyncio.timeout(30):
+                assert (await anext(seen)).kv.value == b"while frozen"
+            failed = 0
+            for n in range(6):
+                try:
+                    await hf.put("other", f"{n}")
+                except (client.OutcomeUnknown, client.Unavailable):
+                    failed += 1
+            assert failed <= 1, "the frozen member was asked again"
+        finally:
+            frozen.send_signal(signal.SIGCONT)

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +16,11 @@ from pathlib import Path
 import pytest
 from holdfast.machine import Genesis, applied
 from holdfast.member.disk import found_cluster, join_cluster, open_disk
+from holdfast.member.messages import MAX_INCARNATION
 from holdfast.proto import raft_pb2
 from holdfast.storage import files, sealed
 from holdfast.storage.damage import Damaged
+from holdfast.storage.doctor import examine
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.sealed import SealedFile
 
@@ -172,6 +175,30 @@ def test_a_start_is_never_counted_twice(place: Path, tmp_path: Path) -> None:
     assert known is not None
     file.write({**known, "incarnation": 1})
     assert incarnation() > 100_000
+
+
+def test_a_clock_far_ahead_does_not_use_up_the_starts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member started once in 2058 could never serve again: its number did not fit into its messages."""
+
+    def start(year: int) -> int:
+        monkeypatch.setattr(time, "time", lambda: (year - 1970) * 31_556_952.0)
+        data = DataDirectory(place)
+        data.close()
+        return data.identity.incarnation
+
+    before = start(2027)
+    for year in (2058, 2500, 1970, 2027):
+        assert start(year) == before + 1
+        before += 1
+    assert start(2040) < MAX_INCARNATION // 2
+    file = SealedFile(place / "identity.json")
+    known = file.read("")
+    assert known is not None
+    file.write({**known, "incarnation": MAX_INCARNATION - 1})
+    with pytest.raises(DataDirectoryError, match="remove it from the cluster"):
+        DataDirectory(place)
+    with pytest.raises(DataDirectoryError, match="remove it from the cluster"):
+        examine(place)
 
 
 def test_a_format_of_the_future_is_refused(place: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from holdfast.keyrange import bounds
@@ -244,6 +245,50 @@ def test_a_turn_of_catching_up_sends_no_more_than_so_many_bytes() -> None:
         world.watch(1, n, b"k", b"l", 2 + n)
     sent = sum(len(c.kv) for told in world.hub.catch_up() if isinstance(told, Events) for c in told.changes)
     assert 0 < sent <= (CATCH_UP_CHANGES << 10) + 4 * HISTORY_BYTES
+
+
+def test_watchers_of_the_past_cost_no_look_at_each_change() -> None:
+    """A thousand watches of a key that does not exist, from the first revision on: each looked at every change, in
+    turns that were measured in revisions. One turn took two seconds."""
+    world = World()
+    for _ in range(30):
+        world.write(*((b"k%03d" % n, b"v") for n in range(300)))  # 300 changes in one revision
+    world.hub.open(1)
+    for id in range(CATCH_UP_WATCHERS + 100):
+        world.watch(1, id, *bounds(b"absent", b""), 1)
+    world.watch(1, 9999, *bounds(b"k007", b""), 1)
+    world.watch(1, 9998, b"k29", b"k3", 1)
+    read = 0
+    change = world.space._change
+
+    def counted(*arguments: Any) -> Change:
+        nonlocal read
+        read += 1
+        return change(*arguments)
+
+    world.space._change = counted  # type: ignore[method-assign]
+    turns = 0
+    while world.hub.busy:
+        read, turns = 0, turns + 1
+        world.take(world.hub.catch_up())
+        assert read < CATCH_UP_CHANGES + 300, "at most one revision more than the budget"
+    assert turns < 30
+    assert [c.revision for c in world.told[1, 9999]] == list(range(2, 32))
+    assert [c.key for c in world.told[1, 9998]] == [b"k%03d" % n for n in range(290, 300)] * 30
+
+
+def test_watchers_of_many_moments_share_the_budget_of_a_turn() -> None:
+    world = World()
+    for _ in range(40):
+        world.write(*((b"k%03d" % n, b"v") for n in range(300)))
+    world.hub.open(1)
+    for id in range(40):
+        world.watch(1, id, *bounds(b"k%03d" % id, b""), id + 1)  # each needs another slice
+    while world.hub.busy:
+        sent = len(world.told)
+        world.take(world.hub.catch_up())
+        assert len(world.told) - sent <= 2, "each slice of a turn reads the budget of a whole one"
+    assert all(len(world.told[1, id]) == 40 - max(0, id - 1) for id in range(40))
 
 
 def test_a_blocked_stream_with_watchers_that_are_behind_is_no_work() -> None:
