@@ -17,6 +17,7 @@ class TooManyOps(Exception):
 class KeyValues:
     revision: int = 1
     keys: dict[bytes, kv_pb2.KeyValue] = field(default_factory=dict)
+    _wrote: bool = False  # in the transaction that is under way
 
     def range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
         found = [self.keys[key] for key in self._within(request.key, request.range_end)]
@@ -28,25 +29,35 @@ class KeyValues:
 
     def put(self, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
         self.revision += 1
-        return self._put(request)
+        response = self._put(request)
+        self._wrote = False
+        return response
 
     def txn(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
-        if len(request.success) > MAX_TXN_OPS or len(request.failure) > MAX_TXN_OPS:
-            raise TooManyOps
-        succeeded = all(self._compare(compare) for compare in request.compare)
-        ops = request.success if succeeded else request.failure
-        if any(op.WhichOneof("request") != "request_range" for op in ops):
-            self.revision += 1
-        response = rpc_pb2.TxnResponse(succeeded=succeeded)
-        for op in ops:
-            kind = op.WhichOneof("request")
-            if kind == "request_put":
-                response.responses.add().response_put.CopyFrom(self._put(op.request_put))
-            elif kind == "request_delete_range":
-                response.responses.add().response_delete_range.deleted = self._delete(op.request_delete_range)
-            else:
-                response.responses.add().response_range.CopyFrom(self.range(op.request_range))
+        """All operations at one revision, those of nested transactions too."""
+        _check(request)
+        self.revision += 1
+        before = self.revision
+        response = self._txn(request)
+        if not self._wrote:
+            self.revision = before - 1
+        self._wrote = False
         response.header.revision = self.revision
+        return response
+
+    def _txn(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+        succeeded = all(self._compare(compare) for compare in request.compare)
+        response = rpc_pb2.TxnResponse(succeeded=succeeded)
+        for op in request.success if succeeded else request.failure:
+            kind, answer = op.WhichOneof("request"), response.responses.add()
+            if kind == "request_put":
+                answer.response_put.CopyFrom(self._put(op.request_put))
+            elif kind == "request_delete_range":
+                answer.response_delete_range.deleted = self._delete(op.request_delete_range)
+            elif kind == "request_txn":
+                answer.response_txn.CopyFrom(self._txn(op.request_txn))
+            else:
+                answer.response_range.CopyFrom(self.range(op.request_range))
         return response
 
     def _within(self, start: bytes, end: bytes) -> list[bytes]:
@@ -55,6 +66,7 @@ class KeyValues:
         return sorted(key for key in self.keys if key >= start and (end == b"\0" or key < end))
 
     def _put(self, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
+        self._wrote = True
         before = self.keys.get(request.key)
         self.keys[request.key] = kv_pb2.KeyValue(
             key=request.key,
@@ -71,6 +83,7 @@ class KeyValues:
         gone = self._within(request.key, request.range_end)
         for key in gone:
             del self.keys[key]
+            self._wrote = True
         return len(gone)
 
     def _compare(self, compare: rpc_pb2.Compare) -> bool:
@@ -83,3 +96,13 @@ class KeyValues:
         if compare.target == rpc_pb2.Compare.VERSION:
             return (kv.version if kv is not None else 0) == compare.version
         return kv is not None and kv.value == compare.value
+
+
+def _check(request: rpc_pb2.TxnRequest) -> None:
+    """The limit counts for each transaction by itself; the nested ones have theirs."""
+    for ops in (request.success, request.failure):
+        if len(ops) > MAX_TXN_OPS:
+            raise TooManyOps
+        for op in ops:
+            if op.WhichOneof("request") == "request_txn":
+                _check(op.request_txn)
