@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 
 from holdfast_operator.kube import ApiError, Kube, Object
 from holdfast_operator.model.cluster import ClusterSpec, RolloutStatus
@@ -81,13 +82,13 @@ async def ensure_children(
         resources.voters(cluster, spec, rollout.image, pods, rollout.rendering),
         *([budget] if budget else []),
     ]
-    steps: list[Awaitable[object]] = [ensure(kube, cluster, obj) for obj in wanted]
+    steps: list[Callable[[], Awaitable[object]]] = [partial(ensure, kube, cluster, obj) for obj in wanted]
     if budget is None and seen.membership is not None:
-        steps.append(ensure_absent(kube, cluster, "PodDisruptionBudget", voter_name(name)))
+        steps.append(partial(ensure_absent, kube, cluster, "PodDisruptionBudget", voter_name(name)))
     troubles = []
     for step in steps:
         try:
-            await step
+            await step()
         except (NotOurs, Leaving, ApiError) as error:
             troubles.append(str(error))
     return troubles

@@ -70,8 +70,10 @@ class ClusterLoop:
         delays += [await self._alone(_named(pool), self._pools.run(pool, cluster, reports)) for pool in pools]
         if configs and not self._cluster.paused:
             hf = await self._cluster.client()
-            work = [self._configs.run(config, configs, pools, hf, reports) for config in configs]
-            delays += [await self._alone(_named(c), w) for c, w in zip(configs, work, strict=True)]
+            delays += [
+                await self._alone(_named(config), self._configs.run(config, configs, pools, hf, reports))
+                for config in configs
+            ]
         return min((delay for delay in delays if delay is not None), default=None)
 
     async def _alone(self, what: str, work: Awaitable[float | None]) -> float | None:
