@@ -13,12 +13,21 @@ import kopf
 from holdfast_operator.kube import Kube
 from holdfast_operator.loop import Loops
 from holdfast_operator.model.common import GROUP, VERSION
+from holdfast_operator.pods import is_ready
 from holdfast_operator.resources.common import CLUSTER_LABEL
 
 log = logging.getLogger("holdfast.operator")
 
 LIVENESS = "http://0.0.0.0:8080/healthz"
 STUCK_SECONDS = 300.0
+# Secrets are not among them: the operator may read the Secrets of its clusters, and no others.
+_CHILDREN = (
+    ("", "v1", "pods"),
+    ("", "v1", "persistentvolumeclaims"),
+    ("", "v1", "services"),
+    ("apps", "v1", "statefulsets"),
+    ("policy", "v1", "poddisruptionbudgets"),
+)
 
 
 def registry(loops: Loops) -> kopf.OperatorRegistry:
@@ -42,18 +51,27 @@ def registry(loops: Loops) -> kopf.OperatorRegistry:
         loops.wake(namespace or "", name or "")
 
     async def dependent(namespace: str | None, spec: Any, **_: Any) -> None:
-        loops.wake(namespace or "", spec["clusterRef"]["name"])
+        name = (spec.get("clusterRef") or {}).get("name")
+        if name:
+            loops.wake(namespace or "", name)
 
     kopf.on.event(GROUP, VERSION, "holdfastedgepools", id="pool", registry=found)(dependent)
     kopf.on.event(GROUP, VERSION, "holdfastconfigs", id="config", registry=found)(dependent)
 
-    @kopf.on.event("v1", "pods", labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)
-    async def pod(namespace: str | None, labels: Any, **_: Any) -> None:
+    async def child(namespace: str | None, labels: Any, **_: Any) -> None:
         loops.wake(namespace or "", labels[CLUSTER_LABEL])
 
+    for group, version, plural in _CHILDREN:
+        kopf.on.event(group, version, plural, id=plural, labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)(child)
+
+    known: dict[str, object] = {}  # what matters of each node; kubelets report more often than that changes
+
     @kopf.on.event("v1", "nodes", registry=found)
-    async def node(**_: Any) -> None:
-        loops.wake_all()
+    async def node(name: str | None, type: str | None, body: Any, **_: Any) -> None:
+        now = None if type == "DELETED" else (dict(body["metadata"].get("labels", {})), is_ready(dict(body)))
+        if known.get(name or "") != now:
+            known[name or ""] = now
+            loops.wake_all()
 
     @kopf.on.probe(id="loops", registry=found)
     async def alive(**_: Any) -> float:

@@ -9,6 +9,7 @@ import json
 import os
 import ssl
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _PATHS = {
     "PersistentVolumeClaim": "api/v1/{ns}persistentvolumeclaims",
     "Event": "api/v1/{ns}events",
     "Node": "api/v1/nodes",
+    "PersistentVolume": "api/v1/persistentvolumes",
     "StatefulSet": "apis/apps/v1/{ns}statefulsets",
     "PodDisruptionBudget": "apis/policy/v1/{ns}poddisruptionbudgets",
     "HoldfastCluster": "apis/holdfast.dev/v1alpha1/{ns}holdfastclusters",
@@ -119,31 +121,92 @@ class Kube:
     async def list(self, kind: str, namespace: str = "", *, labels: str = "") -> list[Object]:
         query = {"labelSelector": labels} if labels else {}
         answer = await self.request("GET", self.path(kind, namespace), query=query)
-        return list(answer.get("items", []))
+        named = {"apiVersion": answer["apiVersion"], "kind": kind}  # a list names them once, not in each item
+        return [{**named, **item} for item in answer.get("items") or []]
 
     async def create(self, kind: str, namespace: str, obj: Object) -> Object:
         return await self.request("POST", self.path(kind, namespace), body=obj, query={"fieldManager": FIELD_MANAGER})
 
-    async def apply(self, kind: str, namespace: str, obj: Object, *, sub: str = "") -> Object:
-        """Server-side apply: we own the fields that we set; other fields stay as they are."""
+    async def apply(self, kind: str, namespace: str, obj: Object) -> Object:
+        """Server-side apply: we own the fields that we set, what we no longer set goes, other fields stay as they are.
+        If `obj.metadata` has uid or resourceVersion, only that object in that version is changed, else Conflict."""
         return await self.request(
             "PATCH",
-            self.path(kind, namespace, obj["metadata"]["name"], sub),
+            self.path(kind, namespace, obj["metadata"]["name"]),
             body=obj,
             content="application/apply-patch+yaml",
             query={"fieldManager": FIELD_MANAGER, "force": "true"},
         )
 
-    async def delete(self, kind: str, namespace: str, name: str, *, uid: str) -> None:
-        """Delete exactly the object with this uid. It is no error if the object is gone already."""
+    async def replace(self, obj: Object) -> Object:
+        """Replace exactly this version of the object."""
+        meta = obj["metadata"]
+        path = self.path(obj["kind"], meta["namespace"], meta["name"])
+        return await self.request("PUT", path, body=obj, query={"fieldManager": FIELD_MANAGER})
+
+    async def replace_managers(self, obj: Object, managers: Sequence[Object]) -> None:
+        """Replace the managed fields of exactly this version of the object."""
+        meta = obj["metadata"]
+        await self.request(
+            "PATCH",
+            self.path(obj["kind"], meta["namespace"], meta["name"]),
+            body={
+                "metadata": {
+                    "uid": meta["uid"],
+                    "resourceVersion": meta["resourceVersion"],
+                    "managedFields": list(managers),
+                }
+            },
+            content="application/merge-patch+json",
+        )
+
+    async def annotate(self, kind: str, namespace: str, name: str, *, uid: str, annotations: dict[str, str]) -> None:
+        """Set annotations of exactly the object with this uid."""
+        await self.request(
+            "PATCH",
+            self.path(kind, namespace, name),
+            body={"metadata": {"uid": uid, "annotations": annotations}},
+            content="application/merge-patch+json",
+            query={"fieldManager": FIELD_MANAGER},
+        )
+
+    async def update_status(self, obj: Object, status: Object) -> Object:
+        """Replace the status of one of our kinds. Raises ApiError with reason Conflict if the object has changed since
+        it was read."""
+        meta = obj["metadata"]
+        keys = ("name", "namespace", "uid", "resourceVersion")
+        body = {
+            "apiVersion": obj["apiVersion"],
+            "kind": obj["kind"],
+            "metadata": {key: meta[key] for key in keys},
+            "spec": obj["spec"],
+            "status": status,
+        }
+        return await self.request("PUT", self.path(obj["kind"], meta["namespace"], meta["name"], "status"), body=body)
+
+    async def delete(self, kind: str, namespace: str, name: str, *, uid: str, now: bool = False) -> None:
+        """Delete exactly the object with this uid; `now`: without a grace period. It is no error if it is gone."""
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+        if now:
+            body["gracePeriodSeconds"] = 0
         try:
-            await self.request(
-                "DELETE",
-                self.path(kind, namespace, name),
-                body={"preconditions": {"uid": uid}, "kind": "DeleteOptions"},
-            )
+            await self.request("DELETE", self.path(kind, namespace, name), body=body)
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.status != 404 and error.reason != "Conflict":
+                raise
+
+    async def evict(self, namespace: str, name: str, *, uid: str) -> None:
+        """End exactly the pod with this uid if no disruption budget forbids it: then ApiError with status 429."""
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        try:
+            await self.request("POST", self.path("Pod", namespace, name, "eviction"), body=body)
+        except ApiError as error:
+            if error.status != 404 and error.reason != "Conflict":
                 raise
 
     async def event(self, about: Object, type_: str, reason: str, message: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import tempfile
 from pathlib import Path
@@ -12,9 +11,8 @@ from holdfast import client
 from holdfast.client.connection import Response
 from holdfast.proto import holdfast_pb2
 
-from holdfast_operator.kube import Kube
-from holdfast_operator.resources.common import CLIENT_PORT, peer_host
-from holdfast_operator.resources.tls import operator_secret
+from holdfast_operator.kube import Kube, Object
+from holdfast_operator.resources.common import CLIENT_PORT, host_port, peer_host
 
 DESCRIBE_SECONDS = 3.0
 CHANGE_SECONDS = 10.0
@@ -30,37 +28,40 @@ class Members:
         self._tls = tls
         self._files: tempfile.TemporaryDirectory[str] | None = None
         self._clients: dict[str, client.Client] = {}
-        self._reading = asyncio.Lock()
+        self._data: dict[str, str] | None = None
 
-    async def _credentials(self) -> Path | None:
-        if not self._tls:
-            return None
-        async with self._reading:  # members are asked concurrently; the files are written once
-            if self._files is None:
-                self._files = await self._write_files()
+    async def trust(self, secret: Object | None) -> None:
+        """Use the operator's certificate in this Secret from now on. Connections with another one are closed."""
+        data = None if secret is None else secret.get("data")
+        if data == self._data:
+            return
+        await self.forget(set())
+        self._data = data
+        if self._files is not None:
+            self._files.cleanup()
+            self._files = None
+
+    def _credentials(self) -> Path:
+        if self._files is None:
+            if self._data is None:
+                raise client.Unavailable("the operator's certificate is not made yet")
+            self._files = tempfile.TemporaryDirectory(prefix="holdfast-operator-")
+            for name in ("ca.crt", "tls.crt", "tls.key"):
+                path = Path(self._files.name) / name
+                path.touch(0o600)
+                path.write_bytes(base64.b64decode(self._data[name]))
         return Path(self._files.name)
-
-    async def _write_files(self) -> tempfile.TemporaryDirectory[str]:
-        secret = await self._kube.get("Secret", self._namespace, operator_secret(self._cluster))
-        if secret is None:
-            raise client.Unavailable("the operator's certificate is not made yet")
-        directory: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="holdfast-operator-")
-        for name in ("ca.crt", "tls.crt", "tls.key"):
-            path = Path(directory.name) / name
-            path.touch(0o600)
-            path.write_bytes(base64.b64decode(secret["data"][name]))
-        return directory
 
     async def at(self, ordinal: int, address: str) -> client.Client:
         """A client of the member on this pod."""
         known = self._clients.get(address)
         if known is None:
-            directory = await self._credentials()
             tls = None
-            if directory is not None:
+            if self._tls:
+                directory = self._credentials()
                 host = peer_host(self._cluster, self._namespace, ordinal)
                 tls = client.Tls(directory / "ca.crt", directory / "tls.crt", directory / "tls.key", host)
-            known = client.connect(f"{address}:{CLIENT_PORT}", tls=tls, timeout=CHANGE_SECONDS)
+            known = client.connect(host_port(address, CLIENT_PORT), tls=tls, timeout=CHANGE_SECONDS)
             self._clients[address] = known
         return known
 

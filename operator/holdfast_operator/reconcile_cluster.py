@@ -1,47 +1,76 @@
-"""One pass over one HoldfastCluster: make its objects, observe, plan, take one action, write the status."""
+"""One pass over one HoldfastCluster: observe, keep its objects, plan, take one action, write the status."""
 
 from __future__ import annotations
 
-import base64
 import logging
-import time
+from asyncio import get_running_loop
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from holdfast import client
 
 from holdfast_operator import status
 from holdfast_operator.act import Actor
+from holdfast_operator.children import ensure_certificates, ensure_children
+from holdfast_operator.cluster_status import cluster_status
 from holdfast_operator.kube import ApiError, Kube, Object
-from holdfast_operator.members import Members, hex_id
-from holdfast_operator.model.cluster import ClusterSpec
+from holdfast_operator.members import Members, from_hex
+from holdfast_operator.model.cluster import ClusterSpec, ClusterStatus, RolloutStatus
+from holdfast_operator.model.common import dump
+from holdfast_operator.model.parse import InvalidSpec, parse, parse_status
+from holdfast_operator.objects import Leaving, NotOurs
 from holdfast_operator.observe import Observation, observe
 from holdfast_operator.plan.actions import Action, TransferLeader, Wait
-from holdfast_operator.plan.cluster import Desired, plan, wanted_pods
+from holdfast_operator.plan.cluster import ADOPT, WIPE, plan, wanted_pods
+from holdfast_operator.plan.facts import Desired
 from holdfast_operator.resources import cluster as resources
-from holdfast_operator.resources import tls
-from holdfast_operator.resources.common import voter_name
+from holdfast_operator.resources.authority import Authority, CertificateTrouble
+from holdfast_operator.resources.rendering import UnknownRendering, latched
+from holdfast_operator.resources.tls import operator_secret
 
 log = logging.getLogger("holdfast.operator")
 
-SOON, LATER = 1.0, 10.0
+NOW, SOON, RETRY, LATER = 0.2, 1.0, 5.0, 30.0  # seconds until the next pass, if no event comes before
+MembersOf = Callable[[Kube, str, str, bool], Members]  # API server, cluster, namespace, whether there is TLS
 
 
-class NameConflict(Exception):
-    """An object with a name that we need has another owner."""
+@dataclass(frozen=True, slots=True)
+class ForPools:
+    spec: ClusterSpec
+    rollout: RolloutStatus
+    authority: Authority | None  # None: no TLS, or the certificates could not be kept in this pass
 
 
 class ClusterReconciler:
-    """State that outlives a pass: connections, applied objects, since when the leader is being asked to transfer."""
+    """What outlives a pass: connections, and since when the leader is being asked to transfer. It belongs to one object
+    by uid: a cluster of the same name that is made later begins with nothing."""
 
-    def __init__(self, kube: Kube, namespace: str, name: str, repository: str) -> None:
+    def __init__(self, kube: Kube, namespace: str, name: str, repository: str, members: MembersOf = Members) -> None:
         self._kube = kube
+        self._members_of = members
         self.namespace = namespace
         self.name = name
         self._repository = repository
+        self._uid = ""
         self._members: Members | None = None
-        self._applied: dict[tuple[str, str], Object] = {}
         self._handing_over_since: float | None = None
         self._told = ""
-        self.seen: Observation | None = None  # of the last pass
+        self.seen: Observation | None = None  # of this pass; None: the cluster could not be observed
+        # Of this pass; None: there is no cluster, or its spec cannot be used.
+        self.spec: ClusterSpec | None = None
+        self.rollout: RolloutStatus | None = None
+        self.authority: Authority | None = None
+
+    @property
+    def paused(self) -> bool:
+        return self.spec is not None and self.spec.paused
+
+    @property
+    def for_pools(self) -> ForPools | None:
+        """What the pools of this cluster need from it; None if there is no cluster that can be used."""
+        if self.spec is None or self.rollout is None:
+            return None
+        return ForPools(self.spec, self.rollout, self.authority)
 
     async def client(self) -> client.Client | None:
         """A client of the leader; None if no member answers."""
@@ -53,123 +82,99 @@ class ClusterReconciler:
         return None
 
     async def close(self) -> None:
-        if self._members is not None:
-            await self._members.close()
+        members, self._members = self._members, None
+        self.seen, self._handing_over_since, self._told, self._uid = None, None, "", ""
+        if members is not None:
+            await members.close()
 
-    async def run(self) -> float | None:
-        """One pass. Returns the seconds until the next pass is due; None if the cluster is gone."""
+    async def run(self, pools: Sequence[Object] = ()) -> float | None:
+        """One pass. `pools`: those of this cluster. Returns the seconds until the next pass is due; None if the cluster
+        is gone."""
+        self.seen = self.spec = self.rollout = self.authority = None
         cluster = await self._kube.get("HoldfastCluster", self.namespace, self.name)
         if cluster is None or "deletionTimestamp" in cluster["metadata"]:
-            self.seen = None
             await self.close()
             return None
-        spec = ClusterSpec.model_validate(cluster["spec"])
-        if spec.paused:
-            await self._write_paused(cluster)
-            return LATER
-        image = resources.image_of(spec, self._repository)
+        if cluster["metadata"]["uid"] != self._uid:
+            await self.close()
+            self._uid = cluster["metadata"]["uid"]
         try:
-            await self._make_secrets(cluster, spec)
-            if self._members is None:
-                self._members = Members(self._kube, self.name, self.namespace, spec.tls.mode == "SelfManaged")
-            expired = self._handing_over_since is not None and (
-                time.monotonic() - self._handing_over_since > spec.rollout.leaderTransferTimeoutSeconds
-            )
-            seen = self.seen = await observe(self._kube, cluster, self._members, transfer_expired=expired)
-            desired = Desired(spec.voters.replicas, resources.voter_template(self.name, self.namespace, spec, image))
-            await self._make_objects(cluster, spec, image, wanted_pods(desired, seen.plan), seen)
-        except NameConflict as conflict:
-            await self._write_conflict(cluster, str(conflict))
-            return LATER
-        action = plan(desired, seen.plan)
-        trouble = await self._act(cluster, spec, seen, action)
-        await self._write_status(cluster, spec, seen, desired, action, trouble)
-        if isinstance(action, Wait):
-            return LATER if not action.progressing else SOON
-        return 0.2 if not trouble else SOON
-
-    # ---- objects -------------------------------------------------------------------------------------------
-
-    async def _make_secrets(self, cluster: Object, spec: ClusterSpec) -> None:
-        """Make each Secret once. The CA comes first, because it issues all other certificates."""
-        if spec.tls.mode != "SelfManaged" or ("Secret", "all") in self._applied:
-            return
-        name = tls.ca_secret(self.name)
-        ca = await self._kube.get("Secret", self.namespace, name)
-        if ca is None:
-            certificate, key = tls.make_ca(self.name)
-            ca = await self._create(cluster, tls.secret(cluster, name, certificate, key, certificate))
-        self._check_owner(cluster, ca)
-        certificate, key = (base64.b64decode(ca["data"][k]) for k in ("tls.crt", "tls.key"))
-        for secret in tls.all_secrets(cluster, certificate, key):
-            there = await self._kube.get("Secret", self.namespace, secret["metadata"]["name"])
-            if there is None:
-                await self._create(cluster, secret)
-            else:
-                self._check_owner(cluster, {**there, "kind": "Secret"})
-        self._applied["Secret", "all"] = {}
-
-    async def _make_objects(self, cluster: Object, spec: ClusterSpec, image: str, pods: int, seen: Observation) -> None:
-        voters = len([m for m in seen.plan.membership.members if m.voter]) if seen.plan.membership else 0
-        budget = resources.disruption_budget(cluster, voters, spec.voters.replicas)
-        wanted = [
-            *resources.services(cluster),
-            *([budget] if budget else []),
-            resources.voters(cluster, spec, image, pods),
-        ]
-        for obj in wanted:
-            await self._ensure(cluster, obj)
-
-    async def _ensure(self, cluster: Object, obj: Object) -> None:
-        """Create the object, or apply it if it is ours. Does nothing if the same object was applied before."""
-        kind, name = obj["kind"], obj["metadata"]["name"]
-        if self._applied.get((kind, name)) == obj:
-            return
-        there = await self._kube.get(kind, self.namespace, name)
-        if there is None:
-            await self._create(cluster, obj)
-        else:
-            self._check_owner(cluster, {**there, "kind": kind})
-            if kind == "StatefulSet":
-                # A changed claim template would make the whole apply fail, so the live one is kept.
-                obj = {**obj, "spec": {**obj["spec"], "volumeClaimTemplates": _bare_claims(there)}}
-            await self._kube.apply(kind, self.namespace, obj)
-        self._applied[kind, name] = obj
-
-    async def _create(self, cluster: Object, obj: Object) -> Object:
-        try:
-            return await self._kube.create(obj["kind"], self.namespace, obj)
+            return await self._pass(cluster, pools)
+        except InvalidSpec as error:
+            await self._stalled(cluster, "InvalidSpec", f"this operator cannot use the object: {error}")
+        except (UnknownRendering, CertificateTrouble, NotOurs) as error:
+            await self._stalled(cluster, type(error).__name__, str(error))
+        except Leaving as leaving:
+            await self._waiting(cluster, "WaitingForDeletion", str(leaving))
+            return SOON
         except ApiError as error:
-            if error.reason != "AlreadyExists":
-                raise
-            there = await self._kube.get(obj["kind"], self.namespace, obj["metadata"]["name"])
-            assert there is not None
-            self._check_owner(cluster, {**there, "kind": obj["kind"]})
-            return there
+            if error.reason == "Conflict" or error.status == 429 or error.status >= 500:
+                raise  # nothing that the user has to know of; the loop tries again
+            await self._stalled(cluster, "Refused", str(error))
+        return LATER
 
-    @staticmethod
-    def _check_owner(cluster: Object, obj: Object) -> None:
-        owners = obj["metadata"].get("ownerReferences", [])
-        if not any(o.get("controller") and o["uid"] == cluster["metadata"]["uid"] for o in owners):
-            kind = obj.get("kind", "object")
-            raise NameConflict(
-                f"the {kind} {obj['metadata']['name']} exists and is not ours; rename it, or this cluster"
-            )
+    async def _pass(self, cluster: Object, pools: Sequence[Object]) -> float:
+        parsed = parse(ClusterSpec, cluster)
+        spec = self.spec = parsed.spec
+        tls = spec.tls.mode == "SelfManaged"
+        if self._members is None:
+            self._members = self._members_of(self._kube, self.name, self.namespace, tls)
+        if tls:
+            await self._members.trust(await self._kube.get("Secret", self.namespace, operator_secret(self.name)))
+        seen = self.seen = await observe(self._kube, cluster, self._members, transfer_expired=self._expired(spec))
+        rollout = self.rollout = latched(spec, parse_status(ClusterStatus, cluster), seen.image, self._repository)
+        desired = self._desired(cluster, spec, rollout)
+        replicas = sum(pool.get("status", {}).get("replicas", 0) for pool in pools)
+        if spec.paused:
+            await self._write_paused(cluster, spec, seen, desired, replicas)
+            return LATER
+        await self._latch(cluster, rollout)
+        self.authority = await ensure_certificates(self._kube, cluster, spec, rollout, pools)
+        action = plan(desired, seen.plan)
+        pods = wanted_pods(desired, seen.plan)
+        troubles = await ensure_children(self._kube, cluster, spec, rollout, pods, seen.plan)
+        failed = await self._act(cluster, tls, seen, action)
+        troubles += [failed] if failed else []
+        told = cluster_status(cluster, spec, seen, desired, action, troubles, replicas)
+        if parsed.unknown:
+            why = f"{', '.join(parsed.unknown)}: this operator is older than the CRD, and ignores these fields"
+            told["conditions"].append(status.condition(cluster, "SpecUnderstood", False, "UnknownFields", why))
+        await status.tell(self._kube, cluster, told)
+        await self._warn(cluster, "; ".join(troubles))
+        if troubles:
+            return RETRY
+        if isinstance(action, Wait):
+            return LATER if not action.progressing else RETRY if action.stalled else SOON
+        return NOW
 
-    # ---- action --------------------------------------------------------------------------------------------
+    async def _latch(self, cluster: Object, rollout: RolloutStatus) -> None:
+        """Record what the pods are made from before any is made or changed."""
+        wanted = dump(rollout)
+        before = cluster.get("status", {})
+        if before.get("rollout") != wanted:
+            await status.write(self._kube, cluster, {**before, "rollout": wanted})
 
-    async def _act(self, cluster: Object, spec: ClusterSpec, seen: Observation, action: Action) -> str:
+    def _desired(self, cluster: Object, spec: ClusterSpec, rollout: RolloutStatus) -> Desired:
+        annotations = cluster["metadata"].get("annotations") or {}
+        template = resources.voter_template(self.name, self.namespace, spec, rollout.image, rollout.rendering)
+        adopt, wipe = (_cluster_id(annotations.get(key, "")) for key in (ADOPT, WIPE))
+        return Desired(spec.voters.replicas, template, adopt, wipe)
+
+    def _expired(self, spec: ClusterSpec) -> bool:
+        since = self._handing_over_since
+        return since is not None and get_running_loop().time() - since > spec.rollout.leaderTransferTimeoutSeconds
+
+    async def _act(self, cluster: Object, tls: bool, seen: Observation, action: Action) -> str:
         """Execute the action. Returns the error, if there was one; the next pass observes and plans anew."""
         assert self._members is not None
         if isinstance(action, TransferLeader):
-            self._handing_over_since = self._handing_over_since or time.monotonic()
+            self._handing_over_since = self._handing_over_since or get_running_loop().time()
         elif not isinstance(action, Wait):
             self._handing_over_since = None
         if not isinstance(action, Wait):
             log.info("%s/%s: %s", self.namespace, self.name, action)
         try:
-            actor = Actor(self._kube, self._members, cluster, seen, spec.tls.mode == "SelfManaged")
-            await actor.carry_out(action)
+            await Actor(self._kube, self._members, cluster, seen, tls).carry_out(action)
         except (client.ClientError, ApiError) as error:
             log.warning("%s/%s: %s: %s", self.namespace, self.name, type(action).__name__, error)
             return f"{type(action).__name__}: {error}"
@@ -177,113 +182,45 @@ class ClusterReconciler:
 
     # ---- status --------------------------------------------------------------------------------------------
 
-    async def _write_status(
-        self, cluster: Object, spec: ClusterSpec, seen: Observation, desired: Desired, action: Action, trouble: str
+    async def _write_paused(
+        self, cluster: Object, spec: ClusterSpec, seen: Observation, desired: Desired, edge_replicas: int
     ) -> None:
-        before = cluster.get("status", {})
-        membership = seen.plan.membership
-        members = (
-            [
-                {
-                    "id": hex_id(m.id),
-                    "name": voter_name(self.name, m.ordinal) if m.ordinal >= 0 else "",
-                    "role": "voter" if m.voter else "learner",
-                    "ready": m.ordinal in seen.plan.pods and seen.plan.pods[m.ordinal].ready,
-                }
-                for m in sorted(membership.members, key=lambda m: m.ordinal)
-            ]
-            if membership
-            else before.get("members", [])
-        )
-        voters = [m for m in members if m["role"] == "voter"]
-        ready = sum(1 for m in voters if m["ready"])
-        current = [n for n, p in seen.plan.pods.items() if p.template == desired.template]
-        updated = len(current) == len(seen.plan.pods) == desired.replicas
-        pools = await self._kube.list("HoldfastEdgePool", self.namespace)
-        total = sum(
-            p.get("status", {}).get("replicas", 0) for p in pools if p["spec"]["clusterRef"]["name"] == self.name
-        )
-        wait = action if isinstance(action, Wait) else None
-        progressing = wait is None or wait.progressing
-        reason = wait.reason if wait else type(action).__name__
-        message = trouble or (wait.message if wait else f"carrying out: {action}")
-        good = 2 * (ready - 1) > len(voters) if len(voters) > 1 else False
+        """The status stays true while nothing is changed."""
+        why = "spec.paused is set: nothing is changed"
+        resting = Wait("SpecPaused", why, progressing=False)
+        told = cluster_status(cluster, spec, seen, desired, resting, [], edge_replicas)
+        paused = status.condition(cluster, "Paused", True, "SpecPaused", why)
+        kept = [c for c in told["conditions"] if c["type"] != "Paused"]
+        await status.tell(self._kube, cluster, {**told, "conditions": [*kept, paused]})
+
+    async def _stalled(self, cluster: Object, reason: str, message: str) -> None:
         conditions = [
-            status.condition(
-                cluster,
-                "Available",
-                membership is not None if before.get("bootstrapped") or membership else False,
-                "LinearizableReadOK" if membership else ("NoQuorum" if before.get("bootstrapped") else "NotFormed"),
-                "a linearizable read is answered" if membership else message,
-            ),
-            status.condition(cluster, "Progressing", progressing, reason, message),
-            status.condition(
-                cluster,
-                "FaultTolerant",
-                good,
-                "CanLoseOne" if good else "CannotLoseOne",
-                f"{ready} of {len(voters)} voters are ready",
-            ),
-            status.condition(
-                cluster,
-                "UpToDate",
-                updated,
-                "AllCurrent" if updated else "RollingOut",
-                f"{len(current)} of {desired.replicas} pods are of the wanted template",
-            ),
-            status.condition(cluster, "Paused", False, "NotPaused", "the operator works"),
+            *status.ready(cluster, False, reason, message, progressing=False, stalled=True),
+            status.condition(cluster, "Progressing", False, reason, message),
         ]
-        leader = next((m["name"] for m in members if membership and m["id"] == hex_id(membership.leader)), None)
-        latched = {k: before.get(k) for k in ("clusterID", "seed", "bootstrapped")}
-        await self._write(
-            cluster,
-            {
-                "observedGeneration": cluster["metadata"]["generation"],
-                **latched,
-                "configIndex": membership.config_index if membership else before.get("configIndex"),
-                "leader": leader,
-                "currentVersion": self._version(spec) if updated else before.get("currentVersion"),
-                "voters": len(voters),
-                "readyVoters": ready,
-                "votersSummary": f"{ready}/{desired.replicas}",
-                "edgeSummary": f"{len(seen.replicas)}/{total}",
-                "members": members,
-                "conditions": conditions,
-            },
-        )
+        await status.tell(self._kube, cluster, status.with_conditions(cluster, conditions))
+        await self._warn(cluster, message)
+
+    async def _waiting(self, cluster: Object, reason: str, message: str) -> None:
+        conditions = [
+            *status.ready(cluster, False, reason, message, progressing=True, stalled=False),
+            status.condition(cluster, "Progressing", True, reason, message),
+        ]
+        await status.tell(self._kube, cluster, status.with_conditions(cluster, conditions))
+
+    async def _warn(self, cluster: Object, trouble: str) -> None:
+        """Record a warning once, at best effort."""
         if trouble and trouble != self._told:
-            await self._kube.event(cluster, "Warning", "ActionFailed", trouble)
+            try:
+                await self._kube.event(cluster, "Warning", "ActionFailed", trouble)
+            except (ApiError, OSError, TimeoutError) as error:
+                log.warning("%s/%s: no event could be recorded: %s", self.namespace, self.name, error)
         self._told = trouble
 
-    def _version(self, spec: ClusterSpec) -> str:
-        return spec.version or (spec.image or "").rpartition(":")[2]
 
-    async def _write_paused(self, cluster: Object) -> None:
-        before = cluster.get("status", {})
-        kept = [c for c in before.get("conditions", []) if c["type"] != "Paused"]
-        paused = status.condition(cluster, "Paused", True, "SpecPaused", "spec.paused is set: nothing is changed")
-        await self._write(cluster, {**before, "conditions": [*kept, paused]})
-
-    async def _write_conflict(self, cluster: Object, message: str) -> None:
-        before = cluster.get("status", {})
-        kept = [c for c in before.get("conditions", []) if c["type"] not in ("Progressing", "Available")]
-        conflict = [
-            status.condition(cluster, "Available", False, "NameConflict", message),
-            status.condition(cluster, "Progressing", False, "NameConflict", message),
-        ]
-        await self._write(cluster, {**before, "conditions": [*conflict, *kept]})
-
-    async def _write(self, cluster: Object, wanted: Object) -> None:
-        try:
-            await status.write(self._kube, cluster, wanted)
-        except ApiError as error:
-            if error.reason not in ("Conflict", "NotFound"):
-                raise  # the object changed meanwhile: the next pass writes the status
-
-
-def _bare_claims(stateful_set: Object) -> list[Object]:
-    """The claim templates of a live StatefulSet, without what the API server added."""
-    return [
-        {"metadata": {"name": c["metadata"]["name"]}, "spec": c["spec"]}
-        for c in stateful_set["spec"]["volumeClaimTemplates"]
-    ]
+def _cluster_id(text: str) -> int:
+    """A cluster id that a user wrote in an annotation; 0 if it is not one."""
+    try:
+        return from_hex(text.strip())
+    except ValueError:
+        return 0

@@ -9,94 +9,93 @@ from __future__ import annotations
 import json
 
 from holdfast import client
-from holdfast.proto import holdfast_pb2
+from holdfast.proto import holdfast_pb2, rpc_pb2
 
 from holdfast_operator import status
-from holdfast_operator.kube import ApiError, Kube, Object
+from holdfast_operator.kube import Kube, Object
 from holdfast_operator.model.config import ConfigSpec
+from holdfast_operator.model.parse import InvalidSpec, parse
 from holdfast_operator.model.pool import PoolSpec
-from holdfast_operator.reconcile_cluster import LATER, SOON
+from holdfast_operator.reconcile_cluster import LATER, RETRY, SOON
 
 RECORDS = "/holdfast.dev/configs/"
-MAX_KEYS = 100
+OPS_AT_ONCE = 100  # a member refuses a transaction of more than 128 operations, but for those within nested ones
+
+
+class BrokenRecord(Exception):
+    """The store's record of the keys that an object owns is not ours. The message says where it is and what to do."""
 
 
 class ConfigReconciler:
-    def __init__(self, kube: Kube, namespace: str, name: str) -> None:
+    """The configurations of one cluster."""
+
+    def __init__(self, kube: Kube, namespace: str, cluster: str) -> None:
         self._kube = kube
-        self.namespace = namespace
-        self.name = name
+        self._namespace = namespace
+        self._cluster = cluster
 
-    async def close(self) -> None:
-        """Nothing is kept open."""
-
-    async def run(self, hf: client.Client | None, reports: list[holdfast_pb2.ReplicaReport]) -> float | None:
-        """One pass, with a client of the cluster (None: the cluster does not answer)."""
-        config = await self._kube.get("HoldfastConfig", self.namespace, self.name)
-        if config is None or "deletionTimestamp" in config["metadata"]:
-            return None
-        spec = ConfigSpec.model_validate(config["spec"])
-        conflict = await self._conflict(config, spec)
-        if conflict:
-            await self._write(
-                config,
-                {
-                    **config.get("status", {}),
-                    "conditions": [
-                        status.condition(config, "Accepted", False, "PrefixConflict", conflict),
-                        status.condition(config, "Applied", False, "PrefixConflict", "nothing is written"),
-                    ],
-                },
-            )
-            return LATER
-        accepted = status.condition(config, "Accepted", True, "Valid", "the data can be written")
-        if hf is None:
-            waiting = status.condition(config, "Applied", False, "ClusterNotAvailable", "the cluster does not answer")
-            await self._write(config, {**config.get("status", {}), "conditions": [accepted, waiting]})
-            return SOON
+    async def run(
+        self,
+        config: Object,
+        configs: list[Object],
+        pools: list[Object],
+        hf: client.Client | None,
+        reports: list[holdfast_pb2.ReplicaReport],
+    ) -> float | None:
+        """One pass. `configs` and `pools`: all of this cluster. `hf`: a client of it; None if it does not answer."""
         try:
-            revision = await self._put(hf, spec, config.get("status", {}).get("revision") or 0)
+            spec = parse(ConfigSpec, config).spec
+        except InvalidSpec as error:
+            return await self._refuse(config, "InvalidSpec", f"this operator cannot use the object: {error}")
+        conflict = _conflict(config, spec, configs)
+        if conflict:
+            return await self._refuse(config, "PrefixConflict", conflict)
+        if hf is None:
+            return await self._wait(config, "ClusterNotAvailable", "the cluster does not answer")
+        try:
+            known = config.get("status", {}).get("revision") or 0
+            revision = await self._put(hf, config["metadata"]["name"], spec, known)
+        except BrokenRecord as broken:
+            return await self._refuse(config, "BrokenRecord", str(broken))
         except client.ClientError as error:
-            failed = status.condition(config, "Applied", False, "WriteFailed", str(error))
-            await self._write(config, {**config.get("status", {}), "conditions": [accepted, failed]})
-            return SOON
-        applied = status.condition(config, "Applied", True, "Written", f"{len(spec.data)} keys at revision {revision}")
-        pools = await self._pools(spec, reports, revision)
-        total = sum(p["replicas"] for p in pools)
-        have = sum(p["applied"] for p in pools)
-        await self._write(
-            config,
-            {
-                "revision": revision,
-                "keys": len(spec.data),
-                "pools": pools,
-                "summary": f"{have}/{total}",
-                "conditions": [accepted, applied],
-            },
-        )
+            return await self._wait(config, "WriteFailed", str(error))
+        found = _pools(spec, pools, reports, revision)
+        total, have = sum(p["replicas"] for p in found), sum(p["applied"] for p in found)
+        message = f"{len(spec.data)} keys at revision {revision}"
+        conditions = [
+            *status.ready(config, True, "Written", message, progressing=False, stalled=False),
+            status.condition(config, "Accepted", True, "Valid", "the data can be written"),
+            status.condition(config, "Applied", True, "Written", message),
+        ]
+        told = {"revision": revision, "keys": len(spec.data), "pools": found, "summary": f"{have}/{total}"}
+        await status.tell(self._kube, config, {**told, "conditions": conditions})
         return LATER if have == total else SOON
 
-    async def _conflict(self, config: Object, spec: ConfigSpec) -> str:
-        """The conflict with another object, if there is one: if prefixes overlap, the older object is applied."""
-        mine = (config["metadata"]["creationTimestamp"], self.name)
-        for other in await self._kube.list("HoldfastConfig", self.namespace):
-            their_spec, meta = other["spec"], other["metadata"]
-            if meta["name"] == self.name or their_spec["clusterRef"]["name"] != spec.clusterRef.name:
-                continue
-            overlap = spec.prefix.startswith(their_spec["prefix"]) or their_spec["prefix"].startswith(spec.prefix)
-            if overlap and (meta["creationTimestamp"], meta["name"]) < mine:
-                return (
-                    f"{their_spec['prefix']} belongs to the older HoldfastConfig {meta['name']}; choose another prefix"
-                )
-        return ""
+    async def _refuse(self, config: Object, reason: str, message: str) -> float:
+        conditions = [
+            *status.ready(config, False, reason, message, progressing=False, stalled=True),
+            status.condition(config, "Accepted", False, reason, message),
+            status.condition(config, "Applied", False, reason, "nothing is written"),
+        ]
+        await status.tell(self._kube, config, status.with_conditions(config, conditions))
+        return LATER
 
-    async def _put(self, hf: client.Client, spec: ConfigSpec, known: int) -> int:
+    async def _wait(self, config: Object, reason: str, message: str) -> float:
+        conditions = [
+            *status.ready(config, False, reason, message, progressing=True, stalled=False),
+            status.condition(config, "Accepted", True, "Valid", "the data can be written"),
+            status.condition(config, "Applied", False, reason, message),
+        ]
+        await status.tell(self._kube, config, status.with_conditions(config, conditions))
+        return RETRY
+
+    async def _put(self, hf: client.Client, name: str, spec: ConfigSpec, known: int) -> int:
         """Write the keys that differ, in one transaction. Returns the revision that contains all of `data`."""
-        record_key = f"{RECORDS}{self.namespace}/{self.name}"
+        record_key = f"{RECORDS}{self._namespace}/{name}"
         record = await hf.get(record_key)
-        owned: list[str] = json.loads(record.value) if record is not None else []
-        found = {kv.key.decode(): kv for kv in (await hf.range(spec.prefix, prefix=True)).kvs}
-        wanted = {spec.prefix + name: value.encode() for name, value in spec.data.items()}
+        owned = _owned(record_key, record.value) if record is not None else []
+        found = {kv.key: kv for kv in (await hf.range(spec.prefix, prefix=True)).kvs}
+        wanted = {(spec.prefix + name).encode(): value.encode() for name, value in spec.data.items()}
         puts = [k for k, v in sorted(wanted.items()) if k not in found or found[k].value != v]
         gone = [k for k in owned if k not in wanted and k in found]
         if not puts and not gone and sorted(owned) == sorted(wanted):
@@ -104,29 +103,59 @@ class ConfigReconciler:
             return max(known, newest, record.mod_revision if record else 0)
         guard = hf.key(record_key).mod_revision == (record.mod_revision if record else 0)
         ops = [hf.op.put(k, wanted[k]) for k in puts] + [hf.op.delete(k) for k in gone]
-        ops.append(hf.op.put(record_key, json.dumps(sorted(wanted))))
-        result = await hf.txn().if_(guard).then(*ops).commit()
+        ops.append(hf.op.put(record_key, json.dumps([k.decode() for k in sorted(wanted)])))
+        result = await hf.txn().if_(guard).then(*_nested(ops)).commit()
         if not result.succeeded:
             raise client.Unavailable("somebody else wrote this configuration at the same moment; trying again")
         return result.revision
 
-    async def _pools(self, spec: ConfigSpec, reports: list[holdfast_pb2.ReplicaReport], revision: int) -> list[Object]:
-        """For each pool whose prefixes cover this prefix: how many replicas have the revision."""
-        found = []
-        for pool in await self._kube.list("HoldfastEdgePool", self.namespace):
-            pool_spec = PoolSpec.model_validate(pool["spec"])
-            covers = any(spec.prefix.startswith(p) for p in pool_spec.prefixes)
-            if pool_spec.clusterRef.name != spec.clusterRef.name or not covers:
-                continue
+
+def _nested(ops: list[rpc_pb2.RequestOp]) -> list[rpc_pb2.RequestOp]:
+    """The same operations, in nested transactions if they are many: all or none of them are done in either form."""
+    if len(ops) <= OPS_AT_ONCE:
+        return ops
+    parts = [ops[at : at + OPS_AT_ONCE] for at in range(0, len(ops), OPS_AT_ONCE)]
+    return [rpc_pb2.RequestOp(request_txn=rpc_pb2.TxnRequest(success=part)) for part in parts]
+
+
+def _owned(record_key: str, value: bytes) -> list[bytes]:
+    """The keys of a record. Raises BrokenRecord."""
+    try:
+        keys = json.loads(value)
+        return [key.encode() for key in keys]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BrokenRecord(
+            f"{record_key} in the store is no list of keys; delete it, and delete keys that are not wanted by hand"
+        ) from error
+
+
+def _conflict(config: Object, spec: ConfigSpec, configs: list[Object]) -> str:
+    """The conflict with another object, if there is one: if prefixes overlap, the older object is applied."""
+    name = config["metadata"]["name"]
+    mine = (config["metadata"]["creationTimestamp"], name)
+    for other in configs:
+        theirs, meta = str(other["spec"].get("prefix", "")), other["metadata"]
+        if meta["name"] == name or not theirs:
+            continue
+        overlap = spec.prefix.startswith(theirs) or theirs.startswith(spec.prefix)
+        if overlap and (meta["creationTimestamp"], meta["name"]) < mine:
+            return f"{theirs} belongs to the older HoldfastConfig {meta['name']}; choose another prefix"
+    return ""
+
+
+def _pools(
+    spec: ConfigSpec, pools: list[Object], reports: list[holdfast_pb2.ReplicaReport], revision: int
+) -> list[Object]:
+    """For each pool whose prefixes cover this prefix: how many replicas have the revision."""
+    found = []
+    for pool in pools:
+        try:
+            prefixes = parse(PoolSpec, pool).spec.prefixes
+        except InvalidSpec:
+            continue  # its own condition says so
+        if any(spec.prefix.startswith(p) for p in prefixes):
             name = pool["metadata"]["name"]
             have = sum(1 for r in reports if r.pool == name and r.watermark >= revision)
             replicas = pool.get("status", {}).get("replicas", 0)
             found.append({"name": name, "replicas": replicas, "applied": min(have, replicas)})
-        return sorted(found, key=lambda p: str(p["name"]))
-
-    async def _write(self, config: Object, wanted: Object) -> None:
-        try:
-            await status.write(self._kube, config, {**wanted, "observedGeneration": config["metadata"]["generation"]})
-        except ApiError as error:
-            if error.reason not in ("Conflict", "NotFound"):
-                raise
+    return sorted(found, key=lambda p: str(p["name"]))

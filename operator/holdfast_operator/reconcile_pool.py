@@ -2,126 +2,173 @@
 
 from __future__ import annotations
 
+import itertools
+from datetime import UTC, datetime
+
 from holdfast.proto import holdfast_pb2
 
 from holdfast_operator import status
+from holdfast_operator.children import ensure_certificate
 from holdfast_operator.kube import ApiError, Kube, Object
-from holdfast_operator.model.cluster import ClusterSpec
+from holdfast_operator.model.parse import InvalidSpec, parse
 from holdfast_operator.model.pool import PoolSpec
-from holdfast_operator.reconcile_cluster import LATER, SOON
+from holdfast_operator.objects import Leaving, NotOurs, ensure, ensure_from, is_owned
+from holdfast_operator.plan.facts import Run
+from holdfast_operator.plan.pool import Replica, replace_one
+from holdfast_operator.pods import is_ready, run_of, trouble_of
+from holdfast_operator.reconcile_cluster import LATER, SOON, ForPools
+from holdfast_operator.resources import certificates
 from holdfast_operator.resources import pool as resources
-from holdfast_operator.resources.cluster import image_of
-from holdfast_operator.resources.common import CLUSTER_LABEL, POOL_LABEL, TEMPLATE_LABEL
+from holdfast_operator.resources.common import CLUSTER_LABEL, POOL_LABEL, TEMPLATE_LABEL, template_of
+from holdfast_operator.resources.rendering import OLDEST
+
+CERTIFICATES_PER_PASS = 4  # looked at again, of replicas that exist
 
 
 class PoolReconciler:
-    def __init__(self, kube: Kube, namespace: str, name: str, repository: str) -> None:
+    """The pools of one cluster."""
+
+    def __init__(self, kube: Kube, namespace: str, cluster: str) -> None:
         self._kube = kube
-        self.namespace = namespace
-        self.name = name
-        self._repository = repository
-        self._applied: dict[str, Object] = {}
+        self._namespace = namespace
+        self._cluster = cluster
+        self._turn = itertools.count()
 
-    async def close(self) -> None:
-        """Nothing is kept open."""
-
-    async def run(self, reports: list[holdfast_pb2.ReplicaReport], revision: int) -> float | None:
-        """One pass. `reports`: what the cluster's members report about their replicas."""
-        pool = await self._kube.get("HoldfastEdgePool", self.namespace, self.name)
-        if pool is None or "deletionTimestamp" in pool["metadata"]:
-            return None
-        spec = PoolSpec.model_validate(pool["spec"])
-        cluster = await self._kube.get("HoldfastCluster", self.namespace, spec.clusterRef.name)
+    async def run(
+        self, pool: Object, cluster: ForPools | None, reports: list[holdfast_pb2.ReplicaReport]
+    ) -> float | None:
+        """One pass. `cluster`: None if there is none that can be used. `reports`: what the cluster's members report
+        about their replicas."""
         if cluster is None:
-            message = f"there is no HoldfastCluster {spec.clusterRef.name} in this namespace"
-            await self._write(pool, {"conditions": [status.condition(pool, "Available", False, "NoCluster", message)]})
-            return LATER
-        cluster_spec = ClusterSpec.model_validate(cluster["spec"])
-        image = image_of(cluster_spec, self._repository)
-        selector = ",".join(f"{k}={v}" for k, v in spec.placement.nodeSelector.items())
-        nodes = await self._kube.list("Node", labels=selector)
+            message = f"there is no HoldfastCluster {self._cluster} in this namespace that can be used"
+            return await self._stalled(pool, "NoCluster", message)
         try:
-            await self._ensure(pool, resources.service(pool, spec))
-            await self._ensure(pool, resources.replicas(pool, spec, cluster_spec, image, len(nodes)))
+            return await self._pass(pool, parse(PoolSpec, pool).spec, cluster, reports)
+        except InvalidSpec as error:
+            return await self._stalled(pool, "InvalidSpec", f"this operator cannot use the object: {error}")
+        except NotOurs as conflict:
+            return await self._stalled(pool, "NotOurs", str(conflict))
+        except Leaving:
+            return SOON
         except ApiError as error:
-            conflict = status.condition(pool, "Available", False, "NameConflict", str(error))
-            await self._write(pool, {"conditions": [conflict]})
-            return LATER
-        labels = f"{CLUSTER_LABEL}={spec.clusterRef.name},{POOL_LABEL}={self.name}"
-        pods = await self._kube.list("Pod", self.namespace, labels=labels)
-        template = resources.replica_template(self.name, self.namespace, spec, cluster_spec, image)
-        replaced = False
-        if not cluster_spec.paused:
-            replaced = await self._replace_one(pool, pods, nodes, template)
-        await self._write_status(pool, pods, len(nodes), reports, revision)
-        return SOON if replaced else LATER / 2
-
-    async def _ensure(self, pool: Object, obj: Object) -> None:
-        kind, name = obj["kind"], obj["metadata"]["name"]
-        if self._applied.get(kind) == obj:
-            return
-        there = await self._kube.get(kind, self.namespace, name)
-        if there is None:
-            await self._kube.create(kind, self.namespace, obj)
-        else:
-            owners = there["metadata"].get("ownerReferences", [])
-            if not any(o["uid"] == pool["metadata"]["uid"] for o in owners):
-                raise ApiError(409, "NameConflict", f"the {kind} {name} exists and is not ours")
-            await self._kube.apply(kind, self.namespace, obj)
-        self._applied[kind] = obj
-
-    async def _replace_one(self, pool: Object, pods: list[Object], nodes: list[Object], template: str) -> bool:
-        """Delete one outdated pod if the others are ready. Pods on nodes that are cut off stay, and go on serving."""
-        reachable = {n["metadata"]["name"] for n in nodes if _ready(n)}
-        here = [p for p in pods if p["spec"].get("nodeName") in reachable]
-        if any("deletionTimestamp" in p["metadata"] for p in here):
-            return True
-        outdated = [p for p in here if p["metadata"]["labels"].get(TEMPLATE_LABEL) != template]
-        if not outdated:
-            return False
-        broken = [p for p in outdated if not _ready(p)]
-        if not broken and any(not _ready(p) for p in here):
-            return True
-        pod = (broken or outdated)[0]
-        await self._kube.delete("Pod", self.namespace, pod["metadata"]["name"], uid=pod["metadata"]["uid"])
-        await self._kube.event(pool, "Normal", "PodReplaced", f"{pod['metadata']['name']} is outdated")
-        return True
-
-    async def _write_status(
-        self,
-        pool: Object,
-        pods: list[Object],
-        wanted: int,
-        reports: list[holdfast_pb2.ReplicaReport],
-        revision: int,
-    ) -> None:
-        mine = [r for r in reports if r.pool == self.name]
-        ready = sum(1 for p in pods if _ready(p))
-        available = wanted > 0 and ready == wanted
-        message = f"{ready} of {wanted} replicas are ready, {len(mine)} follow the cluster"
-        if wanted == 0:
-            message = "no node has the labels of placement.nodeSelector"
-        await self._write(
-            pool,
-            {
-                "replicas": wanted,
-                "online": len(mine),
-                "synced": sum(1 for r in mine if r.watermark and r.watermark >= revision),
-                "summary": f"{ready}/{wanted}",
-                "conditions": [
-                    status.condition(pool, "Available", available, "AllReady" if available else "NotReady", message)
-                ],
-            },
-        )
-
-    async def _write(self, pool: Object, wanted: Object) -> None:
-        try:
-            await status.write(self._kube, pool, {"observedGeneration": pool["metadata"]["generation"], **wanted})
-        except ApiError as error:
-            if error.reason not in ("Conflict", "NotFound"):
+            if error.reason == "Conflict" or error.status == 429 or error.status >= 500:
                 raise
+            return await self._stalled(pool, "Refused", str(error))
+
+    async def _pass(
+        self, pool: Object, spec: PoolSpec, cluster: ForPools, reports: list[holdfast_pb2.ReplicaReport]
+    ) -> float:
+        paused = cluster.spec.paused
+        selector = ",".join(f"{k}={v}" for k, v in spec.placement.nodeSelector.items())
+        nodes = {n["metadata"]["name"]: n for n in await self._kube.list("Node", labels=selector)}
+        wanted = _wanted(pool, spec, cluster, sorted(nodes))
+        labels = f"{CLUSTER_LABEL}={self._cluster},{POOL_LABEL}={pool['metadata']['name']}"
+        live = {s["metadata"]["name"]: s for s in await self._kube.list("StatefulSet", self._namespace, labels=labels)}
+        if not paused:
+            await ensure(self._kube, pool, resources.service(pool, spec, cluster.rollout.rendering))
+            await self._ensure_certificates(pool, cluster, [name for name in wanted if name not in live], list(wanted))
+            for name, stateful in wanted.items():
+                await ensure_from(self._kube, pool, stateful, live.get(name))
+            await self._prune(pool, live, wanted)
+        pods = await self._kube.list("Pod", self._namespace, labels=labels)
+        templates = {name: template_of(stateful) for name, stateful in wanted.items()}
+        found = [_replica(pod, nodes, templates) for pod in pods]
+        replaced = None if paused else replace_one(found)
+        if replaced is not None:
+            await self._kube.delete("Pod", self._namespace, replaced.name, uid=replaced.uid)
+        await status.tell(self._kube, pool, _status(pool, found, len(nodes), reports))
+        return SOON if any(replica.outdated for replica in found) and not paused else LATER
+
+    async def _ensure_certificates(self, pool: Object, cluster: ForPools, new: list[str], replicas: list[str]) -> None:
+        """Certificates of new replicas, and of a few others in turn: a thousand of them cost no thousand requests."""
+        ca = cluster.authority
+        if ca is None or cluster.rollout.rendering == OLDEST:
+            return
+        start = next(self._turn) * CERTIFICATES_PER_PASS
+        turn = [replicas[(start + n) % len(replicas)] for n in range(min(CERTIFICATES_PER_PASS, len(replicas)))]
+        service = resources.replica_name(pool["metadata"]["name"])
+        due = dict.fromkeys([*new, *turn], service)
+        owner = {"metadata": {**pool["metadata"], "name": self._cluster}, "kind": pool["kind"]}
+        for wanted in certificates.wanted(owner, cluster.spec, due, []):
+            if wanted.role == "edge":
+                there = await self._kube.get("Secret", self._namespace, wanted.secret)
+                await ensure_certificate(self._kube, pool, wanted, ca, there, datetime.now(UTC))
+
+    async def _prune(self, pool: Object, live: dict[str, Object], wanted: dict[str, Object]) -> None:
+        """Remove the replicas of nodes that have left, with their Secrets."""
+        for name, stateful in live.items():
+            if name in wanted or "deletionTimestamp" in stateful["metadata"] or not is_owned(pool, stateful):
+                continue
+            await self._kube.delete("StatefulSet", self._namespace, name, uid=stateful["metadata"]["uid"])
+            secret = await self._kube.get("Secret", self._namespace, resources.replica_secret(name))
+            if secret is not None and is_owned(pool, secret):
+                await self._kube.delete(
+                    "Secret", self._namespace, secret["metadata"]["name"], uid=secret["metadata"]["uid"]
+                )
+
+    async def _stalled(self, pool: Object, reason: str, message: str) -> float:
+        conditions = [
+            *status.ready(pool, False, reason, message, progressing=False, stalled=True),
+            status.condition(pool, "Available", False, reason, message),
+        ]
+        await status.tell(self._kube, pool, status.with_conditions(pool, conditions))
+        return LATER
 
 
-def _ready(obj: Object) -> bool:
-    conditions = obj.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+def _wanted(pool: Object, spec: PoolSpec, cluster: ForPools, nodes: list[str]) -> dict[str, Object]:
+    """The StatefulSets of the pool by name: one for each node; of the oldest rendering one for all."""
+    rendering, image = cluster.rollout.rendering, cluster.rollout.image
+    if rendering == OLDEST:
+        made = [resources.replicas(pool, spec, cluster.spec, image, len(nodes), rendering)]
+    else:
+        name, tls = pool["metadata"]["name"], cluster.spec.tls.mode == "SelfManaged"
+        made = [
+            resources.replica(
+                pool,
+                spec,
+                cluster.spec,
+                image,
+                node,
+                rendering,
+                tls_secret=resources.replica_secret(resources.replica_on(name, node)) if tls else "",
+            )
+            for node in nodes
+        ]
+    return {stateful["metadata"]["name"]: stateful for stateful in made}
+
+
+def _replica(pod: Object, nodes: dict[str, Object], templates: dict[str, str]) -> Replica:
+    node = nodes.get(pod["spec"].get("nodeName", ""))
+    stateful = pod["metadata"]["name"].rpartition("-")[0]
+    return Replica(
+        name=pod["metadata"]["name"],
+        uid=pod["metadata"]["uid"],
+        outdated=pod["metadata"]["labels"].get(TEMPLATE_LABEL) != templates.get(stateful),
+        ready=is_ready(pod),
+        runs=run_of(pod) in (Run.RUNNING, Run.UNKNOWN),
+        terminating="deletionTimestamp" in pod["metadata"],
+        reachable=node is not None and is_ready(node),
+        trouble=trouble_of(pod),
+    )
+
+
+def _status(pool: Object, replicas: list[Replica], wanted: int, reports: list[holdfast_pb2.ReplicaReport]) -> Object:
+    name = pool["metadata"]["name"]
+    online = sum(report.pool == name for report in reports)
+    ready = sum(replica.ready for replica in replicas)
+    outdated = sum(replica.outdated for replica in replicas)
+    good = 0 < wanted == ready and not outdated
+    troubles = [f"{r.name}: {r.trouble}" for r in replicas if r.trouble]
+    message = "; ".join([f"{ready} of {wanted} replicas are ready, {online} follow the cluster", *troubles])
+    reason = "AllReady" if good else "RollingOut" if outdated else "NotReady"
+    if wanted == 0:
+        reason, message = "NoNodes", "no node has the labels of placement.nodeSelector"
+    return {
+        "replicas": wanted,
+        "online": online,
+        "summary": f"{ready}/{wanted}",
+        "conditions": [
+            *status.ready(pool, good, reason, message, progressing=not good and wanted > 0, stalled=False),
+            status.condition(pool, "Available", 0 < wanted == ready, reason, message),
+        ],
+    }

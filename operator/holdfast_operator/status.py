@@ -1,16 +1,19 @@
-"""Conditions and statuses, which are written only when they changed."""
+"""Conditions and statuses, which are written only when they changed.
+
+Ready, Reconciling and Stalled are what kstatus reads, and so `kubectl wait`, Flux and Argo CD. A condition is Unknown
+when what it tells of could not be observed; nothing of an earlier pass is shown as if it were so now.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from holdfast_operator.kube import Kube, Object
-from holdfast_operator.model.common import API_VERSION
+from holdfast_operator.kube import ApiError, Kube, Object
 
 
 def condition(obj: Object, type_: str, holds: bool | None, reason: str, message: str) -> Object:
-    """A condition; its transition time changes only when its status changes."""
+    """A condition; `holds` None: unknown. Its transition time changes only when its status changes."""
     status = {True: "True", False: "False", None: "Unknown"}[holds]
     before = next((c for c in obj.get("status", {}).get("conditions", []) if c["type"] == type_), None)
     same = before is not None and before["status"] == status
@@ -25,24 +28,38 @@ def condition(obj: Object, type_: str, holds: bool | None, reason: str, message:
     }
 
 
+def ready(
+    obj: Object, holds: bool | None, reason: str, message: str, *, progressing: bool, stalled: bool
+) -> list[Object]:
+    """The conditions of kstatus. `progressing`: the operator goes on by itself. `stalled`: the user has to act."""
+    return [
+        condition(obj, "Ready", holds, reason, message),
+        condition(obj, "Reconciling", progressing and not stalled, reason, message if progressing else ""),
+        condition(obj, "Stalled", stalled, reason, message if stalled else ""),
+    ]
+
+
+def with_conditions(obj: Object, new: list[Object]) -> Object:
+    """The object's status with these conditions; those of other types stay."""
+    before = obj.get("status", {})
+    types = {c["type"] for c in new}
+    return {**before, "conditions": [*new, *(c for c in before.get("conditions", []) if c["type"] not in types)]}
+
+
 async def write(kube: Kube, obj: Object, status: dict[str, Any]) -> None:
-    """Write `status` if it differs from what the object has."""
+    """Write `status` if it differs from what the object has. Raises ApiError: Conflict if the object has changed."""
     wanted = {key: value for key, value in status.items() if value is not None}
     if wanted == obj.get("status", {}):
         return
-    meta = obj["metadata"]
-    # Only the status, and only if the object did not change since it was read.
-    body = {
-        "apiVersion": API_VERSION,
-        "kind": obj["kind"],
-        "metadata": {
-            "name": meta["name"],
-            "namespace": meta["namespace"],
-            "resourceVersion": meta["resourceVersion"],
-        },
-        "status": wanted,
-        "spec": obj["spec"],
-    }
-    answer = await kube.request("PUT", kube.path(obj["kind"], meta["namespace"], meta["name"], "status"), body=body)
+    answer = await kube.update_status(obj, wanted)
     obj["status"] = wanted
     obj["metadata"]["resourceVersion"] = answer["metadata"]["resourceVersion"]
+
+
+async def tell(kube: Kube, obj: Object, status: dict[str, Any]) -> None:
+    """Write `status`, unless the object has changed or is gone: then the next pass writes it."""
+    try:
+        await write(kube, obj, {"observedGeneration": obj["metadata"]["generation"], **status})
+    except ApiError as error:
+        if error.reason not in ("Conflict", "NotFound"):
+            raise

@@ -19,7 +19,7 @@ _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 async def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Listen on all addresses of `host`, except those of an address family that this machine does not use; `::` also
-    takes IPv4, as in etcd. Raises OSError."""
+    takes IPv4, as in etcd, and only IPv4 where there is no IPv6. Raises OSError."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     bound: list[socket.socket] = []
@@ -37,6 +37,8 @@ async def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
             sock.close()
         raise
     if unused is not None and not bound:
+        if host == "::":
+            return await bind("0.0.0.0", port, backlog)
         raise unused
     return bound
 

@@ -51,3 +51,19 @@ async def test_a_family_that_the_machine_does_not_use_is_passed_over(monkeypatch
     (sock,) = await bind("localhost", 0, 16)
     assert sock.getsockname()[0] == "127.0.0.1"
     sock.close()
+
+
+async def test_where_there_is_no_ipv6_all_addresses_are_those_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = socket.socket
+
+    def without_ipv6(family: int, *rest: int) -> socket.socket:  # as under the kernel's ipv6.disable=1
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return make(family, *rest)
+
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    (sock,) = await bind("::", 0, 16)
+    assert sock.getsockname()[0] == "0.0.0.0"
+    sock.close()
+    with pytest.raises(OSError, match=f"Errno {errno.EAFNOSUPPORT}"):
+        await bind("::1", 0, 16)

@@ -11,10 +11,11 @@
   resources: [holdfastclusters/finalizers, holdfastedgepools/finalizers]
   verbs: [update]
 - {apiGroups: [""], resources: [pods], verbs: [get, list, watch, delete]}
-- {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [list, delete]}
-- {apiGroups: [""], resources: [services], verbs: [get, create, patch]}
-- {apiGroups: [""], resources: [secrets], verbs: [get, create]}
+- {apiGroups: [""], resources: [pods/eviction], verbs: [create]}
+- {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [get, list, watch, patch, delete]}
+- {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, patch]}
+- {apiGroups: [""], resources: [secrets], verbs: [get, create, patch, delete]}
 - {apiGroups: [""], resources: [events], verbs: [create]}
-- {apiGroups: [apps], resources: [statefulsets], verbs: [get, create, patch]}
-- {apiGroups: [policy], resources: [poddisruptionbudgets], verbs: [get, create, patch]}
+- {apiGroups: [apps], resources: [statefulsets], verbs: [get, list, watch, create, patch, delete]}
+- {apiGroups: [policy], resources: [poddisruptionbudgets], verbs: [get, list, watch, create, patch, delete]}
 {{- end }}

@@ -12,7 +12,7 @@ Value = Annotated[str, Field(max_length=65536)]
 
 
 class ConfigSpec(Model):
-    clusterRef: ClusterRef
+    clusterRef: ClusterRef = Field(description="The cluster that gets the data. Immutable.")
     prefix: Annotated[str, Field(min_length=1, max_length=512, pattern=r".*/$")] = Field(
         description="Where the keys go; ends in a slash."
     )
@@ -20,15 +20,19 @@ class ConfigSpec(Model):
 
 
 class PoolApplied(Model):
-    name: str
-    replicas: int
+    name: str = Field(description="Name of the HoldfastEdgePool.")
+    replicas: int = Field(description="How many replicas it has.")
     applied: int = Field(description="Replicas that have this revision.")
 
 
 class ConfigStatus(Model):
-    observedGeneration: int | None = None
-    revision: int | None = Field(default=None, description="The revision that has this data.")
-    keys: int | None = None
-    pools: list[PoolApplied] | None = None
-    summary: str | None = None
-    conditions: list[Condition] | None = None
+    observedGeneration: int | None = Field(
+        default=None, description="metadata.generation of the spec that the operator acted on last."
+    )
+    revision: int | None = Field(default=None, description="The revision of the store that has this data.")
+    keys: int | None = Field(default=None, description="How many keys the object owns.")
+    pools: list[PoolApplied] | None = Field(default=None, description="How far the data has come at the edge.")
+    summary: str | None = Field(default=None, description="Replicas with the data, and all, for kubectl get.")
+    conditions: list[Condition] | None = Field(
+        default=None, description="Ready sums up the others; its reason and message say what is wrong."
+    )

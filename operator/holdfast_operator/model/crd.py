@@ -45,6 +45,8 @@ def structural(schema: Schema, defs: Schema, name: str = "") -> Schema:
     elif isinstance(schema.get("additionalProperties"), dict):
         out["additionalProperties"] = structural(schema["additionalProperties"], defs)
         out["maxProperties"] = 100
+    elif schema.get("additionalProperties") is True:  # a free-form object, which the model validates
+        out["x-kubernetes-preserve-unknown-fields"] = True
     if "items" in schema:
         out["items"] = structural(schema["items"], defs)
         for key in ("minItems", "maxItems"):
@@ -77,14 +79,19 @@ def _fixed(field: str, message: str) -> Schema:
     )
 
 
-def _column(name: str, path: str, type_: str = "string") -> Schema:
-    return {"name": name, "jsonPath": path, "type": type_}
+def _column(name: str, path: str, type_: str = "string", *, wide: bool = False) -> Schema:
+    """`wide`: only in `kubectl get -o wide`."""
+    column = {"name": name, "jsonPath": path, "type": type_}
+    return {**column, "priority": 1} if wide else column
 
 
-def _condition(name: str, type_: str) -> Schema:
-    return _column(name, f'.status.conditions[?(@.type=="{type_}")].status')
+def _condition(type_: str, field: str = "status", name: str = "", *, wide: bool = False) -> Schema:
+    return _column(name or type_, f'.status.conditions[?(@.type=="{type_}")].{field}', wide=wide)
 
 
+# The condition that tools wait for comes first, and why it does not hold.
+_READY = [_condition("Ready"), _condition("Ready", "reason", "Reason")]
+_MESSAGE = _condition("Ready", "message", "Message", wide=True)
 _AGE = _column("Age", ".metadata.creationTimestamp", "date")
 
 
@@ -92,6 +99,7 @@ def _crd(
     kind: str,
     plural: str,
     short: str,
+    about: str,
     spec: type[BaseModel],
     status: type[BaseModel],
     columns: list[Schema],
@@ -125,13 +133,14 @@ def _crd(
                     "schema": {
                         "openAPIV3Schema": {
                             "type": "object",
+                            "description": about,
                             "required": ["spec"],
                             "properties": {
                                 "apiVersion": {"type": "string"},
                                 "kind": {"type": "string"},
                                 "metadata": {"type": "object"},
-                                "spec": spec_schema,
-                                "status": schema_of(status),
+                                "spec": {**spec_schema, "description": "What is wanted."},
+                                "status": {**schema_of(status), "description": "What the operator observed."},
                             },
                             "x-kubernetes-validations": [_NAME],
                         }
@@ -148,34 +157,40 @@ def crds() -> list[Schema]:
         "HoldfastCluster",
         "holdfastclusters",
         "hfc",
+        "The voters of one holdfast cluster.",
         ClusterSpec,
         ClusterStatus,
         [
+            *_READY,
             _column("Version", ".status.currentVersion"),
             _column("Voters", ".status.votersSummary"),
             _column("Leader", ".status.leader"),
             _column("Edge", ".status.edgeSummary"),
-            _condition("Available", "Available"),
-            _condition("Progressing", "Progressing"),
+            _condition("Available"),
+            _condition("FaultTolerant", wide=True),
+            _condition("Progressing", wide=True),
+            _MESSAGE,
             _AGE,
         ],
         [
             _rule("(has(self.image) && self.image != '') || self.version != ''", "give version or image"),
             _rule("self.voters.storage == oldSelf.voters.storage", "voters.storage cannot be changed yet"),
-            _rule("self.tls == oldSelf.tls", "tls cannot be changed yet"),
+            _rule("self.tls.mode == oldSelf.tls.mode", "tls.mode cannot be changed"),
         ],
     )
     pool = _crd(
         "HoldfastEdgePool",
         "holdfastedgepools",
         "hfep",
+        "Replicas of some prefixes of a cluster: one on each node of a site.",
         PoolSpec,
         PoolStatus,
         [
+            *_READY,
             _column("Cluster", ".spec.clusterRef.name"),
             _column("Replicas", ".status.summary"),
             _column("Synced", ".status.synced", "integer"),
-            _condition("Available", "Available"),
+            _MESSAGE,
             _AGE,
         ],
         [
@@ -191,14 +206,16 @@ def crds() -> list[Schema]:
         "HoldfastConfig",
         "holdfastconfigs",
         "hfcfg",
+        "Configuration data that the operator writes to a cluster.",
         ConfigSpec,
         ConfigStatus,
         [
+            *_READY,
             _column("Cluster", ".spec.clusterRef.name"),
             _column("Prefix", ".spec.prefix"),
             _column("Revision", ".status.revision", "integer"),
             _column("Edge", ".status.summary"),
-            _condition("Applied", "Applied"),
+            _MESSAGE,
             _AGE,
         ],
         [

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from holdfast_operator.model.common import ClusterRef, Condition, Model, Resources, Storage, Toleration
+from holdfast_operator.model.common import ClusterRef, Condition, Model, PodFields, Resources, Storage, Toleration
 
 Prefix = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 class PoolPlacement(Model):
     nodeSelector: dict[str, str] = Field(description="One replica runs on each node with these labels.")
-    tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = Field(
+        default=None, description="Taints that do not keep the replicas away."
+    )
 
 
-class PoolSpec(Model):
-    clusterRef: ClusterRef
-    placement: PoolPlacement
+class PoolSpec(PodFields):
+    clusterRef: ClusterRef = Field(description="The cluster that the replicas follow. Immutable.")
+    placement: PoolPlacement = Field(description="On which nodes replicas run.")
     prefixes: Annotated[list[Prefix], Field(min_length=1, max_length=64)] = Field(
         description="What the replicas hold: all keys that begin so. None may begin with another."
     )
@@ -26,14 +28,30 @@ class PoolSpec(Model):
         default=False,
         description="Serve the prefixes to everyone, even while the cluster has auth on: a replica knows no users.",
     )
-    storage: Storage = Field(default_factory=Storage, description="Immutable: volumes are not resized yet.")
-    resources: Resources | None = None
+    storage: Storage = Field(
+        default_factory=Storage, description="The volume of each replica. Immutable: volumes are not resized yet."
+    )
+    resources: Resources | None = Field(
+        default=None,
+        description="Requests and limits of each replica, in the place of the default ones; {} means none at all.",
+    )
+
+    @field_validator("podOverlay")
+    @classmethod
+    def _replicas_stay_on_their_nodes(cls, overlay: dict[str, Any] | None) -> dict[str, Any] | None:
+        if overlay is not None and "affinity" in overlay:
+            raise ValueError("affinity cannot be set here: each replica is bound to its node; use placement")
+        return overlay
 
 
 class PoolStatus(Model):
-    observedGeneration: int | None = None
-    replicas: int | None = None
+    observedGeneration: int | None = Field(
+        default=None, description="metadata.generation of the spec that the operator acted on last."
+    )
+    replicas: int | None = Field(default=None, description="How many nodes need a replica.")
     online: int | None = Field(default=None, description="Replicas that follow the cluster now.")
     synced: int | None = Field(default=None, description="Replicas that have everything of their prefixes.")
-    summary: str | None = None
-    conditions: list[Condition] | None = None
+    summary: str | None = Field(default=None, description="Ready and wanted replicas, for kubectl get.")
+    conditions: list[Condition] | None = Field(
+        default=None, description="Ready sums up the others; its reason and message say what is wrong."
+    )

@@ -7,11 +7,34 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do now, and why. `progressing`: whether the cluster is on its way to the desired state."""
+    """Nothing to do now, and why. `progressing`: the cluster is on its way to the wanted state by itself. `stalled`: it
+    stays as it is until the user does something, which the message names."""
 
     reason: str
     message: str
     progressing: bool = True
+    stalled: bool = False
+
+
+def stalled(reason: str, message: str) -> Wait:
+    return Wait(reason, message, progressing=False, stalled=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Write on a volume's claim which cluster and member it holds."""
+
+    name: str
+    uid: str
+    cluster_id: int
+    member_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarkVolumes:
+    """All marks that are due. They disturb nothing, so they are one action."""
+
+    marks: tuple[Mark, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +55,13 @@ class Form:
 @dataclass(frozen=True, slots=True)
 class RecordBootstrapped:
     """Record in the status that the cluster is formed, so that it is never formed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Remove the cluster id from the status: the user has had all volumes of that cluster deleted."""
+
+    cluster_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +103,18 @@ class TransferLeader:
 
 
 @dataclass(frozen=True, slots=True)
+class EvictPod:
+    """End a pod that runs. A disruption budget may forbid it for now."""
+
+    ordinal: int
+    uid: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeletePod:
+    """Delete a pod that does not serve, whatever budgets say."""
+
     ordinal: int
     uid: str
     why: str
@@ -81,22 +122,26 @@ class DeletePod:
 
 @dataclass(frozen=True, slots=True)
 class DeleteVolume:
-    """Delete the volume of an ordinal whose member is removed and whose pod is gone."""
+    """Delete a volume of a member that was removed from this cluster, or of a cluster that the user gave up."""
 
     name: str
     uid: str
+    why: str
 
 
 Action = (
     Wait
+    | MarkVolumes
     | Record
     | Form
     | RecordBootstrapped
+    | Forget
     | Open
     | AddLearner
     | Promote
     | Remove
     | TransferLeader
+    | EvictPod
     | DeletePod
     | DeleteVolume
 )

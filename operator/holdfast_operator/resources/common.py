@@ -1,4 +1,4 @@
-"""Names, labels and pod pieces that clusters and pools share."""
+"""Names, labels and owners of the objects of clusters and pools."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from holdfast_operator.model.common import API_VERSION, Resources, Storage, Toleration, dump
+from holdfast_operator.model.common import API_VERSION
 
 Object = dict[str, Any]
 
@@ -15,8 +15,6 @@ COMPONENT_LABEL = "holdfast.dev/component"
 POOL_LABEL = "holdfast.dev/pool"
 TEMPLATE_LABEL = "holdfast.dev/template"
 CLIENT_PORT, PEER_PORT, METRICS_PORT = 2379, 2380, 2381
-USER = 65532
-DRAIN_SECONDS = 3
 
 
 def voter_name(cluster: str, ordinal: int | None = None) -> str:
@@ -91,113 +89,16 @@ def metadata(name: str, namespace: str, of: Object, labels_: dict[str, str]) -> 
     return {"name": name, "namespace": namespace, "labels": labels_, "ownerReferences": owner(of)}
 
 
+def host_port(address: str, port: int) -> str:
+    """An IP address or a host name, with a port: IPv6 addresses need brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def template_hash(template: Object) -> str:
     """Our own hash of what a pod is made from. A pod with a different hash is outdated."""
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def tolerations(wanted: list[Toleration] | None) -> list[Object]:
-    return [dump(t) for t in wanted or []]
-
-
-def container(name: str, image: str, arguments: list[str], resources: Resources | None, tls: bool) -> Object:
-    """A holdfast process: unprivileged, root file system read-only, probed on the plain port."""
-    mounts: list[Object] = [{"name": "data", "mountPath": "/var/lib/holdfast"}, {"name": "tmp", "mountPath": "/tmp"}]
-    if tls:
-        mounts.append({"name": "tls", "mountPath": "/etc/holdfast/tls", "readOnly": True})
-
-    def probe(path: str, **more: int) -> Object:
-        return {"httpGet": {"path": path, "port": METRICS_PORT}, **more}
-
-    found: Object = {
-        "name": name,
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "args": arguments,
-        "env": [
-            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        ],
-        "ports": [
-            {"name": "client", "containerPort": CLIENT_PORT},
-            {"name": "peer", "containerPort": PEER_PORT},
-            {"name": "metrics", "containerPort": METRICS_PORT},
-        ],
-        "volumeMounts": mounts,
-        # Recovery may take a while; the other probes begin when it has finished.
-        "startupProbe": probe("/livez", periodSeconds=2, failureThreshold=150),
-        "livenessProbe": probe("/livez", periodSeconds=10, timeoutSeconds=5, failureThreshold=6),
-        "readinessProbe": probe("/readyz", periodSeconds=2, timeoutSeconds=3, failureThreshold=3),
-        # Keep serving until the Services have removed this pod from their endpoints, or new connections would fail.
-        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    if resources is not None:
-        found["resources"] = dump(resources)
-    return found
-
-
-def secret_volume(name: str, secret: str) -> Object:
-    return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
-
-
-def pod_spec(container_: Object, tls_secret: str) -> Object:
-    volumes: list[Object] = [{"name": "tmp", "emptyDir": {}}]
-    if tls_secret:
-        volumes.append(secret_volume("tls", tls_secret))
-    return {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 30,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container_],
-        "volumes": volumes,
-    }
-
-
-def claim_template(storage: Storage) -> Object:
-    spec: Object = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": storage.size}}}
-    if storage.storageClassName is not None:
-        spec["storageClassName"] = storage.storageClassName
-    return {"metadata": {"name": "data"}, "spec": spec}
-
-
-def stateful_set(
-    name: str,
-    namespace: str,
-    of: Object,
-    *,
-    labels_: dict[str, str],
-    selector_: dict[str, str],
-    service: str,
-    replicas: int,
-    pod: Object,
-    storage: Storage,
-) -> Object:
-    """`OnDelete` and `Parallel`: the operator replaces and orders the pods, never the StatefulSet's controller."""
-    template = template_hash(pod)
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": metadata(name, namespace, of, labels_),
-        "spec": {
-            "replicas": replicas,
-            "serviceName": service,
-            "podManagementPolicy": "Parallel",
-            "updateStrategy": {"type": "OnDelete"},
-            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-            "selector": {"matchLabels": selector_},
-            "template": {"metadata": {"labels": {**labels_, TEMPLATE_LABEL: template}}, "spec": pod},
-            "volumeClaimTemplates": [claim_template(storage)],
-        },
-    }
+def template_of(obj: Object) -> str:
+    """The template hash of a StatefulSet that was made here."""
+    return str(obj["spec"]["template"]["metadata"]["labels"][TEMPLATE_LABEL])

@@ -1,6 +1,8 @@
-"""The objects of a HoldfastEdgePool: a StatefulSet with a replica for each matching node, and a Service."""
+"""The objects of a HoldfastEdgePool: for each matching node a StatefulSet of one replica, and one Service for all."""
 
 from __future__ import annotations
+
+import hashlib
 
 from holdfast_operator.model.cluster import ClusterSpec
 from holdfast_operator.model.pool import PoolSpec
@@ -9,37 +11,92 @@ from holdfast_operator.resources.common import (
     CLIENT_PORT,
     METRICS_PORT,
     Object,
-    container,
     edge_secret,
     labels,
     metadata,
-    pod_spec,
     selector,
-    stateful_set,
-    template_hash,
-    tolerations,
 )
+from holdfast_operator.resources.pods import Template, container, pod_spec, stateful_set, template, tolerations
+from holdfast_operator.resources.rendering import OLDEST, Defaults, defaults, service_families
 
 COMPONENT = "replica"
+NODE_LABEL = "holdfast.dev/node-hash"
+NODE_ANNOTATION = "holdfast.dev/node"
 _TLS = "/etc/holdfast/tls"
 
 
 def replica_name(pool: str) -> str:
+    """Of the pool's Service, and of the one StatefulSet that a pool used to have."""
     return f"{pool}-replica"
 
 
-def replica_pod(name: str, namespace: str, spec: PoolSpec, cluster: ClusterSpec, image: str) -> Object:
+def node_hash(node: str) -> str:
+    """A node's name may be too long, or have too many dots, to be part of the name of a pod."""
+    return hashlib.sha256(node.encode()).hexdigest()[:10]
+
+
+def replica_on(pool: str, node: str) -> str:
+    """Name of the StatefulSet of the replica on this node. Its only pod has the suffix -0."""
+    return f"{pool}-{node_hash(node)}"
+
+
+def replica_secret(replica: str) -> str:
+    return f"{replica}-tls"
+
+
+def replica_pod(
+    name: str, namespace: str, spec: PoolSpec, cluster: ClusterSpec, image: str, rendering: int = OLDEST
+) -> Object:
+    return _template(name, namespace, spec, cluster, image, rendering).pod
+
+
+def _template(
+    name: str,
+    namespace: str,
+    spec: PoolSpec,
+    cluster: ClusterSpec,
+    image: str,
+    rendering: int,
+    *,
+    node: str = "",
+    secret: str = "",
+) -> Template:
+    """`node`: the node that the replica is bound to; any that matches if empty."""
+    how = defaults(rendering)
+    resources = spec.resources if spec.resources is not None else how.replica_resources
     tls = cluster.tls.mode == "SelfManaged"
+    secret = (secret or edge_secret(spec.clusterRef.name)) if tls else ""
+    pod = pod_spec(container(image, _arguments(name, namespace, spec, tls, how), resources, tls), secret)
+    if not node:
+        pod["nodeSelector"] = spec.placement.nodeSelector
+    # A node that is cut off keeps its pods, however long that lasts.
+    pod["tolerations"] = [
+        {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
+        {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
+        *tolerations(spec.placement.tolerations),
+    ]
+    pod["affinity"] = _affinity(spec.clusterRef.name, node)
+    fields = spec
+    if spec.imagePullSecrets is None:  # the image is the cluster's
+        fields = spec.model_copy(update={"imagePullSecrets": cluster.voters.imagePullSecrets})
+    return template(pod, fields)
+
+
+def _arguments(name: str, namespace: str, spec: PoolSpec, tls: bool, how: Defaults) -> list[str]:
     scheme = "https" if tls else "http"
+    prefixes = sorted(spec.prefixes)
+    if how.literal_dollars:
+        # Kubernetes replaces $(NAME) by a variable, and $$ by $.
+        prefixes = [prefix.replace("$", "$$") for prefix in prefixes]
     arguments = [
         "edge",
         "--name=$(POD_NAME)",
         f"--pool={name}",
         "--data-dir=/var/lib/holdfast/data",
-        f"--listen-client-urls={scheme}://0.0.0.0:{CLIENT_PORT}",
-        f"--listen-metrics-urls=http://0.0.0.0:{METRICS_PORT}",
+        f"--listen-client-urls={scheme}://{how.host}:{CLIENT_PORT}",
+        f"--listen-metrics-urls=http://{how.host}:{METRICS_PORT}",
         f"--endpoints={client_endpoint(spec.clusterRef.name, namespace)}",
-        *(f"--prefix={prefix}" for prefix in sorted(spec.prefixes)),
+        *(f"--prefix={prefix}" for prefix in prefixes),
         *(["--anonymous-reads"] if spec.anonymousReads else []),
     ]
     if tls:
@@ -50,33 +107,59 @@ def replica_pod(name: str, namespace: str, spec: PoolSpec, cluster: ClusterSpec,
             "--client-cert-auth",
             f"--upstream-tls-dir={_TLS}",
         ]
-    secret = edge_secret(spec.clusterRef.name) if tls else ""
-    pod = pod_spec(container("holdfast", image, arguments, spec.resources, tls), secret)
-    pod["nodeSelector"] = spec.placement.nodeSelector
-    # A node that is cut off keeps its pods, however long that lasts.
-    pod["tolerations"] = [
-        {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
-        {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
-        *tolerations(spec.placement.tolerations),
-    ]
-    pod["affinity"] = {
-        "podAntiAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [
-                {
-                    "topologyKey": "kubernetes.io/hostname",
-                    "labelSelector": {"matchLabels": selector(spec.clusterRef.name, COMPONENT)},
-                }
-            ]
-        }
-    }
-    return pod
+    return arguments
 
 
-def replica_template(name: str, namespace: str, spec: PoolSpec, cluster: ClusterSpec, image: str) -> str:
-    return template_hash(replica_pod(name, namespace, spec, cluster, image))
+def _affinity(cluster: str, node: str) -> Object:
+    """Two replicas of a cluster never share a node, because <cluster>-edge would route to either of them."""
+    others = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": selector(cluster, COMPONENT)}}
+    found: Object = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [others]}}
+    if node:
+        this = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+        found["nodeAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [this]}}
+    return found
 
 
-def replicas(of: Object, spec: PoolSpec, cluster: ClusterSpec, image: str, count: int) -> Object:
+def replica_template(
+    name: str, namespace: str, spec: PoolSpec, cluster: ClusterSpec, image: str, rendering: int = OLDEST
+) -> str:
+    return _template(name, namespace, spec, cluster, image, rendering).hash
+
+
+def replica(
+    of: Object,
+    spec: PoolSpec,
+    cluster: ClusterSpec,
+    image: str,
+    node: str,
+    rendering: int = OLDEST,
+    *,
+    tls_secret: str = "",
+) -> Object:
+    """The StatefulSet of the replica on one node. `tls_secret`: the Secret of its certificate; if empty, the Secret
+    that all edge replicas of the cluster share. `template_of` gives the hash that its pod has if it is up to date."""
+    name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
+    this = {NODE_LABEL: node_hash(node)}
+    made = stateful_set(
+        replica_on(name, node),
+        namespace,
+        of,
+        labels_={**labels(spec.clusterRef.name, COMPONENT, name), **this},
+        selector_={**selector(spec.clusterRef.name, COMPONENT, name), **this},
+        service=replica_name(name),
+        replicas=1,
+        template=_template(name, namespace, spec, cluster, image, rendering, node=node, secret=tls_secret),
+        storage=spec.storage,
+    )
+    for about in (made["metadata"], made["spec"]["template"]["metadata"]):
+        about["annotations"] = {**about.get("annotations", {}), NODE_ANNOTATION: node}
+    return made
+
+
+def replicas(
+    of: Object, spec: PoolSpec, cluster: ClusterSpec, image: str, count: int, rendering: int = OLDEST
+) -> Object:
+    """One StatefulSet for all nodes, as pools had before each replica was bound to its node."""
     name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
     return stateful_set(
         replica_name(name),
@@ -86,13 +169,14 @@ def replicas(of: Object, spec: PoolSpec, cluster: ClusterSpec, image: str, count
         selector_=selector(spec.clusterRef.name, COMPONENT, name),
         service=replica_name(name),
         replicas=count,
-        pod=replica_pod(name, namespace, spec, cluster, image),
+        template=_template(name, namespace, spec, cluster, image, rendering),
         storage=spec.storage,
     )
 
 
-def service(of: Object, spec: PoolSpec) -> Object:
-    """All replicas of the pool, the one on the caller's node first."""
+def service(of: Object, spec: PoolSpec, rendering: int = OLDEST, *, kubernetes: tuple[int, int] = (1, 30)) -> Object:
+    """All replicas of the pool, that on the caller's node first. `kubernetes`: the version of the API server; before
+    1.34 it can only prefer the caller's zone."""
     name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
     return {
         "apiVersion": "v1",
@@ -100,8 +184,9 @@ def service(of: Object, spec: PoolSpec) -> Object:
         "metadata": metadata(replica_name(name), namespace, of, labels(spec.clusterRef.name, COMPONENT, name)),
         "spec": {
             "selector": selector(spec.clusterRef.name, COMPONENT, name),
+            **service_families(rendering),
             "ports": [{"name": "client", "port": CLIENT_PORT, "targetPort": "client"}],
-            "trafficDistribution": "PreferClose",
+            "trafficDistribution": "PreferSameNode" if kubernetes >= (1, 34) else "PreferClose",
             "publishNotReadyAddresses": True,
         },
     }

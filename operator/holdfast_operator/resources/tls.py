@@ -135,18 +135,30 @@ def secret(of: Object, name: str, certificate: bytes, key: bytes, ca: bytes) -> 
     }
 
 
+def _certificates(name: str, namespace: str) -> dict[str, tuple[str, str, list[str]]]:
+    """(common name, role, host names) of the certificate in each Secret."""
+    peers, services = peer_hosts(name, namespace), service_hosts(namespace)
+    return {
+        server_secret(name): (f"{name} server", "server", [*peers, *services]),
+        peer_secret(name): (f"{name} peer", "peer", peers),
+        edge_secret(name): (f"{name} server", "edge", services),
+        client_secret(name): (f"{name} client", "client", []),
+        operator_secret(name): (f"{name} operator", "operator", []),
+    }
+
+
+def secret_names(cluster: str) -> list[str]:
+    return list(_certificates(cluster, ""))
+
+
+def issued(of: Object, secret_name: str, ca_certificate: bytes, ca_key: bytes) -> Object:
+    """The Secret of this name, with a new certificate."""
+    name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
+    common, role_, hosts = _certificates(name, namespace)[secret_name]
+    found = issue(ca_certificate, ca_key, common, hosts, role(name, role_))
+    return secret(of, secret_name, *found, ca_certificate)
+
+
 def all_secrets(of: Object, ca_certificate: bytes, ca_key: bytes) -> list[Object]:
     """The Secrets of the certificates that the CA issues; each is made once."""
-    name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
-    peers, services = peer_hosts(name, namespace), service_hosts(namespace)
-    wanted = [
-        (server_secret(name), f"{name} server", "server", [*peers, *services]),
-        (peer_secret(name), f"{name} peer", "peer", peers),
-        (edge_secret(name), f"{name} server", "edge", services),
-        (client_secret(name), f"{name} client", "client", []),
-        (operator_secret(name), f"{name} operator", "operator", []),
-    ]
-    return [
-        secret(of, secret_name, *issue(ca_certificate, ca_key, common, names, role(name, role_)), ca_certificate)
-        for secret_name, common, role_, names in wanted
-    ]
+    return [issued(of, name, ca_certificate, ca_key) for name in secret_names(of["metadata"]["name"])]

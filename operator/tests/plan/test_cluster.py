@@ -12,7 +12,9 @@ from holdfast_operator.plan.actions import (
     AddLearner,
     DeletePod,
     DeleteVolume,
+    EvictPod,
     Form,
+    MarkVolumes,
     Open,
     Promote,
     Record,
@@ -21,18 +23,8 @@ from holdfast_operator.plan.actions import (
     TransferLeader,
     Wait,
 )
-from holdfast_operator.plan.cluster import (
-    Desired,
-    Member,
-    Membership,
-    Node,
-    NodeState,
-    Observed,
-    Pod,
-    Volume,
-    plan,
-    wanted_pods,
-)
+from holdfast_operator.plan.cluster import plan, wanted_pods
+from holdfast_operator.plan.facts import Desired, Member, Membership, Node, NodeState, Observed, Pod, Volume
 
 
 @dataclass
@@ -61,6 +53,7 @@ class World:
     seed: int = 0
     bootstrapped: bool = False
     scheduled: int = 0
+    marks: dict[int, tuple[int, int]] = field(default_factory=dict)  # volume id -> (cluster id, member id) of its claim
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(100))
     formed: int = 0
 
@@ -99,7 +92,7 @@ class World:
             membership = Membership(self.config_index, self.leader, tuple(found))
         return Observed(
             pods={o: self._pod(p) for o, p in self.pods.items()},
-            volumes={o: Volume(f"data-{o}", f"v{v}") for o, v in self.volumes.items()},
+            volumes={o: Volume(f"data-{o}", f"v{v}", *self.marks.get(v, (0, 0))) for o, v in self.volumes.items()},
             membership=membership,
             cluster_id=self.cluster_id,
             seed=self.seed,
@@ -152,11 +145,14 @@ class World:
         elif isinstance(action, TransferLeader):
             assert self.alive(action.to)
             self.leader = action.to
-        elif isinstance(action, DeletePod):
+        elif isinstance(action, MarkVolumes):
+            for mark in action.marks:
+                self.marks[int(mark.uid.removeprefix("v"))] = (mark.cluster_id, mark.member_id)
+        elif isinstance(action, DeletePod | EvictPod):
+            before = self.quorum()
             pod = self.pods.pop(action.ordinal)
             assert pod.uid == action.uid
-            if pod.ready:
-                assert self.quorum() or len(self.members) == 1, "replacing a ready pod lost the quorum"
+            assert self.quorum() == before or len(self.members) == 1, "replacing a pod lost the quorum"
         elif isinstance(action, DeleteVolume):
             ordinal = int(action.name.removeprefix("data-"))
             assert self.volumes[ordinal] not in self.members, "the volume of a member was deleted"
@@ -182,7 +178,11 @@ class World:
             voters == set(range(self.desired.replicas)) == set(self.pods)
             and len(self.members) == self.desired.replicas
             and all(p.ready and p.template == self.desired.template for p in self.pods.values())
-            and set(self.volumes) == voters
+            and voters <= set(self.volumes)
+            # Of the others, only those stay of which no process ever reported whether they hold anything.
+            and not any(
+                self.volumes[o] in self.marks or self.volumes[o] in self.belongs for o in set(self.volumes) - voters
+            )
         )
 
 
@@ -235,8 +235,8 @@ def test_the_leader_goes_last_and_hands_over_first() -> None:
     world = three(leader=0)
     world.desired = replace(world.desired, template="new")
     taken = actions(world)
-    assert [type(a).__name__ for a in taken] == ["DeletePod", "DeletePod", "TransferLeader", "DeletePod"]
-    assert [a.ordinal for a in taken if isinstance(a, DeletePod)] == [1, 2, 0]
+    assert [type(a).__name__ for a in taken] == ["EvictPod", "EvictPod", "TransferLeader", "EvictPod"]
+    assert [a.ordinal for a in taken if isinstance(a, EvictPod)] == [1, 2, 0]
 
 
 def test_broken_pods_go_first() -> None:
@@ -256,7 +256,7 @@ def test_a_lost_volume_is_replaced_by_a_new_id_removed_first() -> None:
     del world.volumes[2]
     world.kubernetes()
     taken = actions(world, 20)
-    assert [type(a).__name__ for a in taken] == ["Remove", "AddLearner", "Promote"]
+    assert [type(a).__name__ for a in taken] == ["Remove", "AddLearner", "MarkVolumes", "Promote"]
     assert isinstance(taken[0], Remove)
     assert taken[0].member_id == old
 
@@ -288,6 +288,8 @@ def test_pods_of_two_clusters_are_left_alone() -> None:
     world = World(random.Random(1), Desired(3, "t"))
     world.kubernetes()
     world.belongs = {world.pods[0].volume: (7, True), world.pods[1].volume: (8, True)}
+    taken = actions(world, 5)
+    assert [type(a).__name__ for a in taken] == ["MarkVolumes"]
     action = plan(world.desired, world.observe())
     assert isinstance(action, Wait)
     assert action.reason == "ClusterIDMismatch"

@@ -1,0 +1,36 @@
+"""Which replica of an edge pool is replaced next. A replica may be the only copy that its site can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    name: str
+    uid: str
+    outdated: bool
+    ready: bool
+    runs: bool  # its container runs, or may run: its node does not report
+    terminating: bool
+    reachable: bool  # its node is ready; a replica on a node that is cut off goes on serving
+    trouble: str = ""
+
+
+def replace_one(replicas: Sequence[Replica]) -> Replica | None:
+    """The replica to replace now, or None. One that does not run is replaced at once, wherever it is; others one at a
+    time, and only while all that can be reached are ready."""
+    outdated = [r for r in sorted(replicas, key=lambda r: r.name) if r.outdated and not r.terminating]
+    idle = [r for r in outdated if not r.runs]
+    if idle:
+        return idle[0]
+    here = [r for r in replicas if r.reachable]
+    if any(r.terminating for r in here):
+        return None
+    broken = [r for r in outdated if r.reachable and not r.ready]
+    if broken:
+        return broken[0]
+    if any(not r.ready for r in here):
+        return None
+    return next((r for r in outdated if r.reachable), None)

@@ -1,0 +1,56 @@
+"""Runs many seeds on all cores, and sums up what they reached and what failed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+from holdfast_operator.sim.simulation import Result, simulate
+
+CHUNK = 4
+
+
+@dataclass(slots=True)
+class Summary:
+    seeds: int = 0
+    simulated: float = 0.0
+    seconds: float = 0.0  # of the processor, in all processes
+    elapsed: float = 0.0
+    reached: Counter[str] = field(default_factory=Counter)
+    failures: list[Result] = field(default_factory=list)
+
+    def add(self, result: Result) -> None:
+        self.seeds += 1
+        self.simulated += result.simulated
+        self.seconds += result.seconds
+        self.reached.update(dict.fromkeys((name for name, times in result.reached.items() if times), 1))
+        if result.violation is not None:
+            self.failures.append(result)
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """How often each invariant was violated."""
+        return Counter(r.violation[0] for r in self.failures if r.violation is not None)
+
+    def __str__(self) -> str:
+        speed = self.seeds / max(self.seconds, 1e-9)
+        return (
+            f"{self.seeds} seeds, {self.simulated / 3600:.1f} simulated hours in {self.elapsed:.0f} s "
+            f"({speed:.1f} seeds per second and core); {len(self.failures)} failed"
+        )
+
+
+def run_seeds(summary: Summary, seeds: Iterable[int], jobs: int = 0) -> Iterator[Result]:
+    """Run seeds on `jobs` processes (0: one for each core); yields each result in the order of the seeds, and adds it
+    to the summary."""
+    began = time.monotonic()
+    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("forkserver")) as pool:
+        for result in pool.map(simulate, seeds, chunksize=CHUNK):
+            summary.add(result)
+            summary.elapsed = time.monotonic() - began
+            yield result

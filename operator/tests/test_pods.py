@@ -1,0 +1,64 @@
+"""What a pod's status means: statuses as kubelets and schedulers write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from holdfast_operator.plan.facts import Run
+from holdfast_operator.pods import run_of, trouble_of
+
+Object = dict[str, Any]
+
+
+def pod(
+    container: Object | None = None, *, ready: bool = False, scheduled: Object | None = None, **status: Any
+) -> Object:
+    conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+    conditions += [{"type": "PodScheduled", **scheduled}] if scheduled else []
+    return {
+        "metadata": {"name": "p"},
+        "status": {"conditions": conditions, **({"containerStatuses": [container]} if container else {}), **status},
+    }
+
+
+def waiting(reason: str, message: str = "", **more: Any) -> Object:
+    return {"state": {"waiting": {"reason": reason, "message": message}}, "ready": False, "restartCount": 0, **more}
+
+
+EXITED = {"terminated": {"exitCode": 4, "reason": "Error"}}
+UNSCHEDULABLE = {"status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+
+
+@pytest.mark.parametrize(
+    ("found", "run", "trouble"),
+    [
+        (pod(phase="Pending"), Run.NEVER, ""),
+        (pod(scheduled=UNSCHEDULABLE), Run.NEVER, "Unschedulable: 0/3 nodes are available"),
+        (pod(waiting("ContainerCreating")), Run.NEVER, ""),
+        (pod(waiting("ImagePullBackOff", "no such image")), Run.NEVER, "ImagePullBackOff: no such image"),
+        (
+            pod(waiting("CreateContainerConfigError", 'secret "x" not found')),
+            Run.NEVER,
+            'CreateContainerConfigError: secret "x" not found',
+        ),
+        (
+            pod(waiting("CrashLoopBackOff", lastState=EXITED, restartCount=3)),
+            Run.FAILING,
+            "CrashLoopBackOff: exit code 4, Error",
+        ),
+        (pod({"state": EXITED, "ready": False, "restartCount": 0}), Run.FAILING, "Terminated: exit code 4, Error"),
+        (pod({"state": {"running": {}}, "ready": False, "restartCount": 0}), Run.RUNNING, "it runs and is not ready"),
+        (pod({"state": {"running": {}}, "ready": True, "restartCount": 0}, ready=True), Run.RUNNING, ""),
+        # The node controller marks the pods of a silent node unready; the kubelet's last report stays.
+        (pod({"state": {"running": {}}, "ready": True, "restartCount": 0}), Run.UNKNOWN, "its node does not report"),
+        (pod(phase="Unknown"), Run.UNKNOWN, "its node does not report"),
+    ],
+)
+def test_what_a_container_does_and_why_not(found: Object, run: Run, trouble: str) -> None:
+    assert run_of(found) is run
+    assert trouble_of(found) == trouble
+
+
+def test_troubles_are_cut_short() -> None:
+    assert len(trouble_of(pod(waiting("ErrImagePull", "x" * 5000)))) <= 200
