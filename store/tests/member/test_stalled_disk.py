@@ -15,6 +15,7 @@ from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.member.stall import StallWatch
 from holdfast.proto import raft_pb2
+from holdfast.raft.types import DurableAppend
 
 from .nodes import cluster
 
@@ -25,9 +26,9 @@ def hung_disk(member: Member) -> Iterator[None]:
     log, goes_on = member._writer._log, threading.Event()
     write = log.append
 
-    def wait_and_write(batch: object) -> None:
+    def wait_and_write(records: list[DurableAppend]) -> None:
         goes_on.wait()
-        write(batch)  # type: ignore[arg-type]
+        write(records)
 
     log.append = wait_and_write  # type: ignore[method-assign]
     try:

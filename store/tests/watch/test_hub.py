@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from holdfast.keyrange import bounds
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
 from holdfast.kv.space import HISTORY_BYTES, KeySpace
-from holdfast.kv.store import MemoryStore, Pending
+from holdfast.kv.store import MemoryStore, Pending, Reader
 from holdfast.proto import rpc_pb2
 from holdfast.watch.hub import (
     CATCH_UP_CHANGES,
@@ -55,7 +54,7 @@ class World:
         self.pending.flush()
         return changes
 
-    def watch(self, stream: int, id: int, start: bytes, end: bytes, begin: int = 0) -> None:
+    def watch(self, stream: int, id: int, start: bytes, end: bytes | None, begin: int = 0) -> None:
         self.hub.add(stream, Watcher(id, ((start, end),), begin))
 
     def take(self, deliveries: list[Delivery]) -> None:
@@ -261,10 +260,10 @@ def test_watchers_of_the_past_cost_no_look_at_each_change() -> None:
     read = 0
     change = world.space._change
 
-    def counted(*arguments: Any) -> Change:
+    def counted(reader: Reader, revision: int, value: bytes) -> Change:
         nonlocal read
         read += 1
-        return change(*arguments)
+        return change(reader, revision, value)
 
     world.space._change = counted  # type: ignore[method-assign]
     turns = 0
