@@ -103,7 +103,8 @@ class Actor:
         if isinstance(action, EvictPod):
             await self._kube.evict(self._namespace, name, uid=action.uid)
             return "PodEvicted", f"{name}: {action.why}"
-        await self._kube.delete("Pod", self._namespace, name, uid=action.uid)
+        version = self._seen.pods[action.ordinal]["metadata"]["resourceVersion"] if action.unchanged else ""
+        await self._kube.delete("Pod", self._namespace, name, uid=action.uid, version=version)
         return "PodReplaced", f"{name} is deleted: {action.why}"
 
     async def _at(self, ordinal: int) -> client.Client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 from holdfast_operator.kube import ApiError, Kube, Object
@@ -29,7 +29,7 @@ async def ensure_certificates(
         return None
     services = [replica_name(pool["metadata"]["name"]) for pool in pools]
     wanted = certificates.wanted(cluster, spec, {}, services)
-    namespace, now = cluster["metadata"]["namespace"], datetime.now(UTC)
+    namespace, now = cluster["metadata"]["namespace"], kube.now()
     there = {w.secret: await kube.get("Secret", namespace, w.secret) for w in wanted}
     stored = await kube.get("Secret", namespace, ca_secret(cluster["metadata"]["name"]))
     if stored is not None:

@@ -10,6 +10,7 @@ import os
 import ssl
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,10 @@ class Kube:
         path = _PATHS[kind].format(ns=f"namespaces/{namespace}/" if namespace else "")
         return path + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
 
+    def now(self) -> datetime:
+        """The time by which the age of objects and certificates is judged."""
+        return datetime.now(UTC)
+
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         try:
             return await self.request("GET", self.path(kind, namespace, name))
@@ -184,9 +189,14 @@ class Kube:
         }
         return await self.request("PUT", self.path(obj["kind"], meta["namespace"], meta["name"], "status"), body=body)
 
-    async def delete(self, kind: str, namespace: str, name: str, *, uid: str, now: bool = False) -> None:
-        """Delete exactly the object with this uid; `now`: without a grace period. It is no error if it is gone."""
+    async def delete(
+        self, kind: str, namespace: str, name: str, *, uid: str, version: str = "", now: bool = False
+    ) -> None:
+        """Delete exactly the object with this uid, and if `version` is given in this resource version; `now`: without a
+        grace period. It is no error if it is gone or has changed."""
         body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+        if version:
+            body["preconditions"]["resourceVersion"] = version
         if now:
             body["gracePeriodSeconds"] = 0
         try:

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from holdfast.proto import holdfast_pb2
 
@@ -69,7 +70,7 @@ async def observe(kube: Kube, cluster: Object, members: Members, *, transfer_exp
     membership = await _membership(members, nodes, addresses, cluster_id)
     return Observation(
         plan=Observed(
-            pods={n: _pod(p, nodes.get(n)) for n, p in by_ordinal.items()},
+            pods={n: _pod(p, nodes.get(n), kube.now()) for n, p in by_ordinal.items()},
             volumes=_volumes(claims, name, await _lost(kube, pods, claims)),
             membership=None if membership is None else _planned(membership, name),
             cluster_id=cluster_id,
@@ -125,7 +126,7 @@ def _planned(membership: holdfast_pb2.MembershipGetResponse, cluster: str) -> Me
     )
 
 
-def _pod(pod: Object, node: holdfast_pb2.DescribeResponse | None) -> Pod:
+def _pod(pod: Object, node: holdfast_pb2.DescribeResponse | None, now: datetime) -> Pod:
     return Pod(
         uid=pod["metadata"]["uid"],
         ready=is_ready(pod),
@@ -136,8 +137,8 @@ def _pod(pod: Object, node: holdfast_pb2.DescribeResponse | None) -> Pod:
         else Node(
             node.volume_id, node.cluster_id, node.member_id, NodeState(node.state), node.ready, node.applied_index
         ),
-        run=run_of(pod),
-        trouble=trouble_of(pod),
+        run=run_of(pod, now),
+        trouble=trouble_of(pod, now),
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from holdfast_operator.kube import Object
 from holdfast_operator.plan.facts import Run
 
 SHOWN_CHARACTERS = 200
+STARTING = timedelta(seconds=90)
 _NORMAL = ("ContainerCreating", "PodInitializing")
 
 
@@ -18,48 +21,63 @@ def is_unschedulable(pod: Object) -> bool:
     return _condition(pod, "PodScheduled").get("status") == "False"
 
 
-def run_of(pod: Object) -> Run:
-    """What the container does. A node that stopped reporting leaves the last report of its kubelet behind, which the
-    API server contradicts by an unready pod with a ready container."""
+def run_of(pod: Object, now: datetime) -> Run:
+    """What the container does. A pod that has been starting for long cannot run, even if nothing says why: what is
+    wrong with a volume or a Secret is told in events only. A node that stopped reporting leaves the last report of its
+    kubelet behind, which the API server contradicts by an unready pod with a ready container."""
     status = pod.get("status", {})
     if status.get("phase") == "Unknown":
         return Run.UNKNOWN
     container = _container(pod)
     if not container:
-        return Run.NEVER
+        return Run.NEVER if is_unschedulable(pod) else _starting(pod, now)
     if container.get("ready") and not is_ready(pod):
         return Run.UNKNOWN
     if "running" in container.get("state", {}):
         return Run.RUNNING
-    return Run.FAILING if container.get("restartCount") or _terminated(container) else Run.NEVER
+    if container.get("restartCount") or _terminated(container):
+        return Run.FAILING
+    return _starting(pod, now) if _waiting(container).get("reason") in _NORMAL else Run.NEVER
 
 
-def trouble_of(pod: Object) -> str:
+def _starting(pod: Object, now: datetime) -> Run:
+    created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    return Run.STARTING if now < created + STARTING else Run.NEVER
+
+
+def trouble_of(pod: Object, now: datetime) -> str:
     """Why the pod does not run or is not ready; empty if it is ready, or on its way and nothing is wrong."""
     if is_ready(pod):
         return ""
     if "deletionTimestamp" in pod["metadata"]:
         return "it is being deleted"
-    run = run_of(pod)
+    run = run_of(pod, now)
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return _words(scheduled)
     if run is Run.UNKNOWN:
         return "its node does not report"
     container = _container(pod)
-    waiting = container.get("state", {}).get("waiting", {})
+    waiting = _waiting(container)
     terminated = _terminated(container)
     if run is Run.FAILING and terminated:
         why = f"exit code {terminated.get('exitCode')}, {terminated.get('reason', 'Error')}"
         return f"{waiting.get('reason', 'Terminated')}: {why}"
     if waiting and waiting.get("reason") not in _NORMAL:
         return _words(waiting)
-    return "it runs and is not ready" if run is Run.RUNNING else ""
+    if run is Run.RUNNING:
+        return "it runs and is not ready"
+    return "it has been starting for long: see its events" if run is Run.NEVER else ""
 
 
 def _container(pod: Object) -> Object:
     found: list[Object] = pod.get("status", {}).get("containerStatuses") or [{}]
     return found[0]
+
+
+def _waiting(container: Object) -> Object:
+    found: Object = container.get("state", {}).get("waiting") or {}
+    return found
 
 
 def _terminated(container: Object) -> Object:

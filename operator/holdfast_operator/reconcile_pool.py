@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime
+from datetime import datetime
 
 from holdfast.proto import holdfast_pb2
 
@@ -72,7 +72,7 @@ class PoolReconciler:
             await self._prune(pool, live, wanted)
         pods = await self._kube.list("Pod", self._namespace, labels=labels)
         templates = {name: template_of(stateful) for name, stateful in wanted.items()}
-        found = [_replica(pod, nodes, templates) for pod in pods]
+        found = [_replica(pod, nodes, templates, self._kube.now()) for pod in pods]
         replaced = None if paused else replace_one(found)
         if replaced is not None:
             await self._kube.delete("Pod", self._namespace, replaced.name, uid=replaced.uid)
@@ -92,7 +92,7 @@ class PoolReconciler:
         for wanted in certificates.wanted(owner, cluster.spec, due, []):
             if wanted.role == "edge":
                 there = await self._kube.get("Secret", self._namespace, wanted.secret)
-                await ensure_certificate(self._kube, pool, wanted, ca, there, datetime.now(UTC))
+                await ensure_certificate(self._kube, pool, wanted, ca, there, self._kube.now())
 
     async def _prune(self, pool: Object, live: dict[str, Object], wanted: dict[str, Object]) -> None:
         """Remove the replicas of nodes that have left, with their Secrets."""
@@ -137,7 +137,7 @@ def _wanted(pool: Object, spec: PoolSpec, cluster: ForPools, nodes: list[str]) -
     return {stateful["metadata"]["name"]: stateful for stateful in made}
 
 
-def _replica(pod: Object, nodes: dict[str, Object], templates: dict[str, str]) -> Replica:
+def _replica(pod: Object, nodes: dict[str, Object], templates: dict[str, str], now: datetime) -> Replica:
     node = nodes.get(pod["spec"].get("nodeName", ""))
     stateful = pod["metadata"]["name"].rpartition("-")[0]
     return Replica(
@@ -145,10 +145,10 @@ def _replica(pod: Object, nodes: dict[str, Object], templates: dict[str, str]) -
         uid=pod["metadata"]["uid"],
         outdated=pod["metadata"]["labels"].get(TEMPLATE_LABEL) != templates.get(stateful),
         ready=is_ready(pod),
-        runs=run_of(pod) in (Run.RUNNING, Run.UNKNOWN),
+        runs=run_of(pod, now) not in (Run.NEVER, Run.FAILING),
         terminating="deletionTimestamp" in pod["metadata"],
         reachable=node is not None and is_ready(node),
-        trouble=trouble_of(pod),
+        trouble=trouble_of(pod, now),
     )
 
 

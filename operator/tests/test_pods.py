@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from holdfast_operator.plan.facts import Run
-from holdfast_operator.pods import run_of, trouble_of
+from holdfast_operator.pods import STARTING, run_of, trouble_of
 
 Object = dict[str, Any]
+NOW = datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC)
 
 
 def pod(
@@ -17,7 +19,7 @@ def pod(
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     conditions += [{"type": "PodScheduled", **scheduled}] if scheduled else []
     return {
-        "metadata": {"name": "p"},
+        "metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"},
         "status": {"conditions": conditions, **({"containerStatuses": [container]} if container else {}), **status},
     }
 
@@ -33,9 +35,9 @@ UNSCHEDULABLE = {"status": "False", "reason": "Unschedulable", "message": "0/3 n
 @pytest.mark.parametrize(
     ("found", "run", "trouble"),
     [
-        (pod(phase="Pending"), Run.NEVER, ""),
+        (pod(phase="Pending"), Run.STARTING, ""),
         (pod(scheduled=UNSCHEDULABLE), Run.NEVER, "Unschedulable: 0/3 nodes are available"),
-        (pod(waiting("ContainerCreating")), Run.NEVER, ""),
+        (pod(waiting("ContainerCreating")), Run.STARTING, ""),
         (pod(waiting("ImagePullBackOff", "no such image")), Run.NEVER, "ImagePullBackOff: no such image"),
         (
             pod(waiting("CreateContainerConfigError", 'secret "x" not found')),
@@ -56,9 +58,15 @@ UNSCHEDULABLE = {"status": "False", "reason": "Unschedulable", "message": "0/3 n
     ],
 )
 def test_what_a_container_does_and_why_not(found: Object, run: Run, trouble: str) -> None:
-    assert run_of(found) is run
-    assert trouble_of(found) == trouble
+    assert run_of(found, NOW) is run
+    assert trouble_of(found, NOW) == trouble
+
+
+def test_a_pod_that_has_been_starting_for_long_cannot_run() -> None:
+    stuck = pod(waiting("ContainerCreating"))
+    assert run_of(stuck, NOW + STARTING) is Run.NEVER
+    assert trouble_of(stuck, NOW + STARTING) == "it has been starting for long: see its events"
 
 
 def test_troubles_are_cut_short() -> None:
-    assert len(trouble_of(pod(waiting("ErrImagePull", "x" * 5000)))) <= 200
+    assert len(trouble_of(pod(waiting("ErrImagePull", "x" * 5000)), NOW)) <= 200

@@ -113,11 +113,13 @@ class EvictPod:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """Delete a pod that does not serve, whatever budgets say."""
+    """Delete a pod that does not serve, whatever budgets say. `unchanged`: only if nothing about it has changed since,
+    because the decision depends on it that it does not run."""
 
     ordinal: int
     uid: str
     why: str
+    unchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class Run(Enum):
     FAILING = 1  # it ran, and cannot be started now
     RUNNING = 2
     UNKNOWN = 3  # the pod's node does not report
+    STARTING = 4  # it has not run yet, and nothing is wrong so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class Pod:
 
     @property
     def cannot_run(self) -> bool:
-        """Whether no process of this pod can be voting. A process that answers runs, whatever the kubelet says."""
+        """Whether no process of this pod can be voting. One that answers runs, whatever the kubelet says; one that is
+        starting may run in a moment."""
         return self.node is None and self.run in (Run.NEVER, Run.FAILING)
 
 

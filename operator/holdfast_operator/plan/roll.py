@@ -14,7 +14,7 @@ def replace_what_cannot_run(desired: Desired, observed: Observed) -> Action | No
     with a quorum or without: the wanted template may be the one that runs."""
     for ordinal, pod in sorted(observed.pods.items()):
         if pod.template != desired.template and pod.cannot_run and not pod.terminating:
-            return DeletePod(ordinal, pod.uid, f"it is outdated and cannot run ({pod.trouble or 'it does not start'})")
+            return DeletePod(ordinal, pod.uid, f"it is outdated and cannot run ({pod.trouble})", True)
     return None
 
 

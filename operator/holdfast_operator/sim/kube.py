@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from random import Random
 
 from holdfast_operator.kube import ApiError, Kube
 from holdfast_operator.sim.apiserver import ApiServer
+from holdfast_operator.sim.clock import EPOCH
 from holdfast_operator.sim.objects import BY_PATH, Kind, Object, copy
 
 
@@ -68,6 +70,9 @@ class SimKube(Kube):
         self._faults = faults
         self._before = before
         self._after = after
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(EPOCH + asyncio.get_running_loop().time(), UTC)
 
     async def request(
         self,

@@ -110,7 +110,7 @@ def test_a_learner_that_cannot_run_holds_nothing_up() -> None:
     volumes = THREE | held({3: 4})
     outdated = {0: good(1, "old"), 1: good(2, "old"), 2: good(3, "old"), 3: cannot_run("typo")}
     repaired = plan(Desired(5, "new"), formed(outdated, learning, volumes, 5))
-    assert repaired == DeletePod(3, "typo", "it is outdated and cannot run (ImagePullBackOff: no such image)")
+    assert repaired == DeletePod(3, "typo", "it is outdated and cannot run (ImagePullBackOff: no such image)", True)
 
     rolled = plan(Desired(5, "new"), formed({**outdated, 3: cannot_run("new")}, learning, volumes, 5))
     assert isinstance(rolled, EvictPod)
