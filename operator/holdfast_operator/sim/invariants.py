@@ -17,6 +17,7 @@ class Invariants:
         self._world = world
         self._acting: Acting | None = None
         self._owners: dict[str, str] = {}  # uid of a StatefulSet, also of one that is gone: the uid of its owner
+        self._gone_at: dict[str, float] = {}  # uid of an object of ours: when it was deleted
         self.writes = 0
         self.last_write = ""
         world.api.watchers.append(self._noticed)
@@ -25,6 +26,8 @@ class Invariants:
         if obj["kind"] == "StatefulSet":
             controller = controller_of(obj)
             self._owners.setdefault(uid_of(obj), controller["uid"] if controller is not None else "")
+        if obj["kind"] in OURS and (event == "DELETED" or going(obj)):
+            self._gone_at.setdefault(uid_of(obj), self._world.now)
         if self._acting is None and (event == "DELETED" or going(obj)) and obj["kind"] == "Pod":
             self._world.disrupted()
 
@@ -42,7 +45,7 @@ class Invariants:
         if live is None or request.kind.name in OURS or self._refused(request, live):
             return
         if request.method != "POST" or request.sub:
-            self._ours(request, live)
+            self._ours(operator, request, live)
         if request.method == "DELETE" or request.sub == "eviction":
             if live["kind"] == "Pod":
                 self._keeps_majority(operator, [live], str(request))
@@ -65,9 +68,10 @@ class Invariants:
         uid = before.get("uid") or request.body.get("metadata", {}).get("uid")
         return bool(uid and uid != uid_of(live))
 
-    def _ours(self, request: Request, live: Object) -> None:
-        """Nothing of another owner is touched."""
+    def _ours(self, operator: Acting, request: Request, live: Object) -> None:
+        """Nothing of another owner is touched; nothing of an owner that was gone before the pass began."""
         owners = {uid_of(obj) for kind in OURS for obj in self._world.api.list(kind)}
+        owners |= {uid for uid, at in self._gone_at.items() if at >= operator.pass_at}
         controller = controller_of(live)
         if live["kind"] == "PersistentVolumeClaim":
             return  # judged by what is on it

@@ -19,6 +19,10 @@ from holdfast_operator.sim.objects import Object, labels_of, name_of
 from holdfast_operator.sim.world import Acting, World
 
 REPOSITORY = "holdfast"
+# What app.py watches; children only with the label of their cluster.
+_CUSTOM = ("HoldfastCluster", "HoldfastEdgePool", "HoldfastConfig")
+_CHILDREN = ("Pod", "PersistentVolumeClaim", "Service", "StatefulSet", "PodDisruptionBudget")
+_WATCHED = (*_CUSTOM, *_CHILDREN, "Node")
 RELIST_SECONDS = 30.0
 
 
@@ -62,7 +66,7 @@ class Operator:
     # ---- watches, as in app.py -----------------------------------------------------------------------------
 
     def _noticed(self, event: str, obj: Object) -> None:
-        if obj["kind"] not in ("HoldfastCluster", "HoldfastEdgePool", "HoldfastConfig", "Pod", "Node"):
+        if obj["kind"] not in _WATCHED:
             return
         loop, rng = asyncio.get_running_loop(), self._rng
         fate = rng.random()
@@ -74,7 +78,7 @@ class Operator:
             loop.call_later(rng.random() * self._world.watch.lag, self._deliver, obj)
 
     def _relist(self) -> None:
-        for kind in ("HoldfastCluster", "HoldfastEdgePool", "HoldfastConfig", "Pod", "Node"):
+        for kind in _WATCHED:
             for obj in self._world.api.list(kind):
                 self._deliver(obj)
 
