@@ -55,7 +55,7 @@ async def ensure_from(kube: Kube, owner: Object, wanted: Object, live: Object | 
     try:
         return await kube.apply(kind, meta["namespace"], {**marked, "metadata": {**marked["metadata"], **uid}})
     except ApiError as error:
-        if error.reason != "Invalid":
+        if error.reason != "Invalid" or kind != "Service":
             raise
     # An apply keeps items of lists that others added, and together with ours they may be invalid: a Service whose port
     # was changed by hand would have two ports of one name. A replacement has only our items.

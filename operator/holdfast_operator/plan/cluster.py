@@ -27,8 +27,10 @@ from holdfast_operator.plan.roll import replace_what_cannot_run, roll
 def wanted_pods(desired: Desired, observed: Observed) -> int:
     """How many pods there have to be: those of the spec, and those whose member is not removed yet."""
     if not observed.bootstrapped:
-        adopted = volumes.clusters_of(observed).get(desired.adopt, []) if desired.adopt else []
-        return max([desired.replicas, *(o + 1 for o in adopted)])
+        found = volumes.clusters_of(observed)
+        adopted = found.get(desired.adopt, []) if desired.adopt else []
+        # The pods of a cluster that is not taken over yet may be its majority: remove none of them.
+        return max([desired.replicas, observed.scheduled if found else 0, *(o + 1 for o in adopted)])
     if observed.membership is not None:
         return max([desired.replicas, *(m.ordinal + 1 for m in observed.membership.members)])
     # The members are unknown: remove no pod, and start all that may hold a member.

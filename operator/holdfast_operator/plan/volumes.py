@@ -108,12 +108,16 @@ def leftovers(desired: Desired, observed: Observed, membership: Membership) -> A
         if ordinal < desired.replicas or ordinal in members or ordinal in observed.pods or volume.terminating:
             continue
         if was_removed(volume, observed, membership):
-            return DeleteVolume(volume.name, volume.uid, "its member was removed")
+            return DeleteVolume(volume.name, volume.uid, _why(volume))
     # The process of a removed member does not start again on its volume, so the volume has to be deleted, too.
     for ordinal, pod in sorted(observed.pods.items()):
         if ordinal >= desired.replicas and ordinal not in members and not pod.terminating:
             return Wait("ScalingDown", f"the pod with ordinal {ordinal} is being removed")
     return None
+
+
+def _why(volume: Volume) -> str:
+    return "its member was removed" if volume.cluster_id else "it was empty when its process last answered"
 
 
 def foreign(observed: Observed) -> dict[int, int]:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
+from holdfast_operator.observe import CLUSTER_ID
 from holdfast_operator.reconcile_cluster import LATER
 from holdfast_operator.sim.clock import VirtualLoop
 from holdfast_operator.sim.faults import FAULTS, Event, calm
@@ -148,6 +149,8 @@ def _unsettled(world: World) -> None:
     cluster, what = world.cluster(), missing(world)
     if cluster is not None and any(n < cluster["spec"]["voters"]["replicas"] for n in world.foreign):
         world.beyond_repair.append("a volume at a wanted ordinal is of another cluster")
+    if cluster is not None and _held_beyond(world, cluster):
+        world.beyond_repair.append("volumes of more voters than are wanted wait to be adopted or wiped")
     trouble = says_trouble(cluster) if cluster is not None else ""
     if not world.beyond_repair:
         world.fail("reaches the wanted state", f"{what}; it says {trouble or 'nothing'}")
@@ -155,6 +158,20 @@ def _unsettled(world: World) -> None:
         world.fail("says what is wrong", f"{what}, because {world.beyond_repair[0]}, and no condition says so")
     else:
         world.reached["the user has to act, and is told"] += 1
+
+
+def _held_beyond(world: World, cluster: Object) -> bool:
+    """Whether a cluster that is not taken over has volumes of members beyond the wanted number. Only the user can say
+    what is to become of them."""
+    if (cluster.get("status") or {}).get("bootstrapped"):
+        return False
+    wanted, name = cluster["spec"]["voters"]["replicas"], f"data-{name_of(cluster)}-voter-"
+    marked = [
+        c
+        for c in world.api.list("PersistentVolumeClaim", NAMESPACE)
+        if CLUSTER_ID in (c["metadata"].get("annotations") or {})
+    ]
+    return any(name_of(c).startswith(name) and int(name_of(c).removeprefix(name)) >= wanted for c in marked)
 
 
 def _heal(world: World) -> None:

@@ -199,6 +199,13 @@ def test_fewer_voters_over_the_volumes_of_more_wait_for_the_user(pod: Pod) -> No
     assert isinstance(plan(replace(desired, adopt=OTHER), observed), Wait)
 
 
+def test_pods_of_a_cluster_that_is_not_taken_over_yet_are_not_removed() -> None:
+    """The object was made again, and fewer voters were wanted before the operator had looked."""
+    observed = Observed({o: good(o + 1) for o in range(3)}, THREE, None, scheduled=3)
+    assert wanted_pods(Desired(1, "new"), observed) == 3
+    assert reason(plan(Desired(1, "new"), observed)) == "MoreVolumesThanVoters"
+
+
 def test_an_empty_volume_beside_those_of_a_cluster_forms_nothing_and_deletes_nothing() -> None:
     pods = {0: Pod("u0", False, False, "new", empty(50))}
     volumes = {0: Volume("data-0", "v0"), **held({1: 2, 2: 3})}
