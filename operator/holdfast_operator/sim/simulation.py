@@ -14,7 +14,7 @@ from holdfast_operator.reconcile_cluster import LATER
 from holdfast_operator.sim.clock import VirtualLoop
 from holdfast_operator.sim.faults import FAULTS, Event, calm
 from holdfast_operator.sim.invariants import Invariants
-from holdfast_operator.sim.objects import name_of
+from holdfast_operator.sim.objects import Object, name_of
 from holdfast_operator.sim.operators import Log, start, stop
 from holdfast_operator.sim.settled import missing, says_trouble
 from holdfast_operator.sim.shape import EDGE, NAMESPACE, Shape, shape_of
@@ -166,12 +166,9 @@ def _held_beyond(world: World, cluster: Object) -> bool:
     if (cluster.get("status") or {}).get("bootstrapped"):
         return False
     wanted, name = cluster["spec"]["voters"]["replicas"], f"data-{name_of(cluster)}-voter-"
-    marked = [
-        c
-        for c in world.api.list("PersistentVolumeClaim", NAMESPACE)
-        if CLUSTER_ID in (c["metadata"].get("annotations") or {})
-    ]
-    return any(name_of(c).startswith(name) and int(name_of(c).removeprefix(name)) >= wanted for c in marked)
+    claims = [c for c in world.api.list("PersistentVolumeClaim", NAMESPACE) if name_of(c).startswith(name)]
+    marked = [c for c in claims if CLUSTER_ID in (c["metadata"].get("annotations") or {})]
+    return any(int(name_of(c).removeprefix(name)) >= wanted for c in marked)
 
 
 def _heal(world: World) -> None:
