@@ -44,11 +44,18 @@ class _Job:
         self.failed = failed
         self.scan: Scan | None = None
 
-    def advance(self, budget: int) -> int:
-        """Begin, or go on. Returns what is left of the budget if the scan is finished, else 0. Raises RequestError."""
-        try:
-            if self.scan is None:
+    def begin(self) -> None:
+        """Raises RequestError."""
+        if self.scan is None:
+            try:
                 self.scan = self._begin()
+            except StateDamaged as error:
+                raise RequestError(STATE_DAMAGED) from error
+
+    def advance(self, budget: int) -> int:
+        """Returns what is left of the budget if the scan is finished, else 0. Raises RequestError."""
+        assert self.scan is not None
+        try:
             return self.scan.advance(budget)
         except StateDamaged as error:
             raise RequestError(STATE_DAMAGED) from error
@@ -101,8 +108,10 @@ class Scans:
 
     def _step(self, job: _Job) -> bool:
         """Read a slice. Returns whether the scan is finished. Raises RequestError."""
-        left = 0
+        left = SLICE - 1  # if it is refused
         try:
+            job.begin()
+            left = 0
             left = job.advance(SLICE)
         finally:
             self._spent += SLICE - left

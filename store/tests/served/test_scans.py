@@ -13,7 +13,7 @@ from holdfast.kv.store import MemoryStore, Pending, StateDamaged
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.served import scans as module
 from holdfast.served.scans import SLICE, Scans
-from holdfast.status import STATE_DAMAGED, Refusal
+from holdfast.status import STATE_DAMAGED, Refusal, RequestError
 
 
 def never(error: Refusal) -> None:
@@ -112,6 +112,18 @@ def test_small_reads_are_answered_at_once_until_the_slice_of_the_turn_is_used_up
     assert len(calls.turn()) == SLICE
     assert calls.done.count("told") == 1  # answers of one turn are sent together
     assert len(calls.turn()) == SLICE
+
+
+def test_a_refused_call_costs_little() -> None:
+    def refuse() -> Slices:
+        raise RequestError(STATE_DAMAGED)
+
+    calls = Calls()
+    for _ in range(SLICE // 2):
+        with pytest.raises(RequestError):
+            calls.scans.run(refuse, lambda _: None, never, owner="refused")
+    calls.run("get", 1)
+    assert calls.done == ["get"]
 
 
 def test_a_connection_with_many_calls_does_not_delay_others() -> None:
