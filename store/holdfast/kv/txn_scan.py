@@ -19,7 +19,7 @@ from holdfast.kv.txn_check import MAX_COMPARED, TOO_MUCH_COMPARED
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import Code, Refusal, RequestError
 
-AT_ONCE = 500  # rows that a read-only transaction may look at in one go; a KiB of a row counts as one more
+AT_ONCE = 250  # rows that a read-only transaction may look at in one go; a KiB of a row counts as one more
 MAX_ANSWER_BYTES = 256 << 20  # of a read-only transaction: more than one Range of a large store needs
 
 TOO_MUCH_ANSWERED = Refusal(

@@ -14,7 +14,7 @@ from holdfast.kv.store import StateDamaged
 from holdfast.status import STATE_DAMAGED, TOO_MANY_REQUESTS, Refusal, RequestError
 from holdfast.turns import Turns
 
-SLICE = 1000  # rows; a KiB of a row counts as one more. A turn of the loop reads less than twice as many in all
+SLICE = 500  # rows; a KiB of a row counts as one more. A turn of the loop reads less than twice as many in all
 MAX_RUNNING = 1000
 
 
