@@ -17,6 +17,7 @@ from holdfast.member.driver import Answered, Member
 from holdfast.member.interface import Answer
 from holdfast.member.node import Node, State
 from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.served.scans import S
 from holdfast.status import (
     LEARNER_UNSUPPORTED,
     NO_LEADER,
@@ -126,9 +127,12 @@ class Service:
         except StateDamaged:
             self.router.fail(call.id, STATE_DAMAGED)
 
-    def propose(self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered) -> None:
-        """Propose `command` on behalf of the caller, under the client session that the call names, if any. It is not
-        cancelled when the client gives up, because it may already be in the log."""
+    def propose(
+        self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered, *, cost: int = 0
+    ) -> None:
+        """Propose `command` on behalf of the caller, under the client session that the call names, if any. `cost`: how
+        many rows applying it takes, at most. It is not cancelled when the client gives up, because it may already be in
+        the log; but it is withdrawn if it still waits for its turn."""
         state = member.state
         if state.auth.enabled:
             command.principal, command.auth_revision = self.principal(call, member)
@@ -142,9 +146,11 @@ class Service:
             self.router.mark(call, "applied here", member.core.name(answer.seq))
             answered(answer)
 
-        member.propose(command, applied, call.deadline_ns)
+        withdraw = member.propose(command, applied, call.deadline_ns, cost=cost, owner=call.peer.address)
+        if cost:
+            self.router.on_cancel(call, withdraw)
 
-    def propose_and_answer(self, call: Call, member: Member, command: raft_pb2.Command) -> None:
+    def propose_and_answer(self, call: Call, member: Member, command: raft_pb2.Command, *, cost: int = 0) -> None:
         """Propose `command`, and answer with the state machine's response."""
 
         def answered(answer: Answer) -> None:
@@ -152,7 +158,18 @@ class Service:
                 assert answer.response is not None
                 self.answer(call, member, answer.response, answer.revision)
 
-        self.propose(call, member, command, answered)
+        self.propose(call, member, command, answered, cost=cost)
+
+    def in_slices(self, call: Call, member: Member, begin: Callable[[], S], done: Callable[[S], None]) -> None:
+        """Do work on many rows, in turns with other connections; then call `done`. The call fails if the work does, or
+        if `done` raises."""
+        cancel = member.in_slices(
+            begin,
+            lambda work: self.guard(call, lambda: done(work)),
+            lambda error: self.router.fail(call.id, error),
+            owner=call.peer.address,
+        )
+        self.router.on_cancel(call, cancel)
 
     def when_current(self, call: Call, member: Member, work: Callable[[], None]) -> None:
         """Run `work` once everything acknowledged so far is applied here. The call fails if that cannot be confirmed,

@@ -9,7 +9,8 @@ from holdfast.auth.checks import check_txn as check_rights
 from holdfast.front.calls import Call
 from holdfast.kv import requests
 from holdfast.kv.scan import RangeScan
-from holdfast.kv.txn_scan import AT_ONCE, TxnScan, check_compares, check_reads, rows_read
+from holdfast.kv.txn_check import TxnCheck, rows_deleted
+from holdfast.kv.txn_scan import TxnScan
 from holdfast.kv.validate import check_delete, check_put, check_range, check_txn
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
@@ -40,16 +41,21 @@ class KvService(Service):
 
     def _read(self, call: Call, member: Member, request: rpc_pb2.RangeRequest) -> None:
         """Raises RequestError."""
-        header = self.header(member)
+        headers: list[bytes] = []
+
+        def begin() -> RangeScan:
+            auth = member.state.auth
+            if auth.enabled:
+                auth.require_read(self.principal(call, member), request.key, request.range_end)
+            headers.append(self.header(member).SerializeToString())
+            return member.state.space.scan(request)
 
         def done(scan: RangeScan) -> None:
             kvs, more, count = scan.result()
-            self.router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
+            self.router.reply(call.id, range_response(headers[0], kvs, more, count))
 
-        auth = member.state.auth
-        if auth.enabled:
-            auth.require_read(self.principal(call, member), request.key, request.range_end)
-        self.router.on_cancel(call, member.scan(request, done, lambda error: self.router.fail(call.id, error)))
+        cancel = member.scan(begin, done, lambda error: self.router.fail(call.id, error), owner=call.peer.address)
+        self.router.on_cancel(call, cancel)
 
     def put(self, call: Call, body: bytes) -> None:
         self.check_size(body)
@@ -63,21 +69,16 @@ class KvService(Service):
         self.check_size(body)
         request = rpc_pb2.DeleteRangeRequest.FromString(body)
         check_delete(request)
-        self.propose_and_answer(call, self.member(call), raft_pb2.Command(delete_range=request))
+        member = self.member(call)
+        cost = rows_deleted(member.state.space, request)
+        self.propose_and_answer(call, member, raft_pb2.Command(delete_range=request), cost=cost)
 
     def txn(self, call: Call, body: bytes) -> None:
         self.check_size(body)
         request = rpc_pb2.TxnRequest.FromString(body)
         check_txn(request, self.serving.limits.txn_ops)
         if requests.changes(request):
-            member = self.member(call)
-            cost = cost_of_txn(request)
-            space = member.state.space
-            check_compares(space, request)
-            check_reads(space, request)
-            if cost:
-                self._quota.check(member, cost)
-            self.propose_and_answer(call, member, raft_pb2.Command(txn=request))
+            self._write_txn(call, self.member(call), request)
             return
         ops = [*request.success, *request.failure]
         if ops and all(op.request_range.serializable for op in ops):
@@ -86,23 +87,33 @@ class KvService(Service):
         member = self.member(call)
         self.when_current(call, member, lambda: self._read_txn(call, member, request))
 
+    def _write_txn(self, call: Call, member: Member, request: rpc_pb2.TxnRequest) -> None:
+        """Raises RequestError."""
+
+        def checked(check: TxnCheck) -> None:
+            cost = cost_of_txn(request)
+            if cost:
+                self._quota.check(member, cost)
+            self.propose_and_answer(call, member, raft_pb2.Command(txn=request), cost=check.cost)
+
+        self.in_slices(call, member, lambda: TxnCheck(member.state.space, request), checked)
+
     def _read_txn(self, call: Call, member: Member, request: rpc_pb2.TxnRequest) -> None:
         """Raises RequestError."""
-        state = member.state
-        if state.auth.enabled:
-            check_rights(state.auth, self.principal(call, member), request, state.space.leased)
-        check_compares(state.space, request)
-        if rows_read(state.space, request, AT_ONCE) <= AT_ONCE:
-            self.answer(call, member, requests.txn(state.space, state.leases, request))
-            return
-        header = self.header(member)
-        scan = TxnScan(state.space, state.leases, request)
+        headers: list[rpc_pb2.ResponseHeader] = []
+
+        def begin() -> TxnScan:
+            state = member.state
+            if state.auth.enabled:
+                check_rights(state.auth, self.principal(call, member), request, state.space.leased)
+            headers.append(self.header(member))
+            return TxnScan(state.space, request)
 
         def done(scan: TxnScan) -> None:
-            scan.response.header.CopyFrom(header)
+            scan.response.header.CopyFrom(headers[0])
             self.router.reply(call.id, scan.response.SerializeToString())
 
-        self.router.on_cancel(call, member.read_txn(scan, done, lambda error: self.router.fail(call.id, error)))
+        self.in_slices(call, member, begin, done)
 
     def compact(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.CompactionRequest.FromString(body)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from collections.abc import Iterable, Iterator, MutableSequence
 
 from holdfast.api.base import Service, Serving
 from holdfast.api.quota import LEASE_COST, Quota
-from holdfast.auth.checks import check_lease, check_lease_read
+from holdfast.auth.checks import check_lease
 from holdfast.front.calls import Call, Credit, Kind
+from holdfast.kv.slices import Sliced, SlicedSort
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.member.lessor import shortest_ttl
 from holdfast.proto import raft_pb2, rpc_pb2
+
+COPIED = 50  # keys of a list that are copied at the cost of one row
 
 
 class LeaseService(Service):
@@ -54,29 +58,69 @@ class LeaseService(Service):
     def _tell(self, call: Call, member: Member, request: rpc_pb2.LeaseTimeToLiveRequest, ttl: int) -> None:
         state = member.state
         response = rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=ttl)
-        if state.auth.enabled:
-            who = self.principal(call, member)
-            state.auth.require_current(who)
-            if request.keys:
-                check_lease_read(state.auth, who, request.ID, state.space.leased)
         if ttl >= 0:
             response.grantedTTL = state.leases.get(request.ID, 0)
-            if request.keys:
-                response.keys.extend(sorted(state.space.leased.get(request.ID, ())))
-        self.answer(call, member, response)
+        if not request.keys:
+            if state.auth.enabled:
+                self.require_user(call, member)
+            self.answer(call, member, response)
+            return
+
+        def begin() -> Sliced:
+            response.header.CopyFrom(self.header(member))
+            return Sliced(self._keys(call, member, request.ID, response.keys if ttl >= 0 else None))
+
+        self.in_slices(call, member, begin, lambda _: self.router.reply(call.id, response.SerializeToString()))
+
+    def _keys(self, call: Call, member: Member, lease: int, into: MutableSequence[bytes] | None) -> Iterator[int]:
+        """Append the keys attached to a lease, in order, if the caller may read them all. Yields the cost of each."""
+        keys = list(member.state.space.leased.get(lease, ()))  # as of now
+        yield 1 + len(keys) // COPIED
+        yield from self._may_read(call, member, keys)
+        if into is None:
+            return
+        order: SlicedSort[bytes] = SlicedSort()
+        for key in keys:
+            order.add(key)
+            yield 1
+        for key in order.merged():
+            into.append(key)
+            yield 1
+
+    def _may_read(self, call: Call, member: Member, keys: Iterable[bytes]) -> Iterator[int]:
+        """Raises RequestError unless the caller may read all these keys. Yields the cost of each."""
+        auth = member.state.auth
+        if auth.enabled:
+            who = self.principal(call, member)
+            auth.require_current(who)
+            for key in keys:
+                auth.require_read(who, key, b"")
+                yield 1
 
     def leases(self, call: Call, body: bytes) -> None:
         rpc_pb2.LeaseLeasesRequest.FromString(body)
         member = self.member(call)
-        state = member.state
-        if state.auth.enabled:
-            who = self.principal(call, member)
-            state.auth.require_current(who)
-            for lease in state.leases:
-                check_lease_read(state.auth, who, lease, state.space.leased)
         response = rpc_pb2.LeaseLeasesResponse()
-        response.leases.extend(rpc_pb2.LeaseStatus(ID=id) for id in sorted(member.state.leases))
-        self.answer(call, member, response)
+
+        def begin() -> Sliced:
+            response.header.CopyFrom(self.header(member))
+            return Sliced(self._all_leases(call, member, response))
+
+        self.in_slices(call, member, begin, lambda _: self.router.reply(call.id, response.SerializeToString()))
+
+    def _all_leases(self, call: Call, member: Member, response: rpc_pb2.LeaseLeasesResponse) -> Iterator[int]:
+        leases = list(member.state.leases)  # as of now
+        yield 1 + len(leases) // COPIED
+        yield from self._may_read(call, member, ())
+        order: SlicedSort[int] = SlicedSort()
+        for lease in leases:
+            keys = list(member.state.space.leased.get(lease, ())) if member.state.auth.enabled else []
+            yield from self._may_read(call, member, keys)
+            order.add(lease)
+            yield 1 + len(keys) // COPIED
+        for lease in order.merged():
+            response.leases.add(ID=lease)
+            yield 1
 
 
 def new_lease(member: Member, id: int, ttl_seconds: int) -> raft_pb2.LeaseGrant:

@@ -117,7 +117,11 @@ class MaintenanceService(Service):
         def done(hash: HistoryHash) -> None:
             self.answer(call, member, rpc_pb2.HashResponse(hash=hash.result()))
 
-        self.router.on_cancel(call, member.hash(0, done, lambda error: self.router.fail(call.id, error)))
+        self._hash(call, member, 0, done)
+
+    def _hash(self, call: Call, member: Member, revision: int, done: Callable[[HistoryHash], None]) -> None:
+        cancel = member.hash(revision, done, lambda error: self.router.fail(call.id, error), owner=call.peer.address)
+        self.router.on_cancel(call, cancel)
 
     def downgrade(self, call: Call, body: bytes) -> None:
         """Refuse to downgrade: there is only one version of the data so far. Requests are validated as in etcd."""
@@ -152,7 +156,7 @@ class MaintenanceService(Service):
             )
             self.answer(call, member, response)
 
-        self.router.on_cancel(call, member.hash(request.revision, done, lambda error: self.router.fail(call.id, error)))
+        self._hash(call, member, request.revision, done)
 
     def defragment(self, call: Call, body: bytes) -> None:
         """Compact RocksDB in a thread, to free disk space while the member goes on serving."""

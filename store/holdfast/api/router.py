@@ -206,9 +206,9 @@ class Router:
         if record.stream is not None:
             record.stream.on_cancelled()
 
-    def on_cancel(self, call: Call, cancel: Callable[[], object]) -> None:
-        """Set what to do if the client cancels the call before the answer."""
-        record = self._records.get(call.id)
+    def on_cancel(self, call: Call, cancel: Callable[[], object] | None) -> None:
+        """Set what to do if the client cancels the call before the answer. None: what was set before stays."""
+        record = self._records.get(call.id) if cancel is not None else None
         if record is not None:
             record.cancel = cancel
 

@@ -65,8 +65,3 @@ def check_lease(auth: AuthStore, who: Principal, lease: int, leased: Leased) -> 
     auth.require_current(who)
     for key in leased.get(lease, ()):
         auth.require_write(who, key)
-
-
-def check_lease_read(auth: AuthStore, who: Principal, lease: int, leased: Leased) -> None:
-    for key in leased.get(lease, ()):
-        auth.require_read(who, key, b"")

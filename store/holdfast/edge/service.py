@@ -171,17 +171,20 @@ class EdgeApi:
         self._check_users()
         self._check_scope(*bounds(request.key, request.range_end))
         self._check_data()
-        header = self.header(None)
+        headers: list[bytes] = []
+
+        def begin() -> RangeScan:
+            headers.append(self.header(None).SerializeToString())
+            return self._core.space.scan(request)
 
         def done(scan: RangeScan) -> None:
             kvs, more, count = scan.result()
-            self._router.reply(call.id, range_response(header.SerializeToString(), kvs, more, count))
+            self._router.reply(call.id, range_response(headers[0], kvs, more, count))
 
         def failed(error: Refusal) -> None:
             self._router.fail(call.id, error)
 
-        scan = self._core.space.scan(request)
-        self._router.on_cancel(call, self._served.scans.run(scan, done, failed, floor=request.revision or None))
+        self._router.on_cancel(call, self._served.scans.run(begin, done, failed, owner=call.peer.address))
 
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.StatusRequest.FromString(body)

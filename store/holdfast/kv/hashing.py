@@ -6,34 +6,34 @@ range. It is the same on all members, no matter how much compacted history each 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import google_crc32c
 
 from holdfast.kv import rows
 from holdfast.kv.scan import newest_at
+from holdfast.kv.slices import Sliced
 from holdfast.kv.store import Family, Reader
 from holdfast.proto import kv_pb2
 
 SEEK_COST = 8  # cost of a seek, in rows read in sequence
 
 
-class HistoryHash:
+class HistoryHash(Sliced):
     """CRC-32C over all history up to `revision`. Until it is finished, no rows may be removed for a compaction later
-    than `compacted`."""
+    than `compacted`. Each row costs 1, plus 1 for each KiB of it."""
 
     def __init__(self, reader: Reader, revision: int, compacted: int) -> None:
+        super().__init__(self._hash_all())
         self.revision = revision
-        self.compacted = compacted
+        self.floor = self.compacted = compacted
         self._reader = reader
         self._rows = iter(reader.scan(Family.REV, b"", rows.revision_key(revision + 1)))
         self._crc = google_crc32c.value(b"key")
 
-    def advance(self, budget: int) -> bool:
-        """Hash more rows. Each costs 1, plus 1 for each KiB of it, out of `budget`. True: finished."""
+    def _hash_all(self) -> Iterator[int]:
         for key, value in self._rows:
-            budget -= self._take(key, value) + (len(value) >> 10)
-            if budget <= 0:
-                return False
-        return True
+            yield self._take(key, value) + (len(value) >> 10)
 
     def _take(self, key: bytes, value: bytes) -> int:
         """Hash one row. Returns the cost: 1, or SEEK_COST if another row had to be looked up."""
@@ -52,5 +52,5 @@ class HistoryHash:
         return cost
 
     def result(self) -> int:
-        """The hash. Call only when `advance` has returned True."""
+        """The hash. Call only when all is hashed."""
         return int(self._crc)

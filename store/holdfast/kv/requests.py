@@ -21,7 +21,6 @@ _Path = Iterator[bool]
 _Read = Callable[[rpc_pb2.RangeRequest, rpc_pb2.RangeResponse], None]
 _R = rpc_pb2.Compare
 LOOK = 1000  # rows
-DELETED = 4  # cost of a deletion, in rows read
 _CMP: dict[int, Callable[[Any, Any], bool]] = {
     _R.EQUAL: lambda a, b: a == b,
     _R.GREATER: lambda a, b: a > b,
@@ -40,7 +39,6 @@ def delete_range(space: KeySpace, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb
     start, end = bounds(request.key, request.range_end)
     for key in space.keys(start, end):
         before = space.delete(key)
-        space.looked_at += DELETED
         assert before is not None, f"{key!r} is among the live keys and has no row"
         response.deleted += 1
         if request.prev_kv:
@@ -53,22 +51,29 @@ def txn(
 ) -> rpc_pb2.TxnResponse:
     """`level`: of the cluster's behaviour."""
     response = rpc_pb2.TxnResponse()
-    txn_by(space, leases, request, response, lambda range_, into: into.CopyFrom(range_now(space, range_)), level)
+    path: list[bool] = []
+    _decide(space, request, path)
+    _check(space, leases, request, iter(path), level, space.reading_revision)
+
+    def read(request: rpc_pb2.RangeRequest, into: rpc_pb2.RangeResponse) -> None:
+        into.CopyFrom(range_now(space, request))
+        into.header.revision = space.reading_revision
+
+    _execute(space, request, iter(path), response, read)
     return response
 
 
-def txn_by(
+def answer_reads(
     space: KeySpace,
-    leases: Collection[int],
     request: rpc_pb2.TxnRequest,
+    path: list[bool],
+    revision: int,
     response: rpc_pb2.TxnResponse,
     read: _Read,
-    level: int = LEVEL,
 ) -> None:
-    """Like `txn`, but `read` answers the ranges, in order."""
-    path: list[bool] = []
-    _decide(space, request, path)
-    _check(space, leases, request, iter(path), level)
+    """Answer a read-only transaction as of `revision`, whose compares had the outcomes `path`; `read` answers the
+    ranges, in order. Raises RequestError."""
+    _check(space, (), request, iter(path), LEVEL, revision)
     _execute(space, request, iter(path), response, read)
 
 
@@ -103,9 +108,9 @@ def in_key_order(request: rpc_pb2.RangeRequest) -> bool:
 def range_now(space: KeySpace, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
     """Answer a Range within the running transaction."""
     scan = space.scan(request)
-    while not scan.advance(LOOK):
+    while not (left := scan.advance(LOOK)):
         space.looked_at += LOOK
-    space.looked_at += scan.seen
+    space.looked_at += LOOK - left
     kvs, more, count = scan.result()
     response = rpc_pb2.RangeResponse(more=more, count=count)
     response.kvs.extend(kv_pb2.KeyValue.FromString(kv) for kv in kvs)
@@ -157,14 +162,14 @@ def _decide(space: KeySpace, request: rpc_pb2.TxnRequest, path: list[bool]) -> N
 
 def _holds(space: KeySpace, compare: rpc_pb2.Compare) -> bool:
     if not compare.range_end:
-        return _compare(compare, space.get(compare.key))
-    compared, holds = _compare_all(space, compare)
-    return holds if compared else _compare(compare, None)
+        return holds(compare, space.get(compare.key))
+    compared, all_hold = _compare_all(space, compare)
+    return all_hold if compared else holds(compare, None)
 
 
-def keys_compared(space: KeySpace, compare: rpc_pb2.Compare) -> int:
-    """How many keys of its range a compare examines: it stops at the first for which it fails."""
-    return _compare_all(space, compare)[0]
+def cost(row: Current | None) -> int:
+    """The cost of reading a row: 1, plus 1 for each KiB of it."""
+    return 1 if row is None else 1 + (len(row.kv) >> 10)
 
 
 def _compare_all(space: KeySpace, compare: rpc_pb2.Compare) -> tuple[int, bool]:
@@ -172,35 +177,40 @@ def _compare_all(space: KeySpace, compare: rpc_pb2.Compare) -> tuple[int, bool]:
     compared = 0
     for key in space.iterate(*bounds(compare.key, compare.range_end)):
         compared += 1
-        space.looked_at += 1
-        if not _compare(compare, space.get(key)):
+        row = space.get(key)
+        space.looked_at += cost(row)
+        if not holds(compare, row):
             return compared, False
     return compared, True
 
 
-def _compare(compare: rpc_pb2.Compare, row: Current | None) -> bool:
-    holds = _CMP.get(compare.result)
-    if holds is None:
+def holds(compare: rpc_pb2.Compare, row: Current | None) -> bool:
+    """Whether a compare holds for this row; None: the key does not exist."""
+    compares = _CMP.get(compare.result)
+    if compares is None:
         return True
     target = compare.target
     if target == _R.VALUE:
         # A missing key has no value, so the compare fails for every operator, even NOT_EQUAL.
-        return row is not None and holds(kv_pb2.KeyValue.FromString(row.kv).value, compare.value)
+        return row is not None and compares(kv_pb2.KeyValue.FromString(row.kv).value, compare.value)
     if target == _R.VERSION:
-        return holds(row.version if row else 0, compare.version)
+        return compares(row.version if row else 0, compare.version)
     if target == _R.CREATE:
-        return holds(row.create if row else 0, compare.create_revision)
+        return compares(row.create if row else 0, compare.create_revision)
     if target == _R.MOD:
-        return holds(row.mod if row else 0, compare.mod_revision)
+        return compares(row.mod if row else 0, compare.mod_revision)
     if target == _R.LEASE:
-        return holds(row.lease if row else 0, compare.lease)
+        return compares(row.lease if row else 0, compare.lease)
     return True
 
 
 # ---- checks and execution --------------------------------------------------------------------------------------
 
 
-def _check(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest, path: _Path, level: int) -> None:
+def _check(
+    space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest, path: _Path, level: int, now: int
+) -> None:
+    """`now`: the revision that the transaction reads at."""
     for op in request.success if next(path) else request.failure:
         kind = op.WhichOneof("request")
         if kind == "request_put":
@@ -216,9 +226,9 @@ def _check(space: KeySpace, leases: Collection[int], request: rpc_pb2.TxnRequest
                 raise RequestError(
                     COMPACTED
                 )  # as etcd does in a transaction only; elsewhere a negative revision means the newest
-            space.check_revision(revision)
+            space.check_revision(revision, now)
         elif kind == "request_txn":
-            _check(space, leases, op.request_txn, path, level)
+            _check(space, leases, op.request_txn, path, level, now)
 
 
 def _execute(
@@ -231,7 +241,6 @@ def _execute(
         answer = response.responses.add()
         if kind == "request_range":
             read(op.request_range, answer.response_range)
-            answer.response_range.header.revision = space.reading_revision
         elif kind == "request_put":
             answer.response_put.CopyFrom(_put(space, op.request_put))
             answer.response_put.header.revision = space.reading_revision

@@ -20,6 +20,7 @@ from holdfast.kv.rows import (
     unpack_index_key,
     unpack_revision,
 )
+from holdfast.kv.slices import Sliced, SlicedSort
 from holdfast.kv.store import Family, Reader
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import INVALID_SORT, RequestError
@@ -44,59 +45,61 @@ class Row(NamedTuple):
     kv: bytes  # serialised KeyValue
 
 
-class RangeScan:
-    """The execution of one Range request from `reader`, which must not change until it is finished.
+class RangeScan(Sliced):
+    """The execution of one Range request from `reader`, which must not change until it is finished. Each row costs 1,
+    plus 1 for each KiB of it.
 
     `revision` is the one to read at. `count` is the number of live keys in the range if that is current, else None.
     """
 
     def __init__(self, reader: Reader, request: rpc_pb2.RangeRequest, *, revision: int, count: int | None) -> None:
         check_sort(request)
-        self._request = request
+        super().__init__(self.steps())
+        self._request = r = request
         start, end = bounds(request.key, request.range_end)
         self._rows: Iterator[Row | None]
         if count is not None:
             self._rows = _newest(reader, start, end)
         else:
-            self._rows = _at_revision(reader, start, end, revision)
+            self._rows = rows_at(reader, start, end, revision)
+            self.floor = revision
         self.revision = revision
         self._known_count = count
         self.seen = 0  # rows read
-        self._chosen: list[Row] = []
-        r = request
+        self._passed = 0  # of them, those that belong to the answer if there is no limit
+        self._kvs: list[bytes] = []  # the answer
         self._filtered = bool(
             r.min_mod_revision or r.max_mod_revision or r.min_create_revision or r.max_create_revision
         )
-        self._sorted = r.sort_order != r.NONE or r.sort_target != r.KEY
         # NONE with the target KEY, or ascending by key, is the natural order.
-        if r.sort_target == r.KEY and r.sort_order in (r.NONE, r.ASCEND):
-            self._sorted = False
+        natural = r.sort_target == r.KEY and r.sort_order in (r.NONE, r.ASCEND)
+        self._sort = None if natural or r.count_only else _sort(request)
         # With a sort or a filter the whole range is read before the limit is applied. With a target but order NONE
         # the limit is applied first, in key order, as in etcd.
-        self._cut_early = r.limit if r.limit > 0 and not (self._sorted and r.sort_order) and not self._filtered else 0
+        ordered = not natural and bool(r.sort_order)
+        self._cut_early = r.limit if r.limit > 0 and not ordered and not self._filtered else 0
 
-    def advance(self, budget: int) -> bool:
-        """Read more rows. Each costs 1, plus 1 for each KiB of it, out of `budget`. True: finished."""
+    def steps(self) -> Iterator[int]:
+        """Read, sort, and make the answer. Yields the cost of each row."""
         request = self._request
         if request.count_only and self._known_count is not None:
-            return True
-        cut = self._cut_early
+            return
+        cut, wanted, filtered = self._cut_early, not request.count_only, self._filtered
         for row in self._rows:
             if row is None:
-                budget -= 1
-                if budget <= 0:
-                    return False
+                yield 1
                 continue
             self.seen += 1
-            if cut and len(self._chosen) >= cut:
+            if cut and self._passed >= cut:
                 if self._known_count is not None:
-                    return True
-            elif not request.count_only and (not self._filtered or self._passes(row)):
-                self._chosen.append(row)
-            budget -= 1 + (len(row.kv) >> 10)
-            if budget <= 0:
-                return False
-        return True
+                    break
+            elif wanted and (not filtered or self._passes(row)):
+                self._take(row)
+            yield 1 + (len(row.kv) >> 10)
+        if self._sort is not None:
+            for row in self._sort.merged():
+                self._kvs.append(self._shown(row))
+                yield 1
 
     def _passes(self, row: Row) -> bool:
         r = self._request
@@ -107,23 +110,24 @@ class RangeScan:
             and (not r.max_create_revision or row.create <= r.max_create_revision)
         )
 
+    def _take(self, row: Row) -> None:
+        self._passed += 1
+        if self._sort is not None:
+            self._sort.add(row)
+        elif self._request.limit <= 0 or self._passed <= self._request.limit:
+            self._kvs.append(self._shown(row))
+
+    def _shown(self, row: Row) -> bytes:
+        return _without_value(row.kv) if self._request.keys_only else row.kv
+
     def result(self) -> tuple[list[bytes], bool, int]:
-        """(serialised KeyValues, more, count). Call only when `advance` has returned True."""
-        request = self._request
+        """(serialised KeyValues, more, count). Call only when the scan is finished."""
+        limit, passed = self._request.limit, self._passed
         count = self._known_count if self._known_count is not None else self.seen
-        if request.count_only:
+        if self._request.count_only:
             return [], False, count
-        rows = self._chosen
-        if self._sorted:
-            rows = _sort(rows, request)
-        more = False
-        if request.limit > 0 and len(rows) > request.limit:
-            rows, more = rows[: request.limit], True
-        elif self._cut_early and count > len(rows):
-            more = True
-        if request.keys_only:
-            return [_without_value(row.kv) for row in rows], more, count
-        return [row.kv for row in rows], more, count
+        more = limit > 0 and (passed > limit or (bool(self._cut_early) and count > passed))
+        return self._kvs, more, count
 
 
 def _newest(reader: Reader, start: bytes, end: bytes | None) -> Iterator[Row]:
@@ -138,8 +142,9 @@ def _newest(reader: Reader, start: bytes, end: bytes | None) -> Iterator[Row]:
         yield Row(key, row.create, row.mod, row.version, row.kv)
 
 
-def _at_revision(reader: Reader, start: bytes, end: bytes | None, revision: int) -> Iterator[Row | None]:
-    """Yields None for a step that found no row, so that it is charged to the budget, too."""
+def rows_at(reader: Reader, start: bytes, end: bytes | None, revision: int) -> Iterator[Row | None]:
+    """The rows of a range as of `revision`. Yields None for a step that found no row, so that it is charged to the
+    budget, too. The store may change meanwhile, as long as history from `revision` on is not removed."""
     for version in _versions(reader, start, end, revision):
         if version is None or version.tombstone:
             yield None
@@ -198,13 +203,13 @@ def newest_at(reader: Reader, key: bytes, revision: int) -> tuple[int, int] | No
     return None
 
 
-def _sort(rows: list[Row], request: rpc_pb2.RangeRequest) -> list[Row]:
+def _sort(request: rpc_pb2.RangeRequest) -> SlicedSort[Row]:
     r = rpc_pb2.RangeRequest
-    descending = request.sort_order == r.DESCEND
+    limit, descending = max(0, request.limit), request.sort_order == r.DESCEND
     if request.sort_target == r.VALUE:
-        return sorted(rows, key=lambda row: kv_pb2.KeyValue.FromString(row.kv).value, reverse=descending)
+        return SlicedSort(lambda row: kv_pb2.KeyValue.FromString(row.kv).value, reverse=descending, limit=limit)
     name = {r.KEY: "key", r.VERSION: "version", r.CREATE: "create", r.MOD: "mod"}[request.sort_target]
-    return sorted(rows, key=attrgetter(name), reverse=descending)
+    return SlicedSort(attrgetter(name), reverse=descending, limit=limit)
 
 
 def _without_value(kv: bytes) -> bytes:

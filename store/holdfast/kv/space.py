@@ -7,6 +7,7 @@ request is checked in full before its first change.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from sortedcontainers import SortedList
 
@@ -14,12 +15,14 @@ from holdfast.keyrange import bounds
 from holdfast.kv import rows
 from holdfast.kv.hashing import HistoryHash
 from holdfast.kv.rows import Change, Current
-from holdfast.kv.scan import RangeScan, newest_at
+from holdfast.kv.scan import RangeScan, Row, newest_at, rows_at
 from holdfast.kv.store import Family, Pending, Reader, Store
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import COMPACTED, FUTURE_REVISION, RequestError
 
 HISTORY_CHANGES = 1 << 30  # no limit
+WALKED = 100  # keys that `walk` takes at once
+WRITTEN = 4  # cost of a put or a deletion, in rows read
 HISTORY_BYTES = 1 << 20  # of history read in one call of `changes_from`
 
 _REVISION = b"revision"
@@ -35,7 +38,7 @@ class KeySpace:
         self.compacted = _int(pending.get(Family.META, _COMPACTED), -1)
         self.live = SortedList()  # every live key, so that counting a range is two bisections
         self.leased: dict[int, set[bytes]] = {}
-        self.looked_at = 0  # rows examined by requests that are executed in one go
+        self.looked_at = 0  # cost, in rows, of what requests examined and wrote in one go
         self._changes: list[Change] = []
         live: list[bytes] = []
         for key, value in pending.scan(Family.CUR, b"", None):
@@ -78,6 +81,12 @@ class KeySpace:
         found: Iterator[bytes] = self.live.irange(start, end, inclusive=(True, False))
         return found
 
+    def walk(self, start: bytes, end: bytes | None) -> Iterator[bytes]:
+        """Like `iterate`, but changes meanwhile are allowed; keys added or removed by them may or may not be found."""
+        while chunk := list(islice(self.iterate(start, end), WALKED)):
+            yield from chunk
+            start = chunk[-1] + b"\x00"
+
     def scan(self, request: rpc_pb2.RangeRequest) -> RangeScan:
         """Begin to answer a Range. Advance it once before anything else is applied: that fixes the view it reads."""
         revision = request.revision
@@ -94,8 +103,13 @@ class KeySpace:
         at = request.revision if request.revision > 0 else revision
         return RangeScan(self._pending, request, revision=at, count=None)
 
-    def check_revision(self, revision: int) -> None:
-        if revision > self.reading_revision:
+    def rows_at(self, start: bytes, end: bytes | None, revision: int) -> Iterator[Row | None]:
+        """The rows of a range as of `revision`: see `scan.rows_at`."""
+        return rows_at(self._pending, start, end, revision)
+
+    def check_revision(self, revision: int, now: int | None = None) -> None:
+        """`now`: the revision that is read at; None means the current one. Raises RequestError."""
+        if revision > (self.reading_revision if now is None else now):
             raise RequestError(FUTURE_REVISION)
         if 0 < revision < self.compacted:
             raise RequestError(COMPACTED)
@@ -142,6 +156,7 @@ class KeySpace:
         self._pending.put(Family.REV, rows.revision_key(main, sub), rows.pack_revision(type_, previous, kv))
         self._pending.put(Family.IDX, rows.index_key(key, main, sub), b"\x01" if type_ == rows.DELETE else b"\x00")
         create = type_ == rows.PUT and before is None
+        self.looked_at += WRITTEN
         self._changes.append(Change(key, type_, main, kv, create, before.kv if before else None))
 
     def _detach(self, lease: int, key: bytes) -> None:

@@ -61,7 +61,7 @@ MAX_LEARNERS = 1  # as in etcd
 KEEP_ENTRIES = 5000  # log entries kept although the flushed state has them
 KEEP_BYTES = 64 << 20
 KEPT_DIGESTS = 4096
-APPLY_ROWS = 10_000  # examined in a turn before applying stops; the last entry may exceed it
+APPLY_ROWS = 2000  # cost, in rows read, of a turn's entries before applying stops; the last entry may exceed it
 REMEMBERED_ELECTIONS = 20  # how long a leader remembers a refused proposal, in election timeouts
 
 
@@ -517,7 +517,7 @@ class MemberCore:
         answers: list[Applied] = []
         looked_at = machine.space.looked_at
         for index in range(machine.applied_index + 1, upto + 1):
-            if machine.space.looked_at > looked_at + APPLY_ROWS:
+            if machine.space.looked_at >= looked_at + APPLY_ROWS:
                 break  # heartbeats and other inputs go first; the rest follows in the next turn
             entry = raft.log.get(index)
             applied = machine.apply(entry)

@@ -12,17 +12,17 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from holdfast.histogram import DISK, FAST, Histogram
 from holdfast.kv.hashing import HistoryHash
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.store import StateDamaged, Store
-from holdfast.kv.txn_scan import TxnScan
 from holdfast.machine import AppliedState
 from holdfast.member.core import KEEP_BYTES, MemberCore, request_name
 from holdfast.member.disk import Disk
+from holdfast.member.heavy import LIGHT, HeavyProposals
 from holdfast.member.interface import (
     Answer,
     Appended,
@@ -41,14 +41,14 @@ from holdfast.member.interface import (
     Transfer,
 )
 from holdfast.member.stall import StallWatch
-from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.proto import raft_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.status import RaftStatus
 from holdfast.raft.types import DurableAppend, HardState, Settings
 from holdfast.served.keyspace import ServedSpace
 from holdfast.served.prune_task import PruneTask
-from holdfast.served.scans import Scans
-from holdfast.status import STOPPED, Refusal
+from holdfast.served.scans import Failed, S, Scans
+from holdfast.status import STOPPED, TIMEOUT, Refusal
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol
 from holdfast.storage.state import NoRoom, RocksStore, StateUnreadable
 from holdfast.storage.writer import LogWriter
@@ -127,6 +127,7 @@ class Member:
         self._timeout_ns = request_timeout_ns
         self._inputs: list[Input] = []
         self._waiting: dict[int, Answered] = {}
+        self._heavy = HeavyProposals(self._give_in_time)
         self._ids = itertools.count(1)
         self._turn_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -194,12 +195,39 @@ class Member:
             self._recovered = self.core.machine.applied_index >= self._had
         return self._recovered
 
-    def propose(self, command: raft_pb2.Command, answered: Answered, deadline_ns: int | None = None) -> int:
+    def propose(
+        self,
+        command: raft_pb2.Command,
+        answered: Answered,
+        deadline_ns: int | None = None,
+        *,
+        cost: int = 0,
+        owner: Hashable = None,
+    ) -> Callable[[], None]:
         """Propose `command` to the cluster; `answered` is called once it is applied here, is refused, or its deadline
-        has passed (then it may still be applied). Returns an id for `cancel`."""
+        has passed (then it may still be applied). `cost`: how many rows applying it takes, at most; if these are many,
+        it waits for the turn of its `owner`, the connection. Returns a function that withdraws it while it waits."""
         id = self._wait(answered)
-        self.give(Propose(id, command, self._deadline(deadline_ns)))
-        return id
+        proposal = Propose(id, command, self._deadline(deadline_ns))
+        if cost <= LIGHT:
+            self.give(proposal)
+            return _nothing
+        self._heavy.propose(proposal, cost, owner)
+
+        def withdraw() -> None:
+            if self._heavy.withdraw(owner, id):
+                del self._waiting[id]
+
+        return withdraw
+
+    def _give_in_time(self, proposal: Propose) -> bool:
+        if time.monotonic_ns() < proposal.deadline_ns:
+            self.give(proposal)
+            return True
+        answered = self._waiting.pop(proposal.id, None)
+        if answered is not None:
+            answered(Answer(proposal.id, TIMEOUT))
+        return False
 
     def read(self, answered: Answered, deadline_ns: int | None = None) -> int:
         """Wait until everything acknowledged so far is applied here."""
@@ -221,10 +249,9 @@ class Member:
         self.give(Transfer(to))
 
     def scan(
-        self, request: rpc_pb2.RangeRequest, done: Callable[[RangeScan], None], failed: Callable[[Refusal], None]
-    ) -> Callable[[], None]:
-        """Answer a Range from the applied state; a large one over several turns. Returns a function that cancels it.
-        Raises RequestError."""
+        self, begin: Callable[[], RangeScan], done: Callable[[RangeScan], None], failed: Failed, *, owner: Hashable
+    ) -> Callable[[], None] | None:
+        """Answer a Range, which `begin` begins, from the applied state: see `Scans.run`."""
         self.ranges += 1
         began = time.monotonic()
 
@@ -232,28 +259,25 @@ class Member:
             self._range_times.observe(time.monotonic() - began)
             done(scan)
 
-        scan = self.core.machine.space.scan(request)
-        return self.served.scans.run(scan, scanned, failed, floor=request.revision or None)
+        return self.served.scans.run(begin, scanned, failed, owner=owner)
 
-    def read_txn(
-        self, scan: TxnScan, done: Callable[[TxnScan], None], failed: Callable[[Refusal], None]
-    ) -> Callable[[], None]:
-        """Answer a read-only transaction over several turns. Returns a function to cancel it. Raises RequestError."""
-        return self.served.scans.run(scan, done, failed, floor=scan.floor)
+    def in_slices(
+        self, begin: Callable[[], S], done: Callable[[S], None], failed: Failed, *, owner: Hashable
+    ) -> Callable[[], None] | None:
+        """Do work on many rows over several turns: see `Scans.run`."""
+        return self.served.scans.run(begin, done, failed, owner=owner)
 
     def hash(
-        self, revision: int, done: Callable[[HistoryHash], None], failed: Callable[[Refusal], None]
-    ) -> Callable[[], None]:
-        """Hash all history up to `revision` (0 means the newest) over several turns. Returns a function that cancels
-        it. Raises RequestError."""
+        self, revision: int, done: Callable[[HistoryHash], None], failed: Failed, *, owner: Hashable
+    ) -> Callable[[], None] | None:
+        """Hash all history up to `revision` (0 means the newest): see `Scans.run`."""
         began = time.monotonic()
 
         def hashed(hash: HistoryHash) -> None:
             self._hashes.observe(time.monotonic() - began)
             done(hash)
 
-        hash = self.core.machine.space.hash(revision)
-        return self.served.scans.run(hash, hashed, failed, floor=hash.compacted)
+        return self.served.scans.run(lambda: self.core.machine.space.hash(revision), hashed, failed, owner=owner)
 
     def timings(self) -> dict[str, Histogram]:
         """Histograms of durations, under the names of etcd's corresponding metrics."""
@@ -337,6 +361,7 @@ class Member:
         if deliveries:
             self._hooks.deliver(deliveries)
         for answer in out.answers:
+            self._heavy.answered(answer.id)
             answered = self._waiting.pop(answer.id, None)
             if answered is not None:
                 answered(answer)
@@ -564,3 +589,7 @@ class Member:
             with contextlib.suppress(NoRoom, StateDamaged):  # what is not flushed is in the log
                 await self._loop.run_in_executor(None, self.store.flush)
         self.store.close()
+
+
+def _nothing() -> None:
+    """A proposal that does not wait cannot be withdrawn."""

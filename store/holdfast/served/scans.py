@@ -1,106 +1,159 @@
-"""Reads of many rows, in slices: all running reads together read one slice per turn of the loop, round-robin.
+"""Reads of many rows, in slices: a turn of the loop reads a bounded number of rows, and connections take turns.
 
-A request for the whole store must not delay heartbeats, writes, or another client's request for one key.
+A request for the whole store must not delay heartbeats, writes, or another client's request for one key; nor must a
+thousand requests that arrive together.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, TypeVar
 
 from holdfast.kv.store import StateDamaged
 from holdfast.status import STATE_DAMAGED, TOO_MANY_REQUESTS, Refusal, RequestError
+from holdfast.turns import Turns
 
-SLICE = 1000  # rows; a KiB of a row counts as one more
-MAX_WAITING = 1000
+SLICE = 500  # rows; a KiB of a row counts as one more. A turn of the loop reads less than twice as many in all
+MAX_RUNNING = 1000
 
 
 class Scan(Protocol):
-    def advance(self, budget: int, /) -> bool:
-        """Read more rows, for `budget`. True: finished. Raises RequestError if it fails."""
+    """`floor`: the oldest revision whose rows it still needs; None if it needs no history."""
+
+    floor: int | None
+
+    def advance(self, budget: int, /) -> int:
+        """Go on until the cost reaches `budget`. Returns what is left of it when the scan is finished, else 0. Raises
+        RequestError if it fails."""
         ...
 
 
 S = TypeVar("S", bound=Scan)
+Failed = Callable[[Refusal], None]
 
 
-class _Running(NamedTuple):
-    advance: Callable[[], bool]
-    done: Callable[[], None]
-    failed: Callable[[Refusal], None]
-    floor: int | None
+class _Job:
+    """A scan that waits for its turn; `scan` is None until its first."""
+
+    __slots__ = ("_begin", "_done", "failed", "scan")
+
+    def __init__(self, begin: Callable[[], Scan], done: Callable[[Any], None], failed: Failed) -> None:
+        self._begin = begin
+        self._done = done
+        self.failed = failed
+        self.scan: Scan | None = None
+
+    def begin(self) -> None:
+        """Raises RequestError."""
+        if self.scan is None:
+            try:
+                self.scan = self._begin()
+            except StateDamaged as error:
+                raise RequestError(STATE_DAMAGED) from error
+
+    def advance(self, budget: int) -> int:
+        """Returns what is left of the budget if the scan is finished, else 0. Raises RequestError."""
+        assert self.scan is not None
+        try:
+            return self.scan.advance(budget)
+        except StateDamaged as error:
+            raise RequestError(STATE_DAMAGED) from error
+
+    def done(self) -> None:
+        self._done(self.scan)
 
 
 class Scans:
-    """`soon` schedules a function for the loop's next turn; `ended` is called when a scan has ended in such a turn."""
+    """`soon` schedules a function for the loop's next turn; `ended` is called when scans have ended in such a turn."""
 
     def __init__(self, soon: Callable[[Callable[[], None]], object], ended: Callable[[], None]) -> None:
         self._soon = soon
         self._ended = ended
         self._ids = itertools.count()
-        self._running: dict[int, _Running] = {}  # the next to run first
+        self._waiting: Turns[_Job] = Turns()
+        self._running = 0  # of those that wait, how many have begun
+        self._spent = 0  # rows read since the last turn of this queue began
         self._scheduled = False
 
     @property
     def floor(self) -> int | None:
         """The oldest revision that a running scan still needs; None if none needs history."""
-        return min((scan.floor for scan in self._running.values() if scan.floor is not None), default=None)
+        floors = (job.scan.floor for job in self._waiting if job.scan is not None)
+        return min((floor for floor in floors if floor is not None), default=None)
 
     @property
     def idle(self) -> bool:
-        return not self._running
+        return not self._waiting
 
     def run(
-        self, scan: S, done: Callable[[S], None], failed: Callable[[Refusal], None], *, floor: int | None
-    ) -> Callable[[], None]:
-        """Run `scan`, and call `done` when it is finished: at once, if one slice is enough. Call `failed` if a later
-        slice cannot be read. `floor`: the old revision that it reads at, whose rows have to stay until it is done.
-        Returns a function that cancels it, to be called when its client does not wait any more. Raises RequestError if
-        too many scans are running, or the first slice cannot be read."""
-        try:
-            finished = scan.advance(SLICE)
-        except StateDamaged as error:
-            raise RequestError(STATE_DAMAGED) from error
-        if finished:
-            done(scan)
-            return lambda: None
-        if len(self._running) >= MAX_WAITING:
-            raise RequestError(TOO_MANY_REQUESTS)
+        self, begin: Callable[[], S], done: Callable[[S], None], failed: Failed, *, owner: Hashable
+    ) -> Callable[[], None] | None:
+        """Begin a scan, and call `done` when it is finished: at once, if one slice is enough and not too much was read
+        in this turn of the loop; else it waits for the turn of its `owner`, the connection. Call `failed` if it fails
+        later. Returns a function that cancels it, to be called when its client does not wait any more; None if it is
+        already finished. Raises RequestError if the scan fails at once."""
+        job = _Job(begin, done, failed)
+        if self._spent < SLICE and self._step(job):
+            job.done()
+            return None
         id = next(self._ids)
-        self._running[id] = _Running(lambda: scan.advance(SLICE), lambda: done(scan), failed, floor)
-        self._schedule()
+        self._put_back(owner, id, job)
 
         def cancel() -> None:
-            self._running.pop(id, None)
+            if self._waiting.remove(owner, id):
+                self._running -= job.scan is not None
 
         return cancel
 
+    def _step(self, job: _Job) -> bool:
+        """Read a slice. Returns whether the scan is finished. Raises RequestError."""
+        left = SLICE - 1  # if it is refused
+        try:
+            job.begin()
+            left = 0
+            left = job.advance(SLICE)
+        finally:
+            self._spent += SLICE - left
+        if not left and self._running >= MAX_RUNNING:
+            raise RequestError(TOO_MANY_REQUESTS)
+        return left > 0
+
+    def _put_back(self, owner: Hashable, id: int, job: _Job) -> None:
+        self._running += job.scan is not None
+        self._waiting.add(owner, id, job)
+        self._schedule()
+
     def _schedule(self) -> None:
-        if self._running and not self._scheduled:
+        if self._waiting and not self._scheduled:
             self._scheduled = True
             self._soon(self._turn)
 
     def _turn(self) -> None:
         self._scheduled = False
-        id = next(iter(self._running), None)
-        if id is None:
-            return
-        scan = self._running.pop(id)
+        self._spent = 0
+        ended = False
         try:
-            finished = scan.advance()
-            if not finished:
-                self._running[id] = scan  # behind the others
-        except (StateDamaged, RequestError) as error:
-            scan.failed(STATE_DAMAGED if isinstance(error, StateDamaged) else error.refusal)
-            self._ended()
-            return
+            while self._waiting and self._spent < SLICE:
+                owner, id, job = self._waiting.next()
+                self._running -= job.scan is not None
+                try:
+                    finished = self._step(job)
+                except RequestError as error:
+                    job.failed(error.refusal)
+                    ended = True
+                    continue
+                if finished:
+                    job.done()
+                    ended = True
+                else:
+                    self._put_back(owner, id, job)
         finally:
             self._schedule()
-        if finished:
-            scan.done()
-            self._ended()
+            if ended:
+                self._ended()
 
     def stop(self) -> None:
         """Drop all running scans."""
-        self._running.clear()
+        self._waiting.clear()
+        self._running = 0

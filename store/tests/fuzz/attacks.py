@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
+from google.protobuf.message import Message
 from holdfast.front.http2.frames import (
     CONTINUATION,
     DATA,
@@ -161,6 +163,35 @@ async def nested_pairs() -> Bytes:
         await asyncio.sleep(0.05)
 
 
+async def many_rows() -> Bytes:
+    """Bursts of calls of a few hundred bytes, each of which looks at 8,000 rows."""
+    yield HELLO + settings({Setting.INITIAL_WINDOW_SIZE: 1 << 24}) + window_update(0, 1 << 30)
+    streams = itertools.count(1, 2)
+
+    def ask(path: str, request: Message) -> bytes:
+        stream = next(streams)
+        return frame(HEADERS, END_HEADERS, stream, call(path)) + message(stream, request.SerializeToString())
+
+    yield ask("/etcdserverpb.Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(ID=7, TTL=600))
+    await asyncio.sleep(0.2)
+    for group in range(80):
+        puts = rpc_pb2.TxnRequest()
+        for number in range(100):
+            puts.success.add().request_put.CopyFrom(rpc_pb2.PutRequest(key=b"r/%d/%d" % (group, number), lease=7))
+        yield ask(TXN, puts)
+    compare = rpc_pb2.Compare(key=b"r/", range_end=b"r0", target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.GREATER)
+    reads, writes = rpc_pb2.TxnRequest(compare=[compare]), rpc_pb2.TxnRequest(compare=[compare])
+    reads.success.add().request_range.key = b"w"
+    writes.success.add().request_put.key = b"w"
+    keys = rpc_pb2.LeaseTimeToLiveRequest(ID=7, keys=True)
+    newest = rpc_pb2.RangeRequest(key=b"r/", range_end=b"r0", limit=1, sort_order=2, sort_target=2)
+    while True:
+        for _ in range(50):
+            yield ask(TXN, reads) + ask(TXN, writes) + ask(RANGE, newest)
+            yield ask("/etcdserverpb.Lease/LeaseTimeToLive", keys)
+        await asyncio.sleep(0.2)
+
+
 def _chunked(path: bytes, first: bytes, rest: bytes) -> Callable[[], Bytes]:
     async def chunks() -> Bytes:
         yield b"POST %s HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n" % path
@@ -181,6 +212,7 @@ ATTACKS: dict[str, Callable[[], Bytes]] = {
     "calls-and-resets": calls_and_resets,
     "future-tokens": future_tokens,
     "nested-pairs": nested_pairs,
+    "many-rows": many_rows,
     "chunked-put": _chunked(b"/v3/kv/put", b'{"key":"Zm9v","value":"' + b"A" * 1_500_000, b"A"),
     "chunked-watch": _chunked(b"/v3/watch", b'{"create_request":{"key":"' + b"A" * 400_000, b"A"),
 }

@@ -16,7 +16,9 @@ async def test_hostile_clients_harm_nobody_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["settings-windows", "window-updates", "half-open", "slow-bodies", "long-paths"])
+@pytest.mark.parametrize(
+    "name", ["settings-windows", "window-updates", "half-open", "slow-bodies", "long-paths", "many-rows"]
+)
 async def test_others_are_served_while_one_connection_attacks(name: str, tmp_path: Path) -> None:
     """Not how fast: `make fuzz` says that."""
     quiet, attacked = await beside(name, tmp_path, seconds=1.0)

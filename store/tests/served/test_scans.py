@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
 from holdfast.kv import requests
+from holdfast.kv import slices as sorting
 from holdfast.kv.space import HISTORY_BYTES, KeySpace
 from holdfast.kv.store import MemoryStore, Pending, StateDamaged
-from holdfast.proto import rpc_pb2
+from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.served import scans as module
 from holdfast.served.scans import SLICE, Scans
 from holdfast.status import STATE_DAMAGED, Refusal, RequestError
@@ -37,84 +39,144 @@ class Loop:
 class Slices:
     """A scan of so many slices that says when it is looked at."""
 
-    def __init__(self, name: str, slices: int, seen: list[str]) -> None:
+    def __init__(self, name: str, slices: int, seen: list[str], *, last: int = 1, floor: int | None = None) -> None:
+        """`last`: what the last slice leaves of its budget."""
         self.name = name
+        self.floor = floor
+        self._last = last
         self._left = slices
         self._seen = seen
 
-    def advance(self, budget: int) -> bool:
+    def advance(self, budget: int) -> int:
         assert budget == SLICE
         self._seen.append(self.name)
         self._left -= 1
-        return self._left == 0
+        return self._last if self._left == 0 else 0
 
 
-def test_scans_take_turns() -> None:
-    loop, seen, done = Loop(), list[str](), list[str]()
-    scans = Scans(loop.soon, lambda: done.append("told"))
-    for name, slices in (("a", 4), ("b", 3), ("c", 1)):
-        scans.run(
-            Slices(name, slices, seen), lambda scan: done.append(scan.name), never, floor=7 if name == "b" else None
+class Calls:
+    """Calls of connections, which read so many slices each."""
+
+    def __init__(self) -> None:
+        self.loop, self.seen, self.done = Loop(), list[str](), list[str]()
+        self.refused: list[str] = []
+        self.scans = Scans(self.loop.soon, lambda: self.done.append("told"))
+
+    def run(
+        self, name: str, slices: int, *, of: str = "", last: int = 1, floor: int | None = None
+    ) -> Callable[[], None]:
+        cancel = self.scans.run(
+            lambda: Slices(name, slices, self.seen, last=last, floor=floor),
+            lambda scan: self.done.append(scan.name),
+            lambda error: self.refused.append(name),
+            owner=of or name,
         )
-    assert (seen, done, scans.floor) == (["a", "b", "c"], ["c"], 7)
-    seen.clear()
-    turns = 0
-    while loop.turn():
-        turns += 1
-        assert len(seen) == turns
-    assert seen == ["a", "b", "a", "b", "a"]
-    assert done == ["c", "b", "told", "a", "told"]
-    assert scans.floor is None
-    scans.run(Slices("d", 2, seen), lambda scan: done.append(scan.name), never, floor=3)
-    scans.stop()
-    loop.turn()
-    assert seen[-1] == "d"
-    assert done[-1] == "told"
-    assert not loop.turn()
+        return cancel or (lambda: None)
+
+    def turn(self) -> list[str]:
+        """The scans that read a slice in one turn."""
+        self.seen.clear()
+        self.loop.turn()
+        return list(self.seen)
+
+    def finish(self) -> None:
+        while self.loop.turn():
+            pass
+
+
+def test_scans_take_turns_and_a_turn_reads_one_slice() -> None:
+    calls = Calls()
+    calls.run("a", 4)
+    assert calls.seen == ["a"]
+    for name, slices in (("b", 3), ("c", 1)):
+        calls.run(name, slices, floor=7)
+    assert calls.seen == ["a"]  # the slice of this turn of the loop is used up
+    assert calls.scans.floor is None
+    # "c" does not use up its slice, so that the next one begins in the same turn.
+    assert [calls.turn() for _ in range(6)] == [["a"], ["b"], ["c", "a"], ["b"], ["a", "b"], []]
+    assert calls.done == ["c", "told", "a", "b", "told"]
+    calls.run("d", 2, floor=3)
+    assert calls.turn() == ["d"]
+    assert calls.scans.floor == 3
+    calls.scans.stop()
+    assert calls.turn() == []
+    assert calls.scans.idle
+    assert calls.scans.floor is None
+
+
+def test_small_reads_are_answered_at_once_until_the_slice_of_the_turn_is_used_up() -> None:
+    calls = Calls()
+    for n in range(3 * SLICE):
+        calls.run(f"get{n}", 1, last=SLICE - 1)
+    assert len(calls.done) == SLICE
+    assert len(calls.turn()) == SLICE
+    assert calls.done.count("told") == 1  # answers of one turn are sent together
+    assert len(calls.turn()) == SLICE
+
+
+def test_a_refused_call_costs_little() -> None:
+    def refuse() -> Slices:
+        raise RequestError(STATE_DAMAGED)
+
+    calls = Calls()
+    for _ in range(SLICE // 2):
+        with pytest.raises(RequestError):
+            calls.scans.run(refuse, lambda _: None, never, owner="refused")
+    calls.run("get", 1)
+    assert calls.done == ["get"]
+
+
+def test_a_connection_with_many_calls_does_not_delay_others() -> None:
+    """Two hundred calls that arrived in one turn each read a slice at once; another client's call waited seconds."""
+    calls = Calls()
+    for n in range(200):
+        calls.run(f"many{n}", 2, of="greedy")
+    assert len(calls.seen) == 1
+    calls.run("get", 1, of="polite")
+    assert "get" in calls.turn()
+    calls.finish()
+    assert len([name for name in calls.done if name.startswith("many")]) == 200
 
 
 def test_who_gives_up_leaves_no_work_behind_and_there_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING", 2)
-    loop, seen, done = Loop(), list[str](), list[str]()
-    scans = Scans(loop.soon, lambda: None)
-
-    def run(name: str, slices: int) -> Callable[[], None]:
-        return scans.run(Slices(name, slices, seen), lambda scan: done.append(scan.name), never, floor=5)
-
-    cancel_a, cancel_b = run("a", 100), run("b", 3)
-    assert run("small", 1) is not None
-    with pytest.raises(RequestError, match="too many requests"):
-        run("c", 2)
+    monkeypatch.setattr(module, "MAX_RUNNING", 2)
+    calls = Calls()
+    cancel_a, cancel_b = calls.run("a", 100, floor=5), calls.run("b", 3, floor=5)
+    calls.run("c", 2, floor=5)
+    calls.run("small", 1)
+    assert calls.turn() == ["a"]
+    assert calls.turn() == ["b"]
+    assert calls.turn() == ["c"]
+    assert calls.refused == ["c"]
+    assert calls.turn() == ["small", "a"]
     cancel_a()
     cancel_a()
-    assert scans.floor == 5
-    run("c", 2)
-    while loop.turn():
-        pass
-    assert done == ["small", "c", "b"]
-    assert seen.count("a") == 1
+    assert calls.scans.floor == 5
+    calls.run("d", 2)
+    calls.finish()
+    assert [name for name in calls.done if name != "told"] == ["small", "b", "d"]
     cancel_b()
-    assert scans.floor is None
+    assert calls.scans.idle
 
 
 def test_a_scan_that_fails_does_not_stop_the_others() -> None:
     class Fails:
-        def advance(self, budget: int) -> bool:
+        floor = None
+
+        def advance(self, budget: int) -> int:
             if looked_at:
                 raise AssertionError("history lacks it")
             looked_at.append(1)
-            return False
+            return 0
 
     looked_at: list[int] = []
-    loop, seen, done = Loop(), list[str](), list[str]()
-    scans = Scans(loop.soon, lambda: None)
-    scans.run(Fails(), lambda scan: done.append("never"), never, floor=None)
-    scans.run(Slices("a", 2, seen), lambda scan: done.append(scan.name), never, floor=None)
+    calls = Calls()
+    calls.scans.run(Fails, lambda scan: calls.done.append("never"), never, owner=1)
+    calls.run("a", 2)
     with pytest.raises(AssertionError, match="history"):
-        loop.turn()
-    while loop.turn():
-        pass
-    assert done == ["a"]
+        calls.turn()
+    calls.finish()
+    assert calls.done == ["a", "told"]
 
 
 def test_a_slice_is_not_larger_because_rows_are() -> None:
@@ -138,22 +200,56 @@ def test_a_slice_is_not_larger_because_rows_are() -> None:
 class Damaged:
     """Rows of which the second slice cannot be read."""
 
+    floor = None
+
     def __init__(self) -> None:
         self._slices = 0
 
-    def advance(self, budget: int) -> bool:
+    def advance(self, budget: int) -> int:
         self._slices += 1
         if self._slices == 2:
             raise StateDamaged("a block fails its checksum")
-        return False
+        return 0
 
 
 def test_who_asks_for_damaged_rows_gets_an_error_and_not_a_short_answer() -> None:
-    loop, told, refused = Loop(), list[str](), list[Refusal]()
-    scans = Scans(loop.soon, lambda: told.append("told"))
-    scans.run(Damaged(), lambda _: told.append("never"), refused.append, floor=None)
-    scans.run(Slices("a", 3, []), lambda scan: told.append(scan.name), refused.append, floor=None)
-    while loop.turn():
-        pass
+    calls, refused = Calls(), list[Refusal]()
+    calls.scans.run(Damaged, lambda _: calls.done.append("never"), refused.append, owner=1)
+    calls.run("a", 3)
+    calls.finish()
     assert refused == [STATE_DAMAGED]
-    assert told == ["told", "a", "told"]
+    assert calls.done == ["told", "a", "told"]
+
+
+def test_sorting_is_part_of_the_slices_and_keeps_no_more_than_the_limit() -> None:
+    """A Range of limit 1 with a sort over the key space sorted all of it in one go."""
+    pending = Pending(MemoryStore())
+    space = KeySpace(pending)
+    for n in range(5000):
+        space.put(b"k%05d" % n, b"%d" % (n * 7919 % 5000), 0)
+    space.commit()
+    pending.flush()
+    request = rpc_pb2.RangeRequest(key=b"k", range_end=b"l", sort_order=2, sort_target=4)
+    for limit, at_least in ((0, 10_000), (1, 5000)):
+        request.limit = limit
+        scan, slices = space.scan(request), 1
+        while not scan.advance(100):
+            slices += 1
+        assert slices >= at_least // 100
+        kvs, more, count = scan.result()
+        values = [kv_pb2.KeyValue.FromString(kv).value for kv in kvs]
+        assert values == sorted((b"%d" % n for n in range(5000)), reverse=True)[: limit or None]
+        assert (more, count) == (limit == 1, 5000)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_sort_in_slices_is_a_sort(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(seed)
+    monkeypatch.setattr(sorting, "RUN", rng.choice((1, 3, 1000)))
+    limit, reverse = rng.choice((0, 1, 5, 1000)), rng.random() < 0.5
+    order: sorting.SlicedSort[tuple[int, int]] = sorting.SlicedSort(lambda item: item[0], reverse=reverse, limit=limit)
+    items = [(rng.randrange(10), n) for n in range(rng.randrange(100))]
+    for item in items:
+        order.add(item)
+    wanted = sorted(items, key=lambda item: item[0], reverse=reverse)
+    assert list(order.merged()) == (wanted[:limit] if limit else wanted)
