@@ -137,6 +137,10 @@ class Service:
             name_command(command, call)
             if state.level >= 2 and state.auth.enabled:
                 state.clients.check_owner(command.session, command.principal)
+        self.submit(call, member, command, answered)
+
+    def submit(self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered) -> None:
+        """Propose a command that needs no rights of its caller, or has its principal already."""
 
         def applied(answer: Answer) -> None:
             self.router.mark(call, "applied here", member.core.name(answer.seq))
@@ -146,13 +150,17 @@ class Service:
 
     def propose_and_answer(self, call: Call, member: Member, command: raft_pb2.Command) -> None:
         """Propose `command`, and answer with the state machine's response."""
+        self.propose(call, member, command, self.answering(call, member))
+
+    def answering(self, call: Call, member: Member) -> Answered:
+        """Answers the call with the state machine's response."""
 
         def answered(answer: Answer) -> None:
             if not self.refuse(call, answer):
                 assert answer.response is not None
                 self.answer(call, member, answer.response, answer.revision)
 
-        self.propose(call, member, command, answered)
+        return answered
 
     def when_current(self, call: Call, member: Member, work: Callable[[], None]) -> None:
         """Run `work` once everything acknowledged so far is applied here. The call fails if that cannot be confirmed,
