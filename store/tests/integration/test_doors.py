@@ -7,6 +7,7 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import grpc
@@ -14,10 +15,10 @@ import pytest
 import pytest_asyncio
 from holdfast import client
 from holdfast.proto import holdfast_pb2, rpc_pb2
-from holdfast_lab.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster, Process, free_ports
 
 from ..certificates import Authority
-from .users import ask, connector, enable, set_up
+from .users import ask, connector, enable, grant_role, set_up
 
 OPERATOR = "holdfast://shop/operator"
 FOLLOW = "/holdfast.v1.Edge/Follow"
@@ -51,35 +52,80 @@ def started(endpoint: str) -> bool:
     return any(not line.endswith(" 0") for line in counts)
 
 
+class Flood:
+    """300 wrong logins at once on a connection of its own; `refused` is set once that is more than its share."""
+
+    def __init__(self, at: grpc.aio.Channel) -> None:
+        self._at = at
+        self.checked = 0
+        self.refused = asyncio.Event()
+        self.all = [asyncio.ensure_future(self._try()) for _ in range(300)]
+
+    async def _try(self) -> None:
+        try:
+            await login(self._at, "wrong")
+        except grpc.aio.AioRpcError as error:
+            self.checked += "authentication failed" in str(error.details())
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                self.refused.set()
+
+
+def login(at: grpc.aio.Channel, password: str) -> grpc.aio.UnaryUnaryCall:
+    call = at.unary_unary("/etcdserverpb.Auth/Authenticate")
+    return call(rpc_pb2.AuthenticateRequest(name="root", password=password).SerializeToString(), timeout=60)
+
+
 async def test_wrong_passwords_of_one_connection_delay_other_logins_by_their_turn_only(one: LocalCluster) -> None:
-    def login(at: grpc.aio.Channel, password: str) -> grpc.aio.UnaryUnaryCall:
-        call = at.unary_unary("/etcdserverpb.Auth/Authenticate")
-        return call(rpc_pb2.AuthenticateRequest(name="root", password=password).SerializeToString(), timeout=60)
-
     async with channel(one.endpoints[0]) as attacker, channel(one.endpoints[0]) as polite:
-        tried = checked = refused = 0
-        first_refusal = asyncio.Event()
-
-        async def attack() -> None:
-            nonlocal tried, checked, refused
-            tried += 1
-            try:
-                await login(attacker, "wrong")
-            except grpc.aio.AioRpcError as error:
-                checked += "authentication failed" in str(error.details())
-                if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                    refused += 1
-                    first_refusal.set()
-
-        flood = [asyncio.ensure_future(attack()) for _ in range(300)]
-        await asyncio.wait_for(first_refusal.wait(), 30)  # so its whole share is waiting
+        flood = Flood(attacker)
+        await asyncio.wait_for(flood.refused.wait(), 30)  # so its whole share is waiting
         for _ in range(3):
-            before = checked
+            before = flood.checked
             assert await login(polite, "secret")
-            assert checked - before <= 6  # two in the threads, one turn, and answers on their way
-        await asyncio.gather(*flood)
-        assert tried == checked + refused
-        assert checked >= 64
+            assert flood.checked - before <= 6  # two in the threads, one turn, and answers on their way
+        await asyncio.gather(*flood.all)
+        assert flood.checked >= 64
+
+
+@pytest.mark.timeout(120)
+async def test_clients_of_a_replica_take_turns_for_logins_too(tmp_path: Path) -> None:
+    """To the member they are all one connection."""
+    secure = Secure(tmp_path)
+    (port,) = free_ports(1)
+    secure.files("edge", place=tmp_path / "edge")
+    arguments = [
+        "edge",
+        f"--data-dir={tmp_path / 'e'}",
+        f"--listen-client-urls=http://127.0.0.1:{port}",
+        f"--endpoints={secure.local.endpoints[0]}",
+        "--prefix=/k",
+        f"--upstream-tls-dir={tmp_path / 'edge'}",
+    ]
+    edge = Process("edge", arguments, tmp_path / "edge.log", port)
+    secure.local.start()
+    edge.start()
+    try:
+        async with secure.connect("root") as root, client.connect(edge.endpoint, timeout=20) as nobody:
+            for name in ("root", "edge"):
+                await ask(root, "UserAdd", rpc_pb2.AuthUserAddRequest(name=name, password="secret"))
+                await grant_role(root, name, "root")
+            await enable(root)
+            async with asyncio.timeout(30):
+                while not (await nobody.describe()).connected:
+                    await asyncio.sleep(0.02)
+        async with channel(edge.endpoint) as attacker, channel(edge.endpoint) as polite:
+            flood = Flood(attacker)
+            await asyncio.wait_for(flood.refused.wait(), 30)
+            for _ in range(3):
+                before = flood.checked
+                assert await login(polite, "secret")
+                assert flood.checked - before <= 20  # those that had been forwarded, one turn, and answers on their way
+            await asyncio.gather(*flood.all)
+            assert flood.checked >= 64
+    finally:
+        edge.kill()
+        secure.local.kill()
+        print(secure.local.logs(), edge.tail(40))
 
 
 async def test_strangers_learn_nothing_while_auth_is_on(one: LocalCluster) -> None:
@@ -133,35 +179,38 @@ async def test_a_stream_that_is_not_started_ends_when_auth_is_enabled(one: Local
         assert "user name is empty" in await call.details()
 
 
-@pytest.mark.timeout(120)
-async def test_the_operators_certificate(tmp_path: Path) -> None:
-    authority = Authority("one")
-    authority.write_server(tmp_path)
-    flags = [
-        f"--cert-file={tmp_path}/tls.crt",
-        f"--key-file={tmp_path}/tls.key",
-        f"--trusted-ca-file={tmp_path}/ca.crt",
-        f"--operator-cert-uri={OPERATOR}",
-        "--client-cert-auth",
-        "--bcrypt-cost=4",
-    ]
-    local = LocalCluster(tmp_path / "c", voters=1, extra=flags)
-    (process,) = local.voters.values()
-    process.arguments = [
-        a.replace("--listen-client-urls=http:", "--listen-client-urls=https:") for a in process.arguments
-    ]
+class Secure:
+    """A voter that serves clients by TLS and takes the common names of their certificates as users."""
 
-    def files(*names: str, uris: tuple[str, ...] = ()) -> client.Tls:
-        place = Path(tempfile.mkdtemp(dir=tmp_path))
-        key, certificate = authority.client(*names, uris=uris)
+    def __init__(self, directory: Path, *flags: str) -> None:
+        self._directory = directory
+        self._authority = Authority("one")
+        self._authority.write_server(directory)
+        tls = [f"--cert-file={directory}/tls.crt", f"--key-file={directory}/tls.key"]
+        verify = [f"--trusted-ca-file={directory}/ca.crt", "--client-cert-auth"]
+        self.local = LocalCluster(directory / "c", voters=1, extra=[*tls, *verify, *flags])
+        (process,) = self.local.voters.values()
+        process.arguments = [
+            a.replace("--listen-client-urls=http:", "--listen-client-urls=https:") for a in process.arguments
+        ]
+
+    def files(self, *names: str, uris: tuple[str, ...] = (), place: Path | None = None) -> client.Tls:
+        place = place or Path(tempfile.mkdtemp(dir=self._directory))
+        place.mkdir(exist_ok=True)
+        key, certificate = self._authority.client(*names, uris=uris)
         (place / "tls.key").write_bytes(key)
         (place / "tls.crt").write_bytes(certificate)
-        (place / "ca.crt").write_bytes(authority.certificate)
+        (place / "ca.crt").write_bytes(self._authority.certificate)
         return client.Tls.from_directory(place)
 
-    def connect(*names: str, uris: tuple[str, ...] = ()) -> client.Client:
-        return client.connect(local.endpoints, timeout=20, tls=files(*names, uris=uris))
+    def connect(self, *names: str, uris: tuple[str, ...] = (), **options: Any) -> client.Client:
+        return client.connect(self.local.endpoints, timeout=20, tls=self.files(*names, uris=uris), **options)
 
+
+@pytest.mark.timeout(120)
+async def test_the_operators_certificate(tmp_path: Path) -> None:
+    secure = Secure(tmp_path, f"--operator-cert-uri={OPERATOR}", "--bcrypt-cost=4")
+    local, connect = secure.local, secure.connect
     local.start()
     try:
         async with connect("root") as root, connect("shop operator", uris=(OPERATOR,)) as operator:
@@ -218,8 +267,7 @@ async def test_the_operators_certificate(tmp_path: Path) -> None:
                         await several.get("/k")
                     assert refused.value.code is grpc.StatusCode.UNAUTHENTICATED
             # A token says who calls, whatever the certificate says.
-            tls = files("root", "app")
-            async with client.connect(local.endpoints, timeout=20, tls=tls, user="root", password="s") as by_token:
+            async with connect("root", "app", user="root", password="s") as by_token:
                 assert await by_token.get("/k") is not None
     finally:
         local.kill()
