@@ -16,6 +16,8 @@ from typing import Any
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
+SHOWN_NAMES, SHOWN_CHARACTERS = 4, 64  # of a certificate's common names, in a message
+
 # As returned by ssl.SSLSocket.getpeercert.
 Certificate = Mapping[str, Any]
 
@@ -38,20 +40,36 @@ class CertNames:
             return ""
         if not certificate:
             return "no certificate is shown"
-        common = common_name(certificate)
+        common = common_names(certificate)
         alternative = [(kind, value) for kind, value in certificate.get("subjectAltName", ())]
-        if (
-            common in self.common_names
-            or any(kind == "URI" and value in self.uris for kind, value in alternative)
-            or any(_is_for(alternative, host) for host in self.hostnames)
-        ):
+        if any(uri in self.uris for uri in uris(certificate)) or any(_is_for(alternative, h) for h in self.hostnames):
             return ""
-        return f"the certificate of {common!r} is not that of a peer"
+        if self.common_names and len(common) > 1:
+            return AMBIGUOUS.format(count=len(common), names=shown(common))
+        if any(name in self.common_names for name in common):
+            return ""
+        return f"the certificate of {shown(common)} is not that of a peer"
 
 
-def common_name(certificate: Certificate) -> str:
-    names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
-    return str(names[0]) if names else ""
+# Which of several common names counts differs between programs: Go (and so etcd) takes the last one, others the first.
+# A CA that checks one of them must not vouch for the other, so none counts.
+AMBIGUOUS = "the certificate has {count} common names ({names}), so none of them counts; use one with a single one"
+
+
+def common_names(certificate: Certificate | None) -> tuple[str, ...]:
+    """All common names of the subject. Wherever a common name decides, a certificate must have exactly one."""
+    subject = (certificate or {}).get("subject", ())
+    return tuple(str(value) for part in subject for key, value in part if key == "commonName")
+
+
+def uris(certificate: Certificate | None) -> tuple[str, ...]:
+    """The URIs among the subject's alternative names."""
+    return tuple(str(value) for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "URI")
+
+
+def shown(names: tuple[str, ...]) -> str:
+    """Common names for a message, of bounded length."""
+    return ", ".join(repr(name[:SHOWN_CHARACTERS]) for name in names[:SHOWN_NAMES]) or "''"
 
 
 def _is_for(alternative: list[tuple[str, str]], host: str) -> bool:

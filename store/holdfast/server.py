@@ -32,6 +32,7 @@ from holdfast.api.lock import LockService
 from holdfast.api.maintenance import MaintenanceService
 from holdfast.api.metrics import Metrics, Sources, member_metrics
 from holdfast.api.node import NodeService, Reports, ready
+from holdfast.api.operator import Operator
 from holdfast.api.pages import Pages, as_json, fixed, stuck
 from holdfast.api.quota import Quota
 from holdfast.api.router import Router
@@ -84,6 +85,7 @@ class ServerConfig:
     listen_metrics_urls: tuple[str, ...] = ()
     client_tls: TlsFiles = field(default_factory=TlsFiles)
     trust_common_names: bool = False  # the common name of a client's certificate is its user
+    operator: Operator = field(default_factory=Operator)
     progress_seconds: float = 600.0
     limits: Limits = field(default_factory=Limits)
     versions: Versions = field(default_factory=Versions)
@@ -165,7 +167,9 @@ class Server:
             slow_ns=int(config.slow_request_seconds * 1e9),
             ended=self._tracing.ended if self._tracing is not None else None,
         )
-        self.identities = Identities(config.tokens, trust_common_names=config.trust_common_names)
+        self.identities = Identities(
+            config.tokens, trust_common_names=config.trust_common_names, operator=config.operator
+        )
         services = Serving(self.router, self.node, self.identities, config.limits, config.versions)
         quota = Quota(config.limits.quota_bytes)
         reports = Reports()

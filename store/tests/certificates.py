@@ -19,8 +19,8 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+def _name(*texts: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text) for text in texts])
 
 
 _SIGNS = x509.KeyUsage(
@@ -69,22 +69,26 @@ class Authority:
             x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
         ).add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
 
-    def _sign(self, name: str, uri: str = "") -> tuple[bytes, bytes]:
+    def _sign(self, *names: str, uris: tuple[str, ...] = ()) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName(
-            [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-            + [x509.UniformResourceIdentifier(uri)] * bool(uri)
+        alternative = x509.SubjectAlternativeName(
+            [
+                x509.DNSName("localhost"),
+                x509.IPAddress(ip_address("127.0.0.1")),
+                *(x509.UniformResourceIdentifier(uri) for uri in uris),
+            ]
         )
-        signed = self._builder(_name(name), key).add_extension(names, critical=False).sign(self._key, hashes.SHA256())
+        builder = self._builder(_name(*names), key).add_extension(alternative, critical=False)
+        signed = builder.sign(self._key, hashes.SHA256())
         return _pem(key), signed.public_bytes(serialization.Encoding.PEM)
 
-    def client(self, name: str) -> tuple[bytes, bytes]:
-        """(key, certificate) of a client called `name`, in PEM."""
-        return self._sign(name)
+    def client(self, *names: str, uris: tuple[str, ...] = ()) -> tuple[bytes, bytes]:
+        """(key, certificate) of a client with these common names, usually one, in PEM."""
+        return self._sign(*names, uris=uris)
 
     def write_server(self, directory: Path, uri: str = "") -> None:
         """tls.key, tls.crt and ca.crt of a server at localhost, with `uri` among its names."""
-        key, certificate = self._sign("server", uri)
+        key, certificate = self._sign("server", uris=(uri,) if uri else ())
         (directory / "tls.key").write_bytes(key)
         (directory / "tls.crt").write_bytes(certificate)
         (directory / "ca.crt").write_bytes(self.certificate)

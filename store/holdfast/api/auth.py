@@ -19,6 +19,7 @@ from holdfast.api.identity import new_token
 from holdfast.auth.store import AuthStore, Principal
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member
+from holdfast.places import Full, Places
 from holdfast.proto import auth_pb2, raft_pb2, rpc_pb2
 from holdfast.status import (
     AUTH_FAILED,
@@ -44,7 +45,7 @@ _CHANGES: tuple[tuple[str, str, type[Message]], ...] = (
 )
 T = TypeVar("T")
 HASHING_THREADS = 2
-MAX_HASHING = 64  # passwords being hashed or waiting for a thread
+MAX_HASHING = 64  # passwords of one connection that are being hashed or wait for a thread
 MAX_PASSWORD_BYTES = 72  # bcrypt ignores the rest
 
 
@@ -53,9 +54,9 @@ class AuthService(Service):
         super().__init__(serving)
         self._cost = bcrypt_cost
         self._tasks = Tasks()
-        # A small pool of its own: a client that tries many passwords delays only other password checks.
+        # A small pool of its own, for which clients take turns: one that tries many passwords delays only itself.
         self._threads = ThreadPoolExecutor(HASHING_THREADS, "bcrypt")
-        self._hashing = 0
+        self._places = Places(HASHING_THREADS, MAX_HASHING)
         self._no_match: bytes | None = None
         router = self.router
         for method, field, request in _CHANGES:
@@ -125,16 +126,16 @@ class AuthService(Service):
         )
 
     def _compute(self, call: Call, slow: Callable[[], T], done: Callable[[T], None]) -> None:
-        """Run `slow` in a thread, then call `done` with its result on the loop."""
-        if self._hashing >= MAX_HASHING:
-            raise RequestError(TOO_MANY_REQUESTS)
-        self._hashing += 1
+        """Run `slow` in a thread when it is this client's turn, then call `done` with its result on the loop."""
+        try:
+            place = self._places.ask(call.peer.address)
+        except Full:
+            raise RequestError(TOO_MANY_REQUESTS) from None
+        self.router.on_cancel(call, place.give_up)
 
         async def work() -> None:
-            try:
+            async with place:
                 result = await asyncio.get_running_loop().run_in_executor(self._threads, slow)
-            finally:
-                self._hashing -= 1
             self.guard(call, lambda: done(result))
 
         self._tasks.spawn(work())
@@ -178,7 +179,9 @@ class AuthService(Service):
             self.answer(call, member, rpc_pb2.AuthenticateResponse(token=token))
             return
         shown = raft_pb2.Authentication(user=name, token=new_token(), password=user.password)
-        self._propose(call, member, raft_pb2.AuthChange(authenticated=shown))
+        # The caller has shown a password; whatever else the call says about its user does not matter.
+        command = raft_pb2.Command(auth=raft_pb2.AuthChange(authenticated=shown))
+        self.submit(call, member, command, self.answering(call, member))
 
     # ---- reading -------------------------------------------------------------------------------------------
 

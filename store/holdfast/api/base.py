@@ -141,6 +141,12 @@ class Service:
             name_command(command, call)
             if state.level >= 2 and state.auth.enabled:
                 state.clients.check_owner(command.session, command.principal)
+        self.submit(call, member, command, answered, cost=cost)
+
+    def submit(
+        self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered, *, cost: int = 0
+    ) -> None:
+        """Propose a command that needs no rights of its caller, or has its principal already."""
 
         def applied(answer: Answer) -> None:
             self.router.mark(call, "applied here", member.core.name(answer.seq))
@@ -152,13 +158,17 @@ class Service:
 
     def propose_and_answer(self, call: Call, member: Member, command: raft_pb2.Command, *, cost: int = 0) -> None:
         """Propose `command`, and answer with the state machine's response."""
+        self.propose(call, member, command, self.answering(call, member), cost=cost)
+
+    def answering(self, call: Call, member: Member) -> Answered:
+        """Answers the call with the state machine's response."""
 
         def answered(answer: Answer) -> None:
             if not self.refuse(call, answer):
                 assert answer.response is not None
                 self.answer(call, member, answer.response, answer.revision)
 
-        self.propose(call, member, command, answered, cost=cost)
+        return answered
 
     def in_slices(self, call: Call, member: Member, begin: Callable[[], S], done: Callable[[S], None]) -> None:
         """Do work on many rows, in turns with other connections; then call `done`. The call fails if the work does, or

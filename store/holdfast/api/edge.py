@@ -100,6 +100,7 @@ class FollowStream:
         self._call = call
         self._member = service.member(call)
         self._caller = service.caller(call, self._member)
+        self._member.state.auth.require_current(self._caller.shown())
         self._cluster_id = service.node.data.identity.cluster_id
         source = _MemberSource(self._cluster_id, self._member)
         self._upstream = Upstream(source, call.id, service.snapshots)
@@ -137,19 +138,23 @@ class FollowStream:
             auth.require_read(who, part.key, part.range_end)
 
     def check_rights(self) -> None:
-        """End the stream if its caller may no longer read the replica's ranges, or if auth was turned on or off, which
-        the replica learns when it reconnects."""
+        """End the stream if its caller is no user (any more) or may no longer read the replica's ranges, or if auth was
+        turned on or off, which the replica learns when it reconnects."""
         start = self._upstream.start
-        if start is None:
-            return
         try:
-            self._require_read(start, self._caller.standing())
+            who = self._caller.standing()
+            self._member.state.auth.require_current(who)
+            if start is not None:
+                self._require_read(start, who)
             if self._upstream.users_changed:
                 raise RequestError(_USERS_CHANGED)
         except RequestError as error:
             self._service.router.fail(self._call.id, error.refusal)
 
     def _probe(self, id: int) -> None:
+        if self._upstream.start is None:
+            raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: this stream has not been started yet"))
+
         def confirmed(answer: Answer) -> None:
             if answer.error is None and self._call.id in self._service.streams:
                 self._send(lambda: self._upstream.probed(id))

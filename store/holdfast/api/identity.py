@@ -18,11 +18,13 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from holdfast.auth.store import NOBODY, AuthStore, Principal
+from holdfast.api.operator import Operator
+from holdfast.auth.store import NOBODY, ROOT, AuthStore, Principal
+from holdfast.cert_names import AMBIGUOUS, shown
 from holdfast.durations import seconds
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member
-from holdfast.status import INVALID_AUTH_TOKEN, RequestError
+from holdfast.status import INVALID_AUTH_TOKEN, Code, Refusal, RequestError
 
 SIMPLE_TTL_SECONDS = 300.0
 SWEEP_SECONDS = 60.0
@@ -213,16 +215,24 @@ def _read(path: str) -> bytes:
         raise BadTokenOptions(f"--auth-token: cannot read {path}: {error.strerror}") from error
 
 
+def _only(names: tuple[str, ...]) -> str:
+    if len(names) > 1:
+        text = AMBIGUOUS.format(count=len(names), names=shown(names))
+        raise RequestError(Refusal(Code.UNAUTHENTICATED, f"holdfast: {text}, or a token"))
+    return names[0]
+
+
 class Identities:
     """Finds the authenticated user of a call."""
 
-    def __init__(self, tokens: Tokens, *, trust_common_names: bool) -> None:
+    def __init__(self, tokens: Tokens, *, trust_common_names: bool, operator: Operator = Operator()) -> None:  # noqa: B008 (immutable)
         self.tokens = tokens
         self._trust_common_names = trust_common_names
+        self._operator = operator
 
     def principal(self, call: Call, member: Member) -> Principal:
         """The user of this call; NOBODY if auth is off or the call has no credentials. Raises RequestError if the token
-        is invalid."""
+        is invalid, or the certificate names more than one user."""
         auth = member.state.auth
         if not auth.enabled:
             return NOBODY
@@ -232,8 +242,12 @@ class Identities:
             if who is None:
                 raise RequestError(INVALID_AUTH_TOKEN)
             return who
-        if self._trust_common_names and call.peer.common_name and FORWARDED not in call.metadata:
-            return Principal(call.peer.common_name, auth.revision)
+        if FORWARDED in call.metadata:
+            return NOBODY
+        if self._operator.calls(call):
+            return Principal(ROOT, auth.revision)
+        if self._trust_common_names and call.peer.common_names:
+            return Principal(_only(call.peer.common_names), auth.revision)
         return NOBODY
 
     def waits_for(self, call: Call, member: Member) -> bool:

@@ -44,6 +44,9 @@ UNREAD_SECONDS = 60.0  # time after which a snapshot that the client does not re
 TOO_MANY_SNAPSHOTS = Refusal(
     Code.RESOURCE_EXHAUSTED, f"holdfast: {MAX_SNAPSHOTS} snapshots of this member are being taken; try again later"
 )
+BUSY = Refusal(
+    Code.UNAVAILABLE, "holdfast: the store has not taken everything that is applied yet; take the snapshot again"
+)
 UNREAD = Refusal(
     Code.RESOURCE_EXHAUSTED, f"holdfast: the snapshot was given up: nobody read it for {UNREAD_SECONDS:g} s"
 )
@@ -324,6 +327,9 @@ class _Snapshot:
         try:
             await loop.run_in_executor(None, member.store.verify)  # never back up damaged data
             await loop.run_in_executor(None, member.store.flush)
+            if member.state.busy:
+                raise RequestError(BUSY)
+            # On the loop in one turn, so that the manifest is of exactly this state.
             member.store.checkpoint(place)
             manifest = self._manifest(member)
             await loop.run_in_executor(None, pack, place, archive, manifest)

@@ -44,6 +44,8 @@ class NodeService(Service):
     def describe(self, call: Call, body: bytes) -> None:
         """Describe this node, whether it belongs to a cluster or not."""
         holdfast_pb2.DescribeRequest.FromString(body)
+        if self.node.member is not None:
+            self.require_user(call, self.node.member)
         identity = self.node.data.identity
         response = holdfast_pb2.DescribeResponse(
             volume_id=identity.volume_id,
@@ -65,13 +67,20 @@ class NodeService(Service):
             response.cluster_version = member.state.cluster_version
         self.router.reply(call.id, response.SerializeToString())
 
+    def _require_admin(self, call: Call) -> None:
+        """A node without a state knows no users yet, and lets everyone found a cluster on it."""
+        if self.node.member is not None:
+            self.require_admin(call, self.node.member)
+
     def form(self, call: Call, body: bytes) -> None:
         request = holdfast_pb2.FormRequest.FromString(body)
+        self._require_admin(call)
         member_id = self.node.form(request.cluster_id, request.volume_id)
         self.router.reply(call.id, holdfast_pb2.FormResponse(member_id=member_id).SerializeToString())
 
     def open(self, call: Call, body: bytes) -> None:
         request = holdfast_pb2.OpenRequest.FromString(body)
+        self._require_admin(call)
         self.node.open(request.cluster_id)
         self.router.reply(call.id, holdfast_pb2.OpenResponse().SerializeToString())
 

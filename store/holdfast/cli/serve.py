@@ -139,6 +139,13 @@ def serve(
     client_cert_auth: Annotated[
         bool, typer.Option(help="Use the common name of a client's certificate as its user if it sends no token.")
     ] = False,
+    operator_cert_uri: Annotated[
+        str,
+        typer.Option(
+            help="URI of the operator's client certificate, such as holdfast://CLUSTER/operator. While auth is on, its "
+            "owner may change members and keys as root."
+        ),
+    ] = "",
     tls_min_version: Annotated[str, typer.Option(help="Minimum TLS version: TLS1.2 or TLS1.3.")] = "TLS1.2",
     peer_cert_file: Annotated[Path | None, typer.Option(help="Certificate (PEM) to present to other members.")] = None,
     peer_key_file: Annotated[Path | None, typer.Option(help="Private key (PEM) of --peer-cert-file.")] = None,
@@ -205,6 +212,7 @@ def serve(
         from holdfast.api.access import Allowed
         from holdfast.api.base import Limits
         from holdfast.api.identity import BadTokenOptions, parse_tokens
+        from holdfast.api.operator import Operator
         from holdfast.cli import peers
         from holdfast.member.node import NodeConfig
         from holdfast.raft.types import Settings
@@ -220,6 +228,8 @@ def serve(
     minimum = tls_version(tls_min_version)
     if client_cert_auth and trusted_ca_file is None:
         fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
+    if operator_cert_uri and (trusted_ca_file is None or cert_file is None):
+        fail("--operator-cert-uri needs TLS: --cert-file, --key-file, and --trusted-ca-file, the CA to verify it by")
     peer_tls = peers.files(peer_cert_file, peer_key_file, peer_trusted_ca_file, minimum, verify=peer_client_cert_auth)
     peer_names = peers.names(peer_cert_allowed_cn, peer_cert_allowed_hostname, peer_cert_allowed_uri)
     if not (peer_names.given or peer_accept_any_certificate):
@@ -252,6 +262,7 @@ def serve(
             listen_client_http_urls=parse_urls(listen_client_http_urls) if listen_client_http_urls else (),
             client_tls=TlsFiles(cert_file, key_file, trusted_ca_file, minimum),
             trust_common_names=client_cert_auth,
+            operator=Operator(operator_cert_uri),
             progress_seconds=duration("--watch-progress-notify-interval", watch_progress_notify_interval),
             limits=Limits(max_request_bytes, max_txn_ops, quota_backend_bytes or Limits().quota_bytes),
             max_streams=max_concurrent_streams,

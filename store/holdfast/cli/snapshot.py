@@ -50,7 +50,7 @@ def save(
 
 @snapshot.command()
 def status(file: File, output: Output = "table") -> None:
-    """Check FILE, and show which state it contains."""
+    """Check FILE, and show which state it contains, as its manifest says; `restore` compares that with the state."""
     check_output(output)
     from holdfast.storage.archive import ArchiveError, verify
 
@@ -104,7 +104,9 @@ def restore(
     os.umask(PRIVATE_UMASK)
     try:
         urls = parse_urls(initial_advertise_peer_urls)
-        manifest = make(file, data_dir, name, urls, 0 if keep_revisions else BUMP)
+        outcome = make(file, data_dir, name, urls, 0 if keep_revisions else BUMP)
     except (ArchiveError, DataDirectoryError, RestoreRefused, *DAMAGE) as error:
         fail(str(error))
-    print(f"{data_dir} holds the data of revision {manifest.revision}, in a new cluster of the one member {name!r}")
+    print(f"{data_dir} holds the data of revision {outcome.revision}, in a new cluster of the one member {name!r}")
+    for alarm in outcome.ended_alarms:
+        print(f"the saved cluster had the alarm {alarm}; the new one does not have it")

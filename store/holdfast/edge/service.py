@@ -27,12 +27,14 @@ from holdfast.front.calls import Call, Kind
 from holdfast.keyrange import bounds
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.validate import check_range
+from holdfast.places import Full, Places
 from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
 from holdfast.served.keyspace import ServedSpace
 from holdfast.status import (
     OUTSIDE_PREFIXES,
     REPLICA_DISCONNECTED,
     REPLICA_EMPTY,
+    TOO_MANY_REQUESTS,
     Code,
     Refusal,
     RequestError,
@@ -53,8 +55,10 @@ _ALWAYS_FORWARDED = (
     "/holdfast.v1.Session/Open",
     "/etcdserverpb.Cluster/MemberList",
     "/etcdserverpb.Maintenance/Alarm",
-    "/etcdserverpb.Auth/Authenticate",
 )
+# To a member all logins through a replica come from one connection, so the replica's clients have to take turns here.
+LOGINS = 8  # forwarded at the same time
+MAX_LOGINS = 64  # of one connection, being forwarded or waiting
 # Response types of calls that are answered only once the replica has reached the response's revision. Otherwise a
 # client could afterwards read an older state here.
 _WRITES: dict[str, Callable[[], Any]] = {
@@ -97,7 +101,9 @@ class EdgeApi:
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
         self._arrivals = itertools.count()
         self._tasks = Tasks()
+        self._logins = Places(LOGINS, MAX_LOGINS)
         router.unary("/etcdserverpb.KV/Range", self.range)
+        router.unary("/etcdserverpb.Auth/Authenticate", self._login)
         for path in _ALWAYS_FORWARDED:
             router.unary(path, self._forward)
         router.stream(
@@ -230,9 +236,27 @@ class EdgeApi:
             heapq.heappop(self._waiting)[2]()
 
     def _forward(self, call: Call, body: bytes) -> None:
+        self._check_connected()
+        self._tasks.spawn(self._do_forward(call, body))
+
+    def _check_connected(self) -> None:
         if not self._follower.connected:
             raise RequestError(REPLICA_DISCONNECTED.fill(name=self._name, prefixes=", ".join(self._prefixes)))
-        self._tasks.spawn(self._do_forward(call, body))
+
+    def _login(self, call: Call, body: bytes) -> None:
+        """Forward a login when it is this client's turn."""
+        self._check_connected()
+        try:
+            place = self._logins.ask(call.peer.address)
+        except Full:
+            raise RequestError(TOO_MANY_REQUESTS) from None
+        self._router.on_cancel(call, place.give_up)
+
+        async def work() -> None:
+            async with place:
+                await self._do_forward(call, body)
+
+        self._tasks.spawn(work())
 
     async def _do_forward(self, call: Call, body: bytes) -> None:
         seconds = FORWARD_SECONDS

@@ -27,11 +27,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The client of a call. `common_name` is empty without a verified client certificate."""
+    """The client of a call, with the names in its verified certificate; there are none without one."""
 
     address: str
     tls: bool = False
-    common_name: str = ""
+    common_names: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

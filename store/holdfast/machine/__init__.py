@@ -1,6 +1,6 @@
 """The replicated state machine: its public names, to apply entries to a state and to create one."""
 
-from holdfast.machine.genesis import Genesis, Restored
+from holdfast.machine.genesis import Genesis, Restored, ended_alarms
 from holdfast.machine.leases import MAX_TTL_SECONDS, LeaseEvent
 from holdfast.machine.machine import CORRUPT_ALARM, FORMAT, NOSPACE_ALARM, Applied, ClusterEvent, Effect, Machine
 from holdfast.machine.rows import applied
@@ -20,4 +20,5 @@ __all__ = [
     "Machine",
     "Restored",
     "applied",
+    "ended_alarms",
 ]

@@ -33,18 +33,20 @@ class Genesis(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """Turns the state of an old cluster into the first state of a new one: keeps everything but the members."""
+    """Turns the state of an old cluster into the first state of a new one: keeps everything but the members
+    and their alarms."""
 
     member: raft_pb2.MemberInfo  # the only one
     bump: int  # number of revisions to skip
 
-    def write(self, store: Store) -> tuple[int, int]:
-        """Returns (index, term) of the state."""
-        machine = Machine(store)
-        pending = Pending(store)
+    def write(self, machine: Machine) -> tuple[int, int]:
+        """Change the state of `machine`, which must not be used any more. Returns the state's (index, term)."""
+        pending = Pending(machine.store)
         for id, _ in [*rows.scan(pending, rows.MEMBER)]:
             pending.put(Family.META, rows.MEMBER + id, None)
             pending.put(Family.META, rows.REMOVED + id, b"")
+        for alarm in ended_alarms(machine):
+            pending.put(Family.META, rows.ALARM + rows.pair(*alarm), None)
         for id, _ in [*rows.scan(pending, rows.PROPOSALS)]:
             pending.put(Family.META, rows.PROPOSALS + id, None)
         put_member(pending, self.member)
@@ -54,3 +56,8 @@ class Restored(NamedTuple):
         machine.space.skip(pending, self.bump)
         pending.flush()
         return machine.applied_index, machine.applied_term
+
+
+def ended_alarms(machine: Machine) -> list[tuple[int, int]]:
+    """The alarms, (member, alarm), that a restored cluster does not have: those of the old cluster's members."""
+    return sorted(a for a in machine.alarms if a[0] in machine.members or a[0] in machine.removed)

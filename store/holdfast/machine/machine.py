@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import Enum
 from hashlib import blake2b
 from typing import NamedTuple, cast
@@ -31,7 +31,16 @@ from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.invariant import InvariantViolation, invariant
 from holdfast.raft.log import Entry
 from holdfast.raft.quorum import ConfState
-from holdfast.status import CORRUPT, NO_SPACE, PERMISSION_DENIED, SESSION_ENDED, Code, Refusal, RequestError
+from holdfast.status import (
+    CORRUPT,
+    MEMBER_NOT_FOUND,
+    NO_SPACE,
+    PERMISSION_DENIED,
+    SESSION_ENDED,
+    Code,
+    Refusal,
+    RequestError,
+)
 
 # The newest command format that this program understands; a newer one stops the member. Commands proposed at cluster
 # level 2 have format 2, so that a program of level 1 that joins later stops instead of applying them by its own rules.
@@ -122,7 +131,7 @@ class Machine:
             self._members.set_conf(entry.index, entry.conf)
         done = self._apply_command(entry) if entry.data else None
         if entry.conf is not None:
-            self._members.forget_removed()
+            self._end_alarms(self._members.forget_removed())
         return done
 
     def _apply_command(self, entry: Entry) -> Applied | None:
@@ -284,6 +293,7 @@ class Machine:
             )
         self._set_version(version)
         self._pending.put(Family.META, rows.VERSION, version.encode())
+        self._end_alarms(self.removed)  # of members that were removed at a lower level
 
     # ---- rights and alarms ---------------------------------------------------------------------------------
 
@@ -327,6 +337,8 @@ class Machine:
             )
         response = rpc_pb2.AlarmResponse()
         raising = request.action == request.ACTIVATE
+        if raising and self.level >= 2 and alarm[0] in self.removed:
+            raise RequestError(MEMBER_NOT_FOUND)
         if raising or alarm in self.alarms:
             response.alarms.add(memberID=alarm[0], alarm=request.alarm)
         if raising:
@@ -335,6 +347,14 @@ class Machine:
             self.alarms.discard(alarm)
         self._pending.put(Family.META, rows.ALARM + rows.pair(*alarm), b"" if raising else None)
         return response
+
+    def _end_alarms(self, members: Set[int]) -> None:
+        """Clear the alarms of members that were removed: nothing else would, and they stop all writes."""
+        if self.level < 2:
+            return
+        for alarm in sorted(a for a in self.alarms if a[0] in members):
+            self.alarms.discard(alarm)
+            self._pending.put(Family.META, rows.ALARM + rows.pair(*alarm), None)
 
 
 def _command(entry: Entry) -> raft_pb2.Command:

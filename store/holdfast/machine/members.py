@@ -45,14 +45,16 @@ class Members:
             new.peer_urls.extend(member.peer_urls)
             self._put(new)
 
-    def forget_removed(self) -> None:
-        """Remove members that are in no part of the configuration any more. Their ids are never used again. In a joint
-        configuration leaving voters still vote, so they are still members."""
-        for member in sorted(set(self.infos) - set(self.conf.members())):
+    def forget_removed(self) -> set[int]:
+        """Remove members that are in no part of the configuration any more, and return them. Their ids are never used
+        again. In a joint configuration leaving voters still vote, so they are still members."""
+        gone = set(self.infos) - set(self.conf.members())
+        for member in sorted(gone):
             del self.infos[member]
             self.removed.add(member)
             self._pending.put(Family.META, rows.MEMBER + rows.number(member), None)
             self._pending.put(Family.META, rows.REMOVED + rows.number(member), b"")
+        return gone
 
     def set_attributes(self, attributes: raft_pb2.MemberAttributes) -> None:
         """Store the attributes that a member reported of itself."""

@@ -8,11 +8,12 @@ above the old ones and the history before is compacted, so that no watch silentl
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
-from holdfast.machine import Restored
+from holdfast.machine import Machine, Restored, ended_alarms
 from holdfast.member.disk import make_log
-from holdfast.proto import raft_pb2
-from holdfast.storage.archive import Manifest, unpack, verify
+from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.storage.archive import ArchiveError, Manifest, unpack, verify
 from holdfast.storage.identity import DataDirectory, mint_id
 from holdfast.storage.state import RocksStore, StateDirectory
 
@@ -23,7 +24,12 @@ class RestoreRefused(Exception):
     """The data directory cannot be restored into. The text says why."""
 
 
-def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], bump: int = BUMP) -> Manifest:
+class Outcome(NamedTuple):
+    revision: int  # of the snapshot
+    ended_alarms: tuple[str, ...]  # that the saved cluster had, and the new one does not have
+
+
+def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], bump: int = BUMP) -> Outcome:
     """Make `directory` the data directory of the only member of a new cluster with the snapshot's data. If it raises
     ArchiveError, DataDirectoryError or RestoreRefused, no member was made."""
     manifest = verify(file)
@@ -36,15 +42,37 @@ def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], 
         place = states.fresh()
         unpack(file, place)
         store = RocksStore(place)
-        store.verify()  # the file's checksum does not cover damage at the member that saved it
         member_id = data.identity.volume_id
         info = raft_pb2.MemberInfo(id=member_id, name=name, peer_urls=peer_urls, volume_id=member_id)
-        index, term = Restored(info, bump).write(store)
-        store.flush()
-        store.close()
+        try:
+            store.verify()  # the file's checksum does not cover damage at the member that saved it
+            machine = Machine(store)
+            _compare(file, manifest, machine)
+            ended = tuple(f"{rpc_pb2.AlarmType.Name(alarm)} of member {id:x}" for id, alarm in ended_alarms(machine))
+            index, term = Restored(info, bump).write(machine)
+            store.flush()
+        finally:
+            store.close()
         states.use(place)
         make_log(making, (index, term), term)
         data.join(cluster_id=mint_id(), member_id=member_id)  # last: this makes the member valid
     finally:
         data.close()
-    return manifest
+    return Outcome(manifest.revision, ended)
+
+
+def _compare(file: Path, manifest: Manifest, machine: Machine) -> None:
+    """Refuse a manifest that is not of this state. The state does not hold the cluster's id."""
+    position = {
+        "epoch": machine.epoch,
+        "revision": machine.space.revision,
+        "index": machine.applied_index,
+        "term": machine.applied_term,
+    }
+    for what, value in position.items():
+        said = getattr(manifest, what)
+        if said != value:
+            raise ArchiveError(
+                f"{file}: its manifest says {what} {said}, its state has {value}: it was changed after it was saved; "
+                "use another snapshot"
+            )

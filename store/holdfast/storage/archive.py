@@ -15,6 +15,7 @@ from pathlib import Path
 FORMAT = "holdfast snapshot 1"
 SUM_BYTES = 32
 _CHUNK = 1 << 20
+_LIMITS = {"cluster_id": 1 << 64}  # of the manifest's numbers; the others have 63 bits
 
 
 class ArchiveError(Exception):
@@ -71,11 +72,21 @@ def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
         raise ArchiveError(f"{file} is no snapshot of holdfast: it has no manifest")
     try:
         fields = json.loads(source.read(1 << 16))
+        if not isinstance(fields, dict):
+            raise TypeError("it is not a JSON object")
         if fields.pop("format") != FORMAT:
             raise ArchiveError(f"{file} has a format that this program does not know; use one that does")
-        return Manifest(**{**fields, "cluster_id": int(fields["cluster_id"], 16)})
-    except (ValueError, KeyError, TypeError) as error:
+        return _checked(Manifest(**{**fields, "cluster_id": int(fields["cluster_id"], 16)}))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArchiveError(f"{file}: its manifest is wrong: {error}") from error
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    """Raises ValueError."""
+    for name, value in asdict(manifest).items():
+        if type(value) is not int or not 0 <= value < _LIMITS.get(name, 1 << 63):
+            raise ValueError(f"{name} {str(value)[:50]!r} is not possible")
+    return manifest
 
 
 def unpack(file: Path, place: Path) -> None:

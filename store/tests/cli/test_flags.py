@@ -34,6 +34,7 @@ def refused(*words: str, code: int = REFUSED) -> str:
         (["--election-timeout=60000"], "at most 50000 ms"),
         (["--tls-min-version=SSL3"], "is not one of TLS1.2, TLS1.3"),
         (["--client-cert-auth"], "needs --trusted-ca-file"),
+        (["--operator-cert-uri=holdfast://shop/operator"], "needs TLS"),
         (["--peer-client-cert-auth"], "needs --peer-trusted-ca-file"),
         (["--peer-cert-allowed-cn=a", "--peer-cert-allowed-hostname=b"], "exclude each other"),
         (["--listen-peer-urls=https://localhost:2380"], "with TLS between members all peer URLs are https"),

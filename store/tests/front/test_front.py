@@ -70,7 +70,7 @@ class _Echo:
             return
         if r.target == "/never":
             return
-        text = f"{r.method} {r.target} {r.headers.get('x', '')} {r.peer.common_name}".encode() + self._body
+        text = f"{r.method} {r.target} {r.headers.get('x', '')} {' '.join(r.peer.common_names)}".encode() + self._body
         self._responder.start(200, {"content-length": str(len(text))})
         self._responder.write(text)
         self._responder.end()
@@ -890,7 +890,9 @@ async def test_tls_tells_who_calls_and_certificates_are_read_again(tmp_path: Pat
     first.write_server(tmp_path)
     files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "ca.crt")
     async with served(server_context(files, alpn=("h2", "http/1.1"))) as s:
-        s.serve = lambda e: [Reply(e.call.id, e.call.peer.common_name.encode())] if isinstance(e, Unary) else []
+        s.serve = lambda e: (
+            [Reply(e.call.id, "".join(e.call.peer.common_names).encode())] if isinstance(e, Unary) else []
+        )
         async with _secure(s.port, first, "ann") as to:
             assert await to.unary_unary("/t.T/Unary")(b"", wait_for_ready=True, timeout=20) == b"ann"
         for authority, name in ((first, None), (second, "ann")):

@@ -45,6 +45,15 @@ def test_which_certificates_are_meant(names: CertNames, accepted: bool) -> None:
     assert (names.refusal(None) == "") is not names.given
 
 
+@pytest.mark.parametrize("shown", [("peer", "app"), ("app", "peer"), ("peer", "peer")])
+def test_of_several_common_names_none_counts(shown: tuple[str, ...]) -> None:
+    certificate = {**SHOWN, "subject": tuple((("commonName", name),) for name in shown)}
+    assert "2 common names" in CertNames(common_names=("peer",)).refusal(certificate)
+    assert not CertNames(uris=(ROLE,)).refusal(certificate)  # where another name decides, it does not matter
+    together = {"subject": (tuple(("commonName", name) for name in shown),)}  # in one part of the subject
+    assert "2 common names" in CertNames(common_names=("peer",)).refusal(together)
+
+
 async def test_a_clients_certificate_of_the_same_ca_is_no_members(tmp_path: Path) -> None:
     authority = Authority("one for all")
     authority.write_server(tmp_path, ROLE)

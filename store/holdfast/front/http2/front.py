@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from holdfast.cert_names import common_names, uris
 from holdfast.front.calls import Action, AddressInUse, Event, Kind, Peer, Unary
 from holdfast.front.http import HttpHandler
 from holdfast.front.http1 import Http1
@@ -275,10 +276,8 @@ class _Wire(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         shown = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
         certificate = transport.get_extra_info("peercert")
-        name = ""
-        for part in (certificate or {}).get("subject", ()):
-            name = next((value for key, value in part if key == "commonName"), name)
-        return Peer(shown, transport.get_extra_info("ssl_object") is not None, name)
+        tls = transport.get_extra_info("ssl_object") is not None
+        return Peer(shown, tls, common_names(certificate), uris(certificate))
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()
