@@ -76,7 +76,7 @@ async def test_many_connections_of_one_address_have_one_turn(many: list[str], ot
 
 
 async def test_every_connection_has_its_turn_in_the_order_of_arrival() -> None:
-    work = Work(places=1)
+    work = Work(count=1)
     for name in "aaabbbcc":
         work.start(name, f"10.0.0.1:{ord(name)}")
     await settled()
@@ -85,7 +85,7 @@ async def test_every_connection_has_its_turn_in_the_order_of_arrival() -> None:
 
 
 async def test_who_gives_up_has_no_place_and_no_share() -> None:
-    work = Work(places=1, share=3)
+    work = Work(count=1, share=3)
     first = work.start("first", "h:1")
     waiting = [work.start("gone", "h:1") for _ in range(2)]
     kept = work.start("kept", "h:2")
@@ -105,7 +105,7 @@ async def test_who_gives_up_has_no_place_and_no_share() -> None:
 
 
 async def test_a_place_is_not_lost_when_its_task_ends_as_its_turn_comes() -> None:
-    work = Work(places=1)
+    work = Work(count=1)
     work.start("first", "h:1")
     second = work.start("second", "h:2")
     work.start("third", "h:3")
