@@ -32,6 +32,5 @@ def doctor(
     if report.safe:
         print("it is safe to start")
         return
-    print("it must not serve with this identity again: it may have acknowledged writes that it no longer has")
     print(report.advice)
     raise SystemExit(EXIT_CODE)

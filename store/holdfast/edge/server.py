@@ -28,7 +28,7 @@ from holdfast.served.prune_task import PruneTask
 from holdfast.served.scans import Scans
 from holdfast.server import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
 from holdfast.storage.damage import DAMAGE, EXIT_CODE
-from holdfast.storage.identity import DataDirectory, DataDirectoryError
+from holdfast.storage.identity import STATE_MARK, DataDirectory, DataDirectoryError
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol
 from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable
 from holdfast.tls import TlsFiles
@@ -116,6 +116,7 @@ class EdgeServer:
         self._telling = False  # a further slice of catch-up is scheduled for the loop's next turn
         self._pruning = PruneTask(self.served, loop.call_later, self.router.flush)
         self._was_full = False
+        self._received = asyncio.Event()  # a snapshot, to be made durable at once
 
     def _state_damaged(self, damage: StateDamaged) -> None:
         """Handle damage found by a read: stop, and refuse to start again until the directory has been emptied."""
@@ -168,6 +169,8 @@ class EdgeServer:
     def _replaced(self) -> None:
         p = self.core.position
         log.info("took a snapshot of cluster %x at revision %d", p.cluster_id, p.watermark)
+        self._synced_at_revision = -1
+        self._received.set()
         self.served.replace(self.core.space)
         self._tell()
         self.api.reached()
@@ -193,12 +196,15 @@ class EdgeServer:
     # ---- the data on disk ----------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Make received data durable about every second. A crash of the process loses nothing; a power cut loses at
-        most the last second, which the replica then requests again."""
+        """Make received data durable about every second, and a snapshot at once. A crash of the process loses nothing;
+        a power cut loses at most the last second, which the replica then requests again."""
         loop = asyncio.get_running_loop()
         patrol, patrolled_at = Patrol(self._store), time.monotonic()
         while True:
-            await asyncio.sleep(SYNC_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SYNC_SECONDS):
+                    await self._received.wait()
+            self._received.clear()
             if time.monotonic() > patrolled_at + SLICE_SECONDS:
                 patrolled_at = time.monotonic()
                 await loop.run_in_executor(None, patrol.step)
@@ -256,6 +262,6 @@ def _open(data: DataDirectory) -> RocksStore:
         states.use(store.path)
         data.made()
     states = StateDirectory(data.path / "state")
-    store = RocksStore(states.current(), wal=True)
+    store = RocksStore(states.current(), wal=True, mark=data.path / STATE_MARK)
     states.clean()
     return store

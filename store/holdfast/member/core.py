@@ -349,7 +349,7 @@ class MemberCore:
     def _disk_full(self, full: bool) -> None:
         if full and not self.raft.full and self.raft.is_leader:
             self.raft.transfer()  # another member may have room
-        self.raft.full = full
+        self.raft.disk_full(full)
 
     # ---- proposals -----------------------------------------------------------------------------------------
 
@@ -509,8 +509,10 @@ class MemberCore:
         machine, raft = self.machine, self.raft
         if machine.busy:
             machine.flush()
-            if machine.busy:
-                return
+        if machine.busy and not raft.full:
+            return
+        # While the disk is full, go on in memory, because reads wait for what is committed. A full member takes hardly
+        # any entries, so it is at most what the log had before.
         upto = min(raft.applicable, machine.applied_index + self._apply_budget)
         if machine.applied_index >= upto:
             return

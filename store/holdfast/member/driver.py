@@ -59,6 +59,7 @@ log = logging.getLogger("holdfast.member")
 FLUSH_SECONDS = 10.0
 MAX_INPUTS = 1024  # per turn
 BUSY_NS = 5_000_000  # how long to wait before retrying a busy store
+FULL_NS = 250_000_000  # the same for a full one
 NOTE_SECONDS = 0.1  # without a write, after which the commit index is written by itself
 STUCK_SECONDS = 60.0
 STALL_ELECTIONS = 2  # election timeouts without a durable write, while one waits, after which a leader hands over
@@ -124,6 +125,7 @@ class Member:
         self._disk_timer: asyncio.TimerHandle | None = None
         self._stall = StallWatch(STALL_ELECTIONS * settings.election_ns / 1e9)
         self._stall_look_seconds = settings.election_ns / 1e9 / 2
+        self._told_full = False  # what the core was told last
         self._timeout_ns = request_timeout_ns
         self._inputs: list[Input] = []
         self._waiting: dict[int, Answered] = {}
@@ -317,12 +319,23 @@ class Member:
     def _log_advanced(self) -> None:
         """Called when writes became durable, and when the disk became full or has room again."""
         self.give(Appended(self._writer.completed()))
-        if self._writer.full != self.core.raft.full:
-            self.give(DiskFull(self._writer.full))
-            if self._writer.full:
-                log.error("no room in %s: writes are refused until there is more", self._disk.durable.directory)
+        self._look_for_room()
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether the log or the state has no room."""
+        return self._writer.full or self.store.full
+
+    def _look_for_room(self) -> None:
+        full = self.disk_full
+        if full != self._told_full:
+            self._told_full = full
+            self.give(DiskFull(full))
+            if full:
+                place = self.store.path if self.store.full else self._disk.durable.directory
+                log.error("no room in %s: writes are refused until there is more", place)
             else:
-                log.warning("there is room again in %s: writes are accepted", self._disk.durable.directory)
+                log.warning("there is room again in %s: writes are accepted", self._disk.durable.directory.parent)
 
     def _turn(self) -> None:
         self._turn_scheduled = False
@@ -373,6 +386,8 @@ class Member:
             self.give(CountedOn(self._hooks.count_on(out.later_start)))
         for member, why in out.refused:
             self._hooks.refused(member, why)
+        if self.disk_full != self._told_full:  # applying found no room, or some again
+            self._look_for_room()
         self._pruning.start()
         if self._stepped_down is not None and not self.core.is_leader:
             self._stepped_down.set()
@@ -391,12 +406,12 @@ class Member:
         self._schedule_next(out.more)
 
     def _schedule_next(self, more: bool) -> None:
-        if self._inputs or self.served.busy or (more and not self.core.machine.busy):
+        if self._inputs or self.served.busy or (more and (self.core.raft.full or not self.core.machine.busy)):
             self._schedule()
             return
         now, due = time.monotonic_ns(), self.core.deadline_ns
         if self.core.machine.busy:
-            due = min(due, now + BUSY_NS)
+            due = min(due, now + (FULL_NS if self.store.full else BUSY_NS))
             self._watch_busy()
         else:
             self._busy_since = None
@@ -414,7 +429,7 @@ class Member:
     def _watch_busy(self) -> None:
         """A store that stays busy although the disk has room does not recover: stop, to restart from the log."""
         now = time.monotonic()
-        if self._busy_since is None or self._writer.full:
+        if self._busy_since is None or self.disk_full or not self.store.has_room():
             self._busy_since = now
         elif now > self._busy_since + STUCK_SECONDS:
             raise StateUnreadable(
@@ -484,12 +499,11 @@ class Member:
         log_ = self.core.raft.log
         behind = machine.applied_index - self.core.flushed_index
         old = time.monotonic() - self._flushed_at > 6 * FLUSH_SECONDS
-        if (
-            behind > 0
-            and self._flushing is None
-            and not self._writer.full
-            and (behind > 1000 or log_.bytes > KEEP_BYTES // 4 or old)
-        ):
+        if self.store.full:
+            due = self.store.has_room()  # a flush shows whether RocksDB goes on
+        else:
+            due = behind > 0 and not self._writer.full and (behind > 1000 or log_.bytes > KEEP_BYTES // 4 or old)
+        if due and self._flushing is None:
             self._flushing = asyncio.ensure_future(self._flush())
         self._flush_timer = self._loop.call_later(FLUSH_SECONDS / 4, self._flush_if_due)
 
@@ -509,11 +523,13 @@ class Member:
         except StateDamaged:
             return  # `_state_damaged` was called for it
         except NoRoom as error:
-            log.warning("the state is not flushed; it is tried again: %s", error)
+            if not self._told_full:
+                log.warning("the state is not flushed; it is tried again: %s", error)
         except StateUnreadable as error:
             self._hooks.fatal(error)
         finally:
             self._flushing = None
+            self._look_for_room()
 
     def _patrol(self) -> None:
         if self._stopped:

@@ -10,18 +10,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from holdfast.kv.store import StoreBusy
 from holdfast.machine import Machine, Restored, ended_alarms
 from holdfast.member.disk import make_log
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.storage.archive import ArchiveError, Manifest, unpack, verify
+from holdfast.storage.files import NO_ROOM
 from holdfast.storage.identity import DataDirectory, mint_id
-from holdfast.storage.state import RocksStore, StateDirectory
+from holdfast.storage.state import NoRoom, RocksStore, StateDirectory, StateUnreadable
 
 BUMP = 1_000_000_000  # more than the revisions that any client can have seen beyond the snapshot
 
 
 class RestoreRefused(Exception):
-    """The data directory cannot be restored into. The text says why."""
+    """The data directory cannot be restored into, or the disk takes no more. The text says why."""
 
 
 class Outcome(NamedTuple):
@@ -31,9 +33,26 @@ class Outcome(NamedTuple):
 
 def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], bump: int = BUMP) -> Outcome:
     """Make `directory` the data directory of the only member of a new cluster with the snapshot's data. If it raises
-    ArchiveError, DataDirectoryError or RestoreRefused, no member was made."""
+    ArchiveError, DataDirectoryError or RestoreRefused, no member was made, and a directory in which it has begun is
+    refused by `serve`."""
     manifest = verify(file)
-    data = DataDirectory(directory)
+    try:
+        ended = _restore(file, manifest, directory, name, peer_urls, bump)
+    except (OSError, StoreBusy, StateUnreadable) as error:
+        room = isinstance(error, NoRoom) or (isinstance(error, OSError) and error.errno in NO_ROOM)
+        why = "no room" if room else str(error)
+        raise RestoreRefused(
+            f"the restore into {directory} did not finish: {why}. Run it again once the disk takes it; until then "
+            "`holdfast serve` refuses the directory"
+        ) from error
+    return Outcome(manifest.revision, ended)
+
+
+def _restore(
+    file: Path, manifest: Manifest, directory: Path, name: str, peer_urls: tuple[str, ...], bump: int
+) -> tuple[str, ...]:
+    """Returns the alarms that ended."""
+    data = DataDirectory(directory, restoring=True)
     try:
         if data.identity.made:
             raise RestoreRefused(f"{directory} holds a member already; restore into an empty directory")
@@ -58,7 +77,7 @@ def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], 
         data.join(cluster_id=mint_id(), member_id=member_id)  # last: this makes the member valid
     finally:
         data.close()
-    return Outcome(manifest.revision, ended)
+    return ended
 
 
 def _compare(file: Path, manifest: Manifest, machine: Machine) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from holdfast.raft.durability import Durability
 from holdfast.raft.invariant import InvariantViolation, invariant
 from holdfast.raft.leader import Leader
-from holdfast.raft.log import Log
+from holdfast.raft.log import Entry, Log
 from holdfast.raft.messages import (
     Append,
     AppendReply,
@@ -36,6 +36,9 @@ from holdfast.raft.progress import Progress
 from holdfast.raft.quorum import ConfState
 from holdfast.raft.state import State
 from holdfast.raft.types import HardState, Random, Ready, Role, Settings
+
+FULL_BYTES = 1 << 20  # of entries that a member takes while its disk is full, so that a new leader can answer reads
+ENTRY_BYTES = 64  # that an entry needs in addition to its data
 
 
 class Raft(State):
@@ -68,7 +71,8 @@ class Raft(State):
         self.role = Role.FOLLOWER
         self.leader = 0
         self.leading: Leader | None = None
-        self.full = False  # the disk has no room: accept no entries, neither proposed nor replicated
+        self.full = False  # the disk has no room: propose no entries, and take only few of others
+        self._full_bytes = FULL_BYTES  # of entries that may still be taken although the disk is full
         self.level = 0  # reported in HeartbeatReply
         self._acknowledged = (0, 0)  # (term, index) up to which this member had entries, as its leader reported
 
@@ -200,6 +204,11 @@ class Raft(State):
         if self.leading is None:
             return False
         return self.leading.transfer(to or self.leading.successor())
+
+    def disk_full(self, full: bool) -> None:
+        """Note whether the disk has room."""
+        self.full = full
+        self._full_bytes = FULL_BYTES
 
     def appended(self, seq: int) -> None:
         """Everything up to write `seq` is durable."""
@@ -436,20 +445,36 @@ class Raft(State):
             refusal = AppendReply(message.frm, self.id, self.term, False, message.prev_index, index, term)
             self._writes.hold(refusal)
             return
-        if message.entries and self.full:
-            self.advance_commit(min(message.commit, message.prev_index))
-            return  # there is no room: treat the message as lost
-        last = message.prev_index + len(message.entries)
-        for at, entry in enumerate(message.entries):
+        entries = message.entries
+        if self.full and entries:
+            entries = self._spared(message)
+            if not entries:
+                self.advance_commit(min(message.commit, message.prev_index))
+                return  # there is no room: treat the message as lost
+        last = message.prev_index + len(entries)
+        for at, entry in enumerate(entries):
             here = self.log.term(entry.index) if entry.index <= self.log.last else None
             if here != entry.term:
                 if entry.index <= self.log.last:
                     self._truncate(entry.index)
-                new = message.entries[at:]
+                new = entries[at:]
                 self.append(new)
                 break
         self.advance_commit(min(message.commit, last))
         self._writes.hold(AppendReply(message.frm, self.id, self.term, True, last))
+
+    def _spared(self, message: Append) -> list[Entry]:
+        """The entries of `message` that are taken although the disk is full: those up to the first one of the leader's
+        own term, if they are few. Without it a new leader could not answer reads while all disks are full."""
+        first = next((at for at, entry in enumerate(message.entries) if entry.term == self.term), None)
+        if first is None:
+            return []
+        entries = message.entries[: first + 1]
+        size = sum(ENTRY_BYTES + len(entry.data) for entry in entries if entry.index > self.log.last)
+        if entries[-1].data or size > self._full_bytes:
+            return []
+        self._full_bytes -= size
+        return entries
 
     def _truncate(self, start: int) -> None:
         invariant(start > self.commit, f"truncating at {start}, committed up to {self.commit}")

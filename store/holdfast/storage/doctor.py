@@ -17,13 +17,23 @@ from rocksdict import Rdict, ReadOptions
 from holdfast.kv.store import StateDamaged
 from holdfast.machine import applied
 from holdfast.member.recovery import Replay
-from holdfast.storage.damage import DAMAGE, MARK, known_damage
-from holdfast.storage.identity import DataDirectoryError, Identity, check_start, read_format, read_identity
+from holdfast.storage.damage import DAMAGE, MARK, Damaged, known_damage
+from holdfast.storage.identity import (
+    STATE_MARK,
+    DataDirectoryError,
+    Identity,
+    check_start,
+    read_format,
+    read_identity,
+    refuse_unfinished,
+)
 from holdfast.storage.log import DurableLog
+from holdfast.storage.mark import Mark
 from holdfast.storage.peek import Rows, peek
 from holdfast.storage.sealed import SealedFile
-from holdfast.storage.state import StateDirectory
+from holdfast.storage.state import StateDirectory, lost_rows
 
+NEVER_AGAIN = "it must not serve with this identity again: it may have acknowledged writes that it no longer has\n"
 REPLACED = """the way back is a new identity:
   1. remove this member from the cluster:  holdfast member remove {id} --endpoints ANOTHER_MEMBER
   2. empty the volume (keep a copy of the directory if the cluster has lost its quorum)
@@ -32,7 +42,9 @@ REPLACED = """the way back is a new identity:
                                            holdfast member promote NEW_ID --endpoints ANOTHER_MEMBER
 `holdfast member list` shows the ids. An operator does all of this by itself once the volume is empty.
 A member alone in its cluster has nobody to take its data from: restore a snapshot (holdfast snapshot restore)."""
+UNFINISHED = "the way back: run `holdfast snapshot restore` into it again, or empty the directory"
 EMPTIED = "the way back: empty the directory, and the replica follows anew; nothing in it is needed"
+RESTORE = "restore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +78,13 @@ def examine(path: Path) -> Report:
                 findings.append(Finding(part, False, str(error)))
     safe = all(finding.good for finding in findings)
     replica = bool(identity) and identity[0].kind == "replica"
+    unfinished = any(finding.part == RESTORE and not finding.good for finding in findings)
     known = f"{identity[0].member_id:x}" if identity and identity[0].member_id else "ID"
-    return Report(findings, safe, "" if safe else EMPTIED if replica else REPLACED.format(id=known))
+    if safe:
+        return Report(findings, safe, "")
+    if unfinished:
+        return Report(findings, safe, UNFINISHED)
+    return Report(findings, safe, EMPTIED if replica else NEVER_AGAIN + REPLACED.format(id=known))
 
 
 def _parts(path: Path, identity: list[Identity], *, whole: bool) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -75,11 +92,12 @@ def _parts(path: Path, identity: list[Identity], *, whole: bool) -> Iterator[tup
     yield "mark of damage", lambda: _mark(path)
     yield "format", lambda: _format(path)
     yield "identity", lambda: _identity(path, identity)
+    yield RESTORE, lambda: _restoring(path)
     known = identity[0] if identity else None
     if whole and (known is None or known.made):  # identity unknown: examine what there is
         if known is None or known.kind == "member":
             yield "log", lambda: _log(path / "log", ends)
-        yield "state", lambda: _state(path / "state", ends)
+        yield "state", lambda: _state(path, ends)
         if len(ends) == 2:
             yield "log and state", lambda: _fit(*ends)
 
@@ -96,6 +114,14 @@ def _format(path: Path) -> str:
     if form == 1:
         raise DataDirectoryError(f"{path} has the format before this one; start it once, or use its version's tools")
     return "an empty directory" if form is None else f"holdfast data {form}"
+
+
+def _restoring(path: Path) -> str:
+    try:
+        refuse_unfinished(path)
+    except DataDirectoryError as error:
+        raise Damaged(str(error)) from error
+    return "none under way"
 
 
 def _identity(path: Path, into: list[Identity]) -> str:
@@ -133,12 +159,24 @@ def _fit(begins: int, ends: int) -> str:
     return f"the state ends at entry {ends}, and the log goes on from there"
 
 
-def _state(directory: Path, ends: list[int]) -> str:
-    states = StateDirectory(directory)
-    place = states.current()
+def _state(path: Path, ends: list[int]) -> str:
+    place = StateDirectory(path / "state").current()
     count, size, end = peek(place, _read_all)
     ends.append(end)
+    if (path / STATE_MARK).exists():
+        _all_synced(place, path / STATE_MARK)
     return f"generation {place.name}, {count} rows of {size} bytes, all of them read"
+
+
+def _all_synced(place: Path, file: Path) -> None:
+    """Raise Damaged or StateDamaged if a replica's state has lost what was synced."""
+    mark = Mark(file, read_only=True)
+    try:
+        lost = peek(place, lambda db: lost_rows(db, mark))
+    finally:
+        mark.close()
+    if lost:
+        raise StateDamaged(f"{place}: the state is damaged ({lost})")
 
 
 def _read_all(db: Rdict) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -10,6 +11,8 @@ from pathlib import Path
 
 log = logging.getLogger("holdfast.storage")
 
+MAKE_ROOM = "make room (some 20 MB are enough to start), then start it again"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 PRIVATE_UMASK = 0o077  # for processes that store data: only their user may read it
 
 
@@ -25,6 +28,12 @@ def make_private(path: Path) -> None:
             open_to_all = open_to_all or bool(mode & 0o007 and place.is_file() and place.stat().st_size)
     if open_to_all:
         log.warning("files in %s were readable by every user of this machine; their permissions are now private", path)
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes for this process on the file system of `path`."""
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
 
 
 def sync_directory(path: Path) -> None:

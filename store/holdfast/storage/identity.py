@@ -5,8 +5,10 @@ LOCK            held by the process that uses the directory
 identity.json   volume, member and cluster id, and the incarnation: the number of this start (`storage.sealed`)
 log/  state/    see `storage.log` and `storage.state`
 log.synced      how far the log is durable (`storage.mark`)
+state.synced    how far the state of a replica is durable (`storage.mark`)
 making/         a log and a state that are incomplete, or complete but not moved to their final place yet
 DAMAGED         damage that an earlier run found (`storage.damage`)
+RESTORING       empty; a restore has begun and is not finished
 
 A missing file does not make a directory empty: with a log, a state or a cluster id it belongs to a node. If something
 is missing or inconsistent, starting refuses and removes nothing. Only the content of `making/` may be removed, as long
@@ -26,7 +28,7 @@ from pathlib import Path
 
 from holdfast.member.messages import MAX_INCARNATION
 from holdfast.storage.damage import REPLACE, Damaged, mark_damaged, refuse_known_damage
-from holdfast.storage.files import make_private, sync_directory, write_atomically
+from holdfast.storage.files import MAKE_ROOM, NO_ROOM, free_bytes, make_private, sync_directory, write_atomically
 from holdfast.storage.migration import migrate
 from holdfast.storage.sealed import Fields, SealedFile
 
@@ -36,11 +38,14 @@ FORMAT = "holdfast data 2\n"
 FORMAT_1 = "holdfast data 1\n"
 
 _MADE = ("log.synced", "log", "state")
-_OURS = ("identity.json", "founding.json", "making", *_MADE)
-_NOBODYS = ("LOCK", "FORMAT.new", "lost+found")
+_OURS = ("identity.json", "founding.json", "making", "state.synced", *_MADE)
+RESTORING = "RESTORING"
+STATE_MARK = "state.synced"
+_NOBODYS = ("LOCK", "FORMAT.new", "lost+found", RESTORING)
 _EPOCH = 1_767_225_600  # 2026-01-01
 
 
+ROOM_TO_START = 8 << 20  # free space below which a start removes the spare segment
 MOST_MINUTES = MAX_INCARNATION // 2  # the year 2041
 
 
@@ -83,8 +88,9 @@ class Identity:
 class DataDirectory:
     """An opened and locked data directory."""
 
-    def __init__(self, path: Path, kind: str = "member") -> None:
-        """Raises DataDirectoryError or Damaged; nothing has been removed then."""
+    def __init__(self, path: Path, kind: str = "member", *, restoring: bool = False) -> None:
+        """`restoring`: to restore a snapshot into it. Unless the directory holds a member already, nothing else opens
+        it before the restore is finished. Raises DataDirectoryError or Damaged; nothing has been removed then."""
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -100,15 +106,27 @@ class DataDirectory:
         self._file = SealedFile(path / "identity.json")
         try:
             refuse_known_damage(path)
+            made = _made(path)
+            if restoring and not made:
+                self._mark_restoring()
+            elif not made:
+                refuse_unfinished(path)
             make_private(path)
             self._format()
             self.identity = self._load(kind)
         except OSError as error:
             self.close()
+            if error.errno in NO_ROOM:
+                raise DataDirectoryError(f"no room in the data directory {path}; {MAKE_ROOM}") from error
             raise DataDirectoryError(f"cannot use the data directory {path}: {error}") from error
         except BaseException:
             self.close()
             raise
+
+    def _mark_restoring(self) -> None:
+        """An empty file, so that it can be made on a full disk."""
+        os.close(os.open(self.path / RESTORING, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        sync_directory(self.path)
 
     def _format(self) -> None:
         found = read_format(self.path)
@@ -123,6 +141,7 @@ class DataDirectory:
             raise DataDirectoryError(f"{self.path} belongs to a {known.kind}, not to a {kind}")
         for lack in self._file.lacks if known.incarnation else ():
             log.warning("%s; what was written last is known from the other one, and both are written anew", lack)
+        _free_the_spare(self.path)
         # The clock ensures that a number is not used twice, even if both files were restored from a backup. One that is
         # far ahead is wrong, and must not use up the numbers.
         minutes = (int(time.time()) - _EPOCH) // 60
@@ -148,6 +167,9 @@ class DataDirectory:
     def _settle(self) -> None:
         """Move the created parts to their final place if the identity says that they are complete; else remove them.
         Can be repeated after a crash at any point."""
+        if self.identity.made and (self.path / RESTORING).exists():
+            (self.path / RESTORING).unlink()
+            sync_directory(self.path)
         place = self.path / "making"
         if not place.exists():
             return
@@ -260,6 +282,29 @@ def read_identity(path: Path, file: SealedFile) -> Identity | None:
             f"is older than they are; restore the newest one, or {REPLACE}"
         )
     return identity
+
+
+def refuse_unfinished(path: Path) -> None:
+    """Raise DataDirectoryError if a restore into the directory has begun and did not finish. Changes nothing."""
+    if (path / RESTORING).exists() and not _made(path):
+        raise DataDirectoryError(
+            f"a restore into {path} has begun and is not finished: run `holdfast snapshot restore` into it again, or "
+            "empty the directory"
+        )
+
+
+def _made(path: Path) -> bool:
+    """Whether the directory belongs to a node that has its log and its state."""
+    return read_format(path) == 2 and getattr(read_identity(path, SealedFile(path / "identity.json")), "made", False)
+
+
+def _free_the_spare(path: Path) -> None:
+    """If there is hardly any room, remove the log's spare segment, whose content means nothing. So a start on a full
+    disk has the room that it needs to serve reads."""
+    spare = path / "log" / "spare"
+    if free_bytes(path) < ROOM_TO_START and spare.exists():
+        spare.unlink()
+        sync_directory(spare.parent)
 
 
 def _holds(part: Path) -> bool:

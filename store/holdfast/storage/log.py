@@ -25,7 +25,7 @@ from pathlib import Path
 from holdfast.raft.invariant import invariant
 from holdfast.raft.types import DurableAppend, HardState
 from holdfast.storage.damage import REPLACE, Damaged
-from holdfast.storage.files import sync_directory
+from holdfast.storage.files import free_bytes, sync_directory
 from holdfast.storage.mark import Mark
 from holdfast.storage.records import (
     HEADER_BYTES,
@@ -288,8 +288,7 @@ class DurableLog:
 
     def room(self) -> int:
         """Free bytes for this process on the file system of the log."""
-        stat = os.statvfs(self.directory)
-        return stat.f_bavail * stat.f_frsize
+        return free_bytes(self.directory)
 
     def forget(self, index: int) -> None:
         """Remove the segments that contain only entries up to `index`, which the state contains durably."""

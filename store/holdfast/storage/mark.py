@@ -6,6 +6,9 @@ itself is synced when the log is idle, about every second while it is busy, and 
 the mark is exact; after a power cut it may lag by that second. It is never ahead of the log, because it is written
 after the log's sync.
 
+A replica has no log of its own; its mark says up to which write (RocksDB's sequence number) its state was synced. It is
+moved after each sync, so never ahead of the state either.
+
 The file has two slots, 4 KiB apart, written in turn, so that a torn write leaves the other slot intact.
 
     slot   32 bytes: "HFMARK" and 2 zero bytes, count of writes (8), position (8), CRC-32C of these (4), 4 zero bytes

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,12 +23,16 @@ from rocksdict import Checkpoint, DbClosedError, Options, Rdict, ReadOptions, Wr
 from holdfast.kv.store import Family, StateDamaged, StoreBusy, Write
 from holdfast.storage.causes import Cause, cause_of
 from holdfast.storage.damage import REPLACE, Damaged
-from holdfast.storage.files import sync_directory, sync_file
+from holdfast.storage.files import MAKE_ROOM, free_bytes, sync_directory, sync_file
+from holdfast.storage.mark import Mark
 from holdfast.storage.sealed import SealedFile
 
 log = logging.getLogger("holdfast.storage")
 
-REOPEN_BYTES = 4 << 20  # free space that `reopen` needs for manifests and similar files
+REOPEN_BYTES = 4 << 20  # free space that opening needs for manifests and similar files
+WRITE_BUFFER_BYTES = 16 << 20  # after a full disk RocksDB goes on only once so much is free; the default is 64 MiB
+WRITE_BUFFERS = 4
+RETRY_SECONDS = 0.25  # between two attempts to write while the disk is full
 VERIFY_BYTES = 4 << 20  # read by one iterator: an old iterator keeps files from being deleted
 
 
@@ -59,6 +64,8 @@ def _options(*, create: bool) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(create)
     options.set_max_open_files(512)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(WRITE_BUFFERS)
     options.set_keep_log_file_num(2)
     return options
 
@@ -74,15 +81,24 @@ class MemoryUse(NamedTuple):
 class RocksStore:
     """One directory of rows. Calls hold the GIL, except `flush` and `compact`; call these in a thread."""
 
-    def __init__(self, path: Path, *, wal: bool = False) -> None:
+    def __init__(self, path: Path, *, wal: bool = False, mark: Path | None = None) -> None:
         """`wal`: use RocksDB's write-ahead log, for a replica, which has no other log to recover from. What it has
-        applied then survives kill -9, and after `sync` a power cut."""
+        applied then survives kill -9, and after `sync` a power cut. `mark`: the file that says how much was synced,
+        because RocksDB recovers this log up to the first damage, and does not report that it had more."""
         self.path = path
         self.on_damage: Callable[[StateDamaged], object] = _ignore  # called on the thread that found the damage
-        self.full = False  # the disk was full: the write-ahead log accepts nothing before `reopen`
+        self.full = False  # the last write or flush found no room; a write-ahead log accepts nothing before `reopen`
+        self._retry_at = 0.0
         self._wal = wal
+        self._mark: Mark | None = None
+        self._mark_path = mark
         # If the directory has files but not RocksDB's CURRENT, that was lost; a new database there would hide it.
         self._db = self._open(create=not path.exists() or not any(path.iterdir()))
+        try:
+            self._check_mark()
+        except BaseException:
+            self.close()
+            raise
         self._writing = WriteOptions()
         self._writing.disable_wal = not wal
         self._writing.no_slowdown = True
@@ -97,9 +113,22 @@ class RocksStore:
         except Exception as error:  # rocksdict raises plain Exception
             if cause_of(error) in (Cause.DAMAGE, Cause.MISSING):
                 raise self._damaged(error) from error
+            if cause_of(error) is Cause.NO_ROOM:
+                raise StateUnreadable(f"no room in {self.path} to open the state; {MAKE_ROOM}") from error
             raise StateUnreadable(
                 f"{self.path}: the state cannot be opened ({error}); make the directory readable, or {REPLACE}"
             ) from error
+
+    def _check_mark(self) -> None:
+        """Raises StateDamaged if rows are lost that were synced. A directory of version 0.1 has no mark yet."""
+        if self._mark_path is None:
+            return
+        if self._mark is None:
+            here = self._db.latest_sequence_number()
+            self._mark = Mark(self._mark_path) if self._mark_path.exists() else Mark.create(self._mark_path, here)
+        lost = lost_rows(self._db, self._mark)
+        if lost:
+            raise self._damaged(lost)
 
     def _damaged(self, error: Exception | str) -> StateDamaged:
         damage = StateDamaged(f"{self.path}: the state is damaged ({error}); {REPLACE}")
@@ -144,6 +173,8 @@ class RocksStore:
         return f"rows end behind {last!r}"
 
     def apply(self, batch: list[Write]) -> None:
+        if self.full and (self._wal or time.monotonic() < self._retry_at):
+            raise NoRoom(f"{self.path}: the disk was full")
         rows = WriteBatch(raw_mode=True)
         for family, key, value in batch:
             if value is None:
@@ -153,19 +184,18 @@ class RocksStore:
         self._write(rows)
 
     def _write(self, rows: WriteBatch) -> None:
-        if self.full:
-            raise NoRoom(f"{self.path}: the disk was full")
         try:
             self._db.write(rows, self._writing)
         except Exception as error:
             raise self._refused(error) from None
+        self.full = False
 
     def _refused(self, error: Exception) -> Exception:
         """The exception for a failed write of RocksDB. A write can also fail because of damage: RocksDB reads when it
         compacts, and accepts no writes once it has found damage."""
         cause = cause_of(error)
         if cause is Cause.NO_ROOM:
-            self.full = self._wal
+            self.full, self._retry_at = True, time.monotonic() + RETRY_SECONDS
             return NoRoom(str(error))
         if self.full and cause is Cause.EARLIER:
             return NoRoom(str(error))
@@ -184,6 +214,7 @@ class RocksStore:
             self._db.flush()
         except Exception as error:
             raise self._refused(error) from None
+        self.full = self.full and self._wal
 
     def verify(self) -> None:
         """Read every row, so that the checksum of every block is verified. Call this in a thread."""
@@ -207,26 +238,34 @@ class RocksStore:
         raise self._damaged(self._why_ended(last))
 
     def sync(self) -> None:
-        """Make the write-ahead log durable. Releases the GIL. Raises NoRoom."""
+        """Make the write-ahead log durable, and then the mark. Releases the GIL. Raises NoRoom."""
+        written = self._db.latest_sequence_number()
         try:
             self._db.flush_wal(True)
         except Exception as error:
             raise self._refused(error) from None
+        if self._mark is not None and not self.full and written > self._mark.position:
+            self._mark.move(written)
+            self._mark.sync()
 
     def has_room(self) -> bool:
-        """Whether there is room for `reopen`, which writes the content of the write-ahead log to tables."""
-        disk = os.statvfs(self.path)
-        log_bytes = sum(file.stat().st_size for file in self.path.glob("*.log"))
-        return disk.f_bavail * disk.f_frsize >= log_bytes + REOPEN_BYTES
+        """Whether there is room for `flush`, or with a write-ahead log for `reopen`: both write to tables what is in
+        memory, or in that log."""
+        if self._wal:
+            needed = sum(file.stat().st_size for file in self.path.glob("*.log"))
+        else:
+            needed = self._property("cur-size-all-mem-tables")
+        return free_bytes(self.path) >= max(needed, WRITE_BUFFER_BYTES) + REOPEN_BYTES
 
     def reopen(self) -> None:
         """Accept writes again after the disk was full. Once a write to RocksDB's write-ahead log has failed, it stays
         unusable, even if there is room later. All applied data is in that log and is recovered from it. Iterators keep
         a database open, so none may be in use. Raises StateUnreadable or StateDamaged."""
-        self.close()
+        self._close_db()
         del self._db
         gc.collect()
         self._db = self._open(create=False)
+        self._check_mark()
         self.full = False
 
     def checkpoint(self, path: Path) -> None:
@@ -254,10 +293,24 @@ class RocksStore:
         return self._db.property_int_value(f"rocksdb.{name}") or 0
 
     def close(self) -> None:
+        """The end of this store."""
+        self._close_db()
+        if self._mark is not None:
+            self._mark.close()
+
+    def _close_db(self) -> None:
         try:
             self._db.close()
         except Exception as error:
             log.warning("%s was not flushed at the end (%s); what it lacks is in the log", self.path, error)
+
+
+def lost_rows(db: Rdict, mark: Mark) -> str:
+    """What `db` has lost of what was synced; empty if nothing."""
+    here = db.latest_sequence_number()
+    if here >= mark.position:
+        return ""
+    return f"it ends with write {here}, and up to write {mark.position} it was durable: its write-ahead log was damaged"
 
 
 class StateDirectory:

@@ -12,7 +12,6 @@ accepts no new entries, and those already in progress fit into the current segme
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 import time
@@ -20,9 +19,10 @@ from collections import deque
 
 from holdfast.histogram import DISK, Histogram
 from holdfast.raft.types import DurableAppend
+from holdfast.storage.files import NO_ROOM
 from holdfast.storage.log import DurableLog
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+LEAVE_BYTES = 4 << 20  # not used for the next segment: the small files and RocksDB's need some room, too
 CHECK_SECONDS = 1.0  # between two checks of the free space
 IDLE_SECONDS = 0.1  # time without records after which the log's mark is synced
 SEAL_SECONDS = 1.0  # longest time between syncs of the mark while records come
@@ -116,15 +116,16 @@ class LogWriter:
 
     def _look_ahead(self) -> None:
         """Allocate a step of the next segment, and check the space left after it, which the state needs too."""
-        full = False
+        full = self.full
         try:
-            if not self._log.prepared:
+            if not self._log.prepared and self._log.room() >= LEAVE_BYTES:
                 self._log.prepare()
-            if time.monotonic() >= self._checked_at + CHECK_SECONDS or self.full:
+            if not self._log.prepared and self._log.room() < LEAVE_BYTES:
+                self._checked_at = time.monotonic()
+                full = True
+            elif self.full or time.monotonic() >= self._checked_at + CHECK_SECONDS:
                 self._checked_at = time.monotonic()
                 full = self._log.room() < self._log.segment_bytes
-            else:
-                full = self.full
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from holdfast import client
 from holdfast.edge.server import EdgeConfig, EdgeServer
 from holdfast_lab.processes import LocalCluster, free_ports
 
+from ..small_disk import fill, small_disk
 from ..stalls import stall, unstall
 from .test_edge import Edge
 
@@ -66,32 +66,16 @@ async def _until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(place)], check=False)
-    if mounted.returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def _fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
-        while ballast.write(bytes(1 << 16)):
-            pass
-    assert os.statvfs(file).f_bavail == 0
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", 48) as place:
+        yield place
 
 
 @pytest.mark.timeout(120)
-async def test_a_full_disk_stops_changes_and_nothing_else(
-    cluster: LocalCluster, tmp_path: Path, small_disk: Path
-) -> None:
+async def test_a_full_disk_stops_changes_and_nothing_else(cluster: LocalCluster, tmp_path: Path, disk: Path) -> None:
     """The process ended, and could not start again before there was room."""
     await cluster.wait_ready(60)
-    edge = Edge(tmp_path, cluster.endpoints, ("/a/",), small_disk / "data")
+    edge = Edge(tmp_path, cluster.endpoints, ("/a/",), disk / "data")
     await edge.start()
     assert edge.process is not None
     async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
@@ -111,7 +95,7 @@ async def test_a_full_disk_stops_changes_and_nothing_else(
 
             watching = asyncio.ensure_future(watch())
             written = [first.revision]
-            _fill(small_disk / "ballast")
+            fill(disk / "ballast")
             async with asyncio.timeout(60):
                 while not any("the disk takes no writes" in e for e in (await at_edge.status()).errors):
                     written.append((await hf.put(f"/a/{len(written) % 7}", os.urandom(VALUE))).revision)
@@ -124,7 +108,7 @@ async def test_a_full_disk_stops_changes_and_nothing_else(
             read = await at_edge.range("/a/first", serializable=True)
             assert read.kvs[0].value == b"1"
             assert read.revision == before.revision
-            (small_disk / "ballast").unlink()
+            (disk / "ballast").unlink()
             written.append((await hf.put("/a/last", "1")).revision)
             await edge.reaches(at_edge, written[-1])
             async with asyncio.timeout(30):
@@ -143,5 +127,5 @@ async def test_a_full_disk_stops_changes_and_nothing_else(
             edge.process.kill()
             await edge.relay.close()
             with contextlib.suppress(FileNotFoundError):
-                (small_disk / "ballast").unlink()
+                (disk / "ballast").unlink()
             print(edge.process.tail(40))

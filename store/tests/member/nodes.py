@@ -155,11 +155,11 @@ class Nodes:
             while not holds():
                 await asyncio.sleep(0.02)
 
-    async def put(self, name: str, key: bytes) -> Answer:
+    async def put(self, name: str, key: bytes, value: bytes = b"v") -> Answer:
         member = self.nodes[name].member
         assert member is not None
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        member.propose(raft_pb2.Command(put=rpc_pb2.PutRequest(key=key, value=b"v")), answered.set_result)
+        member.propose(raft_pb2.Command(put=rpc_pb2.PutRequest(key=key, value=value)), answered.set_result)
         return await answered
 
     async def put_everywhere(self, key: bytes, names: Sequence[str] | None = None) -> None:

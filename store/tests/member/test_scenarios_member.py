@@ -594,6 +594,43 @@ def test_a_leader_without_room_hands_over_and_refuses_what_comes_meanwhile() -> 
     assert members.answers[5].error is NO_SPACE
 
 
+def test_a_new_leader_answers_reads_while_all_disks_are_full() -> None:
+    """Its first entry was treated as lost, and without it a leader does not know what is committed."""
+    members = Members(1, 2, 3)
+    leader = members.elect(1)
+    for member in (1, 2, 3):
+        members.step(member, DiskFull(True))
+    members.settle()
+    for successor in (2, 3):
+        members.elect(successor)
+        members.settle()
+        for member in (1, 2, 3):
+            members.read(member, 10 * successor + member)
+        members.pass_time(200 * MS)
+        for member in (1, 2, 3):
+            assert members.answers[10 * successor + member].error is None
+    members.put(3, 99, b"k")
+    assert members.answers[99].error is NO_SPACE
+    assert leader.raft.full
+
+
+def test_a_member_without_room_takes_few_entries_of_a_new_leader() -> None:
+    members = Members(1, 2, 3)
+    members.elect(1)
+    members.step(3, DiskFull(True))
+    for n in range(20):
+        members.put(1, n + 1, b"k", bytes(100_000))
+    members.settle()
+    last = members.cores[3].raft.log.last
+    members.elect(2)
+    members.pass_time(500 * MS)
+    assert members.cores[3].raft.log.last == last, "what it lacks is too much for a full disk"
+    members.step(3, DiskFull(False))
+    members.put(2, 50, b"k")
+    members.pass_time(500 * MS)
+    assert members.cores[3].raft.log.last == members.cores[2].raft.log.last
+
+
 def test_a_refusal_is_not_believed_if_another_leader_was_asked_before() -> None:
     """The first leader may have the command in its log."""
     members = Members(1, 2, 3)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from holdfast.kv.store import Family
+from holdfast.kv.store import Family, StateDamaged
 from holdfast.storage.damage import Damaged
 from holdfast.storage.sealed import SealedFile
 from holdfast.storage.state import RocksStore, StateDirectory
 
-from .rot import flip
+from .rot import flip, zero
 
 PROGRAM = """
 import os, signal
@@ -57,6 +59,72 @@ def test_with_a_log_nothing_is_lost_to_kill_9(tmp_path: Path) -> None:
     assert store.get(Family.META, b"applied") == b"100"
     assert len(list(store.scan(Family.CUR, b"", None))) == 100
     store.close()
+
+
+def _synced(tmp_path: Path) -> tuple[Path, Path, int]:
+    """The state of a replica and its mark as kill -9 leaves them, and how long its log was at the last sync. 50 rows
+    were written after that."""
+    store = RocksStore(tmp_path / "db", wal=True, mark=tmp_path / "mark")
+    wal = next((tmp_path / "db").glob("*.log"))
+    for n in range(1, 151):
+        store.apply([(Family.CUR, b"k%d" % n, b"v" * 50), (Family.META, b"applied", b"%d" % n)])
+        if n == 100:
+            store.sync()
+            synced = wal.stat().st_size
+    shutil.copytree(tmp_path / "db", tmp_path / "left")
+    store.close()
+    return tmp_path / "left", tmp_path / "mark", synced
+
+
+def _applied(path: Path, mark: Path) -> int:
+    store = RocksStore(path, wal=True, mark=mark)
+    try:
+        applied = int(store.get(Family.META, b"applied") or b"0")
+        assert len(list(store.scan(Family.CUR, b"", None))) == applied
+        return applied
+    finally:
+        store.close()
+
+
+def test_what_was_synced_is_there_or_the_state_is_damaged(tmp_path: Path) -> None:
+    """RocksDB recovers its log up to the first damage, and said nothing: the state went back by what came after."""
+    left, mark, synced = _synced(tmp_path)
+    (wal,) = (file.name for file in left.glob("*.log"))
+    size = (left / wal).stat().st_size
+    refused = 0
+    for at in range(0, size, size // 40):
+        place = Path(shutil.copytree(left, tmp_path / f"flipped{at}"))
+        flip(place / wal, at)
+        try:
+            applied = _applied(place, mark)
+        except StateDamaged:
+            assert at < synced, "nothing was lost that was synced"
+            with pytest.raises(StateDamaged, match="was durable"):  # a second start finds it, too
+                RocksStore(place, wal=True, mark=mark)
+            refused += 1
+        else:
+            assert 100 <= applied <= 150
+    assert refused > 20
+    assert _applied(left, mark) == 150
+
+
+def test_a_power_cut_takes_only_what_was_not_synced(tmp_path: Path) -> None:
+    left, mark, synced = _synced(tmp_path)
+    (wal,) = (file.name for file in left.glob("*.log"))
+    size = (left / wal).stat().st_size
+    for cut in range(synced, size, (size - synced) // 10):
+        place = Path(shutil.copytree(left, tmp_path / f"cut{cut}"))
+        os.truncate(place / wal, cut)
+        assert 100 <= _applied(place, mark) < 150
+        zeroed = Path(shutil.copytree(left, tmp_path / f"zeroed{cut}"))
+        zero(zeroed / wal, cut, min(size, cut + 500))
+        assert 100 <= _applied(zeroed, mark) < 150
+
+
+def test_a_state_from_before_the_mark_gets_one(tmp_path: Path) -> None:
+    _killed(tmp_path / "db", wal=True)
+    assert _applied(tmp_path / "db", tmp_path / "mark") == 100
+    assert (tmp_path / "mark").exists()
 
 
 def test_a_scan_sees_what_was_there_when_it_began(tmp_path: Path) -> None:
