@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import grpc
 import pytest
@@ -42,6 +45,19 @@ async def one(tmp_path: Path) -> AsyncIterator[LocalCluster]:
 def channel(endpoint: str) -> grpc.aio.Channel:
     """A connection of its own."""
     return grpc.aio.insecure_channel(endpoint, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+def post(endpoint: str, tls: client.Tls) -> tuple[int, str]:
+    """Read a key by JSON, over a connection with this certificate."""
+    assert tls.certificate is not None
+    context = ssl.create_default_context(cafile=str(tls.ca))
+    context.load_cert_chain(tls.certificate, tls.key)
+    request = Request(f"https://{endpoint}/v3/kv/range", json.dumps({"key": "aw=="}).encode())
+    try:
+        with urlopen(request, context=context) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
 
 
 def started(endpoint: str) -> bool:
@@ -211,6 +227,7 @@ class Secure:
 async def test_the_operators_certificate(tmp_path: Path) -> None:
     secure = Secure(tmp_path, f"--operator-cert-uri={OPERATOR}", "--bcrypt-cost=4")
     local, connect = secure.local, secure.connect
+    files = secure.files("shop operator", uris=(OPERATOR,))
     local.start()
     try:
         async with connect("root") as root, connect("shop operator", uris=(OPERATOR,)) as operator:
@@ -246,6 +263,18 @@ async def test_the_operators_certificate(tmp_path: Path) -> None:
                     await ask(operator, method, request)
             with pytest.raises(client.Refused, match="permission denied"):
                 [_ async for _ in operator.snapshot()]
+
+            # A forwarded call is its caller's, never the forwarder's.
+            path, request, forwarded = (
+                "/etcdserverpb.KV/Range",
+                rpc_pb2.RangeRequest(key=b"k"),
+                (("holdfast-forwarded", "1"),),
+            )
+            with pytest.raises(client.Refused, match="user name is empty"):
+                await operator.connection._call(path, request, rpc_pb2.RangeResponse, True, 5.0, None, None, forwarded)
+            # Nor does the JSON gateway look at certificates.
+            status, answer = await asyncio.to_thread(post, local.endpoints[0], files)
+            assert (status, "user name is empty" in answer) == (400, True), answer
 
             # Nobody else has this identity: no other or further URI, and no name.
             for names, uris in (

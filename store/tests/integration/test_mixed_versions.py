@@ -92,10 +92,10 @@ async def test_a_cluster_is_upgraded_member_by_member_while_it_serves(mixed: Mix
                         PUT, request, rpc_pb2.PutResponse, idempotent=False, name=name, endpoint=other.endpoint
                     )
                     assert again.header.revision == first.header.revision
-                await reaches_version([p for p in up if not mixed.is_old(p)], OLD)
+                await reaches_version([p for p in up if not mixed.is_old(p)], OLD, ROOT)
                 mixed.upgrade(process).start()
                 await answers(process, ROOT)
-            await reaches_version(mixed.voters.values(), NEW)
+            await reaches_version(mixed.voters.values(), NEW, ROOT)
             await traffic.some_more()
         assert 'holdfast_cluster_version{cluster_version="0.2.0"} 1.0' in metrics(mixed.voters["m1"])
         # The old program did not record whose answer that was: while auth is on, it is never given.

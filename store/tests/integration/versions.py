@@ -67,16 +67,18 @@ async def answers(process: Process, who: tuple[str, str] = ("", "")) -> None:
         await hf.get("ready?")
 
 
-async def cluster_version(process: Process) -> str:
+async def cluster_version(process: Process, who: tuple[str, str] = ("", "")) -> str:
     """The version of the cluster that a member of this checkout's program says."""
-    async with client.connect(process.endpoint, timeout=10) as hf:
+    async with client.connect(process.endpoint, timeout=10, user=who[0], password=who[1]) as hf:
         return (await hf.describe()).cluster_version
 
 
-async def reaches_version(processes: Iterable[Process], version: str, seconds: float = 20) -> None:
+async def reaches_version(
+    processes: Iterable[Process], version: str, who: tuple[str, str] = ("", ""), seconds: float = 20
+) -> None:
     async with asyncio.timeout(seconds):
         for process in processes:
-            while await cluster_version(process) != version:
+            while await cluster_version(process, who) != version:
                 await asyncio.sleep(0.05)
 
 
