@@ -184,7 +184,8 @@ async def many_rows() -> Bytes:
     reads.success.add().request_range.key = b"w"
     writes.success.add().request_put.key = b"w"
     keys = rpc_pb2.LeaseTimeToLiveRequest(ID=7, keys=True)
-    newest = rpc_pb2.RangeRequest(key=b"r/", range_end=b"r0", limit=1, sort_order=2, sort_target=2)
+    r = rpc_pb2.RangeRequest
+    newest = r(key=b"r/", range_end=b"r0", limit=1, sort_order=r.DESCEND, sort_target=r.CREATE)
     while True:
         for _ in range(50):
             yield ask(TXN, reads) + ask(TXN, writes) + ask(RANGE, newest)

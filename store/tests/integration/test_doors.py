@@ -265,13 +265,13 @@ async def test_the_operators_certificate(tmp_path: Path) -> None:
                 [_ async for _ in operator.snapshot()]
 
             # A forwarded call is its caller's, never the forwarder's.
-            path, request, forwarded = (
+            path, range_, forwarded = (
                 "/etcdserverpb.KV/Range",
                 rpc_pb2.RangeRequest(key=b"k"),
                 (("holdfast-forwarded", "1"),),
             )
             with pytest.raises(client.Refused, match="user name is empty"):
-                await operator.connection._call(path, request, rpc_pb2.RangeResponse, True, 5.0, None, None, forwarded)
+                await operator.connection._call(path, range_, rpc_pb2.RangeResponse, True, 5.0, None, None, forwarded)
             # Nor does the JSON gateway look at certificates.
             status, answer = await asyncio.to_thread(post, local.endpoints[0], files)
             assert (status, "user name is empty" in answer) == (400, True), answer
@@ -290,8 +290,8 @@ async def test_the_operators_certificate(tmp_path: Path) -> None:
                         await other.get("/k")
 
             # Which of two common names is the user's is not guessed.
-            for names in (("root", "app"), ("app", "root"), ("root", "root")):
-                async with connect(*names) as several:
+            for pair in (("root", "app"), ("app", "root"), ("root", "root")):
+                async with connect(*pair) as several:
                     with pytest.raises(client.Refused, match="2 common names") as refused:
                         await several.get("/k")
                     assert refused.value.code is grpc.StatusCode.UNAUTHENTICATED

@@ -58,7 +58,8 @@ def any_range(rng: random.Random, revisions: int) -> rpc_pb2.RangeRequest:
 
 def any_compare(rng: random.Random) -> rpc_pb2.Compare:
     C = rpc_pb2.Compare
-    compare = C(key=b"k/%06d" % rng.randrange(40), result=rng.choice(C.CompareResult.values()))
+    compare = C(key=b"k/%06d" % rng.randrange(40))
+    compare.result = rng.choice([C.EQUAL, C.GREATER, C.LESS, C.NOT_EQUAL])
     compare.range_end = rng.choice((b"", b"", b"k0", b"\x00", b"k/000020"))
     field = rng.choice(("version", "create_revision", "mod_revision", "lease", "value"))
     compare.target = {"version": C.VERSION, "create_revision": C.CREATE, "mod_revision": C.MOD}.get(

@@ -161,7 +161,7 @@ def test_who_gives_up_leaves_no_work_behind_and_there_is_a_bound(monkeypatch: py
 
 def test_a_scan_that_fails_does_not_stop_the_others() -> None:
     class Fails:
-        floor = None
+        floor: int | None = None
 
         def advance(self, budget: int) -> int:
             if looked_at:
@@ -200,7 +200,7 @@ def test_a_slice_is_not_larger_because_rows_are() -> None:
 class Damaged:
     """Rows of which the second slice cannot be read."""
 
-    floor = None
+    floor: int | None = None
 
     def __init__(self) -> None:
         self._slices = 0
@@ -229,7 +229,9 @@ def test_sorting_is_part_of_the_slices_and_keeps_no_more_than_the_limit() -> Non
         space.put(b"k%05d" % n, b"%d" % (n * 7919 % 5000), 0)
     space.commit()
     pending.flush()
-    request = rpc_pb2.RangeRequest(key=b"k", range_end=b"l", sort_order=2, sort_target=4)
+    request = rpc_pb2.RangeRequest(
+        key=b"k", range_end=b"l", sort_order=rpc_pb2.RangeRequest.DESCEND, sort_target=rpc_pb2.RangeRequest.VALUE
+    )
     for limit, at_least in ((0, 10_000), (1, 5000)):
         request.limit = limit
         scan, slices = space.scan(request), 1
