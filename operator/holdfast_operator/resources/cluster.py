@@ -97,6 +97,8 @@ def _arguments(name: str, namespace: str, spec: ClusterSpec, how: Defaults) -> l
             # Pods made before there were peer certificates present a certificate that is valid for any voter.
             f"--peer-cert-allowed-hostname={peer_host(name, namespace, 0)}",
         ]
+    if tls and how.operator_identity:
+        arguments.append(f"--operator-cert-uri={role(name, 'operator')}")
     quota = _quota(spec, how)
     if quota:
         arguments.append(f"--quota-backend-bytes={quota}")

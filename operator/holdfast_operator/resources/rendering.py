@@ -32,6 +32,7 @@ class Defaults:
     dual_stack: bool  # Services have an address of each family that the cluster has
     spread_over_nodes: int  # voters share no node as long as there are fewer nodes than this; 0: no such rule
     quota_follows_volume: bool
+    operator_identity: bool  # members know the operator by its certificate, so that enabling auth cannot lock it out
     literal_dollars: bool  # a $ in a prefix is taken literally, and not as the beginning of a variable
 
 
@@ -43,6 +44,7 @@ _DEFAULTS = {
         dual_stack=False,
         spread_over_nodes=0,
         quota_follows_volume=False,
+        operator_identity=False,
         literal_dollars=False,
     ),
     2: Defaults(
@@ -53,6 +55,7 @@ _DEFAULTS = {
         dual_stack=True,
         spread_over_nodes=3,
         quota_follows_volume=True,
+        operator_identity=True,
         literal_dollars=True,
     ),
 }

@@ -15,7 +15,19 @@ class Meant(NamedTuple):
     applies: Callable[[str, Any, Any], bool]
 
 
-MEANT: list[Meant] = []
+_CORRUPT = ("DATA_LOSS", "etcdserver: corrupt cluster")
+_REFUSED = (
+    ("INVALID_ARGUMENT", "etcdserver: user name is empty"),
+    ("PERMISSION_DENIED", "etcdserver: permission denied"),
+)
+
+MEANT: list[Meant] = [
+    Meant(
+        "While the CORRUPT alarm is raised, etcd tells every caller of it. Ours refuses a caller without rights first, "
+        "so that only those who may use the key space learn of the alarm.",
+        lambda method, ours, theirs: theirs == _CORRUPT and ours in _REFUSED,
+    ),
+]
 
 # Requests that the tester avoids, because a difference is intended or is a defect of etcd.
 NOT_COMPARED = [
