@@ -87,7 +87,8 @@ async def main(stop: asyncio.Event) -> None:
     for chatty in ("kopf", "aiohttp.access"):  # they log every event and every probe
         logging.getLogger(chatty).setLevel(logging.WARNING)
     kube = Kube.in_cluster()
-    loops = Loops(kube, os.environ.get("HOLDFAST_IMAGE_REPOSITORY", "holdfast"))
+    repository = os.environ.get("HOLDFAST_IMAGE_REPOSITORY", "holdfast")
+    loops = Loops(kube, repository, kubernetes=await kube.version())
     namespaces = [n for n in os.environ.get("WATCH_NAMESPACES", "").split(",") if n]
     running = asyncio.ensure_future(
         kopf.operator(

@@ -106,6 +106,12 @@ class Kube:
                 raise ApiError(response.status, answer.get("reason", "Unknown"), answer.get("message", "no message"))
             return answer
 
+    async def version(self) -> tuple[int, int]:
+        """(major, minor) of the API server."""
+        found = await self.request("GET", "version")
+        minor = "".join(c for c in found["minor"] if c.isdigit())  # some distributions write 34+
+        return int(found["major"]), int(minor)
+
     @staticmethod
     def path(kind: str, namespace: str = "", name: str = "", sub: str = "") -> str:
         path = _PATHS[kind].format(ns=f"namespaces/{namespace}/" if namespace else "")

@@ -16,7 +16,7 @@ from holdfast_operator.kube import Kube, Object
 from holdfast_operator.members import Members
 from holdfast_operator.reconcile_cluster import LATER, ClusterReconciler, MembersOf
 from holdfast_operator.reconcile_config import ConfigReconciler
-from holdfast_operator.reconcile_pool import PoolReconciler
+from holdfast_operator.reconcile_pool import OLDEST_KUBERNETES, PoolReconciler
 
 log = logging.getLogger("holdfast.operator")
 
@@ -28,11 +28,18 @@ QUIET_SECONDS = 0.05
 class ClusterLoop:
     """Reconciles one cluster, its pools and its configurations."""
 
-    def __init__(self, kube: Kube, key: Key, repository: str, members: MembersOf = Members) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        key: Key,
+        repository: str,
+        members: MembersOf = Members,
+        kubernetes: tuple[int, int] = OLDEST_KUBERNETES,
+    ) -> None:
         self._kube = kube
         self._namespace, self._name = key
         self._cluster = ClusterReconciler(kube, *key, repository, members)
-        self._pools = PoolReconciler(kube, *key)
+        self._pools = PoolReconciler(kube, *key, kubernetes)
         self._configs = ConfigReconciler(kube, *key)
         self._failures: dict[str, int] = {}  # by object: how often in a row
         self.woken = asyncio.Event()
@@ -110,10 +117,18 @@ def _named(obj: Object) -> str:
 class Loops:
     """The loops of all clusters."""
 
-    def __init__(self, kube: Kube, repository: str, members: MembersOf = Members) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        repository: str,
+        members: MembersOf = Members,
+        kubernetes: tuple[int, int] = OLDEST_KUBERNETES,
+    ) -> None:
+        """`kubernetes`: the version of the API server."""
         self._kube = kube
         self._repository = repository
         self._members = members
+        self._kubernetes = kubernetes
         self._loops: dict[Key, tuple[ClusterLoop, asyncio.Task[None]]] = {}
 
     def wake(self, namespace: str, cluster: str) -> None:
@@ -121,7 +136,7 @@ class Loops:
         key = (namespace, cluster)
         known = self._loops.get(key)
         if known is None or known[1].done():
-            loop = ClusterLoop(self._kube, key, self._repository, self._members)
+            loop = ClusterLoop(self._kube, key, self._repository, self._members, self._kubernetes)
             self._loops[key] = (loop, asyncio.ensure_future(self._run(key, loop)))
         else:
             known[0].woken.set()

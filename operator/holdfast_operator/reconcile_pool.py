@@ -22,14 +22,19 @@ from holdfast_operator.resources import pool as resources
 from holdfast_operator.resources.common import CLUSTER_LABEL, POOL_LABEL, TEMPLATE_LABEL, template_of
 from holdfast_operator.resources.rendering import OLDEST
 
+OLDEST_KUBERNETES = (1, 30)
 CERTIFICATES_PER_PASS = 4  # looked at again, of replicas that exist
 
 
 class PoolReconciler:
     """The pools of one cluster."""
 
-    def __init__(self, kube: Kube, namespace: str, cluster: str) -> None:
+    def __init__(
+        self, kube: Kube, namespace: str, cluster: str, kubernetes: tuple[int, int] = OLDEST_KUBERNETES
+    ) -> None:
+        """`kubernetes`: the version of the API server."""
         self._kube = kube
+        self._kubernetes = kubernetes
         self._namespace = namespace
         self._cluster = cluster
         self._turn = itertools.count()
@@ -65,7 +70,9 @@ class PoolReconciler:
         labels = f"{CLUSTER_LABEL}={self._cluster},{POOL_LABEL}={pool['metadata']['name']}"
         live = {s["metadata"]["name"]: s for s in await self._kube.list("StatefulSet", self._namespace, labels=labels)}
         if not paused:
-            await ensure(self._kube, pool, resources.service(pool, spec, cluster.rollout.rendering))
+            await ensure(
+                self._kube, pool, resources.service(pool, spec, cluster.rollout.rendering, kubernetes=self._kubernetes)
+            )
             await self._ensure_certificates(pool, cluster, [name for name in wanted if name not in live], list(wanted))
             for name, stateful in wanted.items():
                 await ensure_from(self._kube, pool, stateful, live.get(name))
