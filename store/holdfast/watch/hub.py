@@ -31,6 +31,7 @@ CATCH_UP_CHANGES = 2000  # read, and as many looked at and sent, per turn; a KiB
 SLICES_KEPT = 8  # between turns, for watchers at the same place that come later
 CLOSING_WATCHERS = 2000  # forgotten per turn, of a stream that was closed
 LIVE_WATCHERS = 512  # deliveries in the turn in which changes are applied
+LIVE_BYTES = 8 << 20  # delivered in that turn; the last delivery may exceed it
 LIVE_LOOKS = 8192  # watchers examined for the changes of a turn
 
 
@@ -76,6 +77,7 @@ class Hub:
         self._slices: deque[Slice] = deque(maxlen=SLICES_KEPT)  # the newest first
         self._reading: Slice | None = None  # a slice with a large revision, read over several turns
         self._closing: dict[int, Stream] = {}  # closed, with watchers that are still in `_interest`
+        self._live_bytes = 0  # delivered by the running `publish`
         self.events = 0  # sent to watchers so far
 
     @property
@@ -212,6 +214,7 @@ class Hub:
         """Deliver these applied revisions, which are consecutive and in order."""
         out: list[Delivery] = []
         looks = LIVE_LOOKS
+        self._live_bytes = 0
         for changes in revisions:
             revision = changes[0].revision
             found: dict[Ref, list[Change]] = {}
@@ -237,13 +240,15 @@ class Hub:
             return
         if watcher.id in stream.behind:
             return  # it will read this from history
-        if stream.blocked or len(out) >= LIVE_WATCHERS:
+        if stream.blocked or len(out) >= LIVE_WATCHERS or self._live_bytes > LIVE_BYTES:
             watcher.next = revision  # it was sent everything before
             self._fall_behind(stream, watcher)
             return
         watcher.next = revision + 1
         wanted = [c for c in changes if watcher.wants(c)]
         if wanted:
+            for change in wanted:
+                self._live_bytes += len(change.kv) + (len(change.previous or b"") if watcher.prev_kv else 0)
             self._send(stream, watcher, wanted, revision, out)
 
     def _send(

@@ -17,6 +17,7 @@ from holdfast.watch.hub import (
     CATCH_UP_LOOKS,
     CATCH_UP_WATCHERS,
     CLOSING_WATCHERS,
+    LIVE_BYTES,
     LIVE_LOOKS,
     LIVE_WATCHERS,
     Compacted,
@@ -256,6 +257,26 @@ def test_a_turn_of_catching_up_sends_no_more_than_so_many_bytes() -> None:
         world.watch(1, n, b"k", b"l", 2 + n)
     sent = sum(len(c.kv) for told in world.hub.catch_up() if isinstance(told, Events) for c in told.changes)
     assert 0 < sent <= (CATCH_UP_CHANGES << 10) + 4 * SLICE_BYTES
+
+
+def test_a_large_value_is_not_sent_to_all_its_watchers_in_one_turn() -> None:
+    """Each of five hundred watchers got its own copy of a MiB in the turn in which that was put."""
+    world = World()
+    world.hub.open(1)
+    for id in range(100):
+        world.watch(1, id, b"a", b"b", prev_kv=id % 2 == 0)
+    size = 600_000
+    for value in (b"1", b"2"):
+        world.write((b"a", value + bytes(size)))
+        sent = sum(len(c.kv) + len(c.previous or b"") * (id % 2 == 0) for (_, id), t in world.told.items() for c in t)
+        assert LIVE_BYTES < sent <= LIVE_BYTES + 2 * (size + 100)
+        while world.hub.busy:
+            deliveries = world.hub.catch_up()
+            assert 0 < len(deliveries) <= (CATCH_UP_CHANGES << 10) // size + 1
+            world.take(deliveries)
+        assert [len(world.told[1, id]) for id in range(100)] == [1] * 100
+        world.told.clear()
+    assert world.hub.behind == 0
 
 
 def test_watchers_of_the_past_cost_no_look_at_each_change() -> None:
