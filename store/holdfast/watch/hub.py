@@ -27,7 +27,8 @@ __all__ = ["Compacted", "Delivery", "Events", "Hub", "Progress", "Watcher"]
 
 CATCH_UP_WATCHERS = 256  # deliveries per turn
 CATCH_UP_LOOKS = 2048  # watchers examined per turn, about; most want nothing of a slice
-CATCH_UP_CHANGES = 2000  # read, and as many looked at and sent, per turn; a KiB counts as one; the last may exceed it
+CATCH_UP_READ = 1000  # changes read from history per turn; a KiB counts as one; the last may exceed it
+CATCH_UP_CHANGES = 2000  # looked at and sent per turn; a KiB counts as one; the last slice may exceed it
 SLICES_KEPT = 8  # between turns, for watchers at the same place that come later
 CLOSING_WATCHERS = 2000  # forgotten per turn, of a stream that was closed
 LIVE_WATCHERS = 512  # deliveries in the turn in which changes are applied
@@ -75,7 +76,7 @@ class Hub:
         self._interest = Interest()
         self._turns = Turns()
         self._slices: deque[Slice] = deque(maxlen=SLICES_KEPT)  # the newest first
-        self._reading: Slice | None = None  # a slice with a large revision, read over several turns
+        self._reading: Slice | None = None  # the slice that is being read, over several turns
         self._closing: dict[int, Stream] = {}  # closed, with watchers that are still in `_interest`
         self._live_bytes = 0  # delivered by the running `publish`
         self.events = 0  # sent to watchers so far
@@ -273,8 +274,8 @@ class Hub:
                 continue
             slice_ = self._slice_of(watcher.next)
             if slice_ is None:
-                if read < CATCH_UP_CHANGES:
-                    read += self._read(watcher.next)
+                if read < CATCH_UP_READ:
+                    read += self._read(watcher.next, CATCH_UP_READ - read)
                     slice_ = self._slice_of(watcher.next)
                 if slice_ is None:
                     continue  # it stays in front, for the next turn
@@ -300,12 +301,12 @@ class Hub:
                 return slice_
         return None
 
-    def _read(self, revision: int) -> int:
+    def _read(self, revision: int, budget: int) -> int:
         """Read on in the slice that is being read, or begin one at `revision`. Returns the cost."""
         slice_ = self._reading
         if slice_ is None:
             slice_ = self._reading = Slice(revision)
-        cost = slice_.read(self._space, 2 * CATCH_UP_CHANGES)
+        cost = slice_.read(self._space, budget)
         if slice_.whole:
             self._slices.appendleft(slice_)
             self._reading = None

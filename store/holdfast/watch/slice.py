@@ -2,7 +2,7 @@
 
 History is the same for all watchers, so one read of it serves all those whose next revision is in the slice. Without
 the index, each watcher would cost a look at each change; a client that opens many watches of an old revision could
-delay everybody. A revision may have any number of changes: it is read in several turns if it is large.
+delay everybody. A slice is read over several turns, because one revision may have any number of changes.
 """
 
 from __future__ import annotations
