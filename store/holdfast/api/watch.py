@@ -95,7 +95,7 @@ class WatchStream:
         self._call = call
         self._host = host
         self._hub = host.hub
-        self._hub.open(call.id, call.peer.address)  # the streams of a connection share its turns
+        self._hub.open(call.id)
 
     # ---- requests ------------------------------------------------------------------------------------------
 
@@ -153,8 +153,6 @@ class WatchStream:
     def on_cancelled(self) -> None:
         self._hub.close(self._call.id)
         self._service.streams.pop(self._call.id, None)
-        if self._hub.busy:
-            self._host.poke()  # it forgets many watchers in several turns
 
     def on_over(self) -> None:
         self._hub.block(self._call.id)

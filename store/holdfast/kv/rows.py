@@ -16,8 +16,7 @@ from holdfast.proto import kv_pb2
 
 PUT = 0
 DELETE = 1
-Version = tuple[int, int]  # the place of a change in history: its revision, and its number within that
-NO_REVISION: Version = (0, 0)
+NO_REVISION = (0, 0)
 
 _CUR = Struct(">qqIqq")
 _REV_KEY = Struct(">qI")

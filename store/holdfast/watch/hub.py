@@ -11,29 +11,46 @@ never overtakes one.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import islice
 
-from holdfast.kv.rows import Change
+from holdfast.keyrange import Range, within
+from holdfast.kv.rows import DELETE, Change
 from holdfast.kv.space import KeySpace
 from holdfast.watch.interest import Interest, Ref
 from holdfast.watch.slice import Slice
-from holdfast.watch.turns import Stream, Turns
-from holdfast.watch.watcher import Watcher
 
-__all__ = ["Compacted", "Delivery", "Events", "Hub", "Progress", "Watcher"]
-
-CATCH_UP_WATCHERS = 256  # deliveries per turn
-CATCH_UP_LOOKS = 2048  # watchers examined per turn, about; most want nothing of a slice
-CATCH_UP_READ = 1000  # changes read from history per turn; a KiB counts as one; the last may exceed it
-CATCH_UP_CHANGES = 2000  # looked at and sent per turn; a KiB counts as one; the last slice may exceed it
-SLICES_KEPT = 8  # between turns, for watchers at the same place that come later
-CLOSING_WATCHERS = 2000  # forgotten per turn, of a stream that was closed
+CATCH_UP_REVISIONS = 1000
+CATCH_UP_WATCHERS = 256  # per turn
+CATCH_UP_CHANGES = 2000  # read, and as many sent, per turn; a KiB counts as one; the last slice may exceed it
 LIVE_WATCHERS = 512  # deliveries in the turn in which changes are applied
-LIVE_BYTES = 8 << 20  # delivered in that turn; the last delivery may exceed it
 LIVE_LOOKS = 8192  # watchers examined for the changes of a turn
+
+
+@dataclass(slots=True)
+class Watcher:
+    """One watch on a stream, of one or more ranges [start, end); end None = no end."""
+
+    id: int
+    ranges: tuple[Range, ...]
+    next: int
+    prev_kv: bool = False
+    no_put: bool = False
+    no_delete: bool = False
+    fragment: bool = False
+    progress: bool = False
+    told: bool = False  # something was sent since the last progress tick
+
+    def wants(self, change: Change) -> bool:
+        return self.covers(change.key) and not self.filters(change)
+
+    def filters(self, change: Change) -> bool:
+        """Whether its client does not want changes of this type."""
+        return self.no_delete if change.type == DELETE else self.no_put
+
+    def covers(self, key: bytes) -> bool:
+        return any(within(key, start, end) for start, end in self.ranges)
 
 
 @dataclass(slots=True)
@@ -67,29 +84,40 @@ class Progress:
 Delivery = Events | Compacted | Progress
 
 
+@dataclass(slots=True)
+class _Stream:
+    id: int
+    watchers: dict[int, Watcher] = field(default_factory=dict)
+    blocked: bool = False
+    next_id: int = 0
+    parked: dict[Ref, None] = field(default_factory=dict)  # watchers that are behind, while the stream is blocked
+    ahead: dict[int, None] = field(default_factory=dict)  # watchers that began at a future revision
+
+
+def _cost(changes: list[Change]) -> int:
+    return len(changes) + (sum(len(change.kv) for change in changes) >> 10)
+
+
 class Hub:
     """All watchers of one server: sends them changes as they are applied, or from history."""
 
     def __init__(self, space: KeySpace) -> None:
         self._space = space
-        self._streams: dict[int, Stream] = {}
+        self._streams: dict[int, _Stream] = {}
         self._interest = Interest()
-        self._turns = Turns()
-        self._slices: deque[Slice] = deque(maxlen=SLICES_KEPT)  # the newest first
-        self._reading: Slice | None = None  # the slice that is being read, over several turns
-        self._closing: dict[int, Stream] = {}  # closed, with watchers that are still in `_interest`
-        self._live_bytes = 0  # delivered by the running `publish`
+        self._behind: dict[int, int] = {}  # stream -> number of watchers that are behind
+        self._ready: dict[Ref, None] = {}  # behind, on streams that are not blocked; the next to serve first
         self.events = 0  # sent to watchers so far
 
     @property
     def busy(self) -> bool:
         """Whether `catch_up` has something to do."""
-        return bool(self._turns or self._closing)
+        return bool(self._ready)
 
     @property
     def behind(self) -> int:
         """Number of watchers that are behind."""
-        return sum(len(stream.behind) for stream in self._streams.values())
+        return sum(self._behind.values())
 
     @property
     def streams(self) -> int:
@@ -103,44 +131,24 @@ class Hub:
         """A snapshot replaced the state: all watchers continue from their `next`, with the history of the new one."""
         told = self._space.revision
         self._space = space
-        self._forget_slices()
         for stream in self._streams.values():
             for watcher in stream.watchers.values():
-                if watcher.id not in stream.behind:
+                ref = (stream.id, watcher.id)
+                if not self._is_behind(stream, ref):
                     watcher.next = max(watcher.next, told + 1)
-                if watcher.next <= space.revision:
-                    stream.behind.setdefault(watcher.id, watcher)
-                else:
-                    stream.behind.pop(watcher.id, None)
-            self._turns.update(stream)
+                    if watcher.next <= space.revision:
+                        self._fall_behind(stream, ref)
 
     # ---- streams and watchers ------------------------------------------------------------------------------
 
-    def open(self, stream: int, client: Hashable = None) -> None:
-        """`client`: what the streams of one client, such as a connection, have in common; None: a client of its own."""
-        self._forget(stream)
-        self._streams[stream] = Stream(stream, (stream,) if client is None else client)
+    def open(self, stream: int) -> None:
+        self._streams[stream] = _Stream(stream)
 
     def close(self, stream: int) -> None:
-        """Send nothing more on the stream. `catch_up` forgets its watchers, if there are many."""
         gone = self._streams.pop(stream, None)
         if gone is not None:
-            self._turns.remove(gone)
-            self._closing[stream] = gone
-            self._forget(stream, CLOSING_WATCHERS)
-
-    def _forget(self, stream: int, most: int | None = None) -> int:
-        """Forget so many watchers of a closed stream, or all. Returns how many."""
-        gone = self._closing.get(stream)
-        if gone is None:
-            return 0
-        watchers = list(islice(gone.watchers.values(), most))
-        for watcher in watchers:
-            del gone.watchers[watcher.id]
-            self._interest.remove((stream, watcher.id), watcher.ranges)
-        if not gone.watchers:
-            del self._closing[stream]
-        return len(watchers)
+            for watcher in gone.watchers.values():
+                self._unlink(gone, watcher)
 
     def new_id(self, stream: int) -> int:
         """An id for a watcher that is not in use on the stream, and that this never returned before."""
@@ -164,7 +172,7 @@ class Hub:
         state.watchers[watcher.id] = watcher
         self._interest.add((stream, watcher.id), watcher.ranges)
         if watcher.next <= self._space.revision:
-            self._fall_behind(state, watcher)
+            self._fall_behind(state, (stream, watcher.id))
         elif watcher.next > self._space.revision + 1:
             state.ahead[watcher.id] = None
 
@@ -173,41 +181,58 @@ class Hub:
         gone = state.watchers.pop(watcher, None) if state else None
         if state is not None and gone is not None:
             state.ahead.pop(watcher, None)
-            self._not_behind(state, gone)
-            self._interest.remove((stream, watcher), gone.ranges)
+            self._unlink(state, gone)
         return gone is not None
 
-    def _fall_behind(self, stream: Stream, watcher: Watcher) -> None:
-        stream.behind[watcher.id] = watcher
-        self._turns.update(stream)
+    def _unlink(self, stream: _Stream, watcher: Watcher) -> None:
+        ref = (stream.id, watcher.id)
+        if self._is_behind(stream, ref):
+            self._ready.pop(ref, None)
+            stream.parked.pop(ref, None)
+            self._not_behind(stream)
+        self._interest.remove(ref, watcher.ranges)
 
-    def _not_behind(self, stream: Stream, watcher: Watcher) -> None:
-        if stream.behind.pop(watcher.id, None) is not None:
-            self._turns.update(stream)
+    def _is_behind(self, stream: _Stream, ref: Ref) -> bool:
+        return ref in self._ready or ref in stream.parked
+
+    def _fall_behind(self, stream: _Stream, ref: Ref) -> None:
+        self._behind[stream.id] = self._behind.get(stream.id, 0) + 1
+        (stream.parked if stream.blocked else self._ready)[ref] = None
+
+    def _not_behind(self, stream: _Stream) -> None:
+        """One watcher of this stream is not behind any more."""
+        self._behind[stream.id] -= 1
+        if not self._behind[stream.id]:
+            del self._behind[stream.id]
 
     def _all_fall_behind(self, revision: int) -> None:
         """All watchers that were not sent `revision` read it, and the later ones, from history."""
         for stream in self._streams.values():
-            if len(stream.behind) == len(stream.watchers):
+            if self._behind.get(stream.id, 0) == len(stream.watchers):
                 continue
             for watcher in stream.watchers.values():
-                if watcher.next <= self._space.revision and watcher.id not in stream.behind:
+                ref = (stream.id, watcher.id)
+                if watcher.next <= self._space.revision and not self._is_behind(stream, ref):
                     watcher.next = max(watcher.next, revision)
-                    stream.behind[watcher.id] = watcher
-            self._turns.update(stream)
+                    self._fall_behind(stream, ref)
 
     def block(self, stream: int) -> None:
         """The client reads too slowly: send nothing on the stream until `unblock`."""
-        self._set_blocked(stream, True)
+        state = self._streams.get(stream)
+        if state is not None and not state.blocked:
+            state.blocked = True
+            if stream in self._behind:
+                refs = ((stream, watcher) for watcher in state.watchers)
+                state.parked = {ref: None for ref in refs if ref in self._ready}
+                for ref in state.parked:
+                    del self._ready[ref]
 
     def unblock(self, stream: int) -> None:
-        self._set_blocked(stream, False)
-
-    def _set_blocked(self, stream: int, blocked: bool) -> None:
         state = self._streams.get(stream)
         if state is not None:
-            state.blocked = blocked
-            self._turns.update(state)
+            state.blocked = False
+            self._ready.update(state.parked)
+            state.parked = {}
 
     # ---- deliveries ----------------------------------------------------------------------------------------
 
@@ -215,7 +240,6 @@ class Hub:
         """Deliver these applied revisions, which are consecutive and in order."""
         out: list[Delivery] = []
         looks = LIVE_LOOKS
-        self._live_bytes = 0
         for changes in revisions:
             revision = changes[0].revision
             found: dict[Ref, list[Change]] = {}
@@ -233,104 +257,66 @@ class Hub:
         return out
 
     def _deliver(self, ref: Ref, revision: int, changes: list[Change], out: list[Delivery]) -> None:
-        stream = self._streams.get(ref[0])
-        watcher = stream.watchers.get(ref[1]) if stream is not None else None
-        if stream is None or watcher is None:
-            return  # its stream was closed
+        stream = self._streams[ref[0]]
+        watcher = stream.watchers[ref[1]]
         if watcher.next > revision:
             return
-        if watcher.id in stream.behind:
+        if self._is_behind(stream, ref):
             return  # it will read this from history
-        if stream.blocked or len(out) >= LIVE_WATCHERS or self._live_bytes > LIVE_BYTES:
+        if stream.blocked or len(out) >= LIVE_WATCHERS:
             watcher.next = revision  # it was sent everything before
-            self._fall_behind(stream, watcher)
+            self._fall_behind(stream, ref)
             return
         watcher.next = revision + 1
         wanted = [c for c in changes if watcher.wants(c)]
         if wanted:
-            for change in wanted:
-                self._live_bytes += len(change.kv) + (len(change.previous or b"") if watcher.prev_kv else 0)
-            self._send(stream, watcher, wanted, revision, out)
-
-    def _send(
-        self, stream: Stream, watcher: Watcher, changes: list[Change], revision: int, out: list[Delivery]
-    ) -> None:
-        watcher.told = True
-        self.events += len(changes)
-        out.append(Events(stream.id, watcher, changes, revision))
+            watcher.told = True
+            self.events += len(wanted)
+            out.append(Events(stream.id, watcher, wanted, revision))
 
     def catch_up(self) -> list[Delivery]:
         """Send the next slice of history to watchers that are behind."""
         out: list[Delivery] = []
+        refs = list(islice(self._ready, CATCH_UP_WATCHERS))
         space = self._space
-        self._drop_stale_slices()
-        read = spent = 0
-        for stream, watcher in self._turns.window(CATCH_UP_LOOKS):
-            if spent > CATCH_UP_CHANGES or len(out) >= CATCH_UP_WATCHERS:
+        slices: dict[int, Slice] = {}  # watchers that fell behind together need the same one: read it only once
+        read = sent = 0
+        for ref in refs:
+            if sent > CATCH_UP_CHANGES:
                 break
+            stream = self._streams[ref[0]]
+            watcher = stream.watchers[ref[1]]
             if watcher.next < space.compacted:
-                self.cancel(stream.id, watcher.id)
-                out.append(Compacted(stream.id, watcher, space.compacted))
+                self.cancel(*ref)
+                out.append(Compacted(ref[0], watcher, space.compacted))
                 continue
-            slice_ = self._slice_of(watcher.next)
+            slice_ = slices.get(watcher.next)
             if slice_ is None:
-                if read < CATCH_UP_READ:
-                    read += self._read(watcher.next, CATCH_UP_READ - read)
-                    slice_ = self._slice_of(watcher.next)
-                if slice_ is None:
+                if read >= CATCH_UP_CHANGES:
                     continue  # it stays in front, for the next turn
-            taken = slice_.take(watcher, space)
-            spent += taken.cost
-            watcher.next = taken.following
-            self._turns.served(stream, watcher)
+                slice_ = slices[watcher.next] = Slice(
+                    *space.changes_from(watcher.next, space.revision, CATCH_UP_REVISIONS, CATCH_UP_CHANGES)
+                )
+                read += _cost(slice_.changes)
+            wanted = [c for c in slice_.of(watcher.ranges) if not watcher.filters(c)]
+            sent += 1 + _cost(wanted)
+            watcher.next = max(slice_.following, watcher.next)
             if watcher.next > space.revision:
-                self._not_behind(stream, watcher)
-            if taken.changes:
-                self._send(stream, watcher, taken.changes, space.revision, out)
-        left = CLOSING_WATCHERS
-        while self._closing and left > 0:
-            left -= max(1, self._forget(next(iter(self._closing)), left))
-        if not self._turns:
-            self._forget_slices()
+                del self._ready[ref]
+                self._not_behind(stream)
+            else:
+                self._ready[ref] = self._ready.pop(ref)  # behind the others
+            if wanted:
+                watcher.told = True
+                self.events += len(wanted)
+                out.append(Events(ref[0], watcher, wanted, space.revision))
         return out
-
-    def _slice_of(self, revision: int) -> Slice | None:
-        """A slice that was read and has this revision."""
-        for slice_ in self._slices:
-            if revision in slice_:
-                return slice_
-        return None
-
-    def _read(self, revision: int, budget: int) -> int:
-        """Read on in the slice that is being read, or begin one at `revision`. Returns the cost."""
-        slice_ = self._reading
-        if slice_ is None:
-            slice_ = self._reading = Slice(revision)
-        cost = slice_.read(self._space, budget)
-        if slice_.whole:
-            self._slices.appendleft(slice_)
-            self._reading = None
-        return cost
-
-    def _drop_stale_slices(self) -> None:
-        """Drop slices that end where history ended when they were read, if there is more now: a watcher gets several
-        revisions at once. The compacted part of a slice that is being read cannot be read any more."""
-        space = self._space
-        if any(slice_.last and slice_.following <= space.revision for slice_ in self._slices):
-            fresh = [s for s in self._slices if not s.last or s.following > space.revision]
-            self._slices = deque(fresh, SLICES_KEPT)
-        if self._reading is not None and self._reading.at[0] < space.compacted:
-            self._reading = None
-
-    def _forget_slices(self) -> None:
-        self._slices.clear()
-        self._reading = None
 
     def progress(self, stream: int) -> Progress | None:
         """Progress of all watchers of the stream; None if it is blocked, or one is behind or begins in the future."""
         state = self._streams.get(stream)
         revision = self._space.revision
-        if state is None or not state.watchers or state.blocked or state.behind:
+        if state is None or not state.watchers or state.blocked or stream in self._behind:
             return None
         while state.ahead:
             first = next(iter(state.ahead))
@@ -345,7 +331,7 @@ class Hub:
         revision = self._space.revision
         for stream in self._streams.values():
             for watcher in stream.watchers.values():
-                synced = watcher.id not in stream.behind and watcher.next <= revision + 1
+                synced = not self._is_behind(stream, (stream.id, watcher.id)) and watcher.next <= revision + 1
                 if watcher.progress and not watcher.told and synced and not stream.blocked:
                     out.append(Progress(stream.id, watcher, revision))
                 watcher.told = False

@@ -734,13 +734,13 @@ def _progress_ahead_of_events(patch: Patch) -> None:
     original = Hub.progress
 
     def progress(self: Hub, stream: int) -> Any:
+        behind, self._behind = self._behind, {}
         state = self._streams[stream]
-        behind, state.behind = state.behind, {}
         blocked, state.blocked = state.blocked, False
         try:
             return original(self, stream)
         finally:
-            state.behind, state.blocked = behind, blocked
+            self._behind, state.blocked = behind, blocked
 
     patch(Hub, "progress", progress)
 
