@@ -66,14 +66,17 @@ class PoolReconciler:
         paused = cluster.spec.paused
         selector = ",".join(f"{k}={v}" for k, v in spec.placement.nodeSelector.items())
         nodes = {n["metadata"]["name"]: n for n in await self._kube.list("Node", labels=selector)}
-        wanted = _wanted(pool, spec, cluster, sorted(nodes))
         labels = f"{CLUSTER_LABEL}={self._cluster},{POOL_LABEL}={pool['metadata']['name']}"
         live = {s["metadata"]["name"]: s for s in await self._kube.list("StatefulSet", self._namespace, labels=labels)}
+        shared = _is_shared(pool, cluster, live)
+        wanted = _wanted(pool, spec, cluster, sorted(nodes), shared=shared)
         if not paused:
             await ensure(
                 self._kube, pool, resources.service(pool, spec, cluster.rollout.rendering, kubernetes=self._kubernetes)
             )
-            await self._ensure_certificates(pool, cluster, [name for name in wanted if name not in live], list(wanted))
+            if not shared:
+                new = [name for name in wanted if name not in live]
+                await self._ensure_certificates(pool, cluster, new, list(wanted))
             for name, stateful in wanted.items():
                 await ensure_from(self._kube, pool, stateful, live.get(name))
             await self._prune(pool, live, wanted)
@@ -89,7 +92,7 @@ class PoolReconciler:
     async def _ensure_certificates(self, pool: Object, cluster: ForPools, new: list[str], replicas: list[str]) -> None:
         """Certificates of new replicas, and of a few others in turn: a thousand of them cost no thousand requests."""
         ca = cluster.authority
-        if ca is None or cluster.rollout.rendering == OLDEST:
+        if ca is None or not replicas:
             return
         start = next(self._turn) * CERTIFICATES_PER_PASS
         turn = [replicas[(start + n) % len(replicas)] for n in range(min(CERTIFICATES_PER_PASS, len(replicas)))]
@@ -122,10 +125,16 @@ class PoolReconciler:
         return LATER
 
 
-def _wanted(pool: Object, spec: PoolSpec, cluster: ForPools, nodes: list[str]) -> dict[str, Object]:
-    """The StatefulSets of the pool by name: one for each node; of the oldest rendering one for all."""
+def _is_shared(pool: Object, cluster: ForPools, live: dict[str, Object]) -> bool:
+    """Whether the pool has one StatefulSet for all nodes, as earlier operators made it. Such a pool keeps it, because a
+    StatefulSet for each node in its place would end all replicas at once."""
+    return cluster.rollout.rendering == OLDEST or resources.replica_name(pool["metadata"]["name"]) in live
+
+
+def _wanted(pool: Object, spec: PoolSpec, cluster: ForPools, nodes: list[str], *, shared: bool) -> dict[str, Object]:
+    """The StatefulSets of the pool by name."""
     rendering, image = cluster.rollout.rendering, cluster.rollout.image
-    if rendering == OLDEST:
+    if shared:
         made = [resources.replicas(pool, spec, cluster.spec, image, len(nodes), rendering)]
     else:
         name, tls = pool["metadata"]["name"], cluster.spec.tls.mode == "SelfManaged"
