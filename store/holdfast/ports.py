@@ -1,4 +1,4 @@
-"""Listening sockets, and an accept loop that hands each connection over before anything is read from it.
+"""Listening sockets, and an acceptor that hands each connection over before anything is read from it.
 
 asyncio reports a TLS connection only after its handshake. Until then the connection uses a file descriptor that nobody
 counts, and a member without a free descriptor cannot write its log. Who has to count connections accepts them here.
@@ -66,33 +66,39 @@ class Acceptor:
     ) -> None:
         self._accepted = accepted
         self._no_room = no_room
-        self._tasks: dict[socket.socket, asyncio.Task[None]] = {}
+        self._pausing: dict[socket.socket, asyncio.TimerHandle | None] = {}  # of each listening socket
 
     @property
     def ports(self) -> list[int]:
-        return [listening.getsockname()[1] for listening in self._tasks]
+        return [listening.getsockname()[1] for listening in self._pausing]
 
     def accept_from(self, sockets: list[socket.socket]) -> None:
         for listening in sockets:
-            self._tasks[listening] = asyncio.ensure_future(self._accept(listening))
+            self._resume(listening)
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, address = await loop.sock_accept(listening)
-            except OSError as error:
-                if error.errno in _NO_ROOM:
-                    self._no_room(error)
-                    await asyncio.sleep(RETRY_SECONDS)
-                continue  # other errors: the connection ended before it was accepted
-            self._accepted(sock, str(address[0]))
+    def _resume(self, listening: socket.socket) -> None:
+        self._pausing[listening] = None
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
-    async def close(self) -> None:
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            sock, address = listening.accept()
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                self._no_room(error)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listening)
+                self._pausing[listening] = loop.call_later(RETRY_SECONDS, self._resume, listening)
+            return  # other errors: the connection ended before it was accepted
+        sock.setblocking(False)
+        self._accepted(sock, str(address[0]))
+
+    def close(self) -> None:
         """Accept nothing more, and close the listening sockets."""
-        tasks, self._tasks = self._tasks, {}
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
-        for listening in tasks:
+        loop = asyncio.get_running_loop()
+        pausing, self._pausing = self._pausing, {}
+        for listening, timer in pausing.items():
+            if timer is not None:
+                timer.cancel()
+            loop.remove_reader(listening)
             listening.close()

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast import client
 
+_handed_out: set[int] = set()
+
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback on which no process listens now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+    """Ports on loopback on which no process listens now, and that the system gives to no outgoing connection: such a
+    connection could have the port when the server starts that was told to listen on it."""
+    outgoing, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    end = outgoing if outgoing > 20_000 else 65_536  # a machine that gives most ports to outgoing connections
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(10_000, end)
+        if port in _handed_out:
+            continue
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _handed_out.add(port)
+        found.append(port)
+    return found
 
 
 def rss_mib(pid: int) -> float:

@@ -25,7 +25,58 @@ async def test_all_addresses_are_taken_and_connections_are_handed_over_before_th
                 sock, address = await asyncio.wait_for(accepted.get(), 10)
                 assert address.removeprefix("::ffff:") == client
                 sock.close()
-        await acceptor.close()
+        acceptor.close()
+
+
+async def test_a_connection_that_arrives_at_the_end_is_not_an_error() -> None:
+    """asyncio's own accept has taken the connection by then, and has nobody left to hand it to."""
+    loop = asyncio.get_running_loop()
+    errors: list[dict[str, object]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    accepted: asyncio.Queue[tuple[socket.socket, str]] = asyncio.Queue()
+    acceptor = Acceptor(functools.partial(_put, accepted))
+    acceptor.accept_from(await bind("127.0.0.1", 0, 16))
+    ended = asyncio.Event()
+    ours, theirs = socket.socketpair()
+
+    def end() -> None:
+        loop.remove_reader(ours)
+        acceptor.close()
+        ended.set()
+
+    loop.add_reader(ours, end)
+    await asyncio.sleep(0)
+    theirs.send(b"x")  # ready before the connection is, so `end` is called first, in the same turn of the loop
+    with socket.create_connection(("127.0.0.1", acceptor.ports[0])):
+        await ended.wait()
+        await asyncio.sleep(0)
+    assert errors == []
+    assert accepted.empty()
+    ours.close()
+    theirs.close()
+
+
+async def test_a_caller_that_fails_ends_no_listening() -> None:
+    loop = asyncio.get_running_loop()
+    errors: list[dict[str, object]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    failed = asyncio.Event()
+
+    def accepted(sock: socket.socket, _: str) -> None:
+        sock.close()
+        if not failed.is_set():
+            failed.set()
+            raise ValueError("a fault of the caller")
+        again.set()
+
+    again = asyncio.Event()
+    acceptor = Acceptor(accepted)
+    acceptor.accept_from(await bind("127.0.0.1", 0, 16))
+    for event in (failed, again):
+        with socket.create_connection(("127.0.0.1", acceptor.ports[0])):
+            await asyncio.wait_for(event.wait(), 10)
+    assert [str(context["exception"]) for context in errors] == ["a fault of the caller"]
+    acceptor.close()
 
 
 async def test_an_address_in_use_or_not_of_this_machine_is_refused_and_leaves_no_socket() -> None:

@@ -163,7 +163,7 @@ class Door:
         connection.writer = asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def close(self) -> None:
-        await self._acceptor.close()
+        self._acceptor.close()
         connections = (*self._unknown, *self._known.values())
         tasks = [c.task for c in connections if c.task is not None]
         for task in tasks:

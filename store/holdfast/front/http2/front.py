@@ -131,7 +131,7 @@ class Http2Front:
         """Accept no new connections and calls, and wait up to `grace_seconds` for open calls."""
         for server in self._servers:
             server.close()
-        await self._tls_ports.stop_accepting()
+        self._tls_ports.stop_accepting()
         for wire in list(self.connections):
             wire.go_away()
         if self.open_calls:

@@ -70,12 +70,12 @@ class TlsPorts:
                 raise
             log.debug("a TLS handshake failed: %r", error)
 
-    async def stop_accepting(self) -> None:
+    def stop_accepting(self) -> None:
         for acceptor in self._acceptors:
-            await acceptor.close()
+            acceptor.close()
         self._acceptors = []
 
     async def close(self) -> None:
-        await self.stop_accepting()
+        self.stop_accepting()
         while self.end_oldest():
             pass
