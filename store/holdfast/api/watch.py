@@ -14,7 +14,8 @@ from holdfast.kv.fields import delimited, varint
 from holdfast.kv.rows import Change
 from holdfast.proto import rpc_pb2
 from holdfast.status import COMPACTED
-from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Progress, Watcher
+from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Progress
+from holdfast.watch.watcher import Watcher
 
 FRAGMENT_BYTES = 2 << 20
 PROGRESS_SECONDS = 600.0

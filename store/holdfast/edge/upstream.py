@@ -22,7 +22,8 @@ from holdfast.kv.rows import DELETE, Change
 from holdfast.kv.space import KeySpace
 from holdfast.proto import holdfast_pb2, kv_pb2
 from holdfast.status import Code, Refusal, RequestError
-from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Watcher
+from holdfast.watch.hub import Compacted, Delivery, Events, Hub
+from holdfast.watch.watcher import Watcher
 
 MAX_RANGES = 64
 MAX_NAME = 253  # characters in the name of a replica or pool, as in Kubernetes

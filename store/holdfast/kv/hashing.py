@@ -14,7 +14,6 @@ from holdfast.kv import rows
 from holdfast.kv.scan import newest_at
 from holdfast.kv.slices import Sliced
 from holdfast.kv.store import Family, Reader
-from holdfast.proto import kv_pb2
 
 SEEK_COST = 8  # cost of a seek, in rows read in sequence
 
@@ -44,7 +43,7 @@ class HistoryHash(Sliced):
             if type_ == rows.DELETE and main < self.compacted:
                 return cost
             cost = SEEK_COST
-            named = kv_pb2.KeyValue.FromString(kv).key
+            named = rows.key_of(kv)
             if type_ != rows.PUT or newest_at(self._reader, named, self.compacted) != (main, sub):
                 return cost
         row = main.to_bytes(8, "big") + b"_" + sub.to_bytes(8, "big") + (b"t" if type_ == rows.DELETE else b"")

@@ -6,7 +6,6 @@ from holdfast.kv import rows
 from holdfast.kv.scan import newest_at
 from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, Reader
-from holdfast.proto import kv_pb2
 from holdfast.raft.invariant import invariant
 
 
@@ -36,7 +35,7 @@ class HistoryPruner:
             budget -= 1 + (len(value) >> 10)
             main, sub = rows.unpack_revision_key(key)
             type_, _, kv = rows.unpack_revision(value)
-            user_key = kv_pb2.KeyValue.FromString(kv).key
+            user_key = rows.key_of(kv)
             if newest_at(self._reader, user_key, self._target) != (main, sub) or (
                 type_ == rows.DELETE and main < self._target
             ):

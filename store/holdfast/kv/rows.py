@@ -16,7 +16,8 @@ from holdfast.proto import kv_pb2
 
 PUT = 0
 DELETE = 1
-NO_REVISION = (0, 0)
+Version = tuple[int, int]  # the place of a change in history: its revision, and its number within that
+NO_REVISION: Version = (0, 0)
 
 _CUR = Struct(">qqIqq")
 _REV_KEY = Struct(">qI")
@@ -26,6 +27,7 @@ _MAX64 = (1 << 64) - 1
 _MAX32 = (1 << 32) - 1
 CUR_HEAD = _CUR.size
 REV_HEAD = _REV.size
+_KEY_TAG = kv_pb2.KeyValue.DESCRIPTOR.fields_by_name["key"].number << 3 | 2  # its wire type: length-delimited
 
 
 class Current(NamedTuple):
@@ -114,3 +116,11 @@ def encode_kv(key: bytes, value: bytes, create: int, mod: int, version: int, lea
 
 def encode_tombstone(key: bytes, mod: int) -> bytes:
     return kv_pb2.KeyValue(key=key, mod_revision=mod).SerializeToString()
+
+
+def key_of(kv: bytes) -> bytes:
+    """The key of a serialised KeyValue. Short keys, the first field, are read without parsing the rest: history is read
+    a row at a time, and its values may be large."""
+    if len(kv) > 1 and kv[0] == _KEY_TAG and kv[1] < 0x80:
+        return kv[2 : 2 + kv[1]]
+    return kv_pb2.KeyValue.FromString(kv).key

@@ -14,16 +14,14 @@ from sortedcontainers import SortedList
 from holdfast.keyrange import bounds
 from holdfast.kv import rows
 from holdfast.kv.hashing import HistoryHash
-from holdfast.kv.rows import Change, Current
+from holdfast.kv.rows import Change, Current, Version
 from holdfast.kv.scan import RangeScan, Row, newest_at, rows_at
-from holdfast.kv.store import Family, Pending, Reader, Store
-from holdfast.proto import kv_pb2, rpc_pb2
+from holdfast.kv.store import Family, Pending, Store
+from holdfast.proto import rpc_pb2
 from holdfast.status import COMPACTED, FUTURE_REVISION, RequestError
 
-HISTORY_CHANGES = 1 << 30  # no limit
 WALKED = 100  # keys that `walk` takes at once
 WRITTEN = 4  # cost of a put or a deletion, in rows read
-HISTORY_BYTES = 1 << 20  # of history read in one call of `changes_from`
 
 _REVISION = b"revision"
 _COMPACTED = b"compacted"
@@ -196,38 +194,24 @@ class KeySpace:
 
     # ---- history -------------------------------------------------------------------------------------------
 
-    def changes_from(
-        self, start: int, end: int, limit: int, most_changes: int = HISTORY_CHANGES
-    ) -> tuple[list[list[Change]], int]:
-        """The changes of revisions start..end, one list for each, and the next revision to ask for. Stops after `limit`
-        revisions, or after the revision that reaches `most_changes` or HISTORY_BYTES. The caller must refuse a
-        compacted `start`."""
-        reader = self._pending
-        groups: list[list[Change]] = []
-        at = size = 0
-        found = reader.scan(Family.REV, rows.revision_key(start), rows.revision_key(end + 1))
-        for count, (key, value) in enumerate(found):
-            revision, _ = rows.unpack_revision_key(key)
-            if revision != at:
-                if len(groups) == limit or size > HISTORY_BYTES or count >= most_changes:
-                    return groups, revision
-                groups.append([])
-                at = revision
-            size += len(value)
-            groups[-1].append(self._change(reader, revision, value))
-        return groups, end + 1
+    def history(self, start: int, end: int) -> Iterator[tuple[Change, Version]]:
+        """The changes of revisions start..end in order, each without its previous value, and the version that has it,
+        for `previous`. The caller must refuse a compacted `start`. Nothing may change while this is iterated."""
+        for row, value in self._pending.scan(Family.REV, rows.revision_key(start), rows.revision_key(end + 1)):
+            revision, _ = rows.unpack_revision_key(row)
+            type_, before, kv = rows.unpack_revision(value)
+            create = type_ == rows.PUT and before == rows.NO_REVISION
+            yield Change(rows.key_of(kv), type_, revision, kv, create, None), before
 
-    def _change(self, reader: Reader, revision: int, value: bytes) -> Change:
-        type_, previous, kv = rows.unpack_revision(value)
-        key = kv_pb2.KeyValue.FromString(kv).key
-        before = None
-        if previous != rows.NO_REVISION:
-            row = reader.get(Family.REV, rows.revision_key(*previous))
-            # The previous version may be compacted; then it is unknown.
-            before = rows.unpack_revision(row)[2] if row is not None and previous[0] >= self.compacted else None
-            if row is not None and before is None and newest_at(reader, key, self.compacted) == previous:
-                before = rows.unpack_revision(row)[2]
-        return Change(key, type_, revision, kv, type_ == rows.PUT and previous == rows.NO_REVISION, before)
+    def previous(self, key: bytes, version: Version) -> bytes | None:
+        """The serialised KeyValue of this version of `key`; None if there is none, or it is compacted."""
+        row = self._pending.get(Family.REV, rows.revision_key(*version)) if version != rows.NO_REVISION else None
+        if row is None:
+            return None
+        # The newest version before the compacted revision is still readable; older ones are removed at any time.
+        if version[0] < self.compacted and newest_at(self._pending, key, self.compacted) != version:
+            return None
+        return rows.unpack_revision(row)[2]
 
     def hash(self, revision: int) -> HistoryHash:
         """Begin to hash all history up to `revision`; 0 means the current one. Raises RequestError."""

@@ -15,42 +15,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
-from holdfast.keyrange import Range, within
-from holdfast.kv.rows import DELETE, Change
+from holdfast.kv.rows import Change
 from holdfast.kv.space import KeySpace
 from holdfast.watch.interest import Interest, Ref
 from holdfast.watch.slice import Slice
+from holdfast.watch.watcher import Watcher
 
-CATCH_UP_REVISIONS = 1000
 CATCH_UP_WATCHERS = 256  # per turn
-CATCH_UP_CHANGES = 2000  # read, and as many sent, per turn; a KiB counts as one; the last slice may exceed it
+CATCH_UP_CHANGES = 1000  # read, and as many sent, per turn; a KiB counts as one; the last slice may exceed it
 LIVE_WATCHERS = 512  # deliveries in the turn in which changes are applied
 LIVE_LOOKS = 8192  # watchers examined for the changes of a turn
-
-
-@dataclass(slots=True)
-class Watcher:
-    """One watch on a stream, of one or more ranges [start, end); end None = no end."""
-
-    id: int
-    ranges: tuple[Range, ...]
-    next: int
-    prev_kv: bool = False
-    no_put: bool = False
-    no_delete: bool = False
-    fragment: bool = False
-    progress: bool = False
-    told: bool = False  # something was sent since the last progress tick
-
-    def wants(self, change: Change) -> bool:
-        return self.covers(change.key) and not self.filters(change)
-
-    def filters(self, change: Change) -> bool:
-        """Whether its client does not want changes of this type."""
-        return self.no_delete if change.type == DELETE else self.no_put
-
-    def covers(self, key: bytes) -> bool:
-        return any(within(key, start, end) for start, end in self.ranges)
 
 
 @dataclass(slots=True)
@@ -95,7 +69,7 @@ class _Stream:
 
 
 def _cost(changes: list[Change]) -> int:
-    return len(changes) + (sum(len(change.kv) for change in changes) >> 10)
+    return len(changes) + (sum(len(change.kv) + len(change.previous or b"") for change in changes) >> 10)
 
 
 class Hub:
@@ -294,13 +268,12 @@ class Hub:
             if slice_ is None:
                 if read >= CATCH_UP_CHANGES:
                     continue  # it stays in front, for the next turn
-                slice_ = slices[watcher.next] = Slice(
-                    *space.changes_from(watcher.next, space.revision, CATCH_UP_REVISIONS, CATCH_UP_CHANGES)
-                )
-                read += _cost(slice_.changes)
-            wanted = [c for c in slice_.of(watcher.ranges) if not watcher.filters(c)]
+                slice_ = slices[watcher.next] = Slice(space, watcher.next)
+                read += slice_.cost
+            before = slice_.cost
+            wanted, watcher.next = slice_.take(watcher)
+            read += slice_.cost - before
             sent += 1 + _cost(wanted)
-            watcher.next = max(slice_.following, watcher.next)
             if watcher.next > space.revision:
                 del self._ready[ref]
                 self._not_behind(stream)

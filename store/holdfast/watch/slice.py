@@ -1,32 +1,67 @@
 """A slice of history that several watchers read, with an index of its keys.
 
 Without the index, each watcher costs a look at each change; a client that opens many watches of an old revision could
-hold up everybody.
+hold up everybody. Previous values are read only for watchers that want them: that is a read of its own for each change.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 
-from holdfast.keyrange import Range
-from holdfast.kv.rows import Change
+from holdfast.kv.rows import NO_REVISION, Change, Version
+from holdfast.kv.space import KeySpace
+from holdfast.watch.watcher import Watcher
+
+SLICE_CHANGES = 500  # a slice ends with the revision that reaches this, or SLICE_BYTES
+SLICE_BYTES = 1 << 20
 
 
 class Slice:
     """The changes of consecutive revisions, in order. `following` is the next revision to read."""
 
-    def __init__(self, groups: list[list[Change]], following: int) -> None:
-        self.changes = [change for group in groups for change in group]
-        self.following = following
-        self._order = sorted(range(len(self.changes)), key=lambda n: self.changes[n].key)
-        self._keys = [self.changes[n].key for n in self._order]
+    def __init__(self, space: KeySpace, start: int) -> None:
+        self._space = space
+        self._changes: list[Change] = []
+        self._previous: list[Version] = []  # the version before each change; NO_REVISION after it was read
+        self.following = space.revision + 1
+        self.cost = 0  # of all reads so far: one each, and one for each KiB
+        size = 0
+        for change, previous in space.history(start, space.revision):
+            enough = len(self._changes) >= SLICE_CHANGES or size > SLICE_BYTES
+            if enough and change.revision != self._changes[-1].revision:
+                self.following = change.revision
+                break
+            self._changes.append(change)
+            self._previous.append(previous)
+            size += len(change.kv)
+        self.cost = len(self._changes) + (size >> 10)
+        self._order = sorted(range(len(self._changes)), key=lambda n: self._changes[n].key)
+        self._keys = [self._changes[n].key for n in self._order]
 
-    def of(self, ranges: Sequence[Range]) -> list[Change]:
-        """The changes of keys in one of these ranges, in their order, each once."""
+    def take(self, watcher: Watcher) -> tuple[list[Change], int]:
+        """What the watcher wants of these revisions, in order, and the revision that it has to read next. Previous
+        values count: with large ones it gets only the first of these revisions."""
+        numbers = self._find(watcher)
+        size = 0
+        for place, n in enumerate(numbers if watcher.prev_kv else ()):
+            if size > SLICE_BYTES and self._changes[n].revision != self._changes[numbers[place - 1]].revision:
+                return [self._changes[n] for n in numbers[:place]], self._changes[n].revision
+            if self._previous[n] != NO_REVISION:
+                self._read_previous(n)
+            size += len(self._changes[n].previous or b"")
+        return [self._changes[n] for n in numbers], self.following
+
+    def _find(self, watcher: Watcher) -> list[int]:
         found: set[int] = set()
-        for start, end in ranges:
+        for start, end in watcher.ranges:
             first = bisect_left(self._keys, start)
             last = len(self._keys) if end is None else bisect_left(self._keys, end)
             found.update(self._order[first:last])
-        return [self.changes[n] for n in sorted(found)]
+        return sorted(n for n in found if not watcher.filters(self._changes[n]))
+
+    def _read_previous(self, n: int) -> None:
+        change = self._changes[n]
+        value = self._space.previous(change.key, self._previous[n])
+        self._changes[n] = change._replace(previous=value)
+        self._previous[n] = NO_REVISION
+        self.cost += 1 + (len(value or b"") >> 10)

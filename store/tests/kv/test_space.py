@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -114,19 +115,18 @@ class SpaceMachine(RuleBasedStateMachine):
         """Applying the changes from the oldest readable revision on gives each later state; prev is what was before."""
         start = max(self.space.compacted, 1)
         state = {k: v[0] for k, v in self.at[start].items()} if start in self.at else {}
-        groups, following = self.space.changes_from(start + 1, self.space.revision, 1 << 30)
-        assert following == self.space.revision + 1
-        for changes in groups:
-            for change in changes:
+        history = self.space.history(start + 1, self.space.revision)
+        for revision, changes in groupby(history, lambda found: found[0].revision):
+            for change, version in changes:
                 before = state.get(change.key)
-                previous = kv_pb2.KeyValue.FromString(change.previous).value if change.previous is not None else None
-                assert previous == before
+                previous = self.space.previous(change.key, version)
+                assert (kv_pb2.KeyValue.FromString(previous).value if previous is not None else None) == before
                 assert change.create == (change.type == rows.PUT and before is None)
                 if change.type == rows.PUT:
                     state[change.key] = kv_pb2.KeyValue.FromString(change.kv).value
                 else:
                     del state[change.key]
-            assert state == {k: v[0] for k, v in self.at[changes[0].revision].items()}
+            assert state == {k: v[0] for k, v in self.at[revision].items()}
 
     @invariant()
     def compacted_and_future_are_refused(self) -> None:
