@@ -20,14 +20,24 @@ log = logging.getLogger("holdfast.operator")
 
 LIVENESS = "http://0.0.0.0:8080/healthz"
 STUCK_SECONDS = 300.0
-# Secrets are not among them: the operator may read the Secrets of its clusters, and no others.
-_CHILDREN = (
+CHILDREN = (
+    ("", "v1", "secrets"),
     ("", "v1", "pods"),
     ("", "v1", "persistentvolumeclaims"),
     ("", "v1", "services"),
     ("apps", "v1", "statefulsets"),
     ("policy", "v1", "poddisruptionbudgets"),
 )
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    settings.posting.enabled = False
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.watching.connect_timeout = 30
+    settings.process.ultimate_exiting_timeout = 20
+    for child in CHILDREN:  # the API server sends no others, above all no other Secrets
+        settings.watching.label_selectors[child] = CLUSTER_LABEL
 
 
 def registry(loops: Loops) -> kopf.OperatorRegistry:
@@ -40,11 +50,7 @@ def registry(loops: Loops) -> kopf.OperatorRegistry:
 
     @kopf.on.startup(registry=found)
     async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
-        settings.posting.enabled = False
-        settings.watching.server_timeout = 300
-        settings.watching.client_timeout = 310
-        settings.watching.connect_timeout = 30
-        settings.process.ultimate_exiting_timeout = 20
+        configure(settings)
 
     @kopf.on.event(GROUP, VERSION, "holdfastclusters", registry=found)
     async def cluster(namespace: str | None, name: str | None, **_: Any) -> None:
@@ -61,7 +67,7 @@ def registry(loops: Loops) -> kopf.OperatorRegistry:
     async def child(namespace: str | None, labels: Any, **_: Any) -> None:
         loops.wake(namespace or "", labels[CLUSTER_LABEL])
 
-    for group, version, plural in _CHILDREN:
+    for group, version, plural in CHILDREN:
         kopf.on.event(group, version, plural, id=plural, labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)(child)
 
     known: dict[str, object] = {}  # what matters of each node; kubelets report more often than that changes

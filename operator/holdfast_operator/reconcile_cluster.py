@@ -30,7 +30,7 @@ from holdfast_operator.resources.tls import operator_secret
 
 log = logging.getLogger("holdfast.operator")
 
-NOW, SOON, RETRY, LATER = 0.2, 1.0, 5.0, 30.0  # seconds until the next pass, if no event comes before
+NOW, SOON, RETRY, LATER = 0.2, 1.0, 5.0, 60.0  # seconds until the next pass, if no event comes before
 MembersOf = Callable[[Kube, str, str, bool], Members]  # API server, cluster, namespace, whether there is TLS
 
 

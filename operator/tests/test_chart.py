@@ -19,7 +19,7 @@ CACHE = Path(os.environ.get("HOLDFAST_CACHE", Path.home() / ".cache/holdfast"))
 HELM = shutil.which("helm", path=f"{CACHE / 'bin'}:{os.environ['PATH']}")
 pytestmark = pytest.mark.skipif(HELM is None, reason="there is no helm; make e2e builds it")
 
-WATCHED = ["pods", "persistentvolumeclaims", "services", "statefulsets", "poddisruptionbudgets"]
+WATCHED = ["secrets", "pods", "persistentvolumeclaims", "services", "statefulsets", "poddisruptionbudgets"]
 Object = dict[str, Any]
 
 
@@ -50,7 +50,7 @@ def test_the_operator_may_do_what_it_does_and_no_more(namespaces: tuple[str, ...
     for resource in ("services", "statefulsets", "poddisruptionbudgets"):
         assert granted[resource] >= {"create", "patch"}
     assert granted["pods/eviction"] == {"create"}
-    assert granted["secrets"] == {"get", "create", "patch", "delete"}  # a list would show those of everybody
+    assert granted["secrets"] == {"get", "list", "watch", "create", "patch", "delete"}
     assert not any("*" in verbs for verbs in granted.values())
     assert "create" not in granted["pods"]
 

@@ -21,8 +21,8 @@ from holdfast_operator.sim.world import Acting, World
 REPOSITORY = "holdfast"
 # What app.py watches; children only with the label of their cluster.
 _CUSTOM = ("HoldfastCluster", "HoldfastEdgePool", "HoldfastConfig")
-_CHILDREN = ("Pod", "PersistentVolumeClaim", "Service", "StatefulSet", "PodDisruptionBudget")
-_WATCHED = (*_CUSTOM, *_CHILDREN, "Node")
+CHILDREN = ("Secret", "Pod", "PersistentVolumeClaim", "Service", "StatefulSet", "PodDisruptionBudget")
+_WATCHED = (*_CUSTOM, *CHILDREN, "Node")
 RELIST_SECONDS = 30.0
 
 
