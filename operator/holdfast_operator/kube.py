@@ -49,13 +49,14 @@ class ApiError(Exception):
 
 
 class Kube:
-    """One connection to the API server, as the service account of this pod."""
+    """One connection to the API server, in a pod as its service account."""
 
-    def __init__(self, base: str, *, tls: ssl.SSLContext | None, token_file: Path | None) -> None:
+    def __init__(self, base: str, *, tls: ssl.SSLContext | None, token_file: Path | None, token: str = "") -> None:
+        """`token_file` is read again, because Kubernetes rotates the token; `token` is used if there is no file."""
         self._base = base.rstrip("/")
         self._tls = tls
         self._token_file = token_file
-        self._token = ""
+        self._token = token
         self._token_at = 0.0
         self._session: aiohttp.ClientSession | None = None
 
@@ -74,10 +75,10 @@ class Kube:
         headers = {"accept": "application/json"}
         if content:
             headers["content-type"] = content
-        if self._token_file is not None:
-            if time.monotonic() - self._token_at > _TOKEN_SECONDS:  # Kubernetes rotates the token
-                self._token = self._token_file.read_text().strip()
-                self._token_at = time.monotonic()
+        if self._token_file is not None and time.monotonic() - self._token_at > _TOKEN_SECONDS:
+            self._token = self._token_file.read_text().strip()
+            self._token_at = time.monotonic()
+        if self._token:
             headers["authorization"] = f"Bearer {self._token}"
         return headers
 

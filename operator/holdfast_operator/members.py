@@ -61,9 +61,13 @@ class Members:
                 directory = self._credentials()
                 host = peer_host(self._cluster, self._namespace, ordinal)
                 tls = client.Tls(directory / "ca.crt", directory / "tls.crt", directory / "tls.key", host)
-            known = client.connect(host_port(address, CLIENT_PORT), tls=tls, timeout=CHANGE_SECONDS)
+            known = client.connect(await self.endpoint(ordinal, address), tls=tls, timeout=CHANGE_SECONDS)
             self._clients[address] = known
         return known
+
+    async def endpoint(self, ordinal: int, address: str) -> str:
+        """Where the client port of this pod is reached."""
+        return host_port(address, CLIENT_PORT)
 
     async def describe(self, ordinal: int, address: str) -> holdfast_pb2.DescribeResponse | None:
         """What the node reports about itself; None if it does not answer."""

@@ -32,6 +32,7 @@ log = logging.getLogger("holdfast.operator")
 
 NOW, SOON, RETRY, LATER = 0.2, 1.0, 5.0, 60.0  # seconds until the next pass, if no event comes before
 MembersOf = Callable[[Kube, str, str, bool], Members]  # API server, cluster, namespace, whether there is TLS
+ActorOf = Callable[[Kube, Members, Object, Observation, bool], Actor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,18 @@ class ClusterReconciler:
     """What outlives a pass: connections, and since when the leader is being asked to transfer. It belongs to one object
     by uid: a cluster of the same name that is made later begins with nothing."""
 
-    def __init__(self, kube: Kube, namespace: str, name: str, repository: str, members: MembersOf = Members) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        namespace: str,
+        name: str,
+        repository: str,
+        members: MembersOf = Members,
+        actor: ActorOf = Actor,
+    ) -> None:
         self._kube = kube
         self._members_of = members
+        self._actor_of = actor
         self.namespace = namespace
         self.name = name
         self._repository = repository
@@ -174,7 +184,7 @@ class ClusterReconciler:
         if not isinstance(action, Wait):
             log.info("%s/%s: %s", self.namespace, self.name, action)
         try:
-            await Actor(self._kube, self._members, cluster, seen, tls).carry_out(action)
+            await self._actor_of(self._kube, self._members, cluster, seen, tls).carry_out(action)
         except (client.ClientError, ApiError) as error:
             log.warning("%s/%s: %s: %s", self.namespace, self.name, type(action).__name__, error)
             return f"{type(action).__name__}: {error}"

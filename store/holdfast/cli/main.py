@@ -32,7 +32,7 @@ app.add_typer(lease, name="lease", rich_help_panel="Keys")
 app.add_typer(snapshot, name="snapshot", rich_help_panel="Cluster")
 app.command(rich_help_panel="Servers")(serve)
 app.command(rich_help_panel="Servers")(edge)
-app.command(rich_help_panel="Servers")(operator)
+app.add_typer(operator, name="operator", rich_help_panel="Servers")
 app.command(rich_help_panel="Servers")(doctor)
 
 

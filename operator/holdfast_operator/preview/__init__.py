@@ -1,0 +1,1 @@
+"""What the operator would do with a file of objects, asked from outside the cluster. Nothing is changed."""
