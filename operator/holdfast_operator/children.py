@@ -10,14 +10,13 @@ from holdfast_operator.kube import ApiError, Kube, Object
 from holdfast_operator.model.cluster import ClusterSpec, RolloutStatus
 from holdfast_operator.objects import Leaving, NotOurs, check_owner, ensure, ensure_absent
 from holdfast_operator.plan.facts import Observed
-from holdfast_operator.resources import authority, certificates, tls
+from holdfast_operator.resources import authority, certificates
 from holdfast_operator.resources import cluster as resources
 from holdfast_operator.resources.authority import Authority
 from holdfast_operator.resources.certificates import Wanted
-from holdfast_operator.resources.common import edge_secret, voter_name
+from holdfast_operator.resources.common import ca_secret, voter_name
 from holdfast_operator.resources.pool import replica_name
 from holdfast_operator.resources.rendering import OLDEST
-from holdfast_operator.resources.tls import ca_secret
 
 
 async def ensure_certificates(
@@ -29,6 +28,8 @@ async def ensure_certificates(
         return None
     services = [replica_name(pool["metadata"]["name"]) for pool in pools]
     wanted = certificates.wanted(cluster, spec, {}, services)
+    if rollout.rendering == OLDEST:
+        wanted.append(certificates.shared(cluster, services))
     namespace, now = cluster["metadata"]["namespace"], kube.now()
     there = {w.secret: await kube.get("Secret", namespace, w.secret) for w in wanted}
     stored = await kube.get("Secret", namespace, ca_secret(cluster["metadata"]["name"]))
@@ -40,16 +41,7 @@ async def ensure_certificates(
         await kube.create("Secret", namespace, authority.own_secret(cluster, ca))
     for w in wanted:
         await ensure_certificate(kube, cluster, w, ca, there[w.secret], now)
-    if rollout.rendering == OLDEST:
-        await _ensure_shared(kube, cluster, ca)
     return ca
-
-
-async def _ensure_shared(kube: Kube, cluster: Object, ca: Authority) -> None:
-    """The Secret that all edge replicas of the oldest rendering mount."""
-    name, namespace = edge_secret(cluster["metadata"]["name"]), cluster["metadata"]["namespace"]
-    if await kube.get("Secret", namespace, name) is None:
-        await kube.create("Secret", namespace, tls.issued(cluster, name, ca.pem, ca.key_pem))
 
 
 async def ensure_certificate(

@@ -25,8 +25,8 @@ from holdfast_operator.plan.cluster import ADOPT, WIPE, plan, wanted_pods
 from holdfast_operator.plan.facts import Desired
 from holdfast_operator.resources import cluster as resources
 from holdfast_operator.resources.authority import Authority, CertificateTrouble
+from holdfast_operator.resources.common import operator_secret
 from holdfast_operator.resources.rendering import UnknownRendering, latched
-from holdfast_operator.resources.tls import operator_secret
 
 log = logging.getLogger("holdfast.operator")
 

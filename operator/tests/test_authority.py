@@ -10,10 +10,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from holdfast_operator.resources import authority, tls
+from holdfast_operator.resources import authority
 from holdfast_operator.resources.authority import CA_LIFETIME, Authority, CertificateTrouble
 from holdfast_operator.resources.certificates import CLIENT, EARLY, Wanted
 from holdfast_operator.resources.common import Object
+
+from . import earlier
 
 SHOP = {
     "apiVersion": "holdfast.dev/v1alpha1",
@@ -65,8 +67,8 @@ def test_what_the_ca_signs_cannot_sign() -> None:
 
 
 def test_the_ca_of_an_earlier_operator_is_found() -> None:
-    pem, key = tls.make_ca("shop")
-    found = authority.load(SHOP, tls.secret(SHOP, "shop-ca", pem, key, pem), [], datetime.now(UTC))
+    pem, key = earlier.make_ca("shop")
+    found = authority.load(SHOP, earlier.secret(SHOP, "shop-ca", pem, key, pem), [], datetime.now(UTC))
     assert found is not None
     assert found.pem == pem
 

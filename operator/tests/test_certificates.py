@@ -20,11 +20,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from holdfast.cert_names import CertNames
 from holdfast.tls import LOOK_SECONDS, client_context, server_context
 from holdfast_operator.model.cluster import ClusterSpec
-from holdfast_operator.resources import authority, certificates, tls
+from holdfast_operator.resources import authority, certificates
 from holdfast_operator.resources.certificates import LIFETIME, Wanted, due
 from holdfast_operator.resources.common import Object
 from pydantic import ValidationError
 
+from . import earlier
 from .handshakes import mounted, shake, strict_client, strict_server
 
 SHOP = {
@@ -321,10 +322,10 @@ def test_a_renewed_certificate_needs_no_restart(tmp_path: Path) -> None:
 
 
 def _earlier() -> tuple[authority.Authority, dict[str, Object]]:
-    pem, key = tls.make_ca("shop")
-    ca = authority.load(SHOP, tls.secret(SHOP, "shop-ca", pem, key, pem), [], datetime.now(UTC))
+    pem, key = earlier.make_ca("shop")
+    ca = authority.load(SHOP, earlier.secret(SHOP, "shop-ca", pem, key, pem), [], datetime.now(UTC))
     assert ca is not None
-    return ca, {secret["metadata"]["name"]: secret for secret in tls.all_secrets(SHOP, pem, key)}
+    return ca, {secret["metadata"]["name"]: secret for secret in earlier.all_secrets(SHOP, pem, key)}
 
 
 def test_earlier_certificates_are_issued_again_by_the_same_ca() -> None:

@@ -12,8 +12,10 @@ from cryptography import x509
 from holdfast.cert_names import CertNames
 from holdfast_operator.model.cluster import ClusterSpec
 from holdfast_operator.model.pool import PoolSpec
-from holdfast_operator.resources import cluster, pool, tls
+from holdfast_operator.resources import cluster, pool
 from pydantic import ValidationError
+
+from . import earlier
 
 OWNER = {
     "apiVersion": "holdfast.dev/v1alpha1",
@@ -89,9 +91,9 @@ def test_replicas_serve_everyone_only_if_the_pool_says_so(anonymous: bool) -> No
 
 
 def test_certificates_are_issued_for_members_and_services() -> None:
-    certificate, key = tls.make_ca("shop")
-    server, _ = tls.issue(
-        certificate, key, "shop server", [*tls.peer_hosts("shop", "default"), *tls.service_hosts("default")]
+    certificate, key = earlier.make_ca("shop")
+    server, _ = earlier.issue(
+        certificate, key, "shop server", [*earlier.peer_hosts("shop", "default"), *earlier.service_hosts("default")]
     )
     loaded = x509.load_pem_x509_certificate(server)
     loaded.verify_directly_issued_by(x509.load_pem_x509_certificate(certificate))
@@ -100,13 +102,13 @@ def test_certificates_are_issued_for_members_and_services() -> None:
     )
     assert "*.shop-peers.default.svc" in names
     assert "*.default.svc" in names
-    client, _ = tls.issue(certificate, key, "shop client", [])
+    client, _ = earlier.issue(certificate, key, "shop client", [])
     usages = x509.load_pem_x509_certificate(client).extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert x509.oid.ExtendedKeyUsageOID.SERVER_AUTH not in usages
 
 
 def test_each_role_has_its_own_certificate_and_only_voters_have_that_of_peers() -> None:
-    made = {s["metadata"]["name"]: s["data"] for s in tls.all_secrets(OWNER, *tls.make_ca("shop"))}
+    made = {s["metadata"]["name"]: s["data"] for s in earlier.all_secrets(OWNER, *earlier.make_ca("shop"))}
     roles = {}
     for name, data in made.items():
         loaded = x509.load_pem_x509_certificate(base64.b64decode(data["tls.crt"]))
@@ -138,11 +140,13 @@ def _shown(data: dict[str, str], directory: Path) -> dict[str, Any]:
 
 
 def test_voters_take_voters_for_peers_old_ones_too_and_nobody_else(tmp_path: Path) -> None:
-    ca = tls.make_ca("shop")
-    made = {s["metadata"]["name"]: s["data"] for s in tls.all_secrets(OWNER, *ca)}
+    ca = earlier.make_ca("shop")
+    made = {s["metadata"]["name"]: s["data"] for s in earlier.all_secrets(OWNER, *ca)}
     # As it was issued before there were roles.
-    old, key = tls.issue(*ca, "shop server", [*tls.peer_hosts("shop", "default"), *tls.service_hosts("default")])
-    before = tls.secret(OWNER, "old", old, key, ca[0])["data"]
+    old, key = earlier.issue(
+        *ca, "shop server", [*earlier.peer_hosts("shop", "default"), *earlier.service_hosts("default")]
+    )
+    before = earlier.secret(OWNER, "old", old, key, ca[0])["data"]
     voter = cluster.voter_pod("shop", "default", spec(tls={"mode": "SelfManaged"}), "image")
     flags = dict(a.split("=", 1) for a in voter["containers"][0]["args"] if "peer-cert-allowed" in a)
     names = CertNames(

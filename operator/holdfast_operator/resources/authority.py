@@ -19,8 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from holdfast_operator.resources import certificates
 from holdfast_operator.resources.certificates import EARLY, LIFETIME, Unreadable, Wanted
-from holdfast_operator.resources.common import CLUSTER_LABEL, COMPONENT_LABEL, Object, labels, metadata
-from holdfast_operator.resources.tls import ca_secret
+from holdfast_operator.resources.common import CLUSTER_LABEL, COMPONENT_LABEL, Object, ca_secret, labels, metadata
 
 CA_LIFETIME = timedelta(days=3650)
 _COMPONENT = "tls"
@@ -38,10 +37,6 @@ class Authority:
     @property
     def pem(self) -> bytes:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
-
-    @property
-    def key_pem(self) -> bytes:
-        return _pem(self.key)
 
 
 def make(cluster: str, now: datetime) -> Authority:

@@ -27,12 +27,14 @@ from holdfast_operator.resources.common import (
     Object,
     client_secret,
     client_service,
+    edge_secret,
+    operator_secret,
     peer_secret,
     peers_service,
+    role_uri,
     server_secret,
 )
 from holdfast_operator.resources.pool import replica_secret
-from holdfast_operator.resources.tls import operator_secret
 
 Role = Literal["peer", "server", "edge", "client", "operator"]
 Address = IPv4Address | IPv6Address
@@ -58,7 +60,7 @@ class Wanted:
 
     @property
     def uri(self) -> str:
-        return f"holdfast://{self.cluster}/{self.role}"
+        return role_uri(self.cluster, self.role)
 
 
 def wanted(
@@ -71,16 +73,12 @@ def wanted(
     extra_names, extra_addresses = _split(spec.tls.extraSANs or [])
     edge = f"{name}-edge"
 
-    def serving(secret: str, common_name: str, role: Role, names: Iterable[str]) -> Wanted:
-        addresses = tuple(sorted({*_LOOPBACK, *extra_addresses}, key=str))
-        return Wanted(name, secret, common_name, role, tuple(sorted({"localhost", *names})), addresses, BOTH)
-
     # The names of Services that lead to edge replicas are in the voters' certificate, too, because the replicas that
     # 0.1.0 made mount it; and it is a client's as well, because the voters that 0.1.0 made show it to one another.
     of_voters = _service_names([client_service(name), peers_service(name), edge, *services], namespace)
     found = [
         Wanted(name, peer_secret(name), f"{name} peer", "peer", tuple(sorted(voters)), (), BOTH),
-        serving(server_secret(name), f"{name} server", "server", [*voters, *of_voters, *extra_names]),
+        _serving(name, server_secret(name), "server", [*voters, *of_voters, *extra_names], extra_addresses),
         Wanted(name, client_secret(name), f"{name} client", "client"),
         Wanted(name, operator_secret(name), f"{name} operator", "operator"),
     ]
@@ -88,8 +86,21 @@ def wanted(
     safe = [extra for extra in extra_names if not _belongs_to_voters(extra, name, namespace)]
     for replica, service in sorted(edge_replicas.items()):
         names = [*_service_names([edge, service], namespace), *safe]
-        found.append(serving(replica_secret(replica), f"{name} edge", "edge", names))
+        found.append(_serving(name, replica_secret(replica), "edge", names, extra_addresses))
     return found
+
+
+def shared(cluster: Object, services: Iterable[str]) -> Wanted:
+    """The certificate that all edge replicas of the oldest rendering mount."""
+    name, namespace = cluster["metadata"]["name"], cluster["metadata"]["namespace"]
+    every = [f"*.{namespace}.svc", f"*.{namespace}.svc.cluster.local"]  # as it was issued before
+    return _serving(name, edge_secret(name), "edge", [*_service_names(services, namespace), *every], [])
+
+
+def _serving(cluster: str, secret: str, role: Role, names: Iterable[str], addresses: Iterable[Address]) -> Wanted:
+    hosts = tuple(sorted({"localhost", *names}))
+    reached = tuple(sorted({*_LOOPBACK, *addresses}, key=str))
+    return Wanted(cluster, secret, f"{cluster} {role}", role, hosts, reached, BOTH)
 
 
 def _service_names(services: Iterable[str], namespace: str) -> list[str]:

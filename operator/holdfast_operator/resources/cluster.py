@@ -16,6 +16,7 @@ from holdfast_operator.resources.common import (
     peer_host,
     peer_secret,
     peers_service,
+    role_uri,
     selector,
     server_secret,
     voter_name,
@@ -30,7 +31,6 @@ from holdfast_operator.resources.pods import (
     tolerations,
 )
 from holdfast_operator.resources.rendering import OLDEST, Defaults, defaults, image_of, service_families
-from holdfast_operator.resources.tls import role
 
 __all__ = ["client_endpoint", "disruption_budget", "image_of", "services", "voter_pod", "voter_template", "voters"]
 
@@ -93,12 +93,12 @@ def _arguments(name: str, namespace: str, spec: ClusterSpec, how: Defaults) -> l
             f"--peer-cert-file={_PEER_TLS}/tls.crt",
             f"--peer-key-file={_PEER_TLS}/tls.key",
             f"--peer-trusted-ca-file={_PEER_TLS}/ca.crt",
-            f"--peer-cert-allowed-uri={role(name, 'peer')}",
+            f"--peer-cert-allowed-uri={role_uri(name, 'peer')}",
             # Pods made before there were peer certificates present a certificate that is valid for any voter.
             f"--peer-cert-allowed-hostname={peer_host(name, namespace, 0)}",
         ]
     if tls and how.operator_identity:
-        arguments.append(f"--operator-cert-uri={role(name, 'operator')}")
+        arguments.append(f"--operator-cert-uri={role_uri(name, 'operator')}")
     quota = _quota(spec, how)
     if quota:
         arguments.append(f"--quota-backend-bytes={quota}")

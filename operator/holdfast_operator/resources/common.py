@@ -55,6 +55,19 @@ def client_secret(cluster: str) -> str:
     return f"{cluster}-client-tls"
 
 
+def operator_secret(cluster: str) -> str:
+    return f"{cluster}-operator-tls"
+
+
+def ca_secret(cluster: str) -> str:
+    return f"{cluster}-ca"
+
+
+def role_uri(cluster: str, role: str) -> str:
+    """What a certificate says of its holder. A voter's peer port takes only the role peer."""
+    return f"holdfast://{cluster}/{role}"
+
+
 def labels(cluster: str, component: str, pool: str = "") -> dict[str, str]:
     found = {
         "app.kubernetes.io/name": "holdfast",

@@ -1,8 +1,4 @@
-"""Certificates of a cluster: its own CA, and one certificate for each role, each with its own key.
-
-The role is in the certificate, as a URI: holdfast://CLUSTER/ROLE. A voter's peer port accepts only certificates of the
-role peer, which only voters mount, so that neither an application nor an edge replica can act as a member.
-"""
+"""Certificates as earlier operators made them: for ten years, and one for all edge replicas. They are in use still."""
 
 from __future__ import annotations
 
@@ -13,30 +9,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
 from holdfast_operator.resources.common import (
     Object,
     client_secret,
     edge_secret,
     labels,
     metadata,
+    operator_secret,
     peer_secret,
+    role_uri,
     server_secret,
 )
 
-YEARS = 10  # there is no rotation yet
-
-
-def ca_secret(cluster: str) -> str:
-    return f"{cluster}-ca"
-
-
-def operator_secret(cluster: str) -> str:
-    return f"{cluster}-operator-tls"
-
-
-def role(cluster: str, name: str) -> str:
-    return f"holdfast://{cluster}/{name}"
+YEARS = 10
 
 
 def _name(text: str) -> x509.Name:
@@ -155,7 +140,7 @@ def issued(of: Object, secret_name: str, ca_certificate: bytes, ca_key: bytes) -
     """The Secret of this name, with a new certificate."""
     name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
     common, role_, hosts = _certificates(name, namespace)[secret_name]
-    found = issue(ca_certificate, ca_key, common, hosts, role(name, role_))
+    found = issue(ca_certificate, ca_key, common, hosts, role_uri(name, role_))
     return secret(of, secret_name, *found, ca_certificate)
 
 
