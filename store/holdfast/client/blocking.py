@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from holdfast.client.client import Client, connect
 from holdfast.client.connection import Tls
 from holdfast.client.lease import Lease
+from holdfast.client.picker import Policy
 from holdfast.client.txn import Key, Ops, Txn, TxnResult
 from holdfast.client.values import DeleteResult, Event, KeyValue, PutResult, RangeResult
 from holdfast.proto import rpc_pb2
@@ -28,6 +29,10 @@ def connect_blocking(
     session_ttl: int = 60,
     user: str = "",
     password: str = "",
+    pick: Policy = "p2c",
+    zone: str = "",
+    zones: Mapping[str, str] | None = None,
+    hedge: bool = True,
 ) -> BlockingClient:
     """See `connect`."""
 
@@ -40,6 +45,10 @@ def connect_blocking(
             session_ttl=session_ttl,
             user=user,
             password=password,
+            pick=pick,
+            zone=zone,
+            zones=zones,
+            hedge=hedge,
         )
 
     return BlockingClient(connected)

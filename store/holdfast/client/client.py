@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -14,8 +14,9 @@ from google.protobuf.message import Message
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.endpoints import parse
 from holdfast.client.errors import SessionEnded, Unavailable, refused
-from holdfast.client.lease import Lease
+from holdfast.client.lease import Lease, now
 from holdfast.client.login import Login
+from holdfast.client.picker import Address, Picker, Policy
 from holdfast.client.session import Session
 from holdfast.client.txn import Key, Ops, Txn
 from holdfast.client.values import (
@@ -41,6 +42,10 @@ def connect(
     session_ttl: int = 60,
     user: str = "",
     password: str = "",
+    pick: Policy = "p2c",
+    zone: str = "",
+    zones: Mapping[str, str] | None = None,
+    hedge: bool = True,
 ) -> Client:
     """Create a client of `endpoints`: "host:port", several as a list or separated by commas. Raises ValueError.
 
@@ -51,10 +56,21 @@ def connect(
     writes, opened with the first write, so that a write whose answer was lost can be sent again and takes effect once;
     0: no session, each write is sent once, and a lost answer raises OutcomeUnknown. `user` and `password`: credentials
     if auth is on (`etcdctl auth enable`); a client certificate may identify the user, too.
+
+    `pick` says which address a call goes to, of all that the names of the endpoints have. p2c: the one with the lower
+    latency and fewer open calls of two random ones, and writes to the leader if it is known; rotate; random; nearest:
+    the lowest latency; leader: the leader for writes, else as p2c. `zone`: where this client is, such as "eu/a";
+    `zones`: those of endpoints. Addresses of the same zone are preferred, then those of the same region, which is the
+    part before the slash. `hedge`: a read that is slower than nineteen of twenty is sent to a second address, too; at
+    most one read in twenty.
     """
     addresses, tls = parse(endpoints, tls, os.environ.get("HOLDFAST_TLS_DIR", ""))
     login = Login(user, password) if user or password else None
-    return Client(Connection(addresses, tls=tls, timeout=timeout, cache_dir=cache_dir, login=login), session_ttl)
+    picker = Picker(pick, zone=zone, zones=zones)
+    connection = Connection(
+        addresses, tls=tls, timeout=timeout, cache_dir=cache_dir, login=login, picker=picker, hedge=hedge
+    )
+    return Client(connection, session_ttl)
 
 
 class Client:
@@ -64,7 +80,7 @@ class Client:
 
     def __init__(self, connection: Connection, session_ttl: int = 0) -> None:
         self.connection = connection
-        self._leases: list[Lease] = []
+        self._leases: set[Lease] = set()
         self._session = Session(connection, session_ttl)
 
     async def __aenter__(self) -> Client:
@@ -77,9 +93,13 @@ class Client:
 
     async def close(self) -> None:
         await self._session.end()
-        for lease in self._leases:
+        for lease in list(self._leases):
             await lease.release()
         await self.connection.close()
+
+    def metrics(self) -> Mapping[str, Address]:
+        """What is known of each address: calls, failures, calls without an answer yet, streams, latency, ejection."""
+        return self.connection.metrics()
 
     async def _call(self, path: str, request: Message, response: type[Response], *, idempotent: bool) -> Response:
         return await self.connection.call(path, request, response, idempotent=idempotent)
@@ -190,9 +210,11 @@ class Client:
     async def lease(self, ttl: int) -> Lease:
         """Grant a lease of `ttl` seconds, kept alive until it is revoked or the client is closed."""
         request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
+        asked = now()
         r = await self._call("/etcdserverpb.Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse, idempotent=True)
-        lease = Lease(self.connection, r.ID, r.TTL)
-        self._leases.append(lease)
+        lease = Lease(self.connection, r.ID, r.TTL, asked)
+        self._leases.add(lease)
+        lease.ended(self._leases.discard)
         return lease
 
     # ---- the cluster ---------------------------------------------------------------------------------------
@@ -222,8 +244,8 @@ class Client:
 
     async def snapshot(self) -> AsyncIterator[bytes]:
         """The state as an archive, in pieces; the last piece is the SHA-256 of all others. Raises a ClientError."""
-        for endpoint in self.connection.rotation():
-            channel = await self.connection.ready(endpoint, self.connection.timeout)
+        for address in await self.connection.order(stream=True):
+            channel = await self.connection.ready(address, self.connection.timeout)
             call = channel.unary_stream(
                 "/etcdserverpb.Maintenance/Snapshot",
                 request_serializer=rpc_pb2.SnapshotRequest.SerializeToString,
@@ -234,7 +256,7 @@ class Client:
                     yield response.blob
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
-                    raise Unavailable(f"{endpoint}: {error.details()}") from None
+                    raise Unavailable(f"{self.connection.shown(address)}: {error.details()}") from None
                 raise refused(error) from None
             return
 

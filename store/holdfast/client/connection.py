@@ -1,54 +1,35 @@
-"""Makes calls to a list of endpoints: channels, round-robin and fail-over.
+"""Channels to the addresses of a list of endpoints, and the choice among them.
 
-A read is tried at one endpoint after the other until its timeout, and so is a write named by a session (it takes effect
-once, see `session.py`). Any other write is sent only over an established connection and never twice: if the answer is
-lost, the caller gets OutcomeUnknown.
+Each address has a channel of its own, because gRPC would take the first address of a name that connects and stay there:
+all clients of a Service without a virtual address would use the same member. `picker.py` chooses, `calls.py` makes
+unary calls; streams choose by `order`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable, known_of, refused
+from holdfast.client.addresses import Addresses
+from holdfast.client.calls import Caller
+from holdfast.client.errors import ClientError, Refused, Unavailable
 from holdfast.client.login import Login, Metadata
+from holdfast.client.picker import Address, Picker
 from holdfast.proto import rpc_pb2
-from holdfast.status import (
-    LEARNER_UNSUPPORTED,
-    NO_STATE,
-    NOT_A_MEMBER,
-    NOT_RECOVERED,
-    REPLICA_DISCONNECTED,
-    REPLICA_EMPTY,
-    Known,
-    said_by_server,
-)
+from holdfast.status import Known, said_by_server
 
-CONNECT_SECONDS = 3.0
-PAUSE_SECONDS = 0.05
-AVOID_SECONDS = 1.0
+PROBE_SECONDS = 1.5
+LEADER_SECONDS = 5.0
+_HEALTH = "/grpc.health.v1.Health/Check"
 _BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
-# Codes by which gRPC may report a broken connection, besides UNAVAILABLE.
-_BREAKS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
-# Errors that a server returns before it has done anything.
-_BEFORE_ANYTHING = (
-    NOT_A_MEMBER,
-    NO_STATE,
-    NOT_RECOVERED,
-    REPLICA_EMPTY,
-    REPLICA_DISCONNECTED,
-    LEARNER_UNSUPPORTED,
-)
 Response = TypeVar("Response", bound=Message)
 
 _OPTIONS = [
@@ -92,43 +73,9 @@ class Tls:
         )
 
 
-class _Addresses:
-    """Resolves names, and caches the addresses on disk: a disconnected node has no DNS, but can reach its replica."""
-
-    def __init__(self, cache_dir: Path | None) -> None:
-        self._file = cache_dir / "addresses.json" if cache_dir else None
-        self._known: dict[str, list[str]] = {}
-        if self._file is not None and self._file.exists():
-            try:
-                self._known = json.loads(self._file.read_text())
-            except ValueError:
-                self._known = {}  # an unreadable cache is ignored
-
-    async def resolve(self, host: str) -> list[str]:
-        """The addresses of `host`; the last known ones if it cannot be resolved now."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                found = await loop.getaddrinfo(host, None, type=1)
-            addresses = sorted({str(entry[4][0]) for entry in found})
-        except (OSError, TimeoutError):
-            return self._known.get(host, [])
-        if self._known.get(host) != addresses:
-            self._known[host] = addresses
-            if self._file is not None:
-                await loop.run_in_executor(None, self._store)
-        return addresses
-
-    def _store(self) -> None:
-        assert self._file is not None
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._file.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(self._known))
-        fresh.replace(self._file)
-
-
 class Connection:
-    """Channels to `endpoints` (host:port), created when first needed."""
+    """Channels to `endpoints` (HOST:PORT), created when first needed. `hedge`: send a read to a second address when the
+    first is slower than nineteen of twenty."""
 
     def __init__(
         self,
@@ -138,50 +85,94 @@ class Connection:
         timeout: float,
         cache_dir: str | Path | None = None,
         login: Login | None = None,
+        picker: Picker | None = None,
+        hedge: bool = True,
     ) -> None:
         if not endpoints:
             raise ValueError("no endpoints given")
         self.endpoints = endpoints
         self.timeout = timeout
+        self.picker = picker or Picker()
         self._tls = tls
         self._login = login
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._dropped: dict[asyncio.Future[None], grpc.aio.Channel] = {}
-        self._next = 0
-        self._failed_at: dict[str, float] = {}
-        self._addresses = _Addresses(Path(cache_dir) if cache_dir else None)
+        self._addresses = Addresses(endpoints, Path(cache_dir) if cache_dir else None)
+        self._names: dict[str, str] = {}  # address -> endpoint
+        self._leader_due = 0.0  # when to look for the leader again, at the next write
+        self._looking: asyncio.Task[None] | None = None
+        self._probes: dict[str, asyncio.Task[bool]] = {}
+        self._caller = Caller(self, hedge=hedge)
         self._closed = False
 
     async def close(self) -> None:
         self._closed = True
+        self._addresses.close()
+        if self._looking is not None:
+            self._looking.cancel()
         channels, self._channels = [*self._channels.values(), *self._dropped.values()], {}
         for channel in channels:
             await channel.close()
         await asyncio.gather(*self._dropped)
 
-    def rotation(self) -> list[str]:
-        """All endpoints, starting with the next one on each call; those that failed recently come last."""
-        at = self._next % len(self.endpoints)
-        self._next += 1
-        turned = self.endpoints[at:] + self.endpoints[:at]
-        since = time.monotonic() - AVOID_SECONDS
-        return sorted(turned, key=lambda endpoint: self._failed_at.get(endpoint, 0.0) > since)
+    # ---- addresses -----------------------------------------------------------------------------------------
 
-    async def channel(self, endpoint: str) -> grpc.aio.Channel:
-        """The channel to `endpoint`. Raises Unavailable if its name has no address and none is cached."""
+    async def order(self, *, endpoint: str | None = None, write: bool = False, stream: bool = False) -> list[str]:
+        """The addresses to try, the best one first; of all endpoints, or of `endpoint`. None if no name has any."""
         if self._closed:
             raise Unavailable("this client is closed")
-        channel = self._channels.get(endpoint)
+        found = await self._addresses.all()
+        if endpoint is not None and endpoint not in self.endpoints:
+            found = {**found, **dict.fromkeys(await self._addresses.of(endpoint), endpoint)}
+        if found is not self._names and found != self._names:
+            self._names = found
+            self.picker.update(found)
+            for address in self._channels.keys() - found.keys():
+                await self._close(address)
+        now = time.monotonic()
+        if write and now > self._leader_due and len(found) > 1:
+            self._leader_due = now + LEADER_SECONDS
+            self._looking = asyncio.ensure_future(self._find_leader())
+        ordered = self.picker.order(now, write=write, stream=stream)
+        return [a for a in ordered if found[a] == endpoint] if endpoint is not None else ordered
+
+    async def _find_leader(self) -> None:
+        """Ask the connected members which of them leads: a write to another one takes a step more."""
+        await asyncio.gather(*(self._ask_leader(address) for address in list(self._channels)))
+
+    async def _ask_leader(self, address: str) -> None:
+        try:
+            channel = self.connected(address)
+            if channel is None:
+                return
+            call: Callable[..., Awaitable[rpc_pb2.StatusResponse]] = channel.unary_unary(
+                "/etcdserverpb.Maintenance/Status",
+                request_serializer=rpc_pb2.StatusRequest.SerializeToString,
+                response_deserializer=rpc_pb2.StatusResponse.FromString,
+            )
+            status = await call(rpc_pb2.StatusRequest(), timeout=PROBE_SECONDS, metadata=await self.who())
+        except (grpc.aio.AioRpcError, ClientError):
+            return  # it is only a hint
+        if status.leader and status.leader == status.header.member_id:
+            self.picker.leader = address
+        elif self.picker.leader == address:
+            self.picker.leader = ""
+
+    def metrics(self) -> Mapping[str, Address]:
+        """What is known of each address: calls, failures, calls without an answer yet, streams, latency, ejection."""
+        return self.picker.addresses
+
+    # ---- channels ------------------------------------------------------------------------------------------
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """The channel to `address`. Raises Unavailable if this client is closed."""
+        if self._closed:
+            raise Unavailable("this client is closed")
+        channel = self._channels.get(address)
         if channel is None:
-            host, _, port = endpoint.rpartition(":")
-            host = host.strip("[]")
-            addresses = await self._addresses.resolve(host)
-            if not addresses:
-                raise Unavailable(f"{host} has no address")
-            target = ",".join(f"[{a}]:{port}" if ":" in a else f"{a}:{port}" for a in addresses)
-            scheme = "ipv6" if ":" in addresses[0] else "ipv4"
-            channel = self._make(f"{scheme}:{target}", host)
-            self._channels[endpoint] = channel
+            name = self._names.get(address, address)
+            scheme = "ipv6" if address.startswith("[") else "ipv4"
+            channel = self._channels[address] = self._make(f"{scheme}:{address}", name.rpartition(":")[0].strip("[]"))
         return channel
 
     def _make(self, target: str, host: str) -> grpc.aio.Channel:
@@ -191,35 +182,73 @@ class Connection:
         options = [*_OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)]
         return grpc.aio.secure_channel(target, self._tls.credentials(), options=options)
 
-    async def drop(self, endpoint: str) -> None:
-        """Drop the channel, so that the name is resolved again."""
-        channel = self._channels.pop(endpoint, None)
+    async def drop(self, address: str) -> None:
+        """Drop the channel, and resolve the name again."""
+        self._addresses.stale(self._names.get(address, address))
+        await self._close(address)
+
+    async def _close(self, address: str) -> None:
+        channel = self._channels.pop(address, None)
         if channel is not None:
             # Give other calls on this channel time to end: closing it at once would cancel them.
             closing = asyncio.ensure_future(channel.close(self.timeout))
             self._dropped[closing] = channel
             closing.add_done_callback(lambda done: self._dropped.pop(done, None))
 
-    async def ready(self, endpoint: str, seconds: float) -> grpc.aio.Channel:
-        """The connected channel to `endpoint`. Raises Unavailable if it does not connect within `seconds`."""
-        channel = await self.channel(endpoint)
+    def connected(self, address: str) -> grpc.aio.Channel | None:
+        """The channel to `address` if it is connected."""
+        channel = self.channel(address)
+        return channel if channel.get_state() is grpc.ChannelConnectivity.READY else None
+
+    async def ready(self, address: str, seconds: float) -> grpc.aio.Channel:
+        """The connected channel to `address`. Raises Unavailable if it does not connect within `seconds`."""
+        channel = self.channel(address)
         try:
             async with asyncio.timeout(seconds):
                 while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
                     if state in _BROKEN:
-                        # For example, connection refused. Try other endpoints; the name is resolved again next time.
+                        # For example, connection refused. Try other addresses; the name is resolved again next time.
                         raise TimeoutError
                     await channel.wait_for_state_change(state)
         except TimeoutError:
-            self._failed_at[endpoint] = time.monotonic()
-            await self.drop(endpoint)
+            self.picker.failed(address, time.monotonic())
+            await self.drop(address)
             how = (
                 "with TLS (does it serve TLS, with a certificate of this CA and name, and does it want one of yours?)"
                 if self._tls
                 else "without TLS"
             )
-            raise Unavailable(f"cannot connect to {endpoint} {how}") from None
+            raise Unavailable(f"cannot connect to {self.shown(address)} {how}") from None
         return channel
+
+    def shown(self, address: str) -> str:
+        """The address for a message, with the endpoint that it is one of."""
+        name = self._names.get(address, address)
+        return address if name == address else f"{name} ({address})"
+
+    async def alive(self, address: str) -> bool:
+        """Whether the server behind `address` answers at all: a frozen one keeps its connections. Several callers at a
+        time share one question."""
+        asked = self._probes.get(address)
+        if asked is None:
+            asked = self._probes[address] = asyncio.ensure_future(self._probe(address))
+            asked.add_done_callback(lambda _: self._probes.pop(address, None))
+        return await asyncio.shield(asked)
+
+    async def _probe(self, address: str) -> bool:
+        try:
+            call: Callable[..., Awaitable[bytes]] = self.channel(address).unary_unary(_HEALTH)
+            await call(b"", timeout=PROBE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            silent = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+            if error.code() in silent and not said_by_server(error.details() or ""):
+                self.picker.failed(address, time.monotonic(), PROBE_SECONDS)
+                return False
+        except Unavailable:
+            return False
+        return True
+
+    # ---- calls ---------------------------------------------------------------------------------------------
 
     async def who(self) -> Metadata:
         """The credentials to send with each call, as metadata. Raises a ClientError."""
@@ -247,88 +276,12 @@ class Connection:
     ) -> Response:
         """Make a unary call to one of the endpoints (or to `endpoint`). `name`: the session's name for a write;
         `anonymous`: send no credentials. Raises a ClientError."""
-        how = (path, request, response, idempotent, timeout, endpoint, name)
+        seconds = self.timeout if timeout is None else timeout
+        how = (path, request, response, idempotent, seconds, endpoint, name)
         who = () if anonymous else await self.who()
         try:
-            return await self._call(*how, who)
+            return await self._caller.call(*how, who)
         except Refused as error:
             if anonymous or not self.void(who, error.known):
                 raise
-        return await self._call(*how, await self.who())  # it was refused, so it had no effect
-
-    async def _call(
-        self,
-        path: str,
-        request: Message,
-        response: type[Response],
-        idempotent: bool,
-        timeout: float | None,
-        endpoint: str | None,
-        name: Metadata | None,
-        who: Metadata,
-    ) -> Response:
-        lost = False  # whether an answer to an earlier attempt of a named write was lost
-        end = time.monotonic() + (self.timeout if timeout is None else timeout)
-        last: Exception | None = None
-        while True:
-            for candidate in [endpoint] if endpoint else self.rotation():
-                remaining = end - time.monotonic()
-                if remaining <= 0:
-                    if lost:
-                        raise OutcomeUnknown(f"no endpoint answered in time: {last}")
-                    raise Unavailable(f"no endpoint answered in time: {last or 'no connection'}")
-                try:
-                    channel = await self.ready(candidate, min(remaining, CONNECT_SECONDS))
-                except Unavailable as error:
-                    last = error
-                    continue
-                try:
-                    return await _invoke(channel, path, request, response, remaining, (*who, *(name or ())))
-                except grpc.aio.AioRpcError as error:
-                    last = error
-                    maybe_done = name is not None and known_of(error) not in _BEFORE_ANYTHING
-                    try:
-                        await self._failed(candidate, error, idempotent or name is not None)
-                    except Refused as refusal:
-                        if lost:  # an earlier attempt may have taken effect
-                            raise OutcomeUnknown(str(refusal)) from None
-                        raise
-                    except Unavailable as late:
-                        if lost or maybe_done:
-                            raise OutcomeUnknown(str(late)) from None
-                        raise
-                    lost = lost or maybe_done
-            await asyncio.sleep(min(PAUSE_SECONDS, max(0.0, end - time.monotonic())))
-
-    async def _failed(self, endpoint: str, error: grpc.aio.AioRpcError, idempotent: bool) -> None:
-        """Return if the call may be tried at another endpoint, raise otherwise."""
-        code, details, known = error.code(), error.details() or "", known_of(error)
-        if known == LEARNER_UNSUPPORTED and len(self.endpoints) > 1:
-            self._failed_at[endpoint] = time.monotonic()  # prefer the others until it votes
-            return
-        broken = code in _BREAKS and not said_by_server(details)
-        if not broken and code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            raise refused(error) from None
-        if not idempotent and known not in _BEFORE_ANYTHING:
-            self._failed_at[endpoint] = time.monotonic()
-            raise OutcomeUnknown(details or code.name) from None
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self._failed_at[endpoint] = time.monotonic()
-            raise Unavailable(f"{endpoint} did not answer in time") from None
-        if not said_by_server(details):
-            await self.drop(endpoint)  # the error is of the connection, not from the server
-
-
-async def _invoke(
-    channel: grpc.aio.Channel,
-    path: str,
-    request: Message,
-    response: type[Response],
-    seconds: float,
-    metadata: Metadata,
-) -> Response:
-    call: Callable[..., Any] = channel.unary_unary(
-        path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
-    )
-    answer: Response = await call(request, timeout=seconds, metadata=metadata)
-    return answer
+        return await self._caller.call(*how, await self.who())  # it was refused, so it had no effect

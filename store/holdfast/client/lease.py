@@ -5,30 +5,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import grpc
 import grpc.aio
 
-from holdfast.client.connection import CONNECT_SECONDS, PAUSE_SECONDS, Connection
+from holdfast.client.calls import CONNECT_SECONDS, PAUSE_SECONDS
+from holdfast.client.connection import Connection
 from holdfast.client.errors import ClientError, known_of
 from holdfast.proto import rpc_pb2
+
+
+def now() -> float:
+    """Seconds on a clock that goes on while the machine is suspended, as the server's does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class Lease:
     """A lease. Pass `id` to puts. `alive` becomes false, permanently, once the lease may have expired."""
 
-    def __init__(self, connection: Connection, id: int, ttl: int) -> None:
+    def __init__(self, connection: Connection, id: int, ttl: int, asked: float) -> None:
+        """`asked`: `now` before the request that granted it was sent. The server may have begun to count right then."""
         self._connection = connection
         self.id = id
         self.ttl = ttl
-        self._good_until = time.monotonic() + ttl
+        self._good_until = asked + ttl
         self._lost = False
         self._task = asyncio.ensure_future(self._keep_alive())
 
     @property
     def alive(self) -> bool:
-        return not self._lost and time.monotonic() < self._good_until
+        return not self._lost and now() < self._good_until
+
+    def ended(self, tell: Callable[[Lease], None]) -> None:
+        """Call `tell` once nothing keeps this lease alive any more."""
+        self._task.add_done_callback(lambda _: tell(self))
 
     async def revoke(self, timeout: float | None = None) -> None:
         """Revoke the lease now; the keys attached to it are deleted."""
@@ -60,9 +72,9 @@ class Lease:
     async def _keep_alive(self) -> None:
         """Renew the lease three times per TTL, at any endpoint that answers."""
         while True:
-            for endpoint in self._connection.rotation():
+            for address in await self._connection.order(stream=True):
                 try:
-                    channel = await self._connection.ready(endpoint, CONNECT_SECONDS)
+                    channel = await self._connection.ready(address, CONNECT_SECONDS)
                     who = await self._connection.who()
                 except ClientError:
                     continue
@@ -85,7 +97,7 @@ class Lease:
     async def _renew(self, call: grpc.aio.StreamStreamCall) -> bool:
         """Renew until the stream ends (False) or the lease is gone (True)."""
         while True:
-            asked = time.monotonic()
+            asked = now()
             async with asyncio.timeout(max(1.0, self.ttl / 3)):
                 await call.write(rpc_pb2.LeaseKeepAliveRequest(ID=self.id))
                 answer = await call.read()

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from holdfast.client.connection import Connection
 from holdfast.client.errors import ClientError, NotImplementedThere, Refused
-from holdfast.client.lease import Lease
+from holdfast.client.lease import Lease, now
 from holdfast.client.login import Metadata
 from holdfast.proto import holdfast_pb2
 from holdfast.status import NO_SPACE
@@ -64,6 +64,7 @@ class Session:
             if not self._ttl:
                 return None
             await self.forget()
+            asked = now()
             try:
                 opened = await self._connection.call(
                     "/holdfast.v1.Session/Open",
@@ -78,7 +79,7 @@ class Session:
                 if error.known != NO_SPACE:
                     raise
                 return None  # deletes free space, so they must be possible without a session
-            self._lease = Lease(self._connection, opened.id, opened.ttl_seconds)
+            self._lease = Lease(self._connection, opened.id, opened.ttl_seconds, asked)
             return self._lease
 
     async def forget(self) -> None:

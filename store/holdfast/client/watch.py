@@ -1,4 +1,8 @@
-"""A watch that survives lost connections: it resumes at the next revision, if necessary at another endpoint."""
+"""A watch that survives lost connections and frozen servers: it resumes at the next revision, at another address.
+
+A server that is silent may have nothing to say, or be frozen with its connection open. After SILENT_SECONDS without a
+word it is asked whether it answers at all, if there is another address to go to.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,15 @@ from collections.abc import AsyncIterator
 import grpc
 import grpc.aio
 
-from holdfast.client.connection import CONNECT_SECONDS, PAUSE_SECONDS, Connection
+from holdfast.client.calls import CONNECT_SECONDS, PAUSE_SECONDS
+from holdfast.client.connection import Connection
 from holdfast.client.errors import Compacted, Unavailable, refusal, refused
 from holdfast.client.values import Event
 from holdfast.proto import rpc_pb2
 from holdfast.status import COMPACTED, known_reason, said_by_server
 
 _PATH = "/etcdserverpb.Watch/Watch"
+SILENT_SECONDS = 2.5
 
 
 async def watch(
@@ -27,9 +33,9 @@ async def watch(
     following = start_revision
     renewed = False  # the credentials were refused once and have been renewed
     while True:
-        for endpoint in connection.rotation():
+        for address in await connection.order(stream=True):
             try:
-                channel = await connection.ready(endpoint, CONNECT_SECONDS)
+                channel = await connection.ready(address, CONNECT_SECONDS)
                 who = await connection.who()
             except Unavailable:
                 continue
@@ -38,12 +44,13 @@ async def watch(
                 request_serializer=rpc_pb2.WatchRequest.SerializeToString,
                 response_deserializer=rpc_pb2.WatchResponse.FromString,
             )(metadata=(*who, *((("hasleader", "true"),) if len(connection.endpoints) > 1 else ())))
+            connection.picker.stream_began(address)
             try:
                 create = rpc_pb2.WatchCreateRequest(
                     key=key, range_end=range_end, start_revision=following, prev_kv=previous, progress_notify=True
                 )
                 await call.write(rpc_pb2.WatchRequest(create_request=create))
-                async for response in call:
+                async for response in _read(call, connection, address):
                     if response.canceled and not renewed and connection.void(who, known_reason(response.cancel_reason)):
                         renewed = True
                         break
@@ -60,10 +67,29 @@ async def watch(
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
                     raise refused(error) from None
                 if not said_by_server(error.details() or ""):
-                    await connection.drop(endpoint)
+                    await connection.drop(address)
             finally:
                 call.cancel()
+                connection.picker.stream_ended(address)
         await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _read(
+    call: grpc.aio.StreamStreamCall, connection: Connection, address: str
+) -> AsyncIterator[rpc_pb2.WatchResponse]:
+    """Responses until the stream ends, or the server answers nothing any more."""
+    while True:
+        reading = asyncio.ensure_future(call.read())  # cancelling it would end the call
+        try:
+            while not (await asyncio.wait((reading,), timeout=SILENT_SECONDS))[0]:
+                if len(connection.metrics()) > 1 and not await connection.alive(address):
+                    return
+            response = await reading
+        finally:
+            reading.cancel()
+        if response is grpc.aio.EOF:
+            return
+        yield response
 
 
 def _raise_if_ended(response: rpc_pb2.WatchResponse) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import grpc
 import grpc.aio
 
-from holdfast.client.connection import CONNECT_SECONDS, Connection
+from holdfast.client.calls import CONNECT_SECONDS
+from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
 from holdfast.edge.core import BrokenUpstream, ReplicaCore, WrongCluster
 from holdfast.kv.rows import Change
@@ -70,20 +71,20 @@ class Follower:
 
     async def run(self) -> None:
         while True:
-            for endpoint in self._connection.rotation():
+            for address in await self._connection.order(stream=True):
                 try:
-                    await self._follow(endpoint)
+                    await self._follow(address)
                 except (Unavailable, BrokenUpstream) as error:
-                    self._say(f"{endpoint}: {error}")
+                    self._say(f"{address}: {error}")
                 except WrongCluster as error:
-                    self._say(f"{endpoint}: {error}; correct --endpoints, or start with an empty data directory")
+                    self._say(f"{address}: {error}; correct --endpoints, or start with an empty data directory")
                 except grpc.aio.AioRpcError as error:
-                    self._say(f"{endpoint}: {error.details() or error.code().name}")
+                    self._say(f"{address}: {error.details() or error.code().name}")
                     if not said_by_server(error.details() or ""):
-                        await self._connection.drop(endpoint)
+                        await self._connection.drop(address)
                 except TimeoutError:
-                    self._say(f"{endpoint}: silent for {SILENCE_SECONDS:g} s")
-                    await self._connection.drop(endpoint)
+                    self._say(f"{address}: silent for {SILENCE_SECONDS:g} s")
+                    await self._connection.drop(address)
                 finally:
                     self.connected = False
                     self._probes.clear()
@@ -102,9 +103,9 @@ class Follower:
                 return
             await asyncio.sleep(BUSY_SECONDS)
 
-    async def _follow(self, endpoint: str) -> None:
+    async def _follow(self, address: str) -> None:
         await self._settled()
-        channel = await self._connection.ready(endpoint, CONNECT_SECONDS)
+        channel = await self._connection.ready(address, CONNECT_SECONDS)
         call = channel.stream_stream(
             "/holdfast.v1.Edge/Follow",
             request_serializer=holdfast_pb2.FollowRequest.SerializeToString,
@@ -121,7 +122,7 @@ class Follower:
                 if response is grpc.aio.EOF:
                     # The status of an ended stream says why.
                     raise grpc.aio.AioRpcError(await call.code(), None, None, details=await call.details())
-                self._take(endpoint, response)
+                self._take(address, response)
         finally:
             if talking is not None:
                 talking.cancel()
@@ -153,7 +154,7 @@ class Follower:
             epoch=p.epoch,
         )
 
-    def _take(self, endpoint: str, response: holdfast_pb2.FollowResponse) -> None:
+    def _take(self, address: str, response: holdfast_pb2.FollowResponse) -> None:
         core = self._core
         kind = response.WhichOneof("response")
         if kind == "hello":
@@ -163,7 +164,7 @@ class Follower:
             self._said = ""
             log.info(
                 "following %s from revision %d%s",
-                endpoint,
+                address,
                 core.position.watermark,
                 ", by a snapshot" if response.hello.snapshot else "",
             )

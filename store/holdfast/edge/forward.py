@@ -52,9 +52,9 @@ class Forwarder:
     async def channel(self, seconds: float) -> grpc.aio.Channel:
         """A connected channel to one of the endpoints. Raises Unavailable."""
         last: Unavailable | None = None
-        for endpoint in self._connection.rotation():
+        for address in await self._connection.order(write=True):
             try:
-                return await self._connection.ready(endpoint, min(2.0, max(0.001, seconds)))
+                return await self._connection.ready(address, min(2.0, max(0.001, seconds)))
             except Unavailable as error:
                 last = error
         raise last or Unavailable("no endpoints")

@@ -271,7 +271,9 @@ async def test_the_operators_certificate(tmp_path: Path) -> None:
                 (("holdfast-forwarded", "1"),),
             )
             with pytest.raises(client.Refused, match="user name is empty"):
-                await operator.connection._call(path, range_, rpc_pb2.RangeResponse, True, 5.0, None, None, forwarded)
+                await operator.connection._caller.call(
+                    path, range_, rpc_pb2.RangeResponse, True, 5.0, None, None, forwarded
+                )
             # Nor does the JSON gateway look at certificates.
             status, answer = await asyncio.to_thread(post, local.endpoints[0], files)
             assert (status, "user name is empty" in answer) == (400, True), answer

@@ -108,7 +108,7 @@ async def test_a_token_of_an_index_that_is_never_reached_is_answered_at_once(one
         for far in (applied + 100, 10**12 - 1, 10**18):
             request = rpc_pb2.RangeRequest(key=b"/k", serializable=True)
             with pytest.raises(client.Refused, match="invalid auth token") as refused:
-                await nobody.connection._call(
+                await nobody.connection._caller.call(
                     "/etcdserverpb.KV/Range",
                     request,
                     rpc_pb2.RangeResponse,
@@ -198,7 +198,7 @@ async def test_a_signed_token_ends_with_its_password(tmp_path: Path) -> None:
             await ask(root, "RoleAdd", add)
             await change_password(root, "root", "another")
             with pytest.raises(client.Refused, match="invalid auth token"):
-                await thief.connection._call(
+                await thief.connection._caller.call(
                     "/etcdserverpb.Auth/RoleDelete",
                     rpc_pb2.AuthRoleDeleteRequest(role="x"),
                     rpc_pb2.AuthRoleDeleteResponse,

@@ -1,0 +1,315 @@
+"""Makes unary calls: at one address after the other, or at two at once when the first is slow, until the timeout.
+
+A read is repeated freely, and so is a write named by a session (it takes effect once, see `session.py`). Any other
+write is sent only over an established connection and never twice: if the answer is lost, the caller gets
+OutcomeUnknown. An attempt that is slow is not cancelled, it gets company: what is slow may be the request itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from holdfast.client.errors import OutcomeUnknown, Unavailable, known_of, refused
+from holdfast.client.login import Metadata
+from holdfast.client.picker import Budget, Picker
+from holdfast.status import (
+    LEARNER_UNSUPPORTED,
+    NO_STATE,
+    NOT_A_MEMBER,
+    NOT_RECOVERED,
+    REPLICA_DISCONNECTED,
+    REPLICA_EMPTY,
+    said_by_server,
+)
+
+CONNECT_SECONDS = 3.0
+PAUSE_SECONDS = 0.05  # before all addresses are tried again; twice as long each time, up to MOST_PAUSE_SECONDS
+MOST_PAUSE_SECONDS = 0.2
+HEDGED, RETRIED = 0.05, 0.1  # second attempts as a share of the calls: of slow reads, of slow or failed attempts
+LEAST_HEDGE_SECONDS = 0.002
+# Codes by which gRPC may report a broken connection, besides UNAVAILABLE.
+_BREAKS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+# Errors that a server returns before it has done anything.
+_BEFORE_ANYTHING = (
+    NOT_A_MEMBER,
+    NO_STATE,
+    NOT_RECOVERED,
+    REPLICA_EMPTY,
+    REPLICA_DISCONNECTED,
+    LEARNER_UNSUPPORTED,
+)
+_READS = ("/etcdserverpb.KV/Range",)
+Response = TypeVar("Response", bound=Message)
+
+
+class Channels(Protocol):
+    """What calls need of a connection."""
+
+    endpoints: list[str]
+    picker: Picker
+
+    async def order(self, *, endpoint: str | None = None, write: bool = False, stream: bool = False) -> list[str]: ...
+    def connected(self, address: str) -> grpc.aio.Channel | None: ...
+    async def ready(self, address: str, seconds: float) -> grpc.aio.Channel: ...
+    async def drop(self, address: str) -> None: ...
+    def shown(self, address: str) -> str: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    address: str
+    began: float
+    answer: Any = None  # a gRPC call, or the task that connects and makes one; both are awaited and cancelled alike
+    sent: bool = False
+    hedged: bool = False  # it was slower than most, and given company if the budget allowed it
+    slow: bool = False  # it had no answer for `Picker.attempt_seconds`, and was given company if the budget allowed it
+
+
+class Caller:
+    def __init__(self, channels: Channels, *, hedge: bool) -> None:
+        self._channels = channels
+        self._hedge = hedge
+        self._hedges = Budget(HEDGED, 10)
+        self._retries = Budget(RETRIED, 100)
+
+    async def call(
+        self,
+        path: str,
+        request: Message,
+        response: type[Response],
+        idempotent: bool,
+        seconds: float,
+        endpoint: str | None,
+        name: Metadata | None,
+        who: Metadata,
+    ) -> Response:
+        """`idempotent`: sent twice it has the effect of once. `name`: the session's name for it. Raises a
+        ClientError."""
+        self._hedges.earn()
+        self._retries.earn()
+        race = _Race(
+            self._channels,
+            path,
+            request,
+            response,
+            time.monotonic() + seconds,
+            (*who, *(name or ())),
+            idempotent=idempotent,
+            named=name is not None,
+            endpoint=endpoint,
+        )
+        hedges = self._hedges if self._hedge and path in _READS else None
+        try:
+            answer: Response = await race.run(hedges, self._retries)
+            return answer
+        finally:
+            race.close()
+
+
+class _Race:
+    """One call: its attempts, of which the first answer counts."""
+
+    def __init__(
+        self,
+        channels: Channels,
+        path: str,
+        request: Message,
+        response: type[Message],
+        end: float,
+        metadata: Metadata,
+        *,
+        idempotent: bool,
+        named: bool,
+        endpoint: str | None,
+    ) -> None:
+        self._channels = channels
+        self._picker = channels.picker
+        self._path = path
+        self._request = request
+        self._response = response
+        self._end = end
+        self._metadata = metadata
+        self._idempotent = idempotent
+        self._named = named
+        self._endpoint = endpoint
+        self._attempts: list[_Attempt] = []
+        self._left: list[str] = []  # addresses of this round that were not tried yet
+        self._pause = 0.0  # before the next round
+        self._last: Exception | None = None
+        self._lost = False  # whether an answer to a named write was lost: it may have taken effect
+        self._woken: asyncio.Future[None] | None = None  # while this waits
+
+    @property
+    def _repeatable(self) -> bool:
+        return self._idempotent or self._named
+
+    async def run(self, hedges: Budget | None, retries: Budget) -> Any:
+        await self._start_next()
+        while True:
+            done = next((attempt for attempt in self._attempts if attempt.answer.done()), None)
+            if done is not None:
+                self._attempts.remove(done)
+                found = await self._take(done)
+                if found is not None:
+                    return found
+                if not self._attempts:
+                    if not retries.spend():
+                        await self._sleep(PAUSE_SECONDS)
+                    await self._start_next()
+                continue
+            now = time.monotonic()
+            if now >= self._end:
+                raise self._too_late()
+            at, hedging = self._company(hedges)
+            if at <= now:
+                self._give_company(hedges if hedging else None, retries)
+                continue
+            await self._wait(min(at, self._end) - now)
+
+    # ---- attempts ------------------------------------------------------------------------------------------
+
+    async def _start_next(self) -> None:
+        """Begin at the next address, in the next round if all were tried. Raises Unavailable or OutcomeUnknown."""
+        while not self._left:
+            await self._sleep(self._pause)
+            self._pause = min(MOST_PAUSE_SECONDS, max(PAUSE_SECONDS, 2 * self._pause))
+            if time.monotonic() >= self._end:
+                raise self._too_late()
+            self._left = await self._channels.order(endpoint=self._endpoint, write=not self._idempotent)
+            if not self._left:
+                names = self._endpoint or ", ".join(self._channels.endpoints)
+                self._last = Unavailable(f"{names} has no address")
+        self._start(self._left.pop(0))
+
+    def _start(self, address: str) -> None:
+        attempt = _Attempt(address, time.monotonic())
+        channel = self._channels.connected(address)
+        if channel is not None:
+            attempt.sent = True
+            attempt.answer = self._invoke(channel)
+        else:
+            attempt.answer = asyncio.ensure_future(self._connect(attempt))
+        self._picker.began(address)
+        self._attempts.append(attempt)
+        attempt.answer.add_done_callback(self._wake)
+
+    def _invoke(self, channel: grpc.aio.Channel) -> Any:
+        call: Callable[..., Any] = channel.unary_unary(
+            self._path,
+            request_serializer=type(self._request).SerializeToString,
+            response_deserializer=self._response.FromString,
+        )
+        return call(self._request, timeout=max(0.001, self._end - time.monotonic()), metadata=self._metadata)
+
+    async def _connect(self, attempt: _Attempt) -> Message:
+        left = self._end - time.monotonic()
+        channel = await self._channels.ready(attempt.address, min(CONNECT_SECONDS, left))
+        attempt.sent = True
+        answer: Awaitable[Message] = self._invoke(channel)
+        return await answer
+
+    def _company(self, hedges: Budget | None) -> tuple[float, bool]:
+        """When the newest attempt gets company, and whether that is a hedge."""
+        newest = self._attempts[-1]
+        if not self._repeatable or not self._left:
+            return self._end, False
+        p95 = self._picker.durations.p95
+        if hedges is not None and p95 and len(self._attempts) == 1 and not newest.hedged:
+            return newest.began + max(LEAST_HEDGE_SECONDS, p95), True
+        return (self._end if newest.slow else newest.began + self._picker.attempt_seconds), False
+
+    def _give_company(self, hedges: Budget | None, retries: Budget) -> None:
+        newest, now = self._attempts[-1], time.monotonic()
+        if hedges is not None:
+            newest.hedged = True
+        else:
+            newest.slow = True
+            self._picker.failed(newest.address, now, now - newest.began)
+        if (hedges or retries).spend():
+            self._start(self._left.pop(0))
+
+    async def _take(self, attempt: _Attempt) -> Any:
+        """The answer of an attempt that has ended; None if another may be made. Raises a ClientError."""
+        now = time.monotonic()
+        try:
+            answer = await attempt.answer
+        except grpc.aio.AioRpcError as error:
+            answered = error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, *_BREAKS)
+            answered = answered or said_by_server(error.details() or "")
+            self._picker.ended(attempt.address, now, now - attempt.began, answered)
+            await self._failed(attempt.address, error)
+            return None
+        except Unavailable as error:  # it could not connect: nothing was sent
+            self._picker.ended(attempt.address, now, now - attempt.began, None)
+            self._last = error
+            return None
+        self._picker.ended(attempt.address, now, now - attempt.began, True)
+        return answer
+
+    async def _failed(self, address: str, error: grpc.aio.AioRpcError) -> None:
+        """Return if the call may be tried at another address, raise otherwise."""
+        self._last = error
+        code, details, known = error.code(), error.details() or "", known_of(error)
+        if known == LEARNER_UNSUPPORTED and len(self._picker.addresses) > 1:
+            self._picker.failed(address, time.monotonic())  # prefer the others until it votes
+            return
+        before = known in _BEFORE_ANYTHING
+        broken = code in _BREAKS and not said_by_server(details)
+        if not broken and code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            if self._lost:  # an earlier attempt may have taken effect
+                raise OutcomeUnknown(str(refused(error))) from None
+            raise refused(error) from None
+        if not self._repeatable and not before:
+            raise OutcomeUnknown(details or code.name) from None
+        self._lost = self._lost or (self._named and not before)
+        if code is not grpc.StatusCode.DEADLINE_EXCEEDED and not said_by_server(details):
+            await self._channels.drop(address)  # the error is of the connection, not from the server
+
+    # ---- time ----------------------------------------------------------------------------------------------
+
+    def _too_late(self) -> Unavailable | OutcomeUnknown:
+        waiting = self._attempts
+        text = f"no endpoint answered in time: {self._last or self._silent(waiting)}"
+        # What is under way now may take effect, too.
+        if self._lost or (not self._idempotent and any(attempt.sent for attempt in waiting)):
+            return OutcomeUnknown(text)
+        return Unavailable(text)
+
+    def _silent(self, waiting: list[_Attempt]) -> str:
+        return f"{self._channels.shown(waiting[-1].address)} is silent" if waiting else "no connection"
+
+    def _wake(self, _: object = None) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until an attempt ends, at most so long."""
+        loop = asyncio.get_running_loop()
+        self._woken = loop.create_future()
+        timer = loop.call_later(seconds, self._wake)
+        try:
+            await self._woken
+        finally:
+            self._woken = None
+            timer.cancel()
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds > 0:
+            await asyncio.sleep(max(0.0, min(seconds, self._end - time.monotonic())))
+
+    def close(self) -> None:
+        """Give up what is still under way."""
+        now = time.monotonic()
+        for attempt in self._attempts:
+            attempt.answer.cancel()
+            silent = now >= self._end and not attempt.slow
+            self._picker.ended(attempt.address, now, now - attempt.began, False if silent else None)
+        self._attempts = []
