@@ -11,6 +11,7 @@
 """
 
 from holdfast.client.blocking import BlockingClient, connect_blocking
+from holdfast.client.cache import Cache
 from holdfast.client.client import Client, connect
 from holdfast.client.connection import Tls
 from holdfast.client.errors import (
@@ -27,6 +28,7 @@ from holdfast.client.values import Event, KeyValue, PutResult, RangeResult
 
 __all__ = [
     "BlockingClient",
+    "Cache",
     "Client",
     "ClientError",
     "Compacted",

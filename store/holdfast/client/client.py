@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from holdfast.client.cache import Cache
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.endpoints import parse
 from holdfast.client.errors import SessionEnded, Unavailable, refused
@@ -206,6 +207,17 @@ class Client:
         start = to_bytes(key)
         end = range_end(start, prefix=prefix, end=None)
         return watch(self.connection, start, end, start_revision=start_revision, previous=previous)
+
+    async def cache(
+        self, prefix: str | bytes, *, file: str | Path | None = None, confirm_seconds: float = 5.0
+    ) -> Cache:
+        """All keys with `prefix`, in memory and kept current: reads cost no call. Close it, or use `async with`.
+
+        `file` keeps the newest state for a start while no server answers; the cache then says how old it is. The age is
+        confirmed every `confirm_seconds`. Raises a ClientError if no server answers and there is no file.
+        """
+        where = Path(file) if file is not None else None
+        return await Cache(self, to_bytes(prefix), file=where, confirm=confirm_seconds).start()
 
     async def lease(self, ttl: int) -> Lease:
         """Grant a lease of `ttl` seconds, kept alive until it is revoked or the client is closed."""

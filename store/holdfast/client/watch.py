@@ -7,7 +7,8 @@ word it is asked whether it answers at all, if there is another address to go to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import grpc.aio
@@ -23,8 +24,29 @@ _PATH = "/etcdserverpb.Watch/Watch"
 SILENT_SECONDS = 2.5
 
 
+class Watched:
+    """A watch seen from outside. `confirmed` is called with each revision up to which the server says that it sent
+    everything."""
+
+    def __init__(self, confirmed: Callable[[int], None]) -> None:
+        self.confirmed = confirmed
+        self.stream: grpc.aio.StreamStreamCall | None = None  # while there is one
+
+    async def ask(self) -> None:
+        """Ask the server how far it has sent everything. A server that is behind does not answer."""
+        if self.stream is not None:
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the watch notices it, too
+                await self.stream.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
+
+
 async def watch(
-    connection: Connection, key: bytes, range_end: bytes, *, start_revision: int, previous: bool
+    connection: Connection,
+    key: bytes,
+    range_end: bytes,
+    *,
+    start_revision: int,
+    previous: bool,
+    watched: Watched | None = None,
 ) -> AsyncIterator[list[Event]]:
     """Yield batches of events in the order of their revisions, each event once. Ends only by an error or by the caller.
 
@@ -50,6 +72,8 @@ async def watch(
                     key=key, range_end=range_end, start_revision=following, prev_kv=previous, progress_notify=True
                 )
                 await call.write(rpc_pb2.WatchRequest(create_request=create))
+                if watched is not None:
+                    watched.stream = call
                 async for response in _read(call, connection, address):
                     if response.canceled and not renewed and connection.void(who, known_reason(response.cancel_reason)):
                         renewed = True
@@ -63,12 +87,16 @@ async def watch(
                         yield [Event.of(event) for event in response.events]
                     elif not response.created:
                         following = max(following, response.header.revision + 1)
+                        if watched is not None:
+                            watched.confirmed(response.header.revision)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
                     raise refused(error) from None
                 if not said_by_server(error.details() or ""):
                     await connection.drop(address)
             finally:
+                if watched is not None:
+                    watched.stream = None
                 call.cancel()
                 connection.picker.stream_ended(address)
         await asyncio.sleep(PAUSE_SECONDS)

@@ -1,0 +1,265 @@
+"""All keys with a prefix in memory, kept current by a watch: reads cost no call, and go on while no server answers.
+
+What is read is a whole state that the store had, at `Cache.revision`; it may be old, and `Cache.age` says how old it
+may be: again and again the cluster is asked for its newest revision, and the state is as new as that question once it
+has reached the answer. The age counts from the question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from holdfast.client import last_good
+from holdfast.client.errors import ClientError, Compacted, Unavailable
+from holdfast.client.lease import now
+from holdfast.client.values import Event, KeyValue, range_end, range_start
+from holdfast.client.watch import Watched, watch
+from holdfast.proto import kv_pb2, rpc_pb2
+
+if TYPE_CHECKING:
+    from holdfast.client.client import Client
+
+log = logging.getLogger("holdfast.client")
+
+PAGE = 1000
+FIRST_SECONDS = 0.8  # for the first answer of a server, if a file has what was last known
+RETRY_SECONDS = 0.5
+SAVE_SECONDS = 1.0  # between changes and their file: a burst of changes is written once
+
+
+class Cache:
+    """Made by `Client.cache`. To read, it is like a dictionary of keys (str or bytes) to their values."""
+
+    def __init__(self, client: Client, prefix: bytes, *, file: Path | None, confirm: float) -> None:
+        self.prefix = prefix
+        self.revision = 0  # the state is that of this revision
+        self.from_file = False  # it was read from the file, and no server has answered since
+        self._client = client
+        self._file = file
+        self._confirm = confirm
+        self._kvs: dict[bytes, KeyValue] = {}
+        self._known_at = -math.inf  # the state was current at this time (of `now`), or later
+        self._watched = Watched(self._confirmed)
+        self._moved = asyncio.Event()
+        self._changed: list[dict[bytes, Event]] = []  # by subscriber: what it was not told yet
+        self._error: ClientError | None = None
+        self._dirty = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # ---- reading -------------------------------------------------------------------------------------------
+
+    def get(self, key: str | bytes) -> KeyValue | None:
+        return self._kvs.get(key.encode() if isinstance(key, str) else key)
+
+    def __getitem__(self, key: str | bytes) -> KeyValue:
+        return self._kvs[key.encode() if isinstance(key, str) else key]
+
+    def __contains__(self, key: str | bytes) -> bool:
+        return (key.encode() if isinstance(key, str) else key) in self._kvs
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(sorted(self._kvs))
+
+    def __len__(self) -> int:
+        return len(self._kvs)
+
+    @property
+    def age(self) -> float:
+        """In seconds: everything that was acknowledged longer ago than this is here."""
+        return max(0.0, now() - self._known_at)
+
+    async def current(self, timeout: float | None = None) -> None:
+        """Wait until everything that was acknowledged before this call is here. Raises Unavailable."""
+        seconds = self._client.connection.timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(seconds):
+                wanted = (await self._client.range(self.prefix or b"\0", limit=1, keys_only=True)).revision
+                while self.revision < wanted:
+                    self._raise_if_ended()
+                    self._moved.clear()
+                    await self._watched.ask()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.1):
+                            await self._moved.wait()
+        except TimeoutError:
+            raise Unavailable(f"the cache of {self.prefix!r} did not become current in {seconds:g} s") from None
+
+    async def changes(self) -> AsyncIterator[list[Event]]:
+        """Yield what has changed since the last time: of each key the newest change, in the order of revisions."""
+        mine: dict[bytes, Event] = {}
+        self._changed.append(mine)
+        try:
+            while True:
+                while not mine:
+                    self._raise_if_ended()
+                    self._moved.clear()
+                    await self._moved.wait()
+                found = sorted(mine.values(), key=lambda event: event.kv.mod_revision)
+                mine.clear()
+                yield found
+        finally:
+            self._changed.remove(mine)
+
+    def _raise_if_ended(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    # ---- life ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> Cache:
+        """Begin. Raises a ClientError if no server answers and there is no file."""
+        kept = None
+        if self._file is not None:
+            kept = await asyncio.to_thread(last_good.load, self._file, self.prefix)
+        if kept is not None:
+            self._take(kept.found.kvs, kept.found.header.revision, now() - kept.age)
+            self.from_file = True
+        following = asyncio.ensure_future(self._follow())
+        self._tasks = [following, asyncio.ensure_future(self._keep_age())]
+        if self._file is not None:
+            self._tasks.append(asyncio.ensure_future(self._save()))
+        seconds = FIRST_SECONDS if kept is not None else self._client.connection.timeout
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.from_file or not self.revision:
+                    self._raise_if_ended()
+                    self._moved.clear()
+                    await self._moved.wait()
+        if not self.revision:
+            await self.close()
+            raise Unavailable(f"no endpoint answered in {seconds:g} s, and there is no file of {self.prefix!r}")
+        return self
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._file is not None and self._dirty.is_set():
+            await self._write(self._file)
+
+    async def __aenter__(self) -> Cache:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ---- following -----------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        start, end = range_start(self.prefix, prefix=True), range_end(self.prefix, prefix=True, end=None)
+        while True:
+            try:
+                await self._load()
+                following = self.revision + 1
+                async for events in watch(
+                    self._client.connection, start, end, start_revision=following, previous=False, watched=self._watched
+                ):
+                    self._apply(events)
+            except (Unavailable, Compacted) as error:
+                log.debug("the cache of %r: %s", self.prefix, error)
+                await asyncio.sleep(RETRY_SECONDS)
+            except ClientError as error:  # refused: it will be refused again
+                self._error = error
+                self._moved.set()
+                return
+
+    async def _load(self) -> None:
+        """Read everything at one revision."""
+        began = now()
+        kvs: list[kv_pb2.KeyValue] = []
+        revision, key = 0, range_start(self.prefix, prefix=True)
+        end = range_end(self.prefix, prefix=True, end=None)
+        more = True
+        while more:
+            request = rpc_pb2.RangeRequest(key=key, range_end=end, limit=PAGE, revision=revision)
+            found = await self._client.connection.call(
+                "/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, idempotent=True
+            )
+            revision = revision or found.header.revision
+            kvs += found.kvs
+            more = found.more
+            key = found.kvs[-1].key + b"\0" if found.kvs else key
+        self._take(kvs, revision, began)
+        self.from_file = False
+
+    def _take(self, kvs: Iterable[kv_pb2.KeyValue], revision: int, known_at: float) -> None:
+        """Replace everything. Subscribers hear of what is different."""
+        fresh = {kv.key: KeyValue.of(kv) for kv in kvs}
+        before = self._kvs
+        self._kvs, self.revision = fresh, max(revision, self.revision)
+        self._known_at = max(known_at, self._known_at)
+        gone = before.keys() - fresh.keys()
+        different = [Event("put", kv, None) for key, kv in fresh.items() if before.get(key) != kv]
+        different += [Event("delete", KeyValue(key, b"", 0, revision, 0, 0), None) for key in gone]
+        self._tell(different)
+
+    def _apply(self, events: list[Event]) -> None:
+        fresh = dict(self._kvs) if len(events) > 1 else self._kvs  # nobody sees half of a revision
+        for event in events:
+            if event.type == "put":
+                fresh[event.kv.key] = event.kv
+            else:
+                fresh.pop(event.kv.key, None)
+        self._kvs = fresh
+        self.revision = max(self.revision, events[-1].kv.mod_revision)
+        self._tell(events)
+
+    def _tell(self, events: list[Event]) -> None:
+        for mine in self._changed:
+            mine.update((event.kv.key, event) for event in events)
+        self._moved.set()
+        self._dirty.set()
+
+    # ---- how old it is -------------------------------------------------------------------------------------
+
+    async def _keep_age(self) -> None:
+        while True:
+            asked = now()
+            with contextlib.suppress(ClientError):  # then the age grows
+                await self.current()
+                self._known_at = max(self._known_at, asked)
+            await asyncio.sleep(self._confirm)
+
+    def _confirmed(self, revision: int) -> None:
+        """The server has sent everything up to `revision`."""
+        self.revision = max(self.revision, revision)
+        self._moved.set()
+
+    # ---- the file ------------------------------------------------------------------------------------------
+
+    async def _save(self) -> None:
+        assert self._file is not None
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(SAVE_SECONDS)
+            if not self.from_file:
+                await self._write(self._file)
+
+    async def _write(self, path: Path) -> None:
+        self._dirty.clear()
+        found = rpc_pb2.RangeResponse(kvs=[_message(kv) for kv in self._kvs.values()])
+        found.header.revision = self.revision
+        try:
+            await asyncio.to_thread(last_good.save, path, self.prefix, found)
+        except OSError as error:
+            log.warning("%s cannot be written: %s; a start without a server would find an older state", path, error)
+
+
+def _message(kv: KeyValue) -> kv_pb2.KeyValue:
+    return kv_pb2.KeyValue(
+        key=kv.key,
+        value=kv.value,
+        create_revision=kv.create_revision,
+        mod_revision=kv.mod_revision,
+        version=kv.version,
+        lease=kv.lease,
+    )

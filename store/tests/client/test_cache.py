@@ -1,0 +1,166 @@
+"""The cache of a prefix: whole states only, how old they are, and a start without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from holdfast import client
+from holdfast.client import last_good
+from holdfast.client.cache import Cache
+from holdfast.client.values import Event, KeyValue
+from holdfast.proto import kv_pb2, rpc_pb2
+from holdfast_lab.processes import LocalCluster
+
+
+def state(revision: int, **values: str) -> rpc_pb2.RangeResponse:
+    found = rpc_pb2.RangeResponse()
+    found.header.revision = revision
+    for key, value in values.items():
+        found.kvs.append(kv_pb2.KeyValue(key=key.encode(), value=value.encode(), mod_revision=revision))
+    return found
+
+
+# ---- the file ----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_kept_with_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "x"
+    assert last_good.load(path, b"/a/") is None
+    for revision in (1, 2, 3):
+        last_good.save(path, b"/a/", state(revision, k=str(revision)))
+    assert sorted(p.name for p in path.parent.iterdir()) == ["x", "x.1"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    kept = last_good.load(path, b"/a/")
+    assert kept is not None
+    assert kept.found == state(3, k="3")
+    assert kept.age < 10
+    with pytest.raises(last_good.NotThatPrefix, match="use another file"):
+        last_good.load(path, b"/b/")
+
+
+def test_any_damage_is_noticed_and_the_older_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    last_good.save(path, b"/a/", state(1, k="1"))
+    last_good.save(path, b"/a/", state(2, k="2"))
+    whole = path.read_bytes()
+    chance = random.Random(1)
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        kept = last_good.load(path, b"/a/")
+        assert kept is not None
+        assert kept.found == state(1, k="1"), place
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        kept = last_good.load(path, b"/a/")
+        assert kept is not None
+        assert kept.found == state(1, k="1"), length
+    path.unlink()  # killed between the two renames
+    kept = last_good.load(path, b"/a/")
+    assert kept is not None
+    assert kept.found == state(1, k="1")
+
+
+# ---- changes -----------------------------------------------------------------------------------------------------
+
+
+def put(key: str, value: str, revision: int) -> Event:
+    return Event("put", KeyValue(key.encode(), value.encode(), revision, revision, 1, 0), None)
+
+
+def gone(key: str, revision: int) -> Event:
+    return Event("delete", KeyValue(key.encode(), b"", 0, revision, 0, 0), None)
+
+
+async def unstarted() -> Cache:
+    return Cache(client.connect("127.0.0.1:1"), b"/", file=None, confirm=1.0)
+
+
+async def test_a_revision_is_seen_as_a_whole_and_of_each_key_only_the_newest_change_is_told() -> None:
+    cache = await unstarted()
+    changes = cache.changes()
+    first = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0)
+    before = cache._kvs
+    cache._apply([put("/a", "1", 2), put("/b", "1", 2)])
+    assert before == {}, "a reader of the state before sees nothing of the new one"
+    assert [e.kv.key for e in await first] == [b"/a", b"/b"]
+    cache._apply([put("/a", "2", 3)])
+    cache._apply([put("/a", "3", 4)])
+    cache._apply([gone("/b", 5)])
+    assert [(e.type, e.kv.key, e.kv.value) for e in await anext(changes)] == [
+        ("put", b"/a", b"3"),
+        ("delete", b"/b", b""),
+    ]
+    assert list(cache) == [b"/a"]
+    assert "/a" in cache
+    assert cache["/a"].value == b"3"
+    assert cache.get("/b") is None
+    cache._take([kv_pb2.KeyValue(key=b"/c", value=b"1", mod_revision=9)], 9, 0.0)
+    assert {(e.type, e.kv.key) for e in await anext(changes)} == {("delete", b"/a"), ("put", b"/c")}
+    assert cache.revision == 9
+
+
+# ---- with servers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.integration
+async def test_a_cache_follows_and_starts_from_its_file_while_no_server_answers(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path / "c", voters=1)
+    local.start()
+    file = tmp_path / "kept"
+    try:
+        await local.wait_ready()
+        async with client.connect(local.endpoints, timeout=5.0) as hf:
+            for n in range(2500):  # more than two pages
+                await hf.put(f"/many/{n:05}", "x")
+            async with await hf.cache("/many/", file=file, confirm_seconds=0.2) as cache:
+                assert len(cache) == 2500
+                assert not cache.from_file
+                await hf.put("/other", "1")
+                await hf.put("/many/00000", "y")
+                await hf.delete("/many/00001")
+                await cache.current()
+                assert cache["/many/00000"].value == b"y"
+                assert "/many/00001" not in cache
+                revision = cache.revision
+                await hf.put("/other", "2")
+                await cache.current()
+                assert cache.revision > revision, "a change elsewhere moves the cache, too"
+                async with asyncio.timeout(10):
+                    while cache.age > 1.0:
+                        await asyncio.sleep(0.01)
+                (process,) = local.voters.values()
+                assert process.running is not None
+                os.kill(process.running.pid, signal.SIGSTOP)
+                await asyncio.sleep(1.5)
+                assert cache.age > 1.4, "the age grows while nothing is confirmed"
+                assert cache["/many/00000"].value == b"y"
+                os.kill(process.running.pid, signal.SIGCONT)
+        local.kill()
+        async with client.connect(local.endpoints, timeout=5.0) as hf:
+            began = time.monotonic()
+            async with await hf.cache("/many/", file=file) as cache:
+                assert time.monotonic() - began < 1.5
+                assert cache.from_file
+                assert len(cache) == 2499
+                assert 0 < cache.age < 300
+                local.start()
+                async with asyncio.timeout(30):
+                    while cache.from_file:
+                        await asyncio.sleep(0.05)
+            with pytest.raises(last_good.NotThatPrefix):
+                await hf.cache("/x/", file=file)
+        local.kill()
+        async with client.connect(local.endpoints, timeout=1.0) as hf:
+            with pytest.raises(client.Unavailable, match="there is no file"):
+                await hf.cache("/many/")
+    finally:
+        local.kill()
