@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 RESOLVE_SECONDS = 3.0
-RETRY_SECONDS = 2.0  # after a name could not be resolved, if addresses are known
+RETRY_SECONDS = 2.0  # after a name could not be resolved
+UNKNOWN_SECONDS = 0.5  # the same, if no address of it is known
 RESOLVED_SECONDS = 30.0  # after which a name is resolved again in the background, give or take a quarter
 
 
@@ -28,6 +29,7 @@ class Addresses:
         self._known: dict[str, list[str]] = {}
         self._due: dict[str, float] = {}
         self._resolving: dict[str, asyncio.Task[list[str]]] = {}
+        self._answers = 0  # of name servers, so far
         self._all: dict[str, str] = {}
         self._all_until = -math.inf  # until then `_all` holds
         if self._file is not None and self._file.exists():
@@ -55,13 +57,14 @@ class Addresses:
         if time.monotonic() < self._all_until:
             return self._all
         found: dict[str, str] = {}
+        answers = self._answers
         for endpoint, addresses in zip(
             self._endpoints, await asyncio.gather(*(self.of(e) for e in self._endpoints)), strict=True
         ):
             for address in addresses:
                 found.setdefault(address, endpoint)
         dues = [self._due.get(_host(endpoint), -math.inf) for endpoint in self._endpoints]
-        self._all, self._all_until = found, min(dues)
+        self._all, self._all_until = found, min(dues) if answers == self._answers else -math.inf
         return found
 
     def _resolve(self, host: str) -> asyncio.Task[list[str]]:
@@ -77,10 +80,13 @@ class Addresses:
             async with asyncio.timeout(RESOLVE_SECONDS):
                 found = await loop.getaddrinfo(host, None, type=1)
         except (OSError, TimeoutError):
-            if self._known.get(host):
-                self._due[host] = time.monotonic() + RETRY_SECONDS
-            return self._known.get(host, [])
+            # Not at the next call: a name server that does not answer must not delay calls to other endpoints.
+            known = self._known.get(host, [])
+            self._due[host] = time.monotonic() + (RETRY_SECONDS if known else UNKNOWN_SECONDS)
+            return known
         addresses = sorted({str(entry[4][0]) for entry in found})
+        self._answers += 1
+        self._all_until = -math.inf
         self._due[host] = time.monotonic() + RESOLVED_SECONDS * random.uniform(0.75, 1.25)
         if self._known.get(host) != addresses:
             self._known[host] = addresses
