@@ -13,6 +13,7 @@
 from holdfast.client.blocking import BlockingClient, connect_blocking
 from holdfast.client.cache import Cache
 from holdfast.client.client import Client, connect
+from holdfast.client.config import Config, InvalidConfig
 from holdfast.client.connection import Tls
 from holdfast.client.errors import (
     ClientError,
@@ -32,7 +33,9 @@ __all__ = [
     "Client",
     "ClientError",
     "Compacted",
+    "Config",
     "Event",
+    "InvalidConfig",
     "KeyValue",
     "Lease",
     "OutOfScope",

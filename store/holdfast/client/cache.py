@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -37,9 +37,25 @@ SAVE_SECONDS = 1.0  # between changes and their file: a burst of changes is writ
 class Cache:
     """Made by `Client.cache`. To read, it is like a dictionary of keys (str or bytes) to their values."""
 
-    def __init__(self, client: Client, prefix: bytes, *, file: Path | None, confirm: float) -> None:
+    def __init__(
+        self,
+        client: Client,
+        prefix: bytes,
+        *,
+        file: Path | None,
+        confirm: float,
+        end: bytes | None = None,
+        parse: Callable[[bytes], object] | None = None,
+    ) -> None:
+        """`end`: of the keys, if it is not that of the prefix; empty for one key. `parse` raises ValueError for a value
+        that is not to be used: the cache then keeps the one before."""
         self.prefix = prefix
-        self.revision = 0  # the state is that of this revision
+        self.revision = 0  # the state is that of this revision, but for values that are rejected
+        self.rejected: dict[bytes, str] = {}  # keys whose newest value cannot be parsed, and why
+        self.parsed: dict[bytes, object] = {}
+        self._end = range_end(prefix, prefix=True, end=None) if end is None else end
+        self._start = prefix if end == b"" else range_start(prefix, prefix=True)
+        self._parse = parse
         self.from_file = False  # it was read from the file, and no server has answered since
         self._client = client
         self._file = file
@@ -80,7 +96,7 @@ class Cache:
         seconds = self._client.connection.timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(seconds):
-                wanted = (await self._client.range(self.prefix or b"\0", limit=1, keys_only=True)).revision
+                wanted = (await self._client.range(self._start, limit=1, keys_only=True)).revision
                 while self.revision < wanted:
                     self._raise_if_ended()
                     self._moved.clear()
@@ -155,7 +171,7 @@ class Cache:
     # ---- following -----------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        start, end = range_start(self.prefix, prefix=True), range_end(self.prefix, prefix=True, end=None)
+        start, end = self._start, self._end
         while True:
             try:
                 await self._load()
@@ -176,9 +192,7 @@ class Cache:
         """Read everything at one revision."""
         began = now()
         kvs: list[kv_pb2.KeyValue] = []
-        revision, key = 0, range_start(self.prefix, prefix=True)
-        end = range_end(self.prefix, prefix=True, end=None)
-        more = True
+        revision, key, end, more = 0, self._start, self._end, True
         while more:
             request = rpc_pb2.RangeRequest(key=key, range_end=end, limit=PAGE, revision=revision)
             found = await self._client.connection.call(
@@ -193,8 +207,16 @@ class Cache:
 
     def _take(self, kvs: Iterable[kv_pb2.KeyValue], revision: int, known_at: float) -> None:
         """Replace everything. Subscribers hear of what is different."""
-        fresh = {kv.key: KeyValue.of(kv) for kv in kvs}
         before = self._kvs
+        newest = {kv.key: KeyValue.of(kv) for kv in kvs}
+        for key in (self.rejected.keys() | self.parsed.keys()) - newest.keys():
+            self._forget(key)
+        fresh = {}
+        for key, kv in newest.items():
+            if before.get(key) == kv or self._accepts(kv):
+                fresh[key] = kv
+            elif key in before:
+                fresh[key] = before[key]
         self._kvs, self.revision = fresh, max(revision, self.revision)
         self._known_at = max(known_at, self._known_at)
         gone = before.keys() - fresh.keys()
@@ -205,13 +227,30 @@ class Cache:
     def _apply(self, events: list[Event]) -> None:
         fresh = dict(self._kvs) if len(events) > 1 else self._kvs  # nobody sees half of a revision
         for event in events:
-            if event.type == "put":
-                fresh[event.kv.key] = event.kv
-            else:
+            if event.type != "put":
                 fresh.pop(event.kv.key, None)
+                self._forget(event.kv.key)
+            elif self._accepts(event.kv):
+                fresh[event.kv.key] = event.kv
         self._kvs = fresh
         self.revision = max(self.revision, events[-1].kv.mod_revision)
         self._tell(events)
+
+    def _accepts(self, kv: KeyValue) -> bool:
+        if self._parse is None:
+            return True
+        try:
+            self.parsed[kv.key] = self._parse(kv.value)
+        except ValueError as error:
+            self.rejected[kv.key] = f"revision {kv.mod_revision}: {error}"
+            log.warning("%r has a value that cannot be used, revision %d: %s", kv.key, kv.mod_revision, error)
+            return False
+        self.rejected.pop(kv.key, None)
+        return True
+
+    def _forget(self, key: bytes) -> None:
+        self.rejected.pop(key, None)
+        self.parsed.pop(key, None)
 
     def _tell(self, events: list[Event]) -> None:
         for mine in self._changed:

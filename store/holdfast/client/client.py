@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
 from holdfast.client.cache import Cache
+from holdfast.client.config import Config, InvalidConfig, parser
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.endpoints import parse
 from holdfast.client.errors import SessionEnded, Unavailable, refused
@@ -32,6 +34,8 @@ from holdfast.client.values import (
 )
 from holdfast.client.watch import watch
 from holdfast.proto import holdfast_pb2, rpc_pb2
+
+T = TypeVar("T")
 
 
 def connect(
@@ -207,6 +211,29 @@ class Client:
         start = to_bytes(key)
         end = range_end(start, prefix=prefix, end=None)
         return watch(self.connection, start, end, start_revision=start_revision, previous=previous)
+
+    async def config(
+        self,
+        key: str | bytes,
+        model: Callable[[bytes], T] | type[T],
+        *,
+        file: str | Path | None = None,
+        confirm_seconds: float = 5.0,
+    ) -> Config[T]:
+        """One key as a typed value that is always valid. Close it, or use `async with`.
+
+        `model`: a pydantic model, which reads JSON, or a function of bytes that raises ValueError. A value that cannot
+        be parsed changes nothing and is told by `Config.error`. `file` keeps the newest valid value for a start while
+        no server answers. Raises InvalidConfig if there was never a valid value, and a ClientError as `cache` does.
+        """
+        where, name = Path(file) if file is not None else None, to_bytes(key)
+        cache = Cache(self, name, end=b"", file=where, confirm=confirm_seconds, parse=parser(model))
+        await cache.start()
+        try:
+            return Config(name, cache)
+        except InvalidConfig:
+            await cache.close()
+            raise
 
     async def cache(
         self, prefix: str | bytes, *, file: str | Path | None = None, confirm_seconds: float = 5.0

@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import pydantic
 import pytest
 from holdfast import client
 from holdfast.client import last_good
@@ -164,3 +165,78 @@ async def test_a_cache_follows_and_starts_from_its_file_while_no_server_answers(
                 await hf.cache("/many/")
     finally:
         local.kill()
+
+
+# ---- typed values ------------------------------------------------------------------------------------------------
+
+
+class Settings(pydantic.BaseModel):
+    timeout: int
+
+
+@pytest.mark.integration
+async def test_a_typed_value_is_always_valid(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path / "c", voters=1)
+    local.start()
+    file = tmp_path / "kept"
+    try:
+        await local.wait_ready()
+        async with client.connect(local.endpoints, timeout=5.0) as hf:
+            with pytest.raises(client.InvalidConfig, match="does not exist"):
+                await hf.config("/settings", Settings)
+            await hf.put("/settings", '{"timeout": "soon"}')
+            with pytest.raises(client.InvalidConfig, match="timeout"):
+                await hf.config("/settings", Settings)
+            await hf.put("/settings", '{"timeout": 1}')
+            await hf.put("/settings2", "another key that begins alike")
+            async with await hf.config("/settings", Settings, file=file) as config:
+                assert config.value == Settings(timeout=1)
+                changes = config.changes()
+                newest = asyncio.ensure_future(anext(changes))
+                await hf.put("/settings", '{"timeout": 2}')
+                assert await asyncio.wait_for(newest, 10) == Settings(timeout=2)
+                await hf.put("/settings", "no JSON")
+                await config._cache.current()
+                assert config.value == Settings(timeout=2)
+                assert "Invalid JSON" in config.error
+                await hf.put("/settings", '{"timeout": 3}')
+                await config._cache.current()
+                assert (config.value, config.error) == (Settings(timeout=3), "")
+                await hf.put("/settings", '{"timeout": null}')
+                await config._cache.current()
+                assert config.error
+        local.kill()
+        async with (
+            client.connect(local.endpoints, timeout=5.0) as hf,
+            await hf.config("/settings", Settings, file=file) as config,
+        ):
+            assert config.from_file
+            assert config.value == Settings(timeout=3), "the last good one, not the newest"
+            local.start()
+            async with asyncio.timeout(30):
+                while config.from_file:
+                    await asyncio.sleep(0.05)
+            assert config.value == Settings(timeout=3)
+            assert "timeout" in config.error
+            await hf.delete("/settings")
+            await config._cache.current()
+            assert (config.value, config.error) == (Settings(timeout=3), "the key was deleted")
+    finally:
+        local.kill()
+
+
+async def test_a_function_may_parse_and_a_whole_state_keeps_what_was_valid() -> None:
+    cache = Cache(client.connect("127.0.0.1:1"), b"/", file=None, confirm=1.0, parse=int)
+    cache._take([kv_pb2.KeyValue(key=b"/a", value=b"1", mod_revision=2)], 2, 0.0)
+    cache._take(
+        [
+            kv_pb2.KeyValue(key=b"/a", value=b"x", mod_revision=3),
+            kv_pb2.KeyValue(key=b"/b", value=b"y", mod_revision=4),
+        ],
+        4,
+        0.0,
+    )
+    assert (cache.parsed, list(cache), cache["/a"].value) == ({b"/a": 1}, [b"/a"], b"1")
+    assert sorted(cache.rejected) == [b"/a", b"/b"]
+    cache._take([kv_pb2.KeyValue(key=b"/b", value=b"2", mod_revision=5)], 5, 0.0)
+    assert (cache.parsed, cache.rejected, list(cache)) == ({b"/b": 2}, {}, [b"/b"])
