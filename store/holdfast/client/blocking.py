@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from holdfast.client.blocking_cache import BlockingCache, BlockingConfig
 from holdfast.client.client import Client, connect
 from holdfast.client.connection import Tls
 from holdfast.client.lease import Lease
@@ -138,6 +139,25 @@ class BlockingClient:
             close = getattr(batches, "aclose", None)
             if close is not None and self._loop.is_running():
                 self._run(close())
+
+    def cache(
+        self, prefix: str | bytes, *, file: str | Path | None = None, confirm_seconds: float = 5.0
+    ) -> BlockingCache:
+        """See `Client.cache`."""
+        made = self._run(self._client.cache(prefix, file=file, confirm_seconds=confirm_seconds))
+        return BlockingCache(made, self._run)
+
+    def config(
+        self,
+        key: str | bytes,
+        model: Callable[[bytes], T] | type[T],
+        *,
+        file: str | Path | None = None,
+        confirm_seconds: float = 5.0,
+    ) -> BlockingConfig[T]:
+        """See `Client.config`."""
+        made = self._run(self._client.config(key, model, file=file, confirm_seconds=confirm_seconds))
+        return BlockingConfig(made, self._run)
 
     def lease(self, ttl: int) -> Lease:
         """Grant a lease, kept alive by the client's thread; end it with `revoke`."""

@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from holdfast.client import last_good
 from holdfast.client.errors import ClientError, Compacted, Unavailable
@@ -32,6 +33,24 @@ PAGE = 1000
 FIRST_SECONDS = 0.8  # for the first answer of a server, if a file has what was last known
 RETRY_SECONDS = 0.5
 SAVE_SECONDS = 1.0  # between changes and their file: a burst of changes is written once
+
+
+class Changes:
+    """Yields what has changed since the last time: of each key the newest change, in the order of revisions."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self.pending: dict[bytes, Event] = {}
+
+    def __aiter__(self) -> Changes:
+        return self
+
+    async def __anext__(self) -> list[Event]:
+        while not self.pending:
+            await self._cache.moved()
+        found = sorted(self.pending.values(), key=lambda event: event.kv.mod_revision)
+        self.pending.clear()
+        return found
 
 
 class Cache:
@@ -64,7 +83,7 @@ class Cache:
         self._known_at = -math.inf  # the state was current at this time (of `now`), or later
         self._watched = Watched(self._confirmed)
         self._moved = asyncio.Event()
-        self._changed: list[dict[bytes, Event]] = []  # by subscriber: what it was not told yet
+        self._subscribers: WeakSet[Changes] = WeakSet()
         self._error: ClientError | None = None
         self._dirty = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,21 +126,17 @@ class Cache:
         except TimeoutError:
             raise Unavailable(f"the cache of {self.prefix!r} did not become current in {seconds:g} s") from None
 
-    async def changes(self) -> AsyncIterator[list[Event]]:
-        """Yield what has changed since the last time: of each key the newest change, in the order of revisions."""
-        mine: dict[bytes, Event] = {}
-        self._changed.append(mine)
-        try:
-            while True:
-                while not mine:
-                    self._raise_if_ended()
-                    self._moved.clear()
-                    await self._moved.wait()
-                found = sorted(mine.values(), key=lambda event: event.kv.mod_revision)
-                mine.clear()
-                yield found
-        finally:
-            self._changed.remove(mine)
+    def changes(self) -> Changes:
+        """What changes from now on, to iterate over."""
+        found = Changes(self)
+        self._subscribers.add(found)
+        return found
+
+    async def moved(self) -> None:
+        """Wait until the state or its revision has changed. Raises the error that ended the cache."""
+        self._raise_if_ended()
+        self._moved.clear()
+        await self._moved.wait()
 
     def _raise_if_ended(self) -> None:
         if self._error is not None:
@@ -253,8 +268,8 @@ class Cache:
         self.parsed.pop(key, None)
 
     def _tell(self, events: list[Event]) -> None:
-        for mine in self._changed:
-            mine.update((event.kv.key, event) for event in events)
+        for changes in self._subscribers:
+            changes.pending.update((event.kv.key, event) for event in events)
         self._moved.set()
         self._dirty.set()
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
-from holdfast.client.cache import Cache
+from holdfast.client.cache import Cache, Changes
 from holdfast.client.errors import ClientError
 
 T = TypeVar("T")
@@ -63,10 +63,12 @@ class Config(Generic[T]):
         """Whether the value is that of the last good file, and no server has answered since."""
         return self._cache.from_file
 
-    async def changes(self) -> AsyncIterator[T]:
-        """Yield each new value that is valid and different; of several at once the newest."""
-        last = self.value
-        async for _ in self._cache.changes():
+    def changes(self) -> AsyncIterator[T]:
+        """Each value from now on that is valid and different; of several at once the newest."""
+        return self._values(self._cache.changes(), self.value)
+
+    async def _values(self, changes: Changes, last: T) -> AsyncIterator[T]:
+        async for _ in changes:
             if self.value != last:
                 last = self.value
                 yield last

@@ -225,6 +225,33 @@ async def test_a_typed_value_is_always_valid(tmp_path: Path) -> None:
         local.kill()
 
 
+@pytest.mark.integration
+def test_blocking_cache_and_config(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path, voters=1)
+    local.start()
+    try:
+        asyncio.run(local.wait_ready())
+        with client.connect_blocking(local.endpoints) as hf:
+            hf.put("/a/1", "1")
+            with hf.cache("/a/") as cache, hf.config("/a/1", int) as config:
+                assert (list(cache), cache["/a/1"].value, "/a/2" in cache, len(cache)) == ([b"/a/1"], b"1", False, 1)
+                assert (config.value, config.error) == (1, "")
+                hf.put("/a/1", "2")
+                cache.current()
+                kept = cache.get("/a/1")
+                assert kept is not None
+                assert kept.value == b"2"
+                while config.value != 2:
+                    time.sleep(0.01)
+                hf.put("/a/1", "3")
+                changes = cache.changes()
+                hf.put("/a/2", "x")
+                while b"/a/2" not in {event.kv.key for event in next(changes)}:
+                    pass
+    finally:
+        local.kill()
+
+
 async def test_a_function_may_parse_and_a_whole_state_keeps_what_was_valid() -> None:
     cache = Cache(client.connect("127.0.0.1:1"), b"/", file=None, confirm=1.0, parse=int)
     cache._take([kv_pb2.KeyValue(key=b"/a", value=b"1", mod_revision=2)], 2, 0.0)
