@@ -41,10 +41,10 @@ kube: setup image tools ## a real Kubernetes (kind) with the operator, a cluster
 	@e2e/cluster load $(IMAGE) $(IMAGE2)
 	@e2e/show
 
-e2e: setup image tools ## the tests on a real Kubernetes (kind)
+e2e: setup image tools ## the tests on a real Kubernetes (kind); E2E=FILES for some of them
 	@e2e/cluster up
 	@e2e/cluster load $(IMAGE) $(IMAGE2)
-	$(BIN)/pytest e2e -s
+	$(BIN)/pytest $(or $(E2E),e2e) -s
 
 kube-down: ## remove the Kubernetes of make kube
 	@e2e/cluster down
