@@ -12,6 +12,7 @@ from holdfast.cli.doctor import doctor
 from holdfast.cli.edge import edge
 from holdfast.cli.keys import delete, get, put, txn, watch
 from holdfast.cli.operator import operator
+from holdfast.cli.project import project
 from holdfast.cli.serve import serve
 from holdfast.cli.snapshot import snapshot
 
@@ -26,6 +27,7 @@ app.command(rich_help_panel="Keys")(get)
 app.command("del", rich_help_panel="Keys")(delete)
 app.command(rich_help_panel="Keys")(txn)
 app.command(rich_help_panel="Keys")(watch)
+app.command(rich_help_panel="Keys")(project)
 app.command(rich_help_panel="Cluster")(status)
 app.add_typer(member, name="member", rich_help_panel="Cluster")
 app.add_typer(lease, name="lease", rich_help_panel="Keys")

@@ -1,0 +1,121 @@
+"""Writes the keys of a prefix as files of a directory, all at once: a reader never finds files of two states mixed.
+
+It is done as the kubelet writes volumes of ConfigMaps: the files are in a directory of their own, `..data` is a link to
+it, and each visible name is a link into `..data`. A new state is a new directory; one rename of the link `..data`
+publishes all of it. A reader that reads several files has to resolve `..data` once. Being killed at any point leaves
+the old state or the new one, and the next write puts the visible names right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from holdfast.client.errors import ClientError
+
+DATA, _FRESH, _PARTS = "..data", "..data_fresh", "..state-"
+
+
+class Unfit(ClientError):
+    """Some keys cannot be files. The message says which, and why."""
+
+
+def names(keys: Iterable[bytes], prefix: bytes) -> dict[bytes, PurePosixPath]:
+    """The path of each key below the directory. Raises Unfit."""
+    found: dict[bytes, PurePosixPath] = {}
+    for key in keys:
+        rest = key[len(prefix) :].removeprefix(b"/")
+        parts = rest.split(b"/")
+        for part in parts:
+            if not part or part in (b".", b"..") or part.startswith(b"..") or b"\0" in part or len(part) > 255:
+                raise Unfit(f"the key {key!r} cannot be a file: {part!r} is no name of one")
+        found[key] = PurePosixPath(os.fsdecode(rest))
+    paths = set(found.values())
+    for key, path in found.items():
+        for parent in path.parents:
+            if parent in paths:
+                raise Unfit(f"the key {key!r} cannot be a file: {str(parent)!r} is one, and no directory")
+    return found
+
+
+class Projection:
+    """`mode`: of the files."""
+
+    def __init__(self, directory: Path, prefix: bytes, mode: int = 0o644) -> None:
+        self._directory = directory
+        self._prefix = prefix
+        self._mode = mode
+
+    def write(self, values: Mapping[bytes, bytes]) -> bool:
+        """Make the directory hold exactly these keys. Returns whether that changed anything. Raises Unfit, and OSError;
+        the directory then holds what it held before."""
+        wanted = {path: values[key] for key, path in names(values, self._prefix).items()}
+        self._directory.mkdir(parents=True, exist_ok=True)
+        visible = {path.parts[0] for path in wanted}
+        for link in (self._directory / name for name in visible):
+            if not link.is_symlink() and link.exists():
+                raise Unfit(f"{link} is there already, and is not ours: use another directory")
+        changed = wanted != self._held()
+        if changed:
+            self._publish(wanted)
+        self._show(visible)
+        self._clean()
+        return changed
+
+    def _held(self) -> dict[PurePosixPath, bytes] | None:
+        """What is published now; None: nothing is."""
+        data = self._directory / DATA
+        if not data.is_dir():
+            return None
+        files = (path for path in data.resolve().rglob("*") if path.is_file())
+        return {PurePosixPath(path.relative_to(data.resolve())): path.read_bytes() for path in files}
+
+    def _publish(self, wanted: Mapping[PurePosixPath, bytes]) -> None:
+        state = Path(tempfile.mkdtemp(prefix=_PARTS, dir=self._directory))
+        state.chmod(0o755)
+        for path, value in wanted.items():
+            file = state / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self._mode), "wb") as opened:
+                opened.write(value)
+                opened.flush()
+                os.fsync(opened.fileno())
+        for directory in (state, *(path for path in state.rglob("*") if path.is_dir())):
+            _sync(directory)
+        fresh = self._directory / _FRESH
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(state.name)
+        fresh.replace(self._directory / DATA)
+        _sync(self._directory)
+
+    def _show(self, visible: set[str]) -> None:
+        """Links for what is there now, and none for what is not. Names that are no links of ours stay."""
+        for name in visible:
+            link, target = self._directory / name, f"{DATA}/{name}"
+            if not link.is_symlink() or os.readlink(link) != target:
+                with contextlib.suppress(FileNotFoundError):
+                    link.unlink()
+                link.symlink_to(target)
+        for link in self._directory.iterdir():
+            ours = link.is_symlink() and os.readlink(link) == f"{DATA}/{link.name}"
+            if ours and link.name not in visible:
+                link.unlink()
+
+    def _clean(self) -> None:
+        """Remove states that are not published, such as those of a process that was killed."""
+        current = os.readlink(self._directory / DATA)
+        for path in self._directory.glob(f"{_PARTS}*"):
+            if path.name != current:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
