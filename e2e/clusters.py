@@ -16,7 +16,8 @@ from e2e.kubectl import CALM, apply, condition, eventually, kubectl
 
 IMAGE = f"holdfast:{__version__}"
 SECOND_IMAGE = f"{IMAGE}-next"
-NOTICED = 5.0
+NOTICED = 5.0  # seconds: how old what is shown may be
+PATIENCE = 420.0  # seconds: a busy machine takes long; what has to be fast is measured by its test
 API = "holdfast.dev/v1alpha1"
 VOTERS = "holdfast.dev/component=voter"
 REPLICAS = "holdfast.dev/component=replica"
@@ -131,7 +132,7 @@ class Cluster:
         words = ("wait", "--for=condition=Ready", f"{kind}/{name or self.name}", "--timeout=1s")
         return "condition met" in self.kubectl(*words, check=False)
 
-    def wait_ready(self, seconds: float = 180) -> None:
+    def wait_ready(self, seconds: float = PATIENCE) -> None:
         """Wait as a user does, and check that it is true. What is shown may be older than the newest event, but not by
         more than NOTICED seconds."""
         end = time.monotonic() + seconds
@@ -175,7 +176,7 @@ class Cluster:
         """A write that comes by the voters' Service is acknowledged."""
         assert "OK" in self.holdfast("put", "/e2e/serves", "yes", "-o", "simple")
 
-    def wait_told(self, *words: str, seconds: float = 60) -> str:
+    def wait_told(self, *words: str, seconds: float = 120) -> str:
         """Wait until the object says that it is not ready and why: in words of which one is among these."""
 
         def told() -> str:
@@ -192,7 +193,7 @@ class Cluster:
         assert any(word in row["MESSAGE"] for word in words), row
         return message
 
-    def pool_ready(self, name: str = "edge", seconds: float = 180) -> None:
+    def pool_ready(self, name: str = "edge", seconds: float = PATIENCE) -> None:
         """Wait as a user does, and check that it is true."""
         words = ("wait", "--for=condition=Ready", f"hfep/{name}", f"--timeout={seconds:g}s")
         try:
@@ -203,7 +204,7 @@ class Cluster:
         assert all(condition(pod, "Ready") == "True" for pod in pods), self.story()
         assert (row["READY"], row["REPLICAS"]) == ("True", f"{len(pods)}/{len(pods)}"), row
 
-    def config_ready(self, name: str = "app", seconds: float = 120) -> None:
+    def config_ready(self, name: str = "app", seconds: float = PATIENCE) -> None:
         """Wait as a user does, and check that the keys are there."""
         self.kubectl("wait", "--for=condition=Ready", f"hfcfg/{name}", f"--timeout={seconds:g}s", seconds=seconds + 30)
         found = self.get("hfcfg", name)

@@ -51,7 +51,7 @@ def on_node(node: str, *words: str) -> str:
     return run("docker", "exec", node, *words)
 
 
-def eventually(what: str, holds: Callable[[], Any], seconds: float = 180) -> Any:
+def eventually(what: str, holds: Callable[[], Any], seconds: float = CALM) -> Any:
     """Wait for something that others bring about. Returns what `holds` gives once it is true."""
     began = time.monotonic()
     last: object = None

@@ -13,7 +13,7 @@ from e2e.clusters import Cluster, namespace
 from e2e.kubectl import CALM, eventually, get, kubectl, lines
 from e2e.nodes import CONTROL_PLANE
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 SECONDS = 60
 WRITES = 1000  # a second, or as many as the machine does

@@ -11,7 +11,7 @@ from e2e.clusters import REPLICAS, Cluster, namespace
 from e2e.kubectl import eventually
 from e2e.nodes import gone, nodes
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 DATA = {"payment.yaml": "provider: acme"}
 

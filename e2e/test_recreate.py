@@ -9,7 +9,7 @@ import pytest
 
 from e2e.clusters import REPLICAS, Cluster, namespace
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 DATA = {"payment.yaml": "provider: acme"}
 
@@ -55,7 +55,7 @@ def test_recreate_with_fewer_voters_asks_the_user(cluster: Cluster) -> None:
     claims = cluster.claim_uids()
     began = time.monotonic()
     _replace(cluster, 1)
-    message = cluster.wait_told("holdfast.dev/adopt", seconds=120)
+    message = cluster.wait_told("holdfast.dev/adopt")
     assert cluster.row()["REASON"] == "MoreVolumesThanVoters"
     assert id_ in message, "it has to name the id that the annotation needs"
     assert cluster.claim_uids() == claims, "nothing is deleted before the user has decided"

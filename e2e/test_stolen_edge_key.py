@@ -17,7 +17,7 @@ from holdfast.proto import raft_pb2
 from e2e.clusters import REPLICAS, Cluster, namespace
 from e2e.kubectl import ENVIRONMENT
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 REFUSED = ("client", "edge", "operator")
 

@@ -11,7 +11,7 @@ from e2e.applications import Writer, provide_scripts
 from e2e.clusters import Cluster, namespace
 from e2e.kubectl import eventually
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from e2e.clusters import Cluster, namespace
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "image": ({"version": "9.9.9"}, ("ErrImagePull", "ImagePullBackOff")),
