@@ -21,17 +21,13 @@ class Request:
     group: str
     resource: str  # with its subresource: pods/eviction
     namespace: str
-    code: int
     stage: str
+    refused: bool  # nobody granted it
 
     @property
     def watches(self) -> bool:
         """Whether it begins a watch or ends one."""
         return self.verb == "watch"
-
-    @property
-    def refused(self) -> bool:
-        return self.code == 403
 
     def __str__(self) -> str:
         return f"{self.verb} {self.resource}.{self.group}" if self.group else f"{self.verb} {self.resource}"
@@ -53,8 +49,8 @@ def requests() -> list[Request]:
                 group=about.get("apiGroup", ""),
                 resource=about["resource"] + (f"/{sub}" if sub else ""),
                 namespace=about.get("namespace", ""),
-                code=entry.get("responseStatus", {}).get("code", 0),
                 stage=entry["stage"],
+                refused=entry.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid",
             )
         )
     # A watch is logged when it begins and when it ends.

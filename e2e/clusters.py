@@ -6,13 +6,14 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from holdfast import __version__
 
 from e2e.kubectl import CALM, apply, condition, eventually, kubectl
+from e2e.nodes import nodes
 
 IMAGE = f"holdfast:{__version__}"
 SECOND_IMAGE = f"{IMAGE}-next"
@@ -133,23 +134,33 @@ class Cluster:
         return "condition met" in self.kubectl(*words, check=False)
 
     def wait_ready(self, seconds: float = PATIENCE) -> None:
+        self._wait("hfc", self.name, self.check_ready, seconds)
+
+    def pool_ready(self, name: str = "edge", seconds: float = PATIENCE) -> None:
+        self._wait("hfep", name, lambda: self.check_pool(name), seconds)
+
+    def config_ready(self, name: str = "app", seconds: float = PATIENCE) -> None:
+        self._wait("hfcfg", name, lambda: self.check_config(name), seconds)
+
+    def _wait(self, kind: str, name: str, check: Callable[[], None], seconds: float) -> None:
         """Wait as a user does, and check that it is true. What is shown may be older than the newest event, but not by
         more than NOTICED seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            words = ("wait", "--for=condition=Ready", f"hfc/{self.name}", f"--timeout={left:.0f}s")
-            if "condition met" in self.kubectl(*words, seconds=left + 30, check=False) and self._is_so():
+            words = ("wait", "--for=condition=Ready", f"{kind}/{name}", f"--timeout={left:.0f}s")
+            told = self.kubectl(*words, seconds=left + 30, check=False)
+            if "condition met" in told and self._is_so(kind, name, check):
                 return
-        raise AssertionError(f"{self.namespace}/{self.name} is not ready within {seconds:g} s{self.story()}")
+        raise AssertionError(f"{kind} {self.namespace}/{name} is not ready within {seconds:g} s{self.story()}")
 
-    def _is_so(self) -> bool:
+    def _is_so(self, kind: str, name: str, check: Callable[[], None]) -> bool:
         """Whether an object that says Ready is. Raises AssertionError if it is not and goes on saying so."""
         end = time.monotonic() + NOTICED
         while True:
             try:
-                self.check_ready()
+                check()
             except AssertionError:
-                if not self.said_ready():
+                if not self.said_ready(kind, name):
                     return False
                 if time.monotonic() > end:
                     raise
@@ -193,20 +204,15 @@ class Cluster:
         assert any(word in row["MESSAGE"] for word in words), row
         return message
 
-    def pool_ready(self, name: str = "edge", seconds: float = PATIENCE) -> None:
-        """Wait as a user does, and check that it is true."""
-        words = ("wait", "--for=condition=Ready", f"hfep/{name}", f"--timeout={seconds:g}s")
-        try:
-            self.kubectl(*words, seconds=seconds + 30)
-        except AssertionError as error:
-            raise AssertionError(f"{error}{self.story()}") from None
+    def check_pool(self, name: str) -> None:
+        """A pool that says Ready has a ready replica on each of its nodes."""
         pods, row = self.pods(REPLICAS), self.row("hfep", name)
         assert all(condition(pod, "Ready") == "True" for pod in pods), self.story()
         assert (row["READY"], row["REPLICAS"]) == ("True", f"{len(pods)}/{len(pods)}"), row
+        assert sorted(pod["spec"]["nodeName"] for pod in pods) == nodes("edge")
 
-    def config_ready(self, name: str = "app", seconds: float = PATIENCE) -> None:
-        """Wait as a user does, and check that the keys are there."""
-        self.kubectl("wait", "--for=condition=Ready", f"hfcfg/{name}", f"--timeout={seconds:g}s", seconds=seconds + 30)
+    def check_config(self, name: str) -> None:
+        """A configuration that says Ready is in the cluster."""
         found = self.get("hfcfg", name)
         assert self.row("hfcfg", name)["READY"] == "True"
         for key, value in found["spec"]["data"].items():

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from e2e.applications import Writer, provide_scripts
-from e2e.clusters import SECOND_IMAGE, Cluster, namespace
-from e2e.kubectl import eventually
+from e2e.clusters import NOTICED, SECOND_IMAGE, Cluster, namespace
+from e2e.kubectl import condition, eventually
 from e2e.nodes import CONTROL_PLANE, drained
 
 pytestmark = pytest.mark.timeout(1800)
@@ -33,10 +33,6 @@ def _at(cluster: Cluster, pod: str) -> str:
     return found
 
 
-def _new_pods(cluster: Cluster, before: dict[str, str]) -> int:
-    return sum(before.get(name) != uid for name, uid in cluster.pod_uids().items())
-
-
 def test_drain_during_a_rolling_upgrade(cluster: Cluster) -> None:
     writer = Writer("writer", cluster, CONTROL_PLANE)
     before, leader = cluster.pod_uids(), cluster.row()["LEADER"]
@@ -44,13 +40,12 @@ def test_drain_during_a_rolling_upgrade(cluster: Cluster) -> None:
     nodes = [_at(cluster, name) for name in (leader, follower)]
     cluster.patch({"image": SECOND_IMAGE})
     for node in nodes:
-        made = _new_pods(cluster, before)
+        eventually("the upgrade is under way", lambda: condition(cluster.object(), "UpToDate") == "False", NOTICED)
         with drained(node):
             # The voter of this node waits for it: of three voters no two share a node.
             cluster.wait_told("ordinal", "Unschedulable", "unschedulable")
             assert cluster.row()["AVAILABLE"] == "True"
             writer.writes_on()
-        eventually("the roll goes on", lambda made=made: _new_pods(cluster, before) > made)  # type: ignore[misc]
     cluster.wait_ready()
     assert {p["spec"]["containers"][0]["image"] for p in cluster.pods()} == {SECOND_IMAGE}
     gap = writer.longest_gap()
