@@ -15,6 +15,8 @@ CACHE = Path(os.environ.get("HOLDFAST_CACHE", Path.home() / ".cache" / "holdfast
 KUBECONFIG = os.environ.get("KUBECONFIG", str(CACHE / "kubeconfig"))
 ENVIRONMENT = {**os.environ, "KUBECONFIG": KUBECONFIG, "PATH": f"{CACHE / 'bin'}:{os.environ['PATH']}"}
 
+CALM = 300.0  # seconds for what takes long on a busy machine
+
 
 def run(*words: str, stdin: str | None = None, seconds: float = 120, check: bool = True) -> str:
     done = subprocess.run(
@@ -37,11 +39,19 @@ def apply(text: str) -> None:
     kubectl("apply", "-f", "-", stdin=text)
 
 
+def install(*words: str) -> None:
+    """Install or upgrade the operator. `words`: further options of Helm."""
+    release = ["helm", "upgrade", "--install", "holdfast", "charts/holdfast", "-n", "holdfast-system"]
+    # In the cloud: on an edge node it would be cut off with it.
+    options = ["--create-namespace", "--wait", "--timeout", "180s", "-f", "e2e/operator-values.yaml"]
+    run(*release, *options, *words, seconds=CALM)
+
+
 def on_node(node: str, *words: str) -> str:
     return run("docker", "exec", node, *words)
 
 
-def eventually(what: str, holds: Callable[[], Any], seconds: float = 180) -> Any:
+def eventually(what: str, holds: Callable[[], Any], seconds: float = CALM) -> Any:
     """Wait for something that others bring about. Returns what `holds` gives once it is true."""
     began = time.monotonic()
     last: object = None

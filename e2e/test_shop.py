@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from e2e.conftest import SECOND_IMAGE, Writer, application, cluster, voters_ready
+from e2e.applications import Writer, application
+from e2e.clusters import SECOND_IMAGE, SHOP
 from e2e.kubectl import apply, condition, eventually, get, kubectl, lines, on_node
 
 KEY = "/stores/common/checkout/payment.yaml"
@@ -31,7 +32,7 @@ def reader_output(node: str, name: str) -> list[dict[str, Any]]:
 
 
 def test_apply_to_a_value_at_the_edge() -> None:
-    eventually("three voters are ready", lambda: voters_ready(3), 300)
+    eventually("three voters are ready", lambda: SHOP.voters_ready(3), 300)
     eventually(
         "the edge pool is ready", lambda: condition(get("hfep", "shop-stores-berlin"), "Available") == "True", 240
     )
@@ -40,7 +41,7 @@ def test_apply_to_a_value_at_the_edge() -> None:
         lambda: (c := get("hfcfg", "checkout"))["status"]["summary"] == "2/2" and c,
     )
     print(kubectl("get", "hfc,hfep,hfcfg"))
-    shown = cluster()["status"]
+    shown = SHOP.object()["status"]
     assert shown["votersSummary"] == "3/3"
     zones = {
         get("node", p["spec"]["nodeName"])["metadata"]["labels"]["topology.kubernetes.io/zone"]
@@ -108,13 +109,13 @@ def test_bad_objects_are_refused() -> None:
 
 def test_the_leaders_pod_is_killed_while_a_writer_writes() -> None:
     writer = Writer("writer-kill")
-    leader = cluster()["status"]["leader"]
+    leader = SHOP.object()["status"]["leader"]
     node = get("pod", leader)["spec"]["nodeName"]
     on_node(node, "pkill", "-9", "-f", f"holdfast serve .*--name={leader}")  # no time to hand over
     kubectl("delete", "pod", leader, "--grace-period=0", "--force")
-    eventually("another member leads", lambda: cluster()["status"].get("leader") not in (None, leader))
+    eventually("another member leads", lambda: SHOP.object()["status"].get("leader") not in (None, leader))
     writer.writes_on()
-    eventually("three voters are ready again", lambda: voters_ready(3))
+    eventually("three voters are ready again", lambda: SHOP.voters_ready(3))
     gap = writer.longest_gap()
     acknowledged = writer.stop()
     print(f"   {len(acknowledged)} writes acknowledged, none lost; the writer's longest gap was {gap:.2f} s")
@@ -122,18 +123,18 @@ def test_the_leaders_pod_is_killed_while_a_writer_writes() -> None:
 
 def test_a_voters_pod_and_volume_are_lost() -> None:
     writer = Writer("writer-volume")
-    before = {m["name"]: m["id"] for m in cluster()["status"]["members"]}
-    victim = next(name for name in sorted(before) if name != cluster()["status"]["leader"])
+    before = SHOP.members()
+    victim = next(name for name in sorted(before) if name != SHOP.object()["status"]["leader"])
     kubectl("delete", "pvc", f"data-{victim}", "--wait=false")
     kubectl("delete", "pod", victim, "--grace-period=0", "--force")
 
     def replaced() -> bool:
-        assert condition(cluster(), "Available") == "True", "quorum must not be lost"
-        now = {m["name"]: m["id"] for m in cluster()["status"]["members"]}
-        return now.get(victim, before[victim]) != before[victim] and voters_ready(3)
+        assert condition(SHOP.object(), "Available") == "True", "quorum must not be lost"
+        now = SHOP.members()
+        return now.get(victim, before[victim]) != before[victim] and SHOP.voters_ready(3)
 
     eventually(f"a new member takes the place of {victim}", replaced)
-    after = {m["name"]: m["id"] for m in cluster()["status"]["members"]}
+    after = SHOP.members()
     assert {n: i for n, i in after.items() if n != victim} == {n: i for n, i in before.items() if n != victim}
     gap = writer.longest_gap()
     acknowledged = writer.stop()
@@ -216,10 +217,10 @@ def test_three_five_three_voters() -> None:
     writer = Writer("writer-scale")
     patch = '{"spec": {"voters": {"replicas": %d}}}'
     kubectl("patch", "hfc", "shop", "--type=merge", "-p", patch % 5)
-    eventually("five voters are ready", lambda: voters_ready(5), 300)
+    eventually("five voters are ready", lambda: SHOP.voters_ready(5), 300)
     assert kubectl("get", "pdb", "shop-voter", "-o", "jsonpath={.spec.minAvailable}") == "3"
     kubectl("patch", "hfc", "shop", "--type=merge", "-p", patch % 3)
-    eventually("three voters are left", lambda: voters_ready(3), 300)
+    eventually("three voters are left", lambda: SHOP.voters_ready(3), 300)
     eventually(
         "the others' volumes are gone", lambda: len(get("pvc", "-l", "holdfast.dev/component=voter")["items"]) == 3
     )
@@ -234,22 +235,20 @@ def test_three_five_three_voters() -> None:
 
 def test_rolling_upgrade_leader_last() -> None:
     writer = Writer("writer-roll")
-    leader = cluster()["status"]["leader"]
-    members = {m["name"]: m["id"] for m in cluster()["status"]["members"]}
+    leader = SHOP.object()["status"]["leader"]
+    members = SHOP.members()
     began = time.monotonic()
     kubectl("patch", "hfc", "shop", "--type=merge", "-p", f'{{"spec": {{"image": "{SECOND_IMAGE}"}}}}')
 
     def upgraded() -> bool:
         pods = get("pods", "-l", "holdfast.dev/component=voter")["items"]
-        return {p["spec"]["containers"][0]["image"] for p in pods} == {SECOND_IMAGE} and voters_ready(3)
+        return {p["spec"]["containers"][0]["image"] for p in pods} == {SECOND_IMAGE} and SHOP.voters_ready(3)
 
     eventually("all voters run the second image", upgraded, 400)
     pods = get("pods", "-l", "holdfast.dev/component=voter")["items"]
     by_age = sorted(pods, key=lambda p: p["metadata"]["creationTimestamp"])
     assert by_age[-1]["metadata"]["name"] == leader, "the leader's pod must be the last one"
-    assert {m["name"]: m["id"] for m in cluster()["status"]["members"]} == members, (
-        "a restart is no change of membership"
-    )
+    assert SHOP.members() == members, "a restart is no change of membership"
     gap = writer.longest_gap()
     acknowledged = writer.stop()
     seconds = time.monotonic() - began

@@ -13,7 +13,7 @@
 - {apiGroups: [""], resources: [pods], verbs: [get, list, watch, delete]}
 - {apiGroups: [""], resources: [pods/eviction], verbs: [create]}
 - {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [get, list, watch, patch, delete]}
-- {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, patch]}
+- {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, update, patch]}
 - {apiGroups: [""], resources: [secrets], verbs: [get, list, watch, create, patch, delete]}
 - {apiGroups: [""], resources: [events], verbs: [create]}
 - {apiGroups: [apps], resources: [statefulsets], verbs: [get, list, watch, create, patch, delete]}

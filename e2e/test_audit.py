@@ -1,0 +1,78 @@
+"""What the operator asks of the API server: next to nothing of a settled cluster, and nothing that it may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from e2e import audit
+from e2e.applications import application, provide_scripts
+from e2e.clusters import Cluster, namespace
+from e2e.kubectl import CALM, eventually, get, kubectl, lines
+from e2e.nodes import CONTROL_PLANE
+
+pytestmark = pytest.mark.timeout(1800)
+
+SECONDS = 60
+WRITES = 1000  # a second, or as many as the machine does
+MOST_REQUESTS = 0.5  # a second, for one cluster with a pool and a configuration
+ROLE = "holdfast-system:holdfast-operator"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """The only cluster there is."""
+    kubectl("delete", "hfcfg,hfep,hfc", "--all", "--all-namespaces", seconds=CALM)
+    eventually("the namespaces of other tests are gone", lambda: not _leaving(), CALM)
+    with namespace("audit") as name:
+        made = Cluster(name)
+        made.apply()
+        made.kubectl("apply", "-f", "-", stdin=made.pool())
+        made.kubectl("apply", "-f", "-", stdin=made.config({"payment.yaml": "provider: acme"}))
+        made.wait_ready()
+        made.pool_ready()
+        made.config_ready()
+        provide_scripts(name)
+        yield made
+
+
+def _leaving() -> list[str]:
+    return [n["metadata"]["name"] for n in get("namespaces")["items"] if n["status"]["phase"] == "Terminating"]
+
+
+def test_audit_of_a_settled_cluster_under_load(cluster: Cluster) -> None:
+    endpoint = f"shop-client.{cluster.namespace}.svc:2379"
+    application("load", "load.py", [endpoint, str(WRITES), str(SECONDS)], CONTROL_PLANE, cluster)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/load", "--timeout=60s")
+    began, version = datetime.now(UTC), cluster.object()["metadata"]["resourceVersion"]
+    written = eventually("the load has ended", lambda: lines(cluster.kubectl("logs", "load")), SECONDS + 60)[-1]
+    ended = datetime.now(UTC)
+    asked = [r for r in audit.requests() if began <= r.at <= ended]
+    seconds = (ended - began).total_seconds()
+    rate = sum(not r.watches for r in asked) / seconds
+    print(f"   {written['acknowledged'] / written['seconds']:.0f} writes a second, {written['failed']} failed")
+    print(f"   {rate:.2f} requests a second in {seconds:.0f} s: {dict(audit.counted(asked))}")
+    assert written["acknowledged"] > 0
+    changing = [str(r) for r in asked if r.verb not in ("get", "list", "watch")]
+    assert not changing, "a cluster that is as wanted costs no write"
+    assert cluster.object()["metadata"]["resourceVersion"] == version
+    assert rate < MOST_REQUESTS
+    cluster.wait_ready()
+
+
+def test_audit_of_permissions() -> None:
+    """Of the whole run: nothing was refused; and what was granted and not used."""
+    asked = audit.requests()
+    refused = audit.counted(r for r in asked if r.refused)
+    used = set(audit.counted(r for r in asked if not r.refused))
+    print(f"   {len(asked)} requests since the API server began")
+    print(f"   granted and never used: {', '.join(sorted(audit.granted(ROLE) - used)) or 'nothing'}")
+    assert not refused, f"not allowed: {dict(refused)}"
+    assert used <= audit.granted(ROLE) | _of_every_account()
+
+
+def _of_every_account() -> set[str]:
+    """Rights that no role of ours grants."""
+    return {"create selfsubjectaccessreviews.authorization.k8s.io"}
