@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextvars import Context
 from datetime import UTC, datetime
 from heapq import heappop, heappush
-from typing import TypeVarTuple, Unpack
+from typing import TypeVarTuple
 
 EPOCH = 1_800_000_000  # the date at which every world begins, in Unix seconds
 _Args = TypeVarTuple("_Args")
@@ -36,7 +36,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def call_soon(
-        self, callback: Callable[[Unpack[_Args]], object], *args: Unpack[_Args], context: Context | None = None
+        self, callback: Callable[[*_Args], object], *args: *_Args, context: Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._soon.append(handle)
@@ -45,8 +45,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_later(
         self,
         delay: float,
-        callback: Callable[[Unpack[_Args]], object],
-        *args: Unpack[_Args],
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         return self.call_at(self._now + delay, callback, *args, context=context)
@@ -54,8 +54,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[[Unpack[_Args]], object],
-        *args: Unpack[_Args],
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)

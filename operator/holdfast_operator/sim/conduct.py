@@ -1,4 +1,4 @@
-"""How an operator has to go about what it may do: one pod at a time, the leader last and with notice, at rest while paused.
+"""How an operator has to do what it may do: one pod at a time, the leader with notice, nothing while paused.
 
 Every rule here is a promise of docs/kubernetes.md. An operator is only held to what it could know: what happened before
 the pass began in which it acts.

@@ -45,8 +45,8 @@ def _voters(world: World, cluster: Object) -> str:
 
 
 def held_up(world: World) -> str:
-    """What is not as wanted although it waits for nobody: a volume of another cluster, or a name that is taken, holds up
-    only what needs it."""
+    """What is not as wanted although it waits for nobody: a volume of another cluster, or a name that is taken, holds
+    up only what needs it."""
     cluster = world.cluster()
     for number in range(cluster["spec"]["voters"]["replicas"] if cluster is not None else 0):
         pod = world.api.get("Pod", NAMESPACE, f"{world.shape.cluster}-voter-{number}")

@@ -291,11 +291,11 @@ async def foreign_volume(world: World) -> None:
             edit_voters(world, f"{number + 2} voters", replicas=number + 2)
             await world.sleep(20)
             cluster = world.cluster()
-            if cluster is not None and world.api.get("PersistentVolumeClaim", NAMESPACE, name) is not None:
-                if world.rng.random() < 0.4:
-                    give_up(world, disk.cluster_id)
-                    world.foreign.discard(number)
-                    annotate(world, cluster, WIPE, f"{disk.cluster_id:016x}")
+            there = world.api.get("PersistentVolumeClaim", NAMESPACE, name) is not None
+            if cluster is not None and there and world.rng.random() < 0.4:
+                give_up(world, disk.cluster_id)
+                world.foreign.discard(number)
+                annotate(world, cluster, WIPE, f"{disk.cluster_id:016x}")
 
 
 async def name_is_taken(world: World) -> None:
@@ -341,10 +341,10 @@ async def lose_ca(world: World) -> None:
     await world.sleep(world.rng.uniform(10, 60))
     cluster = world.cluster()
     owners = {owner["uid"] for owner in backup["metadata"]["ownerReferences"]}
-    if cluster is not None and uid_of(cluster) in owners:
-        if world.api.get("Secret", NAMESPACE, name_of(backup)) is None:
-            world.trace("user: restores the Secret of the CA")
-            world.api.create("Secret", NAMESPACE, backup, "kubectl")
+    gone = world.api.get("Secret", NAMESPACE, name_of(backup)) is None
+    if cluster is not None and uid_of(cluster) in owners and gone:
+        world.trace("user: restores the Secret of the CA")
+        world.api.create("Secret", NAMESPACE, backup, "kubectl")
 
 
 USERS: tuple[tuple[int, Event], ...] = (
