@@ -107,7 +107,7 @@ class Conduct:
                 missing = self._gone.get(member.name, NEVER) < operator.pass_at
             else:
                 current = labels_of(other).get(TEMPLATE_LABEL) == _made_from(stateful)
-                missing = current and self._unready.get(uid_of(other), NEVER) < operator.pass_at
+                missing = (current or going(other)) and self._unready.get(uid_of(other), NEVER) < operator.pass_at
             if missing:
                 self._world.fail("rolls one voter at a time", f"{what} while {member.name} is missing or not ready")
 

@@ -64,6 +64,10 @@ async def _run(seed: int, shape: Shape, events: tuple[str, ...] | None, keep: bo
     finally:
         for operator in list(world.operators):
             await stop(world, operator)
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
         logger.handlers = []
     names = tuple(event.__name__ for _, event in chosen)
     return Result(seed, world.violation, list(world.lines), world.reached, world.now, events=names)
@@ -86,7 +90,7 @@ async def _live(world: World, invariants: Invariants, events: list[tuple[float, 
     start(world)
     world.create_cluster(world.shape.spec())
     _create_dependents(world)
-    if rng.random() < 0.8:
+    if rng.random() < world.shape.born_first:
         await _until_wanted(world, BIRTH_SECONDS)
         if world.violation is None and missing(world):
             world.fail("is born", missing(world))

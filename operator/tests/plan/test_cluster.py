@@ -24,7 +24,7 @@ from holdfast_operator.plan.actions import (
     Wait,
 )
 from holdfast_operator.plan.cluster import plan, wanted_pods
-from holdfast_operator.plan.facts import Desired, Member, Membership, Node, NodeState, Observed, Pod, Volume
+from holdfast_operator.plan.facts import Desired, Member, Membership, Node, NodeState, Observed, Pod, Run, Volume
 
 
 @dataclass
@@ -237,6 +237,20 @@ def test_the_leader_goes_last_and_hands_over_first() -> None:
     taken = actions(world)
     assert [type(a).__name__ for a in taken] == ["EvictPod", "EvictPod", "TransferLeader", "EvictPod"]
     assert [a.ordinal for a in taken if isinstance(a, EvictPod)] == [1, 2, 0]
+
+
+def test_no_pod_is_replaced_by_its_like() -> None:
+    """The API server refuses the wanted template, so a pod that goes comes back as it was."""
+    world = three()
+    world.pods[2].answers = False
+    world.desired = replace(world.desired, template="new")
+    refused = replace(world.observe(), template="old")
+    stuck = replace(refused.pods[2], run=Run.NEVER, ready=False)
+    for observed in (refused, replace(refused, pods={**refused.pods, 2: stuck})):
+        action = plan(world.desired, observed)
+        assert isinstance(action, Wait)
+        assert action.reason == "RollingOut"
+    assert isinstance(plan(world.desired, replace(refused, template="new")), DeletePod)
 
 
 def test_broken_pods_go_first() -> None:

@@ -14,7 +14,7 @@ from holdfast_operator.sim.mutants.table import Patch, mutant
 # ---- pods that cannot run --------------------------------------------------------------------------------------
 
 
-@mutant("a pod that cannot run is replaced before the cluster is formed, too")
+@mutant("a pod that cannot run is replaced before the cluster is formed, too", events="image_typo", born_first=0.0)
 def _typo_waits_for_the_bootstrap(patch: Patch) -> None:
     original = roll.replace_what_cannot_run
 
@@ -48,7 +48,9 @@ def _replaces_a_pod_by_its_like(patch: Patch) -> None:
 
 
 @mutant(
-    "a voter that is not ready for the kubelet may vote", events="kubelet_says_unready image_typo container_crashes"
+    "a voter that is not ready for the kubelet may vote",
+    events="kubelet_says_unready node_dies new_version new_version",
+    voters=3,
 )
 def _unready_voter_can_be_spared(patch: Patch) -> None:
     original = safety.can_spare
@@ -60,12 +62,18 @@ def _unready_voter_can_be_spared(patch: Patch) -> None:
     patch(roll, "can_spare", can_spare)
 
 
-@mutant("a voter is stopped only if the others include a majority that serves")
+@mutant(
+    "a voter is stopped only if the others include a majority that serves",
+    events="image_typo kubelet_says_unready node_dies",
+    voters=3,
+)
 def _every_voter_can_be_spared(patch: Patch) -> None:
     patch(roll, "can_spare", lambda observed, members, target: True)
 
 
-@mutant("a voter that is to be replaced hands over leadership first", events="new_version")
+@mutant(
+    "a voter that is to be replaced hands over leadership first", events="new_version new_version new_version", voters=3
+)
 def _leader_does_not_hand_over(patch: Patch) -> None:
     patch(roll, "successor", lambda observed, members, leader: None)
 
@@ -81,7 +89,7 @@ def _pods_are_deleted_not_evicted(patch: Patch) -> None:
     patch(cluster, "roll", roll_)
 
 
-@mutant("each voter is ready before the next one is replaced", events="new_version", voters=5)
+@mutant("each voter is ready before the next one is replaced", events="new_version new_version new_version", voters=5)
 def _rolls_several_at_once(patch: Patch) -> None:
     patch(roll, "_ready", lambda pod: True)
     original = roll.roll
@@ -96,7 +104,11 @@ def _rolls_several_at_once(patch: Patch) -> None:
 # ---- membership ------------------------------------------------------------------------------------------------
 
 
-@mutant("a learner that does not answer holds up nothing", events="other_number image_typo other_number image_typo")
+@mutant(
+    "a learner that does not answer holds up nothing",
+    events="learner_is_lost other_number learner_is_lost other_number",
+    local_volumes=True,
+)
 def _dead_learner_holds_up_everything(patch: Patch) -> None:
     original = membership.learners
 
@@ -148,7 +160,11 @@ def _pods_go_before_their_members(patch: Patch) -> None:
     _patch_wanted(patch, lambda observed: observed.membership is not None)
 
 
-@mutant("no pod goes while the members are unknown", events="node_is_cut_off other_number", voters=5)
+@mutant(
+    "no pod goes while the members are unknown",
+    events="api_is_unreliable other_number other_number other_number",
+    voters=5,
+)
 def _pods_go_while_the_members_are_unknown(patch: Patch) -> None:
     _patch_wanted(patch, lambda observed: observed.membership is None)
 
@@ -168,7 +184,11 @@ def _patch_wanted(patch: Patch, when: Callable[[Observed], bool]) -> None:
 # ---- volumes ---------------------------------------------------------------------------------------------------
 
 
-@mutant("volumes say whose they are, whether a process runs on them or not", events="delete_and_create " * 3)
+@mutant(
+    "volumes say whose they are, whether a process runs on them or not",
+    events="delete_and_create delete_and_create delete_and_create",
+    voters=3,
+)
 def _only_processes_say_whose_volumes(patch: Patch) -> None:
     def clusters_of(observed: Observed) -> dict[int, list[int]]:
         return volumes.clusters_of(replace(observed, volumes={}))
@@ -186,7 +206,11 @@ def _forms_on_the_first_pod(patch: Patch) -> None:
     patch(cluster, "bootstrap", bootstrap_)
 
 
-@mutant("the user decides what becomes of more volumes than voters", events="delete_and_create delete_and_create")
+@mutant(
+    "the user decides what becomes of more volumes than voters",
+    events="delete_and_create delete_and_create delete_and_create",
+    voters=3,
+)
 def _more_volumes_are_taken_over_unasked(patch: Patch) -> None:
     original = bootstrap.bootstrap
 
@@ -232,19 +256,27 @@ def _removed_member_keeps_its_volume(patch: Patch) -> None:
     patch(volumes, "reused", lambda desired, observed, members: None)
 
 
-@mutant("a claim that is bound to a node that is gone is freed", events="node_is_deleted", local_volumes=True)
+@mutant(
+    "a claim that is bound to a node that is gone is freed",
+    events="node_is_deleted node_is_deleted",
+    local_volumes=True,
+    edges=0,
+    voters=3,
+)
 def _unusable_volume_stays(patch: Patch) -> None:
     patch(volumes, "unusable", lambda observed, members: None)
 
 
 @mutant("a volume of another cluster holds up no other ordinal", events="foreign_volume new_version new_version")
-def _foreign_volume_holds_up_the_roll(patch: Patch) -> None:
-    original = roll.roll
+def _foreign_volume_holds_up_the_others(patch: Patch) -> None:
+    original = volumes.reused
 
-    def roll_(d: Desired, o: Observed, m: Membership, blocked: Collection[int]) -> Action | None:
-        return original(d, o, m, ())
+    def reused(desired: Desired, observed: Observed, members: Membership) -> Action | None:
+        if volumes.foreign(observed):
+            return Wait(membership.CATCHING_UP, "a volume belongs to another cluster")
+        return original(desired, observed, members)
 
-    patch(cluster, "roll", roll_)
+    patch(volumes, "reused", reused)
 
 
 @mutant("only the volumes of the cluster that was given up are wiped", events="foreign_volume delete_and_create")

@@ -39,12 +39,18 @@ from holdfast_operator.sim.mutants.table import Patch, mutant
 # ---- what is observed ------------------------------------------------------------------------------------------
 
 
-@mutant("a pod belongs to a cluster by the uid of its owner", events="delete_and_create delete_and_create")
+@mutant("a pod belongs to a cluster by the uid of its owner", events="delete_and_create " * 6, voters=3)
 def _pods_of_an_earlier_cluster_count(patch: Patch) -> None:
     patch(observe, "is_owned", lambda owner, obj: True)
 
 
-@mutant("a volume on a node that is gone is lost", events="node_is_deleted", local_volumes=True)
+@mutant(
+    "a volume on a node that is gone is lost",
+    events="node_is_deleted node_is_deleted",
+    local_volumes=True,
+    edges=0,
+    voters=3,
+)
 def _gone_node_is_not_noticed(patch: Patch) -> None:
     async def lost(kube: Kube, pods: list[Object], claims: list[Object]) -> set[str]:
         return set()
@@ -93,14 +99,6 @@ def _drift_stays(patch: Patch) -> None:
 @mutant("an object that is as wanted is not written", events="")
 def _applies_every_time(patch: Patch) -> None:
     patch(objects, "is_applied", lambda marked, live: False)
-
-
-@mutant("a field that is no longer wanted goes", events="too_large_requests")
-def _posted_fields_stay(patch: Patch) -> None:
-    async def own(kube: Kube, live: Object) -> None:
-        pass
-
-    patch(objects, "_own", own)
 
 
 @mutant("a deletion names the uid of the object", events="two_operators new_version two_operators new_version")
@@ -269,22 +267,17 @@ def _status_shows_the_revision(patch: Patch) -> None:
     patch(reconcile_cluster, "cluster_status", status_)
 
 
-@mutant("an event is recorded after the action, at best effort", events="events_are_refused new_version")
+@mutant(
+    "an event is recorded after the action, at best effort",
+    events="events_are_refused new_version new_version new_version",
+    voters=3,
+)
 def _events_come_before_actions(patch: Patch) -> None:
     async def carry_out(self: Actor, action: Action) -> None:
         await self._kube.event(self._cluster, "Normal", type(action).__name__, "about to be carried out")
         await self._carry_out(action)
 
     patch(Actor, "carry_out", carry_out)
-
-
-@mutant("each object of a cluster fails alone", events="foreign_key newer_field", configs=2)
-def _one_failure_stops_the_loop(patch: Patch) -> None:
-    async def alone(self: ClusterLoop, what: str, work: Any) -> float | None:
-        delay: float | None = await work
-        return delay
-
-    patch(ClusterLoop, "_alone", alone)
 
 
 @mutant("what happens during a pass leads to another one", events="new_version pause other_number")
