@@ -286,6 +286,22 @@ def test_nothing_is_done_without_a_quorum() -> None:
     assert wanted_pods(replace(world.desired, replicas=1), world.observe()) == 3, "observation never takes pods away"
 
 
+def test_a_pod_that_holds_nothing_makes_room_without_a_quorum() -> None:
+    """Somebody scaled the StatefulSet by hand, and the new pods have the places of voters."""
+    world = three()
+    for ordinal in (0, 1):
+        world.pods[ordinal].answers = False
+    observed = replace(world.observe(), scheduled=5)
+    empty = Volume("data-4", "uid", cluster_id=0, member_id=99)
+    assert wanted_pods(world.desired, observed) == 5, "nothing is known of the new volumes"
+    only_last = {**observed.volumes, 4: empty}
+    assert wanted_pods(world.desired, replace(observed, volumes=only_last)) == 4
+    both = {**only_last, 3: replace(empty, name="data-3")}
+    assert wanted_pods(world.desired, replace(observed, volumes=both)) == 3
+    member = replace(observed.pods[2], node=Node(99, world.cluster_id, 99, NodeState.MEMBER, True))
+    assert wanted_pods(world.desired, replace(observed, volumes=both, pods={**observed.pods, 4: member})) == 5
+
+
 def test_a_second_loss_is_not_made_by_us() -> None:
     """One voter's volume is lost while another voter is not ready: removing the lost one would leave no majority."""
     world = three(leader=0)

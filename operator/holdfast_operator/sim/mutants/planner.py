@@ -8,7 +8,7 @@ from dataclasses import replace
 from holdfast_operator import reconcile_cluster
 from holdfast_operator.plan import bootstrap, cluster, membership, roll, safety, volumes
 from holdfast_operator.plan.actions import Action, DeletePod, DeleteVolume, EvictPod, Remove, Wait
-from holdfast_operator.plan.facts import Desired, Member, Membership, Node, Observed, Pod, Run, Volume
+from holdfast_operator.plan.facts import Desired, Member, Membership, Observed, Pod, Run, Volume
 from holdfast_operator.sim.mutants.table import Patch, mutant
 
 # ---- pods that cannot run --------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def _leftovers_stay(patch: Patch) -> None:
     patch(volumes, "leftovers", lambda desired, observed, members: None)
 
 
-@mutant("a pod that has the volume of a removed member gets an empty one", events="other_number " * 6)
+@mutant("a pod that has the volume of a removed member gets an empty one", events="other_number " * 6, voters=5)
 def _removed_member_keeps_its_volume(patch: Patch) -> None:
     patch(volumes, "reused", lambda desired, observed, members: None)
 
@@ -290,11 +290,3 @@ def _wipe_takes_all_volumes(patch: Patch) -> None:
         return original(desired, observed)
 
     patch(volumes, "wipe", wipe)
-
-
-@mutant("a pod that is going is not taken for a member", events="delete_pod delete_and_create drain")
-def _going_pods_count(patch: Patch) -> None:
-    def nodes(self: Observed) -> dict[int, Node]:
-        return {o: p.node for o, p in sorted(self.pods.items()) if p.node is not None}
-
-    patch(Observed, "nodes", property(nodes))

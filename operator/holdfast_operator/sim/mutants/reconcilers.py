@@ -25,7 +25,7 @@ from holdfast_operator.loop import ClusterLoop
 from holdfast_operator.model import parse
 from holdfast_operator.model.config import ConfigSpec
 from holdfast_operator.objects import APPLIED
-from holdfast_operator.plan.actions import Action
+from holdfast_operator.plan.actions import Action, TransferLeader
 from holdfast_operator.plan.pool import Replica
 from holdfast_operator.pods import is_unschedulable
 from holdfast_operator.reconcile_cluster import ForPools
@@ -99,17 +99,6 @@ def _drift_stays(patch: Patch) -> None:
 @mutant("an object that is as wanted is not written", events="")
 def _applies_every_time(patch: Patch) -> None:
     patch(objects, "is_applied", lambda marked, live: False)
-
-
-@mutant("a deletion names the uid of the object", events="two_operators new_version two_operators new_version")
-def _deletes_what_has_the_name(patch: Patch) -> None:
-    async def delete(
-        self: Kube, kind: str, namespace: str, name: str, *, uid: str, version: str = "", now: bool = False
-    ) -> None:
-        if await self.get(kind, namespace, name) is not None:
-            await self.request("DELETE", self.path(kind, namespace, name), body={"kind": "DeleteOptions"})
-
-    patch(Kube, "delete", delete)
 
 
 @mutant("a single voter has no disruption budget", events="other_number other_number other_number")
@@ -273,9 +262,12 @@ def _status_shows_the_revision(patch: Patch) -> None:
     voters=3,
 )
 def _events_come_before_actions(patch: Patch) -> None:
+    original = Actor.carry_out
+
     async def carry_out(self: Actor, action: Action) -> None:
-        await self._kube.event(self._cluster, "Normal", type(action).__name__, "about to be carried out")
-        await self._carry_out(action)
+        if isinstance(action, TransferLeader):
+            await self._kube.event(self._cluster, "Normal", "LeaderHandsOver", action.why)
+        await original(self, action)
 
     patch(Actor, "carry_out", carry_out)
 
