@@ -7,7 +7,7 @@ export IMAGE := holdfast:$(shell scripts/version)
 IMAGE2 := $(IMAGE)-next
 PROTOS := $(wildcard store/holdfast/proto/*.proto)
 
-.PHONY: help setup run test test-fast operator-sim kube e2e kube-down image lint format proto generate lock tools bench bench-failover coverage clean
+.PHONY: help setup run test test-fast operator-sim operator-mutants kube e2e kube-down image lint format proto generate lock tools bench bench-failover coverage clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -104,6 +104,9 @@ soak: setup ## all operations at once for SECONDS=1800: checks memory growth and
 
 operator-sim: setup ## the operator in SEEDS=200 simulated worlds, from SEED=0 on
 	$(BIN)/python -m holdfast_operator.sim --seeds $(or $(SEEDS),200) --from $(or $(SEED),0)
+
+operator-mutants: setup ## break each rule of the operator, and see that a simulated world notices
+	$(BIN)/python -m holdfast_operator.sim --mutants
 
 fuzz: setup ## each attack by itself for ATTACK_SECONDS=10, then all attacks for SECONDS=600
 	cd store && ../$(BIN)/python -m tests.fuzz.alone $(or $(ATTACK_SECONDS),10)

@@ -162,6 +162,8 @@ def _over(live: Any, wanted: Any) -> Any:
 
 def _has(live: Any, wanted: Any, *, quantity: bool = False) -> bool:
     """Whether `live` has everything that `wanted` has. Lists of named things may have further ones."""
+    if live == wanted:
+        return True  # so it is for most of a settled object
     if isinstance(wanted, dict):
         if not isinstance(live, dict):
             return not wanted and live is None
@@ -171,7 +173,7 @@ def _has(live: Any, wanted: Any, *, quantity: bool = False) -> bool:
         )
     if isinstance(wanted, list):
         return _has_list(live if isinstance(live, list) else [], wanted)
-    return bool(live == wanted) or (quantity and _number(live) is not None and _number(live) == _number(wanted))
+    return quantity and _number(live) is not None and _number(live) == _number(wanted)
 
 
 def _has_list(live: list[Any], wanted: list[Any]) -> bool:

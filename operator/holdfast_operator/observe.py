@@ -79,6 +79,7 @@ async def observe(kube: Kube, cluster: Object, members: Members, *, transfer_exp
             fresh_id=secrets.randbits(63) or 1,
             transfer_expired=transfer_expired,
             scheduled=stateful["spec"]["replicas"] if stateful else 0,
+            template=_made_from(stateful) if stateful else None,
         ),
         pods=by_ordinal,
         nodes=nodes,
@@ -86,6 +87,10 @@ async def observe(kube: Kube, cluster: Object, members: Members, *, transfer_exp
         replicas=_replicas(nodes),
         image=stateful["spec"]["template"]["spec"]["containers"][0]["image"] if stateful else None,
     )
+
+
+def _made_from(stateful: Object) -> str:
+    return str((stateful["spec"]["template"]["metadata"].get("labels") or {}).get(TEMPLATE_LABEL, ""))
 
 
 def _replicas(nodes: Mapping[int, holdfast_pb2.DescribeResponse]) -> list[holdfast_pb2.ReplicaReport]:

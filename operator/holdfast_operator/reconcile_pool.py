@@ -154,7 +154,8 @@ def _wanted(pool: Object, spec: PoolSpec, cluster: ForPools, nodes: list[str], *
 
 
 def _replica(pod: Object, nodes: dict[str, Object], templates: dict[str, str], now: datetime) -> Replica:
-    node = nodes.get(pod["spec"].get("nodeName", ""))
+    meant_for = (pod["metadata"].get("annotations") or {}).get(resources.NODE_ANNOTATION, "")
+    node = nodes.get(pod["spec"].get("nodeName") or meant_for)  # one that is not scheduled yet is being replaced
     stateful = pod["metadata"]["name"].rpartition("-")[0]
     return Replica(
         name=pod["metadata"]["name"],

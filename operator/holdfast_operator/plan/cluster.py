@@ -33,9 +33,13 @@ def wanted_pods(desired: Desired, observed: Observed) -> int:
         return max([desired.replicas, observed.scheduled if found else 0, *(o + 1 for o in adopted)])
     if observed.membership is not None:
         return max([desired.replicas, *(m.ordinal + 1 for m in observed.membership.members)])
-    # The members are unknown: remove no pod, and start all that may hold a member.
-    held = [o + 1 for o, volume in observed.volumes.items() if volume.cluster_id in (0, observed.cluster_id)]
-    return max([desired.replicas, observed.scheduled, *held])
+    # The members are unknown: remove no pod that may hold one, and start all that may.
+    empty = [o for o in observed.volumes if volumes.is_empty(observed, o)]
+    scheduled = observed.scheduled
+    while scheduled - 1 in empty:
+        scheduled -= 1  # it may have the place of one that is needed
+    ours = [o for o, volume in observed.volumes.items() if volume.cluster_id in (0, observed.cluster_id)]
+    return max([desired.replicas, scheduled, *(o + 1 for o in ours if o not in empty)])
 
 
 def plan(desired: Desired, observed: Observed) -> Action:

@@ -124,6 +124,11 @@ class Observed:
     fresh_id: int = 0  # for a new cluster, if one is to be formed
     transfer_expired: bool = False  # the leader was asked to transfer leadership, and has not done so in time
     scheduled: int = 0  # replicas of the StatefulSet
+    template: str | None = None  # hash of the template that it makes pods from; None: there is none
+
+    def remade(self, desired: Desired) -> bool:
+        """Whether a pod that goes comes back as it is wanted. The API server may have refused the wanted template."""
+        return self.template in (None, desired.template)
 
     @property
     def nodes(self) -> dict[int, Node]:

@@ -12,6 +12,8 @@ from holdfast_operator.plan.safety import can_spare, successor
 def replace_what_cannot_run(desired: Desired, observed: Observed) -> Action | None:
     """An outdated pod without a process holds nothing up and votes for nothing. It is replaced at once, formed or not,
     with a quorum or without: the wanted template may be the one that runs."""
+    if not observed.remade(desired):
+        return None
     for ordinal, pod in sorted(observed.pods.items()):
         if pod.template != desired.template and pod.cannot_run and not pod.terminating:
             return DeletePod(ordinal, pod.uid, f"it is outdated and cannot run ({pod.trouble})", True)
@@ -24,6 +26,8 @@ def roll(desired: Desired, observed: Observed, membership: Membership, blocked: 
     outdated = {n: pod for n, pod in pods.items() if pod.template != desired.template}
     if not outdated:
         return None
+    if not observed.remade(desired):
+        return Wait("RollingOut", "waiting for the StatefulSet to have the wanted template")
     busy = [n for n, pod in pods.items() if pod.terminating]
     if busy:
         return Wait("RollingOut", f"waiting for the pod with ordinal {busy[0]} to be replaced")

@@ -42,6 +42,13 @@ def clusters_of(observed: Observed) -> dict[int, list[int]]:
     return {cluster: sorted(ordinals) for cluster, ordinals in sorted(found.items())}
 
 
+def is_empty(observed: Observed, ordinal: int) -> bool:
+    """Whether the volume is known to hold nothing, also by its process if that answers."""
+    volume, node = observed.volumes.get(ordinal), observed.nodes.get(ordinal)
+    marked = volume is not None and not volume.cluster_id and bool(volume.member_id)
+    return marked and (node is None or not node.cluster_id)
+
+
 def was_removed(volume: Volume, observed: Observed, membership: Membership) -> bool:
     """Whether the volume's member belonged to this cluster and does not any more (ids are never used again), or the
     volume was empty when its process last answered, and has not become a member since."""

@@ -1,14 +1,16 @@
-"""`python -m holdfast_operator.sim`: run seeds of the simulated world, or one with its trace."""
+"""`python -m holdfast_operator.sim`: run seeds of the simulated world, one with its trace, or the mutants."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from holdfast_operator.sim.runner import Summary, run_seeds
+from holdfast_operator.sim.mutants import MUTANTS
+from holdfast_operator.sim.runner import Summary, find_mutants, run_seeds
 from holdfast_operator.sim.simulation import Result, simulate
 
 SHOWN_LINES = 25
+MUTANT_SEEDS = 60
 
 
 def main() -> int:
@@ -20,7 +22,12 @@ def main() -> int:
     parser.add_argument("--events", help="with --seed: these events, separated by commas, instead of the seed's own")
     parser.add_argument("--first", action="store_true", help="stop at the first seed that fails")
     parser.add_argument("--jobs", type=int, default=0, help="processes; one for each core if absent")
+    parser.add_argument("--mutants", nargs="*", metavar="NAME", help="break the operator's rules (or those named)")
+    parser.add_argument("--limit", type=int, default=MUTANT_SEEDS, help="with --mutants: seeds for each at most")
+    parser.add_argument("--search", action="store_true", help="with --mutants: from seed 0 on, without the known one")
     options = parser.parse_args()
+    if options.mutants is not None:
+        return _mutants(options.mutants, options.limit, options.jobs, hinted=not options.search)
     if options.seed is not None:
         events = None if options.events is None else tuple(e for e in options.events.split(",") if e)
         result = simulate(options.seed, events=events, keep=options.trace)
@@ -28,6 +35,16 @@ def main() -> int:
         print(f"events: {', '.join(result.events)}; {result.simulated:.0f} simulated seconds in {result.seconds:.2f} s")
         return result.violation is not None
     return _many(range(options.first_seed, options.first_seed + options.seeds), options.jobs, options.first)
+
+
+def _mutants(names: list[str], limit: int, jobs: int, *, hinted: bool) -> bool:
+    survived = 0
+    print("| mutant | rule that it breaks | seed | found by |\n|---|---|---|---|")
+    for found in find_mutants(limit, jobs=jobs, hinted=hinted, names=names):
+        survived += found.seed is None
+        seed = "survives" if found.seed is None else found.seed
+        print(f"| `{found.mutant}` | {MUTANTS[found.mutant].rule} | {seed} | {found.violation[0]} |", flush=True)
+    return bool(survived)
 
 
 def _many(seeds: range, jobs: int, only_first: bool) -> int:

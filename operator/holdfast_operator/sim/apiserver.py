@@ -7,7 +7,7 @@ object is never changed in place, so that readers need no copies; a write puts a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from holdfast_operator.kube import ApiError
 from holdfast_operator.sim import admission
@@ -34,6 +34,7 @@ class ApiServer:
         self._clock = clock
         self._objects: dict[str, dict[Where, Object]] = {kind: {} for kind in BY_NAME}
         self._ownership: dict[str, Ownership] = {}
+        self._answers: dict[str, tuple[Object, Object]] = {}  # by uid: the stored object, and what readers get
         self._numbers = itertools.count(1)
         self._uids = itertools.count(1)
         self.version = 0  # of the last write
@@ -62,6 +63,17 @@ class ApiServer:
         if found is None:
             raise not_found(kind, name)
         return found
+
+    def answer(self, obj: Object, *, managers: bool = False) -> Object:
+        """What a reader gets. Readers share one copy of each version; its top level and its metadata are their own."""
+        uid = obj["metadata"]["uid"]
+        known = self._answers.get(uid)
+        if known is None or known[0] is not obj:
+            known = self._answers[uid] = (obj, copy(obj))
+        meta = dict(known[1]["metadata"])
+        if managers:
+            meta["managedFields"] = self._ownership[uid].shown()
+        return {**known[1], "metadata": meta}
 
     # ---- writing -------------------------------------------------------------------------------------------
 
@@ -139,10 +151,6 @@ class ApiServer:
         if managers is not None:
             self._ownership[live["metadata"]["uid"]].replace(managers)
         return self.update(wanted, manager)
-
-    def managers(self, obj: Object) -> Sequence[Object]:
-        """What the API server shows as metadata.managedFields."""
-        return self._ownership[obj["metadata"]["uid"]].shown()
 
     def set_status(self, obj: Object, status: Object) -> Object:
         """Replace the status. Checks the version if `obj` has one that is not the live one's."""

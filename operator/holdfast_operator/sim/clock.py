@@ -6,53 +6,77 @@ When nothing is ready to run, the time jumps to the next timer. There are no thr
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import Mapping
+import itertools
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import FileDescriptorLike
+from heapq import heappop, heappush
+from typing import TypeVarTuple
 
 EPOCH = 1_800_000_000  # the date at which every world begins, in Unix seconds
+_Args = TypeVarTuple("_Args")
 
 
 class Deadlock(Exception):
     """Nothing is ready and no timer is set: nothing would ever happen again."""
 
 
-class _Selector(selectors.BaseSelector):
-    """Waits by advancing the virtual time. The only descriptor is the loop's own wake-up socket, which stays silent."""
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Timers of the same time run in the order in which they were set."""
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self._keys: dict[FileDescriptorLike, selectors.SelectorKey] = {}
-
-    def register(self, fileobj: FileDescriptorLike, events: int, data: object = None) -> selectors.SelectorKey:
-        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        self._keys[fileobj] = selectors.SelectorKey(fileobj, fd, events, data)
-        return self._keys[fileobj]
-
-    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
-        return self._keys.pop(fileobj)
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise Deadlock("nothing is ready and no timer is set")
-        self.now += max(0.0, timeout)
-        return []
-
-    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
-        return self._keys
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._virtual = _Selector()
-        super().__init__(self._virtual)
+        super().__init__()
+        self._now = 0.0
+        self._soon: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._numbers = itertools.count()
 
     def time(self) -> float:
-        return self._virtual.now
+        return self._now
+
+    def call_soon(
+        self, callback: Callable[[*_Args], object], *args: *_Args, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._soon.append(handle)
+        return handle
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heappush(self._timers, (when, next(self._numbers), handle))
+        return handle
+
+    def _run_once(self) -> None:
+        """Called by `run_forever`: run what is ready now. What that makes ready runs the next time."""
+        timers, soon = self._timers, self._soon
+        while timers and timers[0][2].cancelled():
+            heappop(timers)
+        if not soon:
+            if not timers:
+                raise Deadlock("nothing is ready and no timer is set")
+            self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            soon.append(heappop(timers)[2])
+        for _ in range(len(soon)):
+            handle = soon.popleft()
+            if not handle.cancelled():
+                handle._run()
 
 
 def timestamp(now: float) -> str:

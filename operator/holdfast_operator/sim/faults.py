@@ -47,9 +47,26 @@ async def _fail(world: World, *, alive: bool, reachable: bool = False) -> None:
 
 
 async def node_is_deleted(world: World) -> None:
-    """The machine is gone for good, with its local volumes; another one comes."""
     machine = _machine(world)
-    if machine is None or any(not may_lose(world, disk) for disk in _disks_on(world, machine)):
+    if machine is not None:
+        await _delete_node(world, machine)
+
+
+async def learner_is_lost(world: World) -> None:
+    """The machine of a voter that is just joining is gone for good."""
+    for _ in range(100):
+        await world.sleep(0.5)
+        group = world.current_group()
+        for runtime, process in world.hardware.processes():
+            if group is not None and process.disk.member_id in group.learners and runtime.machine.reports:
+                world.reached["learner lost"] += 1
+                await _delete_node(world, runtime.machine)
+                return
+
+
+async def _delete_node(world: World, machine: Machine) -> None:
+    """The machine is gone for good, with its local volumes; another one comes."""
+    if any(not may_lose(world, disk) for disk in _disks_on(world, machine)):
         return
     world.trace(f"fault: {machine.name} is gone for good")
     del world.hardware.machines[machine.name]
@@ -58,8 +75,6 @@ async def node_is_deleted(world: World) -> None:
     world.reached["node gone"] += 1
     await world.sleep(world.rng.choice((1, 20)))
     world.api.delete("Node", "", machine.name)
-    if any(volume.node == machine.name for volume in world.hardware.volumes.values()):
-        world.beyond_repair.append("a volume is on a machine that is gone for good")
     world.add_machine(f"{machine.name}x", machine.zone, {"tier": machine.labels["tier"]})
 
 
@@ -157,6 +172,7 @@ FAULTS: tuple[tuple[int, Event], ...] = (
     (2, node_is_cut_off),
     (2, kubelet_is_silent),
     (1, node_is_deleted),
+    (1, learner_is_lost),
     (3, container_crashes),
     (3, kubelet_says_unready),
     (2, member_is_slow),
@@ -194,6 +210,8 @@ def may_lose(world: World, disk: Disk) -> bool:
     group = world.groups.get(disk.cluster_id)
     if group is None or disk.member_id not in group.members:
         return True
+    if disk.member_id in group.learners and not group.pending:
+        return True  # it does not vote, and does not vote before it has caught up
     claims = world.api.list("PersistentVolumeClaim", NAMESPACE)
     lost = [world.hardware.volumes[uid_of(c)].disk for c in claims if going(c) and uid_of(c) in world.hardware.volumes]
     good = {

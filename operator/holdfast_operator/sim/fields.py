@@ -120,9 +120,15 @@ class Ownership:
 
     def __init__(self) -> None:
         self._owned: dict[Manager, set[Path]] = {}
+        self._shown: list[Object] | None = None  # what `shown` answered, until something changes
 
     def shown(self) -> list[Object]:
-        """As the API server shows it in metadata.managedFields."""
+        """As the API server shows it in metadata.managedFields. The caller must not change it."""
+        if self._shown is None:
+            self._shown = self._show()
+        return self._shown
+
+    def _show(self) -> list[Object]:
         found = []
         for (manager, operation), paths in self._owned.items():
             fields: Object = {}
@@ -135,13 +141,14 @@ class Ownership:
 
     def replace(self, managers: list[Object]) -> None:
         """Somebody wrote metadata.managedFields."""
-        self._owned = {}
+        self._owned, self._shown = {}, None
         for entry in managers:
             paths = self._owned.setdefault((entry["manager"], entry["operation"]), set())
             _paths(entry["fieldsV1"], (), paths)
 
     def updated(self, manager: str, before: Object | None, after: Object) -> None:
         """`manager` wrote the object by POST or PUT: it owns what it changed, and nobody else does."""
+        self._shown = None
         old = leaves(before) if before is not None else {}
         new = leaves(after)
         changed = {path for path, value in new.items() if path not in old or old[path] != value}
@@ -153,6 +160,7 @@ class Ownership:
     def applied(self, manager: str, live: Object, wanted: Object) -> Object:
         """The object after `manager` applied `wanted` with force."""
         me = (manager, "Apply")
+        self._shown = None
         new = leaves(wanted)
         result = copy(live)
         others = set().union(*(paths for key, paths in self._owned.items() if key != me))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast_operator.sim.conduct import Conduct
 from holdfast_operator.sim.kube import Request
 from holdfast_operator.sim.objects import Object, controller_of, going, name_of, uid_of
 from holdfast_operator.sim.raft import Disk, Group, Member
@@ -15,6 +16,7 @@ OURS = ("HoldfastCluster", "HoldfastEdgePool", "HoldfastConfig")
 class Invariants:
     def __init__(self, world: World) -> None:
         self._world = world
+        self._conduct = Conduct(world)
         self._acting: Acting | None = None
         self._owners: dict[str, str] = {}  # uid of a StatefulSet, also of one that is gone: the uid of its owner
         self._gone_at: dict[str, float] = {}  # uid of an object of ours: when it was deleted
@@ -42,6 +44,9 @@ class Invariants:
         name = request.name or request.body.get("metadata", {}).get("name", "")
         if name:
             live = self._world.api.get(request.kind.name, request.namespace, name)
+        if live is None or not self._refused(request, live):
+            ends = request.method == "DELETE" or request.sub == "eviction"
+            self._conduct.before_write(operator, request, live if ends else None)
         if live is None or request.kind.name in OURS or self._refused(request, live):
             return
         if request.method != "POST" or request.sub:
@@ -92,13 +97,15 @@ class Invariants:
         taken = {r.disk.member_id for r in world.hardware.runtimes.values() if r.pod_uid in uids}
         for group in world.groups.values():
             staying = world.staying(group)
+            if group.cluster_id in world.wiped:
+                continue
             if len(group.voters) > 1 and group.answers(staying) and not group.answers(staying - taken):
                 world.fail("keeps the majority", f"{what} takes a voter that {len(group.voters)} voters need")
 
     def _may_delete_volume(self, claim: Object) -> None:
-        """Deleted is only what holds nothing, or a member that is known to be removed."""
+        """Deleted is only what holds nothing, a member that is known to be removed, or what the user gave up."""
         volume = self._world.hardware.volumes.get(uid_of(claim))
-        if volume is None or going(claim):
+        if volume is None or going(claim) or volume.disk.cluster_id in self._world.wiped:
             return
         disk = volume.disk
         for group in self._world.groups.values():
@@ -112,6 +119,7 @@ class Invariants:
     # ---- calls to members ----------------------------------------------------------------------------------
 
     def before_change(self, group: Group, new: dict[int, Member]) -> None:
+        self._conduct.before_change(group, new)
         voters = {m.id for m in new.values() if m.voter}
         staying = self._world.staying(group)
         if group.answers(staying) and voters != group.voters and not group.answers(staying, voters):

@@ -98,7 +98,7 @@ class SimKube(Kube):
             raise ApiError(403, "Forbidden", "events is forbidden: exceeded quota: count/events=0")
         self._before(request)
         try:
-            answer = copy(serve(self._api, request))
+            answer = serve(self._api, request)
         finally:
             self._after(request)
         await asyncio.sleep(rng.random() * faults.latency)
@@ -121,16 +121,18 @@ def parse(method: str, path: str, body: Object, content: str, query: dict[str, s
 
 
 def serve(api: ApiServer, request: Request) -> Object:
-    kind, namespace, name, body = request.kind.name, request.namespace, request.name, request.body
+    kind, namespace, name = request.kind.name, request.namespace, request.name
     if request.method == "GET" and name:
-        found = api.named(kind, namespace, name)
-        if kind.startswith("Holdfast"):
-            return found
-        return {**found, "metadata": {**found["metadata"], "managedFields": api.managers(found)}}
+        return api.answer(api.named(kind, namespace, name), managers=not kind.startswith("Holdfast"))
     if request.method == "GET":
         labels = dict(part.split("=", 1) for part in request.query.get("labelSelector", "").split(",") if part)
-        items = api.list(kind, namespace, labels)
+        items = [api.answer(obj) for obj in api.list(kind, namespace, labels)]
         return {"apiVersion": request.kind.api, "kind": f"{kind}List", "items": items}
+    return copy(_write(api, request))
+
+
+def _write(api: ApiServer, request: Request) -> Object:
+    kind, namespace, name, body = request.kind.name, request.namespace, request.name, request.body
     manager = request.query.get("fieldManager", "operator")
     if request.method == "POST" and request.sub == "eviction":
         uid = body.get("deleteOptions", {}).get("preconditions", {}).get("uid", "")

@@ -94,10 +94,12 @@ class Kubelets:
     # ---- reports -------------------------------------------------------------------------------------------
 
     def _report(self, pod: Object, runtime: Runtime, now: float) -> None:
-        if runtime.image == CRASHING:
-            self._waiting(pod, "CrashLoopBackOff", "back-off restarting failed container", runtime.address)
+        if runtime.image == CRASHING and runtime.starts_at <= now:
+            self._crashed(pod, runtime.address, max(1, runtime.restarts))
         elif runtime.image not in IMAGES:
             self._waiting(pod, "ImagePullBackOff", f"Back-off pulling image {runtime.image}", runtime.address)
+        elif runtime.process is None and runtime.restarts:
+            self._crashed(pod, runtime.address, runtime.restarts)
         elif runtime.process is None:
             self._waiting(pod, "ContainerCreating", "", runtime.address)
         else:
@@ -108,6 +110,12 @@ class Kubelets:
     def _waiting(self, pod: Object, reason: str, message: str, address: str) -> None:
         state = {"waiting": {"reason": reason, "message": message}}
         self._write(pod, "Pending", False, state, address, 0)
+
+    def _crashed(self, pod: Object, address: str, restarts: int) -> None:
+        """It ran, and its next start is some time off. The phase of such a pod stays Running."""
+        message = "back-off restarting failed container"
+        state = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
+        self._write(pod, "Running", False, state, address, restarts)
 
     def _write(self, pod: Object, phase: str, ready: bool, state: Object, address: str, restarts: int) -> None:
         word = "True" if ready else "False"
@@ -127,6 +135,7 @@ class Kubelets:
                     "started": "running" in state,
                     "restartCount": restarts,
                     "state": state,
+                    **({"lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}} if restarts else {}),
                 }
             ],
         }

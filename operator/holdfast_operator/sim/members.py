@@ -35,6 +35,8 @@ class Network(Protocol):
 
     def process_at(self, address: str) -> Process | None: ...
 
+    def asked(self, leader: int) -> None: ...
+
     def group(self, cluster_id: int) -> Group | None: ...
 
     def found(self, cluster_id: int, process: Process) -> Group: ...
@@ -220,10 +222,11 @@ class SimConnection(Connection):
     def _move(self, group: Group, process: Process, target: int) -> rpc_pb2.MoveLeaderResponse:
         if process.disk.member_id != group.leader:
             raise refused(NOT_LEADER)
+        self._network.asked(group.leader)
         there = self._network.running(group).get(target)
         if target not in group.voters or there is None or not group.is_caught_up(there):
             raise refused(NO_LEADER)
-        group.leader = target
+        group.leader, group.led_at = target, asyncio.get_running_loop().time()
         return rpc_pb2.MoveLeaderResponse()
 
 

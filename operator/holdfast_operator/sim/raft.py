@@ -86,6 +86,7 @@ class Group:
     config_index: int = 1
     leader: int = 0
     leaderless_since: float = 0.0
+    led_at: float = 0.0  # since when the leader leads
     removed: set[int] = field(default_factory=set)
     pending: bool = False  # a change of membership is proposed and not yet committed
     slow: set[int] = field(default_factory=set)  # members that lag behind
@@ -186,6 +187,7 @@ class Group:
         elif best < self.acknowledged:
             raise Lost(f"{self.acknowledged - best} acknowledged writes are on no volume of a voter that runs")
         self.leader = self.rng.choice(sorted(m for m, p in eligible.items() if p.disk.match == best))
+        self.led_at = now
         self.pending = False
 
     def _join(self, now: float, resolve: Callable[[str], Process | None]) -> None:

@@ -1,15 +1,17 @@
-"""Runs many seeds on all cores, and sums up what they reached and what failed."""
+"""Runs many seeds and mutants on all cores, and sums up what they reached and what failed."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 
+from holdfast_operator.sim.mutants import MUTANTS, Mutant, broken
+from holdfast_operator.sim.shape import shape_of
 from holdfast_operator.sim.simulation import Result, simulate
 
 CHUNK = 4
@@ -54,3 +56,46 @@ def run_seeds(summary: Summary, seeds: Iterable[int], jobs: int = 0) -> Iterator
             summary.add(result)
             summary.elapsed = time.monotonic() - began
             yield result
+
+
+# ---- mutants -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What became of a mutant. `seed`: the one that found it, None if none did; `tried`: how many seeds were run."""
+
+    mutant: str
+    tried: int
+    seed: int | None = None
+    violation: tuple[str, str] = ("", "")
+
+
+def find_mutant(name: str, limit: int, *, hinted: bool = True) -> Found:
+    """Run seeds with this rule broken, until one fails that passes with the right rule. `hinted`: the seed that is
+    known to find it comes first, and then all from 0 on."""
+    known = MUTANTS[name]
+    seeds = dict.fromkeys([*([known.seed] if hinted else []), *range(limit)])
+    for tried, seed in enumerate(seeds, 1):
+        with broken(name):
+            result = _attempt(known, seed)
+        if result.violation is not None and _attempt(known, seed).violation is None:
+            return Found(name, tried, seed, result.violation)
+    return Found(name, len(seeds))
+
+
+def _attempt(of: Mutant, seed: int) -> Result:
+    """One seed in the circumstances in which the mutant's rule matters."""
+    shape = replace(shape_of(seed), **of.shape)
+    return simulate(seed, shape=replace(shape, nodes=max(shape.nodes, shape.voters + 2)), events=of.events)
+
+
+def _find(job: tuple[str, int, bool]) -> Found:
+    name, limit, hinted = job
+    return find_mutant(name, limit, hinted=hinted)
+
+
+def find_mutants(limit: int, *, jobs: int = 0, hinted: bool = True, names: Collection[str] = ()) -> Iterator[Found]:
+    """Run all mutants (or those named), several in parallel."""
+    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("forkserver")) as pool:
+        yield from pool.map(_find, [(name, limit, hinted) for name in names or MUTANTS])

@@ -5,10 +5,13 @@ If not, a condition has to say what the user has to do, and there has to be some
 
 from __future__ import annotations
 
+from holdfast_operator.resources.certificates import Unreadable, read
 from holdfast_operator.sim.objects import Object, going, holds, name_of, uid_of
 from holdfast_operator.sim.raft import Group
 from holdfast_operator.sim.shape import NAMESPACE
 from holdfast_operator.sim.world import World
+
+FOREIGN_KEY = b"/config0/\xff\xfe"  # a user writes it; it is no text
 
 
 def missing(world: World) -> str:
@@ -39,6 +42,21 @@ def _voters(world: World, cluster: Object) -> str:
         if resources and container.get("resources") != resources:  # without, the rendering has defaults
             return f"{name_of(pod)} has other resources than wanted"
     return _membership(world.current_group(), names) or _volumes(world, names)
+
+
+def held_up(world: World) -> str:
+    """What is not as wanted although it waits for nobody: a volume of another cluster, or a name that is taken, holds
+    up only what needs it."""
+    cluster = world.cluster()
+    for number in range(cluster["spec"]["voters"]["replicas"] if cluster is not None else 0):
+        pod = world.api.get("Pod", NAMESPACE, f"{world.shape.cluster}-voter-{number}")
+        if number in world.foreign or cluster is None:
+            continue
+        if pod is None or not holds(pod, "Ready"):
+            return f"the voter {number} is not ready"
+        if pod["spec"]["containers"][0]["image"] != image_of(cluster):
+            return f"the voter {number} is outdated"
+    return ""
 
 
 def _membership(group: Group | None, names: set[str]) -> str:
@@ -80,8 +98,13 @@ def _children(world: World, cluster: Object) -> str:
         return "the disruption budget is gone or wrong"
     if cluster["spec"]["tls"]["mode"] == "SelfManaged":
         for suffix in ("ca", "server-tls", "peer-tls", "client-tls", "operator-tls"):
-            if world.api.get("Secret", NAMESPACE, f"{name}-{suffix}") is None:
+            secret = world.api.get("Secret", NAMESPACE, f"{name}-{suffix}")
+            if secret is None:
                 return f"the Secret {name}-{suffix} is gone"
+            try:
+                read(secret)
+            except Unreadable as error:
+                return f"the Secret {name}-{suffix}: {error}"
     return ""
 
 
@@ -104,16 +127,16 @@ def _configs(world: World) -> str:
     group = world.current_group()
     for config in world.api.list("HoldfastConfig", NAMESPACE):
         spec = config["spec"]
-        if name_of(config) in world.hopeless_configs:
-            if not any(c["status"] == "False" for c in (config.get("status") or {}).get("conditions") or []):
-                return f"the config {name_of(config)} cannot be applied, and no condition says so"
-            continue
         if group is None:
             return "no cluster is there for the configs"
         for key, value in spec["data"].items():
             kv = group.data.keys.get((spec["prefix"] + key).encode())
             if kv is None or kv.value != value.encode():
                 return f"the key {key} of the config {name_of(config)} is not applied"
+        prefix, wanted = spec["prefix"].encode(), {(spec["prefix"] + key).encode() for key in spec["data"]}
+        left = [key for key in group.data.keys if key.startswith(prefix) and key not in wanted]
+        if any(key != FOREIGN_KEY for key in left):
+            return f"the key {left[0]!r} is no longer in the config {name_of(config)}, and was not removed"
         if not holds(config, "Applied"):
             return f"the config {name_of(config)} is not Applied"
     return ""

@@ -20,6 +20,7 @@ class Shape:
     local_volumes: bool
     diligence: float  # how often a controller does its work when it could
     cluster: str = "shop"
+    born_first: float = 0.8  # how likely events wait until the cluster is born
 
     def labels(self, number: int) -> dict[str, str]:
         return {"tier": "core"}

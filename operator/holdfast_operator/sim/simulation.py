@@ -16,14 +16,15 @@ from holdfast_operator.sim.faults import FAULTS, Event, calm
 from holdfast_operator.sim.invariants import Invariants
 from holdfast_operator.sim.objects import Object, name_of
 from holdfast_operator.sim.operators import Log, start, stop
-from holdfast_operator.sim.settled import missing, says_trouble
+from holdfast_operator.sim.settled import held_up, missing, says_trouble
 from holdfast_operator.sim.shape import EDGE, NAMESPACE, Shape, shape_of
-from holdfast_operator.sim.users import USERS, edit, edit_voters
+from holdfast_operator.sim.users import TAKEN, USERS, edit, edit_voters
 from holdfast_operator.sim.world import World
 
 BIRTH_SECONDS = 90.0
 SETTLE_SECONDS = 300.0
 QUIET_SECONDS = 40.0
+FOREIGN = "a volume at a wanted ordinal is of another cluster"
 
 
 @dataclass(slots=True)
@@ -63,6 +64,10 @@ async def _run(seed: int, shape: Shape, events: tuple[str, ...] | None, keep: bo
     finally:
         for operator in list(world.operators):
             await stop(world, operator)
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
         logger.handlers = []
     names = tuple(event.__name__ for _, event in chosen)
     return Result(seed, world.violation, list(world.lines), world.reached, world.now, events=names)
@@ -85,7 +90,7 @@ async def _live(world: World, invariants: Invariants, events: list[tuple[float, 
     start(world)
     world.create_cluster(world.shape.spec())
     _create_dependents(world)
-    if rng.random() < 0.8:
+    if rng.random() < world.shape.born_first:
         await _until_wanted(world, BIRTH_SECONDS)
         if world.violation is None and missing(world):
             world.fail("is born", missing(world))
@@ -148,10 +153,13 @@ async def _end(world: World, invariants: Invariants) -> None:
 def _unsettled(world: World) -> None:
     cluster, what = world.cluster(), missing(world)
     if cluster is not None and any(n < cluster["spec"]["voters"]["replicas"] for n in world.foreign):
-        world.beyond_repair.append("a volume at a wanted ordinal is of another cluster")
+        world.beyond_repair.append(FOREIGN)
     if cluster is not None and _held_beyond(world, cluster):
         world.beyond_repair.append("volumes of more voters than are wanted wait to be adopted or wiped")
     trouble = says_trouble(cluster) if cluster is not None else ""
+    narrow = world.beyond_repair and all(why in (FOREIGN, TAKEN) for why in world.beyond_repair)
+    if narrow and held_up(world):
+        world.fail("what waits holds up nothing else", f"{held_up(world)}, because {world.beyond_repair[0]}")
     if not world.beyond_repair:
         world.fail("reaches the wanted state", f"{what}; it says {trouble or 'nothing'}")
     elif not trouble:

@@ -12,6 +12,7 @@ from holdfast_operator.sim.scheduler import claims_of, tolerates
 # Shorter than the real ones (50 s, 300 s), so that seeds need less virtual time.
 SILENT_SECONDS = 5.0
 EVICT_SECONDS = 60.0
+GARBAGE_SECONDS = 2.0  # the garbage collector learns of deletions by watching, and works them off one by one
 UNREACHABLE = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
 
 
@@ -20,14 +21,18 @@ class Upkeep:
         self._api = api
         self._hardware = hardware
         self._clock = clock
-        self._collected_at = -1
+        self._collected = (-1, -GARBAGE_SECONDS)  # the version and the time of the last collection
+        self._released = -1
 
     def step(self) -> None:
         self._nodes()
-        if self._api.version != self._collected_at:
+        version, now = self._api.version, self._clock()
+        if version != self._collected[0] and now - self._collected[1] >= GARBAGE_SECONDS:
             self._collect_garbage()
+            self._collected = (self._api.version, now)
+        if self._api.version != self._released:
             self._release_claims()
-            self._collected_at = self._api.version
+            self._released = self._api.version
 
     # ---- objects -------------------------------------------------------------------------------------------
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 from holdfast_operator.kube import ApiError
+from holdfast_operator.observe import CLUSTER_ID
+from holdfast_operator.plan.bootstrap import ADOPT, WIPE
 from holdfast_operator.resources.common import CLUSTER_LABEL, COMPONENT_LABEL
 from holdfast_operator.sim.faults import Event, may_lose
 from holdfast_operator.sim.machines import CRASHING, TYPO, Volume
-from holdfast_operator.sim.objects import Object, going, name_of, uid_of
+from holdfast_operator.sim.objects import Object, condition, copy, going, name_of, uid_of
+from holdfast_operator.sim.settled import FOREIGN_KEY
 from holdfast_operator.sim.shape import NAMESPACE
 from holdfast_operator.sim.world import World
+
+# Reasons why only the user can go on.
+FEWER = "there are fewer voters wanted than volumes of members"
+TAKEN = "a Service of the user has a name that the operator needs"
 
 
 def edit(world: World, what: str, **spec: object) -> None:
@@ -31,6 +40,8 @@ def edit(world: World, what: str, **spec: object) -> None:
 def edit_voters(world: World, what: str, **fields: object) -> None:
     cluster = world.cluster()
     if cluster is not None:
+        if "replicas" in fields:
+            world.not_to_take = 0
         voters = {key: v for key, v in {**cluster["spec"]["voters"], **fields}.items() if v is not None}
         edit(world, what, voters=voters)
 
@@ -171,10 +182,51 @@ async def delete_and_create(world: World) -> None:
     fewer = spec["voters"]["replicas"] > 1 and world.rng.random() < 0.3
     if fewer:
         spec = {**spec, "voters": {**spec["voters"], "replicas": spec["voters"]["replicas"] - 2}}
-        world.beyond_repair.append("there are fewer voters wanted than volumes of members")
     world.trace(f"user: makes the cluster object again, with {spec['voters']['replicas']} voters")
-    world.create_cluster({k: v for k, v in spec.items() if k != "paused"})
+    made = world.create_cluster({k: v for k, v in spec.items() if k != "paused"})
     world.reached["cluster made again"] += 1
+    if fewer:
+        world.beyond_repair.append(FEWER)
+        world.not_to_take = _held_beyond(world, spec["voters"]["replicas"])
+        await _answer(world, made)
+
+
+def _held_beyond(world: World, wanted: int) -> int:
+    """The id of the cluster that a claim beyond the wanted ones is marked with; 0 if there is none."""
+    for number in range(wanted, 7):
+        claim = world.api.get("PersistentVolumeClaim", NAMESPACE, f"data-{world.shape.cluster}-voter-{number}")
+        mark = (claim["metadata"].get("annotations") or {}).get(CLUSTER_ID, "") if claim is not None else ""
+        if mark and claim is not None and not going(claim):
+            return int(mark, 16)
+    return 0
+
+
+async def _answer(world: World, made: Object) -> None:
+    """The user reads what the operator asks, and answers by an annotation; or never does."""
+    choice = world.rng.choice(("", ADOPT, WIPE))
+    await world.sleep(world.rng.uniform(15, 40))
+    cluster = world.cluster()
+    ready = condition(cluster, "Ready") if cluster is not None and uid_of(cluster) == uid_of(made) else {}
+    if choice and cluster is not None and ready.get("reason") == "MoreVolumesThanVoters":
+        found = re.search("[0-9a-f]{16}", ready["message"])
+        assert found is not None
+        world.reached["adopted or wiped by annotation"] += 1
+        world.beyond_repair.remove(FEWER)
+        world.not_to_take = 0
+        if choice == WIPE:
+            give_up(world, int(found[0], 16))
+        annotate(world, cluster, choice, found[0])
+
+
+def give_up(world: World, cluster_id: int) -> None:
+    world.wiped.add(cluster_id)
+    if cluster_id in world.groups:
+        world.groups[cluster_id].given_up = True
+
+
+def annotate(world: World, cluster: Object, key: str, value: str) -> None:
+    world.trace(f"user: annotates the cluster: {key}={value}")
+    world.api.edit(cluster, lambda obj: obj["metadata"].setdefault("annotations", {}).update({key: value}), "kubectl")
 
 
 def empty_volumes(world: World) -> None:
@@ -204,7 +256,7 @@ async def foreign_key(world: World) -> None:
     group = world.current_group()
     if group is not None and group.leader and world.shape.configs:
         world.trace("user: a key that is no UTF-8")
-        world.put(group, b"/config0/\xff\xfe", b"x")
+        world.put(group, FOREIGN_KEY, b"x")
 
 
 async def newer_field(world: World) -> None:
@@ -214,7 +266,6 @@ async def newer_field(world: World) -> None:
         reference = {"clusterRef": {"name": world.shape.cluster}}
         spec = {**reference, "prefix": "/newer/", "data": {"a": "1"}, "encryption": {"mode": "None"}}
         world.api.create("HoldfastConfig", NAMESPACE, {"metadata": {"name": "newer"}, "spec": spec})
-        world.hopeless_configs.add("newer")
 
 
 async def foreign_volume(world: World) -> None:
@@ -238,10 +289,17 @@ async def foreign_volume(world: World) -> None:
         if world.rng.random() < 0.7:
             await world.sleep(5)
             edit_voters(world, f"{number + 2} voters", replicas=number + 2)
+            await world.sleep(20)
+            cluster = world.cluster()
+            there = world.api.get("PersistentVolumeClaim", NAMESPACE, name) is not None
+            if cluster is not None and there and world.rng.random() < 0.4:
+                give_up(world, disk.cluster_id)
+                world.foreign.discard(number)
+                annotate(world, cluster, WIPE, f"{disk.cluster_id:016x}")
 
 
 async def name_is_taken(world: World) -> None:
-    """Somebody has an object of the name that the operator needs; later it goes."""
+    """Somebody has an object of the name that the operator needs; it may go later."""
     if world.api.get("Service", NAMESPACE, f"{world.shape.cluster}-client") is None:
         return
     world.trace("user: replaces the client Service by one of their own")
@@ -249,6 +307,9 @@ async def name_is_taken(world: World) -> None:
     spec = {"selector": {"app": "mine"}, "ports": [{"port": 80}]}
     name = f"{world.shape.cluster}-client"
     made = world.api.create("Service", NAMESPACE, {"metadata": {"name": name}, "spec": spec}, "kubectl")
+    if world.rng.random() < 0.3:
+        world.beyond_repair.append(TAKEN)
+        return
     await world.sleep(world.rng.uniform(5, 40))
     mine = world.api.get("Service", NAMESPACE, name)
     if mine is not None and uid_of(mine) == uid_of(made):
@@ -256,6 +317,34 @@ async def name_is_taken(world: World) -> None:
         if mine["spec"]["selector"] != spec["selector"]:
             world.fail("touches only its own", f"the Service {name} of a user was changed")
         world.api.delete("Service", NAMESPACE, name)
+
+
+async def damage_secret(world: World) -> None:
+    """Somebody overwrites a certificate."""
+    suffix = world.rng.choice(("peer-tls", "server-tls", "client-tls", "operator-tls"))
+    secret = world.api.get("Secret", NAMESPACE, f"{world.shape.cluster}-{suffix}")
+    if secret is not None and not going(secret):
+        world.trace(f"user: damages the Secret {name_of(secret)}")
+        world.reached["certificate damaged"] += 1
+        world.api.edit(secret, lambda obj: obj["data"].update({"tls.crt": "ZGFtYWdlZA=="}), "kubectl")
+
+
+async def lose_ca(world: World) -> None:
+    """Somebody deletes the Secret of the CA, and restores it from a backup."""
+    secret = world.api.get("Secret", NAMESPACE, f"{world.shape.cluster}-ca")
+    if secret is None or going(secret):
+        return
+    world.trace("user: deletes the Secret of the CA")
+    world.reached["CA lost"] += 1
+    backup = copy(secret)
+    world.api.delete("Secret", NAMESPACE, name_of(secret))
+    await world.sleep(world.rng.uniform(10, 60))
+    cluster = world.cluster()
+    owners = {owner["uid"] for owner in backup["metadata"]["ownerReferences"]}
+    gone = world.api.get("Secret", NAMESPACE, name_of(backup)) is None
+    if cluster is not None and uid_of(cluster) in owners and gone:
+        world.trace("user: restores the Secret of the CA")
+        world.api.create("Secret", NAMESPACE, backup, "kubectl")
 
 
 USERS: tuple[tuple[int, Event], ...] = (
@@ -277,4 +366,6 @@ USERS: tuple[tuple[int, Event], ...] = (
     (1, newer_field),
     (1, foreign_volume),
     (1, name_is_taken),
+    (1, damage_secret),
+    (1, lose_ca),
 )

@@ -85,10 +85,12 @@ class World:
             Kubelets(self.api, self.hardware, lambda: self.now, self._passes_probe),
             Upkeep(self.api, self.hardware, lambda: self.now),
         )
+        self.asked_to_hand_over: dict[int, float] = {}  # member id of a leader: when it was last asked
+        self.wiped: set[int] = set()  # ids of clusters that their user gave up by annotation
+        self.not_to_take = 0  # id of a cluster that its user has not said what to do with
         self.started = 0  # operators so far
         self.beyond_repair: list[str] = []  # what only the user can mend
         self.foreign: set[int] = set()  # ordinals whose volume holds another cluster
-        self.hopeless_configs: set[str] = set()
         for number in range(shape.nodes):
             self.add_machine(f"node-{number}", f"zone-{number % shape.zones}", shape.labels(number))
 
@@ -150,6 +152,9 @@ class World:
             if runtime.address == address:
                 return process if process.reachable else None
         return None
+
+    def asked(self, leader: int) -> None:
+        self.asked_to_hand_over[leader] = self.now
 
     def group(self, cluster_id: int) -> Group | None:
         return self.groups.get(cluster_id)

@@ -24,7 +24,7 @@ from holdfast_operator.plan.actions import (
     Wait,
 )
 from holdfast_operator.plan.cluster import plan, wanted_pods
-from holdfast_operator.plan.facts import Desired, Member, Membership, Node, NodeState, Observed, Pod, Volume
+from holdfast_operator.plan.facts import Desired, Member, Membership, Node, NodeState, Observed, Pod, Run, Volume
 
 
 @dataclass
@@ -239,6 +239,20 @@ def test_the_leader_goes_last_and_hands_over_first() -> None:
     assert [a.ordinal for a in taken if isinstance(a, EvictPod)] == [1, 2, 0]
 
 
+def test_no_pod_is_replaced_by_its_like() -> None:
+    """The API server refuses the wanted template, so a pod that goes comes back as it was."""
+    world = three()
+    world.pods[2].answers = False
+    world.desired = replace(world.desired, template="new")
+    refused = replace(world.observe(), template="old")
+    stuck = replace(refused.pods[2], run=Run.NEVER, ready=False)
+    for observed in (refused, replace(refused, pods={**refused.pods, 2: stuck})):
+        action = plan(world.desired, observed)
+        assert isinstance(action, Wait)
+        assert action.reason == "RollingOut"
+    assert isinstance(plan(world.desired, replace(refused, template="new")), DeletePod)
+
+
 def test_broken_pods_go_first() -> None:
     world = three(leader=0)
     world.pods[2].answers = False
@@ -270,6 +284,22 @@ def test_nothing_is_done_without_a_quorum() -> None:
     assert isinstance(action, Wait)
     assert action.reason == "NoQuorum"
     assert wanted_pods(replace(world.desired, replicas=1), world.observe()) == 3, "observation never takes pods away"
+
+
+def test_a_pod_that_holds_nothing_makes_room_without_a_quorum() -> None:
+    """Somebody scaled the StatefulSet by hand, and the new pods have the places of voters."""
+    world = three()
+    for ordinal in (0, 1):
+        world.pods[ordinal].answers = False
+    observed = replace(world.observe(), scheduled=5)
+    empty = Volume("data-4", "uid", cluster_id=0, member_id=99)
+    assert wanted_pods(world.desired, observed) == 5, "nothing is known of the new volumes"
+    only_last = {**observed.volumes, 4: empty}
+    assert wanted_pods(world.desired, replace(observed, volumes=only_last)) == 4
+    both = {**only_last, 3: replace(empty, name="data-3")}
+    assert wanted_pods(world.desired, replace(observed, volumes=both)) == 3
+    member = replace(observed.pods[2], node=Node(99, world.cluster_id, 99, NodeState.MEMBER, True))
+    assert wanted_pods(world.desired, replace(observed, volumes=both, pods={**observed.pods, 4: member})) == 5
 
 
 def test_a_second_loss_is_not_made_by_us() -> None:
