@@ -9,8 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from holdfast_operator.plan.bootstrap import WIPE
-from holdfast_operator.resources.common import POOL_LABEL, TEMPLATE_LABEL, ordinal_of, peer_secret, voter_name
-from holdfast_operator.resources.tls import ca_secret
+from holdfast_operator.resources.common import (
+    POOL_LABEL,
+    TEMPLATE_LABEL,
+    ca_secret,
+    ordinal_of,
+    peer_secret,
+    voter_name,
+)
 from holdfast_operator.sim.kube import Request
 from holdfast_operator.sim.machines import Runtime
 from holdfast_operator.sim.objects import Object, going, holds, labels_of, name_of, uid_of
