@@ -85,8 +85,8 @@ class Actor:
             case EvictPod() | DeletePod():
                 return await self._end(action)
             case DeleteVolume():
-                await self._kube.delete("PersistentVolumeClaim", self._namespace, action.name, uid=action.uid)
-                return "VolumeDeleted", f"{action.name}: {action.why}"
+                if await self._kube.delete("PersistentVolumeClaim", self._namespace, action.name, uid=action.uid):
+                    return "VolumeDeleted", f"{action.name}: {action.why}"
         return None
 
     async def _mark(self, action: MarkVolumes) -> None:
@@ -98,14 +98,15 @@ class Actor:
                 "PersistentVolumeClaim", self._namespace, mark.name, uid=mark.uid, annotations=found
             )
 
-    async def _end(self, action: EvictPod | DeletePod) -> Said:
+    async def _end(self, action: EvictPod | DeletePod) -> Said | None:
+        """None: there is nothing to tell, because the pod has changed or is gone since it was observed."""
         name = voter_name(self._name, action.ordinal)
         if isinstance(action, EvictPod):
-            await self._kube.evict(self._namespace, name, uid=action.uid)
-            return "PodEvicted", f"{name}: {action.why}"
+            evicted = await self._kube.evict(self._namespace, name, uid=action.uid)
+            return ("PodEvicted", f"{name}: {action.why}") if evicted else None
         version = self._seen.pods[action.ordinal]["metadata"]["resourceVersion"] if action.unchanged else ""
-        await self._kube.delete("Pod", self._namespace, name, uid=action.uid, version=version)
-        return "PodReplaced", f"{name} is deleted: {action.why}"
+        deleted = await self._kube.delete("Pod", self._namespace, name, uid=action.uid, version=version)
+        return ("PodReplaced", f"{name} is deleted: {action.why}") if deleted else None
 
     async def _at(self, ordinal: int) -> client.Client:
         return await self._members.at(ordinal, self._seen.address(ordinal))

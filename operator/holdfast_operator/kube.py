@@ -198,9 +198,9 @@ class Kube:
 
     async def delete(
         self, kind: str, namespace: str, name: str, *, uid: str, version: str = "", now: bool = False
-    ) -> None:
+    ) -> bool:
         """Delete exactly the object with this uid, and if `version` is given in this resource version; `now`: without a
-        grace period. It is no error if it is gone or has changed."""
+        grace period. It is no error if it is gone or has changed: then the answer is False."""
         body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
         if version:
             body["preconditions"]["resourceVersion"] = version
@@ -211,9 +211,12 @@ class Kube:
         except ApiError as error:
             if error.status != 404 and error.reason != "Conflict":
                 raise
+            return False
+        return True
 
-    async def evict(self, namespace: str, name: str, *, uid: str) -> None:
-        """End exactly the pod with this uid if no disruption budget forbids it: then ApiError with status 429."""
+    async def evict(self, namespace: str, name: str, *, uid: str) -> bool:
+        """End exactly the pod with this uid if no disruption budget forbids it: then ApiError with status 429. False:
+        it is gone."""
         body = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
@@ -225,6 +228,8 @@ class Kube:
         except ApiError as error:
             if error.status != 404 and error.reason != "Conflict":
                 raise
+            return False
+        return True
 
     async def event(self, about: Object, type_: str, reason: str, message: str) -> None:
         """Record an event, which `kubectl describe` shows."""
