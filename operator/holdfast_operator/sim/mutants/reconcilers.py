@@ -39,11 +39,6 @@ from holdfast_operator.sim.mutants.table import Patch, mutant
 # ---- what is observed ------------------------------------------------------------------------------------------
 
 
-@mutant("a pod belongs to a cluster by the uid of its owner", events="delete_and_create " * 6, voters=3)
-def _pods_of_an_earlier_cluster_count(patch: Patch) -> None:
-    patch(observe, "is_owned", lambda owner, obj: True)
-
-
 @mutant(
     "a volume on a node that is gone is lost",
     events="node_is_deleted node_is_deleted",
@@ -58,7 +53,7 @@ def _gone_node_is_not_noticed(patch: Patch) -> None:
     patch(observe, "_lost", lost)
 
 
-@mutant("a volume is lost only if its node is gone", events="drain drain node_dies too_large_requests")
+@mutant("a volume is lost only if its node is gone", events="drain drain node_dies too_large_requests", seed=1)
 def _unschedulable_counts_as_lost(patch: Patch) -> None:
     async def lost(kube: Kube, pods: list[Object], claims: list[Object]) -> set[str]:
         waiting = {f"data-{pod['metadata']['name']}" for pod in pods if is_unschedulable(pod)}
@@ -67,7 +62,7 @@ def _unschedulable_counts_as_lost(patch: Patch) -> None:
     patch(observe, "_lost", lost)
 
 
-@mutant("only the leader knows who has caught up")
+@mutant("only the leader knows who has caught up", seed=2)
 def _any_member_says_who_has_caught_up(patch: Patch) -> None:
     async def membership(members: Any, nodes: Any, addresses: Any, cluster_id: int) -> Message | None:
         for ordinal in sorted(nodes):
@@ -101,7 +96,7 @@ def _applies_every_time(patch: Patch) -> None:
     patch(objects, "is_applied", lambda marked, live: False)
 
 
-@mutant("a single voter has no disruption budget", events="other_number other_number other_number")
+@mutant("a single voter has no disruption budget", events="other_number other_number other_number", seed=1)
 def _budget_of_a_single_voter_stays(patch: Patch) -> None:
     async def ensure_absent(kube: Kube, owner: Object, kind: str, name: str) -> Object | None:
         return None
@@ -109,7 +104,7 @@ def _budget_of_a_single_voter_stays(patch: Patch) -> None:
     patch(children, "ensure_absent", ensure_absent)
 
 
-@mutant("a name that is taken holds up only what needs it", events="name_is_taken new_version other_number")
+@mutant("a name that is taken holds up only what needs it", events="name_is_taken new_version other_number", seed=1)
 def _one_refused_object_holds_up_all(patch: Patch) -> None:
     original = objects.ensure
 
@@ -198,7 +193,9 @@ def _paused_pools_go_on(patch: Patch) -> None:
 # ---- configurations --------------------------------------------------------------------------------------------
 
 
-@mutant("a configuration of many keys is written in nested transactions", events="new_config_data " * 6, configs=1)
+@mutant(
+    "a configuration of many keys is written in nested transactions", events="new_config_data " * 6, configs=1, seed=5
+)
 def _config_in_one_flat_transaction(patch: Patch) -> None:
     patch(reconcile_config, "_nested", lambda ops: ops)
 
@@ -260,6 +257,7 @@ def _status_shows_the_revision(patch: Patch) -> None:
     "an event is recorded after the action, at best effort",
     events="events_are_refused new_version new_version new_version",
     voters=3,
+    seed=6,
 )
 def _events_come_before_actions(patch: Patch) -> None:
     original = Actor.carry_out
@@ -272,7 +270,7 @@ def _events_come_before_actions(patch: Patch) -> None:
     patch(Actor, "carry_out", carry_out)
 
 
-@mutant("what happens during a pass leads to another one", events="new_version pause other_number")
+@mutant("what happens during a pass leads to another one", events="new_version pause other_number", seed=1)
 def _wakes_during_a_pass_are_lost(patch: Patch) -> None:
     original = ClusterLoop._pass
 
