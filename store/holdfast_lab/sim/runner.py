@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
+from holdfast_lab.sim.linear import BROKEN_STEPS, limited
 from holdfast_lab.sim.mutants import MUTANTS, broken
 from holdfast_lab.sim.simulation import FAILURES, Result, simulate
 from holdfast_lab.sim.sometimes import SOMETIMES
@@ -116,7 +117,7 @@ class Found:
 def find_mutant(name: str, limit: int) -> Found:
     """Run seeds from 0 on with this rule broken, until one fails that passes with the unbroken code."""
     for seed in range(limit):
-        with broken(name):
+        with broken(name), limited(BROKEN_STEPS):
             outcome = attempt(seed)
         if isinstance(outcome, Failure) and isinstance(attempt(seed), Result):
             return Found(name, seed + 1, outcome.name, outcome.what.splitlines()[0])
