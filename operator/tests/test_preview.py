@@ -62,7 +62,8 @@ class Server:
         if self.refuse and request.path.startswith(self.refuse):
             return web.json_response({"reason": "Forbidden", "message": "you may not"}, status=403)
         body = json.loads(await request.text())
-        body["metadata"] = {"uid": f"u{next(self._uids)}", "resourceVersion": "1", "generation": 1, **body["metadata"]}
+        # As the API server answers a dry run: without a resource version.
+        body["metadata"] = {"uid": f"u{next(self._uids)}", "generation": 1, **body["metadata"]}
         return web.json_response(body)
 
 
@@ -217,6 +218,8 @@ async def test_members_are_asked_through_the_api_server() -> None:
     """As kubectl port-forward: a channel begins with the port, and the bytes of both sides come through whole."""
 
     async def forward(request: web.Request) -> web.WebSocketResponse:
+        if request.headers["accept"] == "application/json":
+            raise web.HTTPNotAcceptable  # as the API server
         socket = web.WebSocketResponse(protocols=(PROTOCOL,))
         await socket.prepare(request)
         for channel in (DATA, DATA + 1):

@@ -59,7 +59,9 @@ class DryRun(Kube):
                     meta[words] = {**(meta.get(words) or {}), **(held["metadata"].get(words) or {})}
                 method, path, body = "PUT", self.path(*key), {**live, "metadata": meta, "spec": held.get("spec", {})}
             made = await super().request(method, path, body=body, query={"fieldManager": USER, "dryRun": "All"})
-            self._merged[key] = {**made, "apiVersion": held["apiVersion"], "kind": kind}
+            # What is made by a dry run has no resource version, and an operator would read it again before it writes.
+            meta = {"resourceVersion": "0", "generation": 1, **made["metadata"]}
+            self._merged[key] = {**made, "apiVersion": held["apiVersion"], "kind": kind, "metadata": meta}
         return self._merged[key]
 
     # ---- writes: dry runs ----------------------------------------------------------------------------------
@@ -110,7 +112,7 @@ class DryRun(Kube):
         return await self._session.ws_connect(
             f"{self._base}/{forward.path(namespace, pod)}",
             protocols=(forward.PROTOCOL,),
-            headers=self._headers(None),
+            headers={**self._headers(None), "accept": "*/*"},  # JSON it cannot be: that is refused
             ssl=self._tls if self._tls is not None else False,
         )
 
