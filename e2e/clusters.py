@@ -17,7 +17,7 @@ from e2e.nodes import nodes
 
 IMAGE = f"holdfast:{__version__}"
 SECOND_IMAGE = f"{IMAGE}-next"
-NOTICED = 5.0  # seconds: how old what is shown may be
+NOTICED = 10.0  # seconds: how old what is shown may be; members that do not answer are waited for
 PATIENCE = 420.0  # seconds: a busy machine takes long; what has to be fast is measured by its test
 API = "holdfast.dev/v1alpha1"
 VOTERS = "holdfast.dev/component=voter"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from e2e.applications import Writer, provide_scripts
-from e2e.clusters import NOTICED, SECOND_IMAGE, Cluster, namespace
+from e2e.clusters import IMAGE, NOTICED, SECOND_IMAGE, Cluster, namespace
 from e2e.kubectl import condition, eventually
 from e2e.nodes import CONTROL_PLANE, drained
 
@@ -38,16 +38,16 @@ def test_drain_during_a_rolling_upgrade(cluster: Cluster) -> None:
     before, leader = cluster.pod_uids(), cluster.row()["LEADER"]
     follower = next(name for name in sorted(before, reverse=True) if name != leader)
     nodes = [_at(cluster, name) for name in (leader, follower)]
-    cluster.patch({"image": SECOND_IMAGE})
-    for node in nodes:
+    for node, image in zip(nodes, (SECOND_IMAGE, IMAGE), strict=True):
+        cluster.patch({"image": image})
         eventually("the upgrade is under way", lambda: condition(cluster.object(), "UpToDate") == "False", NOTICED)
         with drained(node):
             # The voter of this node waits for it: of three voters no two share a node.
             cluster.wait_told("ordinal", "Unschedulable", "unschedulable")
             assert cluster.row()["AVAILABLE"] == "True"
             writer.writes_on()
-    cluster.wait_ready()
-    assert {p["spec"]["containers"][0]["image"] for p in cluster.pods()} == {SECOND_IMAGE}
+        cluster.wait_ready()
+        assert {p["spec"]["containers"][0]["image"] for p in cluster.pods()} == {image}
     gap = writer.longest_gap()
     print(f"   {len(writer.stop())} writes acknowledged, none lost; longest gap {gap:.2f} s")
     assert gap < LONGEST_GAP, f"no write was acknowledged for {gap} s"

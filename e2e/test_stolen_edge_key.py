@@ -72,6 +72,7 @@ def _greet(cluster: Cluster, port: int, context: ssl.SSLContext, purpose: str) -
         cluster_id=int(cluster.object()["status"]["clusterID"], 16),
         from_id=int(members["shop-voter-1"], 16),
         to_id=int(members["shop-voter-0"], 16),
+        volume_id=int(members["shop-voter-1"], 16),  # a member has the id of the volume that it was made on
         purpose=purpose,
     )
     with socket.create_connection(("127.0.0.1", port), timeout=30) as plain, context.wrap_socket(plain) as tls:

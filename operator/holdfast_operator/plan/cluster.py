@@ -130,7 +130,13 @@ def _settled(desired: Desired, observed: Observed, membership: Membership, block
     if len(membership.voters) != desired.replicas:
         return Wait("MembersMissing", f"{len(membership.voters)} of {desired.replicas} voters")
     message = f"{len(membership.voters)} voters, all ready and up to date"
-    unknown = [v.name for o, v in sorted(observed.volumes.items()) if o >= desired.replicas and not v.terminating]
+    unknown = [
+        volume.name
+        for ordinal, volume in sorted(observed.volumes.items())
+        if ordinal >= desired.replicas
+        and not volume.terminating
+        and not volumes.was_removed(volume, observed, membership)
+    ]
     if unknown:
         message += (
             f". The claims {', '.join(unknown)} stay: nothing is known of what they hold. Delete those that are "

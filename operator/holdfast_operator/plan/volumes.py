@@ -8,7 +8,7 @@ with a process may hold anything, and stays.
 from __future__ import annotations
 
 from holdfast_operator.plan.actions import Action, DeletePod, DeleteVolume, Forget, Mark, MarkVolumes, Wait
-from holdfast_operator.plan.facts import Desired, Membership, Observed, Volume
+from holdfast_operator.plan.facts import Desired, Membership, Observed, Run, Volume
 
 
 def marks(desired: Desired, observed: Observed) -> Action | None:
@@ -118,7 +118,8 @@ def leftovers(desired: Desired, observed: Observed, membership: Membership) -> A
             return DeleteVolume(volume.name, volume.uid, _why(volume))
     # The process of a removed member does not start again on its volume, so the volume has to be deleted, too.
     for ordinal, pod in sorted(observed.pods.items()):
-        if ordinal >= desired.replicas and ordinal not in members and not pod.terminating:
+        stuck = pod.terminating and pod.run is Run.UNKNOWN  # on a node that does not report: that may take for ever
+        if ordinal >= desired.replicas and ordinal not in members and not stuck:
             return Wait("ScalingDown", f"the pod with ordinal {ordinal} is being removed")
     return None
 

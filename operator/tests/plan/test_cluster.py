@@ -286,6 +286,23 @@ def test_nothing_is_done_without_a_quorum() -> None:
     assert wanted_pods(replace(world.desired, replicas=1), world.observe()) == 3, "observation never takes pods away"
 
 
+def test_scaling_down_is_not_over_before_the_pods_are_gone() -> None:
+    world = three()
+    world.desired = replace(world.desired, replicas=1, template="old")
+    seen = world.observe()
+    assert seen.membership is not None
+    alone = replace(seen.membership, leader=seen.membership.members[0].id, members=seen.membership.members[:1])
+    going = {n: replace(pod, terminating=n > 0) for n, pod in seen.pods.items()}
+    action = plan(world.desired, replace(seen, membership=alone, pods=going, scheduled=1))
+    assert isinstance(action, Wait)
+    assert (action.reason, action.progressing) == ("ScalingDown", True)
+    stuck = {n: replace(pod, run=Run.UNKNOWN) if n else pod for n, pod in going.items()}
+    action = plan(world.desired, replace(seen, membership=alone, pods=stuck, scheduled=1))
+    assert isinstance(action, Wait)
+    assert action.reason == "AsWanted"
+    assert "nothing is known" not in action.message, "it is known that their members were removed"
+
+
 def test_a_pod_that_holds_nothing_makes_room_without_a_quorum() -> None:
     """Somebody scaled the StatefulSet by hand, and the new pods have the places of voters."""
     world = three()
