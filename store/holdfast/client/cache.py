@@ -14,21 +14,19 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from holdfast.client import last_good
+from holdfast.client.connection import Connection
 from holdfast.client.errors import ClientError, Compacted, Unavailable
 from holdfast.client.lease import now
 from holdfast.client.values import Event, KeyValue, range_end, range_start
 from holdfast.client.watch import Watched, watch
 from holdfast.proto import kv_pb2, rpc_pb2
 
-if TYPE_CHECKING:
-    from holdfast.client.client import Client
-
 log = logging.getLogger("holdfast.client")
 
+_RANGE = "/etcdserverpb.KV/Range"
 PAGE = 1000
 FIRST_SECONDS = 0.8  # for the first answer of a server, if a file has what was last known
 RETRY_SECONDS = 0.5
@@ -58,7 +56,7 @@ class Cache:
 
     def __init__(
         self,
-        client: Client,
+        connection: Connection,
         prefix: bytes,
         *,
         file: Path | None,
@@ -76,7 +74,7 @@ class Cache:
         self._start = prefix if end == b"" else range_start(prefix, prefix=True)
         self._parse = parse
         self.from_file = False  # it was read from the file, and no server has answered since
-        self._client = client
+        self._connection = connection
         self._file = file
         self._confirm = confirm
         self._kvs: dict[bytes, KeyValue] = {}
@@ -112,10 +110,10 @@ class Cache:
 
     async def current(self, timeout: float | None = None) -> None:
         """Wait until everything that was acknowledged before this call is here. Raises Unavailable."""
-        seconds = self._client.connection.timeout if timeout is None else timeout
+        seconds = self._connection.timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(seconds):
-                wanted = (await self._client.range(self._start, limit=1, keys_only=True)).revision
+                wanted = await self._newest()
                 while self.revision < wanted:
                     self._raise_if_ended()
                     self._moved.clear()
@@ -125,6 +123,12 @@ class Cache:
                             await self._moved.wait()
         except TimeoutError:
             raise Unavailable(f"the cache of {self.prefix!r} did not become current in {seconds:g} s") from None
+
+    async def _newest(self) -> int:
+        """The newest revision of the cluster, by a linearizable read."""
+        request = rpc_pb2.RangeRequest(key=self._start, limit=1, keys_only=True)
+        found = await self._connection.call(_RANGE, request, rpc_pb2.RangeResponse, idempotent=True)
+        return found.header.revision
 
     def changes(self) -> Changes:
         """What changes from now on, to iterate over."""
@@ -156,7 +160,7 @@ class Cache:
         self._tasks = [following, asyncio.ensure_future(self._keep_age())]
         if self._file is not None:
             self._tasks.append(asyncio.ensure_future(self._save()))
-        seconds = FIRST_SECONDS if kept is not None else self._client.connection.timeout
+        seconds = FIRST_SECONDS if kept is not None else self._connection.timeout
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.from_file or not self.revision:
@@ -192,7 +196,7 @@ class Cache:
                 await self._load()
                 following = self.revision + 1
                 async for events in watch(
-                    self._client.connection, start, end, start_revision=following, previous=False, watched=self._watched
+                    self._connection, start, end, start_revision=following, previous=False, watched=self._watched
                 ):
                     self._apply(events)
             except (Unavailable, Compacted) as error:
@@ -210,9 +214,7 @@ class Cache:
         revision, key, end, more = 0, self._start, self._end, True
         while more:
             request = rpc_pb2.RangeRequest(key=key, range_end=end, limit=PAGE, revision=revision)
-            found = await self._client.connection.call(
-                "/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, idempotent=True
-            )
+            found = await self._connection.call(_RANGE, request, rpc_pb2.RangeResponse, idempotent=True)
             revision = revision or found.header.revision
             kvs += found.kvs
             more = found.more

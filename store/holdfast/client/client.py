@@ -227,7 +227,7 @@ class Client:
         no server answers. Raises InvalidConfig if there was never a valid value, and a ClientError as `cache` does.
         """
         where, name = Path(file) if file is not None else None, to_bytes(key)
-        cache = Cache(self, name, end=b"", file=where, confirm=confirm_seconds, parse=parser(model))
+        cache = Cache(self.connection, name, end=b"", file=where, confirm=confirm_seconds, parse=parser(model))
         await cache.start()
         try:
             return Config(name, cache)
@@ -244,7 +244,7 @@ class Client:
         confirmed every `confirm_seconds`. Raises a ClientError if no server answers and there is no file.
         """
         where = Path(file) if file is not None else None
-        return await Cache(self, to_bytes(prefix), file=where, confirm=confirm_seconds).start()
+        return await Cache(self.connection, to_bytes(prefix), file=where, confirm=confirm_seconds).start()
 
     async def lease(self, ttl: int) -> Lease:
         """Grant a lease of `ttl` seconds, kept alive until it is revoked or the client is closed."""

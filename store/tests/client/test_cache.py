@@ -81,7 +81,7 @@ def gone(key: str, revision: int) -> Event:
 
 
 async def unstarted() -> Cache:
-    return Cache(client.connect("127.0.0.1:1"), b"/", file=None, confirm=1.0)
+    return Cache(client.connect("127.0.0.1:1").connection, b"/", file=None, confirm=1.0)
 
 
 async def test_a_revision_is_seen_as_a_whole_and_of_each_key_only_the_newest_change_is_told() -> None:
@@ -253,7 +253,7 @@ def test_blocking_cache_and_config(tmp_path: Path) -> None:
 
 
 async def test_a_function_may_parse_and_a_whole_state_keeps_what_was_valid() -> None:
-    cache = Cache(client.connect("127.0.0.1:1"), b"/", file=None, confirm=1.0, parse=int)
+    cache = Cache(client.connect("127.0.0.1:1").connection, b"/", file=None, confirm=1.0, parse=int)
     cache._take([kv_pb2.KeyValue(key=b"/a", value=b"1", mod_revision=2)], 2, 0.0)
     cache._take(
         [
