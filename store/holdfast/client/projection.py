@@ -2,8 +2,9 @@
 
 It is done as the kubelet writes volumes of ConfigMaps: the files are in a directory of their own, `..data` is a link to
 it, and each visible name is a link into `..data`. A new state is a new directory; one rename of the link `..data`
-publishes all of it. A reader that reads several files has to resolve `..data` once. Being killed at any point leaves
-the old state or the new one, and the next write puts the visible names right.
+publishes all of it. A reader that reads several files has to resolve `..data` once; its state stays until the next
+change but one. Being killed at any point leaves the old state or the new one, and the next write puts the visible names
+right.
 """
 
 from __future__ import annotations
@@ -106,11 +107,13 @@ class Projection:
                 link.unlink()
 
     def _clean(self) -> None:
-        """Remove states that are not published, such as those of a process that was killed."""
+        """Remove states that are not published, such as those of a process that was killed; but not the newest of them:
+        a program may still read the state that was published just before."""
         current = os.readlink(self._directory / DATA)
-        for path in self._directory.glob(f"{_PARTS}*"):
-            if path.name != current:
-                shutil.rmtree(path, ignore_errors=True)
+        old = [path for path in self._directory.glob(f"{_PARTS}*") if path.name != current]
+        old.sort(key=lambda path: path.stat().st_mtime_ns)
+        for path in old[:-1]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(directory: Path) -> None:
