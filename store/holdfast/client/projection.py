@@ -77,15 +77,16 @@ class Projection:
 
     def _publish(self, wanted: Mapping[PurePosixPath, bytes]) -> None:
         state = Path(tempfile.mkdtemp(prefix=_PARTS, dir=self._directory))
-        state.chmod(0o755)
         for path, value in wanted.items():
             file = state / path
             file.parent.mkdir(parents=True, exist_ok=True)
             with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self._mode), "wb") as opened:
+                os.fchmod(opened.fileno(), self._mode)  # whatever the umask is
                 opened.write(value)
                 opened.flush()
                 os.fsync(opened.fileno())
         for directory in (state, *(path for path in state.rglob("*") if path.is_dir())):
+            directory.chmod(0o755)
             _sync(directory)
         fresh = self._directory / _FRESH
         fresh.unlink(missing_ok=True)

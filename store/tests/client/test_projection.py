@@ -47,7 +47,12 @@ def test_states_follow_one_another(tmp_path: Path) -> None:
     made = Projection(tmp_path / "d", b"/app/", 0o640)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "other").write_text("of somebody else")
-    assert made.write({b"/app/a": b"1", b"/app/sub/b": b"2", b"/app/sub/c/d": b"3"})
+    before = os.umask(0o077)
+    try:
+        assert made.write({b"/app/a": b"1", b"/app/sub/b": b"2", b"/app/sub/c/d": b"3"})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "d" / "sub").stat().st_mode & 0o777 == 0o755, "others have to get into directories"
     assert shown(tmp_path / "d") == {"other": b"of somebody else", "a": b"1", "sub/b": b"2", "sub/c/d": b"3"}
     assert (tmp_path / "d" / "a").stat().st_mode & 0o777 == 0o640
     assert not made.write({b"/app/a": b"1", b"/app/sub/b": b"2", b"/app/sub/c/d": b"3"})
