@@ -34,7 +34,7 @@ class BadFile(Exception):
 class _Recorder(Actor):
     """Records the action in the place of executing it."""
 
-    def __init__(self, planned: list[Action], *of: object) -> None:
+    def __init__(self, planned: list[Action]) -> None:
         self._planned = planned
 
     async def carry_out(self, action: Action) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from holdfast.client.blocking_cache import BlockingCache, BlockingConfig
+from holdfast.client.blocking_cache import BlockingCache, BlockingConfig, iterate
 from holdfast.client.client import Client, connect
 from holdfast.client.connection import Tls
 from holdfast.client.lease import Lease
@@ -129,12 +129,9 @@ class BlockingClient:
         """Yield changes; blocks until the next one."""
         batches = self._client.watch_batches(key, prefix=prefix, start_revision=start_revision, previous=previous)
 
-        async def following() -> list[Event]:
-            return await anext(batches)
-
         try:
-            while True:
-                yield from self._run(following())
+            for events in iterate(self._run, batches):
+                yield from events
         finally:
             close = getattr(batches, "aclose", None)
             if close is not None and self._loop.is_running():

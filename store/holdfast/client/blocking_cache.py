@@ -14,7 +14,7 @@ T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-def _iterate(run: Run, changes: AsyncIterator[T]) -> Iterator[T]:
+def iterate(run: Run, changes: AsyncIterator[T]) -> Iterator[T]:
     async def following() -> T:
         return await anext(changes)
 
@@ -61,7 +61,7 @@ class BlockingCache:
 
     def changes(self) -> Iterator[list[Event]]:
         """Blocks until the next change."""
-        return _iterate(self._run, self._cache.changes())
+        return iterate(self._run, self._cache.changes())
 
     def close(self) -> None:
         self._run(self._cache.close())
@@ -100,7 +100,7 @@ class BlockingConfig(Generic[T]):
 
     def changes(self) -> Iterator[T]:
         """Blocks until the next change."""
-        return _iterate(self._run, self._config.changes())
+        return iterate(self._run, self._config.changes())
 
     def close(self) -> None:
         self._run(self._config.close())

@@ -164,9 +164,7 @@ class Cache:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.from_file or not self.revision:
-                    self._raise_if_ended()
-                    self._moved.clear()
-                    await self._moved.wait()
+                    await self.moved()
         if not self.revision:
             await self.close()
             raise Unavailable(f"no endpoint answered in {seconds:g} s, and there is no file of {self.prefix!r}")
@@ -176,7 +174,7 @@ class Cache:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._file is not None and self._dirty.is_set():
+        if self._file is not None and self._dirty.is_set() and not self.from_file:
             await self._write(self._file)
 
     async def __aenter__(self) -> Cache:
@@ -305,7 +303,7 @@ class Cache:
         found = rpc_pb2.RangeResponse(kvs=[_message(kv) for kv in self._kvs.values()])
         found.header.revision = self.revision
         try:
-            await asyncio.to_thread(last_good.save, path, self.prefix, found)
+            await asyncio.to_thread(last_good.save, path, self.prefix, found, self.age)
         except OSError as error:
             log.warning("%s cannot be written: %s; a start without a server would find an older state", path, error)
 

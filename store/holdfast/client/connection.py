@@ -118,12 +118,14 @@ class Connection:
     # ---- addresses -----------------------------------------------------------------------------------------
 
     async def order(self, *, endpoint: str | None = None, write: bool = False, stream: bool = False) -> list[str]:
-        """The addresses to try, the best one first; of all endpoints, or of `endpoint`. None if no name has any."""
+        """The addresses to try, the best one first; of all endpoints, or of `endpoint`. Empty if no name has
+        an address."""
         if self._closed:
             raise Unavailable("this client is closed")
         found = await self._addresses.all()
-        if endpoint is not None and endpoint not in self.endpoints:
-            found = {**found, **dict.fromkeys(await self._addresses.of(endpoint), endpoint)}
+        own = await self._addresses.of(endpoint) if endpoint is not None else []
+        if not found.keys() >= set(own):  # it is none of this client's endpoints
+            found = {**dict.fromkeys(own, endpoint or ""), **found}
         if found is not self._names and found != self._names:
             self._names = found
             self.picker.update(found)
@@ -134,7 +136,7 @@ class Connection:
             self._leader_due = now + LEADER_SECONDS
             self._looking = asyncio.ensure_future(self._find_leader())
         ordered = self.picker.order(now, write=write, stream=stream)
-        return [a for a in ordered if found[a] == endpoint] if endpoint is not None else ordered
+        return ordered if endpoint is None else [address for address in ordered if address in own]
 
     async def _find_leader(self) -> None:
         """Ask the connected members which of them leads: a write to another one takes a step more."""

@@ -17,7 +17,7 @@ from holdfast.client.errors import ClientError
 from holdfast.proto import rpc_pb2
 
 _MAGIC = b"holdfast last-good 1\n"
-_HEAD = struct.Struct(">QII")  # when it was written (ms since 1970), bytes of the prefix, bytes of the keys
+_HEAD = struct.Struct(">QII")  # when it was current (ms since 1970), bytes of the prefix, bytes of the keys
 _DIGEST = 16
 
 
@@ -28,17 +28,17 @@ class NotThatPrefix(ClientError):
 @dataclass(frozen=True, slots=True)
 class LastGood:
     found: rpc_pb2.RangeResponse
-    written_at: float  # seconds since 1970
+    current_at: float  # seconds since 1970: the state was current then, or later
 
     @property
     def age(self) -> float:
-        return max(0.0, time.time() - self.written_at)
+        return max(0.0, time.time() - self.current_at)
 
 
-def save(path: Path, prefix: bytes, found: rpc_pb2.RangeResponse) -> None:
-    """Raises OSError; the files are then as they were."""
+def save(path: Path, prefix: bytes, found: rpc_pb2.RangeResponse, age: float = 0.0) -> None:
+    """`age`: of the state, in seconds. Raises OSError; the files are then as they were."""
     body = found.SerializeToString()
-    head = _HEAD.pack(int(time.time() * 1000), len(prefix), len(body)) + prefix
+    head = _HEAD.pack(int((time.time() - age) * 1000), len(prefix), len(body)) + prefix
     digest = hashlib.blake2b(_MAGIC + head + body, digest_size=_DIGEST).digest()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")

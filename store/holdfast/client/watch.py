@@ -31,12 +31,14 @@ class Watched:
     def __init__(self, confirmed: Callable[[int], None]) -> None:
         self.confirmed = confirmed
         self.stream: grpc.aio.StreamStreamCall | None = None  # while there is one
+        self._asking = asyncio.Lock()  # gRPC takes one message at a time
 
     async def ask(self) -> None:
         """Ask the server how far it has sent everything. A server that is behind does not answer."""
-        if self.stream is not None:
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the watch notices it, too
-                await self.stream.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
+        async with self._asking:
+            if self.stream is not None:
+                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the watch notices it, too
+                    await self.stream.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
 
 
 async def watch(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from holdfast import client
 from holdfast.client import addresses as module
 from holdfast.client.addresses import Addresses
 
@@ -77,3 +78,12 @@ async def test_addresses_survive_a_restart_without_names(monkeypatch: pytest.Mon
     assert list(await Addresses(["a:1"], tmp_path / "cache").all()) == ["10.0.0.1:1"]
     (tmp_path / "cache" / "addresses.json").write_text("no JSON")
     assert await Addresses(["a:1"], tmp_path / "cache").all() == {}
+
+
+async def test_two_endpoints_of_one_address_are_both_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    Names(monkeypatch, a=["10.0.0.1"], b=["10.0.0.1"], c=["10.0.0.3"])
+    async with client.connect("a:1,b:1") as hf:
+        for endpoint in ("a:1", "b:1"):
+            assert await hf.connection.order(endpoint=endpoint) == ["10.0.0.1:1"]
+        assert await hf.connection.order(endpoint="c:1") == ["10.0.0.3:1"], "one that is not of this client"
+        assert await hf.connection.order() == ["10.0.0.1:1"]

@@ -69,6 +69,16 @@ def test_any_damage_is_noticed_and_the_older_file_is_read(tmp_path: Path) -> Non
     assert kept.found == state(1, k="1")
 
 
+async def test_a_file_says_how_old_its_state_is_and_not_how_old_the_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    last_good.save(path, b"/", state(1, k="1"), age=100.0)
+    before = path.read_bytes()
+    async with client.connect("127.0.0.1:1") as hf, await hf.cache("/", file=path) as cache:
+        assert cache.from_file
+        assert 100.0 <= cache.age < 200.0
+    assert path.read_bytes() == before, "nothing newer is known"
+
+
 # ---- changes -----------------------------------------------------------------------------------------------------
 
 
