@@ -61,9 +61,9 @@ def counted(found: Iterable[Request]) -> Counter[str]:
     return Counter(str(request) for request in found)
 
 
-def granted(role: str) -> set[str]:
-    """What a ClusterRole allows, as requests are shown."""
-    rules = get("clusterrole", role)["rules"]
+def granted(kind: str, name: str, *words: str) -> set[str]:
+    """What a Role or a ClusterRole allows, as requests are shown."""
+    rules = get(kind, name, *words)["rules"]
     return {
         f"{verb} {resource}.{group}" if group else f"{verb} {resource}"
         for rule in rules

@@ -1,8 +1,12 @@
-{{/* What the operator does in a namespace, and nothing more. Secrets are never listed or watched. */}}
+{{/* What the operator does in a namespace, and nothing more: the API server's audit log is compared with it
+     (e2e/test_audit.py). Secrets are listed and watched by the label of our own. */}}
 {{- define "holdfast.rules" -}}
 - apiGroups: [holdfast.dev]
-  resources: [holdfastclusters, holdfastedgepools, holdfastconfigs]
+  resources: [holdfastclusters]
   verbs: [get, list, watch]
+- apiGroups: [holdfast.dev]
+  resources: [holdfastedgepools, holdfastconfigs]
+  verbs: [list, watch]
 - apiGroups: [holdfast.dev]
   resources: [holdfastclusters/status, holdfastedgepools/status, holdfastconfigs/status]
   verbs: [update]
@@ -10,9 +14,9 @@
 - apiGroups: [holdfast.dev]
   resources: [holdfastclusters/finalizers, holdfastedgepools/finalizers]
   verbs: [update]
-- {apiGroups: [""], resources: [pods], verbs: [get, list, watch, delete]}
+- {apiGroups: [""], resources: [pods], verbs: [list, watch, delete]}
 - {apiGroups: [""], resources: [pods/eviction], verbs: [create]}
-- {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [get, list, watch, patch, delete]}
+- {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [list, watch, patch, delete]}
 - {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, update, patch]}
 - {apiGroups: [""], resources: [secrets], verbs: [get, list, watch, create, patch, delete]}
 - {apiGroups: [""], resources: [events], verbs: [create]}

@@ -47,7 +47,8 @@ def roll(desired: Desired, observed: Observed, membership: Membership, blocked: 
         heir = successor(observed, membership, member)
         if heir is not None and not observed.transfer_expired:
             return TransferLeader(ordinal, heir.id, "its pod is outdated and the last one")
-    if _serves(pod):
+    # Kubernetes' own word decides how it goes: a pod that the operator does not reach may serve others.
+    if pod.ready:
         return EvictPod(ordinal, pod.uid, "it is outdated")
     return DeletePod(ordinal, pod.uid, "it is outdated and not ready")
 

@@ -68,10 +68,12 @@ class Invariants:
 
     @staticmethod
     def _refused(request: Request, live: Object) -> bool:
-        """Whether the API server will refuse the request because it was made for another object."""
+        """Whether the API server will refuse the request because it was made for another object, or for another version
+        of it."""
         before = request.body.get("preconditions") or request.body.get("deleteOptions", {}).get("preconditions") or {}
-        uid = before.get("uid") or request.body.get("metadata", {}).get("uid")
-        return bool(uid and uid != uid_of(live))
+        if not before and request.method != "POST":
+            before = request.body.get("metadata", {})
+        return any(before.get(key) not in (None, "", live["metadata"][key]) for key in ("uid", "resourceVersion"))
 
     def _ours(self, operator: Acting, request: Request, live: Object) -> None:
         """Nothing of another owner is touched; nothing of an owner that was gone before the pass began."""

@@ -23,7 +23,7 @@ from holdfast_operator.sim.world import World
 
 BIRTH_SECONDS = 90.0
 SETTLE_SECONDS = 300.0
-QUIET_SECONDS = 40.0
+QUIET_SECONDS = LATER + 10.0  # every object has at least one pass in it
 FOREIGN = "a volume at a wanted ordinal is of another cluster"
 
 

@@ -250,7 +250,7 @@ def test_no_pod_is_replaced_by_its_like() -> None:
         action = plan(world.desired, observed)
         assert isinstance(action, Wait)
         assert action.reason == "RollingOut"
-    assert isinstance(plan(world.desired, replace(refused, template="new")), DeletePod)
+    assert isinstance(plan(world.desired, replace(refused, template="new")), EvictPod)
 
 
 def test_broken_pods_go_first() -> None:

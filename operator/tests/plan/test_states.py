@@ -327,6 +327,16 @@ def test_the_leader_hands_over_before_its_pod_goes_or_its_member_is_removed() ->
     assert isinstance(plan(Desired(1, "new"), leading), TransferLeader)
 
 
+def test_a_ready_pod_that_does_not_answer_is_evicted() -> None:
+    """The operator may be the one that is cut off: applications may use this pod, and budgets count it."""
+    silent = Pod("u", True, False, "old", None)
+    observed = formed({0: good(1), 1: good(2), 2: silent}, membership(1, 2, 3), THREE)
+    assert plan(Desired(3, "new"), observed) == EvictPod(2, "u", "it is outdated")
+    unready = replace(silent, ready=False)
+    observed = formed({0: good(1), 1: good(2), 2: unready}, membership(1, 2, 3), THREE)
+    assert plan(Desired(3, "new"), observed) == DeletePod(2, "u", "it is outdated and not ready")
+
+
 def test_a_lost_status_is_taken_from_the_volumes() -> None:
     observed = Observed({o: good(o + 1) for o in range(3)}, THREE, None, scheduled=3, fresh_id=5)
     assert plan(Desired(3, "new"), observed) == Record(OURS, 1)
