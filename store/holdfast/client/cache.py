@@ -19,7 +19,7 @@ from weakref import WeakSet
 from holdfast.client import last_good
 from holdfast.client.connection import Connection
 from holdfast.client.errors import ClientError, Compacted, Unavailable
-from holdfast.client.lease import now
+from holdfast.client.keepalive import now
 from holdfast.client.values import Event, KeyValue, range_end, range_start
 from holdfast.client.watch import Watched, watch
 from holdfast.proto import kv_pb2, rpc_pb2

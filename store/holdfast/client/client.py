@@ -17,7 +17,8 @@ from holdfast.client.config import Config, InvalidConfig, parser
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.endpoints import parse
 from holdfast.client.errors import SessionEnded, Unavailable, refused
-from holdfast.client.lease import Lease, now
+from holdfast.client.keepalive import now
+from holdfast.client.lease import Lease
 from holdfast.client.login import Login
 from holdfast.client.picker import Address, Picker, Policy
 from holdfast.client.session import Session

@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from holdfast.client.addresses import Addresses
 from holdfast.client.calls import Caller
 from holdfast.client.errors import ClientError, Refused, Unavailable
+from holdfast.client.keepalive import KeepAlives
 from holdfast.client.login import Login, Metadata
 from holdfast.client.picker import Address, Picker
 from holdfast.proto import rpc_pb2
@@ -103,10 +104,12 @@ class Connection:
         self._looking: asyncio.Task[None] | None = None
         self._probes: dict[str, asyncio.Task[bool]] = {}
         self._caller = Caller(self, hedge=hedge)
+        self.keep_alives = KeepAlives(self)
         self._closed = False
 
     async def close(self) -> None:
         self._closed = True
+        await self.keep_alives.close()
         self._addresses.close()
         if self._looking is not None:
             self._looking.cancel()

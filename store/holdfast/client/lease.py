@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from types import TracebackType
 
-import grpc
-import grpc.aio
-
-from holdfast.client.calls import CONNECT_SECONDS, PAUSE_SECONDS
 from holdfast.client.connection import Connection
-from holdfast.client.errors import ClientError, known_of
+from holdfast.client.errors import ClientError
+from holdfast.client.keepalive import now
 from holdfast.proto import rpc_pb2
-
-
-def now() -> float:
-    """Seconds on a clock that goes on while the machine is suspended, as the server's does."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class Lease:
@@ -32,7 +22,14 @@ class Lease:
         self.ttl = ttl
         self._good_until = asked + ttl
         self._lost = False
-        self._task = asyncio.ensure_future(self._keep_alive())
+        self._tell: Callable[[Lease], None] | None = None
+        connection.keep_alives.add(id, ttl, asked, self._renewed)
+
+    def _renewed(self, asked: float, ttl: float) -> None:
+        if ttl <= 0:
+            self._end()
+        else:
+            self._good_until = max(self._good_until, asked + ttl)
 
     @property
     def alive(self) -> bool:
@@ -40,7 +37,15 @@ class Lease:
 
     def ended(self, tell: Callable[[Lease], None]) -> None:
         """Call `tell` once nothing keeps this lease alive any more."""
-        self._task.add_done_callback(lambda _: tell(self))
+        self._tell = tell
+
+    def _end(self) -> None:
+        self._lost = True
+        self._released()
+
+    def _released(self) -> None:
+        if self._tell is not None:
+            self._tell(self)
 
     async def revoke(self, timeout: float | None = None) -> None:
         """Revoke the lease now; the keys attached to it are deleted."""
@@ -56,9 +61,8 @@ class Lease:
 
     async def release(self) -> None:
         """Stop keeping the lease alive; it expires after its TTL."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        self._connection.keep_alives.remove(self.id)
+        self._released()
 
     async def __aenter__(self) -> Lease:
         return self
@@ -68,43 +72,3 @@ class Lease:
     ) -> None:
         with contextlib.suppress(ClientError):  # the lease expires by itself
             await self.revoke()
-
-    async def _keep_alive(self) -> None:
-        """Renew the lease three times per TTL, at any endpoint that answers."""
-        while True:
-            for address in await self._connection.order(stream=True):
-                try:
-                    channel = await self._connection.ready(address, CONNECT_SECONDS)
-                    who = await self._connection.who()
-                except ClientError:
-                    continue
-                call = channel.stream_stream(
-                    "/etcdserverpb.Lease/LeaseKeepAlive",
-                    request_serializer=rpc_pb2.LeaseKeepAliveRequest.SerializeToString,
-                    response_deserializer=rpc_pb2.LeaseKeepAliveResponse.FromString,
-                )(metadata=who)
-                try:
-                    if await self._renew(call):
-                        return
-                except grpc.aio.AioRpcError as error:
-                    self._connection.void(who, known_of(error))
-                except (asyncio.InvalidStateError, TimeoutError):
-                    pass  # the stream has ended: the next endpoint
-                finally:
-                    call.cancel()
-            await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _renew(self, call: grpc.aio.StreamStreamCall) -> bool:
-        """Renew until the stream ends (False) or the lease is gone (True)."""
-        while True:
-            asked = now()
-            async with asyncio.timeout(max(1.0, self.ttl / 3)):
-                await call.write(rpc_pb2.LeaseKeepAliveRequest(ID=self.id))
-                answer = await call.read()
-            if answer is grpc.aio.EOF:
-                return False
-            if answer.TTL <= 0:
-                self._lost = True
-                return True
-            self._good_until = asked + answer.TTL
-            await asyncio.sleep(answer.TTL / 3)

@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 
 from holdfast.client.connection import Connection
 from holdfast.client.errors import ClientError, NotImplementedThere, Refused
-from holdfast.client.lease import Lease, now
+from holdfast.client.keepalive import now
+from holdfast.client.lease import Lease
 from holdfast.client.login import Metadata
 from holdfast.proto import holdfast_pb2
 from holdfast.status import NO_SPACE
