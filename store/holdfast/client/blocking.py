@@ -66,9 +66,10 @@ class BlockingClient:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast-client", daemon=True)
         self._thread.start()
-        self._client: Client = self._run(connected())
+        self.asyncio: Client = self.run(connected())
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine that uses `asyncio`, on the client's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def __enter__(self) -> BlockingClient:
@@ -80,13 +81,13 @@ class BlockingClient:
         self.close()
 
     def close(self) -> None:
-        self._run(self._client.close())
+        self.run(self.asyncio.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def get(self, key: str | bytes, *, revision: int = 0, serializable: bool = False) -> KeyValue | None:
-        return self._run(self._client.get(key, revision=revision, serializable=serializable))
+        return self.run(self.asyncio.get(key, revision=revision, serializable=serializable))
 
     def range(
         self,
@@ -99,8 +100,8 @@ class BlockingClient:
         serializable: bool = False,
         keys_only: bool = False,
     ) -> RangeResult:
-        return self._run(
-            self._client.range(
+        return self.run(
+            self.asyncio.range(
                 key,
                 prefix=prefix,
                 end=end,
@@ -112,37 +113,37 @@ class BlockingClient:
         )
 
     def put(self, key: str | bytes, value: str | bytes, *, lease: Lease | int = 0, previous: bool = False) -> PutResult:
-        return self._run(self._client.put(key, value, lease=lease, previous=previous))
+        return self.run(self.asyncio.put(key, value, lease=lease, previous=previous))
 
     def delete(self, key: str | bytes, *, prefix: bool = False, previous: bool = False) -> DeleteResult:
-        return self._run(self._client.delete(key, prefix=prefix, previous=previous))
+        return self.run(self.asyncio.delete(key, prefix=prefix, previous=previous))
 
     def compact(self, revision: int) -> None:
-        self._run(self._client.compact(revision))
+        self.run(self.asyncio.compact(revision))
 
     def txn(self) -> BlockingTxn:
-        return BlockingTxn(self, self._client.txn())
+        return BlockingTxn(self, self.asyncio.txn())
 
     def watch(
         self, key: str | bytes, *, prefix: bool = False, start_revision: int = 0, previous: bool = False
     ) -> Iterator[Event]:
         """Yield changes; blocks until the next one."""
-        batches = self._client.watch_batches(key, prefix=prefix, start_revision=start_revision, previous=previous)
+        batches = self.asyncio.watch_batches(key, prefix=prefix, start_revision=start_revision, previous=previous)
 
         try:
-            for events in iterate(self._run, batches):
+            for events in iterate(self.run, batches):
                 yield from events
         finally:
             close = getattr(batches, "aclose", None)
             if close is not None and self._loop.is_running():
-                self._run(close())
+                self.run(close())
 
     def cache(
         self, prefix: str | bytes, *, file: str | Path | None = None, confirm_seconds: float = 5.0
     ) -> BlockingCache:
         """See `Client.cache`."""
-        made = self._run(self._client.cache(prefix, file=file, confirm_seconds=confirm_seconds))
-        return BlockingCache(made, self._run)
+        made = self.run(self.asyncio.cache(prefix, file=file, confirm_seconds=confirm_seconds))
+        return BlockingCache(made, self.run)
 
     def config(
         self,
@@ -153,21 +154,21 @@ class BlockingClient:
         confirm_seconds: float = 5.0,
     ) -> BlockingConfig[T]:
         """See `Client.config`."""
-        made = self._run(self._client.config(key, model, file=file, confirm_seconds=confirm_seconds))
-        return BlockingConfig(made, self._run)
+        made = self.run(self.asyncio.config(key, model, file=file, confirm_seconds=confirm_seconds))
+        return BlockingConfig(made, self.run)
 
     def lease(self, ttl: int) -> Lease:
         """Grant a lease, kept alive by the client's thread; end it with `revoke`."""
-        return self._run(self._client.lease(ttl))
+        return self.run(self.asyncio.lease(ttl))
 
     def revoke(self, lease: Lease) -> None:
-        self._run(lease.revoke())
+        self.run(lease.revoke())
 
     def members(self) -> list[rpc_pb2.Member]:
-        return self._run(self._client.members())
+        return self.run(self.asyncio.members())
 
     def status(self, endpoint: str | None = None) -> rpc_pb2.StatusResponse:
-        return self._run(self._client.status(endpoint))
+        return self.run(self.asyncio.status(endpoint))
 
 
 class BlockingTxn:
@@ -188,4 +189,4 @@ class BlockingTxn:
         return self
 
     def commit(self) -> TxnResult:
-        return self._client._run(self._txn.commit())
+        return self._client.run(self._txn.commit())

@@ -185,9 +185,10 @@ class Client:
 
     def txn(self) -> Txn:
         """Begin a transaction: `await hf.txn().if_(…).then(hf.op.put(…)).else_(…).commit()`."""
-        return Txn(self._commit)
+        return Txn(self.commit)
 
-    async def _commit(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+    async def commit(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+        """Send a transaction as it is on the wire."""
         return await self._write("/etcdserverpb.KV/Txn", request, rpc_pb2.TxnResponse)
 
     async def compact(self, revision: int) -> None:

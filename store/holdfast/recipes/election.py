@@ -12,8 +12,7 @@ from holdfast.client.values import to_bytes
 from holdfast.keyrange import prefix_end
 from holdfast.recipes.lock import Held
 from holdfast.recipes.place import PlaceLost
-from holdfast.recipes.space import Space, Wanted, created, insist, kvs, oldest, put
-
+from holdfast.recipes.space import Wanted, created, insist, kvs, oldest, put
 
 
 class Leader(NamedTuple):
@@ -41,7 +40,7 @@ class Election(Held):
         )
         if not done.succeeded:
             self._place, self._mine = None, False
-            raise PlaceLost(f"the key {place.key!r} is gone: this candidate leads no more")
+            raise PlaceLost(place.key)
 
     async def resign(self) -> None:
         """Let the next candidate lead. Raises NotHeld."""
@@ -49,7 +48,7 @@ class Election(Held):
 
     async def leader(self) -> Leader | None:
         """Who leads now."""
-        return (await self._leader())[0]
+        return (await self._newest())[0]
 
     async def observe(self) -> AsyncIterator[Leader | None]:
         """Who leads, and each time that another one leads or the leader proclaims something else; None: nobody. What
@@ -57,19 +56,17 @@ class Election(Held):
         last: tuple[Leader | None, int] | None = None
         while True:
             found, revision, modified = await self._newest()
-            if last is None or last != (found, modified):
+            if last != (found, modified):
                 last = (found, modified)
                 yield found
-            wanted = [Wanted(found.key, deletes=False)] if found else [Wanted(self._prefix, prefix_end(self._prefix), False)]
-            await self._space.change(wanted, revision + 1)
-
-    async def _leader(self) -> tuple[Leader | None, int]:
-        found, revision, _ = await self._newest()
-        return found, revision
+            anyone = Wanted(self._prefix, prefix_end(self._prefix), deletes=False)
+            wanted = anyone if found is None else Wanted(found.key, deletes=False)
+            await self._space.change([wanted], revision + 1)
 
     async def _newest(self) -> tuple[Leader | None, int, int]:
+        """Who leads, at which revision, and when its key was changed."""
         answer = await insist(self._space, then=[oldest(self._prefix, limit=1)])
-        found = kvs(answer)
-        if not found:
+        if not kvs(answer):
             return None, answer.header.revision, 0
-        return Leader(found[0].value, found[0].key, found[0].create_revision), answer.header.revision, found[0].mod_revision
+        first = kvs(answer)[0]
+        return Leader(first.value, first.key, first.create_revision), answer.header.revision, first.mod_revision

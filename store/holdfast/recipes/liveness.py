@@ -4,11 +4,11 @@ A session is a lease that is renewed. The server counts the lease's TTL from som
 its own clock; so until `asked + TTL`, less what two clocks may differ, the lease cannot have ended. States, as in
 Chubby (§2.8):
 
-| state    | means                                                        | way out                                      |
-|----------|--------------------------------------------------------------|----------------------------------------------|
-| SAFE     | the lease cannot have ended                                  | time: JEOPARDY                               |
-| JEOPARDY | it may have ended: what it protects must not be relied on    | renewed: SAFE; the grace period ends: EXPIRED |
-| EXPIRED  | it has ended, or nobody knows and nobody will: final         | none                                         |
+| state    | means                                                     | way out                                  |
+|----------|-----------------------------------------------------------|------------------------------------------|
+| SAFE     | the lease cannot have ended                               | time: JEOPARDY                           |
+| JEOPARDY | it may have ended: nothing that it protects may be used   | a renewal: SAFE; the grace ends: EXPIRED |
+| EXPIRED  | it has ended, or its end was not seen in the grace: final | none                                     |
 
 From every state: the server says that the lease is gone: EXPIRED.
 """

@@ -6,6 +6,9 @@ holders respect the end of their sessions (`lost`, `check`); what must hold in a
 
 from __future__ import annotations
 
+import contextlib
+from types import TracebackType
+
 from holdfast.client.errors import ClientError
 from holdfast.client.values import to_bytes
 from holdfast.recipes.liveness import State
@@ -45,6 +48,11 @@ class Held:
         return self._mine and self._space.state() is State.SAFE
 
     @property
+    def owned(self) -> bool:
+        """Whether it was acquired and not released, even if the session may have ended since."""
+        return self._mine
+
+    @property
     def token(self) -> Token:
         """The holder's fencing token. Raises NotHeld."""
         place = self._require()
@@ -73,22 +81,21 @@ class Held:
             if timeout == 0:
                 await place.enter(to_bytes(value))
                 if not await place.has_turn():
-                    await self._give_up(place)
+                    self._give_up(place)
                     return False
             else:
                 await place.enter(to_bytes(value), until)
                 await place.turn(until)
         except TimeoutError:
-            await self._give_up(place)
+            self._give_up(place)
             return False
         except BaseException:
-            place.abandon()
-            self._place = None
+            self._give_up(place)
             raise
         self._mine = True
         return True
 
-    async def _give_up(self, place: Place) -> None:
+    def _give_up(self, place: Place) -> None:
         self._place = None
         place.abandon()
 
@@ -109,17 +116,23 @@ class Held:
         check(self._space)
 
     async def __aenter__(self) -> Token:
+        """Acquire it for a block, which is ended with SessionLost as soon as it may be somebody else's."""
         await self.acquire()
+        self._guard = self._space.guard()
+        await self._guard.__aenter__()
         return self.token
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._mine:
-            try:
-                await self.release()
-            except SessionLost:
-                pass  # it is lost with its session
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._guard.__aexit__(kind, error, trace)
+        finally:
+            if self._mine:
+                with contextlib.suppress(SessionLost):  # it goes with its session
+                    await self.release()
 
 
 class Lock(Held):
-    """Mutual exclusion under a name. Not reentrant: a second `acquire` of the same object raises AlreadyHeld, and another
-    object of the same session waits for the first one."""
+    """Mutual exclusion under a name. Not reentrant: a second `acquire` of the same object raises AlreadyHeld, and
+    another object of the same session waits for the first one."""

@@ -21,12 +21,16 @@ from holdfast.recipes.space import Op, Range, Space, Wanted, below, created, del
 class PlaceLost(ClientError):
     """The key of this place is gone: its lease was revoked, or somebody deleted it."""
 
+    def __init__(self, key: bytes) -> None:
+        super().__init__(f"the key {key!r} is gone: its lease was revoked, or somebody deleted it")
+        self.key = key
+
 
 class Place:
     """One key in a queue. `revision` is its create revision; 0: it was not entered yet."""
 
     def __init__(self, space: Space, key: bytes, queue: bytes, ahead: int = 0) -> None:
-        """`queue`: the prefix of the keys that count. `ahead`: how many older ones may be left when it is one's turn."""
+        """`queue`: the prefix of the keys that count. `ahead`: how many older ones may be left at its turn."""
         self.key = key
         self.revision = 0
         self._space = space
@@ -64,11 +68,9 @@ class Place:
 
     async def older(self, until: float | None = None) -> tuple[list[bytes], int]:
         """The newest keys of the queue that are older than this one, and the revision of that. Raises PlaceLost."""
-        found = await insist(
-            self._space, when=[created(self.key, self.revision)], then=[self._before()], until=until
-        )
+        found = await insist(self._space, when=[created(self.key, self.revision)], then=[self._before()], until=until)
         if not found.succeeded:
-            raise PlaceLost(f"the key {self.key!r} is gone")
+            raise PlaceLost(self.key)
         return [kv.key for kv in kvs(found)], found.header.revision
 
     def _before(self) -> Op:

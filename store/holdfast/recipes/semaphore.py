@@ -34,11 +34,17 @@ class Semaphore(Held):
 
     async def acquire(self, timeout: float | None = None, value: str | bytes = b"") -> bool:
         """See `Lock.acquire`. Raises OtherSize, too."""
-        if not self._agreed:
-            await self._agree(None if timeout is None else self._space.now() + timeout)
-        return await super().acquire(timeout, value)
+        began = self._space.now()
+        try:
+            await self._agree(began + timeout if timeout else None)
+        except TimeoutError:
+            return False
+        left = max(0.001, began + timeout - self._space.now()) if timeout else timeout
+        return await super().acquire(left, value)
 
     async def _agree(self, until: float | None) -> None:
+        if self._agreed:
+            return
         wanted = b"%d" % self.permits
         found = await insist(
             self._space,
@@ -49,5 +55,7 @@ class Semaphore(Held):
         )
         if not found.succeeded and kvs(found)[0].value != wanted:
             has = kvs(found)[0].value.decode(errors="replace")
-            raise OtherSize(f"the semaphore {self._size!r} has {has} permits, not {self.permits}; all must mean the same")
+            raise OtherSize(
+                f"the semaphore {self._size!r} has {has} permits, not {self.permits}; all must mean the same"
+            )
         self._agreed = True

@@ -7,6 +7,7 @@ Recipes are coroutines that await only the methods of a `Space`. An application 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
 from holdfast.client.errors import ClientError, OutcomeUnknown, Unavailable
@@ -67,6 +68,9 @@ class Space(Protocol):
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run this in the background, until it ends or the session has expired."""
+
+    def guard(self) -> AbstractAsyncContextManager[None]:
+        """A block that is ended with SessionLost as soon as the session is not certainly alive any more."""
 
 
 def check(space: Space) -> None:

@@ -8,10 +8,10 @@ import typer
 from holdfast.cli.errors import fail
 
 from holdfast_lab.sim.mix import CLASSES
-from holdfast_lab.sim.mutants import MUTANTS
 from holdfast_lab.sim.runner import Failure, Summary, find_mutants, name_of, run_seeds
-from holdfast_lab.sim.shrink import COMMAND, shrink
+from holdfast_lab.sim.shrink import shrink
 from holdfast_lab.sim.shrink import trace as trace_of
+from holdfast_lab.sim.subject import MEMBERS, RECIPES, SUBJECTS
 
 
 def sim(
@@ -27,6 +27,7 @@ def sim(
     mutants: Annotated[bool, typer.Option(help="Break every rule, one after the other, and print the table.")] = False,
     limit: Annotated[int, typer.Option(help="Seeds that a mutant must be found within.")] = 300,
     marks: Annotated[bool, typer.Option(help="Print how many seeds reached each interesting state.")] = False,
+    recipes: Annotated[bool, typer.Option(help="Run applications that use the recipes, too.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
 ) -> None:
     """Run the deterministic simulator. Fails if a seed finds a violation, or a mutant is not found.
@@ -38,18 +39,19 @@ def sim(
     for name in left_out:
         if name not in CLASSES:
             fail(f"--without: {name!r} is not a class of fault; there are {', '.join(CLASSES)}")
-    if mutant and mutant not in MUTANTS:
-        fail(f"--mutant: {mutant!r} is none; there are {', '.join(MUTANTS)}")
+    of = RECIPES if recipes else MEMBERS
+    if mutant and mutant not in SUBJECTS[of].mutants:
+        fail(f"--mutant: {mutant!r} is none; there are {', '.join(SUBJECTS[of].mutants)}")
     if mutant or mutants:
-        _mutants([mutant] if mutant else [], limit, jobs)
+        _mutants([mutant] if mutant else [], limit, jobs, of)
     elif seed is not None:
-        _one(seed, seconds, left_out, trace)
+        _one(seed, seconds, left_out, trace, of)
     else:
-        _many(range(first, first + seeds), seconds, left_out, marks, jobs)
+        _many(range(first, first + seeds), seconds, left_out, marks, jobs, of)
 
 
-def _one(seed: int, seconds: int, without: list[str], whole: bool) -> None:
-    error, run = trace_of(seed, seconds, without, keep=0 if whole else 60)
+def _one(seed: int, seconds: int, without: list[str], whole: bool, of: str) -> None:
+    error, run = trace_of(seed, seconds, without, keep=0 if whole else 60, of=of)
     if whole or error is not None:
         print("\n".join(run.world.tail))
     print(f"seed {seed}: {run.world.now / 1e9:.1f} simulated seconds, {run.steps} steps, trace {run.world.trace()}")
@@ -57,9 +59,9 @@ def _one(seed: int, seconds: int, without: list[str], whole: bool) -> None:
         fail(f"{name_of(error)}: {error}")
 
 
-def _many(seeds: range, seconds: int, without: list[str], marks: bool, jobs: int) -> None:
-    summary = Summary()
-    for summary, outcome in run_seeds(seeds, seconds=seconds, without=without, jobs=jobs):
+def _many(seeds: range, seconds: int, without: list[str], marks: bool, jobs: int, of: str) -> None:
+    summary = Summary(of)
+    for summary, outcome in run_seeds(seeds, seconds=seconds, without=without, jobs=jobs, of=of):
         if isinstance(outcome, Failure):
             print(f"seed {outcome.seed} FAILED: {outcome.what}", flush=True)
         if summary.seeds % 500 == 0:
@@ -70,7 +72,7 @@ def _many(seeds: range, seconds: int, without: list[str], marks: bool, jobs: int
             print(f"{count:7d}  {name}")
     _unreached(summary)
     if summary.failures:
-        _explain(summary.failures[0])
+        _explain(summary.failures[0], of)
         raise typer.Exit(1)
 
 
@@ -81,23 +83,24 @@ def _unreached(summary: Summary) -> None:
         print("every interesting state was reached")
 
 
-def _explain(failure: Failure) -> None:
+def _explain(failure: Failure, of: str) -> None:
     """Minimize and explain the first failure."""
     print(f"\nmaking seed {failure.seed} small …", flush=True)
-    small = shrink(failure)
+    small = shrink(failure, of)
     print("\n".join(small.trace[-60:]))
-    print(f"\n{small.what}\nrepeat it with: {COMMAND} --seed {failure.seed}\nthe smaller run: {small.command}")
+    print(f"\n{small.what}\nrepeat it with: {SUBJECTS[of].command} --seed {failure.seed}")
+    print(f"the smaller run: {small.command}")
 
 
-def _mutants(names: list[str], limit: int, jobs: int) -> None:
-    missed = []
+def _mutants(names: list[str], limit: int, jobs: int, of: str) -> None:
+    missed, subject = [], SUBJECTS[of]
     print("| mutant | rule that it breaks | seeds | found by |\n|---|---|---|---|")
-    for found in find_mutants(limit, jobs, names):
+    for found in find_mutants(limit, jobs, names, of):
         if not found.seeds:
             missed.append(found.mutant)
         seeds = str(found.seeds) if found.seeds else f"not in {limit}"
-        print(f"| `{found.mutant}` | {MUTANTS[found.mutant].rule} | {seeds} | {found.name} |", flush=True)
+        print(f"| `{found.mutant}` | {subject.mutants[found.mutant].rule} | {seeds} | {found.name} |", flush=True)
         if names and found.seeds:
-            print(f"\n{found.what}\nrepeat it with: {COMMAND} --mutant {found.mutant} --limit {found.seeds}")
+            print(f"\n{found.what}\nrepeat it with: {subject.command} --mutant {found.mutant} --limit {found.seeds}")
     if missed:
         fail(f"not found: {', '.join(missed)}")

@@ -6,9 +6,7 @@ finds is a gap in the simulator, not a harmless change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from holdfast.edge.core import ReplicaCore
@@ -48,48 +46,11 @@ from holdfast.status import SESSION_OTHER_COMMAND, RequestError
 from holdfast.watch.hub import Hub
 from holdfast.watch.watcher import Watcher
 
+from holdfast_lab.sim.mutation import Mutants, Patch, registering
 from holdfast_lab.sim.node import Node
 
-Patch = Callable[[Any, str, Any], None]  # of a class or a module
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """`rule` says which rule is broken."""
-
-    name: str
-    rule: str
-    apply: Callable[[Patch], None]
-
-
-MUTANTS: dict[str, Mutant] = {}
-
-
-def _mutant(rule: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
-    def register(apply: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        name = apply.__name__.strip("_").replace("_", "-")
-        MUTANTS[name] = Mutant(name, rule, apply)
-        return apply
-
-    return register
-
-
-@contextmanager
-def broken(name: str) -> Iterator[Mutant]:
-    """The production code with this rule broken, until the block is left."""
-    mutant = MUTANTS[name]
-    before: list[tuple[Any, str, Any]] = []
-
-    def patch(owner: Any, attribute: str, value: Any) -> None:
-        before.append((owner, attribute, owner.__dict__[attribute]))
-        setattr(owner, attribute, value)
-
-    try:
-        mutant.apply(patch)
-        yield mutant
-    finally:
-        for owner, attribute, value in reversed(before):
-            setattr(owner, attribute, value)
+MUTANTS: Mutants = {}
+_mutant = registering(MUTANTS)
 
 
 # ---- votes and terms -------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 
 from holdfast_lab.sim.linear import BROKEN_STEPS, limited
-from holdfast_lab.sim.mutants import MUTANTS, broken
-from holdfast_lab.sim.simulation import FAILURES, Result, simulate
-from holdfast_lab.sim.sometimes import SOMETIMES
+from holdfast_lab.sim.mutation import broken
+from holdfast_lab.sim.simulation import FAILURES, Result
+from holdfast_lab.sim.subject import MEMBERS, SUBJECTS
 
 CHUNK = 4
 
@@ -31,6 +31,7 @@ class Failure:
 class Summary:
     """The sums over many seeds."""
 
+    of: str = MEMBERS
     seeds: int = 0
     seconds: float = 0.0
     steps: int = 0
@@ -58,7 +59,7 @@ class Summary:
     @property
     def unreached(self) -> list[str]:
         """Interesting states that no run reached, so that nothing in them was tested."""
-        return [what for what in SOMETIMES if not self.reached[what]]
+        return [what for what in SUBJECTS[self.of].sometimes if not self.reached[what]]
 
     def __str__(self) -> str:
         hours = self.simulated_ns / 3.6e12
@@ -75,14 +76,15 @@ def name_of(error: BaseException) -> str:
     return str(getattr(error, "name", type(error).__name__))
 
 
-def attempt(seed: int, seconds: int = 0, without: Collection[str] = ()) -> Result | Failure:
+def attempt(seed: int, seconds: int = 0, without: Collection[str] = (), of: str = MEMBERS) -> Result | Failure:
+    """Run one seed of this subject."""
     try:
-        return simulate(seed, seconds=seconds, without=without)
+        return SUBJECTS[of].make(seed, seconds=seconds, without=without).run()
     except FAILURES as error:
         return Failure(seed, name_of(error), str(error))
 
 
-def _attempt(job: tuple[int, int, tuple[str, ...]]) -> Result | Failure:
+def _attempt(job: tuple[int, int, tuple[str, ...], str]) -> Result | Failure:
     return attempt(*job)
 
 
@@ -92,12 +94,12 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 
 def run_seeds(
-    seeds: Iterable[int], *, seconds: int = 0, without: Collection[str] = (), jobs: int = 0
+    seeds: Iterable[int], *, seconds: int = 0, without: Collection[str] = (), jobs: int = 0, of: str = MEMBERS
 ) -> Iterator[tuple[Summary, Result | Failure]]:
     """Run seeds on `jobs` processes (0 = one for each core); yields each result, in the order of the seeds."""
-    summary, began = Summary(), time.monotonic()
+    summary, began = Summary(of), time.monotonic()
     with _pool(jobs) as pool:
-        work = [(seed, seconds, tuple(without)) for seed in seeds]
+        work = [(seed, seconds, tuple(without), of) for seed in seeds]
         for outcome in pool.map(_attempt, work, chunksize=CHUNK):
             summary.add(outcome)
             summary.seconds = time.monotonic() - began
@@ -114,21 +116,22 @@ class Found:
     what: str = ""
 
 
-def find_mutant(name: str, limit: int) -> Found:
+def find_mutant(name: str, limit: int, of: str = MEMBERS) -> Found:
     """Run seeds from 0 on with this rule broken, until one fails that passes with the unbroken code."""
+    mutant = SUBJECTS[of].mutants[name]
     for seed in range(limit):
-        with broken(name), limited(BROKEN_STEPS):
-            outcome = attempt(seed)
-        if isinstance(outcome, Failure) and isinstance(attempt(seed), Result):
+        with broken(mutant), limited(BROKEN_STEPS):
+            outcome = attempt(seed, of=of)
+        if isinstance(outcome, Failure) and isinstance(attempt(seed, of=of), Result):
             return Found(name, seed + 1, outcome.name, outcome.what.splitlines()[0])
     return Found(name, 0)
 
 
-def _find(job: tuple[str, int]) -> Found:
+def _find(job: tuple[str, int, str]) -> Found:
     return find_mutant(*job)
 
 
-def find_mutants(limit: int, jobs: int = 0, names: Collection[str] = ()) -> Iterator[Found]:
+def find_mutants(limit: int, jobs: int = 0, names: Collection[str] = (), of: str = MEMBERS) -> Iterator[Found]:
     """Run all mutants (or those named), several in parallel."""
     with _pool(jobs) as pool:
-        yield from pool.map(_find, [(name, limit) for name in names or MUTANTS])
+        yield from pool.map(_find, [(name, limit, of) for name in names or SUBJECTS[of].mutants])

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 from holdfast_lab.sim.mix import CLASSES
-from holdfast_lab.sim.mutants import MUTANTS, broken
+from holdfast_lab.sim.mutants import MUTANTS
+from holdfast_lab.sim.mutation import broken
 from holdfast_lab.sim.runner import Failure, Found, Summary, attempt, find_mutants, run_seeds
 from holdfast_lab.sim.shrink import shrink, trace
 from holdfast_lab.sim.simulation import LEAST_FAULTS, LEAST_OPERATIONS, simulate
@@ -70,18 +71,18 @@ def test_a_broken_rule_is_found(name: str, found: dict[str, Found]) -> None:
 def test_a_broken_rule_that_few_seeds_notice_is_found_by_its_scenario() -> None:
     scenario = test_scenarios_replication.test_scenario_10_an_answer_to_an_older_round_confirms_no_newer_read
     scenario()
-    with broken(SELDOM), pytest.raises(AssertionError):
+    with broken(MUTANTS[SELDOM]), pytest.raises(AssertionError):
         scenario()
 
 
 def test_a_mutant_is_taken_back() -> None:
-    with broken("ack-before-sync"):
+    with broken(MUTANTS["ack-before-sync"]):
         assert isinstance(attempt(0), Failure)
     assert not isinstance(attempt(0), Failure)
 
 
 def test_a_failing_run_is_made_small() -> None:
-    with broken("minority-commits"):
+    with broken(MUTANTS["minority-commits"]):
         failure = attempt(0)
         assert isinstance(failure, Failure)
         small = shrink(failure)

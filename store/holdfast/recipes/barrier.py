@@ -1,0 +1,142 @@
+"""Barriers: `Barrier` holds back all until it is released; `DoubleBarrier` lets a number of participants begin together
+and end together. The keys of `Barrier` are those of etcd's recipe."""
+
+from __future__ import annotations
+
+from holdfast.client.errors import ClientError
+from holdfast.client.values import to_bytes
+from holdfast.keyrange import prefix_end
+from holdfast.proto import kv_pb2
+from holdfast.recipes.place import Place, PlaceLost
+from holdfast.recipes.space import Compare, Space, Wanted, below, created, delete, get, insist, kvs, put
+
+_HERE, _LEFT = b"here", b"left"
+
+
+class Broken(ClientError):
+    """A participant was lost between the beginning and the end."""
+
+
+class Barrier:
+    """Whoever waits goes on when nobody holds the barrier. It outlives the session of its holder."""
+
+    def __init__(self, space: Space, name: str | bytes) -> None:
+        self._space = space
+        self._key = to_bytes(name)
+
+    async def hold(self) -> None:
+        """Raise the barrier. It is no error if it is raised."""
+        await insist(self._space, when=[created(self._key, 0)], then=[put(self._key, b"")])
+
+    async def release(self) -> None:
+        """Let all go on that wait."""
+        await insist(self._space, then=[delete(self._key)])
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nobody holds it. False: not within `timeout` seconds."""
+        until = None if timeout is None else self._space.now() + timeout
+        try:
+            while True:
+                found = await insist(self._space, then=[get(self._key)], until=until)
+                if not kvs(found):
+                    return True
+                await self._space.change([Wanted(self._key)], found.header.revision + 1, until)
+        except TimeoutError:
+            return False
+
+
+class DoubleBarrier:
+    """`enter` returns once `count` participants have entered, `leave` once all of them want to leave.
+
+    NAME/waiters/ has a key for each that entered, attached to its session; NAME/ready is made by the one that completes
+    the number, and deleted by the first that sees that all want to leave, together with all other keys. The first one
+    that enters deletes what a round left whose participants were all lost."""
+
+    def __init__(self, space: Space, name: str | bytes, count: int) -> None:
+        """Raises ValueError if `count` is less than one."""
+        if count < 1:
+            raise ValueError(f"a barrier for {count} participants: it needs one at least")
+        self._space = space
+        self._ready = to_bytes(name) + b"/ready"
+        self._waiters = to_bytes(name) + b"/waiters/"
+        self._count = count
+        self._place: Place | None = None
+
+    async def enter(self, timeout: float | None = None) -> bool:
+        """Wait until all have entered. False: not within `timeout` seconds, and this one has not entered. Raises
+        PlaceLost."""
+        until = None if timeout is None else self._space.now() + timeout
+        key = b"%s%x-%s" % (self._waiters, self._space.lease, self._space.nonce().encode())
+        place = Place(self._space, key, self._waiters)
+        try:
+            await insist(self._space, when=[_nobody(self._waiters)], then=[delete(self._ready)], until=until)
+            await place.enter(_HERE, until)
+            await self._until_ready(place, until)
+        except TimeoutError:
+            place.abandon()
+            return False
+        except BaseException:
+            place.abandon()
+            raise
+        self._place = place
+        return True
+
+    async def _until_ready(self, place: Place, until: float | None) -> None:
+        while True:
+            found, ready, waiters = await self._read(place, until)
+            if ready:
+                return
+            if len(waiters) >= self._count:
+                await insist(self._space, when=[created(self._ready, 0)], then=[put(self._ready, b"")], until=until)
+                return
+            wanted = [Wanted(self._ready, deletes=False), Wanted(place.key)]
+            await self._space.change(wanted, found + 1, until)
+
+    async def _read(self, place: Place, until: float | None = None) -> tuple[int, int, list[kv_pb2.KeyValue]]:
+        """The revision, that of the ready key (0: there is none), and who has entered. Raises PlaceLost."""
+        then = [get(self._ready), below(self._waiters)]
+        found = await insist(
+            self._space, when=[created(place.key, place.revision)], then=then, otherwise=then[:1], until=until
+        )
+        ready = kvs(found)[0].create_revision if kvs(found) else 0
+        if not found.succeeded:
+            if ready:
+                raise PlaceLost(place.key)
+            return found.header.revision, 0, []
+        return found.header.revision, ready, list(kvs(found, 1))
+
+    async def leave(self) -> None:
+        """Wait until all want to leave. Raises Broken if one of them was lost before."""
+        place, self._place = self._place, None
+        if place is None:
+            raise Broken("this participant has not entered")
+        try:
+            await self._leave(place)
+        except BaseException:
+            place.abandon()
+            raise
+
+    async def _leave(self, place: Place) -> None:
+        space, end = self._space, prefix_end(self._waiters)
+        await insist(space, when=[created(place.key, place.revision)], then=[put(place.key, _LEFT, space.lease)])
+        while True:
+            revision, ready, waiters = await self._read(place)
+            if not ready:
+                return  # another one has seen that all want to leave
+            if len(waiters) < self._count:
+                raise Broken(f"{self._count - len(waiters)} of {self._count} participants were lost")
+            if all(kv.value == _LEFT for kv in waiters):
+                end = prefix_end(self._waiters)
+                await insist(
+                    space, when=[created(self._ready, ready)], then=[delete(self._ready), delete(self._waiters, end)]
+                )
+                return
+            end = prefix_end(self._waiters)
+            await space.change([Wanted(self._waiters, end, deletes=False), Wanted(self._ready)], revision + 1)
+
+
+def _nobody(prefix: bytes) -> Compare:
+    """That no key below the prefix exists."""
+    compare = created(prefix, 0)
+    compare.range_end = prefix_end(prefix)
+    return compare

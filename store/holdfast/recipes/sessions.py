@@ -1,0 +1,234 @@
+"""A session of an application: a lease that is kept alive, and what to do when that fails.
+
+`async with hf.session() as session:` and then `Lock(session, "/locks/a")` and the like. Ephemeral keys of recipes are
+attached to the session's lease, so they go with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any
+
+from holdfast.client.client import Client
+from holdfast.client.errors import ClientError, Compacted, NotImplementedThere, Refused
+from holdfast.client.keepalive import now
+from holdfast.client.watch import watch
+from holdfast.proto import rpc_pb2
+from holdfast.recipes.liveness import GRACE_SECONDS, Liveness, State
+from holdfast.recipes.space import SessionLost, Wanted
+
+PAUSE_SECONDS = 0.1
+WATCH_SECONDS = 1.0  # how often the clock is looked at, for what no timer notices: a suspended machine
+REVOKE_SECONDS = 2.0
+
+
+class Session:
+    """One lease of `ttl` seconds. Implements `Space` over a client. Make it by `Session.open`."""
+
+    def __init__(self, client: Client, lease: int, ttl: int, asked: float, epoch: int, grace: float) -> None:
+        self._client = client
+        self._lease = lease
+        self._epoch = epoch
+        self._liveness = Liveness(asked, ttl, grace)
+        self._told = State.SAFE
+        self._moved = asyncio.Event()  # set and replaced when the state changes
+        self._tellers: list[Callable[[State], None]] = []
+        self._work: set[asyncio.Task[None]] = set()
+        client.connection.keep_alives.add(lease, ttl, asked, self._renewed)
+        self._clock = asyncio.ensure_future(self._look())
+
+    @classmethod
+    async def open(cls, client: Client, ttl: int = 15, *, grace: float = GRACE_SECONDS) -> Session:
+        """Grant a lease of `ttl` seconds and keep it alive. After `ttl` seconds without an answer the session is in
+        jeopardy; it expires if none comes within `grace` seconds more. Raises a ClientError."""
+        try:
+            epoch = (await client.describe()).epoch
+        except (NotImplementedThere, Refused):
+            epoch = 0  # the server is not holdfast, or does not tell this user
+        request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
+        asked = now()
+        granted = await client.connection.call(
+            "/etcdserverpb.Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse, idempotent=True
+        )
+        return cls(client, granted.ID, granted.TTL, asked, epoch, grace)
+
+    # ---- life ----------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        return self._liveness.state(now())
+
+    def on_change(self, tell: Callable[[State], None]) -> None:
+        """Call `tell` with each new state, on the event loop. What must stop in jeopardy stops here."""
+        self._tellers.append(tell)
+
+    @asynccontextmanager
+    async def guard(self) -> AsyncIterator[None]:
+        """The block is cancelled, and SessionLost raised, as soon as the session is not certainly alive any more."""
+
+        def tell(state: State) -> None:
+            if state is not State.SAFE and not scope.expired():
+                scope.reschedule(asyncio.get_running_loop().time())
+
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._tellers.append(tell)
+                tell(self.state())
+                yield
+        except TimeoutError:
+            if scope.expired():
+                raise self._over() from None
+            raise
+        finally:
+            self._tellers.remove(tell)
+
+    def _renewed(self, asked: float, ttl: float) -> None:
+        self._liveness.renewed(now(), asked, ttl)
+        self._notice()
+
+    def _notice(self) -> None:
+        state = self.state()
+        if state is self._told:
+            return
+        self._told = state
+        self._moved.set()
+        self._moved = asyncio.Event()
+        if state is State.EXPIRED:
+            self._client.connection.keep_alives.remove(self._lease)
+            for task in self._work:
+                task.cancel()
+        for tell in list(self._tellers):
+            tell(state)
+
+    async def _look(self) -> None:
+        """Notice what only time changes."""
+        while self._told is not State.EXPIRED:
+            left = self._liveness.safe_until - now()
+            await asyncio.sleep(min(WATCH_SECONDS, max(0.01, left)))
+            self._notice()
+
+    async def close(self) -> None:
+        """End the session: its lease is revoked, and with it its keys go. If no server answers, they go by the TTL."""
+        if self.state() is not State.EXPIRED:
+            if self._work:  # places that are being given up
+                await asyncio.wait(self._work, timeout=REVOKE_SECONDS)
+            self._liveness.end()
+            self._notice()
+            with contextlib.suppress(ClientError):
+                await self._client.connection.call(
+                    "/etcdserverpb.Lease/LeaseRevoke",
+                    rpc_pb2.LeaseRevokeRequest(ID=self._lease),
+                    rpc_pb2.LeaseRevokeResponse,
+                    idempotent=True,
+                    timeout=REVOKE_SECONDS,
+                )
+        self._clock.cancel()
+        await asyncio.gather(self._clock, *self._work, return_exceptions=True)
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ---- Space ---------------------------------------------------------------------------------------------
+
+    @property
+    def lease(self) -> int:
+        return self._lease
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    def nonce(self) -> str:
+        return secrets.token_hex(8)
+
+    def now(self) -> float:
+        return now()
+
+    def _over(self) -> SessionLost:
+        return SessionLost(f"the session {self._lease:x} is {self.state().value}")
+
+    async def _while_alive(self, work: Coroutine[Any, Any, Any], until: float | None) -> Any:
+        """The result of `work`. Raises SessionLost once the session has expired, TimeoutError at `until`."""
+        if self.state() is State.EXPIRED:
+            work.close()
+            raise self._over()
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                moved = asyncio.ensure_future(self._moved.wait())
+                try:
+                    seconds = None if until is None else max(0.0, until - now())
+                    done, _ = await asyncio.wait((task, moved), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    moved.cancel()
+                if not done:
+                    raise TimeoutError
+                if self.state() is State.EXPIRED and not task.done():
+                    raise self._over()
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def txn(self, request: rpc_pb2.TxnRequest, until: float | None = None) -> rpc_pb2.TxnResponse:
+        answer: rpc_pb2.TxnResponse = await self._while_alive(self._client.commit(request), until)
+        return answer
+
+    async def change(self, wanted: Sequence[Wanted], revision: int, until: float | None = None) -> None:
+        await self._while_alive(self._first_of(wanted, revision), until)
+
+    async def _first_of(self, wanted: Sequence[Wanted], revision: int) -> None:
+        tasks = [asyncio.ensure_future(self._happens(one, revision)) for one in wanted]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _happens(self, wanted: Wanted, revision: int) -> None:
+        events = watch(self._client.connection, wanted.key, wanted.end, start_revision=revision, previous=False)
+        try:
+            async for batch in events:
+                if not wanted.deletes or any(event.type == "delete" for event in batch):
+                    return
+        except Compacted:
+            return  # read again
+
+    async def safe(self, until: float | None = None) -> None:
+        async def safe() -> None:
+            while self.state() is not State.SAFE:
+                await self._moved.wait()
+
+        await self._while_alive(safe(), until)
+
+    async def pause(self, until: float | None = None) -> None:
+        await self._while_alive(asyncio.sleep(PAUSE_SECONDS), until)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(self._quietly(work))
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+        with contextlib.suppress(ClientError):  # what it was to give up goes with the session
+            await work
+
+
+@asynccontextmanager
+async def session(client: Client, ttl: int = 15, *, grace: float = GRACE_SECONDS) -> AsyncIterator[Session]:
+    """A session for the block; see `Session.open`."""
+    async with await Session.open(client, ttl, grace=grace) as opened:
+        yield opened

@@ -1,0 +1,206 @@
+"""Locks, permits and elections on real servers, ours and etcd's."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import subprocess
+
+import pytest
+from holdfast import client, recipes
+from holdfast.proto import rpc_pb2
+from holdfast.recipes import blocking
+
+from ..tools import tool
+
+PATIENCE = 20.0
+
+
+async def test_a_lock_has_one_holder_and_is_handed_over_in_the_order_of_asking(hf: client.Client) -> None:
+    order: list[int] = []
+    async with recipes.session(hf) as one, recipes.session(hf) as two:
+        first = recipes.Lock(one, "/lock/a")
+        others = [recipes.Lock(session, "/lock/a") for session in (two, one, two)]
+
+        async def take(number: int, lock: recipes.Lock) -> int:
+            async with lock as token:
+                order.append(number)
+                return token.revision
+
+        async with first as token:
+            assert first.held
+            waiting = []
+            for number, lock in enumerate(others):
+                waiting.append(asyncio.ensure_future(take(number, lock)))
+                while len((await hf.range("/lock/a/", prefix=True)).kvs) < number + 2:
+                    await asyncio.sleep(0.01)
+            assert not order
+        revisions = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
+    assert order == [0, 1, 2]
+    assert [token.revision, *revisions] == sorted({token.revision, *revisions}), "tokens grow with each holder"
+    assert not (await hf.range("/lock/a/", prefix=True)).kvs
+
+
+async def test_trying_waiting_for_a_time_and_giving_up_leave_nothing_behind(hf: client.Client) -> None:
+    async with recipes.session(hf) as one, recipes.session(hf) as two:
+        held, wanted = recipes.Lock(one, "/lock/b"), recipes.Lock(two, "/lock/b")
+        async with held:
+            assert not await wanted.acquire(timeout=0)
+            assert not await wanted.acquire(timeout=0.2)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await wanted.acquire()
+            with pytest.raises(recipes.AlreadyHeld):
+                await held.acquire()
+            with pytest.raises(recipes.NotHeld):
+                await wanted.release()
+        assert await wanted.acquire(timeout=PATIENCE)
+        await wanted.release()
+    assert not (await hf.range("/lock/b/", prefix=True)).kvs
+
+
+async def test_the_end_of_the_session_ends_the_block_and_the_store_refuses_the_token(hf: client.Client) -> None:
+    async with recipes.session(hf) as session:
+        lock = recipes.Lock(session, "/lock/c")
+        tokens: list[recipes.Token] = []
+
+        async def work() -> None:
+            async with lock as token:
+                tokens.append(token)
+                assert (await hf.txn().if_(token.held()).then(hf.op.put("/work", "mine")).commit()).succeeded
+                await _revoke(hf, session.lease)  # as an administrator may
+                await asyncio.sleep(PATIENCE)
+
+        with pytest.raises(recipes.SessionLost):
+            await work()
+        (token,) = tokens
+        assert not lock.held
+        assert session.state() is recipes.State.EXPIRED
+        assert not (await hf.txn().if_(token.held()).then(hf.op.put("/work", "late")).commit()).succeeded
+        with pytest.raises(recipes.SessionLost):
+            await lock.acquire()
+
+
+async def _revoke(hf: client.Client, lease: int) -> None:
+    request = rpc_pb2.LeaseRevokeRequest(ID=lease)
+    path = "/etcdserverpb.Lease/LeaseRevoke"
+    await hf.connection.call(path, request, rpc_pb2.LeaseRevokeResponse, idempotent=True)
+
+
+async def test_a_key_that_somebody_deletes_is_noticed(hf: client.Client) -> None:
+    async with recipes.session(hf) as one, recipes.session(hf) as two:
+        holder, waiter = recipes.Lock(one, "/lock/d"), recipes.Lock(two, "/lock/d")
+        async with holder as token:
+            waiting = asyncio.ensure_future(waiter.acquire())
+            while len(found := (await hf.range("/lock/d/", prefix=True)).kvs) < 2:
+                await asyncio.sleep(0.01)
+            (other,) = (kv.key for kv in found if kv.key != token.key)
+            await hf.delete(other)
+            with pytest.raises(recipes.PlaceLost):
+                await asyncio.wait_for(waiting, PATIENCE)
+            await hf.delete(token.key)
+            with pytest.raises(recipes.PlaceLost):
+                await holder.confirm()
+
+
+async def test_readers_share_and_a_writer_is_alone(hf: client.Client) -> None:
+    async with recipes.session(hf) as session:
+        rw = [recipes.RWLock(session, "/rw") for _ in range(4)]
+        assert await rw[0].reading.acquire(timeout=PATIENCE)
+        assert await rw[1].reading.acquire(timeout=PATIENCE)
+        assert not await rw[2].writing.acquire(timeout=0)
+        writing = asyncio.ensure_future(rw[2].writing.acquire())
+        while len((await hf.range("/rw/write/", prefix=True)).kvs) < 1:
+            await asyncio.sleep(0.01)
+        assert not await rw[3].reading.acquire(timeout=0.2), "a reader does not overtake a writer that waits"
+        await rw[0].reading.release()
+        await rw[1].reading.release()
+        assert await asyncio.wait_for(writing, PATIENCE)
+        await rw[2].writing.release()
+
+
+async def test_a_semaphore_has_so_many_permits_and_one_size(hf: client.Client) -> None:
+    async with recipes.session(hf) as session:
+        three = [recipes.Semaphore(session, "/permits", 2) for _ in range(3)]
+        assert [await s.acquire(timeout=0) for s in three] == [True, True, False]
+        waiting = asyncio.ensure_future(three[2].acquire())
+        await three[0].release()
+        assert await asyncio.wait_for(waiting, PATIENCE)
+        with pytest.raises(recipes.OtherSize, match="has 2 permits, not 5"):
+            await recipes.Semaphore(session, "/permits", 5).acquire()
+        with pytest.raises(ValueError, match="at least"):
+            recipes.Semaphore(session, "/permits", 0)
+
+
+async def test_an_election_is_observed_and_resigned(hf: client.Client) -> None:
+    async with recipes.session(hf) as one, recipes.session(hf) as two:
+        first, second = recipes.Election(one, "/office"), recipes.Election(two, "/office")
+        assert await second.leader() is None
+        seen = second.observe()
+        assert await anext(seen) is None
+        assert await first.campaign("one", timeout=PATIENCE)
+        assert (await anext(seen)) == recipes.Leader(b"one", first.token.key, first.token.revision)
+        await first.proclaim("still one")
+        leader = await anext(seen)
+        assert leader is not None
+        assert leader.value == b"still one"
+        assert not await second.campaign("two", timeout=0)
+        waiting = asyncio.ensure_future(second.campaign("two"))
+        await first.resign()
+        assert await asyncio.wait_for(waiting, PATIENCE)
+        with pytest.raises(recipes.NotHeld):
+            await first.proclaim("no more")
+
+
+def test_the_blocking_recipes_do_the_same(endpoints: str) -> None:
+    with client.connect_blocking(endpoints, timeout=20) as hf, blocking.session(hf) as session:
+        lock, other = blocking.Lock(session, "/lock/blocking"), blocking.Lock(session, "/lock/blocking")
+        with lock as token:
+            assert lock.held
+            assert token == lock.token
+            assert not other.acquire(timeout=0)
+        with other as later:
+            assert later > token
+        queue = blocking.Queue(session, "/queue/blocking")
+        queue.put("work")
+        item = queue.get(timeout=PATIENCE)
+        assert item is not None
+        assert item.value == b"work"
+        item.done()
+        assert queue.get(timeout=0) is None
+        counter = blocking.Counter(hf, "/counter/blocking")
+        assert [counter.add(), counter.add(4), counter.value()] == [1, 5, 5]
+
+        def work(transaction: blocking.Transaction) -> bytes | None:
+            before = transaction.get("/x")
+            transaction.put("/x", "1")
+            return before
+
+        assert [blocking.transact(hf, work), blocking.transact(hf, work)] == [None, b"1"]
+
+
+async def test_our_locks_and_those_of_etcds_go_library_wait_in_one_queue(endpoints: str) -> None:
+    """Each holder appends its revision to a shared key by a read and a write: without mutual exclusion some are lost,
+    and without fairness they are out of order."""
+    rounds, name = 12, "/lock/shared"
+    others = [subprocess.Popen([tool("go-locks"), endpoints, name, str(rounds)]) for _ in range(2)]
+    async with client.connect(endpoints, timeout=20) as hf, recipes.session(hf) as one, recipes.session(hf) as two:
+
+        async def take(session: recipes.Session) -> None:
+            for _ in range(rounds):
+                async with recipes.Lock(session, name) as token:
+                    before = await hf.get(name + "-order")
+                    order = before.value + b" " if before is not None else b""
+                    await hf.put(name + "-order", order + b"ours:%d" % token.revision)
+
+        await asyncio.gather(take(one), take(two))
+        for other in others:
+            assert await asyncio.to_thread(other.wait, 90) == 0
+        found = await hf.get(name + "-order")
+    assert found is not None
+    holders = [entry.split(":") for entry in found.value.decode().split()]
+    assert len(holders) == 4 * rounds
+    revisions = [int(revision) for _, revision in holders]
+    assert revisions == sorted(revisions), "in the order of asking"
+    changes = sum(a[0] != b[0] for a, b in itertools.pairwise(holders))
+    assert changes > rounds // 2, "the holders took turns"
