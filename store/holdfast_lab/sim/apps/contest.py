@@ -18,6 +18,7 @@ from holdfast_lab.sim.apps.process import Process
 from holdfast_lab.sim.apps.referee import Claim, Referee
 from holdfast_lab.sim.apps.space import SimSpace
 from holdfast_lab.sim.apps.tasks import Cancelled, Task
+from holdfast_lab.sim.apps.works import Works
 from holdfast_lab.sim.ledger import RequestLedger
 from holdfast_lab.sim.mix import SECOND
 from holdfast_lab.sim.node import Clock
@@ -25,6 +26,7 @@ from holdfast_lab.sim.world import World
 
 PERMITS = 2
 LONGEST_USE = 2.5  # seconds
+WORKS = 0.5  # how often it works on something, instead of holding something
 
 
 class Game(NamedTuple):
@@ -55,6 +57,7 @@ class App:
         world: World,
         ledger: RequestLedger,
         referee: Referee,
+        works: Works,
         number: int,
         clock: Clock,
         streams: dict[int, Any],
@@ -69,6 +72,7 @@ class App:
         self._world = world
         self._ledger = ledger
         self._referee = referee
+        self._works = works
         self._streams = streams
         self._numbered = numbered
         self._slow = slow
@@ -145,6 +149,9 @@ class App:
 
     async def _contend(self, space: SimSpace) -> bool:
         """False: it ends without releasing, which the end of the session does."""
+        if self._chance.random() < WORKS:
+            await self._works.some(self.number, space, self._chance)
+            return True
         game = self._chance.choice(GAMES)
         held, shared, permits = game.make(space, self._chance)
         try:

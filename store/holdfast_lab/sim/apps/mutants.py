@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.recipes import liveness, rwlock
+from holdfast.recipes import liveness, rwlock, transaction
 from holdfast.recipes import space as recipes_space
+from holdfast.recipes.barrier import DoubleBarrier
 from holdfast.recipes.liveness import Liveness, State
 from holdfast.recipes.lock import Held
 from holdfast.recipes.place import Place
+from holdfast.recipes.queue import Item, Queue
 from holdfast.recipes.semaphore import Semaphore
-from holdfast.recipes.space import Wanted, created, delete, insist, kvs, put
+from holdfast.recipes.space import Wanted, created, delete, get, insist, kvs, modified, put
 from holdfast.recipes.token import Token
 
 from holdfast_lab.sim.mutation import Mutants, Patch, registering
@@ -183,3 +185,69 @@ def _token_compares_existence(patch: Patch) -> None:
         return created(b"nobody", 0)
 
     patch(Token, "held", held)
+
+
+# ---- work --------------------------------------------------------------------------------------------------
+
+
+@_mutant("an item is claimed only if nobody has claimed it")
+def _claims_what_is_claimed(patch: Patch) -> None:
+    async def claim(self: Queue, key: bytes) -> Item | None:
+        name = self._claims + key.removeprefix(self._items)
+        found = await insist(self._space, then=[get(key), put(name, b"", self._space.lease)])
+        there = kvs(found)
+        return Item(self._space, key, there[0].value, name, found.header.revision) if there else None
+
+    patch(Queue, "_claim", claim)
+
+
+@_mutant("an item that is claimed stays in the queue until it is done")
+def _claiming_takes_out(patch: Patch) -> None:
+    original = Queue._claim
+
+    async def claim(self: Queue, key: bytes) -> Item | None:
+        item = await original(self, key)
+        if item is not None:
+            await insist(self._space, then=[delete(key)])
+        return item
+
+    patch(Queue, "_claim", claim)
+
+
+@_mutant("putting in compares that nobody else has put in since the items were counted")
+def _bound_without_guard(patch: Patch) -> None:
+    original = Queue.put
+
+    async def put_in(self: Queue, value: str | bytes, **how: Any) -> bytes:
+        bound, self._bound = self._bound, 0
+        try:
+            return await original(self, value, **how)
+        finally:
+            self._bound = bound
+
+    patch(Queue, "put", put_in)
+
+
+@_mutant("a barrier opens when all have entered")
+def _barrier_opens_early(patch: Patch) -> None:
+    original = DoubleBarrier.__init__
+
+    def init(self: DoubleBarrier, space: Any, name: str | bytes, count: int) -> None:
+        original(self, space, name, count - 1)
+
+    patch(DoubleBarrier, "__init__", init)
+
+
+@_mutant("what a transaction read has not changed when it takes effect")
+def _reads_are_not_compared(patch: Patch) -> None:
+    def changed(key: bytes, revision: int) -> Any:
+        compare = modified(key, revision)
+        compare.result = compare.NOT_EQUAL
+        compare.mod_revision = -1
+        return compare
+
+    def none_newer(prefix: bytes, revision: int) -> Any:
+        return created(b"nobody", 0)
+
+    patch(transaction, "modified", changed)
+    patch(transaction, "_none_newer", none_newer)

@@ -12,6 +12,7 @@ from holdfast.recipes.liveness import MAX_DRIFT
 
 from holdfast_lab.sim.apps.contest import App
 from holdfast_lab.sim.apps.referee import Referee
+from holdfast_lab.sim.apps.works import Works
 from holdfast_lab.sim.mix import SECOND, Mix, draw
 from holdfast_lab.sim.node import Clock
 from holdfast_lab.sim.simulation import Result, Run
@@ -41,6 +42,13 @@ APPS_SOMETIMES = (
     "watch resumed",
     "key deleted by an administrator",
     "key lost",
+    "item claimed",
+    "item given back",
+    "item lost to another worker",
+    "barrier passed",
+    "barrier broken",
+    "transfer made",
+    "transfer of unknown outcome",
 )
 
 
@@ -58,11 +66,22 @@ class AppsRun(Run):
         self.checker.values_are_unique = False
         world, chance = self.world, self.world.chance("apps")
         self._referee = Referee(world, self.oracle)
+        self._works = Works(world, self.oracle)
         numbered = chance.random() < 0.7
         slow = 0.2 * chance.random() if chance.random() < 0.5 else 0.0
         drifts = [chance.uniform(-1, 1) for _ in range(chance.randrange(2, 6))]
         self._apps = [
-            App(world, self.ledger, self._referee, n, _clock(drift), self._streams, numbered=numbered, slow=slow)
+            App(
+                world,
+                self.ledger,
+                self._referee,
+                self._works,
+                n,
+                _clock(drift),
+                self._streams,
+                numbered=numbered,
+                slow=slow,
+            )
             for n, drift in enumerate(drifts)
         ]
         self._kills, self._freezes, self._cancels, self._deletes = (chance.random() < 0.6 for _ in range(4))
@@ -105,6 +124,7 @@ class AppsRun(Run):
         self.world.sometimes("key deleted by an administrator")
         self.world.note(f"administrator deletes {key.decode()}")
         self._referee.deleted(key)
+        self._works.deleted.add(key)
         command = raft_pb2.Command(delete_range=rpc_pb2.DeleteRangeRequest(key=key))
         deadline = node.clock.local(self.world.now) + 4 * SECOND
         self.ledger.ask(node, Propose(self.ledger.next_id(), command, deadline), lambda _, answer: None)
@@ -116,6 +136,7 @@ class AppsRun(Run):
         self.world.run_until(self.world.now + 15 * SECOND)  # the longest TTL of one that was killed, and its revocation
         super()._check_end()
         self._referee.end()
+        self._works.end()
         check(self._referee.acquired > 0 or not self.nemesis.faults, "R4", "nobody ever held anything")
 
     def _at_rest(self) -> bool:
