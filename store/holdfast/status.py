@@ -190,6 +190,10 @@ SESSION_ENDED = _ours(
     "this client session has ended (its lease expired or was revoked): whether earlier commands of it whose "
     "answers were lost took effect cannot be told any more; open another session",
 )
+LOCK_DELAY_UNSUPPORTED = _ours(
+    Code.FAILED_PRECONDITION,
+    "lock-delays begin with cluster version 0.2: upgrade all members, or open the session without",
+)
 SESSION_FORGOTTEN = _ours(
     Code.FAILED_PRECONDITION,
     "the answer to this command of the session is not kept any more: it was answered, or given up, before",

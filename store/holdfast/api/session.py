@@ -12,7 +12,9 @@ from holdfast.front.calls import Call
 from holdfast.machine import MAX_TTL_SECONDS
 from holdfast.member.interface import Answer
 from holdfast.proto import holdfast_pb2, raft_pb2
-from holdfast.status import TTL_TOO_LARGE, RequestError
+from holdfast.status import LOCK_DELAY_UNSUPPORTED, TTL_TOO_LARGE, Code, Refusal, RequestError
+
+MAX_LOCK_DELAY_SECONDS = 600
 
 
 class SessionService(Service):
@@ -27,10 +29,19 @@ class SessionService(Service):
         request = holdfast_pb2.SessionOpenRequest.FromString(body)
         if not 0 < request.ttl_seconds <= MAX_TTL_SECONDS:
             raise RequestError(TTL_TOO_LARGE)
+        delay = request.lock_delay_seconds
+        if not 0 <= delay <= MAX_LOCK_DELAY_SECONDS:
+            raise RequestError(
+                Refusal(
+                    Code.INVALID_ARGUMENT, f"holdfast: a lock-delay of {delay} s: it is 0 to {MAX_LOCK_DELAY_SECONDS}"
+                )
+            )
         member = self.member(call)
+        if delay and member.state.level < 2:
+            raise RequestError(LOCK_DELAY_UNSUPPORTED)
         self._quota.check(member, LEASE_COST)
         grant = new_lease(member, 0, request.ttl_seconds)
-        grant.session = True
+        grant.session, grant.delay_seconds = True, delay
 
         def answered(answer: Answer) -> None:
             if not self.refuse(call, answer):

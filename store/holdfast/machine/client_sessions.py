@@ -52,7 +52,7 @@ def operation_hash(command: raft_pb2.Command) -> bytes:
     kind = command.WhichOneof("op") or ""
     operation: Message = getattr(command, kind)
     if isinstance(operation, raft_pb2.LeaseGrant) and operation.minted:
-        operation = raft_pb2.LeaseGrant(ttl_seconds=operation.ttl_seconds)
+        operation = raft_pb2.LeaseGrant(ttl_seconds=operation.ttl_seconds, delay_seconds=operation.delay_seconds)
     data = operation.SerializeToString(deterministic=True)
     return blake2b(data, digest_size=16, person=kind.encode()).digest()
 

@@ -114,6 +114,16 @@ class Machine:
         return self._members.conf_index
 
     @property
+    def delays(self) -> Mapping[int, int]:
+        """Seconds of lock-delay of the leases that have one."""
+        return self._leases.delays
+
+    @property
+    def delayed(self) -> Mapping[int, int]:
+        """Seconds of lock-delay of leases that have expired, and whose keys stay for so long."""
+        return self._leases.delayed
+
+    @property
     def remaining(self) -> Mapping[int, int]:
         """Seconds that each lease had left at its last checkpoint; absent means the full TTL."""
         return self._leases.remaining
@@ -237,7 +247,7 @@ class Machine:
         if kind == "lease_grant":
             return self._grant(command)
         if kind == "lease_revoke":
-            return self._revoke(command.lease_revoke.id), None
+            return self._revoke(command)
         if kind == "lease_checkpoint":
             return self._leases.checkpoint(command.lease_checkpoint)
         if kind == "alarm":
@@ -263,15 +273,21 @@ class Machine:
 
     def _grant(self, command: raft_pb2.Command) -> tuple[Message, LeaseEvent]:
         grant = command.lease_grant
-        done = self._leases.grant(grant)
+        done = self._leases.grant(grant, delays=self.level >= 2)
         if grant.session and self.level >= 2 and self.auth.enabled:
             self.clients.bind(grant.id, command.principal)
         return done
 
-    def _revoke(self, lease: int) -> Message:
-        response = self._leases.revoke(lease)
-        self.clients.end(lease)
-        return response
+    def _revoke(self, command: raft_pb2.Command) -> tuple[Message, Effect | None]:
+        revoke, effect = command.lease_revoke, None
+        if revoke.delay_over and command.system:
+            return self._leases.delay_over(revoke.id), None
+        if revoke.expired and command.system:
+            response, effect = rpc_pb2.LeaseRevokeResponse(), self._leases.expire(revoke.id)
+        else:
+            response = self._leases.revoke(revoke.id)
+        self.clients.end(revoke.id)
+        return response, effect
 
     # ---- cluster version -------------------------------------------------------------------------------------
 

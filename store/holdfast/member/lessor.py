@@ -52,7 +52,9 @@ class Lessor:
 
     def promote(self, machine: Machine, now: int) -> None:
         self.demote()
-        self.clock.promote(machine.leases, machine.remaining, now, self._settings.election_ns)
+        # How much of a lock-delay has passed is not known: the new leader waits in full.
+        ends = {**machine.leases, **machine.delayed}
+        self.clock.promote(ends, machine.remaining, now, self._settings.election_ns)
 
     def demote(self) -> None:
         """Forget everything. Members that wait for a renewal ask the next leader."""
@@ -73,8 +75,13 @@ class Lessor:
         later, or by another leader, a revocation could end a lease that was renewed meanwhile (etcd issue 15247)."""
         commands: list[raft_pb2.Command] = []
         for lease in self.clock.expired(now, MAX_REVOKED, 20 * self._settings.election_ns):
+            # Each command means one step, so that one that is proposed twice does not skip the delay.
             if lease in machine.leases:
-                commands.append(raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=lease), system=True))
+                revoke = raft_pb2.LeaseRevoke(id=lease, expired=lease in machine.delays)
+                commands.append(raft_pb2.Command(lease_revoke=revoke, system=True))
+            elif lease in machine.delayed:
+                revoke = raft_pb2.LeaseRevoke(id=lease, delay_over=True)
+                commands.append(raft_pb2.Command(lease_revoke=revoke, system=True))
             else:
                 self.clock.revoked(lease)
         checkpoints = self.clock.due_checkpoints(now, MAX_CHECKPOINTED)

@@ -146,10 +146,12 @@ class MembershipChangeResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., config_index: _Optional[int] = ...) -> None: ...
 
 class SessionOpenRequest(_message.Message):
-    __slots__ = ("ttl_seconds",)
+    __slots__ = ("ttl_seconds", "lock_delay_seconds")
     TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LOCK_DELAY_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ttl_seconds: int
-    def __init__(self, ttl_seconds: _Optional[int] = ...) -> None: ...
+    lock_delay_seconds: int
+    def __init__(self, ttl_seconds: _Optional[int] = ..., lock_delay_seconds: _Optional[int] = ...) -> None: ...
 
 class SessionOpenResponse(_message.Message):
     __slots__ = ("header", "id", "ttl_seconds")

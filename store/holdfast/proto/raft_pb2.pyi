@@ -117,22 +117,28 @@ class Command(_message.Message):
     def __init__(self, format: _Optional[int] = ..., origin: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., window_low: _Optional[int] = ..., principal: _Optional[str] = ..., auth_revision: _Optional[int] = ..., wall_ms: _Optional[int] = ..., session: _Optional[int] = ..., session_seq: _Optional[int] = ..., session_low: _Optional[int] = ..., system: _Optional[bool] = ..., put: _Optional[_Union[_rpc_pb2.PutRequest, _Mapping]] = ..., delete_range: _Optional[_Union[_rpc_pb2.DeleteRangeRequest, _Mapping]] = ..., txn: _Optional[_Union[_rpc_pb2.TxnRequest, _Mapping]] = ..., compact: _Optional[_Union[_rpc_pb2.CompactionRequest, _Mapping]] = ..., lease_grant: _Optional[_Union[LeaseGrant, _Mapping]] = ..., lease_revoke: _Optional[_Union[LeaseRevoke, _Mapping]] = ..., member: _Optional[_Union[MemberChange, _Mapping]] = ..., attributes: _Optional[_Union[MemberAttributes, _Mapping]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., cluster_version: _Optional[_Union[ClusterVersion, _Mapping]] = ..., alarm: _Optional[_Union[_rpc_pb2.AlarmRequest, _Mapping]] = ..., auth: _Optional[_Union[AuthChange, _Mapping]] = ..., lease_checkpoint: _Optional[_Union[LeaseCheckpoint, _Mapping]] = ...) -> None: ...
 
 class LeaseGrant(_message.Message):
-    __slots__ = ("id", "ttl_seconds", "minted", "session")
+    __slots__ = ("id", "ttl_seconds", "minted", "session", "delay_seconds")
     ID_FIELD_NUMBER: _ClassVar[int]
     TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MINTED_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    DELAY_SECONDS_FIELD_NUMBER: _ClassVar[int]
     id: int
     ttl_seconds: int
     minted: bool
     session: bool
-    def __init__(self, id: _Optional[int] = ..., ttl_seconds: _Optional[int] = ..., minted: _Optional[bool] = ..., session: _Optional[bool] = ...) -> None: ...
+    delay_seconds: int
+    def __init__(self, id: _Optional[int] = ..., ttl_seconds: _Optional[int] = ..., minted: _Optional[bool] = ..., session: _Optional[bool] = ..., delay_seconds: _Optional[int] = ...) -> None: ...
 
 class LeaseRevoke(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "expired", "delay_over")
     ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    DELAY_OVER_FIELD_NUMBER: _ClassVar[int]
     id: int
-    def __init__(self, id: _Optional[int] = ...) -> None: ...
+    expired: bool
+    delay_over: bool
+    def __init__(self, id: _Optional[int] = ..., expired: _Optional[bool] = ..., delay_over: _Optional[bool] = ...) -> None: ...
 
 class LeaseCheckpoint(_message.Message):
     __slots__ = ("ids", "remaining_seconds")
