@@ -45,9 +45,11 @@ class Session:
 
 
 @contextmanager
-def session(client: BlockingClient, ttl: int = 15, *, grace: float = GRACE_SECONDS) -> Iterator[Session]:
+def session(
+    client: BlockingClient, ttl: int = 15, *, grace: float = GRACE_SECONDS, lock_delay: int = 0
+) -> Iterator[Session]:
     """A session for the block. See `recipes.session`."""
-    opened = client.run(sessions.Session.open(client.asyncio, ttl, grace=grace))
+    opened = client.run(sessions.Session.open(client.asyncio, ttl, grace=grace, lock_delay=lock_delay))
     try:
         yield Session(client, opened)
     finally:

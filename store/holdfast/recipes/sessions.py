@@ -18,7 +18,7 @@ from holdfast.client.client import Client
 from holdfast.client.errors import ClientError, Compacted, NotImplementedThere, Refused
 from holdfast.client.keepalive import now
 from holdfast.client.watch import watch
-from holdfast.proto import rpc_pb2
+from holdfast.proto import holdfast_pb2, rpc_pb2
 from holdfast.recipes.liveness import GRACE_SECONDS, Liveness, State
 from holdfast.recipes.space import SessionLost, Wanted
 
@@ -43,19 +43,20 @@ class Session:
         self._clock = asyncio.ensure_future(self._look())
 
     @classmethod
-    async def open(cls, client: Client, ttl: int = 15, *, grace: float = GRACE_SECONDS) -> Session:
+    async def open(cls, client: Client, ttl: int = 15, *, grace: float = GRACE_SECONDS, lock_delay: int = 0) -> Session:
         """Grant a lease of `ttl` seconds and keep it alive. After `ttl` seconds without an answer the session is in
-        jeopardy; it expires if none comes within `grace` seconds more. Raises a ClientError."""
+        jeopardy; it expires if none comes within `grace` seconds more.
+
+        `lock_delay`: if the session expires, nobody gets what it held for so many seconds, so that requests it has sent
+        arrive before those of the next holder. What it releases, or gives up by `close`, is free at once. Needs a
+        cluster of holdfast; raises NotImplementedThere on etcd. Raises other ClientErrors, too."""
         try:
             epoch = (await client.describe()).epoch
         except (NotImplementedThere, Refused):
             epoch = 0  # the server is not holdfast, or does not tell this user
-        request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
         asked = now()
-        granted = await client.connection.call(
-            "/etcdserverpb.Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse, idempotent=True
-        )
-        return cls(client, granted.ID, granted.TTL, asked, epoch, grace)
+        lease, ttl = await (_open(client, ttl, lock_delay) if lock_delay else _grant(client, ttl))
+        return cls(client, lease, ttl, asked, epoch, grace)
 
     # ---- life ----------------------------------------------------------------------------------------------
 
@@ -227,8 +228,24 @@ class Session:
             await work
 
 
+async def _grant(client: Client, ttl: int) -> tuple[int, int]:
+    request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
+    path = "/etcdserverpb.Lease/LeaseGrant"
+    granted = await client.connection.call(path, request, rpc_pb2.LeaseGrantResponse, idempotent=True)
+    return granted.ID, granted.TTL
+
+
+async def _open(client: Client, ttl: int, lock_delay: int) -> tuple[int, int]:
+    request = holdfast_pb2.SessionOpenRequest(ttl_seconds=ttl, lock_delay_seconds=lock_delay)
+    path = "/holdfast.v1.Session/Open"
+    opened = await client.connection.call(path, request, holdfast_pb2.SessionOpenResponse, idempotent=True)
+    return opened.id, opened.ttl_seconds
+
+
 @asynccontextmanager
-async def session(client: Client, ttl: int = 15, *, grace: float = GRACE_SECONDS) -> AsyncIterator[Session]:
+async def session(
+    client: Client, ttl: int = 15, *, grace: float = GRACE_SECONDS, lock_delay: int = 0
+) -> AsyncIterator[Session]:
     """A session for the block; see `Session.open`."""
-    async with await Session.open(client, ttl, grace=grace) as opened:
+    async with await Session.open(client, ttl, grace=grace, lock_delay=lock_delay) as opened:
         yield opened

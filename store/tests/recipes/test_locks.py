@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from holdfast import client, recipes
+from holdfast.client.keepalive import now
 from holdfast.proto import rpc_pb2
 from holdfast.recipes import blocking
 
@@ -204,3 +205,30 @@ async def test_our_locks_and_those_of_etcds_go_library_wait_in_one_queue(endpoin
     assert revisions == sorted(revisions), "in the order of asking"
     changes = sum(a[0] != b[0] for a, b in itertools.pairwise(holders))
     assert changes > rounds // 2, "the holders took turns"
+
+
+async def test_a_lock_delay_holds_after_an_expiry_and_not_after_a_release(ours: str) -> None:
+    delay = 3
+    async with client.connect(ours, timeout=20) as hf, recipes.session(hf) as other:
+        lost = await recipes.Session.open(hf, 2, lock_delay=delay)
+        lock, next_one = recipes.Lock(lost, "/lock/delay"), recipes.Lock(other, "/lock/delay")
+        await lock.acquire()
+        await lock.release()
+        assert await next_one.acquire(timeout=1), "a release has no delay"
+        await next_one.release()
+        await lock.acquire()
+        expires = now() + 2
+        hf.connection.keep_alives.remove(lost.lease)  # as when the process is frozen
+        assert await next_one.acquire(timeout=PATIENCE)
+        assert now() >= expires + delay
+        await next_one.release()
+        await lost.close()
+
+
+async def test_a_lock_delay_needs_holdfast_and_has_bounds(ours: str, etcd: str) -> None:
+    async with client.connect(etcd) as hf:
+        with pytest.raises(client.Refused):
+            await recipes.Session.open(hf, lock_delay=5)
+    async with client.connect(ours) as hf:
+        with pytest.raises(client.Refused, match="0 to 600"):
+            await recipes.Session.open(hf, lock_delay=601)

@@ -136,7 +136,7 @@ class App:
         while self._goes_on():
             space = SimSpace(process, self._ledger, self._streams, self.number, numbered=self._numbered)
             try:
-                await space.open(3 + self._chance.randrange(4))
+                await space.open(3 + self._chance.randrange(4), self._chance.choice((0, 0, 2, 8)))
                 self._world.sometimes("session opened")
                 for _ in range(self._chance.randrange(2, 12)):
                     if not self._goes_on() or not await self._contend(space):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.machine import Machine
+from holdfast.machine.leases import LeaseEvent, Leases
+from holdfast.member.lessor import Lessor
+from holdfast.proto import raft_pb2
 from holdfast.recipes import liveness, rwlock, transaction
 from holdfast.recipes import space as recipes_space
 from holdfast.recipes.barrier import DoubleBarrier
@@ -251,3 +255,51 @@ def _reads_are_not_compared(patch: Patch) -> None:
 
     patch(transaction, "modified", changed)
     patch(transaction, "_none_newer", none_newer)
+
+
+# ---- lock-delay --------------------------------------------------------------------------------------------
+
+
+@_mutant("the keys of a lease with a lock-delay stay when it expires")
+def _no_lock_delay(patch: Patch) -> None:
+    def expire(self: Leases, lease: int) -> LeaseEvent:
+        self.revoke(lease)
+        return LeaseEvent({}, granted=True)
+
+    patch(Leases, "expire", expire)
+
+
+@_mutant("a new leader waits for the whole lock-delay")
+def _new_leader_ends_the_delay(patch: Patch) -> None:
+    lessor = Lessor.promote
+
+    def promoted(self: Lessor, machine: Any, now: int) -> None:
+        lessor(self, machine, now)
+        for lease in machine.delayed:
+            self.clock.granted(lease, 0, now)
+
+    patch(Lessor, "promote", promoted)
+
+
+@_mutant("a new leader knows the lock-delays that were begun")
+def _new_leader_forgets_the_delay(patch: Patch) -> None:
+    lessor = Lessor.promote
+
+    def promoted(self: Lessor, machine: Any, now: int) -> None:
+        lessor(self, machine, now)
+        for lease in machine.delayed:
+            self.clock.revoked(lease)
+
+    patch(Lessor, "promote", promoted)
+
+
+@_mutant("a session that is closed leaves no lock-delay")
+def _delay_on_unlock(patch: Patch) -> None:
+    original = Machine._revoke
+
+    def revoke(self: Machine, command: raft_pb2.Command) -> Any:
+        if command.lease_revoke.id in self.delays:
+            command.lease_revoke.expired = command.system = True
+        return original(self, command)
+
+    patch(Machine, "_revoke", revoke)

@@ -35,6 +35,10 @@ class Process:
     def now_ns(self) -> int:
         return self._clock.local(self.world.now)
 
+    def when(self, seconds: float) -> int:
+        """The world's time at which this process's clock shows `seconds`."""
+        return self._clock.when(int(seconds * SECOND))
+
     def arrives(self, what: Callable[[], None]) -> None:
         if self.killed:
             return

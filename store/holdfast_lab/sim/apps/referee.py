@@ -6,6 +6,9 @@ R2. A holder whose session is certainly alive is never refused by what the lock 
 R3. Whoever holds has come before all others that still wait, by the true history of the keys.
 R4. When all is well again, nobody waits for ever, and nothing is left of sessions that ended.
 R5. Nobody is told that its key is gone who has it.
+R6 to R8 are those of `works.py`.
+R9. Nobody holds what a session with a lock-delay held, and lost by expiry, before the delay is over; what is closed is
+    free at once.
 
 An administrator deletes keys now and then. What was held by such a key is held no more, and its holder cannot know.
 """
@@ -18,9 +21,9 @@ from holdfast.keyrange import prefix_end
 from holdfast.proto import kv_pb2
 from holdfast.recipes.liveness import State
 from holdfast.recipes.lock import Held
-from holdfast.recipes.space import Space
 from holdfast.recipes.token import Token
 
+from holdfast_lab.sim.apps.space import SimSpace
 from holdfast_lab.sim.mix import SECOND
 from holdfast_lab.sim.oracle import Oracle
 from holdfast_lab.sim.violation import check
@@ -35,7 +38,7 @@ class Claim:
 
     who: int
     held: Held
-    space: Space
+    space: SimSpace
     token: Token
     shared: bool = False
     permits: int = 1
@@ -71,6 +74,7 @@ class Referee:
         """`claim.who` was told that it holds `name`."""
         self.acquired += 1
         about = self._names.setdefault(name, _Name())
+        self._after_the_delay(name, about, claim)
         about.claims = [c for c in about.claims if not c.over and c.token.key not in self._deleted]
         if not claim.stands:
             self._world.sometimes("acquired after the session's end")
@@ -95,6 +99,23 @@ class Referee:
             "R1",
             f"{claim.who} holds {name!r} by {claim.token}, and so do {[(c.who, str(c.token)) for c in others]}",
         )
+
+    def _after_the_delay(self, name: bytes, about: _Name, claim: Claim) -> None:
+        """R9, for what excludes `claim`."""
+        for lost in about.claims:
+            space = lost.space
+            excludes = lost.permits == 1 and not (lost.shared and claim.shared) and lost.held.owned
+            if not excludes or space.closed or not space.lock_delay or lost.token.key in self._deleted:
+                continue
+            if lost.over and lost.held.token == lost.token:
+                self._world.sometimes("lock-delay waited for")
+                free = space.safe_until_ns + space.lock_delay * SECOND
+                check(
+                    self._world.now >= free,
+                    "R9",
+                    f"{claim.who} holds {name!r} by {claim.token} {(free - self._world.now) / SECOND:.2f} s before the "
+                    f"lock-delay of {lost.who} is over, who lost it by {lost.token}",
+                )
 
     def deleted(self, key: bytes) -> None:
         """The administrator deletes this key."""

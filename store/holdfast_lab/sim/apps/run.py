@@ -39,6 +39,7 @@ APPS_SOMETIMES = (
     "late holder fenced off",
     "late use before another holder came",
     "late write refused",
+    "lock-delay waited for",
     "watch resumed",
     "key deleted by an administrator",
     "key lost",

@@ -10,7 +10,7 @@ import grpc
 from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable, refusal
 from holdfast.kv.rows import DELETE
 from holdfast.member.interface import Answer, KeepAlive, Propose
-from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
 from holdfast.recipes.liveness import Liveness, State
 from holdfast.recipes.space import SessionLost, Wanted
 from holdfast.status import (
@@ -30,6 +30,7 @@ from holdfast_lab.sim.apps.tasks import Waiting
 from holdfast_lab.sim.ledger import RequestLedger
 from holdfast_lab.sim.mix import MS, SECOND
 from holdfast_lab.sim.node import Node
+from holdfast_lab.sim.violation import check
 
 GRACE_SECONDS = 6.0
 ATTEMPT_NS = 1500 * MS
@@ -46,6 +47,8 @@ class SimSpace:
         self, process: Process, ledger: RequestLedger, streams: dict[int, Any], number: int, *, numbered: bool
     ) -> None:
         self.process = process
+        self.lock_delay = 0
+        self.closed = False  # by the process itself, so there is no delay
         self._ledger = ledger
         self._world = ledger.world
         self._streams = streams
@@ -62,10 +65,12 @@ class SimSpace:
 
     # ---- the session ---------------------------------------------------------------------------------------
 
-    async def open(self, ttl: int) -> None:
+    async def open(self, ttl: int, lock_delay: int = 0) -> None:
         """Grant the lease. Raises a ClientError."""
+        self.lock_delay = lock_delay
         asked = self.now()
-        grant = raft_pb2.LeaseGrant(id=0x10000 * (self._number + 1) + self._ledger.next_id(), ttl_seconds=ttl)
+        id = 0x10000 * (self._number + 1) + self._ledger.next_id()
+        grant = raft_pb2.LeaseGrant(id=id, ttl_seconds=ttl, delay_seconds=lock_delay)
         answer = await self._ask(raft_pb2.Command(lease_grant=grant), None)
         assert isinstance(answer.response, rpc_pb2.LeaseGrantResponse)
         self._lease = answer.response.ID
@@ -119,6 +124,7 @@ class SimSpace:
 
     def close(self) -> None:
         """Revoke the lease, at best effort."""
+        self.closed = True
         if self._liveness is not None:
             self._liveness.end()
         self._notice()
@@ -126,7 +132,15 @@ class SimSpace:
         if node is not None and self._lease:
             command = raft_pb2.Command(lease_revoke=raft_pb2.LeaseRevoke(id=self._lease))
             deadline = node.clock.local(self._world.now) + CALL_NS
-            self._ledger.ask(node, Propose(self._ledger.next_id(), command, deadline), lambda _, answer: None)
+            self._ledger.ask(node, Propose(self._ledger.next_id(), command, deadline), self._closed)
+
+    def _closed(self, _: Node, answer: Answer) -> None:
+        """R9: what is closed is free at once."""
+        if answer.error is None:
+            oracle = self._ledger.oracle
+            rows = oracle.range(b"r/", b"r0", oracle.revision)
+            left = [kv.key for row in rows if (kv := kv_pb2.KeyValue.FromString(row)).lease == self._lease]
+            check(not left, "R9", f"the session {self._lease:x} was closed, and {left} are left")
 
     # ---- Space ---------------------------------------------------------------------------------------------
 
@@ -145,6 +159,11 @@ class SimSpace:
 
     def nonce(self) -> str:
         return f"{self._ledger.next_id()}"
+
+    @property
+    def safe_until_ns(self) -> int:
+        """When the lease may end, by the world's time; the server does not end it earlier."""
+        return self.process.when(self._liveness.safe_until) if self._liveness is not None else 0
 
     def now(self) -> float:
         return self.process.now_ns() / SECOND
