@@ -63,6 +63,11 @@ class Session:
     def state(self) -> State:
         return self._liveness.state(now())
 
+    @property
+    def safe_until(self) -> float:
+        """Until when the session is certainly alive without another renewal, by the clock of `now`."""
+        return self._liveness.safe_until
+
     def on_change(self, tell: Callable[[State], None]) -> None:
         """Call `tell` with each new state, on the event loop. What must stop in jeopardy stops here."""
         self._tellers.append(tell)
