@@ -23,6 +23,8 @@ from holdfast.api.base import Limits, Serving, Versions
 from holdfast.api.cluster import ClusterService
 from holdfast.api.edge import EdgeService
 from holdfast.api.election import ElectionService
+from holdfast.api.flag_member import MemberReader
+from holdfast.api.flags import DEFAULT_PREFIX, FlagsService
 from holdfast.api.gateway import Gateway
 from holdfast.api.health import Health
 from holdfast.api.identity import Identities, SimpleTokens, Tokens
@@ -102,6 +104,7 @@ class ServerConfig:
     extensive_metrics: bool = False  # also histograms of the duration of calls by method
     debug_pages: bool = False
     browsers: Allowed = field(default_factory=Allowed)
+    flags_prefix: str = DEFAULT_PREFIX  # of feature flags, for providers that send no selector
 
 
 def file_limit() -> int:
@@ -184,6 +187,7 @@ class Server:
         self.maintenance = MaintenanceService(services)
         self.watch = WatchService(self.router, lambda call: WatchedMember(kv, call), config.progress_seconds)
         self.edge = EdgeService(services, reports)
+        self.flags = FlagsService(self.router, lambda call: MemberReader(kv, call), config.flags_prefix)
         self._leaderless_since: float | None = None
         self._rights = (False, 0)  # whether auth is on, and the auth revision
         self._tasks = Tasks()
@@ -229,7 +233,7 @@ class Server:
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         for delivery in self.watch.deliver(deliveries):
-            self.edge.deliver(delivery)
+            self.edge.deliver(delivery) or self.flags.deliver(delivery)
 
     def _turn_ended(self) -> None:
         self.maintenance.turn_ended()
@@ -240,6 +244,7 @@ class Server:
                 self._rights = (auth.enabled, auth.revision)
                 self.watch.rights_changed()
                 self.edge.rights_changed()
+                self.flags.rights_changed()
         self.router.flush()
 
     def _member_ended(self) -> None:

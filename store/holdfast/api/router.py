@@ -230,6 +230,10 @@ class Router:
         self._local[call.id] = sink
         return call
 
+    def local_id(self) -> int:
+        """An id that no call has, for a stream of the watch hub that belongs to none."""
+        return next(self._local_ids)
+
     def close_local(self, id: int) -> None:
         self._local.pop(id, None)
 

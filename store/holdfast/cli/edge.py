@@ -10,7 +10,15 @@ import typer
 
 from holdfast.cli.errors import fail
 from holdfast.cli.logs import set_up_logging
-from holdfast.cli.options import CertFile, KeyFile, ListenClientUrls, ListenMetricsUrls, LogLevel, TrustedCaFile
+from holdfast.cli.options import (
+    CertFile,
+    FlagsPrefix,
+    KeyFile,
+    ListenClientUrls,
+    ListenMetricsUrls,
+    LogLevel,
+    TrustedCaFile,
+)
 from holdfast.cli.parsing import parse_urls
 
 
@@ -41,6 +49,7 @@ def edge(
         bool,
         typer.Option(help="Serve the prefixes to everyone who can connect, even if auth is on in the cluster."),
     ] = False,
+    flags_prefix: FlagsPrefix = "/flags/",
     log_level: LogLevel = "info",
 ) -> None:
     """Run an edge replica, which holds some prefixes of a cluster and serves them even while disconnected from it."""
@@ -58,6 +67,8 @@ def edge(
         fail(f"--prefix {overlap[0]!r} already covers {overlap[1]!r}; give one of them")
     if any(not p for p in prefix):
         fail("--prefix is empty; to hold everything, run a member or name the top prefixes")
+    if not flags_prefix:
+        fail("--flags-prefix is empty")
     if client_cert_auth and trusted_ca_file is None:
         fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
     try:
@@ -76,6 +87,7 @@ def edge(
             server_tls=TlsFiles(cert_file, key_file, trusted_ca_file),
             upstream_tls=upstream_tls,
             anonymous_reads=anonymous_reads,
+            flags_prefix=flags_prefix,
         )
 
         async def main(stop: asyncio.Event) -> None:

@@ -17,3 +17,10 @@ TrustedCaFile = Annotated[
     Path | None, typer.Option(help="CA (PEM) of client certificates. If set, clients must present a certificate.")
 ]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+FlagsPrefix = Annotated[
+    str,
+    typer.Option(
+        help="Where feature flags are, for OpenFeature providers that send no selector: a prefix ending in / with one "
+        "flag in each key, or a key with a whole flagd document."
+    ),
+]

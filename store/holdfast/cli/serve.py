@@ -10,7 +10,15 @@ import typer
 
 from holdfast.cli.errors import fail
 from holdfast.cli.logs import set_up_logging
-from holdfast.cli.options import CertFile, KeyFile, ListenClientUrls, ListenMetricsUrls, LogLevel, TrustedCaFile
+from holdfast.cli.options import (
+    CertFile,
+    FlagsPrefix,
+    KeyFile,
+    ListenClientUrls,
+    ListenMetricsUrls,
+    LogLevel,
+    TrustedCaFile,
+)
 from holdfast.cli.parsing import (
     duration,
     extensive,
@@ -179,6 +187,7 @@ def serve(
         bool,
         typer.Option(help="Accept any certificate of the peers' CA as that of a member, even if clients use this CA."),
     ] = False,
+    flags_prefix: FlagsPrefix = "/flags/",
     log_level: LogLevel = "info",
     log_format: Annotated[
         str, typer.Option(help="console: human-readable lines. json: one JSON object per line.")
@@ -226,6 +235,8 @@ def serve(
     cluster = founders(name, peer_urls, initial_cluster, mode)
     heartbeat_ns, election_ns = raft_times(heartbeat_interval, election_timeout)
     minimum = tls_version(tls_min_version)
+    if not flags_prefix:
+        fail("--flags-prefix is empty")
     if client_cert_auth and trusted_ca_file is None:
         fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
     if operator_cert_uri and (trusted_ca_file is None or cert_file is None):
@@ -277,6 +288,7 @@ def serve(
             tracing_per_million=distributed_tracing_sampling_rate,
             extensive_metrics=extensive(metrics),
             debug_pages=enable_pprof,
+            flags_prefix=flags_prefix,
             browsers=Allowed.of(words(cors), words(host_whitelist)),
             slow_request_seconds=duration("--warning-unary-request-duration", warning_unary_request_duration),
         )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from holdfast.api.flags import DEFAULT_PREFIX, FlagsService
 from holdfast.api.metrics import Metrics, gauges
 from holdfast.api.pages import Pages, alive, fixed
 from holdfast.api.router import Router
@@ -17,6 +18,7 @@ from holdfast.api.watch import WatchService
 from holdfast.client.connection import Connection
 from holdfast.client.connection import Tls as ClientTls
 from holdfast.edge.core import ReplicaCore, ranges_of
+from holdfast.edge.flags import ReplicaFlags, ReplicaReader
 from holdfast.edge.follow import Follower
 from holdfast.edge.forward import Forwarder
 from holdfast.edge.service import EdgeApi
@@ -54,6 +56,7 @@ class EdgeConfig:
     server_tls: TlsFiles = field(default_factory=TlsFiles)
     upstream_tls: ClientTls | None = None
     anonymous_reads: bool = False  # serve everyone even if auth is on in the cluster
+    flags_prefix: str = DEFAULT_PREFIX  # of feature flags, for providers that send no selector
 
 
 class EdgeServer:
@@ -101,6 +104,10 @@ class EdgeServer:
             poke=self._tell,
         )
         self.watch = WatchService(self.router, self.api.watchable)
+        flags = ReplicaFlags(self.served, lambda: self.follower.staleness_ms, self._tell)
+        self.flags = FlagsService(
+            self.router, lambda call: ReplicaReader(self.api, flags, call), default=config.flags_prefix
+        )
         metrics = Metrics(lambda: gauges(self._metrics()))
         pages = Pages(
             {
@@ -172,18 +179,21 @@ class EdgeServer:
         self._synced_at_revision = -1
         self._received.set()
         self.served.replace(self.core.space)
+        self.flags.sets.read_again()
         self._tell()
         self.api.reached()
 
     def _greeted(self) -> None:
         """An upstream has said hello: auth may have been turned on or off."""
         self.watch.rights_changed()
+        self.flags.rights_changed()
 
     def _tell(self, revisions: Sequence[list[Change]] = ()) -> None:
         """Deliver these revisions to watchers, and history to watchers that are behind, one slice per turn."""
         deliveries = self.served.publish(revisions)
         if deliveries:
-            self.watch.deliver(deliveries)
+            for delivery in self.watch.deliver(deliveries):
+                self.flags.deliver(delivery)
             self.router.flush()
         if self.served.busy and not self._telling:
             self._telling = True

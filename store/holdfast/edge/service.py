@@ -24,7 +24,7 @@ from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
 from holdfast.edge.forward import FORWARD_SECONDS, ForwardedStream, Forwarder
 from holdfast.front.calls import Call, Kind
-from holdfast.keyrange import bounds
+from holdfast.keyrange import Range, bounds
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.validate import check_range
 from holdfast.places import Full, Places
@@ -149,6 +149,13 @@ class EdgeApi:
 
     # ---- local ---------------------------------------------------------------------------------------------
 
+    def check_readable(self, range: Range | None = None) -> None:
+        """Raise RequestError unless data, or this range of it, is served from here."""
+        self._check_users()
+        if range is not None:
+            self._check_scope(*range)
+        self._check_data()
+
     def _check_data(self) -> None:
         if not self._core.complete:
             raise RequestError(REPLICA_EMPTY.fill(name=self._name))
@@ -174,9 +181,7 @@ class EdgeApi:
         if not request.serializable:
             self._forward(call, body)
             return
-        self._check_users()
-        self._check_scope(*bounds(request.key, request.range_end))
-        self._check_data()
+        self.check_readable(bounds(request.key, request.range_end))
         headers: list[bytes] = []
 
         def begin() -> RangeScan:

@@ -120,6 +120,11 @@ class RangeScan(Sliced):
     def _shown(self, row: Row) -> bytes:
         return _without_value(row.kv) if self._request.keys_only else row.kv
 
+    @property
+    def found(self) -> list[bytes]:
+        """The serialised KeyValues found so far, of a scan in natural order."""
+        return self._kvs
+
     def result(self) -> tuple[list[bytes], bool, int]:
         """(serialised KeyValues, more, count). Call only when the scan is finished."""
         limit, passed = self._request.limit, self._passed
