@@ -34,6 +34,7 @@ from holdfast.api.lock import LockService
 from holdfast.api.maintenance import MaintenanceService
 from holdfast.api.metrics import Metrics, Sources, member_metrics
 from holdfast.api.node import NodeService, Reports, ready
+from holdfast.api.ofrep import ROOT, Ofrep
 from holdfast.api.operator import Operator
 from holdfast.api.pages import Pages, as_json, fixed, stuck
 from holdfast.api.quota import Quota
@@ -42,6 +43,7 @@ from holdfast.api.session import SessionService
 from holdfast.api.watch import WatchService
 from holdfast.api.watched import WatchedMember
 from holdfast.front.calls import AddressInUse, Call
+from holdfast.front.http import HttpHandler
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.store import StateDamaged
 from holdfast.member.bootstrap import BootstrapRefused
@@ -188,6 +190,7 @@ class Server:
         self.watch = WatchService(self.router, lambda call: WatchedMember(kv, call), config.progress_seconds)
         self.edge = EdgeService(services, reports)
         self.flags = FlagsService(self.router, lambda call: MemberReader(kv, call), config.flags_prefix)
+        self.ofrep = Ofrep(self.router, self.flags)
         self._leaderless_since: float | None = None
         self._rights = (False, 0)  # whether auth is on, and the auth revision
         self._tasks = Tasks()
@@ -203,7 +206,9 @@ class Server:
             **(debug.pages(self._variables) if config.debug_pages else {}),
         }
         max_message_bytes = config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES
-        for_clients = Pages(pages, Gateway(self.router, max_message_bytes))
+        gateway = Gateway(self.router, max_message_bytes)
+        below: dict[str, HttpHandler] = {"/v3/": gateway, "/v3beta/": gateway, ROOT: self.ofrep}
+        for_clients = Pages(pages, below)
         for_probes = Pages(pages)
         front = Http2Front(
             self.router.kinds,

@@ -217,6 +217,10 @@ class Once:
             self._over = True
             self._failed(refusal)
 
+    @property
+    def waiting(self) -> bool:
+        return not self._over
+
     def cancel(self) -> None:
         self._over = True
         self._found.leave(self)

@@ -200,7 +200,7 @@ def _grpc(router: Router) -> Iterator[Metric]:
     handling = HistogramMetricFamily("grpc_server_handling_seconds", "how long calls took", labels=_CALL)
     for path, counts in router.counts.items():
         service, _, method = path[1:].rpartition("/")
-        labels = [_KINDS[router.kinds[path]], service, method]
+        labels = [_KINDS[router.kinds.get(path, Kind.UNARY)], service, method]
         started.add_metric(labels, counts.started)
         received.add_metric(labels, counts.received)
         sent.add_metric(labels, counts.sent)

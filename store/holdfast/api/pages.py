@@ -1,4 +1,5 @@
-"""Plain HTTP as in etcd: GET pages for probes, versions and metrics, and the JSON gateway below /v3/."""
+"""Plain HTTP as in etcd: GET pages for probes, versions and metrics. What is below some paths has handlers of its own:
+the JSON gateway, the evaluation of flags."""
 
 from __future__ import annotations
 
@@ -23,11 +24,12 @@ Page = Callable[[Query, Say], None]  # may call Say later
 
 
 class Pages:
-    """Serves `pages` by path, and passes /v3/ to `gateway`. Implements `front.http.HttpHandler`."""
+    """Serves `pages` by path, and passes what is below a path of `below` (which ends in `/`) to that handler.
+    Implements `front.http.HttpHandler`."""
 
-    def __init__(self, pages: Mapping[str, Page], gateway: HttpHandler | None = None) -> None:
+    def __init__(self, pages: Mapping[str, Page], below: Mapping[str, HttpHandler] | None = None) -> None:
         self._pages = dict(pages)
-        self._gateway = gateway
+        self._below = dict(below or {})
 
     def add(self, path: str, page: Page) -> None:
         self._pages[path] = page
@@ -38,8 +40,9 @@ class Pages:
         if path != clean:
             location = quote(clean, safe=_IN_PATHS)  # else browsers may take x in "/\x" for a host
             return _Get(None, "", request, responder, location=f"{location}?{query}" if query else location)
-        if self._gateway is not None and path.startswith(("/v3/", "/v3beta/")):
-            return self._gateway(request, responder)
+        for start, handler in self._below.items():
+            if path.startswith(start):
+                return handler(request, responder)
         return _Get(self._pages.get(path), query, request, responder)
 
 

@@ -102,6 +102,11 @@ class Router:
         self._unary[path] = handler
         self.counts[path] = MethodCounts(timed=self._timed)
 
+    def inner(self, path: str, handler: UnaryHandler) -> None:
+        """Register a unary method for calls from within this process only: no front knows it."""
+        self._unary[path] = handler
+        self.counts[path] = MethodCounts(timed=self._timed)
+
     def stream(self, path: str, kind: Kind, handler: StreamHandler) -> None:
         self.kinds[path] = kind
         self._stream[path] = handler
@@ -189,7 +194,7 @@ class Router:
         counts.started += 1
         record = self._records[call.id] = CallRecord(call, counts, request_bytes)
         version = call.metadata.get("client-api-version")
-        if version is not None:
+        if version is not None and call.method in self.kinds:
             if not _is_text(version):
                 raise RequestError(INVALID_API_VERSION)
             if (self.kinds[call.method], version) in self.client_versions or len(self.client_versions) < 100:

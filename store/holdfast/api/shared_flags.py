@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple, Protocol
 
-from holdfast.flags.flag_set import MAX_KEYS, MAX_TEXT_BYTES, FlagSet, told
+from holdfast.flags.flag_set import MAX_KEYS, MAX_TEXT_BYTES, Definitions, FlagSet, told
 from holdfast.flags.selector import Selector
 from holdfast.kv.rows import DELETE, Change
 from holdfast.kv.scan import RangeScan
@@ -92,6 +92,7 @@ class Document(NamedTuple):
     """A set as it is sent. `number` grows with each document of its set."""
 
     number: int
+    definitions: Definitions
     text: bytes
     left_out: int
     fresh: Fresh
@@ -301,10 +302,11 @@ class SharedSet:
             self._revision = progress.revision
             self._fresh = Fresh(self.source.position(), _now())
         fresh = self._fresh._replace(position=self._fresh.position._replace(revision=self._revision))
-        text, left_out = flags.text(), len(flags.left_out)
+        definitions, left_out = flags.definitions(), len(flags.left_out)
+        text = definitions.text()
         same = before is not None and (before.text, before.left_out) == (text, left_out)
         number = 1 if before is None else before.number + (not same)
-        self.document = Document(number, text, left_out, fresh)
+        self.document = Document(number, definitions, text, left_out, fresh)
         if not same:
             for user in list(self._users):
                 user.flags_changed()

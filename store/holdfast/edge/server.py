@@ -12,6 +12,7 @@ from pathlib import Path
 
 from holdfast.api.flags import DEFAULT_PREFIX, FlagsService
 from holdfast.api.metrics import Metrics, gauges
+from holdfast.api.ofrep import ROOT, Ofrep
 from holdfast.api.pages import Pages, alive, fixed
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
@@ -109,15 +110,14 @@ class EdgeServer:
             self.router, lambda call: ReplicaReader(self.api, flags, call), default=config.flags_prefix
         )
         metrics = Metrics(lambda: gauges(self._metrics()))
-        pages = Pages(
-            {
-                "/livez": alive(lambda: self._turned_at),
-                "/readyz": fixed(lambda: (200, "ok\n") if self.core.complete else (503, "not ready: no data yet\n")),
-                "/metrics": fixed(lambda: (200, metrics.text())),
-            }
-        )
-        self.front = Http2Front(self.router.kinds, pages, max_connections=room_for_clients())
-        self.probes = front_for_probes(pages)
+        pages = {
+            "/livez": alive(lambda: self._turned_at),
+            "/readyz": fixed(lambda: (200, "ok\n") if self.core.complete else (503, "not ready: no data yet\n")),
+            "/metrics": fixed(lambda: (200, metrics.text())),
+        }
+        for_clients = Pages(pages, {ROOT: Ofrep(self.router, self.flags)})
+        self.front = Http2Front(self.router.kinds, for_clients, max_connections=room_for_clients())
+        self.probes = front_for_probes(Pages(pages))
         self._turned_at = time.monotonic()
         self._synced_at_revision = self.core.position.watermark
         self._telling = False  # a further slice of catch-up is scheduled for the loop's next turn

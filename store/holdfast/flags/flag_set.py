@@ -7,8 +7,8 @@ and the document is a join.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from holdfast.flags.definition import MAX_DOCUMENT_BYTES, Invalid, check_metadata, flag, parse_object, rule, shown
 from holdfast.flags.selector import EVALUATORS, Selector
@@ -19,16 +19,37 @@ MAX_KEYS = 10_000
 STEP_BYTES = 256  # cost of a definition within a whole document, in addition to the cost of the document
 
 
+class Definitions(NamedTuple):
+    """The definitions of a set at one time: by name, texts of the form `"name":{...}`; and the set's metadata."""
+
+    flags: Mapping[str, bytes]
+    rules: Mapping[str, bytes]
+    metadata: Mapping[str, Any]
+
+    def text(self) -> bytes:
+        """The document, the same for the same keys and values."""
+        parts = [b'{"flags":', _object(self.flags)]
+        if self.rules:
+            parts += (b',"$evaluators":', _object(self.rules))
+        if self.metadata:
+            parts += (b',"metadata":', _dump(self.metadata))
+        return b"".join([*parts, b"}"])
+
+
+def _object(texts: Mapping[str, bytes]) -> bytes:
+    return b"{" + b",".join(texts[name] for name in sorted(texts)) + b"}"
+
+
 class _Part:
     """Definitions of one kind, by name."""
 
     def __init__(self, check: Callable[[object], dict[str, Any]]) -> None:
         self._check = check
-        self._texts: dict[str, bytes] = {}  # name -> `"name":definition`
+        self.texts: dict[str, bytes] = {}
         self.size = 0  # in bytes
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self.texts)
 
     def put(self, name: str, definition: object) -> None:
         """Replace a definition. Raises Invalid; then there is none of this name."""
@@ -36,14 +57,11 @@ class _Part:
         if not name or name.startswith("$"):
             raise Invalid("a name is not empty and does not begin with $")
         text = _dump(name) + b":" + _dump(self._check(definition))
-        self._texts[name] = text
+        self.texts[name] = text
         self.size += len(text)
 
     def remove(self, name: str) -> None:
-        self.size -= len(self._texts.pop(name, b""))
-
-    def text(self) -> bytes:
-        return b"{" + b",".join(self._texts[name] for name in sorted(self._texts)) + b"}"
+        self.size -= len(self.texts.pop(name, b""))
 
 
 class FlagSet:
@@ -55,7 +73,7 @@ class FlagSet:
 
     def _clear(self) -> None:
         self._flags, self._rules = _Part(flag), _Part(rule)
-        self._metadata = b""
+        self._metadata: dict[str, Any] = {}
         self.left_out: dict[str, str] = {}  # name, or `$evaluators/NAME` -> reason
         self._left_out_bytes = 0
         self._newly: dict[str, str] = {}  # left out since `newly_left_out` was last asked
@@ -64,7 +82,7 @@ class FlagSet:
     @property
     def size(self) -> int:
         """About how many bytes this takes in memory."""
-        return self._flags.size + self._rules.size + len(self._metadata) + self._left_out_bytes
+        return self._flags.size + self._rules.size + self._left_out_bytes
 
     @property
     def too_large(self) -> bool:
@@ -110,7 +128,7 @@ class FlagSet:
             if not isinstance(flags, dict) or not isinstance(rules, dict):
                 raise Invalid('"flags" and "$evaluators" must be objects')
             if "metadata" in found:
-                self._metadata = _dump(check_metadata(found["metadata"]))
+                self._metadata = check_metadata(found["metadata"])
         except Invalid as error:
             self.broken = str(error)
             return
@@ -135,14 +153,9 @@ class FlagSet:
         newly, self._newly = self._newly, {}
         return newly
 
-    def text(self) -> bytes:
-        """The document, the same for the same keys and values."""
-        parts = [b'{"flags":', self._flags.text()]
-        if len(self._rules):
-            parts += (b',"$evaluators":', self._rules.text())
-        if self._metadata:
-            parts += (b',"metadata":', self._metadata)
-        return b"".join([*parts, b"}"])
+    def definitions(self) -> Definitions:
+        """All that is valid, as it is now."""
+        return Definitions(dict(self._flags.texts), dict(self._rules.texts), self._metadata)
 
 
 def _dump(value: object) -> bytes:

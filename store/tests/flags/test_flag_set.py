@@ -28,7 +28,7 @@ def made(selector: Selector, values: dict[bytes, object]) -> tuple[FlagSet, dict
     flags = FlagSet(selector)
     for key, value in values.items():
         take(flags, key, value)
-    return flags, json.loads(flags.text())
+    return flags, json.loads(flags.definitions().text())
 
 
 def test_a_selector_is_a_key_or_a_prefix() -> None:
@@ -54,7 +54,7 @@ def test_each_key_below_a_prefix_is_a_flag_named_by_the_rest_of_the_key() -> Non
     assert not flags.left_out
     take(flags, b"/flags/a", None)
     take(flags, b"/flags/$evaluators/staff", None)
-    assert json.loads(flags.text()) == {"flags": {"shop/b": {**ON, "metadata": {"v": 1}}}}
+    assert json.loads(flags.definitions().text()) == {"flags": {"shop/b": {**ON, "metadata": {"v": 1}}}}
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_each_key_below_a_prefix_is_a_flag_named_by_the_rest_of_the_key() -> Non
 def test_what_is_no_flag_is_left_out_and_nothing_else(value: bytes, reason: str) -> None:
     flags, document = made(PREFIX, {b"/flags/a": ON, b"/flags/b": ON, b"/flags/c": ON})
     take(flags, b"/flags/b", value)
-    document = json.loads(flags.text())
+    document = json.loads(flags.definitions().text())
     assert list(document["flags"]) == ["a", "c"]
     assert list(flags.left_out) == ["b"]
     assert reason in flags.left_out["b"]
     assert flags.newly_left_out() == flags.left_out
     assert flags.newly_left_out() == {}
     take(flags, b"/flags/b", ON)
-    assert list(json.loads(flags.text())["flags"]) == ["a", "b", "c"]
+    assert list(json.loads(flags.definitions().text())["flags"]) == ["a", "b", "c"]
     assert not flags.left_out
     for key in (b"a", b"b", b"c"):
         take(flags, b"/flags/" + key, None)
@@ -111,7 +111,7 @@ def test_names_that_cannot_be_used_are_left_out() -> None:
     flags, document = made(PREFIX, values)
     assert list(document["flags"]) == ["\\xff"]
     take(flags, b"/flags/\xff", None)
-    assert list(json.loads(flags.text())["flags"]) == ["\\xff"], "another key was deleted"
+    assert list(json.loads(flags.definitions().text())["flags"]) == ["\\xff"], "another key was deleted"
     assert set(flags.left_out) == {"", "$metadata", "$evaluators/"}
 
 
@@ -127,13 +127,13 @@ def test_a_key_may_hold_a_whole_document() -> None:
     assert document == {"flags": {"a": ON}, "$evaluators": value["$evaluators"], "metadata": {"team": "x"}}
     assert set(flags.left_out) == {"b", "$c"}
     take(flags, b"/flags.json", {"flags": {}})
-    assert (json.loads(flags.text()), flags.left_out, flags.broken) == ({"flags": {}}, {}, "")
+    assert (json.loads(flags.definitions().text()), flags.left_out, flags.broken) == ({"flags": {}}, {}, "")
     wrongs: list[object] = [b"", b"[]", {"flags": []}, {"metadata": {"a": []}}, b"[" * 100_000]
     for wrong in wrongs:
         take(flags, b"/flags.json", wrong)
         assert flags.broken
     take(flags, b"/flags.json", None)
-    assert (flags.broken, flags.text()) == ("", b'{"flags":{}}')
+    assert (flags.broken, flags.definitions().text()) == ("", b'{"flags":{}}')
 
 
 def test_a_change_costs_what_it_is_large_and_not_what_all_flags_are() -> None:
@@ -188,10 +188,10 @@ def test_whatever_is_in_the_keys_the_document_is_strict_json_with_every_valid_fl
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
-    document = json.loads(flags.text(), parse_constant=refuse)
+    document = json.loads(flags.definitions().text(), parse_constant=refuse)
     assert set(document["flags"]) | set(flags.left_out) >= {n for n in values if not n.startswith("$evaluators/")}
     for name, value in values.items():
         if value == ON and name and not name.startswith("$"):
             assert document["flags"][name] == ON
     again, _ = made(PREFIX, {b"/flags/" + name.encode(): values[name] for name in reversed(values)})
-    assert again.text() == flags.text(), "the document depends on the order of writes"
+    assert again.definitions().text() == flags.definitions().text(), "the document depends on the order of writes"
