@@ -382,3 +382,31 @@ async def test_a_snapshot_brings_the_flags_up_to_date(cluster: LocalCluster, edg
         edge.relay.heal()
         context = await until(stream, {"colour": COLOUR, "limit": LIMIT})
         assert context["holdfast_revision"] >= revision
+
+
+async def test_the_example(alone: LocalCluster) -> None:
+    """What people copy works as it says."""
+    flag = {
+        **NEW_SHOP,
+        "targeting": {"if": [{"==": [{"var": "plan"}, "pro"]}, "on", None]},
+    }
+    async with client.connect(alone.endpoints) as hf:
+        await put(hf, "/flags/", {"new-shop": flag})
+        example = Path(__file__).parents[2] / "examples" / "flags.py"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(example), alone.endpoints[0], stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+
+        async def prints(*lines: str) -> None:
+            assert process.stdout is not None
+            for line in lines:
+                assert (await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip() == line
+
+        try:
+            await prints("free: False", "pro: True")
+            await put(hf, "/flags/", {"new-shop": {**flag, "defaultVariant": "on"}})
+            await prints("free: True", "pro: True")
+        finally:
+            process.kill()
+            await process.wait()
