@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from holdfast.api.shared_flags import TOO_MANY, FlagSource, SharedSet
+from holdfast.api.shared_flags import IDLE_SECONDS, TOO_MANY, FlagSource, SharedSet
 from holdfast.flags.selector import Selector
 from holdfast.status import RequestError
 from holdfast.watch.hub import Delivery
 
-IDLE_SECONDS = 60.0  # a set that nobody uses is forgotten after this time
 FAILED_SECONDS = 5.0  # a set that cannot be served is not read again before
 MAX_SETS = 256
 MAX_BYTES = 64 << 20  # of all sets together
@@ -43,7 +42,12 @@ class FlagSets:
         if len(self._by_key) >= MAX_SETS or self.size > MAX_BYTES:
             raise RequestError(TOO_MANY)
         made = SharedSet(
-            selector, source, self._new_stream(), crowded=lambda: self.size > MAX_BYTES, ended=self._forget_stream
+            selector,
+            source,
+            self._new_stream(),
+            crowded=lambda: self.size > MAX_BYTES,
+            ended=self._forget_stream,
+            drop=self.drop,
         )
         self._by_key[selector.key] = self._by_stream[made.stream] = made
         try:

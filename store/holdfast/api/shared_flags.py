@@ -32,6 +32,7 @@ SENT_BYTES_PER_SECOND = 32 << 20  # documents of one set, to all of its streams
 PARSED_PER_TURN = 64 << 10  # bytes; one definition or one whole document may exceed it
 MAX_PAUSE_SECONDS = 5.0  # between two documents, however large and to however many
 MAX_WAITING_BYTES = 2 * MAX_TEXT_BYTES  # of changes that are not parsed yet
+IDLE_SECONDS = 60.0  # a set that nobody uses is forgotten after this time
 MAX_LINES = 5  # of the log, for one document
 
 TOO_LARGE = Refusal(
@@ -117,14 +118,16 @@ class SharedSet:
         *,
         crowded: Callable[[], bool],
         ended: Callable[[SharedSet], None],
+        drop: Callable[[SharedSet], None],
     ) -> None:
         """`stream`: its number in the hub. `crowded` says whether all sets together take too much memory; `ended` is
-        called when this one has failed."""
+        called when this one has failed, `drop` when nobody uses it."""
         self.selector = selector
         self.source = source
         self.stream = stream
         self._crowded = crowded
         self._ended = ended
+        self._drop = drop
         self._flags = FlagSet(selector)
         self._users: dict[User, None] = {}
         self.document: Document | None = None
@@ -234,7 +237,9 @@ class SharedSet:
     def _take(self, changes: list[Change]) -> None:
         for change in changes:
             self._wait(change.key, None if change.type == DELETE else kv_pb2.KeyValue.FromString(change.kv).value)
-        if self._waiting_bytes > MAX_WAITING_BYTES:
+        if not self._users and time.monotonic() > self.idle_since + IDLE_SECONDS:
+            self._drop(self)  # nobody has asked for long: what changes costs nothing any more
+        elif self._waiting_bytes > MAX_WAITING_BYTES:
             self.fail(TOO_LARGE)
         elif self._turn is None and self._build is None:
             self._build_later()

@@ -226,6 +226,18 @@ async def test_sets_that_nobody_uses_make_room(monkeypatch: pytest.MonkeyPatch) 
     assert used[0].found is world.get(Selector(b"/0/"))
 
 
+async def test_a_set_that_nobody_uses_costs_nothing_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    reader = Reader(world.get())
+    reader.found.leave(reader)
+    world.write({"a": flag("x")})
+    assert world.hub.watchers == 1
+    monkeypatch.setattr("holdfast.api.shared_flags.IDLE_SECONDS", -1.0)
+    world.write({"b": flag("x")})
+    assert world.hub.watchers == 0
+    await Reader(world.get()).has({"a", "b"})
+
+
 async def test_a_document_is_as_old_as_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     now = [1000.0]

@@ -34,7 +34,13 @@ COLOUR = {
 }
 LIMIT = {"state": "ENABLED", "variants": {"low": 10, "high": 100}, "defaultVariant": "low"}
 STAFF = {"ends_with": [{"var": "email"}, "@holdfast.example"]}
-FLAGS = {"new-shop": NEW_SHOP, "colour": COLOUR, "limit": LIMIT, "$evaluators/staff": STAFF}
+SOURCE = {
+    "state": "ENABLED",
+    "variants": {"here": "replica", "there": "member"},
+    "defaultVariant": "there",
+    "targeting": {"if": [{"==": [{"var": "holdfast_source"}, "replica"]}, "here", None]},
+}
+FLAGS = {"source": SOURCE, "new-shop": NEW_SHOP, "colour": COLOUR, "limit": LIMIT, "$evaluators/staff": STAFF}
 
 # [type, flag, context] and [value, variant, reason].
 ANSWERS: list[tuple[list[Any], list[Any]]] = [
@@ -47,11 +53,17 @@ ANSWERS: list[tuple[list[Any], list[Any]]] = [
 ]
 
 
+# Python's provider adds the sync context to each evaluation context; Go's does not, as of 0.3.1.
+OF_CONTEXT = (["string", "source", {}], ["replica", "here", "TARGETING_MATCH"])
+
+
 class App:
     """An application process with a stock provider, fed by lines."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], *more: tuple[list[Any], list[Any]]) -> None:
+        """`more`: what only this provider answers."""
         self._words = words
+        self._more = more
         self.events: asyncio.Queue[str] = asyncio.Queue()
         self._answers: asyncio.Queue[str] = asyncio.Queue()
 
@@ -85,7 +97,7 @@ class App:
         return found
 
     async def answers_rightly(self) -> None:
-        for question, answer in ANSWERS:
+        for question, answer in (*ANSWERS, *self._more):
             assert await self.ask(question) == answer, question
 
     async def hears(self, event: str) -> None:
@@ -95,7 +107,7 @@ class App:
 
 
 def python_app(port: int, selector: str = "") -> App:
-    return App([sys.executable, str(Path(__file__).parent / "flag_app.py"), str(port), selector])
+    return App([sys.executable, str(Path(__file__).parent / "flag_app.py"), str(port), selector], OF_CONTEXT)
 
 
 def go_app(port: int, selector: str = "") -> App:
@@ -125,7 +137,7 @@ async def edge(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Edge]:
     print(found.process.tail(40))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("language", APPS)
 async def test_an_application_reads_its_flags_from_a_replica_that_is_cut_off(
     cluster: LocalCluster, edge: Edge, language: str
@@ -133,7 +145,10 @@ async def test_an_application_reads_its_flags_from_a_replica_that_is_cut_off(
     """Cluster up; a change arrives; the cluster stops; the application, the replica and the application again are
     restarted without it."""
     app = APPS[language]
-    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+    async with (
+        client.connect(cluster.endpoints, timeout=60) as hf,
+        client.connect(edge.endpoint, timeout=60) as at_edge,
+    ):
         await edge.reaches(at_edge, await put(hf, "/flags/", FLAGS))
         async with app(edge.port) as first:
             await first.answers_rightly()
@@ -142,7 +157,8 @@ async def test_an_application_reads_its_flags_from_a_replica_that_is_cut_off(
             await first.hears("PROVIDER_CONFIGURATION_CHANGED limit")
             assert await first.ask(["integer", "limit", {}]) == [100, "high", "STATIC"]
             # A definition that is none is left out, and all others go on.
-            await put(hf, "/flags/", {"limit": "{not JSON", "new": NEW_SHOP})
+            wrong = hf.op.put("/flags/limit", "{not JSON")
+            await hf.txn().then(wrong, hf.op.put("/flags/new", json.dumps(NEW_SHOP))).commit()
             await first.hears("PROVIDER_CONFIGURATION_CHANGED limit,new")
             assert (await first.ask(["integer", "limit", {}]))[2] == "FLAG_NOT_FOUND"
             await edge.reaches(at_edge, await put(hf, "/flags/", {"limit": LIMIT}))
@@ -231,7 +247,7 @@ async def alone(tmp_path: Path) -> AsyncIterator[LocalCluster]:
     local = LocalCluster(tmp_path, 1, ["--flags-prefix=/app/flags/"])
     local.start()
     try:
-        await local.wait_ready()
+        await local.wait_ready(60)
         yield local
     finally:
         local.kill()
@@ -239,7 +255,7 @@ async def alone(tmp_path: Path) -> AsyncIterator[LocalCluster]:
 
 
 async def test_selectors_and_documents_of_a_member(alone: LocalCluster) -> None:
-    async with client.connect(alone.endpoints) as hf, Sync(alone.endpoints[0]) as flags:
+    async with client.connect(alone.endpoints, timeout=60) as hf, Sync(alone.endpoints[0]) as flags:
         await put(hf, "/app/flags/", {"limit": LIMIT, "wrong": "[]"})
         revision = await put(hf, "/other/", {"flags.json": {"flags": {"colour": COLOUR}}, "x": LIMIT})
         default, whole, prefix = flags.sync(), flags.sync("/other/flags.json"), flags.sync("/other/")
@@ -274,7 +290,7 @@ async def test_selectors_and_documents_of_a_member(alone: LocalCluster) -> None:
 
 
 async def test_what_is_too_large_is_refused(alone: LocalCluster) -> None:
-    async with client.connect(alone.endpoints) as hf, Sync(alone.endpoints[0]) as flags:
+    async with client.connect(alone.endpoints, timeout=60) as hf, Sync(alone.endpoints[0]) as flags:
         for n in range(6):
             await hf.put(f"/large/{n}", b"x" * 1_000_000)
         with pytest.raises(grpc.aio.AioRpcError, match="narrower") as refused:
@@ -300,7 +316,7 @@ async def test_what_is_too_large_is_refused(alone: LocalCluster) -> None:
 async def test_flags_need_the_right_to_read_them_and_end_with_it(alone: LocalCluster) -> None:
     await users.set_up(alone)
     connect = users.connector(alone)
-    async with client.connect(alone.endpoints) as hf, Sync(alone.endpoints[0]) as flags:
+    async with client.connect(alone.endpoints, timeout=60) as hf, Sync(alone.endpoints[0]) as flags:
         await put(hf, "/eve/", {"limit": LIMIT})
         everyone = flags.sync("/eve/")
         assert read(await everyone.read())[0] == {"limit": LIMIT}
@@ -330,8 +346,8 @@ async def test_flags_need_the_right_to_read_them_and_end_with_it(alone: LocalClu
 @pytest.mark.timeout(120)
 async def test_a_replica_says_how_old_its_flags_are(cluster: LocalCluster, edge: Edge) -> None:
     async with (
-        client.connect(cluster.endpoints) as hf,
-        client.connect(edge.endpoint) as at_edge,
+        client.connect(cluster.endpoints, timeout=60) as hf,
+        client.connect(edge.endpoint, timeout=60) as at_edge,
         Sync(edge.endpoint) as flags,
     ):
         revision = await put(hf, "/flags/", {"limit": LIMIT})
@@ -367,8 +383,8 @@ async def test_a_replica_says_how_old_its_flags_are(cluster: LocalCluster, edge:
 async def test_a_snapshot_brings_the_flags_up_to_date(cluster: LocalCluster, edge: Edge) -> None:
     """A replica that was cut off for longer than history is kept follows by a snapshot; open streams go on."""
     async with (
-        client.connect(cluster.endpoints) as hf,
-        client.connect(edge.endpoint) as at_edge,
+        client.connect(cluster.endpoints, timeout=60) as hf,
+        client.connect(edge.endpoint, timeout=60) as at_edge,
         Sync(edge.endpoint) as flags,
     ):
         await edge.reaches(at_edge, await put(hf, "/flags/", {"limit": LIMIT, "gone": LIMIT}))
@@ -390,7 +406,7 @@ async def test_the_example(alone: LocalCluster) -> None:
         **NEW_SHOP,
         "targeting": {"if": [{"==": [{"var": "plan"}, "pro"]}, "on", None]},
     }
-    async with client.connect(alone.endpoints) as hf:
+    async with client.connect(alone.endpoints, timeout=60) as hf:
         await put(hf, "/flags/", {"new-shop": flag})
         example = Path(__file__).parents[2] / "examples" / "flags.py"
         process = await asyncio.create_subprocess_exec(
