@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from holdfast.api.shared_flags import IDLE_SECONDS, TOO_MANY, FlagSource, SharedSet
 from holdfast.flags.selector import Selector
-from holdfast.status import RequestError
+from holdfast.status import Code, Refusal, RequestError
 from holdfast.watch.hub import Delivery
 
 FAILED_SECONDS = 5.0  # a set that cannot be served is not read again before
 MAX_SETS = 256
+MAX_SHARE = 32  # of those in use, so many that one connection was the first to ask for
 MAX_BYTES = 64 << 20  # of all sets together
+
+TOO_MANY_OF_ONE = Refusal(
+    Code.RESOURCE_EXHAUSTED,
+    f"holdfast: this connection has asked for {MAX_SHARE} sets of flags already; open another one",
+)
 
 
 class FlagSets:
@@ -28,8 +34,9 @@ class FlagSets:
         """About how many bytes they take in memory."""
         return sum(known.size for known in self._by_key.values())
 
-    def get(self, selector: Selector, source: FlagSource) -> SharedSet:
-        """The set of a selector; it is read if nobody has asked for it yet. Raises RequestError."""
+    def get(self, selector: Selector, source: FlagSource, owner: Hashable) -> SharedSet:
+        """The set of a selector; it is read if nobody has asked for it yet. `owner`: the connection that asks. Raises
+        RequestError."""
         known = self._by_key.get(selector.key)
         if known is not None:
             failed = known.closed and time.monotonic() > known.idle_since + FAILED_SECONDS
@@ -41,9 +48,12 @@ class FlagSets:
             self._sweep(0.0)
         if len(self._by_key) >= MAX_SETS or self.size > MAX_BYTES:
             raise RequestError(TOO_MANY)
+        if sum(known.owner == owner for known in self._by_key.values() if known.users) >= MAX_SHARE:
+            raise RequestError(TOO_MANY_OF_ONE)
         made = SharedSet(
             selector,
             source,
+            owner,
             self._new_stream(),
             crowded=lambda: self.size > MAX_BYTES,
             ended=self._forget_stream,

@@ -70,7 +70,7 @@ class FlagsService:
         """The flags that a call asks for. Raises RequestError, also if its caller may not read them."""
         reader = self._reader(call)
         reader.require(selector)
-        return self.sets.get(selector, reader.source)
+        return self.sets.get(selector, reader.source, call.peer.address)
 
     def _open(self, call: Call) -> SyncStream:
         stream = SyncStream(self, call, self._reader(call))
@@ -150,7 +150,7 @@ class SyncStream:
         request = flagd_sync_pb2.SyncFlagsRequest.FromString(body)
         self._selector = self._service.selector(self._call, request.selector)
         self._reader.require(self._selector)
-        self._set = self._service.sets.get(self._selector, self._reader.source)
+        self._set = self._service.sets.get(self._selector, self._reader.source, self._call.peer.address)
         self._set.use(self)
 
     def check_rights(self) -> None:

@@ -114,16 +114,18 @@ class SharedSet:
         self,
         selector: Selector,
         source: FlagSource,
+        owner: Hashable,
         stream: int,
         *,
         crowded: Callable[[], bool],
         ended: Callable[[SharedSet], None],
         drop: Callable[[SharedSet], None],
     ) -> None:
-        """`stream`: its number in the hub. `crowded` says whether all sets together take too much memory; `ended` is
-        called when this one has failed, `drop` when nobody uses it."""
+        """`owner`: the connection that asked first. `stream`: its number in the hub. `crowded` says whether all sets
+        together take too much memory; `ended` is called when this one has failed, `drop` when nobody uses it."""
         self.selector = selector
         self.source = source
+        self.owner = owner
         self.stream = stream
         self._crowded = crowded
         self._ended = ended

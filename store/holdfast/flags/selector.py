@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.flags.definition import shown
 from holdfast.keyrange import Range, bounds, prefix_end
 from holdfast.status import Code, Refusal, RequestError
 
@@ -45,4 +46,4 @@ class Selector:
         return bounds(self.key, self.range_end)
 
     def __str__(self) -> str:
-        return self.key.decode(errors="replace")
+        return shown(self.key.decode(errors="replace"))

@@ -80,8 +80,8 @@ class World:
             self.publish([changes])
         return self.space.revision
 
-    def get(self, selector: Selector = ALL) -> SharedSet:
-        return self.sets.get(selector, self)
+    def get(self, selector: Selector = ALL, owner: str = "") -> SharedSet:
+        return self.sets.get(selector, self, owner)
 
 
 class Reader:
@@ -224,6 +224,16 @@ async def test_sets_that_nobody_uses_make_room(monkeypatch: pytest.MonkeyPatch) 
     await Reader(world.get()).has({"a"})
     assert world.hub.watchers == 3
     assert used[0].found is world.get(Selector(b"/0/"))
+
+
+async def test_one_connection_leaves_sets_for_others() -> None:
+    world = World()
+    readers = [Reader(world.get(Selector(b"/%d/" % n), "greedy")) for n in range(flag_sets.MAX_SHARE)]
+    with pytest.raises(RequestError, match="this connection"):
+        world.get(owner="greedy")
+    world.get(owner="modest")
+    assert world.get(owner="greedy") is world.get(owner="modest"), "what is there is for everybody"
+    assert all(reader.failed is None for reader in readers)
 
 
 async def test_a_set_that_nobody_uses_costs_nothing_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
