@@ -59,7 +59,8 @@ def test_the_operator_may_do_what_it_does_and_no_more(namespaces: tuple[str, ...
 def test_with_namespaces_nothing_is_granted_beyond_them() -> None:
     objects = rendered("holdfast", "system", "shop", "bank")
     assert rights(objects, "ClusterRole") == {
-        **dict.fromkeys(("customresourcedefinitions", "namespaces"), {"list", "watch"}),
+        "customresourcedefinitions": {"list", "watch"},
+        "namespaces": {"list", "watch"},
         "nodes": {"get", "list", "watch"},
         "persistentvolumes": {"get"},
     }
