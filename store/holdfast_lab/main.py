@@ -1,4 +1,4 @@
-"""The commands of the laboratory: `python -m holdfast_lab demo|sim|crashtest`."""
+"""The commands of the laboratory: `python -m holdfast_lab demo|sim|crashtest|handovers`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from holdfast_lab import demo
 from holdfast_lab.crash.command import crashtest
+from holdfast_lab.handovers.command import handovers
 from holdfast_lab.sim.command import sim
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 app.command("demo")(demo.run)
 app.command()(sim)
 app.command()(crashtest)
+app.command()(handovers)
 
 
 def main() -> None:
