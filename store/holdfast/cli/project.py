@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import signal
 import sys
-import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ from typing import Annotated
 import typer
 
 from holdfast import client
-from holdfast.cli.errors import fail
+from holdfast.cli.errors import fail, say
+from holdfast.cli.options import signal_number
 from holdfast.cli.session import LOCAL, Endpoints, Timeout, TlsDir, User, run
 from holdfast.client.cache import Cache
 from holdfast.client.projection import Projection, Unfit
@@ -43,21 +42,17 @@ class Tell:
                 process = await asyncio.create_subprocess_exec(*self.command, stdout=sys.stderr)
                 async with asyncio.timeout(TELL_SECONDS):
                     if await process.wait():
-                        _say(f"{shlex.join(self.command)} ended with {process.returncode}")
+                        say(f"{shlex.join(self.command)} ended with {process.returncode}")
             if self.url:
                 await asyncio.to_thread(_post, self.url)
         except (OSError, ValueError, TimeoutError, urllib.error.URLError) as error:
-            _say(f"the program could not be told: {error!r}")
+            say(f"the program could not be told: {error!r}")
 
 
 def _post(url: str) -> None:
     request = urllib.request.Request(url, data=b"", method="POST")
     with urllib.request.urlopen(request, timeout=TELL_SECONDS):
         pass
-
-
-def _say(line: str) -> None:
-    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 def project(
@@ -82,7 +77,7 @@ def project(
 ) -> None:
     """Keep the files of DIRECTORY like the keys that begin with PREFIX, all of them at once, and tell a program."""
     projection = Projection(directory, os.fsencode(prefix), _mode(mode))
-    tell = Tell(_signal(signal_), pid_file, tuple(shlex.split(command)), http)
+    tell = Tell(signal_number(signal_), pid_file, tuple(shlex.split(command)), http)
 
     async def work(hf: client.Client) -> None:
         async with await hf.cache(os.fsencode(prefix), file=last_good) as cache:
@@ -104,13 +99,13 @@ async def follow(cache: Cache, projection: Projection, tell: Tell, *, once: bool
         try:
             if await asyncio.to_thread(projection.write, values):
                 source = f"the last good file, up to {cache.age:.0f} s old" if cache.from_file else "the cluster"
-                _say(f"{len(values)} files of revision {revision}, from {source}")
+                say(f"{len(values)} files of revision {revision}, from {source}")
                 if not first:
                     await tell.now()
         except (Unfit, OSError) as error:
             if first:
                 raise client.Unavailable(str(error)) from None
-            _say(f"the files stay as they were: {error}")
+            say(f"the files stay as they were: {error}")
         first = False
         if once:
             return
@@ -125,10 +120,3 @@ def _mode(text: str) -> int:
     if not 0 <= mode <= 0o777:
         fail(f"--mode={text}: write three octal digits, such as 640")
     return mode
-
-
-def _signal(name: str) -> int:
-    try:
-        return int(signal.Signals[f"SIG{name.upper().removeprefix('SIG')}"])
-    except KeyError:
-        fail(f"--signal={name}: there is no such signal")

@@ -148,8 +148,9 @@ class Cache:
 
     # ---- life ----------------------------------------------------------------------------------------------
 
-    async def start(self) -> Cache:
-        """Begin. Raises a ClientError if no server answers and there is no file."""
+    async def start(self, first_seconds: float = FIRST_SECONDS) -> Cache:
+        """Begin. If the file has a state, wait only `first_seconds` for a server. Raises a ClientError if no server
+        answers and there is no file."""
         kept = None
         if self._file is not None:
             kept = await asyncio.to_thread(last_good.load, self._file, self.prefix)
@@ -160,7 +161,7 @@ class Cache:
         self._tasks = [following, asyncio.ensure_future(self._keep_age())]
         if self._file is not None:
             self._tasks.append(asyncio.ensure_future(self._save()))
-        seconds = FIRST_SECONDS if kept is not None else self._connection.timeout
+        seconds = first_seconds if kept is not None else self._connection.timeout
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.from_file or not self.revision:

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from holdfast.client.cache import Cache
+from holdfast.client.cache import FIRST_SECONDS, Cache
 from holdfast.client.config import Config, InvalidConfig, parser
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.endpoints import parse
@@ -238,15 +238,22 @@ class Client:
             raise
 
     async def cache(
-        self, prefix: str | bytes, *, file: str | Path | None = None, confirm_seconds: float = 5.0
+        self,
+        prefix: str | bytes,
+        *,
+        file: str | Path | None = None,
+        confirm_seconds: float = 5.0,
+        first_seconds: float = FIRST_SECONDS,
     ) -> Cache:
         """All keys with `prefix`, in memory and kept current: reads cost no call. Close it, or use `async with`.
 
         `file` keeps the newest state for a start while no server answers; the cache then says how old it is. The age is
-        confirmed every `confirm_seconds`. Raises a ClientError if no server answers and there is no file.
+        confirmed every `confirm_seconds`. If the file has a state, a server's answer is waited for only
+        `first_seconds`. Raises a ClientError if no server answers and there is no file.
         """
         where = Path(file) if file is not None else None
-        return await Cache(self.connection, to_bytes(prefix), file=where, confirm=confirm_seconds).start()
+        cache = Cache(self.connection, to_bytes(prefix), file=where, confirm=confirm_seconds)
+        return await cache.start(first_seconds)
 
     async def lease(self, ttl: int) -> Lease:
         """Grant a lease of `ttl` seconds, kept alive until it is revoked or the client is closed."""
