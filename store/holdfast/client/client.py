@@ -13,6 +13,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from holdfast.client.cache import FIRST_SECONDS, Cache
+from holdfast.client.closed import channel_may_close
 from holdfast.client.config import Config, InvalidConfig, parser
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.endpoints import parse
@@ -106,6 +107,15 @@ class Client:
     def metrics(self) -> Mapping[str, Address]:
         """What is known of each address: calls, failures, calls without an answer yet, streams, latency, ejection."""
         return self.connection.metrics()
+
+    @property
+    def leases_alive(self) -> int:
+        return sum(lease.alive for lease in list(self._leases))
+
+    @property
+    def session_open(self) -> bool:
+        """Whether writes are named by a session now."""
+        return self._session.open
 
     async def _call(self, path: str, request: Message, response: type[Response], *, idempotent: bool) -> Response:
         return await self.connection.call(path, request, response, idempotent=idempotent)
@@ -293,20 +303,24 @@ class Client:
     async def snapshot(self) -> AsyncIterator[bytes]:
         """The state as an archive, in pieces; the last piece is the SHA-256 of all others. Raises a ClientError."""
         for address in await self.connection.order(stream=True):
+            who = await self.connection.who()
             channel = await self.connection.ready(address, self.connection.timeout)
             call = channel.unary_stream(
                 "/etcdserverpb.Maintenance/Snapshot",
                 request_serializer=rpc_pb2.SnapshotRequest.SerializeToString,
                 response_deserializer=rpc_pb2.SnapshotResponse.FromString,
-            )(rpc_pb2.SnapshotRequest(), metadata=await self.connection.who())
+            )(rpc_pb2.SnapshotRequest(), metadata=who)
             try:
-                async for response in call:
+                while True:
+                    with channel_may_close():
+                        response = await call.read()
+                    if response is grpc.aio.EOF:
+                        return
                     yield response.blob
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     raise Unavailable(f"{self.connection.shown(address)}: {error.details()}") from None
                 raise refused(error) from None
-            return
 
     # ---- for operators -------------------------------------------------------------------------------------
 
