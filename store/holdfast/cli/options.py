@@ -29,7 +29,6 @@ FlagsPrefix = Annotated[
 ]
 
 
-
 def signal_number(name: str) -> int:
     """The number of the signal of --signal, such as HUP or SIGHUP."""
     try:
