@@ -1,4 +1,4 @@
-"""The commands of the laboratory: `python -m holdfast_lab demo|sim|crashtest`."""
+"""The commands of the laboratory: `python -m holdfast_lab demo|sim|crashtest|swaps`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from holdfast_lab import demo
 from holdfast_lab.crash.command import crashtest
 from holdfast_lab.sim.command import sim
+from holdfast_lab.swaps import swaps
 
 app = typer.Typer(
     name="python -m holdfast_lab",
@@ -19,6 +20,7 @@ app = typer.Typer(
 app.command("demo")(demo.run)
 app.command()(sim)
 app.command()(crashtest)
+app.command()(swaps)
 
 
 def main() -> None:
