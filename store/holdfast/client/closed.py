@@ -8,8 +8,7 @@ again, while a task that was cancelled has to end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import grpc.aio
 
@@ -20,15 +19,26 @@ class ChannelClosed(Unavailable):
     """This client closed the channel while the call was under way; what had been sent may have taken effect."""
 
 
-@contextmanager
-def channel_may_close() -> Iterator[None]:
-    """Raises ChannelClosed where gRPC raises an error because the channel was closed here."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise ChannelClosed("its connection was closed by this client") from None
-    except grpc.aio.UsageError as error:  # of a call that would begin on a closed channel
-        raise ChannelClosed(str(error)) from None
+class _MayClose:
+    """A class and no generator, as it is around each call and each message."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                raise ChannelClosed("its connection was closed by this client") from None
+        elif isinstance(error, grpc.aio.UsageError):  # of a call that would begin on a closed channel
+            raise ChannelClosed(str(error)) from None
+
+
+_MAY_CLOSE = _MayClose()
+
+
+def channel_may_close() -> _MayClose:
+    """A context manager that raises ChannelClosed where gRPC raises an error because the channel was closed here."""
+    return _MAY_CLOSE

@@ -16,9 +16,12 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dynaconf.loaders.base import SourceMetadata
-from dynaconf.utils import build_env_list
-from dynaconf.utils.parse_conf import parse_conf_data, unparse_conf_data
+try:
+    from dynaconf.loaders.base import SourceMetadata
+    from dynaconf.utils import build_env_list
+    from dynaconf.utils.parse_conf import parse_conf_data, unparse_conf_data
+except ImportError as error:
+    raise ImportError(f"{error}: holdfast.client.dynaconf_loader needs the extra holdfast[dynaconf]") from error
 
 from holdfast.client.at_start import NotSettings, read, texts, tree
 from holdfast.client.blocking import connect_blocking

@@ -12,8 +12,11 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+try:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise ImportError(f"{error}: holdfast.client.prometheus needs the extra holdfast[prometheus]") from error
 
 from holdfast.client.blocking import BlockingClient
 from holdfast.client.client import Client

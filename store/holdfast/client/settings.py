@@ -18,8 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import BaseSettings, EnvSettingsSource
-from pydantic_settings.sources.utils import parse_env_vars
+try:
+    from pydantic_settings import BaseSettings, EnvSettingsSource
+    from pydantic_settings.sources.utils import parse_env_vars
+except ImportError as error:
+    raise ImportError(f"{error}: holdfast.client.settings needs the extra holdfast[settings]") from error
 
 from holdfast.client.at_start import State, read, texts
 from holdfast.client.errors import Unavailable
