@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
+# gRPC's core tries to go on in the child, and with asyncio channels sometimes crashes it. Its part for Python does not
+# try unless it is told to; this is for both, and is read when gRPC is imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 from holdfast.client.errors import ClientError
 
 HANG_UP_SECONDS = 2.0  # for one fork
