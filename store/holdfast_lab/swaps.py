@@ -24,6 +24,7 @@ import typer
 from holdfast.client.projection import DATA, Projection
 
 FILES = 6
+READ_SECONDS = 0.0005  # between reads: the reader is not to keep the writers from the processor
 WHOLE = 5  # swaps in a row that are not killed, after one was killed at each step
 _STEPS = ("open", "os.mkdir", "os.symlink", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree")
 
@@ -67,6 +68,7 @@ def swap(directory: Path, seen: Seen, count: int) -> None:
     projection = Projection(directory, b"/")
     projection.write(state(0))
     steps = int(_forked(partial(_write, projection, state(1), None))[0])
+    turn = 0
     mine, theirs = Pipe()
     reader = os.fork()
     if reader == 0:
@@ -74,8 +76,8 @@ def swap(directory: Path, seen: Seen, count: int) -> None:
     try:
         for number in range(2, count + 2):
             before = read(directory)
-            turn = number % (steps + WHOLE)
             at = turn if turn < steps else None
+            turn = (turn + 1) % (steps + WHOLE)
             told = _forked(partial(_write, projection, state(number), at))
             now = read(directory)
             if now not in (before, number):
@@ -85,7 +87,7 @@ def swap(directory: Path, seen: Seen, count: int) -> None:
                 seen.killed[told[1]] += 1
             else:
                 seen.whole += 1
-                steps = max(steps, int(told[0]))
+                steps = int(told[0])  # of the last in a row: without remains of others
                 if now != number:
                     raise Mixed(f"{number} was written whole, and {now} is there")
     finally:
@@ -109,6 +111,7 @@ def _read_on(directory: Path, pipe: Connection) -> NoReturn:
         except Mixed as mixed:
             error = error or str(mixed)
         reads += 1
+        time.sleep(READ_SECONDS)
     pipe.send((reads, error))
     os._exit(0)
 
