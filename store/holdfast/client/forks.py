@@ -25,7 +25,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 from holdfast.client.errors import ClientError
 
-HANG_UP_SECONDS = 2.0  # for one fork
+HANG_UP_SECONDS = 5.0  # for one fork, at most: it takes milliseconds, but not on a machine without a free processor
 _POLLER = "_poll_wrapper"  # the target, and so part of the name, of the thread that waits for events of asyncio calls
 _CORE = ("grpc_", "event_engine", "lifeguard")  # the names of gRPC's other threads, as far as the kernel keeps them
 
