@@ -80,7 +80,7 @@ generate: setup proto ## generate CRDs, the chart's copy of them, and plain mani
 lock: ## pin the installed packages, with hashes; needs uv
 	uv pip compile -q pyproject.toml --extra server --extra tracing --extra flags --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/server.txt
 	uv pip compile -q pyproject.toml --extra operator --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/operator.txt
-	uv pip compile -q pyproject.toml --extra server --extra tracing --extra operator --extra plan --extra flags --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/dev.txt
+	uv pip compile -q pyproject.toml --extra server --extra tracing --extra operator --extra plan --extra flags --extra settings --extra dynaconf --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/dev.txt
 
 tools: ## build etcdctl, etcd and its load generator from Go modules
 	@scripts/build-tools

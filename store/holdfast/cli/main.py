@@ -10,6 +10,7 @@ from holdfast import __version__
 from holdfast.cli.cluster import lease, member, status
 from holdfast.cli.doctor import doctor
 from holdfast.cli.edge import edge
+from holdfast.cli.exec import exec_
 from holdfast.cli.keys import delete, get, put, txn, watch
 from holdfast.cli.operator import operator
 from holdfast.cli.project import project
@@ -28,6 +29,7 @@ app.command("del", rich_help_panel="Keys")(delete)
 app.command(rich_help_panel="Keys")(txn)
 app.command(rich_help_panel="Keys")(watch)
 app.command(rich_help_panel="Keys")(project)
+app.command("exec", rich_help_panel="Keys")(exec_)
 app.command(rich_help_panel="Cluster")(status)
 app.add_typer(member, name="member", rich_help_panel="Cluster")
 app.add_typer(lease, name="lease", rich_help_panel="Keys")

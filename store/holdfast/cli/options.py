@@ -1,11 +1,14 @@
-"""Options that `holdfast serve` and `holdfast edge` share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from holdfast.cli.errors import fail
 
 ListenClientUrls = Annotated[str, typer.Option(help="Addresses to listen on for clients: URL,URL,…")]
 ListenMetricsUrls = Annotated[
@@ -24,3 +27,11 @@ FlagsPrefix = Annotated[
         "flag in each key, or a key with a whole flagd document."
     ),
 ]
+
+
+def signal_number(name: str) -> int:
+    """The number of the signal of --signal, such as HUP or SIGHUP."""
+    try:
+        return int(signal.Signals[f"SIG{name.upper().removeprefix('SIG')}"])
+    except KeyError:
+        fail(f"--signal={name}: there is no such signal")

@@ -5,59 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import signal
-import sys
-import time
-import urllib.error
-import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from holdfast import client
-from holdfast.cli.errors import fail
+from holdfast.cli.errors import fail, say
+from holdfast.cli.options import signal_number
 from holdfast.cli.session import LOCAL, Endpoints, Timeout, TlsDir, User, run
+from holdfast.cli.tell import Tell
 from holdfast.client.cache import Cache
 from holdfast.client.projection import Projection, Unfit
-
-TELL_SECONDS = 30.0  # for a command or an HTTP request
-
-
-@dataclass(frozen=True)
-class Tell:
-    """How a program is told that its files have changed."""
-
-    signal: int = 0
-    pid_file: Path | None = None
-    command: tuple[str, ...] = ()
-    url: str = ""
-
-    async def now(self) -> None:
-        """Failures are printed; the program is told of the next change anyway."""
-        try:
-            if self.pid_file is not None:
-                os.kill(int(self.pid_file.read_text()), self.signal)
-            if self.command:
-                process = await asyncio.create_subprocess_exec(*self.command, stdout=sys.stderr)
-                async with asyncio.timeout(TELL_SECONDS):
-                    if await process.wait():
-                        _say(f"{shlex.join(self.command)} ended with {process.returncode}")
-            if self.url:
-                await asyncio.to_thread(_post, self.url)
-        except (OSError, ValueError, TimeoutError, urllib.error.URLError) as error:
-            _say(f"the program could not be told: {error!r}")
-
-
-def _post(url: str) -> None:
-    request = urllib.request.Request(url, data=b"", method="POST")
-    with urllib.request.urlopen(request, timeout=TELL_SECONDS):
-        pass
-
-
-def _say(line: str) -> None:
-    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 def project(
@@ -73,6 +32,9 @@ def project(
     signal_: Annotated[str, typer.Option("--signal", help="Signal to send after a change, to --pid-file.")] = "HUP",
     pid_file: Annotated[Path | None, typer.Option(help="File with the id of the process to signal.")] = None,
     command: Annotated[str, typer.Option("--exec", help="Command to run after a change.")] = "",
+    exec_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which the command of --exec is ended, with its process group.")
+    ] = 30.0,
     http: Annotated[str, typer.Option(help="URL to POST to after a change.")] = "",
     once: Annotated[bool, typer.Option("--once", help="Write the files once, and end.")] = False,
     endpoints: Endpoints = LOCAL,
@@ -82,7 +44,7 @@ def project(
 ) -> None:
     """Keep the files of DIRECTORY like the keys that begin with PREFIX, all of them at once, and tell a program."""
     projection = Projection(directory, os.fsencode(prefix), _mode(mode))
-    tell = Tell(_signal(signal_), pid_file, tuple(shlex.split(command)), http)
+    tell = Tell(signal_number(signal_), pid_file, tuple(shlex.split(command)), exec_timeout, http)
 
     async def work(hf: client.Client) -> None:
         async with await hf.cache(os.fsencode(prefix), file=last_good) as cache:
@@ -104,13 +66,13 @@ async def follow(cache: Cache, projection: Projection, tell: Tell, *, once: bool
         try:
             if await asyncio.to_thread(projection.write, values):
                 source = f"the last good file, up to {cache.age:.0f} s old" if cache.from_file else "the cluster"
-                _say(f"{len(values)} files of revision {revision}, from {source}")
+                say(f"{len(values)} files of revision {revision}, from {source}")
                 if not first:
                     await tell.now()
         except (Unfit, OSError) as error:
             if first:
                 raise client.Unavailable(str(error)) from None
-            _say(f"the files stay as they were: {error}")
+            say(f"the files stay as they were: {error}")
         first = False
         if once:
             return
@@ -125,10 +87,3 @@ def _mode(text: str) -> int:
     if not 0 <= mode <= 0o777:
         fail(f"--mode={text}: write three octal digits, such as 640")
     return mode
-
-
-def _signal(name: str) -> int:
-    try:
-        return int(signal.Signals[f"SIG{name.upper().removeprefix('SIG')}"])
-    except KeyError:
-        fail(f"--signal={name}: there is no such signal")

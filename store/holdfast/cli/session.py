@@ -70,6 +70,8 @@ def run(
         fail(f"{error}. Asked: {endpoints} (set --endpoints or HOLDFAST_ENDPOINTS)", UNAVAILABLE)
     except client.Refused as error:
         fail(for_people(str(error)))
+    except client.ClientError as error:  # of a file, or of keys that cannot be what the command makes of them
+        fail(str(error))
     except (ValueError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:

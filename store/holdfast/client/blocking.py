@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from holdfast.client.blocking_cache import BlockingCache, BlockingConfig, iterate
+from holdfast.client import forks
+from holdfast.client.blocking_cache import BlockingCache, BlockingConfig, Made, iterate
+from holdfast.client.cache import FIRST_SECONDS
 from holdfast.client.client import Client, connect
 from holdfast.client.connection import Tls
+from holdfast.client.errors import Unavailable
 from holdfast.client.lease import Lease
-from holdfast.client.picker import Policy
+from holdfast.client.picker import Address, Policy
 from holdfast.client.txn import Key, Ops, Txn, TxnResult
 from holdfast.client.values import DeleteResult, Event, KeyValue, PutResult, RangeResult
 from holdfast.proto import rpc_pb2
 
 T = TypeVar("T")
+LATE_SECONDS = 1.0  # for events of gRPC after a client was closed
 
 
 def connect_blocking(
@@ -56,17 +64,40 @@ def connect_blocking(
 
 
 class BlockingClient:
-    """The blocking client. Thread-safe."""
+    """The blocking client. Thread-safe. In a process that was forked off it is a client of its own: it connects anew
+    when it is first used there, and closing it leaves alone what the parent has."""
 
     op = Ops()
     key = staticmethod(Key)
 
     def __init__(self, connected: Callable[[], Coroutine[Any, Any, Client]]) -> None:
         """`connected` creates the client; it runs on the client's loop."""
+        self._connected = connected
+        self._closed = False
+        self._lock = threading.RLock()
+        self._past: list[object] = []  # of the processes before: to end it here would disturb them
+        self._begin()
+        forks.register(self)
+
+    def _begin(self) -> None:
+        forks.check(forks.generation)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast-client", daemon=True)
         self._thread.start()
-        self.asyncio: Client = self.run(connected())
+        self._made: Client = self.run(self._connected())
+        self._made.connection.hangs_up = True
+        self._generation = forks.generation  # last: other threads wait until then
+
+    @property
+    def asyncio(self) -> Client:
+        """The asyncio client of this process, which belongs to a loop of its own. Raises a ClientError."""
+        if self._closed:
+            raise Unavailable("this client is closed")
+        if self._generation != forks.generation:
+            with self._lock:
+                if self._generation != forks.generation:
+                    self._begin()
+        return self._made
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine that uses `asyncio`, on the client's loop."""
@@ -81,10 +112,44 @@ class BlockingClient:
         self.close()
 
     def close(self) -> None:
-        self.run(self.asyncio.close())
+        if self._closed:
+            return
+        self._closed = True
+        if self._generation != forks.generation:  # it was not used in this process
+            return
+        self.run(_close(self._made))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
+        _retire(self._loop)
+
+    # ---- forks, see forks.py -------------------------------------------------------------------------------
+
+    def hang_up(self, seconds: float) -> None:
+        if self._closed or self._generation != forks.generation or threading.current_thread() is self._thread:
+            return
+        hanging = asyncio.run_coroutine_threadsafe(self._made.connection.hang_up(), self._loop)
+        with contextlib.suppress(Exception):  # whatever it is, the fork then finds gRPC in use
+            hanging.result(seconds)
+
+    def go_on(self) -> None:
+        if not self._closed and self._generation == forks.generation:
+            self._loop.call_soon_threadsafe(self._made.connection.go_on)
+
+    def forked(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # they go on in the parent
+        self._past.append((self._loop, self._thread, self._made))
+        self._lock = threading.RLock()
+
+    def here(self, made: Made[Any]) -> None:
+        connection = self.asyncio.connection
+        with self._lock:
+            if made.generation != forks.generation:
+                self._past.append(made.followed)
+                made.followed = self.run(made.followed.again(connection))
+                made.generation = forks.generation
+
+    # ---- calls ---------------------------------------------------------------------------------------------
 
     def get(self, key: str | bytes, *, revision: int = 0, serializable: bool = False) -> KeyValue | None:
         return self.run(self.asyncio.get(key, revision=revision, serializable=serializable))
@@ -128,6 +193,7 @@ class BlockingClient:
         self, key: str | bytes, *, prefix: bool = False, start_revision: int = 0, previous: bool = False
     ) -> Iterator[Event]:
         """Yield changes; blocks until the next one."""
+        generation = forks.generation
         batches = self.asyncio.watch_batches(key, prefix=prefix, start_revision=start_revision, previous=previous)
 
         try:
@@ -135,15 +201,22 @@ class BlockingClient:
                 yield from events
         finally:
             close = getattr(batches, "aclose", None)
-            if close is not None and self._loop.is_running():
+            if close is not None and generation == forks.generation and self._loop.is_running():
                 self.run(close())
 
     def cache(
-        self, prefix: str | bytes, *, file: str | Path | None = None, confirm_seconds: float = 5.0
+        self,
+        prefix: str | bytes,
+        *,
+        file: str | Path | None = None,
+        confirm_seconds: float = 5.0,
+        first_seconds: float = FIRST_SECONDS,
     ) -> BlockingCache:
         """See `Client.cache`."""
-        made = self.run(self.asyncio.cache(prefix, file=file, confirm_seconds=confirm_seconds))
-        return BlockingCache(made, self.run)
+        made = self.run(
+            self.asyncio.cache(prefix, file=file, confirm_seconds=confirm_seconds, first_seconds=first_seconds)
+        )
+        return BlockingCache(made, self)
 
     def config(
         self,
@@ -155,14 +228,19 @@ class BlockingClient:
     ) -> BlockingConfig[T]:
         """See `Client.config`."""
         made = self.run(self.asyncio.config(key, model, file=file, confirm_seconds=confirm_seconds))
-        return BlockingConfig(made, self.run)
+        return BlockingConfig(made, self)
 
     def lease(self, ttl: int) -> Lease:
         """Grant a lease, kept alive by the client's thread; end it with `revoke`."""
         return self.run(self.asyncio.lease(ttl))
 
     def revoke(self, lease: Lease) -> None:
+        lease.check()
         self.run(lease.revoke())
+
+    def metrics(self) -> Mapping[str, Address]:
+        """See `Client.metrics`."""
+        return self.asyncio.metrics()
 
     def members(self) -> list[rpc_pb2.Member]:
         return self.run(self.asyncio.members())
@@ -190,3 +268,30 @@ class BlockingTxn:
 
     def commit(self) -> TxnResult:
         return self._client.run(self._txn.commit())
+
+
+_retired: deque[tuple[float, asyncio.AbstractEventLoop]] = deque()  # with when they stopped
+
+
+def _retire(loop: asyncio.AbstractEventLoop) -> None:
+    """Close the loop, but later: gRPC passes on events of all loops in one place, and one that comes late for a loop
+    that is closed would hold up the events of others."""
+    now = time.monotonic()
+    _retired.append((now, loop))
+    while _retired and _retired[0][0] < now - LATE_SECONDS:
+        _retired.popleft()[1].close()
+
+
+@atexit.register
+def _close_retired() -> None:
+    while _retired:
+        _retired.popleft()[1].close()
+
+
+async def _close(client: Client) -> None:
+    """Close it, and end what still follows it, such as caches that were not closed."""
+    await client.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -1,70 +1,111 @@
-"""`Cache` and `Config` without `await`. Reading needs no lock: the state of a cache is replaced as a whole."""
+"""`Cache` and `Config` without `await`. Reading needs no lock: the state of a cache is replaced as a whole.
+
+In a process that was forked off, they follow anew by the client's connection there, from the state that they had.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from holdfast.client import forks
 from holdfast.client.cache import Cache
 from holdfast.client.config import Config
+from holdfast.client.connection import Connection
 from holdfast.client.values import Event, KeyValue
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
+class Owner(Protocol):
+    """The blocking client."""
+
+    def here(self, made: Made[Any]) -> None:
+        """Make it anew, if it was made before this process was forked off. Raises a ClientError."""
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any: ...
+
+
 def iterate(run: Run, changes: AsyncIterator[T]) -> Iterator[T]:
+    return _iterate(run, changes, forks.generation)
+
+
+def _iterate(run: Run, changes: AsyncIterator[T], generation: int) -> Iterator[T]:
     async def following() -> T:
         return await anext(changes)
 
     while True:
+        forks.check(generation)
         yield run(following())
 
 
-class BlockingCache:
+class Followed(Protocol):
+    """A cache or a config."""
+
+    async def again(self, connection: Connection) -> Any: ...
+    async def close(self) -> None: ...
+
+
+F = TypeVar("F", bound=Followed)
+
+
+class Made(Generic[F]):
+    """Something that follows the store on the client's loop."""
+
+    def __init__(self, followed: F, owner: Owner) -> None:
+        self.followed = followed
+        self.generation = forks.generation
+        self._owner = owner
+
+    @property
+    def _now(self) -> F:
+        if self.generation != forks.generation:
+            self._owner.here(self)
+        return self.followed
+
+    def close(self) -> None:
+        if self.generation == forks.generation:
+            self._owner.run(self.followed.close())
+
+
+class BlockingCache(Made[Cache]):
     """See `Cache`. Made by `BlockingClient.cache`."""
 
-    def __init__(self, cache: Cache, run: Run) -> None:
-        self._cache = cache
-        self._run = run
-
     def get(self, key: str | bytes) -> KeyValue | None:
-        return self._cache.get(key)
+        return self._now.get(key)
 
     def __getitem__(self, key: str | bytes) -> KeyValue:
-        return self._cache[key]
+        return self._now[key]
 
     def __contains__(self, key: str | bytes) -> bool:
-        return key in self._cache
+        return key in self._now
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._cache)
+        return iter(self._now)
 
     def __len__(self) -> int:
-        return len(self._cache)
+        return len(self._now)
 
     @property
     def revision(self) -> int:
-        return self._cache.revision
+        return self._now.revision
 
     @property
     def age(self) -> float:
-        return self._cache.age
+        return self._now.age
 
     @property
     def from_file(self) -> bool:
-        return self._cache.from_file
+        return self._now.from_file
 
     def current(self, timeout: float | None = None) -> None:
-        self._run(self._cache.current(timeout))
+        self._owner.run(self._now.current(timeout))
 
     def changes(self) -> Iterator[list[Event]]:
         """Blocks until the next change."""
-        return iterate(self._run, self._cache.changes())
-
-    def close(self) -> None:
-        self._run(self._cache.close())
+        return iterate(self._owner.run, self._now.changes())
 
     def __enter__(self) -> BlockingCache:
         return self
@@ -75,35 +116,28 @@ class BlockingCache:
         self.close()
 
 
-class BlockingConfig(Generic[T]):
+class BlockingConfig(Made[Config[T]], Generic[T]):
     """See `Config`. Made by `BlockingClient.config`."""
-
-    def __init__(self, config: Config[T], run: Run) -> None:
-        self._config = config
-        self._run = run
 
     @property
     def value(self) -> T:
-        return self._config.value
+        return self._now.value
 
     @property
     def error(self) -> str:
-        return self._config.error
+        return self._now.error
 
     @property
     def age(self) -> float:
-        return self._config.age
+        return self._now.age
 
     @property
     def from_file(self) -> bool:
-        return self._config.from_file
+        return self._now.from_file
 
     def changes(self) -> Iterator[T]:
         """Blocks until the next change."""
-        return iterate(self._run, self._config.changes())
-
-    def close(self) -> None:
-        self._run(self._config.close())
+        return iterate(self._owner.run, self._now.changes())
 
     def __enter__(self) -> BlockingConfig[T]:
         return self

@@ -104,6 +104,10 @@ class Cache:
         return len(self._kvs)
 
     @property
+    def one_key(self) -> bool:
+        return self._end == b""
+
+    @property
     def age(self) -> float:
         """In seconds: everything that was acknowledged longer ago than this is here."""
         return max(0.0, now() - self._known_at)
@@ -148,19 +152,17 @@ class Cache:
 
     # ---- life ----------------------------------------------------------------------------------------------
 
-    async def start(self) -> Cache:
-        """Begin. Raises a ClientError if no server answers and there is no file."""
+    async def start(self, first_seconds: float = FIRST_SECONDS) -> Cache:
+        """Begin. If the file has a state, wait only `first_seconds` for a server. Raises a ClientError if no server
+        answers and there is no file."""
         kept = None
         if self._file is not None:
             kept = await asyncio.to_thread(last_good.load, self._file, self.prefix)
         if kept is not None:
             self._take(kept.found.kvs, kept.found.header.revision, now() - kept.age)
             self.from_file = True
-        following = asyncio.ensure_future(self._follow())
-        self._tasks = [following, asyncio.ensure_future(self._keep_age())]
-        if self._file is not None:
-            self._tasks.append(asyncio.ensure_future(self._save()))
-        seconds = FIRST_SECONDS if kept is not None else self._connection.timeout
+        self._go()
+        seconds = first_seconds if kept is not None else self._connection.timeout
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.from_file or not self.revision:
@@ -170,10 +172,26 @@ class Cache:
             raise Unavailable(f"no endpoint answered in {seconds:g} s, and there is no file of {self.prefix!r}")
         return self
 
+    def _go(self) -> None:
+        self._connection.caches.add(self)
+        self._tasks = [asyncio.ensure_future(self._follow()), asyncio.ensure_future(self._keep_age())]
+        if self._file is not None:
+            self._tasks.append(asyncio.ensure_future(self._save()))
+
+    async def again(self, connection: Connection) -> Cache:
+        """Another cache that begins with the state of this one and follows by `connection`."""
+        fresh = Cache(connection, self.prefix, file=self._file, confirm=self._confirm, end=self._end, parse=self._parse)
+        fresh._kvs, fresh.revision, fresh._known_at = self._kvs, self.revision, self._known_at
+        fresh.rejected, fresh.parsed, fresh.from_file = dict(self.rejected), dict(self.parsed), self.from_file
+        fresh._go()
+        return fresh
+
     async def close(self) -> None:
-        for task in self._tasks:
+        self._connection.caches.discard(self)
+        tasks, self._tasks = self._tasks, []  # they keep where they were cancelled, and so calls of gRPC
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._file is not None and self._dirty.is_set() and not self.from_file:
             await self._write(self._file)
 

@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from holdfast.client.closed import ChannelClosed, channel_may_close
 from holdfast.client.errors import OutcomeUnknown, Unavailable, known_of, refused
 from holdfast.client.login import Metadata
 from holdfast.client.picker import Budget, Picker
@@ -143,7 +144,7 @@ class _Race:
         self._attempts: list[_Attempt] = []
         self._left: list[str] = []  # addresses of this round that were not tried yet
         self._pause = 0.0  # before the next round
-        self._last: Exception | None = None
+        self._last = ""  # what went wrong last; not the error, which would keep its call
         self._lost = False  # whether an answer to a named write was lost: it may have taken effect
         self._woken: asyncio.Future[None] | None = None  # while this waits
 
@@ -186,7 +187,7 @@ class _Race:
             self._left = await self._channels.order(endpoint=self._endpoint, write=not self._idempotent)
             if not self._left:
                 names = self._endpoint or ", ".join(self._channels.endpoints)
-                self._last = Unavailable(f"{names} has no address")
+                self._last = f"{names} has no address"
         self._start(self._left.pop(0))
 
     def _start(self, address: str) -> None:
@@ -240,23 +241,31 @@ class _Race:
         """The answer of an attempt that has ended; None if another may be made. Raises a ClientError."""
         now = time.monotonic()
         try:
-            answer = await attempt.answer
+            with channel_may_close():
+                answer = await attempt.answer
         except grpc.aio.AioRpcError as error:
             answered = error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, *_BREAKS)
             answered = answered or said_by_server(error.details() or "")
             self._picker.ended(attempt.address, now, now - attempt.began, answered)
             await self._failed(attempt.address, error)
             return None
+        except ChannelClosed as error:
+            self._picker.ended(attempt.address, now, now - attempt.began, None)
+            if attempt.sent and not self._repeatable:
+                raise OutcomeUnknown(str(error)) from None
+            self._lost = self._lost or (self._named and attempt.sent)
+            self._last = str(error)
+            return None
         except Unavailable as error:  # it could not connect: nothing was sent
             self._picker.ended(attempt.address, now, now - attempt.began, None)
-            self._last = error
+            self._last = str(error)
             return None
         self._picker.ended(attempt.address, now, now - attempt.began, True)
         return answer
 
     async def _failed(self, address: str, error: grpc.aio.AioRpcError) -> None:
         """Return if the call may be tried at another address, raise otherwise."""
-        self._last = error
+        self._last = str(error)
         code, details, known = error.code(), error.details() or "", known_of(error)
         if known == LEARNER_UNSUPPORTED and len(self._picker.addresses) > 1:
             self._picker.failed(address, time.monotonic())  # prefer the others until it votes

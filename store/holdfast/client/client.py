@@ -12,7 +12,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from holdfast.client.cache import Cache
+from holdfast.client.cache import FIRST_SECONDS, Cache
+from holdfast.client.closed import channel_may_close
 from holdfast.client.config import Config, InvalidConfig, parser
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.endpoints import parse
@@ -106,6 +107,15 @@ class Client:
     def metrics(self) -> Mapping[str, Address]:
         """What is known of each address: calls, failures, calls without an answer yet, streams, latency, ejection."""
         return self.connection.metrics()
+
+    @property
+    def leases_alive(self) -> int:
+        return sum(lease.alive for lease in list(self._leases))
+
+    @property
+    def session_open(self) -> bool:
+        """Whether writes are named by a session now."""
+        return self._session.open
 
     async def _call(self, path: str, request: Message, response: type[Response], *, idempotent: bool) -> Response:
         return await self.connection.call(path, request, response, idempotent=idempotent)
@@ -238,15 +248,22 @@ class Client:
             raise
 
     async def cache(
-        self, prefix: str | bytes, *, file: str | Path | None = None, confirm_seconds: float = 5.0
+        self,
+        prefix: str | bytes,
+        *,
+        file: str | Path | None = None,
+        confirm_seconds: float = 5.0,
+        first_seconds: float = FIRST_SECONDS,
     ) -> Cache:
         """All keys with `prefix`, in memory and kept current: reads cost no call. Close it, or use `async with`.
 
         `file` keeps the newest state for a start while no server answers; the cache then says how old it is. The age is
-        confirmed every `confirm_seconds`. Raises a ClientError if no server answers and there is no file.
+        confirmed every `confirm_seconds`. If the file has a state, a server's answer is waited for only
+        `first_seconds`. Raises a ClientError if no server answers and there is no file.
         """
         where = Path(file) if file is not None else None
-        return await Cache(self.connection, to_bytes(prefix), file=where, confirm=confirm_seconds).start()
+        cache = Cache(self.connection, to_bytes(prefix), file=where, confirm=confirm_seconds)
+        return await cache.start(first_seconds)
 
     async def lease(self, ttl: int) -> Lease:
         """Grant a lease of `ttl` seconds, kept alive until it is revoked or the client is closed."""
@@ -286,20 +303,24 @@ class Client:
     async def snapshot(self) -> AsyncIterator[bytes]:
         """The state as an archive, in pieces; the last piece is the SHA-256 of all others. Raises a ClientError."""
         for address in await self.connection.order(stream=True):
+            who = await self.connection.who()
             channel = await self.connection.ready(address, self.connection.timeout)
             call = channel.unary_stream(
                 "/etcdserverpb.Maintenance/Snapshot",
                 request_serializer=rpc_pb2.SnapshotRequest.SerializeToString,
                 response_deserializer=rpc_pb2.SnapshotResponse.FromString,
-            )(rpc_pb2.SnapshotRequest(), metadata=await self.connection.who())
+            )(rpc_pb2.SnapshotRequest(), metadata=who)
             try:
-                async for response in call:
+                while True:
+                    with channel_may_close():
+                        response = await call.read()
+                    if response is grpc.aio.EOF:
+                        return
                     yield response.blob
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     raise Unavailable(f"{self.connection.shown(address)}: {error.details()}") from None
                 raise refused(error) from None
-            return
 
     # ---- for operators -------------------------------------------------------------------------------------
 

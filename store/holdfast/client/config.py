@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from holdfast.client.cache import Cache, Changes
+from holdfast.client.connection import Connection
 from holdfast.client.errors import ClientError
 
 T = TypeVar("T")
@@ -31,9 +32,13 @@ def parser(model: Any) -> Callable[[bytes], Any]:
 class Config(Generic[T]):
     """Made by `Client.config`."""
 
-    def __init__(self, key: bytes, cache: Cache) -> None:
+    def __init__(self, key: bytes, cache: Cache, before: Config[T] | None = None) -> None:
+        """`before`: whose value counts as long as the cache has none."""
         self.key = key
         self._cache = cache
+        if before is not None:
+            self._value = before.value
+            return
         if key not in cache.parsed:
             why = cache.rejected.get(key, "the key does not exist")
             raise InvalidConfig(f"{key.decode(errors='replace')}: {why}")
@@ -72,6 +77,10 @@ class Config(Generic[T]):
             if self.value != last:
                 last = self.value
                 yield last
+
+    async def again(self, connection: Connection) -> Config[T]:
+        """Another one that begins with the value of this one and follows by `connection`."""
+        return Config(self.key, await self._cache.again(connection), self)
 
     async def close(self) -> None:
         await self._cache.close()

@@ -12,18 +12,22 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from holdfast.client import forks
 from holdfast.client.addresses import Addresses
-from holdfast.client.calls import Caller
+from holdfast.client.calls import CONNECT_SECONDS, Caller
+from holdfast.client.closed import ChannelClosed, channel_may_close
 from holdfast.client.errors import ClientError, Refused, Unavailable
 from holdfast.client.keepalive import KeepAlives
 from holdfast.client.login import Login, Metadata
 from holdfast.client.picker import Address, Picker
+from holdfast.client.stream import Stream
 from holdfast.proto import rpc_pb2
 from holdfast.status import Known, said_by_server
 
@@ -106,6 +110,13 @@ class Connection:
         self._caller = Caller(self, hedge=hedge)
         self.keep_alives = KeepAlives(self)
         self._closed = False
+        self._generation = forks.generation
+        self._free = asyncio.Event()  # unless the process is about to fork
+        self._free.set()
+        self._streams: WeakSet[Stream] = WeakSet()
+        self.hangs_up = False
+        forks.connected(self)
+        self.caches: set[Any] = set()  # that follow by this connection
 
     async def close(self) -> None:
         self._closed = True
@@ -118,13 +129,40 @@ class Connection:
             await channel.close()
         await asyncio.gather(*self._dropped)
 
+    @property
+    def open(self) -> bool:
+        """Whether there are channels."""
+        return bool(self._channels or self._dropped)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    async def hang_up(self) -> None:
+        """Close all channels, whatever is under way on them, and open none until `go_on`. Calls that are under way
+        begin again then, and so do streams; a write that cannot be repeated raises OutcomeUnknown."""
+        self._free.clear()
+        for stream in list(self._streams):
+            stream.cancel()
+        channels, self._channels = [*self._channels.values(), *self._dropped.values()], {}
+        for channel in channels:
+            await channel.close()
+
+    def go_on(self) -> None:
+        self._free.set()
+
+    def _check(self) -> None:
+        """Raises Unavailable, or Forked."""
+        forks.check(self._generation)
+        if self._closed:
+            raise Unavailable("this client is closed")
+
     # ---- addresses -----------------------------------------------------------------------------------------
 
     async def order(self, *, endpoint: str | None = None, write: bool = False, stream: bool = False) -> list[str]:
         """The addresses to try, the best one first; of all endpoints, or of `endpoint`. Empty if no name has
         an address."""
-        if self._closed:
-            raise Unavailable("this client is closed")
+        self._check()
         found = await self._addresses.all()
         own = await self._addresses.of(endpoint) if endpoint is not None else []
         if not found.keys() >= set(own):  # it is none of this client's endpoints
@@ -147,6 +185,7 @@ class Connection:
 
     async def _ask_leader(self, address: str) -> None:
         try:
+            who = await self.who()
             channel = self.connected(address)
             if channel is None:
                 return
@@ -155,7 +194,8 @@ class Connection:
                 request_serializer=rpc_pb2.StatusRequest.SerializeToString,
                 response_deserializer=rpc_pb2.StatusResponse.FromString,
             )
-            status = await call(rpc_pb2.StatusRequest(), timeout=PROBE_SECONDS, metadata=await self.who())
+            with channel_may_close():
+                status = await call(rpc_pb2.StatusRequest(), timeout=PROBE_SECONDS, metadata=who)
         except (grpc.aio.AioRpcError, ClientError):
             return  # it is only a hint
         if status.leader and status.leader == status.header.member_id:
@@ -170,9 +210,10 @@ class Connection:
     # ---- channels ------------------------------------------------------------------------------------------
 
     def channel(self, address: str) -> grpc.aio.Channel:
-        """The channel to `address`. Raises Unavailable if this client is closed."""
-        if self._closed:
-            raise Unavailable("this client is closed")
+        """The channel to `address`. Raises Unavailable if this client is closed, and Forked."""
+        self._check()
+        if not self._free.is_set():
+            raise ChannelClosed("the process is about to fork")
         channel = self._channels.get(address)
         if channel is None:
             name = self._names.get(address, address)
@@ -202,19 +243,26 @@ class Connection:
 
     def connected(self, address: str) -> grpc.aio.Channel | None:
         """The channel to `address` if it is connected."""
+        if not self._free.is_set():
+            return None
         channel = self.channel(address)
         return channel if channel.get_state() is grpc.ChannelConnectivity.READY else None
 
     async def ready(self, address: str, seconds: float) -> grpc.aio.Channel:
         """The connected channel to `address`. Raises Unavailable if it does not connect within `seconds`."""
-        channel = self.channel(address)
         try:
             async with asyncio.timeout(seconds):
+                await self._free.wait()
+                channel = self.channel(address)
                 while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                    current = self._channels.get(address)
+                    if current is None or current is not channel:
+                        raise ChannelClosed("its connection was closed by this client")
                     if state in _BROKEN:
                         # For example, connection refused. Try other addresses; the name is resolved again next time.
                         raise TimeoutError
-                    await channel.wait_for_state_change(state)
+                    with channel_may_close():
+                        await channel.wait_for_state_change(state)
         except TimeoutError:
             self.picker.failed(address, time.monotonic())
             await self.drop(address)
@@ -225,6 +273,14 @@ class Connection:
             )
             raise Unavailable(f"cannot connect to {self.shown(address)} {how}") from None
         return channel
+
+    async def stream(
+        self, address: str, path: str, request: type[Message], response: type[Message], metadata: Metadata
+    ) -> Stream:
+        """Begin a stream at `address`; cancel it at the end. Raises Unavailable if it does not connect."""
+        stream = Stream(await self.ready(address, CONNECT_SECONDS), path, request, response, metadata)
+        self._streams.add(stream)
+        return stream
 
     def shown(self, address: str) -> str:
         """The address for a message, with the endpoint that it is one of."""
@@ -243,7 +299,8 @@ class Connection:
     async def _probe(self, address: str) -> bool:
         try:
             call: Callable[..., Awaitable[bytes]] = self.channel(address).unary_unary(_HEALTH)
-            await call(b"", timeout=PROBE_SECONDS)
+            with channel_may_close():
+                await call(b"", timeout=PROBE_SECONDS)
         except grpc.aio.AioRpcError as error:
             silent = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
             if error.code() in silent and not said_by_server(error.details() or ""):

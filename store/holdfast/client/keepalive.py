@@ -16,10 +16,13 @@ from typing import Protocol
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
-from holdfast.client.calls import CONNECT_SECONDS, PAUSE_SECONDS
+from holdfast.client.calls import PAUSE_SECONDS
+from holdfast.client.closed import ChannelClosed
 from holdfast.client.errors import ClientError, known_of
 from holdfast.client.login import Metadata
+from holdfast.client.stream import Stream
 from holdfast.proto import rpc_pb2
 from holdfast.status import Known
 
@@ -36,7 +39,9 @@ class Channels(Protocol):
     """What keep-alives need of a connection."""
 
     async def order(self, *, endpoint: str | None = None, write: bool = False, stream: bool = False) -> list[str]: ...
-    async def ready(self, address: str, seconds: float) -> grpc.aio.Channel: ...
+    async def stream(
+        self, address: str, path: str, request: type[Message], response: type[Message], metadata: Metadata
+    ) -> Stream: ...
     async def who(self) -> Metadata: ...
     def void(self, who: Metadata, reason: Known | None) -> bool: ...
 
@@ -95,23 +100,20 @@ class KeepAlives:
         while self._kept:
             for address in await self._addresses():
                 try:
-                    channel = await self._channels.ready(address, CONNECT_SECONDS)
                     who = await self._channels.who()
+                    stream = await self._channels.stream(
+                        address, _PATH, rpc_pb2.LeaseKeepAliveRequest, rpc_pb2.LeaseKeepAliveResponse, who
+                    )
                 except ClientError:
                     continue
-                call = channel.stream_stream(
-                    _PATH,
-                    request_serializer=rpc_pb2.LeaseKeepAliveRequest.SerializeToString,
-                    response_deserializer=rpc_pb2.LeaseKeepAliveResponse.FromString,
-                )(metadata=who)
                 try:
-                    await self._renew(call)
+                    await self._renew(stream)
                 except grpc.aio.AioRpcError as error:
                     self._channels.void(who, known_of(error))
-                except (asyncio.InvalidStateError, TimeoutError):
+                except (asyncio.InvalidStateError, TimeoutError, ChannelClosed):
                     pass  # the stream has ended, or is silent: the next address
                 finally:
-                    call.cancel()
+                    stream.cancel()
                 if not self._kept:
                     return
             await asyncio.sleep(PAUSE_SECONDS)
@@ -122,17 +124,17 @@ class KeepAlives:
         except ClientError:
             return []
 
-    async def _renew(self, call: grpc.aio.StreamStreamCall) -> None:
+    async def _renew(self, stream: Stream) -> None:
         """Renew over this stream, until it ends or no lease is left. Raises TimeoutError if it is silent."""
         for lease, kept in self._kept.items():
             if kept.asked:  # over another stream, which did not answer
                 kept.asked = 0.0
                 self._plan(lease, 0.0)
-        reading = asyncio.ensure_future(call.read())
+        reading = asyncio.ensure_future(stream.read())
         try:
             while self._kept:
                 self._changed.clear()
-                wake = await self._ask(call)
+                wake = await self._ask(stream)
                 changed = asyncio.ensure_future(self._changed.wait())
                 done, _ = await asyncio.wait(
                     (reading, changed), timeout=max(0.0, wake - now()), return_when=asyncio.FIRST_COMPLETED
@@ -143,11 +145,11 @@ class KeepAlives:
                     if answer is grpc.aio.EOF:
                         return
                     self._take(answer)
-                    reading = asyncio.ensure_future(call.read())
+                    reading = asyncio.ensure_future(stream.read())
         finally:
             reading.cancel()
 
-    async def _ask(self, call: grpc.aio.StreamStreamCall) -> float:
+    async def _ask(self, stream: Stream) -> float:
         """Ask for what is due. Returns when something is due next, or an answer is missed. Raises TimeoutError."""
         while self._times:
             at, lease = self._times[0]
@@ -160,7 +162,7 @@ class KeepAlives:
                 kept.asked = now()
                 self._plan(lease, kept.asked + kept.patience)
                 async with asyncio.timeout(kept.patience):
-                    await call.write(rpc_pb2.LeaseKeepAliveRequest(ID=lease))
+                    await stream.write(rpc_pb2.LeaseKeepAliveRequest(ID=lease))
             else:
                 heapq.heappop(self._times)
         return now()

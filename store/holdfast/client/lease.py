@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from types import TracebackType
 
+from holdfast.client import forks
 from holdfast.client.connection import Connection
 from holdfast.client.errors import ClientError
 from holdfast.client.keepalive import now
@@ -18,6 +19,7 @@ class Lease:
     def __init__(self, connection: Connection, id: int, ttl: int, asked: float) -> None:
         """`asked`: `now` before the request that granted it was sent. The server may have begun to count right then."""
         self._connection = connection
+        self._generation = forks.generation
         self.id = id
         self.ttl = ttl
         self._good_until = asked + ttl
@@ -30,6 +32,10 @@ class Lease:
             self._end()
         else:
             self._good_until = max(self._good_until, asked + ttl)
+
+    def check(self) -> None:
+        """Raises Forked if the lease is that of the process that this one was forked from."""
+        forks.check(self._generation)
 
     @property
     def alive(self) -> bool:
@@ -49,6 +55,7 @@ class Lease:
 
     async def revoke(self, timeout: float | None = None) -> None:
         """Revoke the lease now; the keys attached to it are deleted."""
+        self.check()
         await self.release()
         self._lost = True
         await self._connection.call(

@@ -35,6 +35,10 @@ class Session:
         self._seq = 0
         self._waiting: set[int] = set()
 
+    @property
+    def open(self) -> bool:
+        return self._lease is not None and self._lease.alive
+
     @asynccontextmanager
     async def name(self) -> AsyncIterator[Metadata | None]:
         """The name of one write, as metadata, until the write is done; None if there is no session."""

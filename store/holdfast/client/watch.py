@@ -13,9 +13,11 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import grpc.aio
 
-from holdfast.client.calls import CONNECT_SECONDS, PAUSE_SECONDS
+from holdfast.client.calls import PAUSE_SECONDS
+from holdfast.client.closed import ChannelClosed
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Compacted, Unavailable, refusal, refused
+from holdfast.client.stream import Stream
 from holdfast.client.values import Event
 from holdfast.proto import rpc_pb2
 from holdfast.status import COMPACTED, known_reason, said_by_server
@@ -30,14 +32,15 @@ class Watched:
 
     def __init__(self, confirmed: Callable[[int], None]) -> None:
         self.confirmed = confirmed
-        self.stream: grpc.aio.StreamStreamCall | None = None  # while there is one
+        self.stream: Stream | None = None  # while there is one
         self._asking = asyncio.Lock()  # gRPC takes one message at a time
 
     async def ask(self) -> None:
         """Ask the server how far it has sent everything. A server that is behind does not answer."""
         async with self._asking:
             if self.stream is not None:
-                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the watch notices it, too
+                # The watch notices these, too.
+                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, ChannelClosed):
                     await self.stream.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
 
 
@@ -59,24 +62,22 @@ async def watch(
     while True:
         for address in await connection.order(stream=True):
             try:
-                channel = await connection.ready(address, CONNECT_SECONDS)
                 who = await connection.who()
+                leading = (("hasleader", "true"),) if len(connection.endpoints) > 1 else ()
+                stream = await connection.stream(
+                    address, _PATH, rpc_pb2.WatchRequest, rpc_pb2.WatchResponse, (*who, *leading)
+                )
             except Unavailable:
                 continue
-            call = channel.stream_stream(
-                _PATH,
-                request_serializer=rpc_pb2.WatchRequest.SerializeToString,
-                response_deserializer=rpc_pb2.WatchResponse.FromString,
-            )(metadata=(*who, *((("hasleader", "true"),) if len(connection.endpoints) > 1 else ())))
             connection.picker.stream_began(address)
             try:
                 create = rpc_pb2.WatchCreateRequest(
                     key=key, range_end=range_end, start_revision=following, prev_kv=previous, progress_notify=True
                 )
-                await call.write(rpc_pb2.WatchRequest(create_request=create))
+                await stream.write(rpc_pb2.WatchRequest(create_request=create))
                 if watched is not None:
-                    watched.stream = call
-                async for response in _read(call, connection, address):
+                    watched.stream = stream
+                async for response in _read(stream, connection, address):
                     if response.canceled and not renewed and connection.void(who, known_reason(response.cancel_reason)):
                         renewed = True
                         break
@@ -91,6 +92,8 @@ async def watch(
                         following = max(following, response.header.revision + 1)
                         if watched is not None:
                             watched.confirmed(response.header.revision)
+            except (ChannelClosed, asyncio.InvalidStateError):
+                pass  # again, at the next address
             except grpc.aio.AioRpcError as error:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
                     raise refused(error) from None
@@ -99,17 +102,15 @@ async def watch(
             finally:
                 if watched is not None:
                     watched.stream = None
-                call.cancel()
+                stream.cancel()
                 connection.picker.stream_ended(address)
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _read(
-    call: grpc.aio.StreamStreamCall, connection: Connection, address: str
-) -> AsyncIterator[rpc_pb2.WatchResponse]:
+async def _read(stream: Stream, connection: Connection, address: str) -> AsyncIterator[rpc_pb2.WatchResponse]:
     """Responses until the stream ends, or the server answers nothing any more."""
     while True:
-        reading = asyncio.ensure_future(call.read())  # cancelling it would end the call
+        reading = asyncio.ensure_future(stream.read())  # cancelling it would end the call
         try:
             while not (await asyncio.wait((reading,), timeout=SILENT_SECONDS))[0]:
                 if len(connection.metrics()) > 1 and not await connection.alive(address):

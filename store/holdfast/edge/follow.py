@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from holdfast.client.calls import CONNECT_SECONDS
+from holdfast.client.closed import channel_may_close
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
 from holdfast.edge.core import BrokenUpstream, ReplicaCore, WrongCluster
@@ -113,12 +114,14 @@ class Follower:
         )()
         talking: asyncio.Task[None] | None = None
         try:
-            await call.write(holdfast_pb2.FollowRequest(start=self._core.start(self._name, self._pool)))
+            with channel_may_close():
+                await call.write(holdfast_pb2.FollowRequest(start=self._core.start(self._name, self._pool)))
             talking = asyncio.ensure_future(self._talk(call))
             while True:
                 await self._settled()
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    response = await call.read()
+                with channel_may_close():
+                    async with asyncio.timeout(SILENCE_SECONDS):
+                        response = await call.read()
                 if response is grpc.aio.EOF:
                     # The status of an ended stream says why.
                     raise grpc.aio.AioRpcError(await call.code(), None, None, details=await call.details())

@@ -13,6 +13,7 @@ import grpc.aio
 
 from holdfast.api.identity import FORWARDED
 from holdfast.api.router import Router
+from holdfast.client.closed import channel_may_close
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
 from holdfast.front.calls import Call, Credit
@@ -42,9 +43,10 @@ class Forwarder:
         cannot be reached."""
         try:
             channel = await self.channel(seconds)
-            answer: bytes = await channel.unary_unary(call.method)(
-                body, timeout=max(0.001, seconds), metadata=on_behalf_of(call)
-            )
+            with channel_may_close():
+                answer: bytes = await channel.unary_unary(call.method)(
+                    body, timeout=max(0.001, seconds), metadata=on_behalf_of(call)
+                )
         except (Unavailable, grpc.aio.AioRpcError) as error:
             raise RequestError(refusal(error)) from error
         return answer
@@ -104,8 +106,9 @@ class ForwardedStream:
             stream = channel.stream_stream(call.method)(metadata=on_behalf_of(call))
             try:
                 while (body := await self._requests.get()) is not None:
-                    await stream.write(body)
-                    answer = await stream.read()
+                    with channel_may_close():
+                        await stream.write(body)
+                        answer = await stream.read()
                     if answer is grpc.aio.EOF:
                         raise Unavailable("the cluster ended the stream")
                     router.send(call.id, answer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
+from holdfast.cli.tell import Tell
 from holdfast.client.projection import Projection, Unfit, names
+from holdfast_lab import swaps
 from holdfast_lab.processes import LocalCluster
-
-FILES = 6
 
 
 def shown(directory: Path) -> dict[str, bytes]:
@@ -28,19 +27,6 @@ def shown(directory: Path) -> dict[str, bytes]:
         for path in (Path(place) / name for name in files if not name.startswith("..")):
             found[str(path.relative_to(directory))] = path.read_bytes()
     return found
-
-
-def read_at_once(directory: Path) -> dict[str, bytes]:
-    """As a program that wants one state: it resolves `..data` once. If that has changed when it is done, its state may
-    have been removed meanwhile, where changes come within milliseconds: then again."""
-    while True:
-        state = (directory / "..data").resolve()
-        try:
-            found = {path.name: path.read_bytes() for path in state.iterdir()}
-        except FileNotFoundError:
-            continue
-        if (directory / "..data").resolve() == state:
-            return found
 
 
 def test_states_follow_one_another(tmp_path: Path) -> None:
@@ -81,42 +67,27 @@ def test_a_key_cannot_be_a_file_and_a_directory() -> None:
         names([b"/a", b"/a/b"], b"/")
 
 
-WRITER = f"""
-import sys
-from pathlib import Path
-from holdfast.client.projection import Projection
-made = Projection(Path(sys.argv[1]), b"/")
-number = int(sys.argv[2])
-while True:
-    number += 1
-    keep = {FILES} - number % 2
-    made.write({{b"/f%d" % n: b"%d" % number for n in range(keep)}})
-    print(number, flush=True)
-"""
-
-
 @pytest.mark.integration
-def test_no_reader_sees_a_mix_while_the_writer_is_killed_again_and_again(tmp_path: Path) -> None:
-    chance, number, swaps = random.Random(1), 0, 0
-    for _ in range(25):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), str(number)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-            assert writer.stdout is not None
-            first = int(writer.stdout.readline())
-            until = time.monotonic() + chance.uniform(0.0, 0.3)
-            while time.monotonic() < until:
-                state = read_at_once(tmp_path)
-                assert len(set(state.values())) == 1, state
-                assert len(state) == FILES - int(state["f0"]) % 2, "one of another state, or one is missing"
-            writer.kill()
-            rest = writer.stdout.read().split()
-        number = int(rest[-1]) if rest else first
-        swaps += number - first + 1
-        state = read_at_once(tmp_path)
-        assert len(set(state.values())) == 1
-        Projection(tmp_path, b"/").write({b"/f%d" % n: b"%d" % number for n in range(FILES)})
-        assert shown(tmp_path) == {f"f{n}": b"%d" % number for n in range(FILES)}, "what was killed is put right"
-    print(f"   {swaps} swaps, 25 times killed")
+def test_no_reader_sees_a_mix_whichever_step_the_writer_is_killed_before() -> None:
+    """`python -m holdfast_lab swaps` does it 10,000 times."""
+    command = [sys.executable, "-m", "holdfast_lab", "swaps", "--swaps=200"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "200 swaps" in done.stdout
+    for step in ("open", "os.mkdir", "os.symlink", "os.rename"):
+        assert f"{step} " in done.stdout, "each of the steps was one to be killed before"
+
+
+def test_a_reader_that_sees_a_mix_is_noticed(tmp_path: Path) -> None:
+    made = Projection(tmp_path / "d", b"/")
+    made.write(swaps.state(4))
+    assert swaps.read(tmp_path / "d") == 4
+    (tmp_path / "d" / "f3").write_bytes(b"5")
+    with pytest.raises(swaps.Mixed):
+        swaps.read(tmp_path / "d")
+    made.write({key: value for key, value in swaps.state(6).items() if key != b"/f5"})
+    with pytest.raises(swaps.Mixed):
+        swaps.read(tmp_path / "d")
 
 
 @pytest.mark.integration
@@ -169,3 +140,74 @@ async def test_the_command_writes_tells_and_starts_from_the_last_good_file(tmp_p
         assert "over --max-age" in said()
     finally:
         local.kill()
+
+
+# Waits for SIGHUP, and says what its files held when it came.
+WAITER = """
+import signal, sys
+from pathlib import Path
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+print("ready", flush=True)
+while True:
+    signal.sigwait([signal.SIGHUP])
+    print((Path(sys.argv[1]) / "a").read_text(), flush=True)
+"""
+
+
+@pytest.mark.integration
+async def test_the_signal_comes_when_the_files_are_there(tmp_path: Path) -> None:
+    """Nothing on the way waits for a time. `benchmarks/applications.py` measures it."""
+    local = LocalCluster(tmp_path / "c", voters=1)
+    local.start()
+    target, pid_file = tmp_path / "d", tmp_path / "pid"
+    try:
+        await local.wait_ready(100)
+        async with client.connect(local.endpoints) as hf:
+            await hf.put("/app/a", "0")
+            waiter = await asyncio.create_subprocess_exec(sys.executable, "-c", WAITER, target, stdout=subprocess.PIPE)
+            assert waiter.stdout is not None
+            await waiter.stdout.readline()
+            pid_file.write_text(str(waiter.pid))
+            command = [sys.executable, "-m", "holdfast", "project", "/app/", str(target), f"--pid-file={pid_file}"]
+            running = await asyncio.create_subprocess_exec(
+                *command, f"--endpoints={local.endpoints[0]}", stderr=subprocess.PIPE
+            )
+            assert running.stderr is not None
+            await running.stderr.readline()  # the first files are there
+            for n in range(1, 20):
+                await hf.put("/app/a", str(n))
+                assert await waiter.stdout.readline() == b"%d\n" % n
+            running.terminate()
+            waiter.kill()
+            await asyncio.gather(running.wait(), waiter.wait())
+    finally:
+        local.kill()
+
+
+async def test_a_command_that_does_not_end_is_ended_with_what_it_started(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for trap in ("", "trap '' TERM;"):
+        script = f"{trap} sleep 600 & echo $! > helper; {trap} sleep 600"
+        await Tell(command=("sh", "-c", f"cd {tmp_path}; {script}"), seconds=0.5).now()
+        assert "did not end within 0.5 s, and is ended: --exec-timeout gives it more" in capfd.readouterr().err
+        helper = int((tmp_path / "helper").read_text())
+        for path in (Path(f"/proc/{helper}/stat"),):
+            end = time.monotonic() + 30
+            while path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z":
+                assert time.monotonic() < end
+                await asyncio.sleep(0.01)
+
+
+async def test_each_way_of_telling_is_tried(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    told = tmp_path / "told"
+    await Tell(pid_file=tmp_path / "none", command=("touch", str(told)), url="http://127.0.0.1:1/").now()
+    assert told.exists()
+    said = capfd.readouterr().err
+    assert "FileNotFoundError" in said
+    assert "refused" in said
+    await Tell(command=("false",)).now()
+    await Tell(command=("no-such-command",)).now()
+    said = capfd.readouterr().err
+    assert "false ended with 1" in said
+    assert "no-such-command" in said
