@@ -75,7 +75,7 @@ async def test_a_named_write_that_is_never_answered_is_of_unknown_outcome(server
     """Found by the crash tester: the write was reported as not done."""
     answers, endpoint = server
     answers.answers = {"Open": opened, "Put": never}
-    async with client.connect(endpoint, timeout=0.5) as hf:
+    async with client.connect(endpoint, timeout=2.0) as hf:
         with pytest.raises(client.OutcomeUnknown):
             await hf.put("k", "v")
 

@@ -1,0 +1,40 @@
+"""Simulated applications find nothing in the recipes, and every broken rule of them is found."""
+
+from __future__ import annotations
+
+import pytest
+from holdfast_lab.sim.apps.mutants import RECIPE_MUTANTS
+from holdfast_lab.sim.mutation import broken
+from holdfast_lab.sim.runner import Failure, Found, Summary, attempt, find_mutants, run_seeds
+from holdfast_lab.sim.subject import RECIPES
+
+SEEDS = 100
+MUTANT_SEEDS = 200  # the most that a mutant may need; docs/coordination.md says how many each does
+
+
+@pytest.mark.sim
+@pytest.mark.timeout(600)
+def test_many_seeds_find_nothing() -> None:
+    summary = Summary(RECIPES)
+    for summary, outcome in run_seeds(range(SEEDS), of=RECIPES):  # noqa: B007  it is the sum of all at the end
+        assert not isinstance(outcome, Failure), f"seed {outcome.seed}: {outcome.what}"
+    print(summary)
+    assert len(summary.unreached) < 3, summary.unreached
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Found]:
+    return {f.mutant: f for f in find_mutants(MUTANT_SEEDS, of=RECIPES)}
+
+
+@pytest.mark.sim
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", RECIPE_MUTANTS)
+def test_a_broken_rule_is_found(name: str, found: dict[str, Found]) -> None:
+    assert found[name].seeds, f"{MUTANT_SEEDS} seeds did not notice that {RECIPE_MUTANTS[name].rule!r} does not hold"
+
+
+def test_a_mutant_is_taken_back() -> None:
+    with broken(RECIPE_MUTANTS["order-of-names"]):
+        assert isinstance(attempt(0, of=RECIPES), Failure)
+    assert not isinstance(attempt(0, of=RECIPES), Failure)
