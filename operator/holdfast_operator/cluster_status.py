@@ -11,6 +11,7 @@ from holdfast_operator.plan.actions import Action, Wait
 from holdfast_operator.plan.facts import Desired, Membership, Observed
 from holdfast_operator.plan.safety import serves
 from holdfast_operator.resources.common import voter_name
+from holdfast_operator.words import sentence
 
 _SETTLED = "AsWanted"
 
@@ -30,7 +31,7 @@ def cluster_status(
     name = cluster["metadata"]["name"]
     wait = action if isinstance(action, Wait) else None
     reason = "Refused" if troubles else wait.reason if wait else type(action).__name__
-    message = "; ".join(troubles) or (wait.message if wait else f"carrying out: {action}")
+    message = "; ".join(troubles) or (wait.message if wait else sentence(action, name))
     updated = _updated(observed, desired)
     settled = wait is not None and wait.reason == _SETTLED and not troubles
     conditions = [

@@ -48,17 +48,19 @@ async def ensure_from(kube: Kube, owner: Object, wanted: Object, live: Object | 
         # These cannot be changed, and with a change of one of them the whole apply would be refused.
         kept = {key: live["spec"][key] for key in _IMMUTABLE if key in live["spec"]}
         marked = {**marked, "spec": {**marked["spec"], **_bare(kept)}}
-    if is_applied(marked, live):
+    if is_applied(marked, live) and _is_exact(marked, live):
         return live
     await _own(kube, live)
     uid = {"uid": live["metadata"]["uid"]}
     try:
-        return await kube.apply(kind, meta["namespace"], {**marked, "metadata": {**marked["metadata"], **uid}})
+        done = await kube.apply(kind, meta["namespace"], {**marked, "metadata": {**marked["metadata"], **uid}})
+        if kind != "Service" or _is_exact(marked, done):
+            return done
     except ApiError as error:
         if error.reason != "Invalid" or kind != "Service":
             raise
-    # An apply keeps items of lists that others added, and together with ours they may be invalid: a Service whose port
-    # was changed by hand would have two ports of one name. A replacement has only our items.
+    # An apply keeps items of lists that others added: another port of a Service. If its port was changed by hand, both
+    # together are invalid, because two ports have one name. A replacement has only our items.
     fresh = await kube.get(kind, meta["namespace"], meta["name"])
     if fresh is None:
         raise Leaving(f"the {kind} {meta['name']} is being deleted")
@@ -98,6 +100,19 @@ def is_applied(marked: Object, live: Object) -> bool:
     """Whether `live` was made from `marked`, and still has everything that it sets."""
     annotations = live["metadata"].get("annotations") or {}
     return annotations.get(APPLIED) == marked["metadata"]["annotations"][APPLIED] and _has(live, marked)
+
+
+def _is_exact(wanted: Object, live: Object) -> bool:
+    """Whether a selector has nothing that we did not set, and a Service no other port: either changes what the object
+    does for our pods."""
+    for key in ("selector", "ports"):
+        ours, theirs = wanted.get("spec", {}).get(key), live.get("spec", {}).get(key)
+        if wanted["kind"] in ("Service", "PodDisruptionBudget") and ours is not None and len(ours) != len(theirs or ()):
+            return False
+    labels = wanted.get("spec", {}).get("selector", {})
+    if wanted["kind"] == "PodDisruptionBudget":
+        return len(labels.get("matchLabels", {})) == len(live["spec"]["selector"].get("matchLabels", {}))
+    return True
 
 
 async def _create(kube: Kube, owner: Object, wanted: Object) -> Object:
@@ -154,10 +169,13 @@ def _bare(kept: Object) -> Object:
 
 
 def _over(live: Any, wanted: Any) -> Any:
-    """`live` with everything that `wanted` has, whose lists take the place of those in `live`."""
+    """`live` with everything that `wanted` has, whose lists and selectors take the place of those in `live`."""
     if not isinstance(live, dict) or not isinstance(wanted, dict):
         return wanted
-    return {**live, **{key: _over(live.get(key), value) for key, value in wanted.items()}}
+    return {
+        **live,
+        **{key: value if key == "selector" else _over(live.get(key), value) for key, value in wanted.items()},
+    }
 
 
 def _has(live: Any, wanted: Any, *, quantity: bool = False) -> bool:

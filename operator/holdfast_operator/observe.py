@@ -61,7 +61,7 @@ async def observe(kube: Kube, cluster: Object, members: Members, *, transfer_exp
         if stateful is not None and is_owned(stateful, p)
     }
     by_ordinal.pop(-1, None)
-    addresses = {n: p["status"]["podIP"] for n, p in by_ordinal.items() if p.get("status", {}).get("podIP")}
+    addresses = {n: p["status"]["podIP"] for n, p in by_ordinal.items() if _may_answer(p)}
     await members.forget(set(addresses.values()))
     described = await asyncio.gather(*(members.describe(n, a) for n, a in addresses.items()))
     nodes = {n: d for n, d in zip(addresses, described, strict=True) if d is not None}
@@ -87,6 +87,13 @@ async def observe(kube: Kube, cluster: Object, members: Members, *, transfer_exp
         replicas=_replicas(nodes),
         image=stateful["spec"]["template"]["spec"]["containers"][0]["image"] if stateful else None,
     )
+
+
+def _may_answer(pod: Object) -> bool:
+    """Whether to ask its process. Waiting for one that is on its way out would hold up the news of that."""
+    status = pod.get("status", {})
+    ended = "deletionTimestamp" in pod["metadata"] or status.get("phase") in ("Succeeded", "Failed")
+    return bool(status.get("podIP")) and not ended
 
 
 def _made_from(stateful: Object) -> str:

@@ -16,7 +16,7 @@ from holdfast_operator.objects import Leaving, NotOurs, ensure, ensure_from, is_
 from holdfast_operator.plan.facts import Run
 from holdfast_operator.plan.pool import Replica, replace_one
 from holdfast_operator.pods import is_ready, run_of, trouble_of
-from holdfast_operator.reconcile_cluster import LATER, SOON, ForPools
+from holdfast_operator.reconcile_cluster import LATER, RETRY, SOON, ForPools
 from holdfast_operator.resources import certificates
 from holdfast_operator.resources import pool as resources
 from holdfast_operator.resources.common import CLUSTER_LABEL, POOL_LABEL, TEMPLATE_LABEL, template_of
@@ -84,10 +84,25 @@ class PoolReconciler:
         templates = {name: template_of(stateful) for name, stateful in wanted.items()}
         found = [_replica(pod, nodes, templates, self._kube.now()) for pod in pods]
         replaced = None if paused else replace_one(found)
-        if replaced is not None:
-            await self._kube.delete("Pod", self._namespace, replaced.name, uid=replaced.uid)
-        await status.tell(self._kube, pool, _status(pool, found, len(nodes), reports))
+        refused = await self._replace(replaced) if replaced is not None else ""
+        await status.tell(self._kube, pool, _status(pool, found, len(nodes), reports, refused))
+        if refused:
+            return RETRY
         return SOON if any(replica.outdated for replica in found) and not paused else LATER
+
+    async def _replace(self, replica: Replica) -> str:
+        """End its pod. One that is ready is evicted, so that disruption budgets are respected. Returns why that was
+        refused; empty if it was not."""
+        if not replica.ready:
+            await self._kube.delete("Pod", self._namespace, replica.name, uid=replica.uid)
+            return ""
+        try:
+            await self._kube.evict(self._namespace, replica.name, uid=replica.uid)
+        except ApiError as error:
+            if error.status != 429:
+                raise
+            return f"{replica.name} cannot be replaced now: {error}"
+        return ""
 
     async def _ensure_certificates(self, pool: Object, cluster: ForPools, new: list[str], replicas: list[str]) -> None:
         """Certificates of new replicas, and of a few others in turn: a thousand of them cost no thousand requests."""
@@ -169,13 +184,16 @@ def _replica(pod: Object, nodes: dict[str, Object], templates: dict[str, str], n
     )
 
 
-def _status(pool: Object, replicas: list[Replica], wanted: int, reports: list[holdfast_pb2.ReplicaReport]) -> Object:
+def _status(
+    pool: Object, replicas: list[Replica], wanted: int, reports: list[holdfast_pb2.ReplicaReport], refused: str
+) -> Object:
+    """`refused`: why the next replica is not replaced now."""
     name = pool["metadata"]["name"]
     online = sum(report.pool == name for report in reports)
     ready = sum(replica.ready for replica in replicas)
     outdated = sum(replica.outdated for replica in replicas)
     good = 0 < wanted == ready and not outdated
-    troubles = [f"{r.name}: {r.trouble}" for r in replicas if r.trouble]
+    troubles = [*([refused] if refused else []), *(f"{r.name}: {r.trouble}" for r in replicas if r.trouble)]
     message = "; ".join([f"{ready} of {wanted} replicas are ready, {online} follow the cluster", *troubles])
     reason = "AllReady" if good else "RollingOut" if outdated else "NotReady"
     if wanted == 0:

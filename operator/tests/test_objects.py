@@ -134,3 +134,19 @@ async def test_a_refusal_is_told_in_the_servers_words(server: Server) -> None:
     kube = SimKube(server.api, Random(1), Faults(latency=0.0), refuse, lambda _: None)
     with pytest.raises(ApiError, match=r"spec\.ports: Required value"):
         await ensure(kube, server.cluster, server.service())
+
+
+async def test_a_selector_and_ports_are_exactly_ours(server: Server) -> None:
+    """One more label selects no pod of ours, and one more port serves nothing."""
+    wanted = server.service(selector={"x": "y"})
+    await ensure(server.kube, server.cluster, wanted)
+    server.api.edit(server.live, lambda obj: obj["spec"]["selector"].update(foo="bar"), "kubectl")
+    await ensure(server.kube, server.cluster, wanted)
+    assert server.live["spec"]["selector"] == {"x": "y"}
+    other = {"name": "other", "port": 80}
+    server.api.edit(server.live, lambda obj: obj["spec"]["ports"].append(other), "kubectl")
+    await ensure(server.kube, server.cluster, wanted)
+    assert [port["port"] for port in server.live["spec"]["ports"]] == [2379]
+    writes = len(server.writes)
+    await ensure(server.kube, server.cluster, wanted)
+    assert len(server.writes) == writes

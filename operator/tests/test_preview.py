@@ -22,7 +22,7 @@ from holdfast_operator.preview.command import run
 from holdfast_operator.preview.dry_run import DryRun, differences
 from holdfast_operator.preview.forward import DATA, PROTOCOL, ForwardedMembers
 from holdfast_operator.preview.preview import BadFile, preview, read
-from holdfast_operator.preview.words import sentence
+from holdfast_operator.words import sentence
 
 CLUSTER = """
 apiVersion: holdfast.dev/v1alpha1

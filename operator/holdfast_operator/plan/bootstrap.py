@@ -6,10 +6,8 @@ A cluster is never formed while a volume belongs to one, and what volumes hold i
 from __future__ import annotations
 
 from holdfast_operator.plan.actions import Action, Form, Record, RecordBootstrapped, Wait, stalled
-from holdfast_operator.plan.facts import Desired, Observed
+from holdfast_operator.plan.facts import ADOPT, WIPE, Desired, Observed
 from holdfast_operator.plan.volumes import clusters_of, shown
-
-ADOPT, WIPE = "holdfast.dev/adopt", "holdfast.dev/wipe"
 
 
 def bootstrap(desired: Desired, observed: Observed) -> Action:

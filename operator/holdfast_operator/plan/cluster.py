@@ -18,8 +18,8 @@ from collections.abc import Callable
 from holdfast_operator.plan import membership as change
 from holdfast_operator.plan import volumes
 from holdfast_operator.plan.actions import Action, Open, Wait, stalled
-from holdfast_operator.plan.bootstrap import ADOPT, WIPE, bootstrap
-from holdfast_operator.plan.facts import Desired, Membership, NodeState, Observed, Run
+from holdfast_operator.plan.bootstrap import bootstrap
+from holdfast_operator.plan.facts import ADOPT, WIPE, Desired, Membership, NodeState, Observed, Run
 from holdfast_operator.plan.membership import CATCHING_UP
 from holdfast_operator.plan.roll import replace_what_cannot_run, roll
 
@@ -77,7 +77,7 @@ def plan(desired: Desired, observed: Observed) -> Action:
             waiting = waiting or action  # what this step waits for may need a later one
         elif action is not None:
             return action
-    return waiting or _settled(desired, observed, membership, blocked)
+    return waiting or volumes.wipe_refused(desired, observed) or _settled(desired, observed, membership, blocked)
 
 
 def _no_quorum(desired: Desired, observed: Observed) -> Action:
@@ -119,8 +119,13 @@ def _settled(desired: Desired, observed: Observed, membership: Membership, block
         if pod is None or not pod.ready:
             trouble = pod.trouble if pod is not None else ""
             shown = f"{ordinal}: {trouble}" if trouble else str(ordinal)
-            fails = pod is not None and pod.run in (Run.NEVER, Run.FAILING) and bool(trouble)
+            fails = pod is not None and pod.run in (Run.NEVER, Run.FAILING) and not pod.terminating and bool(trouble)
             return Wait("PodNotReady", f"waiting for the pod with ordinal {shown} to be ready", stalled=fails)
+    silent = [m.ordinal for m in membership.voters if m.ordinal >= 0 and m.ordinal not in observed.nodes]
+    if silent:
+        return Wait(
+            "MemberSilent", f"waiting for the member in the pod with ordinal {silent[0]} to answer the operator"
+        )
     strangers = [m for m in membership.members if m.ordinal < 0]
     if strangers:
         return stalled(

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+ADOPT, WIPE = "holdfast.dev/adopt", "holdfast.dev/wipe"  # annotations: the id of a cluster to take over, or to delete
+
 
 class NodeState(Enum):
     EMPTY = 0

@@ -33,13 +33,15 @@ def roll(desired: Desired, observed: Observed, membership: Membership, blocked: 
         return Wait("RollingOut", f"waiting for the pod with ordinal {busy[0]} to be replaced")
     members = membership.by_ordinal
     # A pod that is not ready and is to be replaced anyway comes first: it may be what the others wait for.
-    broken = [n for n in outdated if not _serves(outdated[n])]
+    broken = [n for n in outdated if not outdated[n].ready]
     voters = [m.ordinal for m in membership.voters if m.ordinal >= 0]
     waiting = [n for n in sorted(voters) if n not in outdated and n not in blocked and not _ready(pods.get(n))]
     if waiting and not broken:
         return Wait("RollingOut", f"waiting for the pod with ordinal {_shown(waiting[0], pods)} to be ready")
     followers = [n for n in outdated if n not in members or members[n].id != membership.leader]
-    ordinal = next(iter([n for n in broken if n in followers] or followers or outdated))
+    # Then one that does not answer: while it is silent, none of the others may be spared.
+    silent = [n for n in followers if outdated[n].node is None]
+    ordinal = next(iter([n for n in broken if n in followers] or silent or followers or outdated))
     pod, member = outdated[ordinal], members.get(ordinal)
     if member is not None and not can_spare(observed, membership, member):
         return Wait("QuorumAtRisk", f"the pod with ordinal {ordinal} is outdated, but too few others are caught up")
@@ -51,10 +53,6 @@ def roll(desired: Desired, observed: Observed, membership: Membership, blocked: 
     if pod.ready:
         return EvictPod(ordinal, pod.uid, "it is outdated")
     return DeletePod(ordinal, pod.uid, "it is outdated and not ready")
-
-
-def _serves(pod: Pod) -> bool:
-    return pod.ready and pod.node is not None
 
 
 def _ready(pod: Pod | None) -> bool:

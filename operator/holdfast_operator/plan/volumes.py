@@ -7,8 +7,17 @@ with a process may hold anything, and stays.
 
 from __future__ import annotations
 
-from holdfast_operator.plan.actions import Action, DeletePod, DeleteVolume, Forget, Mark, MarkVolumes, Wait
-from holdfast_operator.plan.facts import Desired, Membership, Observed, Run, Volume
+from holdfast_operator.plan.actions import (
+    Action,
+    DeletePod,
+    DeleteVolume,
+    Forget,
+    Mark,
+    MarkVolumes,
+    Wait,
+    stalled,
+)
+from holdfast_operator.plan.facts import WIPE, Desired, Membership, Observed, Run, Volume
 
 
 def marks(desired: Desired, observed: Observed) -> Action | None:
@@ -57,8 +66,8 @@ def was_removed(volume: Volume, observed: Observed, membership: Membership) -> b
 
 
 def wipe(desired: Desired, observed: Observed) -> Action | None:
-    """Delete what is left of the cluster that the user gave up."""
-    if not desired.wipe:
+    """Delete what is left of the cluster that the user gave up. One that serves is not given up: see `wipe_refused`."""
+    if not desired.wipe or wipe_refused(desired, observed):
         return None
     why = f"the cluster {desired.wipe:016x} was given up by annotation"
     for volume in observed.volumes.values():
@@ -76,6 +85,17 @@ def wipe(desired: Desired, observed: Observed) -> Action | None:
             "Wiping", f"the volumes of cluster {desired.wipe:016x} at the ordinals {shown(rest)} are being deleted"
         )
     return Forget(desired.wipe) if desired.wipe == observed.cluster_id else None
+
+
+def wipe_refused(desired: Desired, observed: Observed) -> Wait | None:
+    """A cluster that answers a linearizable read has all of its data: the annotation is most likely a mistake."""
+    if not desired.wipe or desired.wipe != observed.cluster_id or observed.membership is None:
+        return None
+    return stalled(
+        "WipeRefused",
+        f"the annotation {WIPE} names the cluster {desired.wipe:016x}, which serves, so nothing is deleted. Take the "
+        "annotation away; to give the cluster up all the same, delete the HoldfastCluster and its claims",
+    )
 
 
 def reused(desired: Desired, observed: Observed, membership: Membership) -> Action | None:

@@ -20,9 +20,9 @@ from holdfast_operator.observe import Observation
 from holdfast_operator.plan.actions import Action
 from holdfast_operator.preview.dry_run import DryRun
 from holdfast_operator.preview.forward import ForwardedMembers
-from holdfast_operator.preview.words import sentence
 from holdfast_operator.reconcile_cluster import ClusterReconciler
 from holdfast_operator.reconcile_pool import PoolReconciler
+from holdfast_operator.words import sentence
 
 _KINDS = ("HoldfastCluster", "HoldfastEdgePool", "HoldfastConfig")
 

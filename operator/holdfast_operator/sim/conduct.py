@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from holdfast_operator.plan.bootstrap import WIPE
+from holdfast_operator.plan.facts import WIPE
 from holdfast_operator.resources.common import (
     POOL_LABEL,
     TEMPLATE_LABEL,

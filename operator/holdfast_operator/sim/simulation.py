@@ -14,7 +14,7 @@ from holdfast_operator.reconcile_cluster import LATER
 from holdfast_operator.sim.clock import VirtualLoop
 from holdfast_operator.sim.faults import FAULTS, Event, calm
 from holdfast_operator.sim.invariants import Invariants
-from holdfast_operator.sim.objects import Object, name_of
+from holdfast_operator.sim.objects import Object, name_of, uid_of
 from holdfast_operator.sim.operators import Log, start, stop
 from holdfast_operator.sim.settled import held_up, missing, says_trouble
 from holdfast_operator.sim.shape import EDGE, NAMESPACE, Shape, shape_of
@@ -156,8 +156,12 @@ def _unsettled(world: World) -> None:
         world.beyond_repair.append(FOREIGN)
     if cluster is not None and _held_beyond(world, cluster):
         world.beyond_repair.append("volumes of more voters than are wanted wait to be adopted or wiped")
+    if cluster is not None and _bound_to_one_node(world, cluster):
+        world.beyond_repair.append("the volumes of two voters are on one node, and they must not share it")
     trouble = says_trouble(cluster) if cluster is not None else ""
-    narrow = world.beyond_repair and all(why in (FOREIGN, TAKEN) for why in world.beyond_repair)
+    # Before a cluster is taken over, volumes of two clusters are a question about all of it.
+    taken_over = cluster is not None and (cluster.get("status") or {}).get("bootstrapped")
+    narrow = taken_over and world.beyond_repair and all(why in (FOREIGN, TAKEN) for why in world.beyond_repair)
     if narrow and held_up(world):
         world.fail("what waits holds up nothing else", f"{held_up(world)}, because {world.beyond_repair[0]}")
     if not world.beyond_repair:
@@ -166,6 +170,20 @@ def _unsettled(world: World) -> None:
         world.fail("says what is wrong", f"{what}, because {world.beyond_repair[0]}, and no condition says so")
     else:
         world.reached["the user has to act, and is told"] += 1
+
+
+def _bound_to_one_node(world: World, cluster: Object) -> bool:
+    """Whether a voter cannot be scheduled, because its volume is on a node that another voter's volume is on. Only the
+    user can give one of them up."""
+    if cluster["spec"]["voters"]["placement"].get("allowSharedNodes"):
+        return False
+    nodes = []
+    for number in range(cluster["spec"]["voters"]["replicas"]):
+        claim = world.api.get("PersistentVolumeClaim", NAMESPACE, f"data-{name_of(cluster)}-voter-{number}")
+        volume = world.hardware.volumes.get(uid_of(claim)) if claim is not None else None
+        if volume is not None and volume.node:
+            nodes.append(volume.node)
+    return len(set(nodes)) < len(nodes)
 
 
 def _held_beyond(world: World, cluster: Object) -> bool:

@@ -6,7 +6,7 @@ import re
 
 from holdfast_operator.kube import ApiError
 from holdfast_operator.observe import CLUSTER_ID
-from holdfast_operator.plan.bootstrap import ADOPT, WIPE
+from holdfast_operator.plan.facts import ADOPT, WIPE
 from holdfast_operator.resources.common import CLUSTER_LABEL, COMPONENT_LABEL
 from holdfast_operator.sim.faults import Event, may_lose
 from holdfast_operator.sim.machines import CRASHING, TYPO, Volume

@@ -337,6 +337,35 @@ def test_a_ready_pod_that_does_not_answer_is_evicted() -> None:
     assert plan(Desired(3, "new"), observed) == DeletePod(2, "u", "it is outdated and not ready")
 
 
+def test_a_cluster_that_serves_is_not_wiped() -> None:
+    """Whoever copies the wrong id into the annotation must not lose a healthy cluster."""
+    pods = {0: good(1), 1: good(2), 2: good(3)}
+    serving = formed(pods, membership(1, 2, 3), THREE)
+    wiping = replace(Desired(3, "new"), wipe=serving.cluster_id)
+    action = plan(wiping, serving)
+    assert isinstance(action, Wait)
+    assert (action.reason, action.stalled) == ("WipeRefused", True)
+    assert isinstance(plan(replace(wiping, template="newer"), replace(serving, template="newer")), EvictPod), (
+        "it holds nothing up"
+    )
+    silent = replace(serving, membership=None)
+    assert not isinstance(plan(wiping, silent), Wait), "one that does not serve is given up"
+
+
+def test_a_pod_that_is_being_deleted_is_nothing_for_the_user() -> None:
+    going = replace(good(3), terminating=True, ready=False, trouble="it is being deleted", run=Run.FAILING, node=None)
+    action = plan(Desired(3, "new"), formed({0: good(1), 1: good(2), 2: going}, membership(1, 2, 3), THREE))
+    assert isinstance(action, Wait)
+    assert not action.stalled
+
+
+def test_a_member_that_does_not_answer_is_waited_for() -> None:
+    silent = Pod("u", True, False, "new", None)
+    action = plan(Desired(3, "new"), formed({0: good(1), 1: good(2), 2: silent}, membership(1, 2, 3), THREE))
+    assert isinstance(action, Wait)
+    assert (action.reason, action.progressing) == ("MemberSilent", True)
+
+
 def test_a_lost_status_is_taken_from_the_volumes() -> None:
     observed = Observed({o: good(o + 1) for o in range(3)}, THREE, None, scheduled=3, fresh_id=5)
     assert plan(Desired(3, "new"), observed) == Record(OURS, 1)

@@ -196,3 +196,40 @@ def test_sidecar(hf: client.BlockingClient, environment: dict[str, str], tmp_pat
                     program.kill()
         finally:
             writer.kill()
+
+
+def test_a_job_is_done_once_in_each_period_and_taken_over(
+    hf: client.BlockingClient, environment: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        words = [sys.executable, str(EXAMPLES / "cron.py")]
+        hosts = {
+            name: subprocess.Popen([*words, name, "1"], env=environment, stdout=out) for name in ("host-1", "host-2")
+        }
+        try:
+            first = until(lambda: next((line for line in log.read_text().splitlines() if "report" in line), None))
+            leader = first.split(":")[0]
+            hosts[leader].kill()
+            other = next(name for name in hosts if name != leader)
+            until(lambda: f"{other}: report" in log.read_text() or None)
+        finally:
+            for host in hosts.values():
+                host.kill()
+                host.wait()
+    periods = [line.split()[-1] for line in log.read_text().splitlines() if "report" in line]
+    assert len(periods) == len(set(periods)), "a period was done twice"
+
+
+def test_a_work_queue(hf: client.BlockingClient, environment: dict[str, str]) -> None:
+    words = [sys.executable, str(EXAMPLES / "work_queue.py")]
+    workers = [subprocess.Popen([*words, "work"], env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
+    try:
+        subprocess.run([*words, "put", "one", "two", "three"], env=environment, check=True, timeout=60)
+        until(lambda: len(hf.range("/work/done/", prefix=True).kvs) == 3 or None)
+        done = {kv.key.decode(): kv.value for kv in hf.range("/work/done/", prefix=True).kvs}
+        assert done == {"/work/done/one": b"ONE", "/work/done/two": b"TWO", "/work/done/three": b"THREE"}
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
