@@ -1,5 +1,4 @@
-"""A work queue: `work_queue.py put TEXT…` puts items in, `work_queue.py work` works on them, in as many processes as you
-like.
+"""A work queue: `work_queue.py put TEXT…` puts items in, `work_queue.py work` works on them, in many processes.
 
     HOLDFAST_ENDPOINTS=127.0.0.1:2379 python store/examples/work_queue.py put one two three
     HOLDFAST_ENDPOINTS=127.0.0.1:2379 python store/examples/work_queue.py work

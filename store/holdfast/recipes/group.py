@@ -81,6 +81,7 @@ class Partitioner:
     share moves. A partition is worked on only under its lock, so what moves waits until the one before has let go."""
 
     def __init__(self, space: Space, name: str | bytes, partitions: Sequence[str]) -> None:
+        self._space = space
         self._group = Group(space, to_bytes(name) + b"/members")
         self._locks = {p: Lock(space, to_bytes(name) + b"/locks/" + p.encode()) for p in partitions}
         self._name = b""
@@ -89,6 +90,11 @@ class Partitioner:
     def mine(self) -> frozenset[str]:
         """The partitions that this member certainly holds."""
         return frozenset(p for p, lock in self._locks.items() if lock.held)
+
+    @property
+    def _owned(self) -> frozenset[str]:
+        """Those that were acquired and not released, even if nothing is certain just now."""
+        return frozenset(p for p, lock in self._locks.items() if lock.owned)
 
     async def run(self) -> AsyncIterator[frozenset[str]]:
         """Join, and yield the partitions of this member, and again each time that they change. Before the next answer
@@ -99,14 +105,15 @@ class Partitioner:
             members, revision = await self._group.read()
             names = [member.name for member in members]
             wanted = {p for p in self._locks if names and _heaviest(p, names) == self._name}
-            going = self.mine - wanted
+            going = self._owned - wanted
             if going:
                 told = self.mine - going
                 yield told
                 for partition in sorted(going):
                     await self._locks[partition].release()
             # Others let go when they have seen the newest members; so does this one, before it waits for long.
-            missing = [p for p in sorted(wanted - self.mine) if not await self._locks[p].acquire(HANDOVER_SECONDS)]
+            missing = [p for p in sorted(wanted - self._owned) if not await self._locks[p].acquire(HANDOVER_SECONDS)]
+            await self._space.safe()  # in jeopardy nothing is certain; a renewal gives all back
             if self.mine != told:
                 told = self.mine
                 yield told
@@ -116,7 +123,7 @@ class Partitioner:
     async def leave(self) -> None:
         """Let go of all partitions and leave the group."""
         for lock in self._locks.values():
-            if lock.held:
+            if lock.owned:
                 await lock.release()
         await self._group.leave()
 

@@ -13,7 +13,7 @@ from holdfast.client.errors import ClientError
 from holdfast.client.values import to_bytes
 from holdfast.recipes.liveness import State
 from holdfast.recipes.place import Place, PlaceLost
-from holdfast.recipes.space import SessionLost, Space, check
+from holdfast.recipes.space import SessionLost, Space, check, deadline
 from holdfast.recipes.token import Token
 
 
@@ -69,23 +69,22 @@ class Held:
         return self._place
 
     async def acquire(self, timeout: float | None = None, value: str | bytes = b"") -> bool:
-        """Wait until it is held. False: not within `timeout` seconds; 0: do not wait for others.
+        """Wait until it is held. False: not within `timeout` seconds. 0: do not wait for others; the servers have two
+        seconds to answer.
 
         Raises AlreadyHeld, SessionLost, PlaceLost (somebody deleted the key), or another ClientError. When it fails or
         is cancelled, nothing is held, and nobody waits behind it."""
         if self._place is not None:
             raise AlreadyHeld(f"{self._prefix[:-1]!r} is already held, or waited for, by this object")
-        until = None if timeout is None else self._space.now() + timeout
+        until = deadline(self._space, timeout)
         self._place = place = self._new_place()
         try:
-            if timeout == 0:
-                await place.enter(to_bytes(value))
-                if not await place.has_turn():
-                    self._give_up(place)
-                    return False
-            else:
-                await place.enter(to_bytes(value), until)
+            await place.enter(to_bytes(value), until)
+            if timeout != 0:
                 await place.turn(until)
+            elif not await place.has_turn(until):
+                self._give_up(place)
+                return False
         except TimeoutError:
             self._give_up(place)
             return False

@@ -61,9 +61,9 @@ class Place:
             else:
                 await space.safe(until)
 
-    async def has_turn(self) -> bool:
-        """Whether it is this place's turn, without waiting for others. Raises PlaceLost."""
-        older, _ = await self.older()
+    async def has_turn(self, until: float | None = None) -> bool:
+        """Whether it is this place's turn, without waiting for others. Raises PlaceLost and TimeoutError."""
+        older, _ = await self.older(until)
         return len(older) <= self._ahead and self._space.state() is State.SAFE
 
     async def older(self, until: float | None = None) -> tuple[list[bytes], int]:

@@ -7,18 +7,20 @@ of names is that of time for all that was not put in at the same moment. NAME/cl
 
 from __future__ import annotations
 
-from holdfast.client.errors import ClientError
+from holdfast.client.errors import ClientError, OutcomeUnknown
 from holdfast.client.values import to_bytes
 from holdfast.keyrange import prefix_end
 from holdfast.proto import rpc_pb2
 from holdfast.recipes.place import PlaceLost
 from holdfast.recipes.space import (
+    PATIENCE_SECONDS,
     Op,
     Range,
     Space,
     Wanted,
     below,
     created,
+    deadline,
     delete,
     get,
     insist,
@@ -83,20 +85,27 @@ class Queue:
         seconds (None: as long as it takes). Raises QueueFull, ValueError."""
         if not HIGHEST <= priority <= LOWEST:
             raise ValueError(f"priority {priority}: it is {HIGHEST} to {LOWEST}")
+        until = None if timeout is None else self._space.now() + timeout
+        try:
+            return await self._put(to_bytes(value), priority, until)
+        except TimeoutError:
+            raise OutcomeUnknown("no server answers: the item may be in the queue, or get there") from None
+
+    async def _put(self, value: bytes, priority: int, until: float | None) -> bytes:
         space, nonce = self._space, self._space.nonce().encode()
-        until = None if timeout is None else space.now() + timeout
         while True:
-            seen = await insist(space, then=[get(self._guard), below(self._items, count_only=True)])
+            patience = space.now() + PATIENCE_SECONDS
+            seen = await insist(space, then=[get(self._guard), below(self._items, count_only=True)], until=patience)
             revision, guards = seen.header.revision, kvs(seen)
             if self._bound and seen.responses[1].response_range.count >= self._bound:
                 await self._for_room(revision, until)
                 continue
             guard = guards[0].mod_revision if guards else 0
             key = b"%s%03d/%020d-%s" % (self._items, priority, revision, nonce)
-            when, then = [created(key, 0)], [put(key, to_bytes(value))]
+            when, then = [created(key, 0)], [put(key, value)]
             if self._bound:
                 when, then = [*when, modified(self._guard, guard)], [*then, put(self._guard, b"")]
-            done = await insist(space, when=when, then=then, otherwise=[get(key)])
+            done = await insist(space, when=when, then=then, otherwise=[get(key)], until=patience)
             if done.succeeded or kvs(done):  # an attempt whose answer was lost has taken effect
                 return key
 
@@ -112,16 +121,15 @@ class Queue:
     # ---- taking out ----------------------------------------------------------------------------------------
 
     async def get(self, timeout: float | None = None) -> Item | None:
-        """Claim the first item that nobody has claimed. None: there was none within `timeout` seconds."""
+        """Claim the first item that nobody has claimed. None: there was none within `timeout` seconds. 0: do not wait
+        for one; the servers have two seconds to answer. If it is cancelled, nothing stays claimed."""
         space = self._space
-        until = None if timeout is None else space.now() + timeout
+        until = deadline(space, timeout)
         try:
             while True:
                 item, revision = await self._claim_first(until)
-                if item is not None:
+                if item is not None or timeout == 0:
                     return item
-                if until is not None and space.now() >= until:
-                    return None
                 new = Wanted(self._items, prefix_end(self._items), deletes=False)
                 await space.change([new, Wanted(self._claims, prefix_end(self._claims))], revision + 1, until)
         except TimeoutError:
@@ -136,7 +144,7 @@ class Queue:
             page = [kv.key for kv in kvs(seen)]
             free = [key for key in page if key.removeprefix(self._items) not in claimed]
             for key in free:
-                item = await self._claim(key)
+                item = await self._claim(key, until)
                 if item is not None:
                     return item, 0
             if free:
@@ -150,17 +158,29 @@ class Queue:
         end = prefix_end(self._items)
         return Op(request_range=Range(key=start, range_end=end, limit=PAGE, keys_only=True))
 
-    async def _claim(self, key: bytes) -> Item | None:
+    async def _claim(self, key: bytes, until: float | None) -> Item | None:
         """Claim this item. None: somebody else has it, or it is done."""
-        space, name = self._space, key.removeprefix(self._items)
-        claim, mark = self._claims + name, self._space.nonce().encode()
-        there = created(key, 0)
+        claim, mark = self._claims + key.removeprefix(self._items), self._space.nonce().encode()
+        try:
+            return await self._claim_as(key, claim, mark, until)
+        except BaseException:
+            # The request may have taken effect, or may still do so.
+            self._space.spawn(self._unclaim(claim, mark))
+            raise
+
+    async def _unclaim(self, claim: bytes, mark: bytes) -> None:
+        mine = rpc_pb2.Compare(key=claim, target=rpc_pb2.Compare.VALUE, result=rpc_pb2.Compare.EQUAL, value=mark)
+        await insist(self._space, when=[mine], then=[delete(claim)])
+
+    async def _claim_as(self, key: bytes, claim: bytes, mark: bytes, until: float | None) -> Item | None:
+        space, there = self._space, created(key, 0)
         there.result = rpc_pb2.Compare.GREATER
         found = await insist(
             space,
             when=[there, created(claim, 0)],
             then=[get(key), put(claim, mark, space.lease)],
             otherwise=[get(claim), get(key)],
+            until=until,
         )
         if found.succeeded:
             return Item(space, key, kvs(found)[0].value, claim, found.header.revision)

@@ -10,7 +10,7 @@ from holdfast.client.errors import ClientError
 from holdfast.client.values import to_bytes
 from holdfast.recipes.lock import Held
 from holdfast.recipes.place import Place
-from holdfast.recipes.space import Space, created, get, insist, kvs, put
+from holdfast.recipes.space import Space, created, deadline, get, insist, kvs, put
 
 
 class OtherSize(ClientError):
@@ -36,7 +36,7 @@ class Semaphore(Held):
         """See `Lock.acquire`. Raises OtherSize, too."""
         began = self._space.now()
         try:
-            await self._agree(began + timeout if timeout else None)
+            await self._agree(deadline(self._space, timeout))
         except TimeoutError:
             return False
         left = max(0.001, began + timeout - self._space.now()) if timeout else timeout

@@ -119,6 +119,7 @@ class Session:
 
     async def close(self) -> None:
         """End the session: its lease is revoked, and with it its keys go. If no server answers, they go by the TTL."""
+        self._client.connection.keep_alives.remove(self._lease)  # first: it ends by the TTL, whatever happens here
         if self.state() is not State.EXPIRED:
             if self._work:  # places that are being given up
                 await asyncio.wait(self._work, timeout=REVOKE_SECONDS)

@@ -24,6 +24,10 @@ class SessionLost(ClientError):
     """The session is in jeopardy or has expired: what it protects may belong to somebody else by now."""
 
 
+TRY_SECONDS = 2.0  # for the servers to answer, where nobody else is waited for
+PATIENCE_SECONDS = 10.0  # for the servers to answer what is not to be repeated for as long as the session lives
+
+
 class Wanted(NamedTuple):
     """Changes to wait for. `end`: empty for one key. `deletes`: only deletions."""
 
@@ -71,6 +75,11 @@ class Space(Protocol):
 
     def guard(self) -> AbstractAsyncContextManager[None]:
         """A block that is ended with SessionLost as soon as the session is not certainly alive any more."""
+
+
+def deadline(space: Space, timeout: float | None) -> float | None:
+    """Until when servers may answer. A timeout of 0 is for waiting for others: the servers have a little time then."""
+    return None if timeout is None else space.now() + (timeout or TRY_SECONDS)
 
 
 def check(space: Space) -> None:

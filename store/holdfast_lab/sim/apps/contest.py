@@ -103,6 +103,18 @@ class App:
             process.freeze()
             self._world.at(self._world.now + int(seconds * SECOND), process.thaw)
 
+    def cut_off(self, seconds: float) -> None:
+        """No server is reached for a while; the process goes on."""
+        process = self.process
+        if process is not None and not process.cut:
+            self._world.note(f"app {self.number} is cut off for {seconds:.1f} s")
+            process.cut = True
+            self._world.at(self._world.now + int(seconds * SECOND), self._joined, process)
+
+    @staticmethod
+    def _joined(process: Process) -> None:
+        process.cut = False
+
     def calm(self) -> None:
         """Start nothing any more, over a network that is well."""
         self.stopping = True

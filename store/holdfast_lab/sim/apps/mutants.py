@@ -196,7 +196,7 @@ def _token_compares_existence(patch: Patch) -> None:
 
 @_mutant("an item is claimed only if nobody has claimed it")
 def _claims_what_is_claimed(patch: Patch) -> None:
-    async def claim(self: Queue, key: bytes) -> Item | None:
+    async def claim(self: Queue, key: bytes, until: float | None) -> Item | None:
         name = self._claims + key.removeprefix(self._items)
         found = await insist(self._space, then=[get(key), put(name, b"", self._space.lease)])
         there = kvs(found)
@@ -209,8 +209,8 @@ def _claims_what_is_claimed(patch: Patch) -> None:
 def _claiming_takes_out(patch: Patch) -> None:
     original = Queue._claim
 
-    async def claim(self: Queue, key: bytes) -> Item | None:
-        item = await original(self, key)
+    async def claim(self: Queue, key: bytes, until: float | None) -> Item | None:
+        item = await original(self, key, until)
         if item is not None:
             await insist(self._space, then=[delete(key)])
         return item

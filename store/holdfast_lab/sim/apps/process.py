@@ -27,6 +27,7 @@ class Process:
         self.frozen = False
         self.killed = False
         self.slow = 0.0  # how many messages to and from servers take seconds
+        self.cut = False  # no message goes out or comes in; those on their way arrive
         self._clock = clock
         self._ended = ended
         self._tasks: dict[Task, None] = {}  # a set in a fixed order

@@ -20,6 +20,7 @@ from holdfast_lab.sim.violation import check
 from holdfast_lab.sim.world import World
 
 SECONDS = 45
+LONGEST_CUT = 9.0  # seconds
 LONGEST_FREEZE = 20.0  # seconds; sessions live 3 to 6, and 6 more in jeopardy
 REST_NS = 40 * SECOND
 
@@ -31,6 +32,7 @@ APPS_SOMETIMES = (
     "session expired",
     "application frozen",
     "application killed",
+    "application cut off",
     "waiting cancelled",
     "gave up waiting",
     "acquired after the session's end",
@@ -86,6 +88,7 @@ class AppsRun(Run):
             for n, drift in enumerate(drifts)
         ]
         self._kills, self._freezes, self._cancels, self._deletes = (chance.random() < 0.6 for _ in range(4))
+        self._cuts = self.world.chance("cuts").random() < 0.6
         self._trouble = self.world.chance("trouble")
         world.at(world.now + SECOND, self._disturb)
 
@@ -112,6 +115,9 @@ class AppsRun(Run):
             app.give_up()
         elif draw_ < 0.65 and self._deletes:
             self._delete_a_key(chance)
+        elif 0.65 < draw_ < 0.9 and self._cuts:
+            self.world.sometimes("application cut off")
+            app.cut_off(LONGEST_CUT * chance.random())
         self.world.at(self.world.now + int(chance.expovariate(1.0) * SECOND), self._disturb)
 
     def _delete_a_key(self, chance: Random) -> None:

@@ -259,6 +259,8 @@ class SimSpace:
         process, world, life = self.process, self._world, node.incarnation
 
         def back(_: Node, answer: Answer) -> None:
+            if process.cut:
+                return
             world.at(world.now + process.delay_ns(), process.arrives, lambda: answered(answer))
 
         def out() -> None:
@@ -267,7 +269,8 @@ class SimSpace:
             else:
                 self._ledger.ask(node, item, back)
 
-        world.at(world.now + process.delay_ns(), out)
+        if not process.cut:
+            world.at(world.now + process.delay_ns(), out)
 
     async def change(self, wanted: Sequence[Wanted], revision: int, until: float | None = None) -> None:
         watch = _Watch(self, wanted, revision)
@@ -319,7 +322,7 @@ class _Watch:
         if not self._open or self._node is not None:
             return
         node = space._node()
-        if node is None or node.hub is None:
+        if node is None or node.hub is None or space.process.cut:
             space._connected = None
             space.process.at(200 * MS, self._connect)
             return
@@ -336,11 +339,21 @@ class _Watch:
         if isinstance(delivery, Events) and not any(self._wants(c.key, c.type == DELETE) for c in delivery.changes):
             return
         space = self.space
+        if space.process.cut:
+            self.leave()
+            return
         arrives = space.process.arrives
         space._world.at(space._world.now + space.process.delay_ns(), arrives, lambda: self.happened.set(None))
 
     def _wants(self, key: bytes, deleted: bool) -> bool:
         return any((deleted or not w.deletes) and w.key <= key < (w.end or w.key + b"\x00") for w in self._wanted)
+
+    def leave(self) -> None:
+        """The connection broke."""
+        node = self._node
+        if node is not None and node.hub is not None:
+            node.hub.close(self.stream)
+            self.gone(node)
 
     def gone(self, node: Node) -> None:
         if node is self._node:
