@@ -69,6 +69,7 @@ class _Attempt:
     address: str
     began: float
     answer: Any = None  # a gRPC call, or the task that connects and makes one; both are awaited and cancelled alike
+    channel: grpc.aio.Channel | None = None
     sent: bool = False
     hedged: bool = False  # it was slower than most, and given company if the budget allowed it
     slow: bool = False  # it had no answer for `Picker.attempt_seconds`, and was given company if the budget allowed it
@@ -171,7 +172,7 @@ class _Race:
                 raise self._too_late()
             at, hedging = self._company(hedges)
             if at <= now:
-                self._give_company(hedges if hedging else None, retries)
+                await self._give_company(hedges if hedging else None, retries)
                 continue
             await self._wait(min(at, self._end) - now)
 
@@ -194,7 +195,7 @@ class _Race:
         attempt = _Attempt(address, time.monotonic())
         channel = self._channels.connected(address)
         if channel is not None:
-            attempt.sent = True
+            attempt.channel, attempt.sent = channel, True
             attempt.answer = self._invoke(channel)
         else:
             attempt.answer = asyncio.ensure_future(self._connect(attempt))
@@ -213,13 +214,15 @@ class _Race:
     async def _connect(self, attempt: _Attempt) -> Message:
         left = self._end - time.monotonic()
         channel = await self._channels.ready(attempt.address, min(CONNECT_SECONDS, left))
-        attempt.sent = True
+        attempt.channel, attempt.sent = channel, True
         answer: Awaitable[Message] = self._invoke(channel)
         return await answer
 
     def _company(self, hedges: Budget | None) -> tuple[float, bool]:
         """When the newest attempt gets company, and whether that is a hedge."""
         newest = self._attempts[-1]
+        if self._repeatable and not self._left and len(self._picker.addresses) == 1 and not newest.slow:
+            return newest.began + self._picker.attempt_seconds, False
         if not self._repeatable or not self._left:
             return self._end, False
         p95 = self._picker.durations.p95
@@ -227,15 +230,23 @@ class _Race:
             return newest.began + max(LEAST_HEDGE_SECONDS, p95), True
         return (self._end if newest.slow else newest.began + self._picker.attempt_seconds), False
 
-    def _give_company(self, hedges: Budget | None, retries: Budget) -> None:
+    async def _give_company(self, hedges: Budget | None, retries: Budget) -> None:
         newest, now = self._attempts[-1], time.monotonic()
         if hedges is not None:
             newest.hedged = True
         else:
             newest.slow = True
             self._picker.failed(newest.address, now, now - newest.began)
-        if (hedges or retries).spend():
+        if not (hedges or retries).spend():
+            return
+        if self._left:
             self._start(self._left.pop(0))
+            return
+        # The only address may stand for several servers, as that of a Service does: a new connection may reach another
+        # one. The calls on the old connection have time to end.
+        if newest.channel is not None and newest.channel is self._channels.connected(newest.address):
+            await self._channels.drop(newest.address)
+        self._start(newest.address)
 
     async def _take(self, attempt: _Attempt) -> Any:
         """The answer of an attempt that has ended; None if another may be made. Raises a ClientError."""

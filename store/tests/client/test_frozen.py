@@ -88,3 +88,65 @@ async def test_no_read_fails_and_a_watch_goes_on_elsewhere(tmp_path: Path, leade
             )
     finally:
         local.kill()
+
+
+class VirtualAddress:
+    """One address for several servers: each new connection goes to the next one, as with a Service of Kubernetes."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self.ports: list[int] = []  # that connections went to
+        self._next = itertools.cycle(ports)
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> VirtualAddress:
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    @property
+    def endpoint(self) -> str:
+        assert self._server is not None
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = next(self._next)
+        self.ports.append(port)
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(_copy(reader, back), _copy(there, writer), return_exceptions=True)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()
+
+
+async def test_behind_one_address_a_frozen_member_is_left(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path, voters=3)
+    local.start()
+    try:
+        await local.wait_ready()
+        ports = [process.port for process in local.voters.values()]
+        async with VirtualAddress(ports) as address, client.connect(address.endpoint) as hf:
+            await hf.put("a", "1")
+            frozen = next(p for p in local.voters.values() if p.port == address.ports[0])
+            assert frozen.running is not None
+            os.kill(frozen.running.pid, signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                await hf.put("a", "2")
+                found = await hf.get("a")
+                assert found is not None
+                assert found.value == b"2"
+                print(f"{time.monotonic() - began:.1f} s")
+                assert len(address.ports) > 1
+            finally:
+                os.kill(frozen.running.pid, signal.SIGCONT)
+    finally:
+        local.kill()
