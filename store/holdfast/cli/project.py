@@ -62,13 +62,9 @@ async def follow(cache: Cache, projection: Projection, tell: Tell, *, once: bool
     changes = cache.changes()
     first = True
     while True:
-        revision, values = cache.revision, {key: cache[key].value for key in cache}
         try:
-            if await asyncio.to_thread(projection.write, values):
-                source = f"the last good file, up to {cache.age:.0f} s old" if cache.from_file else "the cluster"
-                say(f"{len(values)} files of revision {revision}, from {source}")
-                if not first:
-                    await tell.now()
+            await _write(cache, projection)
+            await _tell(projection, tell)
         except (Unfit, OSError) as error:
             if first:
                 raise client.Unavailable(str(error)) from None
@@ -77,6 +73,23 @@ async def follow(cache: Cache, projection: Projection, tell: Tell, *, once: bool
         if once:
             return
         await anext(changes)
+
+
+async def _write(cache: Cache, projection: Projection) -> None:
+    revision, values = cache.revision, {key: cache[key].value for key in cache}
+    if await asyncio.to_thread(projection.write, values):
+        source = f"the last good file, up to {cache.age:.0f} s old" if cache.from_file else "the cluster"
+        say(f"{len(values)} files of revision {revision}, from {source}")
+
+
+async def _tell(projection: Projection, tell: Tell) -> None:
+    """Tell the program if it was not told of these files, by this process or by one before."""
+    if projection.untold():
+        await tell.now()
+    try:
+        projection.mark_told()
+    except OSError as error:
+        say(f"the program will be told once more after a restart, as it cannot be recorded that it was: {error}")
 
 
 def _mode(text: str) -> int:

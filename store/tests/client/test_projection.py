@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
+from holdfast.cli.project import follow
 from holdfast.cli.tell import Tell
 from holdfast.client.projection import Projection, Unfit, names
 from holdfast_lab import swaps
@@ -138,6 +139,52 @@ async def test_the_command_writes_tells_and_starts_from_the_last_good_file(tmp_p
         assert shown(target) == {"a": b"3"}
         assert start("--once", "--timeout=2", "--max-age=0.001").wait(30) == 3
         assert "over --max-age" in said()
+    finally:
+        local.kill()
+
+
+def test_what_the_program_was_not_told_is_known_after_a_restart(tmp_path: Path) -> None:
+    def write(value: bytes, *, told: bool) -> bool:
+        made = Projection(tmp_path, b"/")
+        made.write({b"/a": value})
+        untold = made.untold()
+        if told:
+            made.mark_told()
+            assert not made.untold()
+        return untold
+
+    assert not write(b"1", told=False), "the program reads the first files by itself"
+    assert not write(b"1", told=True)
+    assert not write(b"1", told=True)
+    assert write(b"2", told=False), "it changed while nothing ran"
+    assert write(b"2", told=False), "killed before it was told"
+    assert write(b"2", told=True)
+    assert not write(b"2", told=True)
+    (tmp_path / "..told").unlink()
+    assert not write(b"2", told=False), "nothing has changed since a version that kept no record"
+    assert write(b"3", told=True), "this has changed since"
+    assert shown(tmp_path) == {"a": b"3"}
+
+
+@pytest.mark.integration
+async def test_the_program_is_told_of_a_change_that_came_while_nothing_ran(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path / "c", voters=1)
+    local.start()
+    told = tmp_path / "told"
+    tell = Tell(command=("sh", "-c", f"cat {tmp_path}/d/a >> {told}"))
+    try:
+        await local.wait_ready(100)
+        async with client.connect(local.endpoints) as hf:
+
+            async def run() -> str:
+                async with await hf.cache("/app/") as cache:
+                    await follow(cache, Projection(tmp_path / "d", b"/app/"), tell, once=True)
+                return told.read_text() if told.exists() else ""
+
+            await hf.put("/app/a", "1")
+            assert [await run(), await run()] == ["", ""]
+            await hf.put("/app/a", "2")
+            assert [await run(), await run()] == ["2", "2"]
     finally:
         local.kill()
 
