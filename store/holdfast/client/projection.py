@@ -105,6 +105,18 @@ class Projection:
 
     def _publish(self, wanted: Mapping[PurePosixPath, bytes]) -> None:
         state = Path(tempfile.mkdtemp(prefix=_PARTS, dir=self._directory))
+        try:
+            self._fill(state, wanted)
+        except OSError:
+            shutil.rmtree(state, ignore_errors=True)  # on a full disk, retries must not take more and more of it
+            raise
+        before = self._target(DATA)
+        if before is not None and self._target(TOLD) is None:
+            self._link(TOLD, before)  # written by a version that kept no `..told`
+        self._link(DATA, state.name)
+        _sync(self._directory)
+
+    def _fill(self, state: Path, wanted: Mapping[PurePosixPath, bytes]) -> None:
         for path, value in wanted.items():
             file = state / path
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -116,11 +128,6 @@ class Projection:
         for directory in (state, *(path for path in state.rglob("*") if path.is_dir())):
             directory.chmod(0o755)
             _sync(directory)
-        before = self._target(DATA)
-        if before is not None and self._target(TOLD) is None:
-            self._link(TOLD, before)  # written by a version that kept no `..told`
-        self._link(DATA, state.name)
-        _sync(self._directory)
 
     def _show(self, visible: set[str]) -> None:
         """Links for what is there now, and none for what is not. Names that are no links of ours stay."""

@@ -189,6 +189,63 @@ async def test_the_program_is_told_of_a_change_that_came_while_nothing_ran(tmp_p
         local.kill()
 
 
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    made = Projection(tmp_path, b"/")
+    made.write({b"/a": b"1"})
+    before = sorted(os.listdir(tmp_path))
+    for _ in range(2):
+        with pytest.raises(OSError, match="too long"):
+            made.write({b"/a": b"2", b"/" + b"/".join([b"x" * 250] * 20): b""})
+    assert sorted(os.listdir(tmp_path)) == before
+    assert shown(tmp_path) == {"a": b"1"}
+
+
+@pytest.mark.integration
+async def test_what_is_missing_is_put_back_without_a_change(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    local = LocalCluster(tmp_path / "c", voters=1)
+    local.start()
+    target, told = tmp_path / "d", tmp_path / "told"
+    tell = Tell(command=("sh", "-c", f"cat {target}/a >> {told}"))
+    said = ""
+
+    async def until(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not holds():
+                await asyncio.sleep(0.01)
+
+    def says(text: str) -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return text in said
+
+    try:
+        await local.wait_ready(100)
+        async with client.connect(local.endpoints) as hf, await hf.cache("/app/") as cache:
+            await hf.put("/app/a", "1")
+            await cache.current()
+            made = Projection(target, b"/app/")
+            following = asyncio.ensure_future(follow(cache, made, tell, once=False, check_seconds=0.05))
+            try:
+                await until(lambda: shown(target) == {"a": b"1"})
+                (target / "a").unlink()
+                await until(lambda: shown(target) == {"a": b"1"})
+                assert not told.exists(), "these are the files that it knows"
+                (target / "b").write_text("of somebody else")
+                await hf.txn().then(hf.op.put("/app/a", "2"), hf.op.put("/app/b", "2")).commit()
+                await until(lambda: says("b is there already"))
+                assert shown(target) == {"a": b"1", "b": b"of somebody else"}
+                (target / "b").unlink()
+                await until(lambda: shown(target) == {"a": b"2", "b": b"2"})
+                await until(lambda: told.exists() and told.read_text() == "2")
+                assert not says("once more")
+                assert said.count("is there already") == 1, "it is said once, not at each retry"
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+    finally:
+        local.kill()
+
+
 # Waits for SIGHUP, and says what its files held when it came.
 WAITER = """
 import signal, sys
