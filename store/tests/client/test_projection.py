@@ -303,6 +303,28 @@ async def test_a_command_that_does_not_end_is_ended_with_what_it_started(
                 await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "", "x", "\u0663", "1_0", f"{2**31}", "9" * 30, "12 13"])
+async def test_a_pid_file_that_names_no_process_is_an_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "pid").write_text(text)
+    await Tell(signal=0, pid_file=tmp_path / "pid").now()  # signal 0 harms nobody, should it be sent
+    assert "it has to hold the id of a process, a number over 0" in capfd.readouterr().err
+
+
+async def test_an_answer_that_is_not_http_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"what?\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        await Tell(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/").now()
+    assert "BadStatusLine" in capfd.readouterr().err
+
+
 async def test_each_way_of_telling_is_tried(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     told = tmp_path / "told"
     await Tell(pid_file=tmp_path / "none", command=("touch", str(told)), url="http://127.0.0.1:1/").now()
