@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 from pathlib import Path
@@ -17,6 +18,9 @@ from holdfast.cli.session import LOCAL, Endpoints, Timeout, TlsDir, User, run
 from holdfast.cli.tell import Tell
 from holdfast.client.cache import Cache
 from holdfast.client.projection import Projection, Unfit
+
+RETRY_SECONDS = 1.0  # before a write that failed is tried again; doubled each time
+CHECK_SECONDS = 30.0  # the longest pause between retries, and between looks for what somebody else changed or removed
 
 
 def project(
@@ -57,26 +61,53 @@ def project(
     run(endpoints, tls_dir, user, timeout, work)
 
 
-async def follow(cache: Cache, projection: Projection, tell: Tell, *, once: bool) -> None:
-    """Write the state of the cache, and each later one. Keys that cannot be files leave the files as they were."""
+async def follow(
+    cache: Cache, projection: Projection, tell: Tell, *, once: bool, check_seconds: float = CHECK_SECONDS
+) -> None:
+    """Write the state of the cache, and each later one. Keys that cannot be files leave the files as they were. Without
+    a change the state is written again after a pause: the write before may have failed, and others may have removed
+    what is there."""
     changes = cache.changes()
-    first = True
+    first, said, retry = True, "", RETRY_SECONDS
     while True:
-        revision, values = cache.revision, {key: cache[key].value for key in cache}
+        pause = check_seconds
         try:
-            if await asyncio.to_thread(projection.write, values):
-                source = f"the last good file, up to {cache.age:.0f} s old" if cache.from_file else "the cluster"
-                say(f"{len(values)} files of revision {revision}, from {source}")
-                if not first:
-                    await tell.now()
+            await _write(cache, projection)
+            await _tell(projection, tell)
         except (Unfit, OSError) as error:
             if first:
                 raise client.Unavailable(str(error)) from None
-            say(f"the files stay as they were: {error}")
+            if str(error) != said:
+                said = str(error)
+                say(f"the files stay as they were: {said}")
+            pause = min(retry, check_seconds)
+            retry = 2 * pause
+        else:
+            said, retry = "", RETRY_SECONDS
         first = False
         if once:
             return
-        await anext(changes)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await anext(changes)
+                said, retry = "", RETRY_SECONDS
+
+
+async def _write(cache: Cache, projection: Projection) -> None:
+    revision, values = cache.revision, {key: cache[key].value for key in cache}
+    if await asyncio.to_thread(projection.write, values):
+        source = f"the last good file, up to {cache.age:.0f} s old" if cache.from_file else "the cluster"
+        say(f"{len(values)} files of revision {revision}, from {source}")
+
+
+async def _tell(projection: Projection, tell: Tell) -> None:
+    """Tell the program if it was not told of these files, by this process or by one before."""
+    if projection.untold():
+        await tell.now()
+    try:
+        projection.mark_told()
+    except OSError as error:
+        say(f"the program will be told once more after a restart, as it cannot be recorded that it was: {error}")
 
 
 def _mode(text: str) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import os
 import shlex
 import signal
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from holdfast.cli.errors import say
 
 HTTP_SECONDS = 30.0
 GRACE_SECONDS = 2.0  # between SIGTERM and SIGKILL
+_PID_BYTES = 64  # of a file are read; a number has far fewer
+_LARGEST_PID = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Tell:
     async def _try(self, way: str, telling: Awaitable[None]) -> None:
         try:
             await telling
-        except (OSError, ValueError, urllib.error.URLError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             say(f"the program could not be told by {way}: {error!r}")
 
     async def _run(self) -> None:
@@ -64,7 +66,12 @@ class Tell:
 
 
 def _send(pid_file: Path, number: int) -> None:
-    os.kill(int(pid_file.read_text()), number)
+    """Raises ValueError for what is no id of one process: to kill(2), 0 and -1 are groups, or all that there is."""
+    with pid_file.open("rb") as opened:
+        text = opened.read(_PID_BYTES).strip()
+    if not text.isdigit() or not 0 < int(text) <= _LARGEST_PID:
+        raise ValueError(f"it has to hold the id of a process, a number over 0, and holds {text!r}")
+    os.kill(int(text), number)
 
 
 def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -5,6 +5,9 @@ it, and each visible name is a link into `..data`. A new state is a new director
 publishes all of it. A reader that reads several files has to resolve `..data` once; its state stays until the next
 change but one. Being killed at any point leaves the old state or the new one, and the next write puts the visible names
 right.
+
+The link `..told` names the state of which the program was told last. So a program is told of each change, even if the
+writer was not running when it happened, or was killed between publishing it and telling.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from holdfast.client.errors import ClientError
 
-DATA, _FRESH, _PARTS = "..data", "..data_fresh", "..state-"
+DATA, TOLD, _PARTS = "..data", "..told", "..state-"
 
 
 class Unfit(ClientError):
@@ -50,6 +53,7 @@ class Projection:
         self._directory = directory
         self._prefix = prefix
         self._mode = mode
+        self._told: str | None = None  # the state of which the program was told by this process
 
     def write(self, values: Mapping[bytes, bytes]) -> bool:
         """Make the directory hold exactly these keys. Returns whether that changed anything. Raises Unfit, and OSError;
@@ -67,6 +71,30 @@ class Projection:
         self._clean()
         return changed
 
+    def untold(self) -> bool:
+        """Whether the program has to be told of what is published. The very first state it reads by itself."""
+        told = self._told or self._target(TOLD)
+        return told is not None and told != self._target(DATA)
+
+    def mark_told(self) -> None:
+        """The program knows what is published. Raises OSError if that cannot be kept for another process."""
+        current = self._target(DATA)
+        if current is not None and current != self._told:
+            self._told = current
+            if current != self._target(TOLD):
+                self._link(TOLD, current)
+
+    def _target(self, name: str) -> str | None:
+        link = self._directory / name
+        return os.readlink(link) if link.is_symlink() else None
+
+    def _link(self, name: str, target: str) -> None:
+        """Make a link in the directory, or replace it at once."""
+        fresh = self._directory / f"{name}_fresh"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.replace(self._directory / name)
+
     def _held(self) -> dict[PurePosixPath, bytes] | None:
         """What is published now; None: nothing is."""
         data = self._directory / DATA
@@ -77,6 +105,18 @@ class Projection:
 
     def _publish(self, wanted: Mapping[PurePosixPath, bytes]) -> None:
         state = Path(tempfile.mkdtemp(prefix=_PARTS, dir=self._directory))
+        try:
+            self._fill(state, wanted)
+        except OSError:
+            shutil.rmtree(state, ignore_errors=True)  # on a full disk, retries must not take more and more of it
+            raise
+        before = self._target(DATA)
+        if before is not None and self._target(TOLD) is None:
+            self._link(TOLD, before)  # written by a version that kept no `..told`
+        self._link(DATA, state.name)
+        _sync(self._directory)
+
+    def _fill(self, state: Path, wanted: Mapping[PurePosixPath, bytes]) -> None:
         for path, value in wanted.items():
             file = state / path
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -88,11 +128,6 @@ class Projection:
         for directory in (state, *(path for path in state.rglob("*") if path.is_dir())):
             directory.chmod(0o755)
             _sync(directory)
-        fresh = self._directory / _FRESH
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(state.name)
-        fresh.replace(self._directory / DATA)
-        _sync(self._directory)
 
     def _show(self, visible: set[str]) -> None:
         """Links for what is there now, and none for what is not. Names that are no links of ours stay."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
+from holdfast.cli.project import follow
 from holdfast.cli.tell import Tell
 from holdfast.client.projection import Projection, Unfit, names
 from holdfast_lab import swaps
@@ -142,6 +143,109 @@ async def test_the_command_writes_tells_and_starts_from_the_last_good_file(tmp_p
         local.kill()
 
 
+def test_what_the_program_was_not_told_is_known_after_a_restart(tmp_path: Path) -> None:
+    def write(value: bytes, *, told: bool) -> bool:
+        made = Projection(tmp_path, b"/")
+        made.write({b"/a": value})
+        untold = made.untold()
+        if told:
+            made.mark_told()
+            assert not made.untold()
+        return untold
+
+    assert not write(b"1", told=False), "the program reads the first files by itself"
+    assert not write(b"1", told=True)
+    assert not write(b"1", told=True)
+    assert write(b"2", told=False), "it changed while nothing ran"
+    assert write(b"2", told=False), "killed before it was told"
+    assert write(b"2", told=True)
+    assert not write(b"2", told=True)
+    (tmp_path / "..told").unlink()
+    assert not write(b"2", told=False), "nothing has changed since a version that kept no record"
+    assert write(b"3", told=True), "this has changed since"
+    assert shown(tmp_path) == {"a": b"3"}
+
+
+@pytest.mark.integration
+async def test_the_program_is_told_of_a_change_that_came_while_nothing_ran(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path / "c", voters=1)
+    local.start()
+    told = tmp_path / "told"
+    tell = Tell(command=("sh", "-c", f"cat {tmp_path}/d/a >> {told}"))
+    try:
+        await local.wait_ready(100)
+        async with client.connect(local.endpoints) as hf:
+
+            async def run() -> str:
+                async with await hf.cache("/app/") as cache:
+                    await follow(cache, Projection(tmp_path / "d", b"/app/"), tell, once=True)
+                return told.read_text() if told.exists() else ""
+
+            await hf.put("/app/a", "1")
+            assert [await run(), await run()] == ["", ""]
+            await hf.put("/app/a", "2")
+            assert [await run(), await run()] == ["2", "2"]
+    finally:
+        local.kill()
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    made = Projection(tmp_path, b"/")
+    made.write({b"/a": b"1"})
+    before = sorted(os.listdir(tmp_path))
+    for _ in range(2):
+        with pytest.raises(OSError, match="too long"):
+            made.write({b"/a": b"2", b"/" + b"/".join([b"x" * 250] * 20): b""})
+    assert sorted(os.listdir(tmp_path)) == before
+    assert shown(tmp_path) == {"a": b"1"}
+
+
+@pytest.mark.integration
+async def test_what_is_missing_is_put_back_without_a_change(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    local = LocalCluster(tmp_path / "c", voters=1)
+    local.start()
+    target, told = tmp_path / "d", tmp_path / "told"
+    tell = Tell(command=("sh", "-c", f"cat {target}/a >> {told}"))
+    said = ""
+
+    async def until(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not holds():
+                await asyncio.sleep(0.01)
+
+    def says(text: str) -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return text in said
+
+    try:
+        await local.wait_ready(100)
+        async with client.connect(local.endpoints) as hf, await hf.cache("/app/") as cache:
+            await hf.put("/app/a", "1")
+            await cache.current()
+            made = Projection(target, b"/app/")
+            following = asyncio.ensure_future(follow(cache, made, tell, once=False, check_seconds=0.05))
+            try:
+                await until(lambda: shown(target) == {"a": b"1"})
+                (target / "a").unlink()
+                await until(lambda: shown(target) == {"a": b"1"})
+                assert not told.exists(), "these are the files that it knows"
+                (target / "b").write_text("of somebody else")
+                await hf.txn().then(hf.op.put("/app/a", "2"), hf.op.put("/app/b", "2")).commit()
+                await until(lambda: says("b is there already"))
+                assert shown(target) == {"a": b"1", "b": b"of somebody else"}
+                (target / "b").unlink()
+                await until(lambda: shown(target) == {"a": b"2", "b": b"2"})
+                await until(lambda: told.exists() and told.read_text() == "2")
+                assert not says("once more")
+                assert said.count("is there already") == 1, "it is said once, not at each retry"
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+    finally:
+        local.kill()
+
+
 # Waits for SIGHUP, and says what its files held when it came.
 WAITER = """
 import signal, sys
@@ -197,6 +301,28 @@ async def test_a_command_that_does_not_end_is_ended_with_what_it_started(
             while path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z":
                 assert time.monotonic() < end
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "", "x", "\u0663", "1_0", f"{2**31}", "9" * 30, "12 13"])
+async def test_a_pid_file_that_names_no_process_is_an_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "pid").write_text(text)
+    await Tell(signal=0, pid_file=tmp_path / "pid").now()  # signal 0 harms nobody, should it be sent
+    assert "it has to hold the id of a process, a number over 0" in capfd.readouterr().err
+
+
+async def test_an_answer_that_is_not_http_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"what?\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        await Tell(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/").now()
+    assert "BadStatusLine" in capfd.readouterr().err
 
 
 async def test_each_way_of_telling_is_tried(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

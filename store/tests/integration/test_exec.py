@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from holdfast import client
+from holdfast.cli.child import Runner
 from holdfast_lab.processes import LocalCluster
 
 # Appends a line with its variables to a file at each start, and one for each signal that it gets.
@@ -168,6 +170,36 @@ def test_a_change_restarts_and_several_restart_once(
         running.process.terminate()
         assert running.process.wait(30) == 143
         assert not alive(third["pid"])
+
+
+@pytest.mark.parametrize(("number", "starts"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGHUP, 2)])
+async def test_a_signal_just_after_the_old_command_of_a_restart_has_ended(
+    tmp_path: Path, number: signal.Signals, starts: int
+) -> None:
+    """The event loop stands still until the command has ended and the signal is there: it takes up both at once, before
+    `replace` goes on."""
+    starts_file = tmp_path / "starts"
+    runner = Runner("/bin/sh", ("sh", "-c", f"echo x >> {starts_file}; exit $CODE"), grace=60)
+    try:
+        runner.start({b"CODE": b"7"})
+        assert runner.child is not None
+        os.waitid(os.P_PID, runner.child.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - the loop has to stand still
+        os.kill(os.getpid(), number)
+        async with asyncio.timeout(60):
+            await runner.replace({b"CODE": b"8"})
+            assert await runner.ended == (7 if starts == 1 else 8)
+        assert starts_file.read_text() == "x\n" * starts
+    finally:
+        runner.close()
+
+
+async def test_nothing_is_started_after_a_signal_that_came_before_the_command(tmp_path: Path) -> None:
+    runner = Runner("/bin/sh", ("sh", "-c", f"touch {tmp_path / 'started'}"), grace=60)
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(60):
+        assert await runner.ended == 143
+    runner.start({})
+    assert runner.child is None
 
 
 def test_a_command_that_does_not_end_is_killed_with_its_group(
