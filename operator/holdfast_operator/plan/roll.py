@@ -41,7 +41,7 @@ def roll(desired: Desired, observed: Observed, membership: Membership, blocked: 
     followers = [n for n in outdated if n not in members or members[n].id != membership.leader]
     # Then one that does not answer: while it is silent, none of the others may be spared.
     silent = [n for n in followers if outdated[n].node is None]
-    ordinal = next(iter([n for n in broken if n in followers] or silent or followers or outdated))
+    ordinal = next(iter([n for n in broken if n in followers] or broken or silent or followers or outdated))
     pod, member = outdated[ordinal], members.get(ordinal)
     if member is not None and not can_spare(observed, membership, member):
         return Wait("QuorumAtRisk", f"the pod with ordinal {ordinal} is outdated, but too few others are caught up")
