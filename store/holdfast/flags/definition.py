@@ -9,6 +9,7 @@ nesting. Fields that flagd does not know are dropped, because the Python provide
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64  # of nested objects and arrays
@@ -19,6 +20,7 @@ MAX_DOCUMENT_ELEMENTS = 20_000  # of a whole document
 MAX_SHOWN = 100  # characters of a name in a text
 MAX_NUMBER = 1.7976931348623157e308
 
+_RULE_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _SCALARS = (str, int, float)  # bool is an int
 
 
@@ -118,7 +120,22 @@ def rule(found: object) -> dict[str, Any]:
     """A shared targeting rule. Raises Invalid."""
     if not isinstance(found, dict):
         raise Invalid("it is not a JSON object")
+    if not found:
+        raise Invalid("it is empty, and the Go provider refuses a document with an empty shared rule")
     return found
+
+
+def check_rule_name(name: str) -> None:
+    """Raise Invalid if a shared rule cannot have this name: the Go provider puts it into a regular expression, and
+    refuses the whole document if that is invalid or matches something else."""
+    if not _RULE_NAME.fullmatch(name):
+        raise Invalid("the name of a shared rule has only ASCII letters, digits, _ and -, and at least one")
+
+
+def check_flag_name(name: str) -> None:
+    """Raise Invalid if a flag cannot have this name: `$` begins names that have a meaning of their own."""
+    if not name or name.startswith("$"):
+        raise Invalid("a name is not empty and does not begin with $")
 
 
 def check_metadata(found: object) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from holdfast.flags.definition import (
     MAX_DOCUMENT_ELEMENTS,
     MAX_ELEMENTS,
     Invalid,
+    check_flag_name,
     check_metadata,
+    check_rule_name,
     elements,
     flag,
     parse_object,
@@ -55,7 +57,8 @@ def _object(texts: Mapping[str, bytes]) -> bytes:
 class _Part:
     """Definitions of one kind, by name."""
 
-    def __init__(self, check: Callable[[object], dict[str, Any]]) -> None:
+    def __init__(self, check_name: Callable[[str], None], check: Callable[[object], dict[str, Any]]) -> None:
+        self._check_name = check_name
         self._check = check
         self.texts: dict[str, bytes] = {}
         self.size = 0  # in bytes
@@ -66,8 +69,7 @@ class _Part:
     def put(self, name: str, definition: object) -> int:
         """Replace a definition, and return its size. Raises Invalid; then there is none of this name."""
         self.remove(name)
-        if not name or name.startswith("$"):
-            raise Invalid("a name is not empty and does not begin with $")
+        self._check_name(name)
         text = _dump(name) + b":" + _dump(self._check(definition))
         self.texts[name] = text
         self.size += len(text)
@@ -86,7 +88,7 @@ class FlagSet:
         self._clear()
 
     def _clear(self) -> None:
-        self._flags, self._rules = _Part(flag), _Part(rule)
+        self._flags, self._rules = _Part(check_flag_name, flag), _Part(check_rule_name, rule)
         self._metadata: dict[str, Any] = {}
         self.left_out: dict[str, str] = {}  # name, or `$evaluators/NAME` -> reason
         self._left_out_bytes = 0

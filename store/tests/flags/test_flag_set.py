@@ -126,6 +126,32 @@ def test_names_that_cannot_be_used_are_left_out() -> None:
     assert set(flags.left_out) == {"", "$metadata", "$evaluators/"}
 
 
+@pytest.mark.parametrize(
+    "name", ["", "$x", "a/b", "a.b", "a b", "a(", "[", "*", "a\\", "\u00e4", "\u0663", "a\n", 'a"']
+)
+def test_shared_rules_with_names_that_the_go_provider_cannot_take_are_left_out(name: str) -> None:
+    """It makes a regular expression of the name, and drops the whole document if it cannot."""
+    rule = {"==": [1, 1]}
+    flags, document = made(
+        PREFIX, {b"/flags/a": ON, b"/flags/$evaluators/Ok_1-x": rule, f"/flags/$evaluators/{name}".encode(): rule}
+    )
+    assert document == {"flags": {"a": ON}, "$evaluators": {"Ok_1-x": rule}}
+    assert "name of a shared rule" in flags.left_out["$evaluators/" + name]
+    flags, document = made(KEY, {b"/flags.json": {"flags": {"a": ON}, "$evaluators": {"Ok_1-x": rule, name: rule}}})
+    assert document == {"flags": {"a": ON}, "$evaluators": {"Ok_1-x": rule}}
+    assert "name of a shared rule" in flags.left_out["$evaluators/" + name]
+
+
+def test_empty_shared_rules_are_left_out() -> None:
+    """The Go provider refuses a document with one."""
+    flags, document = made(PREFIX, {b"/flags/a": ON, b"/flags/$evaluators/r": b"{ }"})
+    assert document == {"flags": {"a": ON}}
+    assert "empty" in flags.left_out["$evaluators/r"]
+    flags, document = made(KEY, {b"/flags.json": {"flags": {"a": ON}, "$evaluators": {"r": {}}}})
+    assert document == {"flags": {"a": ON}}
+    assert "empty" in flags.left_out["$evaluators/r"]
+
+
 def test_fields_that_no_provider_knows_are_dropped() -> None:
     """The Python provider refuses a whole document for one."""
     _, document = made(PREFIX, {b"/flags/a": {**ON, "description": "x", "owner": "y", "targeting": None}})
