@@ -13,7 +13,9 @@ from typing import Protocol
 
 from holdfast.turns import Turns
 
-COST_PER_TURN = 32 << 10  # see `FlagSet.take`; the last definition or document of a turn may exceed it
+COST_PER_TURN = (
+    32 << 10
+)  # see `FlagSet.take`; a definition or a document that exceeds it takes the turns that follow, too
 COST_PER_SET = 4 << 10  # of a turn, before the next connection is served
 
 
@@ -30,6 +32,7 @@ class ParsingTurns:
     def __init__(self) -> None:
         self._waiting: Turns[Work] = Turns()
         self._scheduled = False
+        self._left = 0  # negative: so much more than its share was parsed
 
     def add(self, owner: Hashable, id: int, work: Work) -> None:
         self._waiting.add(owner, id, work)
@@ -44,11 +47,11 @@ class ParsingTurns:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        left = COST_PER_TURN
+        self._left = min(self._left, 0) + COST_PER_TURN
         try:
-            while self._waiting and left > 0:
+            while self._waiting and self._left > 0:
                 _, _, work = self._waiting.next()
-                left -= work.advance(min(left, COST_PER_SET))
+                self._left -= work.advance(min(self._left, COST_PER_SET))
         finally:
             self._scheduled = False
             self._schedule()

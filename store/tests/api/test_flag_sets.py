@@ -244,6 +244,24 @@ async def test_a_connection_with_many_sets_delays_only_itself() -> None:
     assert max(work.spent for work in greedy) <= min(work.spent for work in greedy) + COST_PER_SET
 
 
+async def test_work_that_exceeds_a_turn_takes_the_turns_that_follow() -> None:
+    """So that other work of the loop goes on in between."""
+    parsing = ParsingTurns()
+    advanced = 0
+
+    class Large:
+        def advance(self, budget: int) -> int:
+            nonlocal advanced
+            advanced += 1
+            parsing.add("", 0, self)
+            return 4 * COST_PER_TURN
+
+    parsing.add("", 0, Large())
+    for turn in range(40):
+        await asyncio.sleep(0)
+        assert advanced == 1 + turn // 4
+
+
 async def test_sets_that_are_dropped_leave_the_queue(taken: list[tuple[bytes, int]]) -> None:
     world = World()
     world.write({"a": flag("x")})
