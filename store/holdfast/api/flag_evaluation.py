@@ -8,6 +8,7 @@ is charged to a budget, and an evaluation that has used it up is an error of tha
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from holdfast.flags.flag_set import Definitions
 FLAG_UNITS = 100_000  # of work for one flag: operations, elements, and 64 characters each
 REQUEST_UNITS = 1_000_000  # of work for all flags of one request
 MAX_NESTING = 128  # of a rule, with the shared rules in it
+LIBRARY_LOGGERS = ("openfeature", "json_logic")
 
 
 class NotInstalled(Exception):
@@ -88,6 +90,7 @@ class Evaluator:
             raise NotInstalled(
                 f"{error.name} is not installed on this server; OFREP needs it: pip install 'holdfast[flags]'"
             ) from error
+        _silence_library()
         self._apply = jsonLogic
         self._meter = _Meter()
         self._operations = {name: self._metered(operation) for name, operation in OPERATORS.items()}
@@ -183,6 +186,13 @@ class Evaluator:
         made = _Object({key: self._rule(value, rules, nesting - 1) for key, value in found.items()})
         made.meter = self._meter
         return made
+
+
+def _silence_library() -> None:
+    """The library logs what a rule got from the context, some of it with a traceback. That is data of users, which this
+    server never logs; and whoever sends requests could fill the log."""
+    for name in LIBRARY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # also that of the loggers below it
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

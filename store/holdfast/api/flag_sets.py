@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 
+from holdfast.api.flag_parsing import ParsingTurns
 from holdfast.api.shared_flags import IDLE_SECONDS, TOO_MANY, FlagSource, SharedSet
 from holdfast.flags.selector import Selector
 from holdfast.status import Code, Refusal, RequestError
@@ -28,6 +29,7 @@ class FlagSets:
         self._new_stream = new_stream
         self._by_key: dict[bytes, SharedSet] = {}
         self._by_stream: dict[int, SharedSet] = {}
+        self._parsing = ParsingTurns()
 
     @property
     def size(self) -> int:
@@ -55,6 +57,7 @@ class FlagSets:
             source,
             owner,
             self._new_stream(),
+            self._parsing,
             crowded=lambda: self.size > MAX_BYTES,
             ended=self._forget_stream,
             drop=self.drop,

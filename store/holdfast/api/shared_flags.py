@@ -2,8 +2,8 @@
 
 An application that starts sends a selector; a thousand of them usually send the same one. So a set costs one read and
 one watcher, however many streams it has. Changes that come together are taken together: the document is made anew at
-most every COALESCE_SECONDS, and less often if sending it to all takes longer. No turn of the loop parses or sends more
-than a bounded number of bytes.
+most every COALESCE_SECONDS, and less often if sending it to all takes longer. A set parses only when the queue that it
+shares with all other sets gives it a turn (`flag_parsing`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple, Protocol
 
+from holdfast.api.flag_parsing import ParsingTurns
 from holdfast.flags.flag_set import MAX_KEYS, MAX_TEXT_BYTES, Definitions, FlagSet, told
 from holdfast.flags.selector import Selector
 from holdfast.kv.rows import DELETE, Change
@@ -29,9 +30,9 @@ log = logging.getLogger("holdfast.flags")
 
 COALESCE_SECONDS = 0.05
 SENT_BYTES_PER_SECOND = 32 << 20  # documents of one set, to all of its streams
-PARSED_PER_TURN = 64 << 10  # bytes; one definition or one whole document may exceed it
 MAX_PAUSE_SECONDS = 5.0  # between two documents, however large and to however many
 MAX_WAITING_BYTES = 2 * MAX_TEXT_BYTES  # of changes that are not parsed yet
+MAKING_COST = 1024  # of a document, in addition to a sixteenth of its bytes: they are only joined
 IDLE_SECONDS = 60.0  # a set that nobody uses is forgotten after this time
 MAX_LINES = 5  # of the log, for one document
 
@@ -108,7 +109,8 @@ class User(Protocol):
 
 
 class SharedSet:
-    """The flags of one selector. States: reading; current, with a `document`; closed, with a `failure` if it failed."""
+    """The flags of one selector. States: reading; current, with a `document`; closed, with a `failure` if it failed.
+    Implements `flag_parsing.Work`."""
 
     def __init__(
         self,
@@ -116,6 +118,7 @@ class SharedSet:
         source: FlagSource,
         owner: Hashable,
         stream: int,
+        parsing: ParsingTurns,
         *,
         crowded: Callable[[], bool],
         ended: Callable[[SharedSet], None],
@@ -127,6 +130,7 @@ class SharedSet:
         self.source = source
         self.owner = owner
         self.stream = stream
+        self._parsing = parsing
         self._crowded = crowded
         self._ended = ended
         self._drop = drop
@@ -145,14 +149,15 @@ class SharedSet:
         self._waiting: dict[bytes, bytes | None] = {}  # changed keys, not taken yet
         self._waiting_bytes = 0
         self._taking: Iterator[int] | None = None
-        self._turn: asyncio.Handle | None = None
+        self._queued = False  # for parsing
         self._build: asyncio.TimerHandle | None = None
         self._built_at = 0.0
 
     @property
     def size(self) -> int:
         """About how many bytes this takes in memory."""
-        return self._flags.size + (len(self.document.text) if self.document is not None else 0)
+        text = len(self.document.text) if self.document is not None else 0
+        return self._flags.size + self._waiting_bytes + text
 
     @property
     def users(self) -> int:
@@ -161,7 +166,7 @@ class SharedSet:
     @property
     def position(self) -> Position:
         """Where the document stands. While changes wait, it grows older."""
-        settled = self._build is None and self._turn is None and self._cancel_scan is None
+        settled = self._build is None and not self._queued and self._cancel_scan is None
         progress = self._hub.progress(self.stream) if settled else None
         if progress is not None:
             return self.source.position()._replace(revision=progress.revision)
@@ -217,7 +222,7 @@ class SharedSet:
         for data in kvs:
             kv = kv_pb2.KeyValue.FromString(data)
             self._wait(kv.key, kv.value)
-        self._work()
+        self._queue()
 
     def deliver(self, delivery: Delivery) -> None:
         if isinstance(delivery, Events):
@@ -243,7 +248,7 @@ class SharedSet:
             self._drop(self)  # nobody has asked for long: what changes costs nothing any more
         elif self._waiting_bytes > MAX_WAITING_BYTES:
             self.fail(TOO_LARGE)
-        elif self._turn is None and self._build is None:
+        elif not self._queued and self._build is None:
             self._build_later()
 
     def _wait(self, key: bytes, value: bytes | None) -> None:
@@ -264,30 +269,37 @@ class SharedSet:
         size = len(self.document.text) if self.document is not None else 0
         pause = min(MAX_PAUSE_SECONDS, size * len(self._users) / SENT_BYTES_PER_SECOND)
         at = max(COALESCE_SECONDS, self._built_at + pause - time.monotonic())
-        self._build = asyncio.get_running_loop().call_later(at, self._work)
+        self._build = asyncio.get_running_loop().call_later(at, self._queue)
 
-    def _work(self) -> None:
-        """Take what waits, so many bytes in a turn of the loop; then make the document."""
-        self._turn = self._build = None
-        left = PARSED_PER_TURN
-        while left > 0:
+    def _queue(self) -> None:
+        self._build = None
+        self._queued = True
+        self._parsing.add(self.owner, self.stream, self)
+
+    def advance(self, budget: int) -> int:
+        """Take what waits, then make the document. See `flag_parsing.Work`."""
+        self._queued = False
+        spent = 0
+        while spent < budget:
             if self._taking is None:
                 if not self._waiting:
+                    spent += MAKING_COST + (self._flags.size >> 4)
                     self._finish()
-                    return
+                    return spent
                 key = next(iter(self._waiting))
                 self._taking = self._flags.take(key, self._unwait(key))
             cost = next(self._taking, None)
             if cost is None:
                 self._taking = None
             else:
-                left -= cost
+                spent += cost
         if self._flags.too_large:
             self.fail(TOO_LARGE)
         elif self._crowded():
             self.fail(TOO_MANY)
         else:
-            self._turn = asyncio.get_running_loop().call_soon(self._work)
+            self._queue()
+        return spent
 
     def _finish(self) -> None:
         flags = self._flags
@@ -346,10 +358,11 @@ class SharedSet:
     def _stop(self) -> None:
         """Stop what is under way."""
         self._reads += 1
-        for handle in (self._turn, self._build):
-            if handle is not None:
-                handle.cancel()
-        self._turn = self._build = self._taking = None
+        if self._build is not None:
+            self._build.cancel()
+        self._parsing.remove(self.owner, self.stream)
+        self._queued = False
+        self._build = self._taking = None
         if self._cancel_scan is not None:
             self._cancel_scan()
             self._cancel_scan = None

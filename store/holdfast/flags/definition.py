@@ -9,14 +9,18 @@ nesting. Fields that flagd does not know are dropped, because the Python provide
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64  # of nested objects and arrays
 MAX_DEFINITION_BYTES = 128 << 10  # of one flag or one shared rule
 MAX_DOCUMENT_BYTES = 1 << 20  # of a whole document in one key, which is parsed in one go
+MAX_ELEMENTS = 4096  # of one flag or one shared rule, see `elements`
+MAX_DOCUMENT_ELEMENTS = 20_000  # of a whole document
 MAX_SHOWN = 100  # characters of a name in a text
 MAX_NUMBER = 1.7976931348623157e308
 
+_RULE_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _SCALARS = (str, int, float)  # bool is an int
 
 
@@ -24,10 +28,20 @@ class Invalid(Exception):
     """A value cannot be used as what it should be. The message says why, in a few words."""
 
 
-def parse_object(value: bytes, max_bytes: int = MAX_DEFINITION_BYTES) -> dict[str, Any]:
+def elements(value: bytes) -> int:
+    """A bound on the number of values in this JSON, which decides how long parsing takes: about a microsecond each.
+    Separators and brackets are counted, also those in strings, because this has to be known before parsing."""
+    return sum(map(value.count, (b",", b":", b"[", b"{")))
+
+
+def parse_object(
+    value: bytes, max_bytes: int = MAX_DEFINITION_BYTES, max_elements: int = MAX_ELEMENTS
+) -> dict[str, Any]:
     """The JSON object in `value`. Raises Invalid."""
     if len(value) > max_bytes:
         raise Invalid(f"it has {len(value)} bytes; at most {max_bytes} are allowed")
+    if (found_elements := elements(value)) > max_elements:
+        raise Invalid(f"it has {found_elements} of the characters , : [ {{ ; at most {max_elements} are allowed")
     try:
         found = json.loads(value.decode(), parse_constant=_refuse, parse_float=_float, parse_int=_int)
     except UnicodeDecodeError:
@@ -106,7 +120,22 @@ def rule(found: object) -> dict[str, Any]:
     """A shared targeting rule. Raises Invalid."""
     if not isinstance(found, dict):
         raise Invalid("it is not a JSON object")
+    if not found:
+        raise Invalid("it is empty, and the Go provider refuses a document with an empty shared rule")
     return found
+
+
+def check_rule_name(name: str) -> None:
+    """Raise Invalid if a shared rule cannot have this name: the Go provider puts it into a regular expression, and
+    refuses the whole document if that is invalid or matches something else."""
+    if not _RULE_NAME.fullmatch(name):
+        raise Invalid("the name of a shared rule has only ASCII letters, digits, _ and -, and at least one")
+
+
+def check_flag_name(name: str) -> None:
+    """Raise Invalid if a flag cannot have this name: `$` begins names that have a meaning of their own."""
+    if not name or name.startswith("$"):
+        raise Invalid("a name is not empty and does not begin with $")
 
 
 def check_metadata(found: object) -> dict[str, Any]:

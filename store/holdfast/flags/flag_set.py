@@ -10,13 +10,27 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from holdfast.flags.definition import MAX_DOCUMENT_BYTES, Invalid, check_metadata, flag, parse_object, rule, shown
+from holdfast.flags.definition import (
+    MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENT_ELEMENTS,
+    MAX_ELEMENTS,
+    Invalid,
+    check_flag_name,
+    check_metadata,
+    check_rule_name,
+    elements,
+    flag,
+    parse_object,
+    rule,
+    shown,
+)
 from holdfast.flags.selector import EVALUATORS, Selector
 
 # gRPC clients take messages of 4 MiB unless they are told otherwise; the rest is for the context and for framing.
 MAX_TEXT_BYTES = (4 << 20) - (64 << 10)
 MAX_KEYS = 10_000
-STEP_BYTES = 256  # cost of a definition within a whole document, in addition to the cost of the document
+STEP_COST = 256  # of a definition, in addition to its size
+ELEMENT_COST = 8  # an element takes as long to parse as about so many bytes of a string
 
 
 class Definitions(NamedTuple):
@@ -43,7 +57,8 @@ def _object(texts: Mapping[str, bytes]) -> bytes:
 class _Part:
     """Definitions of one kind, by name."""
 
-    def __init__(self, check: Callable[[object], dict[str, Any]]) -> None:
+    def __init__(self, check_name: Callable[[str], None], check: Callable[[object], dict[str, Any]]) -> None:
+        self._check_name = check_name
         self._check = check
         self.texts: dict[str, bytes] = {}
         self.size = 0  # in bytes
@@ -51,14 +66,14 @@ class _Part:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def put(self, name: str, definition: object) -> None:
-        """Replace a definition. Raises Invalid; then there is none of this name."""
+    def put(self, name: str, definition: object) -> int:
+        """Replace a definition, and return its size. Raises Invalid; then there is none of this name."""
         self.remove(name)
-        if not name or name.startswith("$"):
-            raise Invalid("a name is not empty and does not begin with $")
+        self._check_name(name)
         text = _dump(name) + b":" + _dump(self._check(definition))
         self.texts[name] = text
         self.size += len(text)
+        return len(text)
 
     def remove(self, name: str) -> None:
         self.size -= len(self.texts.pop(name, b""))
@@ -69,10 +84,11 @@ class FlagSet:
 
     def __init__(self, selector: Selector) -> None:
         self._selector = selector
+        self._max_elements = MAX_DOCUMENT_ELEMENTS if selector.whole else MAX_ELEMENTS
         self._clear()
 
     def _clear(self) -> None:
-        self._flags, self._rules = _Part(flag), _Part(rule)
+        self._flags, self._rules = _Part(check_flag_name, flag), _Part(check_rule_name, rule)
         self._metadata: dict[str, Any] = {}
         self.left_out: dict[str, str] = {}  # name, or `$evaluators/NAME` -> reason
         self._left_out_bytes = 0
@@ -90,12 +106,15 @@ class FlagSet:
         return self.size > MAX_TEXT_BYTES or keys > MAX_KEYS
 
     def take(self, key: bytes, value: bytes | None) -> Iterator[int]:
-        """Take a key's new value; None if it was deleted. Yields the cost of each step in bytes."""
-        yield len(key) + len(value or b"")
+        """Take a key's new value; None if it was deleted. Yields the cost of each step after it: about its bytes, and
+        ELEMENT_COST for each JSON element."""
+        value_cost = 0 if value is None else len(value) + ELEMENT_COST * min(elements(value), self._max_elements)
+        cost = STEP_COST + len(key) + value_cost
         if self._selector.whole:
-            yield from self._take_whole(value)
+            yield from self._take_whole(value, cost)
         else:
             self._take_one(key[len(self._selector.key) :], value)
+            yield cost
 
     def _take_one(self, rest: bytes, value: bytes | None) -> None:
         try:
@@ -118,12 +137,23 @@ class FlagSet:
         except Invalid as error:
             self._leave_out(name, str(error))
 
-    def _take_whole(self, value: bytes | None) -> Iterator[int]:
+    def _take_whole(self, value: bytes | None, cost: int) -> Iterator[int]:
         self._clear()
-        if value is None:
-            return
+        found = self._parse_whole(value) if value is not None else {}
+        yield cost
+        for part, prefix, key in ((self._rules, EVALUATORS, "$evaluators"), (self._flags, "", "flags")):
+            for name, definition in (found.get(key) or {}).items():
+                size = 0
+                try:
+                    size = part.put(name, definition)
+                except Invalid as error:
+                    self._leave_out(prefix + name, str(error))
+                yield STEP_COST + size
+
+    def _parse_whole(self, value: bytes) -> dict[str, Any]:
+        """The document; empty if it is broken."""
         try:
-            found = parse_object(value, MAX_DOCUMENT_BYTES)
+            found = parse_object(value, MAX_DOCUMENT_BYTES, MAX_DOCUMENT_ELEMENTS)
             flags, rules = found.get("flags", {}), found.get("$evaluators") or {}
             if not isinstance(flags, dict) or not isinstance(rules, dict):
                 raise Invalid('"flags" and "$evaluators" must be objects')
@@ -131,14 +161,8 @@ class FlagSet:
                 self._metadata = check_metadata(found["metadata"])
         except Invalid as error:
             self.broken = str(error)
-            return
-        for part, prefix, definitions in ((self._rules, EVALUATORS, rules), (self._flags, "", flags)):
-            for name, definition in definitions.items():
-                try:
-                    part.put(name, definition)
-                except Invalid as error:
-                    self._leave_out(prefix + name, str(error))
-                yield STEP_BYTES
+            return {}
+        return found
 
     def _leave_out(self, name: str, reason: str) -> None:
         self.left_out[name] = self._newly[name] = reason

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from holdfast.api import flag_sets
+from holdfast.api.flag_parsing import COST_PER_SET, COST_PER_TURN, ParsingTurns
 from holdfast.api.flag_sets import FlagSets
-from holdfast.api.shared_flags import COALESCE_SECONDS, PARSED_PER_TURN, Position, SharedSet
-from holdfast.flags.definition import MAX_DEFINITION_BYTES
+from holdfast.api.shared_flags import COALESCE_SECONDS, Position, SharedSet
 from holdfast.flags.flag_set import FlagSet
 from holdfast.flags.selector import Selector
 from holdfast.kv import requests
@@ -114,6 +114,8 @@ async def test_one_read_and_one_watcher_for_all() -> None:
     world = World()
     world.write({"a": flag("x")})
     readers = [Reader(world.get()) for _ in range(100)]
+    for reader in readers:
+        await reader.has({"a"})
     assert (world.reads, world.hub.watchers) == (1, 1)
     for n in range(50):  # together
         world.write({f"n{n}": flag("x")})
@@ -147,26 +149,129 @@ async def test_a_document_is_of_one_revision() -> None:
         assert len(document) == 31
 
 
-async def test_no_turn_of_the_loop_parses_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, int]]:
+    """(selector, cost) of each step of parsing, of all sets."""
+    steps: list[tuple[bytes, int]] = []
+    take = FlagSet.take
+
+    def noted(self: FlagSet, key: bytes, value: bytes | None) -> Iterator[int]:
+        for cost in take(self, key, value):
+            steps.append((self._selector.key, cost))
+            yield cost
+
+    monkeypatch.setattr(FlagSet, "take", noted)
+    return steps
+
+
+async def turns_until(finished: Callable[[], bool], taken: list[tuple[bytes, int]]) -> list[list[tuple[bytes, int]]]:
+    """What each turn of the loop parsed."""
+    turns = []
+    async with asyncio.timeout(60):
+        while not finished():
+            taken.clear()
+            await asyncio.sleep(0)
+            if taken:
+                turns.append(list(taken))
+    return turns
+
+
+def costliest(turns: list[list[tuple[bytes, int]]]) -> int:
+    return max(sum(cost for _, cost in turn) for turn in turns)
+
+
+NESTED = [Selector(b"/flags/" + b"n/" * n) for n in range(32)]
+
+
+async def test_no_turn_of_the_loop_parses_more_than_its_share(taken: list[tuple[bytes, int]]) -> None:
     world = World()
     for n in range(300):
         world.write({f"f{n}": flag("x", 10_000)})
-    parsed = most = 0
-    take = FlagSet.take
-
-    def counted(self: FlagSet, key: bytes, value: bytes | None) -> Iterator[int]:
-        nonlocal parsed
-        for cost in take(self, key, value):
-            parsed += cost
-            yield cost
-
-    monkeypatch.setattr(FlagSet, "take", counted)
     reader = Reader(world.get())
-    while not reader.documents:
-        most, parsed = max(most, parsed), 0
-        await asyncio.sleep(0)
+    turns = await turns_until(lambda: bool(reader.documents), taken)
     assert len(reader.documents[0]) == 300
-    assert 0 < most < PARSED_PER_TURN + MAX_DEFINITION_BYTES
+    assert len(turns) > 50
+    assert costliest(turns) < COST_PER_TURN + 11_000
+
+
+async def test_sets_that_change_together_share_the_turns(taken: list[tuple[bytes, int]]) -> None:
+    """One key is in many sets, whose selectors are prefixes of each other: read together, then changed together."""
+    world = World()
+    name = "n/" * 32 + "f"
+    world.write({name: flag("x", 20_000)})
+    readers = [Reader(world.get(selector)) for selector in NESTED]
+    for number in (1, 2):
+        turns = await turns_until(lambda number=number: all(len(r.documents) == number for r in readers), taken)  # type: ignore[misc]
+        assert sum(map(len, turns)) == len(NESTED)
+        assert len(turns) >= len(NESTED) // 2
+        assert costliest(turns) < COST_PER_TURN + 21_000
+        world.write({name: flag("y", 20_000)})
+
+
+async def test_a_definition_with_many_elements_costs_a_turn(taken: list[tuple[bytes, int]]) -> None:
+    dense = flag("x").replace(b": 1}", b": [%s]}" % b",".join([b"[]"] * 2000))
+    assert len(dense) < 8_000
+    world = World()
+    world.write({f"f{n}": dense for n in range(20)})
+    reader = Reader(world.get())
+    turns = await turns_until(lambda: bool(reader.documents), taken)
+    assert len(reader.documents[0]) == 20
+    assert [len(turn) for turn in turns] == [1] * 20
+
+
+class Endless:
+    """Work that is never finished. Implements `flag_parsing.Work`."""
+
+    def __init__(self, parsing: ParsingTurns, owner: str, id: int) -> None:
+        self._parsing, self._owner, self._id = parsing, owner, id
+        self.spent = 0
+        self.advance(0)
+
+    def advance(self, budget: int) -> int:
+        self.spent += budget
+        self._parsing.add(self._owner, self._id, self)
+        return budget
+
+
+async def test_a_connection_with_many_sets_delays_only_itself() -> None:
+    parsing = ParsingTurns()
+    greedy = [Endless(parsing, "greedy", n) for n in range(100)]
+    modest = Endless(parsing, "modest", 100)
+    for turn in range(1, 21):
+        await asyncio.sleep(0)
+        assert modest.spent == turn * COST_PER_TURN // 2
+    assert sum(work.spent for work in greedy) == 20 * COST_PER_TURN // 2
+    assert max(work.spent for work in greedy) <= min(work.spent for work in greedy) + COST_PER_SET
+
+
+async def test_work_that_exceeds_a_turn_takes_the_turns_that_follow() -> None:
+    """So that other work of the loop goes on in between."""
+    parsing = ParsingTurns()
+    advanced = 0
+
+    class Large:
+        def advance(self, budget: int) -> int:
+            nonlocal advanced
+            advanced += 1
+            parsing.add("", 0, self)
+            return 4 * COST_PER_TURN
+
+    parsing.add("", 0, Large())
+    for turn in range(40):
+        await asyncio.sleep(0)
+        assert advanced == 1 + turn // 4
+
+
+async def test_sets_that_are_dropped_leave_the_queue(taken: list[tuple[bytes, int]]) -> None:
+    world = World()
+    world.write({"a": flag("x")})
+    reader = Reader(world.get())
+    reader.found.leave(reader)
+    world.sets.drop(reader.found)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not taken
+    assert world.sets.size == 0
 
 
 async def test_after_a_snapshot_it_reads_again() -> None:
@@ -205,7 +310,11 @@ async def test_what_cannot_be_served_is_not_read_again_at_once(monkeypatch: pyte
     world = World()
     world.write({"doc": b"[]"})
     whole = Selector(b"/flags/doc")
-    readers = [Reader(world.get(whole)) for _ in range(10)]
+    readers = [Reader(world.get(whole)) for _ in range(5)]
+    async with asyncio.timeout(20):
+        while not readers[-1].failed:
+            await asyncio.sleep(0)
+    readers += [Reader(world.get(whole)) for _ in range(5)]
     assert all(reader.failed is not None and "no flagd document" in reader.failed.message for reader in readers)
     assert (world.reads, world.hub.watchers) == (1, 0)
     world.write({"doc": b'{"flags": {"a": %s}}' % flag("x")})

@@ -151,7 +151,7 @@ async def test_a_replica_evaluates_while_it_is_cut_off(cluster: LocalCluster, tm
     replica.start()
     try:
         async with client.connect(replica.endpoint, timeout=30) as at_edge, asyncio.timeout(60):
-            while not (await at_edge.describe()).ready:
+            while not (state := await at_edge.describe()).ready or not state.HasField("staleness_ms"):
                 await asyncio.sleep(0.02)
             cluster.kill()
             while (await at_edge.describe()).connected:

@@ -6,8 +6,17 @@ import json
 from typing import Any
 
 import pytest
-from holdfast.flags.definition import MAX_DEFINITION_BYTES, MAX_DEPTH, Invalid, parse_object, shown
-from holdfast.flags.flag_set import MAX_KEYS, FlagSet, told
+from holdfast.flags.definition import (
+    MAX_DEFINITION_BYTES,
+    MAX_DEPTH,
+    MAX_DOCUMENT_ELEMENTS,
+    MAX_ELEMENTS,
+    Invalid,
+    elements,
+    parse_object,
+    shown,
+)
+from holdfast.flags.flag_set import ELEMENT_COST, MAX_KEYS, STEP_COST, FlagSet, told
 from holdfast.flags.selector import MAX_BYTES, Selector
 from holdfast.status import RequestError
 from hypothesis import given
@@ -71,8 +80,10 @@ def test_each_key_below_a_prefix_is_a_flag_named_by_the_rest_of_the_key() -> Non
         (b'{"state": "ENABLED", "variants": {"a": 1%s}}' % (b"0" * 400), "too large"),
         (b'{"state": "ENABLED", "variants": {"a": 1%s}}' % (b"0" * 5000), "not JSON"),
         (b'{"state": "ENABLED", "variants": {"a": %s}}' % (b"[" * 70 + b"]" * 70), "nested"),
-        (b'{"state": "ENABLED", "variants": {"a": %s}}' % (b"[" * 50_000 + b"]" * 50_000), "nested"),
+        (b'{"state": "ENABLED", "variants": {"a": %s}}' % (b"[" * 4_000 + b"]" * 4_000), "nested"),
         (b'{"a": "%s"}' % (b"x" * MAX_DEFINITION_BYTES), "at most"),
+        (b'{"a": [%s]}' % b",".join([b"1"] * MAX_ELEMENTS), "of the characters"),
+        (b'{"a": [%s]}' % (b"[[[[]]]]," * 12_000), "of the characters"),
         (json.dumps({**ON, "state": "on"}).encode(), '"state"'),
         (json.dumps({**ON, "variants": {}}).encode(), '"variants"'),
         (json.dumps({**ON, "variants": ["on"]}).encode(), '"variants"'),
@@ -115,6 +126,32 @@ def test_names_that_cannot_be_used_are_left_out() -> None:
     assert set(flags.left_out) == {"", "$metadata", "$evaluators/"}
 
 
+@pytest.mark.parametrize(
+    "name", ["", "$x", "a/b", "a.b", "a b", "a(", "[", "*", "a\\", "\u00e4", "\u0663", "a\n", 'a"']
+)
+def test_shared_rules_with_names_that_the_go_provider_cannot_take_are_left_out(name: str) -> None:
+    """It makes a regular expression of the name, and drops the whole document if it cannot."""
+    rule = {"==": [1, 1]}
+    flags, document = made(
+        PREFIX, {b"/flags/a": ON, b"/flags/$evaluators/Ok_1-x": rule, f"/flags/$evaluators/{name}".encode(): rule}
+    )
+    assert document == {"flags": {"a": ON}, "$evaluators": {"Ok_1-x": rule}}
+    assert "name of a shared rule" in flags.left_out["$evaluators/" + name]
+    flags, document = made(KEY, {b"/flags.json": {"flags": {"a": ON}, "$evaluators": {"Ok_1-x": rule, name: rule}}})
+    assert document == {"flags": {"a": ON}, "$evaluators": {"Ok_1-x": rule}}
+    assert "name of a shared rule" in flags.left_out["$evaluators/" + name]
+
+
+def test_empty_shared_rules_are_left_out() -> None:
+    """The Go provider refuses a document with one."""
+    flags, document = made(PREFIX, {b"/flags/a": ON, b"/flags/$evaluators/r": b"{ }"})
+    assert document == {"flags": {"a": ON}}
+    assert "empty" in flags.left_out["$evaluators/r"]
+    flags, document = made(KEY, {b"/flags.json": {"flags": {"a": ON}, "$evaluators": {"r": {}}}})
+    assert document == {"flags": {"a": ON}}
+    assert "empty" in flags.left_out["$evaluators/r"]
+
+
 def test_fields_that_no_provider_knows_are_dropped() -> None:
     """The Python provider refuses a whole document for one."""
     _, document = made(PREFIX, {b"/flags/a": {**ON, "description": "x", "owner": "y", "targeting": None}})
@@ -139,7 +176,21 @@ def test_a_key_may_hold_a_whole_document() -> None:
 def test_a_change_costs_what_it_is_large_and_not_what_all_flags_are() -> None:
     flags, _ = made(PREFIX, {f"/flags/{n}".encode(): ON for n in range(5000)})
     value = json.dumps(ON).encode()
-    assert sum(flags.take(b"/flags/7", value)) == len(b"/flags/7") + len(value)
+    cost = STEP_COST + len(b"/flags/7") + len(value) + ELEMENT_COST * elements(value)
+    assert list(flags.take(b"/flags/7", value)) == [cost]
+    assert sum(flags.take(b"/flags/7", None)) == STEP_COST + len(b"/flags/7")
+
+
+def test_the_number_of_elements_is_bounded() -> None:
+    """They decide how long parsing takes: a megabyte of empty lists takes as long as many megabytes of text."""
+    parse_object(b'{"a": [%s]}' % b",".join([b"1"] * (MAX_ELEMENTS - 2)))
+    with pytest.raises(Invalid, match=f"it has {MAX_ELEMENTS + 1} of the characters"):
+        parse_object(b'{"a": [%s]}' % b",".join([b"1"] * (MAX_ELEMENTS - 1)))
+    flags, document = made(KEY, {b"/flags.json": {"flags": {"a": ON}, "x": [1] * (MAX_DOCUMENT_ELEMENTS - 50)}})
+    assert (list(document["flags"]), flags.broken) == (["a"], "")
+    take(flags, b"/flags.json", {"flags": {"a": ON}, "x": [1] * MAX_DOCUMENT_ELEMENTS})
+    assert "of the characters" in flags.broken
+    assert elements(b'{"a": [1, {"b": "c"}, "d"]}') >= 5
 
 
 def test_what_is_kept_is_bounded() -> None:
@@ -158,7 +209,7 @@ def test_what_is_told_of_it_is_short_and_printable() -> None:
 
 
 def test_depth_is_counted_to_the_level() -> None:
-    parse_object(b'{"a": %s}' % (b"[" + b",".join([b"[[]]"] * 20_000) + b"]"))
+    parse_object(b'{"a": %s}' % (b"[" + b",".join([b"[[]]"] * 1_000) + b"]"))
     parse_object(b'{"a": %s}' % (b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1)))
     with pytest.raises(Invalid, match=f"deeper than {MAX_DEPTH}"):
         parse_object(b'{"a": %s}' % (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH))
