@@ -13,9 +13,8 @@ from typing import Protocol
 
 from holdfast.turns import Turns
 
-COST_PER_TURN = (
-    32 << 10
-)  # see `FlagSet.take`; a definition or a document that exceeds it takes the turns that follow, too
+# See `FlagSet.take`. A definition or a document that exceeds it takes the turns that follow, too.
+COST_PER_TURN = 32 << 10
 COST_PER_SET = 4 << 10  # of a turn, before the next connection is served
 
 
