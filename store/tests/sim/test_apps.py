@@ -36,5 +36,5 @@ def test_a_broken_rule_is_found(name: str, found: dict[str, Found]) -> None:
 
 def test_a_mutant_is_taken_back() -> None:
     with broken(RECIPE_MUTANTS["order-of-names"]):
-        assert isinstance(attempt(0, of=RECIPES), Failure)
-    assert not isinstance(attempt(0, of=RECIPES), Failure)
+        assert isinstance(attempt(1, of=RECIPES), Failure)
+    assert not isinstance(attempt(1, of=RECIPES), Failure)
