@@ -120,6 +120,10 @@ class App:
         self.stopping = True
         if self.process is not None:
             self.process.slow = 0.0
+        if not self._numbered:
+            # Its own place, entered by a late request after it was given up, may be what it waits for (see
+            # docs/coordination.md: what is not promised on etcd); the end of its session frees that.
+            self.give_up()
 
     def end(self) -> None:
         """The run is over."""
