@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from holdfast.recipes.liveness import MAX_DRIFT, Liveness, State
+from holdfast_lab.sim.apps.mutants import RECIPE_MUTANTS
+from holdfast_lab.sim.mutation import broken
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,3 +64,14 @@ def test_while_it_is_safe_the_server_has_the_lease(
     now = max(at, looked)
     if session.state(now) is State.SAFE:
         assert now <= server_end * (1 + 1e-6)
+
+
+def _both_rules() -> None:
+    test_it_is_safe_until_the_ttl_less_the_drift_then_in_jeopardy_then_expired()
+    test_a_renewal_counts_from_its_request()
+
+
+@pytest.mark.parametrize("name", ["deadline-from-the-answer", "no-drift"])
+def test_broken_rules_that_few_seeds_of_the_simulator_notice_are_found_here(name: str) -> None:
+    with broken(RECIPE_MUTANTS[name]), pytest.raises(AssertionError):
+        _both_rules()

