@@ -29,15 +29,21 @@ def cluster() -> Iterator[Cluster]:
     kubectl("delete", "hfcfg,hfep,hfc", "--all", "--all-namespaces", seconds=CALM)
     eventually("the namespaces of other tests are gone", lambda: not _leaving(), CALM)
     with namespace("audit") as name:
-        made = Cluster(name)
-        made.apply()
-        made.kubectl("apply", "-f", "-", stdin=made.pool())
-        made.kubectl("apply", "-f", "-", stdin=made.config({"payment.yaml": "provider: acme"}))
-        made.wait_ready()
-        made.pool_ready()
-        made.config_ready()
+        made = _complete(name)
         provide_scripts(name)
         yield made
+
+
+def _complete(name: str) -> Cluster:
+    """A cluster with a pool and a configuration, all Ready."""
+    made = Cluster(name)
+    made.apply()
+    made.kubectl("apply", "-f", "-", stdin=made.pool())
+    made.kubectl("apply", "-f", "-", stdin=made.config({"payment.yaml": "provider: acme"}))
+    made.wait_ready()
+    made.pool_ready()
+    made.config_ready()
+    return made
 
 
 def _leaving() -> list[str]:
@@ -80,17 +86,11 @@ def test_audit_of_permissions(request: pytest.FixtureRequest) -> None:
 
 
 def test_audit_of_permissions_in_one_namespace(cluster: Cluster) -> None:
-    """With watchNamespaces the operator has rights there and nowhere else, and they suffice from birth to deletion."""
+    """With watchNamespaces the operator has rights there and nowhere else, and they suffice."""
     with namespace("narrow") as name:
         began = datetime.now(UTC)
         install("--set", f"watchNamespaces={{{name}}}")
-        made = Cluster(name)
-        made.apply()
-        made.kubectl("apply", "-f", "-", stdin=made.pool())
-        made.kubectl("apply", "-f", "-", stdin=made.config({"payment.yaml": "provider: acme"}))
-        made.wait_ready()
-        made.pool_ready()
-        made.config_ready()
+        _complete(name)
         asked = [r for r in audit.requests() if r.at >= began and r.namespace in ("", name)]
         granted = audit.granted("clusterrole", ROLE) | audit.granted("role", ROLE, "-n", name)
     install()

@@ -105,14 +105,11 @@ def is_applied(marked: Object, live: Object) -> bool:
 def _is_exact(wanted: Object, live: Object) -> bool:
     """Whether a selector has nothing that we did not set, and a Service no other port: either changes what the object
     does for our pods."""
-    for key in ("selector", "ports"):
-        ours, theirs = wanted.get("spec", {}).get(key), live.get("spec", {}).get(key)
-        if wanted["kind"] in ("Service", "PodDisruptionBudget") and ours is not None and len(ours) != len(theirs or ()):
-            return False
-    labels = wanted.get("spec", {}).get("selector", {})
-    if wanted["kind"] == "PodDisruptionBudget":
-        return len(labels.get("matchLabels", {})) == len(live["spec"]["selector"].get("matchLabels", {}))
-    return True
+    if wanted["kind"] not in ("Service", "PodDisruptionBudget"):
+        return True
+    ours, theirs = wanted["spec"], live["spec"]
+    selects = "selector" not in ours or ours["selector"] == theirs.get("selector")
+    return selects and len(ours.get("ports", ())) == len(theirs.get("ports") or ())
 
 
 async def _create(kube: Kube, owner: Object, wanted: Object) -> Object:

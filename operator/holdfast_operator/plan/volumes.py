@@ -7,16 +7,7 @@ with a process may hold anything, and stays.
 
 from __future__ import annotations
 
-from holdfast_operator.plan.actions import (
-    Action,
-    DeletePod,
-    DeleteVolume,
-    Forget,
-    Mark,
-    MarkVolumes,
-    Wait,
-    stalled,
-)
+from holdfast_operator.plan.actions import Action, DeletePod, DeleteVolume, Forget, Mark, MarkVolumes, Wait, stalled
 from holdfast_operator.plan.facts import WIPE, Desired, Membership, Observed, Run, Volume
 
 

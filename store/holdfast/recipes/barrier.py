@@ -7,8 +7,8 @@ from holdfast.client.errors import ClientError
 from holdfast.client.values import to_bytes
 from holdfast.keyrange import prefix_end
 from holdfast.proto import kv_pb2
-from holdfast.recipes.place import Place, PlaceLost
-from holdfast.recipes.space import Compare, Space, Wanted, below, created, delete, get, insist, kvs, put
+from holdfast.recipes.place import Place, PlaceLost, new_name
+from holdfast.recipes.space import Compare, Space, Wanted, below, created, deadline, delete, get, insist, kvs, put
 
 _HERE, _LEFT = b"here", b"left"
 
@@ -33,13 +33,16 @@ class Barrier:
         await insist(self._space, then=[delete(self._key)])
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nobody holds it. False: not within `timeout` seconds."""
-        until = None if timeout is None else self._space.now() + timeout
+        """Wait until nobody holds it. False: not within `timeout` seconds. 0: do not wait for others; the servers have
+        two seconds to answer."""
+        until = deadline(self._space, timeout)
         try:
             while True:
                 found = await insist(self._space, then=[get(self._key)], until=until)
                 if not kvs(found):
                     return True
+                if timeout == 0:
+                    return False
                 await self._space.change([Wanted(self._key)], found.header.revision + 1, until)
         except TimeoutError:
             return False
@@ -63,11 +66,10 @@ class DoubleBarrier:
         self._place: Place | None = None
 
     async def enter(self, timeout: float | None = None) -> bool:
-        """Wait until all have entered. False: not within `timeout` seconds, and this one has not entered. Raises
-        PlaceLost."""
-        until = None if timeout is None else self._space.now() + timeout
-        key = b"%s%x-%s" % (self._waiters, self._space.lease, self._space.nonce().encode())
-        place = Place(self._space, key, self._waiters)
+        """Wait until all have entered. False: not within `timeout` seconds (two for 0), and this one has not entered.
+        Raises PlaceLost."""
+        until = deadline(self._space, timeout)
+        place = Place(self._space, self._waiters + new_name(self._space), self._waiters)
         try:
             await insist(self._space, when=[_nobody(self._waiters)], then=[delete(self._ready)], until=until)
             await place.enter(_HERE, until)
@@ -126,12 +128,10 @@ class DoubleBarrier:
             if len(waiters) < self._count:
                 raise Broken(f"{self._count - len(waiters)} of {self._count} participants were lost")
             if all(kv.value == _LEFT for kv in waiters):
-                end = prefix_end(self._waiters)
                 await insist(
                     space, when=[created(self._ready, ready)], then=[delete(self._ready), delete(self._waiters, end)]
                 )
                 return
-            end = prefix_end(self._waiters)
             await space.change([Wanted(self._waiters, end, deletes=False), Wanted(self._ready)], revision + 1)
 
 

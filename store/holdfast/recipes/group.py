@@ -9,7 +9,7 @@ from typing import NamedTuple
 from holdfast.client.values import to_bytes
 from holdfast.keyrange import prefix_end
 from holdfast.recipes.lock import AlreadyHeld, Lock, NotHeld
-from holdfast.recipes.place import Place
+from holdfast.recipes.place import Place, new_name
 from holdfast.recipes.space import Space, Wanted, insist, kvs, oldest
 
 HANDOVER_SECONDS = 0.5
@@ -35,7 +35,7 @@ class Group:
         """Become a member. Returns the name of this member. Raises AlreadyHeld."""
         if self._place is not None:
             raise AlreadyHeld(f"this object is already a member of {self._prefix[:-1]!r}")
-        self._name = b"%x-%s" % (self._space.lease, self._space.nonce().encode())
+        self._name = new_name(self._space)
         self._place = place = Place(self._space, self._prefix + self._name, self._prefix)
         try:
             await place.enter(to_bytes(value))

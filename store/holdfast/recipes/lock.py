@@ -12,7 +12,7 @@ from types import TracebackType
 from holdfast.client.errors import ClientError
 from holdfast.client.values import to_bytes
 from holdfast.recipes.liveness import State
-from holdfast.recipes.place import Place, PlaceLost
+from holdfast.recipes.place import Place, PlaceLost, new_name
 from holdfast.recipes.space import SessionLost, Space, check, deadline
 from holdfast.recipes.token import Token
 
@@ -40,7 +40,7 @@ class Held:
         return Place(self._space, self._own_key(), self._prefix)
 
     def _own_key(self, kind: bytes = b"") -> bytes:
-        return b"%s%s%x-%s" % (self._prefix, kind, self._space.lease, self._space.nonce().encode())
+        return self._prefix + kind + new_name(self._space)
 
     @property
     def held(self) -> bool:

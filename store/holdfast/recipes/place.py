@@ -26,6 +26,11 @@ class PlaceLost(ClientError):
         self.key = key
 
 
+def new_name(space: Space) -> bytes:
+    """The last part of a key: whose it is, and a text that is used once."""
+    return b"%x-%s" % (space.lease, space.nonce().encode())
+
+
 class Place:
     """One key in a queue. `revision` is its create revision; 0: it was not entered yet."""
 

@@ -1,7 +1,7 @@
 """What recipes need of the world: a key space, a session, and a clock. Nothing here does I/O.
 
 Recipes are coroutines that await only the methods of a `Space`. An application runs them over a connection
-(`session.py`), the simulator over simulated members with a clock of its own; it is the same code.
+(`sessions.py`), the simulator over simulated members with a clock of its own; it is the same code.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Op = rpc_pb2.RequestOp
 Range = rpc_pb2.RangeRequest
 
 
-class SessionLost(ClientError):
-    """The session is in jeopardy or has expired: what it protects may belong to somebody else by now."""
-
-
 TRY_SECONDS = 2.0  # for the servers to answer, where nobody else is waited for
 PATIENCE_SECONDS = 10.0  # for the servers to answer what is not to be repeated for as long as the session lives
+
+
+class SessionLost(ClientError):
+    """The session is in jeopardy or has expired: what it protects may belong to somebody else by now."""
 
 
 class Wanted(NamedTuple):

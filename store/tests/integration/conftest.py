@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
     finally:
         local.kill()
         print(local.logs())  # pytest shows it if the test failed
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """One voter for all tests of a module, ready."""
+    local = LocalCluster(tmp_path_factory.mktemp("server"), voters=1)
+    local.start()
+    try:
+        asyncio.run(local.wait_ready(100))
+        yield local
+    finally:
+        local.kill()
 
 
 @pytest.fixture

@@ -23,18 +23,6 @@ from holdfast_lab.processes import LocalCluster, free_ports
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    local = LocalCluster(tmp_path_factory.mktemp("examples"), voters=1)
-    local.start()
-    try:
-        with client.connect_blocking(local.endpoints, timeout=100) as hf:
-            hf.get("ready?")
-        yield local
-    finally:
-        local.kill()
-
-
 @pytest.fixture
 def hf(server: LocalCluster) -> Iterator[client.BlockingClient]:
     with client.connect_blocking(server.endpoints) as made:

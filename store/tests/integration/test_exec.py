@@ -37,18 +37,6 @@ while True:
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    local = LocalCluster(tmp_path_factory.mktemp("exec"), voters=1)
-    local.start()
-    try:
-        with client.connect_blocking(local.endpoints, timeout=30) as hf:
-            hf.get("ready?")
-        yield local
-    finally:
-        local.kill()
-
-
 @pytest.fixture
 def hf(server: LocalCluster) -> Iterator[client.BlockingClient]:
     with client.connect_blocking(server.endpoints) as made:

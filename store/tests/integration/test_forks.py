@@ -6,9 +6,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 
-import pytest
 from holdfast import client
 from holdfast_lab.processes import LocalCluster
 
@@ -48,17 +46,6 @@ def refused(work):
     else:
         raise SystemExit("no error")
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    local = LocalCluster(tmp_path_factory.mktemp("forks"), voters=1)
-    local.start()
-    try:
-        asyncio.run(local.wait_ready(100))
-        yield local
-    finally:
-        local.kill()
 
 
 def run(server: LocalCluster, script: str) -> str:

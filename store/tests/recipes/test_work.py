@@ -88,10 +88,12 @@ async def test_a_barrier_holds_back_until_it_is_released(hf: client.Client) -> N
         await barrier.hold()
         await barrier.hold()
         assert not await barrier.wait(timeout=0.2)
+        assert not await barrier.wait(timeout=0)
         waiting = asyncio.ensure_future(barrier.wait())
         await barrier.release()
         assert await asyncio.wait_for(waiting, PATIENCE)
         assert await barrier.wait(timeout=0.1)
+        assert await barrier.wait(timeout=0), "nobody holds it, so there is nothing to wait for"
 
 
 async def test_a_double_barrier_begins_and_ends_together_again_and_again(hf: client.Client) -> None:
