@@ -6,12 +6,14 @@ newest sequence number. All records that queue up during one fdatasync are writt
 The log's mark is synced when no records come, and every second while they do: see `storage.mark`.
 
 Between records the thread allocates the next segment. While there is no room for it, `full` is true: the member then
-accepts no new entries, and those already in progress fit into the current segment.
+accepts no new entries, and those already in progress fit into the current segment. While there is no file descriptor
+for it, `postponed` is true: it is tried again, and the current segment goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -19,8 +21,10 @@ from collections import deque
 
 from holdfast.histogram import DISK, Histogram
 from holdfast.raft.types import DurableAppend
-from holdfast.storage.files import NO_ROOM
+from holdfast.storage.files import NO_DESCRIPTOR, NO_ROOM
 from holdfast.storage.log import DurableLog
+
+log = logging.getLogger("holdfast.storage")
 
 LEAVE_BYTES = 4 << 20  # not used for the next segment: the small files and RocksDB's need some room, too
 CHECK_SECONDS = 1.0  # between two checks of the free space
@@ -40,6 +44,7 @@ class LogWriter:
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._done = 0
         self.full = False
+        self.postponed = False
         self._checked_at = 0.0
         self._sealed_at = 0.0
         self.syncs = Histogram(DISK)
@@ -107,16 +112,16 @@ class LogWriter:
         """How many seconds to wait for records before other work is due; None: for ever."""
         if not self._log.marked:
             return IDLE_SECONDS
-        return CHECK_SECONDS if self.full else None
+        return CHECK_SECONDS if self.full or self.postponed else None
 
     def _rested(self) -> bool:
         """Whether no allocation of the next segment or check of free space is due."""
         recently = time.monotonic() < self._checked_at + CHECK_SECONDS
-        return recently if self.full else self._log.prepared and (recently or not self._queue)
+        return recently if self.full or self.postponed else self._log.prepared and (recently or not self._queue)
 
     def _look_ahead(self) -> None:
         """Allocate a step of the next segment, and check the space left after it, which the state needs too."""
-        full = self.full
+        full, postponed = self.full, False
         try:
             if not self._log.prepared and self._log.room() >= LEAVE_BYTES:
                 self._log.prepare()
@@ -127,10 +132,13 @@ class LogWriter:
                 self._checked_at = time.monotonic()
                 full = self._log.room() < self._log.segment_bytes
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in NO_ROOM + NO_DESCRIPTOR:
                 raise
             self._checked_at = time.monotonic()
-            full = True
+            full, postponed = full or error.errno in NO_ROOM, error.errno in NO_DESCRIPTOR
+            if postponed and not self.postponed:
+                log.warning("the next segment of the log cannot be allocated yet; it is tried again: %s", error)
+        self.postponed = postponed
         if full != self.full:
             self.full = full
             os.eventfd_write(self._event, 1)

@@ -24,6 +24,7 @@ class Disk(DurableLog):
     """A log whose disk has as much room as the test says."""
 
     free = 1 << 40
+    lacking = errno.ENOSPC
     sealed: threading.Event
 
     def seal(self) -> None:
@@ -35,7 +36,7 @@ class Disk(DurableLog):
 
     def prepare(self, size: int = 0) -> None:
         if self.free <= 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(self.lacking, os.strerror(self.lacking))
         super().prepare(size)
 
 
@@ -97,12 +98,17 @@ def test_a_disk_without_room_is_noticed_and_so_is_room(disk: Disk, writer: LogWr
     _wait(writer, seq, full=False)
 
 
-def test_no_room_for_the_next_segment_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lacking", [errno.ENOSPC, errno.EDQUOT])
+def test_no_room_for_the_next_segment_is_no_failure(
+    lacking: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer_module, "CHECK_SECONDS", 0.01)
     log = Disk(tmp_path, segment_bytes=1 << 16)
     log.sealed = threading.Event()
     log.create()
     log.free = 0
+    log.lacking = lacking
+    monkeypatch.setattr(writer_module, "LEAVE_BYTES", 0)  # the allocation itself fails
     running = LogWriter(log)
     try:
         _wait(running, full=True)
@@ -110,6 +116,32 @@ def test_no_room_for_the_next_segment_is_no_failure(tmp_path: Path, monkeypatch:
         _wait(running, 1)
         log.free = 1 << 40
         _wait(running, 1, full=False)
+    finally:
+        running.close()
+
+
+@pytest.mark.parametrize("lacking", [errno.EMFILE, errno.ENFILE])
+def test_the_next_segment_waits_for_a_file_descriptor(
+    lacking: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(writer_module, "LEAVE_BYTES", 0)  # there is room: the allocation itself fails
+    log = Disk(tmp_path, segment_bytes=1 << 16)
+    log.sealed = threading.Event()
+    log.create()
+    log.free, log.lacking = 0, lacking
+    running = LogWriter(log)
+    try:
+        for seq in range(1, 20):
+            running.submit(record(seq))
+            _wait(running, seq, full=False)
+        assert running.postponed
+        log.free = 1 << 40
+        seq = 20
+        while running.postponed or not log.prepared:
+            running.submit(record(seq))
+            _wait(running, seq, full=False)
+            seq += 1
     finally:
         running.close()
 
