@@ -71,7 +71,7 @@ async def observe(kube: Kube, cluster: Object, members: Members, *, transfer_exp
     return Observation(
         plan=Observed(
             pods={n: _pod(p, nodes.get(n), kube.now()) for n, p in by_ordinal.items()},
-            volumes=_volumes(claims, name, await _lost(kube, pods, claims)),
+            volumes=_volumes(claims, cluster, await _lost(kube, pods, claims)),
             membership=None if membership is None else _planned(membership, name),
             cluster_id=cluster_id,
             seed=from_hex(status.get("seed")),
@@ -191,11 +191,11 @@ def _only_on(volume: Object, node: str) -> bool:
     )
 
 
-def _volumes(claims: list[Object], cluster: str, lost: set[str]) -> dict[int, Volume]:
+def _volumes(claims: list[Object], cluster: Object, lost: set[str]) -> dict[int, Volume]:
     found: dict[int, Volume] = {}
     for claim in claims:
         meta = claim["metadata"]
-        ordinal = ordinal_of(meta["name"], f"data-{voter_name(cluster)}")
+        ordinal = ordinal_of(meta["name"], f"data-{voter_name(cluster['metadata']['name'])}")
         if ordinal >= 0:
             marks = meta.get("annotations") or {}
             cluster_id, member_id = (_hex(marks.get(key, "")) for key in (CLUSTER_ID, MEMBER_ID))
@@ -206,8 +206,13 @@ def _volumes(claims: list[Object], cluster: str, lost: set[str]) -> dict[int, Vo
                 member_id,
                 terminating="deletionTimestamp" in meta,
                 lost=meta["name"] in lost,
+                younger=_created(claim) > _created(cluster),
             )
     return found
+
+
+def _created(thing: Object) -> datetime:
+    return datetime.fromisoformat(thing["metadata"]["creationTimestamp"])
 
 
 def _hex(text: str) -> int:

@@ -7,15 +7,26 @@ from __future__ import annotations
 
 from holdfast_operator.plan.actions import Action, Form, Record, RecordBootstrapped, Wait, stalled
 from holdfast_operator.plan.facts import ADOPT, WIPE, Desired, Observed
-from holdfast_operator.plan.volumes import clusters_of, shown
+from holdfast_operator.plan.volumes import clusters_of, never_used, shown
 
 
 def bootstrap(desired: Desired, observed: Observed) -> Action:
     found = clusters_of(observed)
     if found:
         return _take_over(desired, observed, found)
+    unusable = never_used(observed)
+    if unusable is not None:
+        return unusable
     nodes = observed.nodes
     missing = [n for n in range(desired.replicas) if n not in nodes]
+    lost = [v.name for n in missing if (v := observed.volumes.get(n)) is not None and v.lost and not v.younger]
+    if lost:
+        return stalled(
+            "VolumeOnLostNode",
+            f"the volumes of {', '.join(lost)} are on nodes that are gone, and these claims are older than this "
+            "HoldfastCluster, so they may hold an earlier cluster: none is formed. Bring the nodes back, or delete the "
+            "claims and their pods",
+        )
     if missing:
         troubles = [
             f"{n} ({observed.pods[n].trouble})" for n in missing if n in observed.pods and observed.pods[n].trouble

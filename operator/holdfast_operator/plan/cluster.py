@@ -7,7 +7,7 @@ Rules that hold whatever the spec says (see docs/kubernetes.md):
 - at most one change of membership or pod at a time;
 - the removal of an id is committed before its volume or pod is deleted; after a lost volume the member gets a new id;
 - a volume is deleted only if its member is known to have been removed, if it was on a node that is gone and holds no
-  member any more, or if the user gave its cluster up;
+  member, or if the user gave its cluster up;
 - what waits for the user holds up nothing else.
 """
 

@@ -102,6 +102,7 @@ class Volume:
     member_id: int = 0
     terminating: bool = False
     lost: bool = False  # it can only be used on a node that does not exist any more
+    younger: bool = False  # than the HoldfastCluster: it holds nothing of an earlier one of this name
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What volumes say about themselves, and which of them may be deleted.
 
 A volume is deleted only if it is known that its member was removed from this cluster, if it was on a node that is gone
-and holds no member any more, or if the user gave up its cluster by an annotation. A volume that has never been seen
-with a process may hold anything, and stays.
+and holds no member, or if the user gave up its cluster by an annotation. A volume that has never been seen with a
+process may hold anything, and stays, unless it is younger than the HoldfastCluster and that has not been formed.
 """
 
 from __future__ import annotations
@@ -111,11 +111,29 @@ def unusable(observed: Observed, membership: Membership) -> Action | None:
     for ordinal, volume in sorted(observed.volumes.items()):
         if ordinal in membership.by_ordinal or ordinal in observed.nodes or not volume.lost:
             continue
-        pod = observed.pods.get(ordinal)
-        if not volume.terminating:
-            return DeleteVolume(volume.name, volume.uid, "the node that it was on is gone")
-        if pod is not None and not pod.terminating and pod.cannot_run:
-            return DeletePod(ordinal, pod.uid, "its volume was on a node that is gone")
+        action = _free(observed, ordinal, volume)
+        if action is not None:
+            return action
+    return None
+
+
+def never_used(observed: Observed) -> Action | None:
+    """The same before a cluster is formed. The volume was made for this HoldfastCluster, so it cannot hold a member."""
+    for ordinal, volume in sorted(observed.volumes.items()):
+        if volume.lost and volume.younger and not volume.cluster_id and ordinal not in observed.nodes:
+            action = _free(observed, ordinal, volume)
+            if action is not None:
+                return action
+    return None
+
+
+def _free(observed: Observed, ordinal: int, volume: Volume) -> Action | None:
+    """The volume goes, then its pod, which would keep it."""
+    pod = observed.pods.get(ordinal)
+    if not volume.terminating:
+        return DeleteVolume(volume.name, volume.uid, "the node that it was on is gone")
+    if pod is not None and not pod.terminating and pod.cannot_run:
+        return DeletePod(ordinal, pod.uid, "its volume was on a node that is gone")
     return None
 
 

@@ -158,6 +158,8 @@ def _unsettled(world: World) -> None:
         world.beyond_repair.append("volumes of more voters than are wanted wait to be adopted or wiped")
     if cluster is not None and _bound_to_one_node(world, cluster):
         world.beyond_repair.append("the volumes of two voters are on one node, and they must not share it")
+    if cluster is not None and _earlier_on_lost_node(world, cluster):
+        world.beyond_repair.append("a volume of an earlier object is on a node that is gone, and no cluster is formed")
     trouble = says_trouble(cluster) if cluster is not None else ""
     # Before a cluster is taken over, volumes of two clusters are a question about all of it.
     taken_over = cluster is not None and (cluster.get("status") or {}).get("bootstrapped")
@@ -184,6 +186,23 @@ def _bound_to_one_node(world: World, cluster: Object) -> bool:
         if volume is not None and volume.node:
             nodes.append(volume.node)
     return len(set(nodes)) < len(nodes)
+
+
+def _earlier_on_lost_node(world: World, cluster: Object) -> bool:
+    """Whether a cluster that is not formed has a volume that was there before it, and that nobody can read."""
+    if (cluster.get("status") or {}).get("bootstrapped"):
+        return False
+    for number in range(cluster["spec"]["voters"]["replicas"]):
+        claim = world.api.get("PersistentVolumeClaim", NAMESPACE, f"data-{name_of(cluster)}-voter-{number}")
+        volume = world.hardware.volumes.get(uid_of(claim)) if claim is not None else None
+        gone = volume is not None and bool(volume.node) and volume.node not in world.hardware.machines
+        if claim is not None and gone and _created(claim) <= _created(cluster):
+            return True
+    return False
+
+
+def _created(thing: Object) -> str:
+    return str(thing["metadata"]["creationTimestamp"])
 
 
 def _held_beyond(world: World, cluster: Object) -> bool:

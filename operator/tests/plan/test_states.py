@@ -366,6 +366,36 @@ def test_a_member_that_does_not_answer_is_waited_for() -> None:
     assert (action.reason, action.progressing) == ("MemberSilent", True)
 
 
+UNSCHEDULABLE = Pod("p0", False, False, "new", None, Run.NEVER, "Unschedulable: no node fits")
+
+
+def forming(volume: Volume) -> Observed:
+    """A cluster that is not formed: two pods with empty volumes answer, and the first cannot be scheduled."""
+    pods = {0: UNSCHEDULABLE, **{o: Pod(f"u{o}", True, False, "new", empty(o)) for o in (1, 2)}}
+    others = {o: Volume(f"data-{o}", f"v{o}") for o in (1, 2)}
+    return Observed(pods, {0: volume, **others}, None, scheduled=3, fresh_id=5)
+
+
+def test_before_a_cluster_is_formed_its_own_volume_on_a_lost_node_is_freed() -> None:
+    mine = Volume("data-0", "v0", lost=True, younger=True)
+    assert plan(Desired(3, "new"), forming(mine)) == DeleteVolume("data-0", "v0", "the node that it was on is gone")
+    going = replace(mine, terminating=True)
+    assert plan(Desired(3, "new"), forming(going)) == DeletePod(0, "p0", "its volume was on a node that is gone")
+
+
+def test_before_a_cluster_is_formed_an_older_volume_on_a_lost_node_is_a_question_for_the_user() -> None:
+    action = plan(Desired(3, "new"), forming(Volume("data-0", "v0", lost=True)))
+    assert reason(action) == "VolumeOnLostNode"
+    assert isinstance(action, Wait)
+    assert action.stalled
+    assert "data-0" in action.message
+
+
+def test_a_volume_of_a_cluster_on_a_lost_node_is_not_freed_before_that_is_taken_over() -> None:
+    action = plan(Desired(3, "new"), forming(Volume("data-0", "v0", OURS, 1, lost=True, younger=True)))
+    assert reason(action) == "WaitingForPods"
+
+
 def test_a_lost_status_is_taken_from_the_volumes() -> None:
     observed = Observed({o: good(o + 1) for o in range(3)}, THREE, None, scheduled=3, fresh_id=5)
     assert plan(Desired(3, "new"), observed) == Record(OURS, 1)
