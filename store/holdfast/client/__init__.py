@@ -24,6 +24,7 @@ from holdfast.client.errors import (
     Unavailable,
 )
 from holdfast.client.lease import Lease
+from holdfast.client.position import Position
 from holdfast.client.txn import Txn, TxnResult
 from holdfast.client.values import Event, KeyValue, PutResult, RangeResult
 
@@ -40,6 +41,7 @@ __all__ = [
     "Lease",
     "OutOfScope",
     "OutcomeUnknown",
+    "Position",
     "PutResult",
     "RangeResult",
     "Refused",

@@ -21,6 +21,7 @@ from holdfast.client.connection import Tls
 from holdfast.client.errors import Unavailable
 from holdfast.client.lease import Lease
 from holdfast.client.picker import Address, Policy
+from holdfast.client.position import Position
 from holdfast.client.txn import Key, Ops, Txn, TxnResult
 from holdfast.client.values import DeleteResult, Event, KeyValue, PutResult, RangeResult
 from holdfast.proto import rpc_pb2
@@ -42,6 +43,7 @@ def connect_blocking(
     zone: str = "",
     zones: Mapping[str, str] | None = None,
     hedge: bool = True,
+    monotonic: bool = False,
 ) -> BlockingClient:
     """See `connect`."""
 
@@ -58,6 +60,7 @@ def connect_blocking(
             zone=zone,
             zones=zones,
             hedge=hedge,
+            monotonic=monotonic,
         )
 
     return BlockingClient(connected)
@@ -241,6 +244,15 @@ class BlockingClient:
     def metrics(self) -> Mapping[str, Address]:
         """See `Client.metrics`."""
         return self.asyncio.metrics()
+
+    @property
+    def position(self) -> Position:
+        """See `Client.position`."""
+        return self.asyncio.position
+
+    def require(self, position: Position) -> None:
+        """See `Client.require`."""
+        self.asyncio.require(position)
 
     def members(self) -> list[rpc_pb2.Member]:
         return self.run(self.asyncio.members())

@@ -21,7 +21,10 @@ from holdfast.client.closed import ChannelClosed, channel_may_close
 from holdfast.client.errors import OutcomeUnknown, Unavailable, known_of, refused
 from holdfast.client.login import Metadata
 from holdfast.client.picker import Budget, Picker
+from holdfast.client.position import Seen
+from holdfast.proto import rpc_pb2
 from holdfast.status import (
+    FUTURE_REVISION,
     LEARNER_UNSUPPORTED,
     NO_STATE,
     NOT_A_MEMBER,
@@ -56,6 +59,7 @@ class Channels(Protocol):
 
     endpoints: list[str]
     picker: Picker
+    seen: Seen
 
     async def order(self, *, endpoint: str | None = None, write: bool = False, stream: bool = False) -> list[str]: ...
     def connected(self, address: str) -> grpc.aio.Channel | None: ...
@@ -134,6 +138,8 @@ class _Race:
     ) -> None:
         self._channels = channels
         self._picker = channels.picker
+        # A read that a server answers from what it has.
+        self._local = request if isinstance(request, rpc_pb2.RangeRequest) and request.serializable else None
         self._path = path
         self._request = request
         self._response = response
@@ -272,6 +278,11 @@ class _Race:
             self._last = str(error)
             return None
         self._picker.ended(attempt.address, now, now - attempt.began, True)
+        seen = self._channels.seen
+        if self._local is not None and seen.is_behind(answer.header):
+            where = self._channels.shown(attempt.address)
+            self._last = f"{where} is at revision {answer.header.revision}, and {seen.position.revision} was seen"
+            return None
         return answer
 
     async def _failed(self, address: str, error: grpc.aio.AioRpcError) -> None:
@@ -281,6 +292,8 @@ class _Race:
         if known == LEARNER_UNSUPPORTED and len(self._picker.addresses) > 1:
             self._picker.failed(address, time.monotonic())  # prefer the others until it votes
             return
+        if self._local is not None and known == FUTURE_REVISION and self._channels.seen.has(self._local.revision):
+            return  # the server is behind
         before = known in _BEFORE_ANYTHING
         broken = code in _BREAKS and not said_by_server(details)
         if not broken and code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):

@@ -22,6 +22,7 @@ from holdfast.client.keepalive import now
 from holdfast.client.lease import Lease
 from holdfast.client.login import Login
 from holdfast.client.picker import Address, Picker, Policy
+from holdfast.client.position import Position
 from holdfast.client.session import Session
 from holdfast.client.txn import Key, Ops, Txn
 from holdfast.client.values import (
@@ -53,6 +54,7 @@ def connect(
     zone: str = "",
     zones: Mapping[str, str] | None = None,
     hedge: bool = True,
+    monotonic: bool = False,
 ) -> Client:
     """Create a client of `endpoints`: "host:port", several as a list or separated by commas. Raises ValueError.
 
@@ -69,13 +71,22 @@ def connect(
     the lowest latency; leader: the leader for writes, else as p2c. `zone`: where this client is, such as "eu/a";
     `zones`: those of endpoints. Addresses of the same zone are preferred, then those of the same region, which is the
     part before the slash. `hedge`: a read that is slower than nineteen of twenty is sent to a second address, too; at
-    most one read in twenty.
+    most one read in twenty. `monotonic`: a serializable read never returns a state older than this client has seen, in
+    its reads, writes and watches: it goes on to other servers, and if all are behind it waits, until it raises
+    Unavailable at its timeout.
     """
     addresses, tls = parse(endpoints, tls, os.environ.get("HOLDFAST_TLS_DIR", ""))
     login = Login(user, password) if user or password else None
     picker = Picker(pick, zone=zone, zones=zones)
     connection = Connection(
-        addresses, tls=tls, timeout=timeout, cache_dir=cache_dir, login=login, picker=picker, hedge=hedge
+        addresses,
+        tls=tls,
+        timeout=timeout,
+        cache_dir=cache_dir,
+        login=login,
+        picker=picker,
+        hedge=hedge,
+        monotonic=monotonic,
     )
     return Client(connection, session_ttl)
 
@@ -107,6 +118,16 @@ class Client:
     def metrics(self) -> Mapping[str, Address]:
         """What is known of each address: calls, failures, calls without an answer yet, streams, latency, ejection."""
         return self.connection.metrics()
+
+    @property
+    def position(self) -> Position:
+        """The newest revision that this client has seen in its reads, writes and watches; revision 0: none."""
+        return self.connection.seen.position
+
+    def require(self, position: Position) -> None:
+        """From now on serializable reads are at least as new as `position`, which another client had, and as this
+        client has seen, as with `monotonic`. Raises ValueError if it is of another cluster."""
+        self.connection.seen.require(position)
 
     @property
     def leases_alive(self) -> int:

@@ -27,6 +27,7 @@ from holdfast.client.errors import ClientError, Refused, Unavailable
 from holdfast.client.keepalive import KeepAlives
 from holdfast.client.login import Login, Metadata
 from holdfast.client.picker import Address, Picker
+from holdfast.client.position import Seen
 from holdfast.client.stream import Stream
 from holdfast.proto import rpc_pb2
 from holdfast.status import Known, said_by_server
@@ -80,7 +81,7 @@ class Tls:
 
 class Connection:
     """Channels to `endpoints` (HOST:PORT), created when first needed. `hedge`: send a read to a second address when the
-    first is slower than nineteen of twenty."""
+    first is slower than nineteen of twenty. `monotonic`: see `position.py`."""
 
     def __init__(
         self,
@@ -92,12 +93,14 @@ class Connection:
         login: Login | None = None,
         picker: Picker | None = None,
         hedge: bool = True,
+        monotonic: bool = False,
     ) -> None:
         if not endpoints:
             raise ValueError("no endpoints given")
         self.endpoints = endpoints
         self.timeout = timeout
         self.picker = picker or Picker()
+        self.seen = Seen(floor=monotonic)
         self._tls = tls
         self._login = login
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -342,8 +345,12 @@ class Connection:
         how = (path, request, response, idempotent, seconds, endpoint, name)
         who = () if anonymous else await self.who()
         try:
-            return await self._caller.call(*how, who)
+            answer = await self._caller.call(*how, who)
         except Refused as error:
             if anonymous or not self.void(who, error.known):
                 raise
-        return await self._caller.call(*how, await self.who())  # it was refused, so it had no effect
+            answer = await self._caller.call(*how, await self.who())  # it was refused, so it had no effect
+        header = getattr(answer, "header", None)
+        if isinstance(header, rpc_pb2.ResponseHeader):
+            self.seen.note(header)
+        return answer

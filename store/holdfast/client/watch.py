@@ -82,6 +82,7 @@ async def watch(
                         renewed = True
                         break
                     _raise_if_ended(response)
+                    connection.seen.note(response.header)
                     renewed = False
                     if response.created and not following:
                         following = response.header.revision + 1

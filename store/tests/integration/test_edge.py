@@ -189,3 +189,40 @@ async def test_members_list_their_replicas(cluster: LocalCluster, edge: Edge) ->
                     break
                 await asyncio.sleep(0.05)
         assert reports["berlin"].pool == "shops"
+
+
+async def test_monotonic_reads_wait_for_a_replica_that_is_behind(cluster: LocalCluster, edge: Edge) -> None:
+    """A client that has seen a revision gets no older state from any server, in its own reads and in those of a client
+    that is given its position."""
+    both = [cluster.endpoints[0], edge.endpoint]
+    async with (
+        client.connect(both, monotonic=True) as hf,
+        client.connect(both) as careless,
+        client.connect(edge.endpoint) as at_edge,
+    ):
+        first = await hf.put("/a/1", "old")
+        await edge.reaches(at_edge, first.revision)
+        edge.relay.cut()
+        await edge.is_cut(at_edge)
+        async with client.connect(cluster.endpoints) as other:
+            written = await other.put("/a/1", "new")
+        seen = await hf.range("/a/1")
+        assert seen.revision >= written.revision, "linearizable"
+        for _ in range(40):
+            assert (await hf.range("/a/1", serializable=True)).kvs[0].value == b"new"
+        old = [await careless.range("/a/1", serializable=True) for _ in range(40)]
+        assert {found.kvs[0].value for found in old} == {b"old", b"new"}, "so there was something to be careful about"
+        assert hf.position.revision >= written.revision
+
+        async with client.connect(edge.endpoint, timeout=1.0) as impatient:
+            assert (await impatient.get("/a/1", serializable=True)) is not None
+            impatient.require(client.Position.parse(str(hf.position)))
+            with pytest.raises(client.Unavailable, match=f"is at revision {first.revision}, and .* was seen"):
+                await impatient.get("/a/1", serializable=True)
+        async with client.connect(edge.endpoint, timeout=30.0) as patient:
+            patient.require(hf.position)
+            reading = asyncio.ensure_future(patient.get("/a/1", serializable=True))
+            edge.relay.heal()
+            found = await reading
+            assert found is not None
+            assert found.value == b"new"
