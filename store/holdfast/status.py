@@ -194,6 +194,10 @@ LOCK_DELAY_UNSUPPORTED = _ours(
     Code.FAILED_PRECONDITION,
     "lock-delays begin with cluster version 0.2: upgrade all members, or open the session without",
 )
+SEQUENCES_UNSUPPORTED = _ours(
+    Code.FAILED_PRECONDITION,
+    "PutSequential begins with cluster version 0.2: upgrade all members",
+)
 SESSION_FORGOTTEN = _ours(
     Code.FAILED_PRECONDITION,
     "the answer to this command of the session is not kept any more: it was answered, or given up, before",

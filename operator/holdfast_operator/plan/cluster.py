@@ -14,6 +14,7 @@ Rules that hold whatever the spec says (see docs/kubernetes.md):
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from holdfast_operator.plan import membership as change
 from holdfast_operator.plan import volumes
@@ -77,7 +78,9 @@ def plan(desired: Desired, observed: Observed) -> Action:
             waiting = waiting or action  # what this step waits for may need a later one
         elif action is not None:
             return action
-    return waiting or volumes.wipe_refused(desired, observed) or _settled(desired, observed, membership, blocked)
+    if waiting is not None:
+        return _with_question(waiting, blocked)
+    return volumes.wipe_refused(desired, observed) or _settled(desired, observed, membership, blocked)
 
 
 def _no_quorum(desired: Desired, observed: Observed) -> Action:
@@ -106,14 +109,26 @@ def _no_quorum(desired: Desired, observed: Observed) -> Action:
     return Wait("NoQuorum", message + (f" ({'; '.join(troubles)})" if troubles else ""))
 
 
+def _with_question(waiting: Wait, blocked: dict[int, int]) -> Wait:
+    """What waits for the user is told, too: it may be what the others wait for. With a voter missing the rest may be
+    too few for one to be replaced, and only the user can change that."""
+    if not blocked:
+        return waiting
+    stuck = waiting.reason == "QuorumAtRisk"
+    return replace(waiting, message=f"{waiting.message}; {_question(blocked)}", stalled=waiting.stalled or stuck)
+
+
+def _question(blocked: dict[int, int]) -> str:
+    ordinal, cluster = next(iter(sorted(blocked.items())))
+    return (
+        f"the volume at ordinal {ordinal} belongs to the cluster {cluster:016x}; empty it, or set the annotation "
+        f"{WIPE} to {cluster:016x} to have its volumes deleted"
+    )
+
+
 def _settled(desired: Desired, observed: Observed, membership: Membership, blocked: dict[int, int]) -> Action:
     if blocked:
-        ordinal, cluster = next(iter(sorted(blocked.items())))
-        return stalled(
-            "ForeignVolume",
-            f"the volume at ordinal {ordinal} belongs to the cluster {cluster:016x}; empty it, or set the annotation "
-            f"{WIPE} to {cluster:016x} to have its volumes deleted",
-        )
+        return stalled("ForeignVolume", _question(blocked))
     for ordinal in range(desired.replicas):
         pod = observed.pods.get(ordinal)
         if pod is None or not pod.ready:

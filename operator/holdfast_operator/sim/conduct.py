@@ -79,10 +79,16 @@ class Conduct:
         if POOL_LABEL in labels_of(live):
             self._one_replica_at_a_time(operator, live)
         elif uid_of(live) in self._ready and self._ready[uid_of(live)] < operator.pass_at:
-            if request.sub != "eviction":
+            if request.sub != "eviction" and not self._removed(live):
                 self._world.fail("evicts what serves", f"{request} deletes a pod that is ready")
             self._one_voter_at_a_time(operator, live, str(request))
             self._leader_has_notice(operator, live, str(request))
+
+    def _removed(self, pod: Object) -> bool:
+        """Whether the pod's member was removed: it serves nobody, and its kubelet has not noticed yet."""
+        runtime = self._world.hardware.runtimes.get(uid_of(pod))
+        group = self._world.current_group()
+        return runtime is not None and group is not None and runtime.disk.member_id in group.removed
 
     def _wiped(self) -> bool:
         cluster = self._world.cluster()

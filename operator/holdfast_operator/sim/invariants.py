@@ -20,6 +20,7 @@ class Invariants:
         self._acting: Acting | None = None
         self._owners: dict[str, str] = {}  # uid of a StatefulSet, also of one that is gone: the uid of its owner
         self._gone_at: dict[str, float] = {}  # uid of an object of ours: when it was deleted
+        self._took: dict[str, float] = {}  # name of an operator: when it last took a pod away
         self.writes = 0
         self.last_write = ""
         world.api.watchers.append(self._noticed)
@@ -30,8 +31,11 @@ class Invariants:
             self._owners.setdefault(uid_of(obj), controller["uid"] if controller is not None else "")
         if obj["kind"] in OURS and (event == "DELETED" or going(obj)):
             self._gone_at.setdefault(uid_of(obj), self._world.now)
-        if self._acting is None and (event == "DELETED" or going(obj)) and obj["kind"] == "Pod":
-            self._world.disrupted()
+        if (event == "DELETED" or going(obj)) and obj["kind"] == "Pod":
+            if self._acting is None:
+                self._world.disrupted()
+            else:
+                self._took[self._acting.name] = self._world.now
 
     # ---- writes of an operator -----------------------------------------------------------------------------
 
@@ -93,8 +97,9 @@ class Invariants:
     def _keeps_majority(self, operator: Acting, pods: list[Object], what: str) -> None:
         """If a majority answers, it still does without these pods."""
         world = self._world
-        if operator.pass_at <= world.disrupted_at:
-            return  # it decided before it could know
+        others = [at for name, at in self._took.items() if name != operator.name]
+        if operator.pass_at <= max([world.disrupted_at, *others]):
+            return  # it decided before it could know; a disruption budget refuses then
         uids = {uid_of(pod) for pod in pods}
         taken = {r.disk.member_id for r in world.hardware.runtimes.values() if r.pod_uid in uids}
         for group in world.groups.values():

@@ -48,13 +48,16 @@ def held_up(world: World) -> str:
     """What is not as wanted although it waits for nobody: a volume of another cluster, or a name that is taken, holds
     up only what needs it."""
     cluster = world.cluster()
+    group = world.current_group()
+    # Neither of two voters can be spared. One that is alone can: there is nobody to keep a quorum with.
+    few = group is not None and sum(m.voter for m in group.members.values()) == 2
     for number in range(cluster["spec"]["voters"]["replicas"] if cluster is not None else 0):
         pod = world.api.get("Pod", NAMESPACE, f"{world.shape.cluster}-voter-{number}")
         if number in world.foreign or cluster is None:
             continue
         if pod is None or not holds(pod, "Ready"):
             return f"the voter {number} is not ready"
-        if pod["spec"]["containers"][0]["image"] != image_of(cluster):
+        if pod["spec"]["containers"][0]["image"] != image_of(cluster) and not few:
             return f"the voter {number} is outdated"
     return ""
 
@@ -156,6 +159,11 @@ def _conditions(cluster: Object) -> str:
 def image_of(cluster: Object) -> str:
     spec = cluster["spec"]
     return spec.get("image") or f"holdfast:{spec['version']}"
+
+
+def told(cluster: Object) -> str:
+    """Everything that the conditions tell the user."""
+    return "\n".join(c["message"] for c in (cluster.get("status") or {}).get("conditions") or [])
 
 
 def says_trouble(cluster: Object) -> str:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from random import Random
 
 from holdfast_operator.observe import CLUSTER_ID
+from holdfast_operator.plan.facts import WIPE
 from holdfast_operator.reconcile_cluster import LATER
 from holdfast_operator.sim.clock import VirtualLoop
 from holdfast_operator.sim.faults import FAULTS, Event, calm
 from holdfast_operator.sim.invariants import Invariants
 from holdfast_operator.sim.objects import Object, name_of, uid_of
 from holdfast_operator.sim.operators import Log, start, stop
-from holdfast_operator.sim.settled import held_up, missing, says_trouble
+from holdfast_operator.sim.settled import held_up, missing, says_trouble, told
 from holdfast_operator.sim.shape import EDGE, NAMESPACE, Shape, shape_of
 from holdfast_operator.sim.users import TAKEN, USERS, edit, edit_voters
 from holdfast_operator.sim.world import World
@@ -168,6 +169,8 @@ def _unsettled(world: World) -> None:
         world.fail("what waits holds up nothing else", f"{held_up(world)}, because {world.beyond_repair[0]}")
     if not world.beyond_repair:
         world.fail("reaches the wanted state", f"{what}; it says {trouble or 'nothing'}")
+    elif cluster is not None and FOREIGN in world.beyond_repair and WIPE not in told(cluster):
+        world.fail("says what is wrong", f"{what}, because {FOREIGN}, and no condition says how to go on: {trouble}")
     elif not trouble:
         world.fail("says what is wrong", f"{what}, because {world.beyond_repair[0]}, and no condition says so")
     else:

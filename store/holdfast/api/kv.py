@@ -1,9 +1,9 @@
-"""etcdserverpb.KV: reading and writing keys."""
+"""etcdserverpb.KV and holdfast.v1.Keys: reading and writing keys."""
 
 from __future__ import annotations
 
 from holdfast.api.base import Service, Serving
-from holdfast.api.quota import Quota, cost_of_put, cost_of_txn
+from holdfast.api.quota import Quota, cost_of_put, cost_of_put_sequential, cost_of_txn
 from holdfast.api.wire import range_response
 from holdfast.auth.checks import check_txn as check_rights
 from holdfast.front.calls import Call
@@ -11,10 +11,11 @@ from holdfast.kv import requests
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.txn_check import TxnCheck, rows_deleted
 from holdfast.kv.txn_scan import TxnScan
-from holdfast.kv.validate import check_delete, check_put, check_range, check_txn
+from holdfast.kv.validate import check_delete, check_put, check_put_sequential, check_range, check_txn
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
-from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
+from holdfast.status import SEQUENCES_UNSUPPORTED, RequestError
 
 
 class KvService(Service):
@@ -29,6 +30,7 @@ class KvService(Service):
         router.unary("/etcdserverpb.KV/DeleteRange", self.delete_range)
         router.unary("/etcdserverpb.KV/Txn", self.txn)
         router.unary("/etcdserverpb.KV/Compact", self.compact)
+        router.unary("/holdfast.v1.Keys/PutSequential", self.put_sequential)
 
     def range(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.RangeRequest.FromString(body)
@@ -64,6 +66,16 @@ class KvService(Service):
         member = self.member(call)
         self._quota.check(member, cost_of_put(request))
         self.propose_and_answer(call, member, raft_pb2.Command(put=request))
+
+    def put_sequential(self, call: Call, body: bytes) -> None:
+        self.check_size(body)
+        request = holdfast_pb2.PutSequentialRequest.FromString(body)
+        check_put_sequential(request)
+        member = self.member(call)
+        if member.state.level < 2:
+            raise RequestError(SEQUENCES_UNSUPPORTED)
+        self._quota.check(member, cost_of_put_sequential(request))
+        self.propose_and_answer(call, member, raft_pb2.Command(put_sequential=request))
 
     def delete_range(self, call: Call, body: bytes) -> None:
         self.check_size(body)

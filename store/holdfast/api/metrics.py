@@ -170,7 +170,7 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "etcd_server_read_indexes_failed_total": core.reads.failed,
         "etcd_mvcc_db_total_size_in_bytes": size,
         "etcd_mvcc_db_total_size_in_use_in_bytes": min(live, size),
-        "etcd_mvcc_put_total": counts["put"],
+        "etcd_mvcc_put_total": counts["put"] + counts["put_sequential"],
         "etcd_mvcc_delete_total": counts["delete_range"],
         "etcd_mvcc_txn_total": counts["txn"],
         "etcd_mvcc_range_total": member.ranges,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import time
 
+from holdfast.kv.requests import SEQUENCE_DIGITS
 from holdfast.machine import NOSPACE_ALARM
 from holdfast.member.driver import Member
-from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.status import NO_SPACE, RequestError
 
 log = logging.getLogger("holdfast.quota")
@@ -61,6 +62,10 @@ class Quota:
 
 def cost_of_put(request: rpc_pb2.PutRequest) -> int:
     return KEY_OVERHEAD + len(request.key) + len(request.value)
+
+
+def cost_of_put_sequential(request: holdfast_pb2.PutSequentialRequest) -> int:
+    return KEY_OVERHEAD + len(request.prefix) + SEQUENCE_DIGITS + len(request.value)
 
 
 def cost_of_txn(request: rpc_pb2.TxnRequest) -> int:

@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from holdfast.auth.store import AuthStore, Principal
-from holdfast.proto import rpc_pb2
+from holdfast.proto import holdfast_pb2, rpc_pb2
 
 Leased = Mapping[int, Iterable[bytes]]  # lease id -> attached keys
 
 
 def check_put(auth: AuthStore, who: Principal, request: rpc_pb2.PutRequest, leased: Leased) -> None:
     _check_key(auth, who, request)
+    if request.lease:
+        check_lease(auth, who, request.lease, leased)
+
+
+def check_put_sequential(
+    auth: AuthStore, who: Principal, request: holdfast_pb2.PutSequentialRequest, leased: Leased
+) -> None:
+    """The number is not known yet, so it needs the right to write any."""
+    auth.require_write(who, request.prefix + b"0", request.prefix + b":")  # the byte after "9"
     if request.lease:
         check_lease(auth, who, request.lease, leased)
 

@@ -26,7 +26,7 @@ from holdfast.client.errors import (
 from holdfast.client.lease import Lease
 from holdfast.client.position import Position
 from holdfast.client.txn import Txn, TxnResult
-from holdfast.client.values import Event, KeyValue, PutResult, RangeResult
+from holdfast.client.values import Event, KeyValue, PutResult, RangeResult, SequentialResult
 
 __all__ = [
     "BlockingClient",
@@ -45,6 +45,7 @@ __all__ = [
     "PutResult",
     "RangeResult",
     "Refused",
+    "SequentialResult",
     "Tls",
     "Txn",
     "TxnResult",

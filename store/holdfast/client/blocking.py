@@ -23,7 +23,7 @@ from holdfast.client.lease import Lease
 from holdfast.client.picker import Address, Policy
 from holdfast.client.position import Position
 from holdfast.client.txn import Key, Ops, Txn, TxnResult
-from holdfast.client.values import DeleteResult, Event, KeyValue, PutResult, RangeResult
+from holdfast.client.values import DeleteResult, Event, KeyValue, PutResult, RangeResult, SequentialResult
 from holdfast.proto import rpc_pb2
 
 T = TypeVar("T")
@@ -182,6 +182,9 @@ class BlockingClient:
 
     def put(self, key: str | bytes, value: str | bytes, *, lease: Lease | int = 0, previous: bool = False) -> PutResult:
         return self.run(self.asyncio.put(key, value, lease=lease, previous=previous))
+
+    def put_sequential(self, prefix: str | bytes, value: str | bytes, *, lease: Lease | int = 0) -> SequentialResult:
+        return self.run(self.asyncio.put_sequential(prefix, value, lease=lease))
 
     def delete(self, key: str | bytes, *, prefix: bool = False, previous: bool = False) -> DeleteResult:
         return self.run(self.asyncio.delete(key, prefix=prefix, previous=previous))

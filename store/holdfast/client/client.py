@@ -31,6 +31,7 @@ from holdfast.client.values import (
     KeyValue,
     PutResult,
     RangeResult,
+    SequentialResult,
     range_end,
     range_start,
     to_bytes,
@@ -199,6 +200,17 @@ class Client:
         )
         r = await self._write("/etcdserverpb.KV/Put", request, rpc_pb2.PutResponse)
         return PutResult(r.header.revision, KeyValue.of(r.prev_kv) if r.HasField("prev_kv") else None)
+
+    async def put_sequential(
+        self, prefix: str | bytes, value: str | bytes, *, lease: Lease | int = 0
+    ) -> SequentialResult:
+        """Make a new key: `prefix` and the revision of this write in 20 digits. Such keys sort in the order in which
+        they were made, and none is made twice. Raises NotImplementedThere on etcd, and OutcomeUnknown as `put` does."""
+        request = holdfast_pb2.PutSequentialRequest(
+            prefix=to_bytes(prefix), value=to_bytes(value), lease=lease.id if isinstance(lease, Lease) else lease
+        )
+        r = await self._write("/holdfast.v1.Keys/PutSequential", request, holdfast_pb2.PutSequentialResponse)
+        return SequentialResult(r.key, r.header.revision)
 
     async def delete(self, key: str | bytes, *, prefix: bool = False, previous: bool = False) -> DeleteResult:
         """Delete the key, or with `prefix` all keys that begin with it."""

@@ -54,6 +54,14 @@ class PutResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SequentialResult:
+    """`key` is the key that was made."""
+
+    key: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteResult:
     revision: int
     deleted: int

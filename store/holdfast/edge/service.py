@@ -53,6 +53,7 @@ _ALWAYS_FORWARDED = (
     "/etcdserverpb.Lease/LeaseTimeToLive",
     "/etcdserverpb.Lease/LeaseLeases",
     "/holdfast.v1.Session/Open",
+    "/holdfast.v1.Keys/PutSequential",
     "/etcdserverpb.Cluster/MemberList",
     "/etcdserverpb.Maintenance/Alarm",
 )
@@ -64,6 +65,7 @@ MAX_LOGINS = 64  # of one connection, being forwarded or waiting
 _WRITES: dict[str, Callable[[], Any]] = {
     "/etcdserverpb.KV/Put": rpc_pb2.PutResponse,
     "/etcdserverpb.KV/DeleteRange": rpc_pb2.DeleteRangeResponse,
+    "/holdfast.v1.Keys/PutSequential": holdfast_pb2.PutSequentialResponse,
     "/etcdserverpb.KV/Txn": rpc_pb2.TxnResponse,
     "/etcdserverpb.Lease/LeaseRevoke": rpc_pb2.LeaseRevokeResponse,
     "/etcdserverpb.KV/Range": rpc_pb2.RangeResponse,

@@ -14,13 +14,14 @@ from holdfast.kv.rows import Current
 from holdfast.kv.scan import check_sort
 from holdfast.kv.space import KeySpace
 from holdfast.levels import LEVEL
-from holdfast.proto import kv_pb2, rpc_pb2
-from holdfast.status import COMPACTED, KEY_NOT_FOUND, LEASE_NOT_FOUND, RequestError
+from holdfast.proto import holdfast_pb2, kv_pb2, rpc_pb2
+from holdfast.status import COMPACTED, KEY_NOT_FOUND, LEASE_NOT_FOUND, Code, Refusal, RequestError
 
 _Path = Iterator[bool]
 _Read = Callable[[rpc_pb2.RangeRequest, rpc_pb2.RangeResponse], None]
 _R = rpc_pb2.Compare
 LOOK = 1000  # rows
+SEQUENCE_DIGITS = 20  # as many as a revision can have, so that keys sort by their numbers
 _CMP: dict[int, Callable[[Any, Any], bool]] = {
     _R.EQUAL: lambda a, b: a == b,
     _R.GREATER: lambda a, b: a > b,
@@ -32,6 +33,18 @@ _CMP: dict[int, Callable[[Any, Any], bool]] = {
 def put(space: KeySpace, leases: Collection[int], request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
     _check_put(space, leases, request)
     return _put(space, request)
+
+
+def put_sequential(
+    space: KeySpace, leases: Collection[int], request: holdfast_pb2.PutSequentialRequest
+) -> holdfast_pb2.PutSequentialResponse:
+    _check_lease(leases, request)
+    key = request.prefix + b"%0*d" % (SEQUENCE_DIGITS, space.revision + 1)
+    if space.get(key) is not None:
+        text = f"holdfast: the key {key!r} exists, and was not made by PutSequential"
+        raise RequestError(Refusal(Code.FAILED_PRECONDITION, text))
+    space.put(key, request.value, request.lease)
+    return holdfast_pb2.PutSequentialResponse(key=key)
 
 
 def delete_range(space: KeySpace, request: rpc_pb2.DeleteRangeRequest) -> rpc_pb2.DeleteRangeResponse:
@@ -138,7 +151,7 @@ def _check_put(space: KeySpace, leases: Collection[int], request: rpc_pb2.PutReq
     _check_key(space, request)
 
 
-def _check_lease(leases: Collection[int], request: rpc_pb2.PutRequest) -> None:
+def _check_lease(leases: Collection[int], request: rpc_pb2.PutRequest | holdfast_pb2.PutSequentialRequest) -> None:
     if request.lease and request.lease not in leases:
         raise RequestError(LEASE_NOT_FOUND)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.kv.overlap import touches_twice
 from holdfast.kv.scan import check_sort
-from holdfast.proto import rpc_pb2
+from holdfast.proto import holdfast_pb2, rpc_pb2
 from holdfast.status import (
     DUPLICATE_KEY,
     EMPTY_KEY,
@@ -32,6 +32,11 @@ def check_put(request: rpc_pb2.PutRequest) -> None:
         raise RequestError(VALUE_PROVIDED)
     if request.ignore_lease and request.lease:
         raise RequestError(LEASE_PROVIDED)
+
+
+def check_put_sequential(request: holdfast_pb2.PutSequentialRequest) -> None:
+    if not request.prefix:
+        raise RequestError(EMPTY_KEY)
 
 
 def check_delete(request: rpc_pb2.DeleteRangeRequest) -> None:

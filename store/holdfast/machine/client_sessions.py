@@ -17,7 +17,7 @@ from typing import NamedTuple
 from google.protobuf.message import Message
 
 from holdfast.kv.store import Family, Pending
-from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.status import (
     SESSION_FOREIGN,
     SESSION_FORGOTTEN,
@@ -34,6 +34,7 @@ _ANSWER = b"answer/"
 _OWNER = b"owner/"
 _RESPONSES: dict[str, type[Message]] = {
     "put": rpc_pb2.PutResponse,
+    "put_sequential": holdfast_pb2.PutSequentialResponse,
     "txn": rpc_pb2.TxnResponse,
     "delete_range": rpc_pb2.DeleteRangeResponse,
     "compact": rpc_pb2.CompactionResponse,

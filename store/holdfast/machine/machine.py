@@ -36,6 +36,7 @@ from holdfast.status import (
     MEMBER_NOT_FOUND,
     NO_SPACE,
     PERMISSION_DENIED,
+    SEQUENCES_UNSUPPORTED,
     SESSION_ENDED,
     Code,
     Refusal,
@@ -51,8 +52,8 @@ NOSPACE_ALARM, CORRUPT_ALARM = rpc_pb2.NOSPACE, rpc_pb2.CORRUPT
 # Kinds that `check_rights` lets pass. Only members propose some of them; for the others the services require the role
 # root before they propose them, and `auth` checks its changes again when it applies them.
 _RIGHTS_ELSEWHERE = ("compact", "member", "attributes", "claim", "cluster_version", "alarm", "auth", "lease_checkpoint")
-_NEEDS_SPACE = ("put", "txn", "lease_grant")
-_NEEDS_TRUST = ("put", "txn", "delete_range", "compact", "lease_grant", "lease_revoke")
+_NEEDS_SPACE = ("put", "put_sequential", "txn", "lease_grant")
+_NEEDS_TRUST = ("put", "put_sequential", "txn", "delete_range", "compact", "lease_grant", "lease_revoke")
 
 
 class ClusterEvent(Enum):
@@ -239,6 +240,10 @@ class Machine:
             return requests.put(self.space, self.leases, command.put), None
         if kind == "txn":
             return requests.txn(self.space, self.leases, command.txn, self.level), None
+        if kind == "put_sequential":
+            if self.level < 2:
+                raise RequestError(SEQUENCES_UNSUPPORTED)
+            return requests.put_sequential(self.space, self.leases, command.put_sequential), None
         if kind == "delete_range":
             return requests.delete_range(self.space, command.delete_range), None
         if kind == "compact":
@@ -321,6 +326,8 @@ class Machine:
         who = Principal(command.principal, command.auth_revision)
         if kind == "put":
             checks.check_put(self.auth, who, command.put, self.space.leased)
+        elif kind == "put_sequential":
+            checks.check_put_sequential(self.auth, who, command.put_sequential, self.space.leased)
         elif kind == "delete_range":
             checks.check_delete(self.auth, who, command.delete_range)
         elif kind == "txn":

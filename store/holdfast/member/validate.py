@@ -205,6 +205,8 @@ def check_request(command: raft_pb2.Command, kind: str) -> None:
     Raises RequestError."""
     if kind == "put":
         kv.check_put(command.put)
+    elif kind == "put_sequential":
+        kv.check_put_sequential(command.put_sequential)
     elif kind == "delete_range":
         kv.check_delete(command.delete_range)
     elif kind == "txn":

@@ -26,7 +26,7 @@ from holdfast.proto import kv_pb2 as holdfast_dot_proto_dot_kv__pb2
 from holdfast.proto import rpc_pb2 as holdfast_dot_proto_dot_rpc__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dholdfast/proto/holdfast.proto\x12\x0bholdfast.v1\x1a\x17holdfast/proto/kv.proto\x1a\x18holdfast/proto/rpc.proto\"\x11\n\x0f\x44\x65scribeRequest\"\xd0\x03\n\x10\x44\x65scribeResponse\x12\x11\n\tvolume_id\x18\x01 \x01(\x06\x12\x12\n\ncluster_id\x18\x02 \x01(\x06\x12\x11\n\tmember_id\x18\x03 \x01(\x06\x12\x32\n\x05state\x18\x04 \x01(\x0e\x32#.holdfast.v1.DescribeResponse.State\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0e\n\x06leader\x18\x07 \x01(\x06\x12\x15\n\rapplied_index\x18\x08 \x01(\x04\x12\x0c\n\x04term\x18\t \x01(\x04\x12\r\n\x05\x65poch\x18\n \x01(\x04\x12\r\n\x05ready\x18\x0b \x01(\x08\x12\x10\n\x08revision\x18\x0c \x01(\x03\x12,\n\x08replicas\x18\r \x03(\x0b\x32\x1a.holdfast.v1.ReplicaReport\x12\x11\n\tconnected\x18\x0e \x01(\x08\x12\x19\n\x0cstaleness_ms\x18\x0f \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0f\x63luster_version\x18\x10 \x01(\t\"D\n\x05State\x12\t\n\x05\x45MPTY\x10\x00\x12\n\n\x06\x46ORMED\x10\x01\x12\n\n\x06MEMBER\x10\x02\x12\x0b\n\x07REMOVED\x10\x03\x12\x0b\n\x07REPLICA\x10\x04\x42\x0f\n\r_staleness_ms\"4\n\x0b\x46ormRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\x11\n\tvolume_id\x18\x02 \x01(\x06\"!\n\x0c\x46ormResponse\x12\x11\n\tmember_id\x18\x01 \x01(\x06\"!\n\x0bOpenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\"\x0e\n\x0cOpenResponse\"\x16\n\x14MembershipGetRequest\"\\\n\x0cMemberStatus\x12$\n\x06member\x18\x01 \x01(\x0b\x32\x14.etcdserverpb.Member\x12\x11\n\tcaught_up\x18\x02 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x03 \x01(\x04\"\x97\x01\n\x15MembershipGetResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x14\n\x0c\x63onfig_index\x18\x02 \x01(\x04\x12*\n\x07members\x18\x03 \x03(\x0b\x32\x19.holdfast.v1.MemberStatus\x12\x0e\n\x06leader\x18\x04 \x01(\x06\"\x9b\x02\n\x17MembershipChangeRequest\x12\x37\n\x04kind\x18\x01 \x01(\x0e\x32).holdfast.v1.MembershipChangeRequest.Kind\x12\x11\n\tmember_id\x18\x02 \x01(\x06\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tpeer_urls\x18\x04 \x03(\t\x12\x1d\n\x15\x65xpected_config_index\x18\x05 \x01(\x04\x12\x36\n\x08together\x18\x06 \x03(\x0b\x32$.holdfast.v1.MembershipChangeRequest\"<\n\x04Kind\x12\x0f\n\x0b\x41\x44\x44_LEARNER\x10\x00\x12\x0b\n\x07PROMOTE\x10\x01\x12\n\n\x06REMOVE\x10\x02\x12\n\n\x06\x44\x45MOTE\x10\x03\"^\n\x18MembershipChangeResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x14\n\x0c\x63onfig_index\x18\x02 \x01(\x04\"E\n\x12SessionOpenRequest\x12\x13\n\x0bttl_seconds\x18\x01 \x01(\x03\x12\x1a\n\x12lock_delay_seconds\x18\x02 \x01(\x03\"d\n\x13SessionOpenResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\x03\"*\n\x08KeyRange\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\"\x98\x01\n\rFollowRequest\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.holdfast.v1.FollowStartH\x00\x12#\n\x05probe\x18\x02 \x01(\x0b\x32\x12.holdfast.v1.ProbeH\x00\x12,\n\x06report\x18\x03 \x01(\x0b\x32\x1a.holdfast.v1.ReplicaReportH\x00\x42\t\n\x07request\"\xa1\x01\n\x0b\x46ollowStart\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\twatermark\x18\x03 \x01(\x03\x12%\n\x06\x66ilter\x18\x04 \x03(\x0b\x32\x15.holdfast.v1.KeyRange\x12\x16\n\x0e\x66ilter_version\x18\x05 \x01(\x04\x12\x0f\n\x07replica\x18\x06 \x01(\t\x12\x0c\n\x04pool\x18\x07 \x01(\t\"h\n\rReplicaReport\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x11\n\twatermark\x18\x03 \x01(\x03\x12\x16\n\x0e\x66ilter_version\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"\x13\n\x05Probe\x12\n\n\x02id\x18\x01 \x01(\x04\"\xad\x02\n\x0e\x46ollowResponse\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.holdfast.v1.FollowHelloH\x00\x12/\n\x08revision\x18\x02 \x01(\x0b\x32\x1b.holdfast.v1.FollowRevisionH\x00\x12/\n\x08progress\x18\x03 \x01(\x0b\x32\x1b.holdfast.v1.FollowProgressH\x00\x12)\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x18.holdfast.v1.FollowChunkH\x00\x12-\n\x07trailer\x18\x05 \x01(\x0b\x32\x1a.holdfast.v1.FollowTrailerH\x00\x12(\n\x05probe\x18\x06 \x01(\x0b\x32\x17.holdfast.v1.ProbeReplyH\x00\x42\n\n\x08response\"\x86\x01\n\x0b\x46ollowHello\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x16\n\x0e\x66ilter_version\x18\x04 \x01(\x04\x12\r\n\x05\x66loor\x18\x05 \x01(\x03\x12\x10\n\x08snapshot\x18\x06 \x01(\x08\x12\r\n\x05users\x18\x07 \x01(\x08\"O\n\x0e\x46ollowRevision\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x1d\n\x06\x65vents\x18\x03 \x03(\x0b\x32\r.mvccpb.Event\"0\n\x0e\x46ollowProgress\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x04\",\n\x0b\x46ollowChunk\x12\x1d\n\x03kvs\x18\x01 \x03(\x0b\x32\x10.mvccpb.KeyValue\"}\n\rFollowTrailer\x12%\n\x06\x66ilter\x18\x01 \x03(\x0b\x32\x15.holdfast.v1.KeyRange\x12\x16\n\x0e\x66ilter_version\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\x12\x0c\n\x04hash\x18\x05 \x01(\x07\"*\n\nProbeReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x03\x32\xc9\x01\n\x04Node\x12G\n\x08\x44\x65scribe\x12\x1c.holdfast.v1.DescribeRequest\x1a\x1d.holdfast.v1.DescribeResponse\x12;\n\x04\x46orm\x12\x18.holdfast.v1.FormRequest\x1a\x19.holdfast.v1.FormResponse\x12;\n\x04Open\x12\x18.holdfast.v1.OpenRequest\x1a\x19.holdfast.v1.OpenResponse2\xb1\x01\n\nMembership\x12L\n\x03Get\x12!.holdfast.v1.MembershipGetRequest\x1a\".holdfast.v1.MembershipGetResponse\x12U\n\x06\x43hange\x12$.holdfast.v1.MembershipChangeRequest\x1a%.holdfast.v1.MembershipChangeResponse2T\n\x07Session\x12I\n\x04Open\x12\x1f.holdfast.v1.SessionOpenRequest\x1a .holdfast.v1.SessionOpenResponse2M\n\x04\x45\x64ge\x12\x45\n\x06\x46ollow\x12\x1a.holdfast.v1.FollowRequest\x1a\x1b.holdfast.v1.FollowResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dholdfast/proto/holdfast.proto\x12\x0bholdfast.v1\x1a\x17holdfast/proto/kv.proto\x1a\x18holdfast/proto/rpc.proto\"\x11\n\x0f\x44\x65scribeRequest\"\xd0\x03\n\x10\x44\x65scribeResponse\x12\x11\n\tvolume_id\x18\x01 \x01(\x06\x12\x12\n\ncluster_id\x18\x02 \x01(\x06\x12\x11\n\tmember_id\x18\x03 \x01(\x06\x12\x32\n\x05state\x18\x04 \x01(\x0e\x32#.holdfast.v1.DescribeResponse.State\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0e\n\x06leader\x18\x07 \x01(\x06\x12\x15\n\rapplied_index\x18\x08 \x01(\x04\x12\x0c\n\x04term\x18\t \x01(\x04\x12\r\n\x05\x65poch\x18\n \x01(\x04\x12\r\n\x05ready\x18\x0b \x01(\x08\x12\x10\n\x08revision\x18\x0c \x01(\x03\x12,\n\x08replicas\x18\r \x03(\x0b\x32\x1a.holdfast.v1.ReplicaReport\x12\x11\n\tconnected\x18\x0e \x01(\x08\x12\x19\n\x0cstaleness_ms\x18\x0f \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0f\x63luster_version\x18\x10 \x01(\t\"D\n\x05State\x12\t\n\x05\x45MPTY\x10\x00\x12\n\n\x06\x46ORMED\x10\x01\x12\n\n\x06MEMBER\x10\x02\x12\x0b\n\x07REMOVED\x10\x03\x12\x0b\n\x07REPLICA\x10\x04\x42\x0f\n\r_staleness_ms\"4\n\x0b\x46ormRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\x11\n\tvolume_id\x18\x02 \x01(\x06\"!\n\x0c\x46ormResponse\x12\x11\n\tmember_id\x18\x01 \x01(\x06\"!\n\x0bOpenRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\"\x0e\n\x0cOpenResponse\"\x16\n\x14MembershipGetRequest\"\\\n\x0cMemberStatus\x12$\n\x06member\x18\x01 \x01(\x0b\x32\x14.etcdserverpb.Member\x12\x11\n\tcaught_up\x18\x02 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x03 \x01(\x04\"\x97\x01\n\x15MembershipGetResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x14\n\x0c\x63onfig_index\x18\x02 \x01(\x04\x12*\n\x07members\x18\x03 \x03(\x0b\x32\x19.holdfast.v1.MemberStatus\x12\x0e\n\x06leader\x18\x04 \x01(\x06\"\x9b\x02\n\x17MembershipChangeRequest\x12\x37\n\x04kind\x18\x01 \x01(\x0e\x32).holdfast.v1.MembershipChangeRequest.Kind\x12\x11\n\tmember_id\x18\x02 \x01(\x06\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tpeer_urls\x18\x04 \x03(\t\x12\x1d\n\x15\x65xpected_config_index\x18\x05 \x01(\x04\x12\x36\n\x08together\x18\x06 \x03(\x0b\x32$.holdfast.v1.MembershipChangeRequest\"<\n\x04Kind\x12\x0f\n\x0b\x41\x44\x44_LEARNER\x10\x00\x12\x0b\n\x07PROMOTE\x10\x01\x12\n\n\x06REMOVE\x10\x02\x12\n\n\x06\x44\x45MOTE\x10\x03\"^\n\x18MembershipChangeResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x14\n\x0c\x63onfig_index\x18\x02 \x01(\x04\"E\n\x12SessionOpenRequest\x12\x13\n\x0bttl_seconds\x18\x01 \x01(\x03\x12\x1a\n\x12lock_delay_seconds\x18\x02 \x01(\x03\"d\n\x13SessionOpenResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\x03\"D\n\x14PutSequentialRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\"R\n\x15PutSequentialResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.etcdserverpb.ResponseHeader\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"*\n\x08KeyRange\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\"\x98\x01\n\rFollowRequest\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.holdfast.v1.FollowStartH\x00\x12#\n\x05probe\x18\x02 \x01(\x0b\x32\x12.holdfast.v1.ProbeH\x00\x12,\n\x06report\x18\x03 \x01(\x0b\x32\x1a.holdfast.v1.ReplicaReportH\x00\x42\t\n\x07request\"\xa1\x01\n\x0b\x46ollowStart\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\twatermark\x18\x03 \x01(\x03\x12%\n\x06\x66ilter\x18\x04 \x03(\x0b\x32\x15.holdfast.v1.KeyRange\x12\x16\n\x0e\x66ilter_version\x18\x05 \x01(\x04\x12\x0f\n\x07replica\x18\x06 \x01(\t\x12\x0c\n\x04pool\x18\x07 \x01(\t\"h\n\rReplicaReport\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x11\n\twatermark\x18\x03 \x01(\x03\x12\x16\n\x0e\x66ilter_version\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"\x13\n\x05Probe\x12\n\n\x02id\x18\x01 \x01(\x04\"\xad\x02\n\x0e\x46ollowResponse\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.holdfast.v1.FollowHelloH\x00\x12/\n\x08revision\x18\x02 \x01(\x0b\x32\x1b.holdfast.v1.FollowRevisionH\x00\x12/\n\x08progress\x18\x03 \x01(\x0b\x32\x1b.holdfast.v1.FollowProgressH\x00\x12)\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x18.holdfast.v1.FollowChunkH\x00\x12-\n\x07trailer\x18\x05 \x01(\x0b\x32\x1a.holdfast.v1.FollowTrailerH\x00\x12(\n\x05probe\x18\x06 \x01(\x0b\x32\x17.holdfast.v1.ProbeReplyH\x00\x42\n\n\x08response\"\x86\x01\n\x0b\x46ollowHello\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x16\n\x0e\x66ilter_version\x18\x04 \x01(\x04\x12\r\n\x05\x66loor\x18\x05 \x01(\x03\x12\x10\n\x08snapshot\x18\x06 \x01(\x08\x12\r\n\x05users\x18\x07 \x01(\x08\"O\n\x0e\x46ollowRevision\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x1d\n\x06\x65vents\x18\x03 \x03(\x0b\x32\r.mvccpb.Event\"0\n\x0e\x46ollowProgress\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x04\",\n\x0b\x46ollowChunk\x12\x1d\n\x03kvs\x18\x01 \x03(\x0b\x32\x10.mvccpb.KeyValue\"}\n\rFollowTrailer\x12%\n\x06\x66ilter\x18\x01 \x03(\x0b\x32\x15.holdfast.v1.KeyRange\x12\x16\n\x0e\x66ilter_version\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\x12\x0c\n\x04hash\x18\x05 \x01(\x07\"*\n\nProbeReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x03\x32\xc9\x01\n\x04Node\x12G\n\x08\x44\x65scribe\x12\x1c.holdfast.v1.DescribeRequest\x1a\x1d.holdfast.v1.DescribeResponse\x12;\n\x04\x46orm\x12\x18.holdfast.v1.FormRequest\x1a\x19.holdfast.v1.FormResponse\x12;\n\x04Open\x12\x18.holdfast.v1.OpenRequest\x1a\x19.holdfast.v1.OpenResponse2\xb1\x01\n\nMembership\x12L\n\x03Get\x12!.holdfast.v1.MembershipGetRequest\x1a\".holdfast.v1.MembershipGetResponse\x12U\n\x06\x43hange\x12$.holdfast.v1.MembershipChangeRequest\x1a%.holdfast.v1.MembershipChangeResponse2T\n\x07Session\x12I\n\x04Open\x12\x1f.holdfast.v1.SessionOpenRequest\x1a .holdfast.v1.SessionOpenResponse2^\n\x04Keys\x12V\n\rPutSequential\x12!.holdfast.v1.PutSequentialRequest\x1a\".holdfast.v1.PutSequentialResponse2M\n\x04\x45\x64ge\x12\x45\n\x06\x46ollow\x12\x1a.holdfast.v1.FollowRequest\x1a\x1b.holdfast.v1.FollowResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,36 +63,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONOPENREQUEST']._serialized_end=1446
   _globals['_SESSIONOPENRESPONSE']._serialized_start=1448
   _globals['_SESSIONOPENRESPONSE']._serialized_end=1548
-  _globals['_KEYRANGE']._serialized_start=1550
-  _globals['_KEYRANGE']._serialized_end=1592
-  _globals['_FOLLOWREQUEST']._serialized_start=1595
-  _globals['_FOLLOWREQUEST']._serialized_end=1747
-  _globals['_FOLLOWSTART']._serialized_start=1750
-  _globals['_FOLLOWSTART']._serialized_end=1911
-  _globals['_REPLICAREPORT']._serialized_start=1913
-  _globals['_REPLICAREPORT']._serialized_end=2017
-  _globals['_PROBE']._serialized_start=2019
-  _globals['_PROBE']._serialized_end=2038
-  _globals['_FOLLOWRESPONSE']._serialized_start=2041
-  _globals['_FOLLOWRESPONSE']._serialized_end=2342
-  _globals['_FOLLOWHELLO']._serialized_start=2345
-  _globals['_FOLLOWHELLO']._serialized_end=2479
-  _globals['_FOLLOWREVISION']._serialized_start=2481
-  _globals['_FOLLOWREVISION']._serialized_end=2560
-  _globals['_FOLLOWPROGRESS']._serialized_start=2562
-  _globals['_FOLLOWPROGRESS']._serialized_end=2610
-  _globals['_FOLLOWCHUNK']._serialized_start=2612
-  _globals['_FOLLOWCHUNK']._serialized_end=2656
-  _globals['_FOLLOWTRAILER']._serialized_start=2658
-  _globals['_FOLLOWTRAILER']._serialized_end=2783
-  _globals['_PROBEREPLY']._serialized_start=2785
-  _globals['_PROBEREPLY']._serialized_end=2827
-  _globals['_NODE']._serialized_start=2830
-  _globals['_NODE']._serialized_end=3031
-  _globals['_MEMBERSHIP']._serialized_start=3034
-  _globals['_MEMBERSHIP']._serialized_end=3211
-  _globals['_SESSION']._serialized_start=3213
-  _globals['_SESSION']._serialized_end=3297
-  _globals['_EDGE']._serialized_start=3299
-  _globals['_EDGE']._serialized_end=3376
+  _globals['_PUTSEQUENTIALREQUEST']._serialized_start=1550
+  _globals['_PUTSEQUENTIALREQUEST']._serialized_end=1618
+  _globals['_PUTSEQUENTIALRESPONSE']._serialized_start=1620
+  _globals['_PUTSEQUENTIALRESPONSE']._serialized_end=1702
+  _globals['_KEYRANGE']._serialized_start=1704
+  _globals['_KEYRANGE']._serialized_end=1746
+  _globals['_FOLLOWREQUEST']._serialized_start=1749
+  _globals['_FOLLOWREQUEST']._serialized_end=1901
+  _globals['_FOLLOWSTART']._serialized_start=1904
+  _globals['_FOLLOWSTART']._serialized_end=2065
+  _globals['_REPLICAREPORT']._serialized_start=2067
+  _globals['_REPLICAREPORT']._serialized_end=2171
+  _globals['_PROBE']._serialized_start=2173
+  _globals['_PROBE']._serialized_end=2192
+  _globals['_FOLLOWRESPONSE']._serialized_start=2195
+  _globals['_FOLLOWRESPONSE']._serialized_end=2496
+  _globals['_FOLLOWHELLO']._serialized_start=2499
+  _globals['_FOLLOWHELLO']._serialized_end=2633
+  _globals['_FOLLOWREVISION']._serialized_start=2635
+  _globals['_FOLLOWREVISION']._serialized_end=2714
+  _globals['_FOLLOWPROGRESS']._serialized_start=2716
+  _globals['_FOLLOWPROGRESS']._serialized_end=2764
+  _globals['_FOLLOWCHUNK']._serialized_start=2766
+  _globals['_FOLLOWCHUNK']._serialized_end=2810
+  _globals['_FOLLOWTRAILER']._serialized_start=2812
+  _globals['_FOLLOWTRAILER']._serialized_end=2937
+  _globals['_PROBEREPLY']._serialized_start=2939
+  _globals['_PROBEREPLY']._serialized_end=2981
+  _globals['_NODE']._serialized_start=2984
+  _globals['_NODE']._serialized_end=3185
+  _globals['_MEMBERSHIP']._serialized_start=3188
+  _globals['_MEMBERSHIP']._serialized_end=3365
+  _globals['_SESSION']._serialized_start=3367
+  _globals['_SESSION']._serialized_end=3451
+  _globals['_KEYS']._serialized_start=3453
+  _globals['_KEYS']._serialized_end=3547
+  _globals['_EDGE']._serialized_start=3549
+  _globals['_EDGE']._serialized_end=3626
 # @@protoc_insertion_point(module_scope)

@@ -163,6 +163,24 @@ class SessionOpenResponse(_message.Message):
     ttl_seconds: int
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., id: _Optional[int] = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
 
+class PutSequentialRequest(_message.Message):
+    __slots__ = ("prefix", "value", "lease")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    prefix: bytes
+    value: bytes
+    lease: int
+    def __init__(self, prefix: _Optional[bytes] = ..., value: _Optional[bytes] = ..., lease: _Optional[int] = ...) -> None: ...
+
+class PutSequentialResponse(_message.Message):
+    __slots__ = ("header", "key")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    key: bytes
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., key: _Optional[bytes] = ...) -> None: ...
+
 class KeyRange(_message.Message):
     __slots__ = ("key", "range_end")
     KEY_FIELD_NUMBER: _ClassVar[int]

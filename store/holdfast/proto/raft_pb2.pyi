@@ -1,3 +1,4 @@
+from holdfast.proto import holdfast_pb2 as _holdfast_pb2
 from holdfast.proto import rpc_pb2 as _rpc_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -63,7 +64,7 @@ class Base(_message.Message):
     def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("format", "origin", "incarnation", "seq", "window_low", "principal", "auth_revision", "wall_ms", "session", "session_seq", "session_low", "system", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "member", "attributes", "claim", "cluster_version", "alarm", "auth", "lease_checkpoint")
+    __slots__ = ("format", "origin", "incarnation", "seq", "window_low", "principal", "auth_revision", "wall_ms", "session", "session_seq", "session_low", "system", "put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "member", "attributes", "claim", "cluster_version", "alarm", "auth", "lease_checkpoint", "put_sequential")
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +90,7 @@ class Command(_message.Message):
     ALARM_FIELD_NUMBER: _ClassVar[int]
     AUTH_FIELD_NUMBER: _ClassVar[int]
     LEASE_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    PUT_SEQUENTIAL_FIELD_NUMBER: _ClassVar[int]
     format: int
     origin: int
     incarnation: int
@@ -114,7 +116,8 @@ class Command(_message.Message):
     alarm: _rpc_pb2.AlarmRequest
     auth: AuthChange
     lease_checkpoint: LeaseCheckpoint
-    def __init__(self, format: _Optional[int] = ..., origin: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., window_low: _Optional[int] = ..., principal: _Optional[str] = ..., auth_revision: _Optional[int] = ..., wall_ms: _Optional[int] = ..., session: _Optional[int] = ..., session_seq: _Optional[int] = ..., session_low: _Optional[int] = ..., system: _Optional[bool] = ..., put: _Optional[_Union[_rpc_pb2.PutRequest, _Mapping]] = ..., delete_range: _Optional[_Union[_rpc_pb2.DeleteRangeRequest, _Mapping]] = ..., txn: _Optional[_Union[_rpc_pb2.TxnRequest, _Mapping]] = ..., compact: _Optional[_Union[_rpc_pb2.CompactionRequest, _Mapping]] = ..., lease_grant: _Optional[_Union[LeaseGrant, _Mapping]] = ..., lease_revoke: _Optional[_Union[LeaseRevoke, _Mapping]] = ..., member: _Optional[_Union[MemberChange, _Mapping]] = ..., attributes: _Optional[_Union[MemberAttributes, _Mapping]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., cluster_version: _Optional[_Union[ClusterVersion, _Mapping]] = ..., alarm: _Optional[_Union[_rpc_pb2.AlarmRequest, _Mapping]] = ..., auth: _Optional[_Union[AuthChange, _Mapping]] = ..., lease_checkpoint: _Optional[_Union[LeaseCheckpoint, _Mapping]] = ...) -> None: ...
+    put_sequential: _holdfast_pb2.PutSequentialRequest
+    def __init__(self, format: _Optional[int] = ..., origin: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., window_low: _Optional[int] = ..., principal: _Optional[str] = ..., auth_revision: _Optional[int] = ..., wall_ms: _Optional[int] = ..., session: _Optional[int] = ..., session_seq: _Optional[int] = ..., session_low: _Optional[int] = ..., system: _Optional[bool] = ..., put: _Optional[_Union[_rpc_pb2.PutRequest, _Mapping]] = ..., delete_range: _Optional[_Union[_rpc_pb2.DeleteRangeRequest, _Mapping]] = ..., txn: _Optional[_Union[_rpc_pb2.TxnRequest, _Mapping]] = ..., compact: _Optional[_Union[_rpc_pb2.CompactionRequest, _Mapping]] = ..., lease_grant: _Optional[_Union[LeaseGrant, _Mapping]] = ..., lease_revoke: _Optional[_Union[LeaseRevoke, _Mapping]] = ..., member: _Optional[_Union[MemberChange, _Mapping]] = ..., attributes: _Optional[_Union[MemberAttributes, _Mapping]] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., cluster_version: _Optional[_Union[ClusterVersion, _Mapping]] = ..., alarm: _Optional[_Union[_rpc_pb2.AlarmRequest, _Mapping]] = ..., auth: _Optional[_Union[AuthChange, _Mapping]] = ..., lease_checkpoint: _Optional[_Union[LeaseCheckpoint, _Mapping]] = ..., put_sequential: _Optional[_Union[_holdfast_pb2.PutSequentialRequest, _Mapping]] = ...) -> None: ...
 
 class LeaseGrant(_message.Message):
     __slots__ = ("id", "ttl_seconds", "minted", "session", "delay_seconds")

@@ -65,6 +65,7 @@ def _methods() -> dict[str, type[Message]]:
     found["/etcdserverpb.Auth/AuthEnable"] = rpc_pb2.AuthEnableRequest
     found["/etcdserverpb.Auth/Authenticate"] = rpc_pb2.AuthenticateRequest
     found["/holdfast.v1.Session/Open"] = holdfast_pb2.SessionOpenRequest
+    found["/holdfast.v1.Keys/PutSequential"] = holdfast_pb2.PutSequentialRequest
     found["/holdfast.v1.Edge/Follow"] = holdfast_pb2.FollowRequest
     return found
 

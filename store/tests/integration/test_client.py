@@ -16,6 +16,22 @@ from holdfast import client
 from holdfast_lab.processes import LocalCluster
 
 
+async def test_keys_made_in_sequence_sort_as_they_were_made(cluster: LocalCluster) -> None:
+    async with client.connect(cluster.endpoints, timeout=20) as hf, await hf.lease(30) as lease:
+        first = await hf.put_sequential("/queue/", "0", lease=lease)
+        made = await asyncio.gather(*(hf.put_sequential("/queue/", str(n)) for n in range(1, 30)))
+        assert len({one.key for one in made}) == 29
+        found = (await hf.range("/queue/", prefix=True)).kvs
+        assert [kv.mod_revision for kv in found] == sorted([first.revision, *(one.revision for one in made)])
+        assert [kv.key for kv in found] == [b"/queue/%020d" % kv.mod_revision for kv in found]
+        await lease.revoke()
+        assert await hf.get(first.key) is None
+        with pytest.raises(client.Refused, match="key is not provided"):
+            await hf.put_sequential("", "x")
+        with pytest.raises(client.Refused, match="lease not found"):
+            await hf.put_sequential("/queue/", "x", lease=12345)
+
+
 async def test_transactions_leases_and_ranges(cluster: LocalCluster) -> None:
     async with client.connect(cluster.endpoints, timeout=20) as hf:
         first = await hf.put("/k/1", "one")

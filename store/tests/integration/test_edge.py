@@ -88,6 +88,9 @@ async def test_an_edge_serves_its_prefixes(cluster: LocalCluster, edge: Edge) ->
         here = await at_edge.get("/a/2", serializable=True)
         assert here is not None
         assert here.mod_revision == through.revision
+        made = await at_edge.put_sequential("/a/queue/", "first")
+        assert made.key == b"/a/queue/%020d" % made.revision
+        assert await at_edge.get(made.key, serializable=True) is not None
         linearizable = await at_edge.get("/c/1")
         assert linearizable is not None
         assert linearizable.value == b"not here"

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 from holdfast.kv.store import MemoryStore
 from holdfast.machine import Genesis, Machine
-from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.raft.log import Entry
 from holdfast.status import RequestError
 
@@ -20,6 +20,7 @@ from ..fuzz.hostile import message
 
 KINDS: dict[str, type[Message]] = {
     "put": rpc_pb2.PutRequest,
+    "put_sequential": holdfast_pb2.PutSequentialRequest,
     "delete_range": rpc_pb2.DeleteRangeRequest,
     "txn": rpc_pb2.TxnRequest,
     "compact": rpc_pb2.CompactionRequest,
@@ -31,7 +32,17 @@ KINDS: dict[str, type[Message]] = {
     "claim": raft_pb2.Claim,
     "cluster_version": raft_pb2.ClusterVersion,
 }
-SESSION_KINDS = ("put", "delete_range", "txn", "compact", "lease_grant", "lease_revoke", "auth", "alarm")
+SESSION_KINDS = (
+    "put",
+    "put_sequential",
+    "delete_range",
+    "txn",
+    "compact",
+    "lease_grant",
+    "lease_revoke",
+    "auth",
+    "alarm",
+)
 
 
 def _machine() -> Machine:
