@@ -10,7 +10,7 @@ PROTOS := $(wildcard store/holdfast/proto/*.proto)
 .PHONY: help setup run test test-fast operator-sim operator-mutants kube e2e kube-down image lint format proto generate lock tools bench bench-failover coverage clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.done ## make .venv with everything; the command then is .venv/bin/holdfast
 

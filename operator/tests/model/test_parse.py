@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from holdfast_operator.model import overlay
 from holdfast_operator.model.cluster import ClusterSpec, ClusterStatus
+from holdfast_operator.model.common import PodFields
 from holdfast_operator.model.config import ConfigSpec
 from holdfast_operator.model.parse import InvalidSpec, parse, parse_status
 from holdfast_operator.model.pool import PoolSpec
@@ -117,3 +119,10 @@ def test_labels_of_the_operator_cannot_be_set(key: str) -> None:
     with pytest.raises(InvalidSpec, match="belongs to the operator"):
         parse(ClusterSpec, cluster(voters={"podLabels": {key: "x"}}))
     parse(ClusterSpec, cluster(voters={"podLabels": {"team": "shop", "nholdfast.dev/a": "b"}}))
+
+
+def test_the_overlay_refuses_each_part_of_the_pod_that_has_a_field_of_its_own() -> None:
+    """Or the overlay would silently win over the field."""
+    for name in set(PodFields.model_fields) - {"podLabels", "podAnnotations", "podOverlay"}:
+        with pytest.raises(ValueError, match=f"use the field {name}"):
+            overlay.checked({name: "x"})

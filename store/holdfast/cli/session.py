@@ -72,6 +72,9 @@ def run(
         fail(for_people(str(error)))
     except client.ClientError as error:  # of a file, or of keys that cannot be what the command makes of them
         fail(str(error))
+    except BrokenPipeError:  # whoever reads the output has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None  # as if SIGPIPE had ended it
     except (ValueError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -97,8 +100,8 @@ def check_output(output: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table that fits the terminal; plain columns if the output is not a terminal."""
-    console = Console()
+    """Print a table that fits the terminal; plain columns, and nothing cut, if the output is not a terminal."""
+    console = Console(width=None if sys.stdout.isatty() else 1 << 24)
     grid = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         grid.add_row(*(str(cell) for cell in row))

@@ -23,6 +23,7 @@ from holdfast.client.errors import (
     Refused,
     Unavailable,
 )
+from holdfast.client.forks import Forked
 from holdfast.client.lease import Lease
 from holdfast.client.position import Position
 from holdfast.client.txn import Txn, TxnResult
@@ -36,6 +37,7 @@ __all__ = [
     "Compacted",
     "Config",
     "Event",
+    "Forked",
     "InvalidConfig",
     "KeyValue",
     "Lease",

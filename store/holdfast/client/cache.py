@@ -153,8 +153,8 @@ class Cache:
     # ---- life ----------------------------------------------------------------------------------------------
 
     async def start(self, first_seconds: float = FIRST_SECONDS) -> Cache:
-        """Begin. If the file has a state, wait only `first_seconds` for a server. Raises a ClientError if no server
-        answers and there is no file."""
+        """Begin. If the file has a state, wait only `first_seconds` for a server. Raises a ClientError if a server
+        refuses it, or if no server answers and there is no file; nothing is left running then."""
         kept = None
         if self._file is not None:
             kept = await asyncio.to_thread(last_good.load, self._file, self.prefix)
@@ -163,10 +163,14 @@ class Cache:
             self.from_file = True
         self._go()
         seconds = first_seconds if kept is not None else self._connection.timeout
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.from_file or not self.revision:
-                    await self.moved()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while self.from_file or not self.revision:
+                        await self.moved()
+        except BaseException:
+            await self.close()
+            raise
         if not self.revision:
             await self.close()
             raise Unavailable(f"no endpoint answered in {seconds:g} s, and there is no file of {self.prefix!r}")

@@ -7,6 +7,7 @@ sockets are not supported.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,7 +71,11 @@ def _split(endpoint: str) -> tuple[str, str]:
 
 
 def trusted_by_the_system() -> Path:
-    """The system's bundle of CAs. Raises ValueError if there is none."""
+    """The bundle of CAs that SSL_CERT_FILE names, or the system's. Raises ValueError if there is none: a path that is
+    wrong must not mean that more is trusted."""
+    named = os.environ.get("SSL_CERT_FILE", "")
+    if named and not Path(named).is_file():
+        raise ValueError(f"SSL_CERT_FILE names {named}, which is no file")
     known = ssl.get_default_verify_paths().cafile  # SSL_CERT_FILE if set
     for place in (known, *_BUNDLES):
         if place and Path(place).is_file():

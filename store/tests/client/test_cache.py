@@ -18,6 +18,8 @@ from holdfast.client.values import Event, KeyValue
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast_lab.processes import LocalCluster
 
+from ..integration.users import connector, enable, set_up
+
 
 def state(revision: int, **values: str) -> rpc_pb2.RangeResponse:
     found = rpc_pb2.RangeResponse()
@@ -277,3 +279,22 @@ async def test_a_function_may_parse_and_a_whole_state_keeps_what_was_valid() -> 
     assert sorted(cache.rejected) == [b"/a", b"/b"]
     cache._take([kv_pb2.KeyValue(key=b"/b", value=b"2", mod_revision=5)], 5, 0.0)
     assert (cache.parsed, cache.rejected, list(cache)) == ({b"/b": 2}, {}, [b"/b"])
+
+
+@pytest.mark.integration
+async def test_a_cache_that_is_refused_leaves_nothing_running(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path, voters=1)
+    local.start()
+    try:
+        await set_up(local)
+        async with connector(local)("root") as root:
+            await enable(root)
+        async with connector(local)("mat") as mat:
+            before = asyncio.all_tasks()
+            for _ in range(3):
+                with pytest.raises(client.Refused, match="permission denied"):
+                    await mat.cache("/secret/", file=tmp_path / "kept")
+            assert not mat.connection.caches
+            assert {task.get_name() for task in asyncio.all_tasks() - before if "Cache" in repr(task)} == set()
+    finally:
+        local.kill()

@@ -90,6 +90,14 @@ def test_https_without_a_ca_trusts_what_the_system_trusts(tmp_path: Path, monkey
     assert parse("https://a:1", None) == (["a:1"], client.Tls(bundle))
 
 
+def test_a_wrong_path_to_trusted_cas_does_not_mean_to_trust_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(ValueError, match=r"SSL_CERT_FILE names .*none\.pem, which is no file"):
+        parse("https://a:1", None)
+
+
 @pytest_asyncio.fixture
 async def plain_server() -> AsyncIterator[tuple[int, list[bytes]]]:
     """A port that writes down what it is sent."""

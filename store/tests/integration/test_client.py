@@ -134,6 +134,9 @@ async def test_the_command_line(cluster: LocalCluster, tmp_path: Path) -> None:
     shown = cli("get", "/a/", "--prefix").splitlines()
     assert shown[0].split() == ["KEY", "REVISION", "VERSION", "VALUE"]
     assert shown[1].split() == ["/a/1", "2", "1", "x"]
+    cli("put", "/long", "v" * 500)
+    assert "v" * 500 in cli("get", "/long").splitlines()[1], "nothing is cut where the output is no terminal"
+    assert cli("del", "/long") == "1 deleted, at revision 5\n"
     assert cli("get", "/a/", "--prefix", "-o", "simple") == "/a/1\nx\n/a/2\ny\n"
     found = cli.json("get", "/a/1")
     assert isinstance(found, dict)
@@ -142,7 +145,7 @@ async def test_the_command_line(cluster: LocalCluster, tmp_path: Path) -> None:
     txn = ["txn", "--if", "version(/a/1) = 1", "--then", "put /a/1 z", "--else", "get /a/1"]
     assert cli(*txn) == "SUCCESS\n"
     assert cli(*txn) == "FAILURE\n/a/1\nz\n"
-    assert cli("del", "/a/", "--prefix") == "2 deleted, at revision 5\n"
+    assert cli("del", "/a/", "--prefix") == "2 deleted, at revision 7\n"
     lease = cli("lease", "grant", "30").split()[1]
     cli("put", "/l", "x", "--lease", lease)
     assert "; /l" in cli("lease", "ttl", lease)

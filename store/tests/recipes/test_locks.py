@@ -14,6 +14,8 @@ from holdfast.recipes import blocking
 
 from ..tools import tool
 
+pytestmark = pytest.mark.integration
+
 PATIENCE = 20.0
 
 

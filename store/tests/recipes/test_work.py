@@ -9,6 +9,8 @@ import pytest
 from holdfast import client, recipes
 from holdfast.recipes import sql
 
+pytestmark = pytest.mark.integration
+
 PATIENCE = 20.0
 
 
