@@ -7,7 +7,7 @@ export IMAGE := holdfast:$(shell scripts/version)
 IMAGE2 := $(IMAGE)-next
 PROTOS := $(wildcard store/holdfast/proto/*.proto)
 
-.PHONY: help setup run test test-fast operator-sim operator-mutants kube e2e kube-down image lint format proto generate lock tools bench bench-failover coverage clean
+.PHONY: help setup run test test-fast operator-sim operator-mutants kube e2e kube-down image lint format proto generate lock tools bench bench-failover bench-client coverage clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -92,6 +92,9 @@ bench: setup tools ## benchmark holdfast and etcd, one after the other in one ru
 
 bench-failover: setup tools ## how long writes fail after the leader is killed, compared with etcd
 	$(BIN)/python benchmarks/failover.py
+
+bench-client: setup tools ## clients while a member is frozen or slow: ours, etcd's in Go, one in Python
+	$(BIN)/python benchmarks/client.py
 
 bench-watchers: setup tools ## ten thousand watchers of one key, compared with etcd
 	$(BIN)/python benchmarks/many.py watchers

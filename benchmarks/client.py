@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -121,6 +122,7 @@ def show(console: Console, title: str, measured: list[Row]) -> None:
 
 def main() -> None:
     chosen = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     before = os.getloadavg()
     with (
         tempfile.TemporaryDirectory(prefix="holdfast-clients-", ignore_cleanup_errors=True) as directory,

@@ -41,7 +41,7 @@ async def main() -> None:
     warmed = sum(a.calls for hf in readers for a in hf.metrics().values())
     print("ready", flush=True)
     reading = []
-    began, turns = time.time(), itertools.cycle(readers)
+    began, turns, used = time.time(), itertools.cycle(readers), time.process_time()
     for number in range(int(options.rate * options.seconds)):
         due = began + number / options.rate
         wait = due - time.time()
@@ -51,6 +51,7 @@ async def main() -> None:
             await asyncio.sleep(0)  # it is late: let answers be taken meanwhile
         reading.append(asyncio.ensure_future(read(next(turns), due, options, found)))
     await asyncio.gather(*reading)
+    found.cpu = time.process_time() - used
     found.attempts = sum(a.calls for hf in readers for a in hf.metrics().values()) - warmed
     if watchers:
         await asyncio.sleep(LINGER_SECONDS)

@@ -66,6 +66,7 @@ class Recorded:
     failures: list[tuple[float, str]] = field(default_factory=list)  # due at, the error
     late: float = 0.0  # the most that a read began after it was due: what the generator itself adds
     attempts: int = 0  # of reads, the first of each included; 0: the library does not count them
+    cpu: float = 0.0  # seconds of the processor that the program used while it read
     watches: list[list[tuple[str, float]]] = field(default_factory=list)  # of each watch: the value, heard at
 
     def text(self) -> str:
@@ -79,5 +80,6 @@ def recorded(text: str) -> Recorded:
         failures=[(at, error) for at, error in found["failures"]],
         late=found["late"],
         attempts=found["attempts"],
+        cpu=found["cpu"],
         watches=[[(value, at) for value, at in events] for events in found["watches"]],
     )

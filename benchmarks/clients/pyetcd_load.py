@@ -78,7 +78,7 @@ def main() -> None:
     for thread in threads:
         thread.start()
     print("ready", flush=True)
-    began, turns = time.time(), itertools.cycle(readers)
+    began, turns, used = time.time(), itertools.cycle(readers), time.process_time()
     for number in range(int(options.rate * options.seconds)):
         due = began + number / options.rate
         time.sleep(max(0.0, due - time.time()))
@@ -87,6 +87,7 @@ def main() -> None:
         due_reads.put(None)
     for thread in threads:
         thread.join()
+    found.cpu = time.process_time() - used
     if watchers:
         time.sleep(LINGER_SECONDS)
     print(found.text(), flush=True)

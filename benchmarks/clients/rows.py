@@ -64,6 +64,12 @@ def latencies(found: Recorded, begin: float = 0.0, end: float = float("inf")) ->
     return sorted(took for due, took in found.reads if begin <= due < end)
 
 
+def of_program(found: Recorded) -> dict[str, str]:
+    """What the program itself cost, watches included, and how far it was behind: under load these explain the rest."""
+    made = len(found.reads) + len(found.failures)
+    return {"CPU/read": f"{found.cpu / made * 1e6:,.0f} µs" if made else "-", "late": milliseconds(found.late)}
+
+
 def failures(found: Recorded) -> dict[str, int]:
     """How many failed for each reason."""
     return dict(Counter(error[:120] for _, error in found.failures).most_common(5))
@@ -109,7 +115,7 @@ async def frozen(bench: Bench, program: Program, *, leader: bool, serializable: 
         "max": milliseconds(during[-1]) if during else "-",
         "watch deaf": f"{max(longest):.1f} s" + (f", {missing} events missing" if missing else ""),
         "watches on it": f"{on_it} of {len(longest)}",
-        "late": milliseconds(found.late),
+        **of_program(found),
     }
     wanted = {"failed": not failed, "p99": p99 < 1.0, "watch deaf": max(longest) < 5.0 and not missing}
     raw = {
@@ -185,7 +191,7 @@ async def slow(bench: Bench, program: Program, *, serializable: bool) -> Row:
         "p50": milliseconds(percentile(took, 0.5)),
         "p99": milliseconds(percentile(took, 0.99)),
         "failed": f"{len(found.failures)}",
-        "late": milliseconds(found.late),
+        **of_program(found),
     }
     what = f"follower {FAR_MILLISECONDS:g} ms away each way, {kind(serializable)}"
     wanted = {"reads there": share < 0.05, "failed": not found.failures}
@@ -204,7 +210,7 @@ async def balance(bench: Bench, program: Program, *, serializable: bool) -> Row:
         "off the mean": f"{off:.0%}",
         "watches by address": ", ".join(map(str, watched)),
         "failed": f"{len(found.failures)}",
-        "late": milliseconds(found.late),
+        **of_program(found),
     }
     what = f"{BALANCED_CLIENTS} clients, {kind(serializable)}"
     wanted = {"off the mean": off <= 0.2, "failed": not found.failures}
@@ -236,7 +242,7 @@ async def hedging(bench: Bench, program: Program, *, stalled: int) -> list[Row]:
             "p99.9": milliseconds(percentile(took, 0.999)),
             "extra calls": f"{extra:+.1%}",
             "failed": f"{len(found.failures)}",
-            "late": milliseconds(found.late),
+            **of_program(found),
         }
         what = f"{stalled} of 3 hold up {STALL_SHARE:.0%} of calls, hedge={'on' if hedge else 'off'}"
         row = Row(what, program.name, figures, raw={"failures": failures(found), "extra": extra})

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -29,10 +30,20 @@ type recorded struct {
 	Failures [][2]any     `json:"failures"`
 	Late     float64      `json:"late"`
 	Attempts int          `json:"attempts"`
+	CPU      float64      `json:"cpu"`
 	Watches  [][][2]any   `json:"watches"`
 }
 
 func unix(at time.Time) float64 { return float64(at.UnixNano()) / 1e9 }
+
+// cpu returns the seconds of the processor that this process has used.
+func cpu() float64 {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		log.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano()).Seconds()
+}
 
 // connect makes a client with the keep-alive pings of holdfast's, without which it would not notice a frozen server.
 func connect(endpoints []string) *clientv3.Client {
@@ -96,7 +107,7 @@ func main() {
 	}
 	fmt.Println("ready")
 	var reading sync.WaitGroup
-	began := time.Now()
+	began, used := time.Now(), cpu()
 	for number := range int(*rate * *seconds) {
 		due := began.Add(time.Duration(float64(number) / *rate * 1e9))
 		time.Sleep(time.Until(due))
@@ -119,6 +130,7 @@ func main() {
 		}()
 	}
 	reading.Wait()
+	found.CPU = cpu() - used
 	if *watches > 0 {
 		time.Sleep(linger)
 	}
