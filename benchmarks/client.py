@@ -55,6 +55,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rate", type=positive, default=1000.0, help="reads a second, of all clients together")
     parser.add_argument("--seconds", type=positive, default=60.0, help="of each load with a frozen member")
     parser.add_argument("--short-seconds", type=positive, default=20.0, help="of each other load")
+    parser.add_argument("--timeout", type=positive, default=10.0, help="seconds of each read, with its fail-over")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--only", type=parts, default=list(PARTS), help=f"some of {','.join(PARTS)}")
     return parser.parse_args(words)
@@ -129,20 +130,26 @@ def main() -> None:
         servers.cluster(Path(directory) / "members") as local,
     ):
         asyncio.run(servers.prepare(local, {READ: "x" * 64, WATCHED: "0", **CACHED}))
-        bench = Bench(local, chosen.rate, chosen.seconds)
-        short = Bench(local, chosen.rate, chosen.short_seconds)
+        bench = Bench(local, chosen.rate, chosen.seconds, chosen.timeout)
+        short = Bench(local, chosen.rate, chosen.short_seconds, chosen.timeout)
         found = asyncio.run(measure(chosen, bench, short))
     console = Console(width=190)
     after = os.getloadavg()
     console.print(
-        f"{chosen.rate:g} reads/s, {chosen.seconds:g} s ({chosen.short_seconds:g} s without a freeze), "
+        f"{chosen.rate:g} reads/s, {chosen.seconds:g} s ({chosen.short_seconds:g} s without a freeze), timeout {chosen.timeout:g} s, "
         f"{os.cpu_count()} cores; load average {before[0]:.1f} before, {after[0]:.1f} after; ✗: not as wanted\n"
     )
     for part, measured in found.items():
         show(console, PARTS[part], measured)
     if chosen.json:
         told = {part: [asdict(row) for row in measured] for part, measured in found.items()}
-        described = {"rate": chosen.rate, "seconds": chosen.seconds, "load_average": [before, after], **told}
+        described = {
+            "rate": chosen.rate,
+            "seconds": chosen.seconds,
+            "timeout": chosen.timeout,
+            "load_average": [before, after],
+            **told,
+        }
         chosen.json.write_text(json.dumps(described, indent=1))
 
 

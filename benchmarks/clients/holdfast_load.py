@@ -8,7 +8,7 @@ import time
 
 from holdfast import client
 from holdfast.client.client import Client
-from protocol import LINGER_SECONDS, READ, TIMEOUT_SECONDS, WATCHED, Options, Recorded, parse
+from protocol import LINGER_SECONDS, READ, WATCHED, Options, Recorded, parse
 
 
 async def read(hf: Client, due: float, options: Options, found: Recorded) -> None:
@@ -29,9 +29,9 @@ async def watch(hf: Client, events: list[tuple[str, float]]) -> None:
 async def main() -> None:
     options, found = parse(), Recorded()
     readers = [
-        client.connect(options.endpoints, timeout=TIMEOUT_SECONDS, hedge=options.hedge) for _ in range(options.clients)
+        client.connect(options.endpoints, timeout=options.timeout, hedge=options.hedge) for _ in range(options.clients)
     ]
-    watchers = [client.connect(options.endpoints, timeout=TIMEOUT_SECONDS) for _ in range(options.watches)]
+    watchers = [client.connect(options.endpoints, timeout=options.timeout) for _ in range(options.watches)]
     found.watches = [[] for _ in watchers]
     watching = [asyncio.ensure_future(watch(hf, e)) for hf, e in zip(watchers, found.watches, strict=True)]
     for hf in readers:

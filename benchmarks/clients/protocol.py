@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 
 READ = "bench/read"
 WATCHED = "bench/watched"
-TIMEOUT_SECONDS = 10.0
 LINGER_SECONDS = 5.0
 
 
@@ -27,6 +26,7 @@ class Options:
     watches: int
     serializable: bool
     hedge: bool
+    timeout: float  # of each read, in seconds
 
     def words(self) -> list[str]:
         """As the arguments of a load program; the one in Go understands them, too."""
@@ -38,6 +38,7 @@ class Options:
             f"--watches={self.watches}",
             f"--serializable={str(self.serializable).lower()}",
             f"--hedge={str(self.hedge).lower()}",
+            f"--timeout={self.timeout:g}",
         ]
 
 
@@ -55,6 +56,7 @@ def parse(words: list[str] | None = None) -> Options:
     parser.add_argument("--watches", type=int, default=0)
     parser.add_argument("--serializable", type=boolean, default=False)
     parser.add_argument("--hedge", type=boolean, default=True)
+    parser.add_argument("--timeout", type=float, default=10.0)
     return Options(**vars(parser.parse_args(words)))
 
 

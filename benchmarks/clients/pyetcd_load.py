@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 import pyetcd
-from protocol import LINGER_SECONDS, READ, TIMEOUT_SECONDS, WATCHED, Options, Recorded, parse
+from protocol import LINGER_SECONDS, READ, WATCHED, Options, Recorded, parse
 
 THREADS = 64
 KEEP_ALIVE = [  # the same as holdfast's client
@@ -30,7 +30,7 @@ KEEP_ALIVE = [  # the same as holdfast's client
 def connect(options: Options) -> Any:
     places = [endpoint.rsplit(":", 1) for endpoint in options.endpoints]
     endpoints = [pyetcd.Endpoint(host, int(port), secure=False, opts=KEEP_ALIVE) for host, port in places]
-    return pyetcd.MultiEndpointEtcd3Client(endpoints, timeout=TIMEOUT_SECONDS, failover=True)
+    return pyetcd.MultiEndpointEtcd3Client(endpoints, timeout=options.timeout, failover=True)
 
 
 def watch(hf: Any, events: list[tuple[str, float]], watching: threading.Semaphore) -> None:

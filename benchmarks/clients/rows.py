@@ -45,10 +45,11 @@ class Bench:
     local: LocalCluster
     rate: float
     seconds: float
+    timeout: float = 10.0
 
     def options(self, endpoints: list[str] | None = None, **different: Any) -> Options:
         plain = {"clients": 1, "watches": 0, "serializable": False, "hedge": True}
-        known = {"rate": self.rate, "seconds": self.seconds, **plain, **different}
+        known = {"rate": self.rate, "seconds": self.seconds, "timeout": self.timeout, **plain, **different}
         return Options(endpoints=endpoints or self.local.endpoints, **known)
 
 

@@ -21,7 +21,6 @@ import (
 const (
 	read    = "bench/read"
 	watched = "bench/watched"
-	timeout = 10 * time.Second
 	linger  = 5 * time.Second
 )
 
@@ -48,7 +47,7 @@ func cpu() float64 {
 // connect makes a client with the keep-alive pings of holdfast's, without which it would not notice a frozen server.
 func connect(endpoints []string) *clientv3.Client {
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: endpoints, DialTimeout: timeout, Logger: zap.NewNop(),
+		Endpoints: endpoints, DialTimeout: 10 * time.Second, Logger: zap.NewNop(),
 		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, PermitWithoutStream: true,
 	})
 	if err != nil {
@@ -65,6 +64,7 @@ func main() {
 	watches := flag.Int("watches", 0, "clients that watch")
 	serializable := flag.Bool("serializable", false, "the member's own state, which may be old")
 	_ = flag.Bool("hedge", false, "has no effect: the library does not hedge")
+	timeout := flag.Float64("timeout", 10, "seconds, of each read")
 	flag.Parse()
 	all := strings.Split(*endpoints, ",")
 	var options []clientv3.OpOption
@@ -115,7 +115,7 @@ func main() {
 		go func() {
 			defer reading.Done()
 			late := time.Since(due).Seconds()
-			limited, done := context.WithTimeout(ctx, timeout)
+			limited, done := context.WithTimeout(ctx, time.Duration(*timeout*1e9))
 			_, err := readers[number%len(readers)].Get(limited, read, options...)
 			done()
 			took := time.Since(due).Seconds()

@@ -47,7 +47,7 @@ def test_a_watch_is_deaf_from_a_commit_to_its_event(part: Any) -> None:
 
 def test_a_load_program_understands_what_it_is_told(part: Any) -> None:
     protocol = part("clients.protocol")
-    options = protocol.Options(["127.0.0.1:1", "127.0.0.1:2"], 250.0, 1.5, 30, 12, True, False)
+    options = protocol.Options(["127.0.0.1:1", "127.0.0.1:2"], 250.0, 1.5, 30, 12, True, False, 3.0)
     assert protocol.parse(options.words()) == options
     with pytest.raises(SystemExit):
         protocol.parse(["--endpoints=a:1", "--rate=1", "--seconds=1", "--hedge=perhaps"])
