@@ -136,8 +136,9 @@ def main() -> None:
     console = Console(width=190)
     after = os.getloadavg()
     console.print(
-        f"{chosen.rate:g} reads/s, {chosen.seconds:g} s ({chosen.short_seconds:g} s without a freeze), timeout {chosen.timeout:g} s, "
-        f"{os.cpu_count()} cores; load average {before[0]:.1f} before, {after[0]:.1f} after; ✗: not as wanted\n"
+        f"{chosen.rate:g} reads/s with a timeout of {chosen.timeout:g} s, for {chosen.seconds:g} s, "
+        f"or {chosen.short_seconds:g} s without a freeze; {os.cpu_count()} cores, "
+        f"load average {before[0]:.1f} before, {after[0]:.1f} after; ✗: not as wanted\n"
     )
     for part, measured in found.items():
         show(console, PARTS[part], measured)
