@@ -1,6 +1,6 @@
 """Clients of three members of which one is frozen, or slow, or none: holdfast's, etcd's Go library, and one from PyPI.
 
-    make bench-client
+    make bench-client          (about twenty minutes)
     python benchmarks/client.py --rate 1000 --seconds 60 --json FILE [--only frozen,slow,balance,hedging,cache]
 
 All use the same holdfast servers. A read is measured from when it was due, not from when it began, so a client that
@@ -92,11 +92,14 @@ async def measure(chosen: argparse.Namespace, bench: Bench, short: Bench) -> dic
                 lambda p, le=leader, s=serializable: rows.frozen(bench, p, leader=le, serializable=s),
             )
         if "slow" in chosen.only:
-            measured = await each(kind, mine + go, lambda p, s=serializable: rows.slow(short, p, serializable=s))
+            what = f"follower {rows.FAR_MILLISECONDS:g} ms away each way, {kind}"
+            measured = await each(what, mine + go, lambda p, s=serializable: rows.slow(short, p, serializable=s))
             found["slow"] += measured
         if "balance" in chosen.only:
             found["balance"] += await each(
-                kind, mine + go + python, lambda p, s=serializable: rows.balance(short, p, serializable=s)
+                f"{rows.BALANCED_CLIENTS} clients, {kind}",
+                mine + go + python,
+                lambda p, s=serializable: rows.balance(short, p, serializable=s),
             )
     if "hedging" in chosen.only:
         for stalled in (1, 3):
