@@ -36,6 +36,16 @@ class Turns(Generic[T]):
             self._of[owner] = items
         return owner, id, item
 
+    def take(self, owner: Hashable, count: int) -> list[tuple[int, T]]:
+        """Remove the first items of an owner, at most `count`."""
+        items = self._of.get(owner)
+        if items is None:
+            return []
+        taken = [items.popitem(last=False) for _ in range(min(count, len(items)))]
+        if not items:
+            del self._of[owner]
+        return taken
+
     def remove(self, owner: Hashable, id: int) -> bool:
         """Remove an item. Returns whether it was there."""
         items = self._of.get(owner)

@@ -12,17 +12,18 @@ class Replica:
     uid: str
     outdated: bool
     ready: bool
-    runs: bool  # its container runs, or may run: its node does not report
+    runs: bool  # its container runs, or may run
     terminating: bool
     reachable: bool  # its node is ready; a replica on a node that is cut off goes on serving
     trouble: str = ""
 
 
 def replace_one(replicas: Sequence[Replica]) -> Replica | None:
-    """The replica to replace now, or None. One that does not run is replaced at once, wherever it is; others one at a
-    time, and only while all that can be reached are ready."""
+    """The replica to replace now, or None. One that does not run is replaced at once; others one at a time, and only while
+    all that can be reached are ready. On a node that is cut off nothing is known: what failed when it last reported may
+    run by now, and its kubelet would hear of a deletion only once it is back."""
     outdated = [r for r in sorted(replicas, key=lambda r: r.name) if r.outdated and not r.terminating]
-    idle = [r for r in outdated if not r.runs]
+    idle = [r for r in outdated if not r.runs and r.reachable]
     if idle:
         return idle[0]
     here = [r for r in replicas if r.reachable]

@@ -178,6 +178,7 @@ class Service:
             lambda work: self.guard(call, lambda: done(work)),
             lambda error: self.router.fail(call.id, error),
             owner=call.peer.address,
+            outbox=call.peer.outbox,
         )
         self.router.on_cancel(call, cancel)
 

@@ -196,7 +196,7 @@ class _Exchange:
             if name.startswith("grpc-metadata-"):
                 metadata[name.removeprefix("grpc-metadata-")] = value
         # As in etcd, the certificate's common name is not used as the user of a JSON request.
-        peer = Peer(self._request.peer.address, self._request.peer.tls)
+        peer = Peer(self._request.peer.address, self._request.peer.tls, outbox=self._request.peer.outbox)
         deadline = None if left is None else time.monotonic_ns() + left
         call = self._router.open_local(route.method, self, peer=peer, metadata=metadata, deadline_ns=deadline)
         self._call = call

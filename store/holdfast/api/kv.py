@@ -56,7 +56,13 @@ class KvService(Service):
             kvs, more, count = scan.result()
             self.router.reply(call.id, range_response(headers[0], kvs, more, count))
 
-        cancel = member.scan(begin, done, lambda error: self.router.fail(call.id, error), owner=call.peer.address)
+        cancel = member.scan(
+            begin,
+            done,
+            lambda error: self.router.fail(call.id, error),
+            owner=call.peer.address,
+            outbox=call.peer.outbox,
+        )
         self.router.on_cancel(call, cancel)
 
     def put(self, call: Call, body: bytes) -> None:

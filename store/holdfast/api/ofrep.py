@@ -206,7 +206,7 @@ class _Exchange:
         metadata = {name: headers[name] for name in (*PASSED_ON, SELECTOR) if name in headers}
         metadata.pop("client-api-version", None)  # of etcd's clients
         # As for JSON requests, the certificate's common name is not used as the user.
-        peer = Peer(self._request.peer.address, self._request.peer.tls)
+        peer = Peer(self._request.peer.address, self._request.peer.tls, outbox=self._request.peer.outbox)
         question = _Question(key, headers.get("if-none-match", ""), bytes(self._body))
         call = self._ofrep.ask(question, self, peer, metadata)
         self._call = call.id

@@ -380,6 +380,13 @@ class _Bounded:
     def found(self) -> list[bytes]:
         return self._scan.found
 
+    @property
+    def held(self) -> int:
+        return self._scan.held
+
+    def close(self) -> None:
+        self._scan.close()
+
     def advance(self, budget: int) -> int:
         left = self._scan.advance(budget)
         found = self._scan.found

@@ -96,7 +96,11 @@ class WatchStream:
         self._call = call
         self._host = host
         self._hub = host.hub
+        self._over = False  # the client does not read this stream
         self._hub.open(call.id)
+        call.peer.outbox.follow(call.id, self._regulate)
+        if call.peer.outbox.full:
+            self._regulate()
 
     # ---- requests ------------------------------------------------------------------------------------------
 
@@ -152,15 +156,25 @@ class WatchStream:
         """Half-close does not end a watch."""
 
     def on_cancelled(self) -> None:
+        self._call.peer.outbox.forget(self._call.id)
         self._hub.close(self._call.id)
         self._service.streams.pop(self._call.id, None)
 
     def on_over(self) -> None:
-        self._hub.block(self._call.id)
+        self._over = True
+        self._regulate()
 
     def on_writable(self) -> None:
-        self._hub.unblock(self._call.id)
-        self._host.poke()
+        self._over = False
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Send nothing while the client does not read this stream, or has much to read of others."""
+        if self._over or self._call.peer.outbox.full:
+            self._hub.block(self._call.id)
+        else:
+            self._hub.unblock(self._call.id)
+            self._host.poke()
 
     # ---- answers -------------------------------------------------------------------------------------------
 

@@ -197,7 +197,8 @@ class EdgeApi:
         def failed(error: Refusal) -> None:
             self._router.fail(call.id, error)
 
-        self._router.on_cancel(call, self._served.scans.run(begin, done, failed, owner=call.peer.address))
+        owner, outbox = call.peer.address, call.peer.outbox
+        self._router.on_cancel(call, self._served.scans.run(begin, done, failed, owner=owner, outbox=outbox))
 
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.StatusRequest.FromString(body)

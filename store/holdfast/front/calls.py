@@ -8,10 +8,11 @@ HalfClose never ends a stream.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from holdfast.outbox import Outbox
 from holdfast.status import Code
 
 
@@ -27,12 +28,14 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The client of a call, with the names in its verified certificate; there are none without one."""
+    """The client of a call, with the names in its verified certificate; there are none without one. `outbox` is that of
+    its connection."""
 
     address: str
     tls: bool = False
     common_names: tuple[str, ...] = ()
     uris: tuple[str, ...] = ()
+    outbox: Outbox = field(default_factory=Outbox, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

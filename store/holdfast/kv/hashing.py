@@ -23,14 +23,14 @@ class HistoryHash(Sliced):
     than `compacted`. Each row costs 1, plus 1 for each KiB of it."""
 
     def __init__(self, reader: Reader, revision: int, compacted: int) -> None:
-        super().__init__(self._hash_all())
+        super().__init__()
         self.revision = revision
         self.floor = self.compacted = compacted
         self._reader = reader
         self._rows = iter(reader.scan(Family.REV, b"", rows.revision_key(revision + 1)))
         self._crc = google_crc32c.value(b"key")
 
-    def _hash_all(self) -> Iterator[int]:
+    def steps(self) -> Iterator[int]:
         for key, value in self._rows:
             yield self._take(key, value) + (len(value) >> 10)
 

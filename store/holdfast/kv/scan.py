@@ -54,7 +54,7 @@ class RangeScan(Sliced):
 
     def __init__(self, reader: Reader, request: rpc_pb2.RangeRequest, *, revision: int, count: int | None) -> None:
         check_sort(request)
-        super().__init__(self.steps())
+        super().__init__()
         self._request = r = request
         start, end = bounds(request.key, request.range_end)
         self._rows: Iterator[Row | None]
@@ -112,6 +112,7 @@ class RangeScan(Sliced):
 
     def _take(self, row: Row) -> None:
         self._passed += 1
+        self.held += len(row.kv)
         if self._sort is not None:
             self._sort.add(row)
         elif self._request.limit <= 0 or self._passed <= self._request.limit:

@@ -17,20 +17,32 @@ RUN = 1000  # items that are sorted in one go
 
 
 class Sliced:
-    """Work that `steps` does. `floor`: the oldest revision whose rows it still needs; None if it needs no history."""
+    """Work that a generator does: the one given, or `steps` of a subclass. `floor`: the oldest revision whose rows it
+    still needs; None if it needs no history. `held`: bytes of rows that it keeps."""
 
     floor: int | None = None
+    held = 0
 
-    def __init__(self, steps: Iterator[int]) -> None:
-        self._steps = steps
+    def __init__(self, going: Iterator[int] | None = None) -> None:
+        self._going = going
+
+    def steps(self) -> Iterator[int]:
+        """Do the work. Yields the cost of each step."""
+        raise NotImplementedError
 
     def advance(self, budget: int) -> int:
         """Go on until the cost reaches `budget`. Returns what is left of it when the work is finished, else 0."""
-        for cost in self._steps:
+        if self._going is None:  # not before: it refers to this object, and what refers to itself is freed late
+            self._going = self.steps()
+        for cost in self._going:
             budget -= cost
             if budget <= 0:
                 return 0
         return budget
+
+    def close(self) -> None:
+        """Give up, so that what is kept can be freed."""
+        self._going = iter(())
 
 
 class SlicedSort(Generic[T]):

@@ -37,12 +37,14 @@ class TxnCheck(Sliced):
     """
 
     def __init__(self, space: KeySpace, request: rpc_pb2.TxnRequest) -> None:
-        super().__init__(self._check(request))
+        super().__init__()
         self._space = space
+        self._request = request
         self._compared = 0
         self.cost = 0
 
-    def _check(self, request: rpc_pb2.TxnRequest) -> Iterator[int]:
+    def steps(self) -> Iterator[int]:
+        request = self._request
         yield from self._compares(request)
         read = yield from self._rows_read(request, 0)
         self.cost = self._compared + read + rows_written(self._space, request)

@@ -20,7 +20,7 @@ from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast.status import Code, Refusal, RequestError
 
 AT_ONCE = 250  # rows that a read-only transaction may look at in one go; a KiB of a row counts as one more
-MAX_ANSWER_BYTES = 256 << 20  # of a read-only transaction: more than one Range of a large store needs
+MAX_ANSWER_BYTES = 64 << 20  # of a read-only transaction: it is encoded in one go
 
 TOO_MUCH_ANSWERED = Refusal(
     Code.RESOURCE_EXHAUSTED,
@@ -33,14 +33,16 @@ class TxnScan(Sliced):
     anything else is applied. Raises RequestError."""
 
     def __init__(self, space: KeySpace, request: rpc_pb2.TxnRequest) -> None:
-        super().__init__(self._answer(request))
+        super().__init__()
         self._space = space
+        self._request = request
         self.revision = space.reading_revision
         self.response = rpc_pb2.TxnResponse()
         self._compared = 0
         self._bytes = 0
 
-    def _answer(self, request: rpc_pb2.TxnRequest) -> Iterator[int]:
+    def steps(self) -> Iterator[int]:
+        request = self._request
         small = _cost_if_small(self._space, request)
         if small is not None:
             self.response.CopyFrom(requests.txn(self._space, (), request))
@@ -57,8 +59,12 @@ class TxnScan(Sliced):
 
         requests.answer_reads(self._space, request, path, self.revision, self.response, later)
         self.floor = min((scan.revision for _, scan in ranges), default=self.revision)
-        for into, scan in ranges:
-            yield from scan.steps()
+        ranges.reverse()
+        while ranges:  # what is answered is not kept twice
+            into, scan = ranges.pop()
+            for cost in scan.steps():
+                self.held = self._bytes + scan.held
+                yield cost
             yield from self._fill(into, scan)
 
     # ---- compares ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, connect, frame, read_frame
+from holdfast.member.frames import LOWEST_PROTOCOL, PROTOCOL, ProtocolError, connect, frame, read_frame, shown
 from holdfast.proto import raft_pb2
 from holdfast.storage.damage import Damaged
 from holdfast.storage.sealed import SealedFile
@@ -176,7 +176,7 @@ async def claim(volume_id: int, own_urls: list[str], peers: list[str], tls: Peer
                 return reply
             if reply.refused != said:
                 said = reply.refused
-                log.warning("%s: %s", url, reply.refused)
+                log.warning("%s: %s", url, shown(reply.refused))
         await asyncio.sleep(5 * RETRY_SECONDS)
 
 

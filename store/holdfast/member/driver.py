@@ -41,6 +41,7 @@ from holdfast.member.interface import (
     Transfer,
 )
 from holdfast.member.stall import StallWatch
+from holdfast.outbox import Outbox
 from holdfast.proto import raft_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.status import RaftStatus
@@ -251,7 +252,13 @@ class Member:
         self.give(Transfer(to))
 
     def scan(
-        self, begin: Callable[[], RangeScan], done: Callable[[RangeScan], None], failed: Failed, *, owner: Hashable
+        self,
+        begin: Callable[[], RangeScan],
+        done: Callable[[RangeScan], None],
+        failed: Failed,
+        *,
+        owner: Hashable,
+        outbox: Outbox | None = None,
     ) -> Callable[[], None] | None:
         """Answer a Range, which `begin` begins, from the applied state: see `Scans.run`."""
         self.ranges += 1
@@ -261,13 +268,19 @@ class Member:
             self._range_times.observe(time.monotonic() - began)
             done(scan)
 
-        return self.served.scans.run(begin, scanned, failed, owner=owner)
+        return self.served.scans.run(begin, scanned, failed, owner=owner, outbox=outbox)
 
     def in_slices(
-        self, begin: Callable[[], S], done: Callable[[S], None], failed: Failed, *, owner: Hashable
+        self,
+        begin: Callable[[], S],
+        done: Callable[[S], None],
+        failed: Failed,
+        *,
+        owner: Hashable,
+        outbox: Outbox | None = None,
     ) -> Callable[[], None] | None:
         """Do work on many rows over several turns: see `Scans.run`."""
-        return self.served.scans.run(begin, done, failed, owner=owner)
+        return self.served.scans.run(begin, done, failed, owner=owner, outbox=outbox)
 
     def hash(
         self, revision: int, done: Callable[[HistoryHash], None], failed: Failed, *, owner: Hashable

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from holdfast.member.frames import ProtocolError, connect, read_frame, write_frame
+from holdfast.member.frames import ProtocolError, connect, read_frame, shown, write_frame
 from holdfast.member.pulse import Pulse, notice_silence
 from holdfast.proto import raft_pb2
 from holdfast.tls import PeerTls
@@ -124,7 +124,7 @@ class Link:
                 write_frame(writer, self._node.hello(self._member, "messages"))
                 answer = raft_pb2.Hello.FromString(await read_frame(reader))
                 if answer.refused:
-                    self._node.refused(self._member, answer.refused)
+                    self._node.refused(self._member, shown(answer.refused))
                     writer.close()
                     return False
                 if answer.from_id != self._member:

@@ -23,7 +23,7 @@ from holdfast.machine import applied
 from holdfast.machine.members import encode_conf
 from holdfast.member import codec
 from holdfast.member.driver import Member
-from holdfast.member.frames import ProtocolError, connect, read_frame, write_frame
+from holdfast.member.frames import ProtocolError, connect, read_frame, shown, write_frame
 from holdfast.member.transport import Transport
 from holdfast.member.validate import MAX_INDEX, MAX_TERM, MAX_TERM_JUMP
 from holdfast.proto import raft_pb2
@@ -215,12 +215,12 @@ async def _send(
         write_frame(writer, hello)
         answer = raft_pb2.Hello.FromString(await read_frame(reader))
     if answer.refused:
-        return answer.refused
+        return shown(answer.refused)
     write_frame(writer, outgoing.header)
     async with asyncio.timeout(IDLE_SECONDS):
         have = raft_pb2.SnapshotHave.FromString(await read_frame(reader))
     if have.refused:
-        return have.refused
+        return shown(have.refused)
     sizes = {part.file: part.size for part in have.parts}
     if sizes:
         log.info("a snapshot at index %d goes on: %d bytes are there", outgoing.header.index, sum(sizes.values()))

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from holdfast.cert_names import CertNames
 from holdfast.histogram import FAST, Histogram
 from holdfast.member import codec
-from holdfast.member.frames import ProtocolError, frame, read_frame, write_frame
+from holdfast.member.frames import ProtocolError, frame, messages_of, read_frame, write_frame
 from holdfast.member.inbound import Door, Inbound, Seldom
 from holdfast.member.link import Link, Node
 from holdfast.member.pulse import Pulse, notice_silence
@@ -194,7 +194,7 @@ class Transport:
                 body = await read_frame(reader, heard=heard)
                 if body:
                     self._received[member] += len(body)
-                    self._node.received(member, raft_pb2.PeerFrame.FromString(body))
+                    self._node.received(member, messages_of(body))
         finally:
             if pulse is not None:
                 pulse.stop()

@@ -196,6 +196,46 @@ async def test_large_messages_go_through_and_larger_ones_are_refused() -> None:
         assert failed.value.details() == "grpc: received message larger than max (2097153 vs. 2097152)"
 
 
+async def test_a_large_answer_is_sent_without_waiting_for_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn sends a part of it. The next turn came only with news from the client, or with the sweep of all
+    connections, so a client with large windows waited for seconds."""
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 600.0)
+    options = {"grpc.max_receive_message_length": -1}
+    async with served() as s, channel(s.port, **options) as to:
+        s.serve = lambda e: [Reply(e.call.id, b"x" * (12 << 20))] if isinstance(e, Unary) else []
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*(to.unary_unary("/t.T/Unary")(b"") for _ in range(4)))
+        assert [len(answer) for answer in answers] == [12 << 20] * 4
+
+
+async def test_a_connection_that_reads_nothing_is_told_to_be_full_until_half_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "OWN_UNREAD_BYTES", 1 << 20)
+    async with served() as s:
+        s.serve = lambda e: [Reply(e.call.id, b"x" * (700 << 10))] if isinstance(e, Unary) else []
+        reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        writer.write(HELLO + frame(4, 0, 0, (4).to_bytes(2, "big") + bytes(4)))  # streams have no window
+        changes: list[bool] = []
+        for id in (1, 3):
+            writer.write(frame(1, 4, id, block(calling(b"/t.T/Unary"))) + frame(0, 1, id, bytes(5)))
+            await s.until(lambda id=id: len(s.of(Unary)) == (id + 1) // 2)  # type: ignore[misc]
+            changes.append(s.of(Unary)[0].call.peer.outbox.full)
+        assert changes == [False, True], "one answer is no reason, two are"
+        outbox = s.of(Unary)[0].call.peer.outbox
+        room = asyncio.Event()
+        outbox.when_room("test", room.set)
+        wide = (4 << 20).to_bytes(4, "big")
+        writer.write(frame(8, 0, 0, wide) + frame(8, 0, 1, wide))
+        read = asyncio.ensure_future(reader.readexactly(600 << 10))
+        async with asyncio.timeout(20):
+            await read
+            writer.write(frame(8, 0, 3, wide))
+            await room.wait()
+        assert not outbox.full
+        writer.close()
+
+
 async def test_gzip_is_understood_up_to_the_same_size() -> None:
     async with served(max_message_bytes=100_000) as s, channel(s.port) as to:
         s.serve = lambda e: [Reply(e.call.id, b"%d" % len(e.body))] if isinstance(e, Unary) else []

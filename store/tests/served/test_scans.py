@@ -10,7 +10,9 @@ from holdfast.kv import requests
 from holdfast.kv import slices as sorting
 from holdfast.kv.space import KeySpace
 from holdfast.kv.store import MemoryStore, Pending, StateDamaged
+from holdfast.outbox import Outbox
 from holdfast.proto import kv_pb2, rpc_pb2
+from holdfast.served import memory
 from holdfast.served import scans as module
 from holdfast.served.scans import SLICE, Scans
 from holdfast.status import STATE_DAMAGED, Refusal, RequestError
@@ -43,9 +45,12 @@ class Slices:
         """`last`: what the last slice leaves of its budget."""
         self.name = name
         self.floor = floor
+        self.held = 0
         self._last = last
         self._left = slices
         self._seen = seen
+
+    def close(self) -> None: ...
 
     def advance(self, budget: int) -> int:
         assert budget == SLICE
@@ -162,6 +167,9 @@ def test_who_gives_up_leaves_no_work_behind_and_there_is_a_bound(monkeypatch: py
 def test_a_scan_that_fails_does_not_stop_the_others() -> None:
     class Fails:
         floor: int | None = None
+        held = 0
+
+        def close(self) -> None: ...
 
         def advance(self, budget: int) -> int:
             if looked_at:
@@ -198,9 +206,12 @@ class Damaged:
     """Rows of which the second slice cannot be read."""
 
     floor: int | None = None
+    held = 0
 
     def __init__(self) -> None:
         self._slices = 0
+
+    def close(self) -> None: ...
 
     def advance(self, budget: int) -> int:
         self._slices += 1
@@ -252,3 +263,130 @@ def test_a_sort_in_slices_is_a_sort(seed: int, monkeypatch: pytest.MonkeyPatch) 
         order.add(item)
     wanted = sorted(items, key=lambda item: item[0], reverse=reverse)
     assert list(order.merged()) == (wanted[:limit] if limit else wanted)
+
+
+# ---- memory ------------------------------------------------------------------------------------------------------
+
+
+class Keeps(Slices):
+    """A scan that keeps so many bytes once it has begun."""
+
+    def __init__(self, name: str, seen: list[str], held: int, slices: int = 2) -> None:
+        super().__init__(name, slices, seen)
+        self.held = held
+
+
+class Kept:
+    """Scans of connections; what those that have begun and are not finished keep, at most."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.scans = Scans(self.loop.soon, lambda: None)
+        self.open: dict[str, Keeps] = {}
+        self.done: list[str] = []
+        self.most = 0
+        self.seen: list[str] = []
+
+    def run(self, name: str, held: int, owner: str, outbox: Outbox | None = None) -> Callable[[], None] | None:
+        def begin() -> Keeps:
+            self.open[name] = Keeps(name, self.seen, held)
+            self.most = max(self.most, sum(scan.held for scan in self.open.values()))
+            return self.open[name]
+
+        def done(scan: Keeps) -> None:
+            del self.open[scan.name]
+            self.done.append(scan.name)
+
+        return self.scans.run(begin, done, never, owner=owner, outbox=outbox)
+
+    def until_idle(self) -> None:
+        while self.loop.turn():
+            pass
+
+
+def test_scans_of_one_connection_keep_little_at_a_time_and_all_are_answered() -> None:
+    kept = Kept()
+    for n in range(300):
+        kept.run(f"a{n}", memory.OWN_BYTES // 8, "a")
+    for n in range(5):
+        kept.run(f"b{n}", 100, "b")
+    kept.until_idle()
+    assert sorted(kept.done) == sorted([*(f"a{n}" for n in range(300)), *(f"b{n}" for n in range(5))])
+    assert kept.most <= 2 * memory.OWN_BYTES
+
+
+class Grows(Slices):
+    """A scan that keeps more after each slice."""
+
+    def __init__(self, name: str, seen: list[str], slices: int, step: int) -> None:
+        super().__init__(name, slices, seen)
+        self._step = step
+
+    def advance(self, budget: int) -> int:
+        self.held += self._step
+        return super().advance(budget)
+
+
+def test_scans_that_have_begun_do_not_all_grow() -> None:
+    kept, most = Kept(), 0
+    scans = [Grows(f"a{n}", kept.seen, 50, memory.OWN_BYTES // 30) for n in range(30)]
+    ended: list[str] = []
+
+    def finished(scan: Grows) -> None:
+        ended.append(scan.name)
+        scan.held = 0
+
+    for scan in scans:
+        kept.scans.run(lambda scan=scan: scan, finished, never, owner="a")  # type: ignore[misc]
+    while kept.loop.turn():
+        most = max(most, sum(scan.held for scan in scans))
+    assert sorted(ended) == sorted(scan.name for scan in scans)
+    assert most <= 4 * memory.OWN_BYTES, "one of them and the bound"
+    assert kept.scans.idle
+
+
+def test_the_other_connection_does_not_wait() -> None:
+    kept = Kept()
+    for n in range(300):
+        kept.run(f"a{n}", memory.OWN_BYTES // 8, "a")
+    for n in range(5):
+        kept.run(f"b{n}", 100, "b")
+    kept.until_idle()
+    assert max(kept.done.index(f"b{n}") for n in range(5)) < 100, "the other connection does not wait"
+
+
+def test_one_scan_may_keep_more_than_is_allowed_to_many() -> None:
+    kept = Kept()
+    kept.run("large", 10 * memory.ALL_BYTES, "a")
+    kept.run("small", 1, "a")
+    kept.run("other", 1, "b")
+    kept.until_idle()
+    assert sorted(kept.done) == ["large", "other", "small"]
+
+
+def test_nothing_is_read_for_a_connection_that_reads_no_answers_until_it_does() -> None:
+    kept, outbox = Kept(), Outbox()
+    outbox.set(True)
+    cancels = [kept.run(f"a{n}", 100, "a", outbox) for n in range(100)]
+    kept.run("b", 100, "b", Outbox())
+    kept.until_idle()
+    assert kept.done == ["b"]
+    assert not any("a" in name for name in kept.seen)
+    for cancel in cancels[:40]:
+        assert cancel is not None
+        cancel()
+    outbox.set(False)
+    kept.until_idle()
+    assert sorted(kept.done) == sorted(["b", *(f"a{n}" for n in range(40, 100))])
+
+
+def test_who_has_to_wait_is_released_by_whatever_ends() -> None:
+    """Also if what it waited for is cancelled."""
+    kept = Kept()
+    first = kept.run("first", 2 * memory.OWN_BYTES, "a")
+    kept.run("second", 1, "a")
+    assert first is not None
+    kept.loop.turn()
+    first()
+    kept.until_idle()
+    assert kept.done in (["second"], ["first", "second"])

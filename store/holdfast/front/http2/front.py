@@ -353,6 +353,8 @@ class _Wire(asyncio.Protocol):
             self._front.sent_bytes += len(output)
             transport.write(output)
         self._regulate(session)
+        if session.connection.has_output:  # more than one turn sends; a full socket reports by `resume_writing`
+            self._front.touch(self)
         if session.connection.going_away and not session.connection.streams:
             transport.close()
 

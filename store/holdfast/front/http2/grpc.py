@@ -56,7 +56,12 @@ def is_grpc(content_type: bytes) -> bool:
 
 def framed(body: bytes) -> bytes:
     """An uncompressed message with its 5-byte prefix."""
-    return b"\x00" + len(body).to_bytes(4, "big") + body
+    return prefix(body) + body
+
+
+def prefix(body: bytes) -> bytes:
+    """The 5 bytes before an uncompressed message."""
+    return b"\x00" + len(body).to_bytes(4, "big")
 
 
 class Messages:

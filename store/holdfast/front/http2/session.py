@@ -38,6 +38,7 @@ from holdfast.front.http2.grpc import (
     failure,
     framed,
     is_grpc,
+    prefix,
 )
 from holdfast.front.http2.headers import Block
 from holdfast.front.http2.requests import HIGH_WATER_BYTES, OpenCall, Page
@@ -48,6 +49,8 @@ from holdfast.status import INTERNAL_ERROR, TOO_MANY_REQUESTS, Code
 MAX_BUFFERED_BYTES = 256 << 20
 BUFFERED_FLOOR_BYTES = 4 << 20  # undelivered request messages that each connection may always have
 MESSAGE_BYTES = 128  # memory overhead of a message besides its body
+OWN_UNREAD_BYTES = 64 << 20  # unread responses of one connection above which no large ones are made for it
+LARGE_BYTES = 1 << 16  # a response that is not copied to put its prefix before it
 REQUEST_NS = 30_000_000_000  # time limit for receiving a whole request
 
 
@@ -242,6 +245,12 @@ class Session:
     def on_queued(self, change: int) -> None:
         self._queued += change
         self._front.queued += change
+        own, outbox = self._queued, self._peer.outbox
+        # Once full, until half of it is read: it is not to change with every frame.
+        most = OWN_UNREAD_BYTES // 2 if outbox.full else OWN_UNREAD_BYTES
+        full = own > most or (own > HIGH_WATER_BYTES and self._front.queued > MAX_BUFFERED_BYTES)
+        if full is not outbox.full:
+            outbox.set(full)
 
     def on_closed(self, stream: Stream) -> None:
         self._front.streams -= 1
@@ -284,18 +293,16 @@ class Session:
         """Carry out an action on a call of this connection. Returns whether it is now over its high-water mark."""
         stream, connection = entry.stream, self.connection
         if isinstance(action, Send):
-            message = framed(action.body)
             if not entry.answering:
                 entry.answering = True
                 connection.send_headers(stream, ANSWER_HEADERS)
-            connection.send_data(stream, message)
-            entry.over = stream.queued > HIGH_WATER_BYTES
+            self._send_message(stream, action.body)
+            entry.over = stream.queued > (0 if self._peer.outbox.full else HIGH_WATER_BYTES)
             return entry.over
         if isinstance(action, Reply):
-            message = framed(action.body)
             entry.answering = True
             connection.send_headers(stream, ANSWER_HEADERS)
-            connection.send_data(stream, message)
+            self._send_message(stream, action.body)
             self._close(entry)
             connection.end(stream, OK_TRAILERS)
         elif isinstance(action, Credit):
@@ -309,6 +316,13 @@ class Session:
             assert isinstance(action, Fail)
             self._fail(entry, action.code, action.text)
         return False
+
+    def _send_message(self, stream: Stream, body: bytes) -> None:
+        if len(body) < LARGE_BYTES:
+            self.connection.send_data(stream, framed(body))
+        else:
+            self.connection.send_data(stream, prefix(body))
+            self.connection.send_data(stream, body)
 
     def _credit(self, entry: OpenCall, count: int) -> None:
         entry.credit += count
