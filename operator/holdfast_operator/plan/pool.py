@@ -19,9 +19,9 @@ class Replica:
 
 
 def replace_one(replicas: Sequence[Replica]) -> Replica | None:
-    """The replica to replace now, or None. One that does not run is replaced at once; others one at a time, and only while
-    all that can be reached are ready. On a node that is cut off nothing is known: what failed when it last reported may
-    run by now, and its kubelet would hear of a deletion only once it is back."""
+    """The replica to replace now, or None. One that does not run is replaced at once; others one at a time, and only
+    while all that can be reached are ready. On a node that is cut off nothing is known: what failed when it last
+    reported may run by now, and its kubelet would hear of a deletion only once it is back."""
     outdated = [r for r in sorted(replicas, key=lambda r: r.name) if r.outdated and not r.terminating]
     idle = [r for r in outdated if not r.runs and r.reachable]
     if idle:
