@@ -106,7 +106,15 @@ def _no_quorum(desired: Desired, observed: Observed) -> Action:
     if empty:
         troubles.append(f"the volumes at the ordinals {', '.join(empty)} are empty")
     message = "no member answers a linearizable read; nothing is changed until one does"
-    return Wait("NoQuorum", message + (f" ({'; '.join(troubles)})" if troubles else ""))
+    message += f" ({'; '.join(troubles)})" if troubles else ""
+    # All processes answer, and those that hold something are too few to be the majority of as many as are wanted.
+    few = bool(empty) and all(n in nodes for n in expected) and 2 * (len(nodes) - len(empty)) <= desired.replicas
+    if few:
+        message += (
+            f". Too few volumes hold the cluster {observed.cluster_id:016x}: put back those that hold it, or set "
+            f"{WIPE} to {observed.cluster_id:016x} to begin anew, for example from a snapshot"
+        )
+    return Wait("NoQuorum", message, stalled=few)
 
 
 def _with_question(waiting: Wait, blocked: dict[int, int]) -> Wait:

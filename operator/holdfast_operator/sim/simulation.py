@@ -162,8 +162,10 @@ def _unsettled(world: World) -> None:
     if cluster is not None and _earlier_on_lost_node(world, cluster):
         world.beyond_repair.append("a volume of an earlier object is on a node that is gone, and no cluster is formed")
     trouble = says_trouble(cluster) if cluster is not None else ""
-    # Before a cluster is taken over, volumes of two clusters are a question about all of it.
+    # Before a cluster is taken over, volumes of two clusters are a question about all of it. So is one that was taken
+    # over from the foreign volume itself, whose other members are not here.
     taken_over = cluster is not None and (cluster.get("status") or {}).get("bootstrapped")
+    taken_over = taken_over and world.current_group() is not None
     narrow = taken_over and world.beyond_repair and all(why in (FOREIGN, TAKEN) for why in world.beyond_repair)
     if narrow and held_up(world):
         world.fail("what waits holds up nothing else", f"{held_up(world)}, because {world.beyond_repair[0]}")

@@ -24,7 +24,7 @@ from holdfast_operator.plan.actions import (
     Wait,
 )
 from holdfast_operator.plan.cluster import plan, wanted_pods
-from holdfast_operator.plan.facts import Desired, Member, Membership, Node, NodeState, Observed, Pod, Run, Volume
+from holdfast_operator.plan.facts import WIPE, Desired, Member, Membership, Node, NodeState, Observed, Pod, Run, Volume
 
 OURS, OTHER = 0xC1, 0xD2
 
@@ -364,6 +364,20 @@ def test_a_member_that_does_not_answer_is_waited_for() -> None:
     action = plan(Desired(3, "new"), formed({0: good(1), 1: good(2), 2: silent}, membership(1, 2, 3), THREE))
     assert isinstance(action, Wait)
     assert (action.reason, action.progressing) == ("MemberSilent", True)
+
+
+def test_a_cluster_whose_majority_is_not_here_is_a_question_for_the_user() -> None:
+    """For example one that was taken over from a single volume of another place."""
+    lone = {0: good(1), **{o: Pod(f"u{o}", False, False, "new", empty(90 + o)) for o in (1, 2)}}
+    action = plan(Desired(3, "new"), formed(lone, None, THREE))
+    assert isinstance(action, Wait)
+    assert (action.reason, action.stalled) == ("NoQuorum", True)
+    assert f"set {WIPE} to {OURS:016x}" in action.message
+    # A majority that is here elects a leader in a moment.
+    two = {**lone, 1: good(2)}
+    action = plan(Desired(3, "new"), formed(two, None, THREE))
+    assert isinstance(action, Wait)
+    assert not action.stalled
 
 
 UNSCHEDULABLE = Pod("p0", False, False, "new", None, Run.NEVER, "Unschedulable: no node fits")
