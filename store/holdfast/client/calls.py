@@ -76,9 +76,7 @@ class _Attempt:
     channel: grpc.aio.Channel | None = None
     sent: bool = False
     hedged: bool = False  # it was slower than most, and given company if the budget allowed it
-    late: bool = False  # it had no answer for `Picker.attempt_seconds`, which its address was told as a failure
-    refused_at: float = 0.0  # when the budget last allowed it no company
-    slow: bool = False  # it was late, and given company
+    slow: bool = False  # it had no answer for `Picker.attempt_seconds`, and was given company if the budget allowed it
 
 
 class Caller:
@@ -230,30 +228,23 @@ class _Race:
         """When the newest attempt gets company, and whether that is a hedge."""
         newest = self._attempts[-1]
         if self._repeatable and not self._left and len(self._picker.addresses) == 1 and not newest.slow:
-            return max(newest.began, newest.refused_at) + self._picker.attempt_seconds, False
+            return newest.began + self._picker.attempt_seconds, False
         if not self._repeatable or not self._left:
             return self._end, False
         p95 = self._picker.durations.p95
         if hedges is not None and p95 and len(self._attempts) == 1 and not newest.hedged:
             return newest.began + max(LEAST_HEDGE_SECONDS, p95), True
-        since = max(newest.began, newest.refused_at)
-        return (self._end if newest.slow else since + self._picker.attempt_seconds), False
+        return (self._end if newest.slow else newest.began + self._picker.attempt_seconds), False
 
     async def _give_company(self, hedges: Budget | None, retries: Budget) -> None:
         newest, now = self._attempts[-1], time.monotonic()
         if hedges is not None:
             newest.hedged = True
-            if not hedges.spend():
-                return
         else:
-            if not newest.late:
-                newest.late = True
-                self._picker.failed(newest.address, now, now - newest.began)
-            # To leave an address that answers nobody is no storm: it costs the others what they would have had anyway.
-            if not self._picker.ejected(newest.address, now) and not retries.spend():
-                newest.refused_at = now  # while it waits, others earn
-                return
             newest.slow = True
+            self._picker.failed(newest.address, now, now - newest.began)
+        if not (hedges or retries).spend():
+            return
         if self._left:
             self._start(self._left.pop(0))
             return
@@ -352,6 +343,6 @@ class _Race:
         now = time.monotonic()
         for attempt in self._attempts:
             attempt.answer.cancel()
-            silent = now >= self._end and not attempt.late
+            silent = now >= self._end and not attempt.slow
             self._picker.ended(attempt.address, now, now - attempt.began, False if silent else None)
         self._attempts = []

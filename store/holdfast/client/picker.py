@@ -101,11 +101,6 @@ class Picker:
 
     # ---- picking -------------------------------------------------------------------------------------------
 
-    def ejected(self, address: str, now: float) -> bool:
-        """Whether the address is left out for now."""
-        known = self.addresses.get(address)
-        return known is not None and known.ejected_until > now
-
     def order(self, now: float, *, write: bool = False, stream: bool = False) -> list[str]:
         """All addresses, each once: the one to use first, then those to fall back to. Ejected ones come last."""
         fit = [a for a, known in self.addresses.items() if known.ejected_until <= now]
