@@ -57,7 +57,6 @@ SOMETIMES = (
     "client session opened",
     "client session ended",
     "lease expired",
-    "key made in sequence",
     "lock taken",
     "late holder fenced off",
     "read of the past",
