@@ -108,32 +108,22 @@ def reused(desired: Desired, observed: Observed, membership: Membership) -> Acti
 
 def unusable(observed: Observed, membership: Membership) -> Action | None:
     """Free an ordinal whose volume was on a node that is gone, once its member is removed: nobody can read it again."""
-    for ordinal, volume in sorted(observed.volumes.items()):
-        if ordinal in membership.by_ordinal or ordinal in observed.nodes or not volume.lost:
-            continue
-        action = _free(observed, ordinal, volume)
-        if action is not None:
-            return action
-    return None
+    return _free(observed, [o for o, v in observed.volumes.items() if v.lost and o not in membership.by_ordinal])
 
 
 def never_used(observed: Observed) -> Action | None:
     """The same before a cluster is formed. The volume was made for this HoldfastCluster, so it cannot hold a member."""
-    for ordinal, volume in sorted(observed.volumes.items()):
-        if volume.lost and volume.younger and not volume.cluster_id and ordinal not in observed.nodes:
-            action = _free(observed, ordinal, volume)
-            if action is not None:
-                return action
-    return None
+    return _free(observed, [o for o, v in observed.volumes.items() if v.lost and v.younger and not v.cluster_id])
 
 
-def _free(observed: Observed, ordinal: int, volume: Volume) -> Action | None:
-    """The volume goes, then its pod, which would keep it."""
-    pod = observed.pods.get(ordinal)
-    if not volume.terminating:
-        return DeleteVolume(volume.name, volume.uid, "the node that it was on is gone")
-    if pod is not None and not pod.terminating and pod.cannot_run:
-        return DeletePod(ordinal, pod.uid, "its volume was on a node that is gone")
+def _free(observed: Observed, ordinals: list[int]) -> Action | None:
+    """Where no process answers, the volume goes, then its pod, which would keep it."""
+    for ordinal in sorted(set(ordinals) - observed.nodes.keys()):
+        volume, pod = observed.volumes[ordinal], observed.pods.get(ordinal)
+        if not volume.terminating:
+            return DeleteVolume(volume.name, volume.uid, "the node that it was on is gone")
+        if pod is not None and not pod.terminating and pod.cannot_run:
+            return DeletePod(ordinal, pod.uid, "its volume was on a node that is gone")
     return None
 
 

@@ -168,12 +168,11 @@ class Cache:
                 async with asyncio.timeout(seconds):
                     while self.from_file or not self.revision:
                         await self.moved()
+            if not self.revision:
+                raise Unavailable(f"no endpoint answered in {seconds:g} s, and there is no file of {self.prefix!r}")
         except BaseException:
             await self.close()
             raise
-        if not self.revision:
-            await self.close()
-            raise Unavailable(f"no endpoint answered in {seconds:g} s, and there is no file of {self.prefix!r}")
         return self
 
     def _go(self) -> None:

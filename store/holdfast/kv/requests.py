@@ -21,7 +21,7 @@ _Path = Iterator[bool]
 _Read = Callable[[rpc_pb2.RangeRequest, rpc_pb2.RangeResponse], None]
 _R = rpc_pb2.Compare
 LOOK = 1000  # rows
-SEQUENCE_DIGITS = 20  # as many as a revision can have, so that keys sort by their numbers
+SEQUENCE_DIGITS = 20  # a revision has at most 19: keys sort by their numbers
 _CMP: dict[int, Callable[[Any, Any], bool]] = {
     _R.EQUAL: lambda a, b: a == b,
     _R.GREATER: lambda a, b: a > b,

@@ -48,7 +48,7 @@ Failed = Callable[[Refusal], None]
 class _Job:
     """A scan that waits for its turn; `scan` is None until its first."""
 
-    __slots__ = ("_begin", "_done", "failed", "held", "outbox", "scan")
+    __slots__ = ("_begin", "_done", "failed", "held", "outbox", "running", "scan")
 
     def __init__(
         self, begin: Callable[[], Scan], done: Callable[[Any], None], failed: Failed, outbox: Outbox | None
@@ -58,6 +58,7 @@ class _Job:
         self.failed = failed
         self.outbox = outbox
         self.held = 0  # as counted while it waits
+        self.running = False  # it has begun, is not finished, and is counted
         self.scan: Scan | None = None
 
     def begin(self) -> None:
@@ -134,7 +135,6 @@ class Scans:
     def _step(self, owner: Hashable, job: _Job) -> bool:
         """Read a slice. Returns whether the scan is finished. Raises RequestError."""
         left = SLICE - 1  # if it is refused
-        new = job.scan is None
         try:
             job.begin()
             left = 0
@@ -143,10 +143,13 @@ class Scans:
             self._spent += SLICE - left
         if left:
             return True
-        if new and self._running >= MAX_RUNNING:
-            raise RequestError(TOO_MANY_REQUESTS)
-        self._running += new
         assert job.scan is not None
+        if not job.running:
+            if self._running >= MAX_RUNNING:
+                job.scan.close()
+                raise RequestError(TOO_MANY_REQUESTS)
+            job.running = True
+            self._running += 1
         self._memory.keeps(owner, job, job.scan.held)
         return False
 
@@ -169,17 +172,16 @@ class Scans:
                 if self._has_to_wait(owner, job):
                     self._park(owner, id, job)
                     continue
-                begun = job.scan is not None
                 try:
                     finished = self._step(owner, job)
                 except RequestError as error:
                     job.failed(error.refusal)
-                    self._over(owner, job, begun=begun)
+                    self._over(owner, job)
                     ended = True
                     continue
                 if finished:
                     job.done()
-                    self._over(owner, job, begun=begun)
+                    self._over(owner, job)
                     ended = True
                 else:
                     self._put_back(owner, id, job)
@@ -188,9 +190,9 @@ class Scans:
             if ended:
                 self._ended()
 
-    def _over(self, owner: Hashable, job: _Job, *, begun: bool | None = None) -> None:
-        """The job has ended. `begun`: whether it was running before its last slice; None: if it has begun."""
-        self._running -= (job.scan is not None) if begun is None else begun
+    def _over(self, owner: Hashable, job: _Job) -> None:
+        """The job has ended."""
+        self._running -= job.running
         self._memory.keeps(owner, job, 0)
         if job.scan is not None:
             job.scan.close()

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from holdfast.kv.fields import delimited
 from holdfast.member.frames import MAX_FRAME_BYTES, MAX_MESSAGES, ProtocolError, messages_of, shown
 from holdfast.proto import raft_pb2
 
 
 def field(number: int, body: bytes) -> bytes:
-    size, length = len(body), b""
-    while size >= 0x80:
-        length += bytes([size & 0x7F | 0x80])
-        size >>= 7
-    return bytes([number << 3 | 2]) + length + bytes([size]) + body
+    return delimited(bytes([number << 3 | 2]), body)
 
 
 APPEND, FORWARD = 6, 11  # fields of a PeerMessage
