@@ -3,12 +3,13 @@
 A read is repeated freely, and so is a write named by a session (it takes effect once, see `session.py`). Any other
 write is sent only over an established connection and never twice: if the answer is lost, the caller gets
 OutcomeUnknown. An attempt that is slow is not cancelled, it gets company: what is slow may be the request itself.
+
+Seconds in which this client's own loop did not run count for no attempt (see `stalls.py`), only for the timeout.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -20,8 +21,9 @@ from google.protobuf.message import Message
 from holdfast.client.closed import ChannelClosed, channel_may_close
 from holdfast.client.errors import OutcomeUnknown, Unavailable, known_of, refused
 from holdfast.client.login import Metadata
-from holdfast.client.picker import Budget, Picker
+from holdfast.client.picker import LEAST_ATTEMPT_SECONDS, Budget, Picker
 from holdfast.client.position import Seen
+from holdfast.client.stalls import Stalls
 from holdfast.proto import rpc_pb2
 from holdfast.status import (
     FUTURE_REVISION,
@@ -39,6 +41,7 @@ PAUSE_SECONDS = 0.05  # before all addresses are tried again; twice as long each
 MOST_PAUSE_SECONDS = 0.2
 HEDGED, RETRIED = 0.05, 0.1  # second attempts as a share of the calls: of slow reads, of slow or failed attempts
 LEAST_HEDGE_SECONDS = 0.002
+ATTEMPTS = 3  # there is time for so many of each call, one after the other
 # Codes by which gRPC may report a broken connection, besides UNAVAILABLE.
 _BREAKS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 # Errors that a server returns before it has done anything.
@@ -72,11 +75,13 @@ class Channels(Protocol):
 class _Attempt:
     address: str
     began: float
+    stalled: float  # how long the loop had been held up when it began
     answer: Any = None  # a gRPC call, or the task that connects and makes one; both are awaited and cancelled alike
     channel: grpc.aio.Channel | None = None
     sent: bool = False
     hedged: bool = False  # it was slower than most, and given company if the budget allowed it
-    slow: bool = False  # it had no answer for `Picker.attempt_seconds`, and was given company if the budget allowed it
+    late: int = 0  # how often it had no answer in an attempt's time, and was given company if the budget allowed it
+    failed: bool = False  # its address was told so
 
 
 class Caller:
@@ -85,6 +90,7 @@ class Caller:
         self._hedge = hedge
         self._hedges = Budget(HEDGED, 10)
         self._retries = Budget(RETRIED, 100)
+        self._stalls = Stalls()
 
     async def call(
         self,
@@ -103,21 +109,24 @@ class Caller:
         self._retries.earn()
         race = _Race(
             self._channels,
+            self._stalls,
             path,
             request,
             response,
-            time.monotonic() + seconds,
+            seconds,
             (*who, *(name or ())),
             idempotent=idempotent,
             named=name is not None,
             endpoint=endpoint,
         )
         hedges = self._hedges if self._hedge and path in _READS else None
+        self._stalls.began()
         try:
             answer: Response = await race.run(hedges, self._retries)
             return answer
         finally:
             race.close()
+            self._stalls.ended()
 
 
 class _Race:
@@ -126,10 +135,11 @@ class _Race:
     def __init__(
         self,
         channels: Channels,
+        stalls: Stalls,
         path: str,
         request: Message,
         response: type[Message],
-        end: float,
+        seconds: float,
         metadata: Metadata,
         *,
         idempotent: bool,
@@ -138,12 +148,15 @@ class _Race:
     ) -> None:
         self._channels = channels
         self._picker = channels.picker
+        self._stalls = stalls
+        self._loop = asyncio.get_running_loop()
         # A read that a server answers from what it has.
         self._local = request if isinstance(request, rpc_pb2.RangeRequest) and request.serializable else None
         self._path = path
         self._request = request
         self._response = response
-        self._end = end
+        self._end = self._loop.time() + seconds
+        self._share = seconds / ATTEMPTS
         self._metadata = metadata
         self._idempotent = idempotent
         self._named = named
@@ -173,12 +186,12 @@ class _Race:
                         await self._sleep(PAUSE_SECONDS)
                     await self._start_next()
                 continue
-            now = time.monotonic()
+            now = self._loop.time()
             if now >= self._end:
                 raise self._too_late()
-            at, hedging = self._company(hedges)
+            at, hedging = self._company(hedges, now)
             if at <= now:
-                await self._give_company(hedges if hedging else None, retries)
+                await self._give_company(hedges if hedging else None, retries, now)
                 continue
             await self._wait(min(at, self._end) - now)
 
@@ -189,7 +202,7 @@ class _Race:
         while not self._left:
             await self._sleep(self._pause)
             self._pause = min(MOST_PAUSE_SECONDS, max(PAUSE_SECONDS, 2 * self._pause))
-            if time.monotonic() >= self._end:
+            if self._loop.time() >= self._end:
                 raise self._too_late()
             self._left = await self._channels.order(endpoint=self._endpoint, write=not self._idempotent)
             if not self._left:
@@ -198,7 +211,8 @@ class _Race:
         self._start(self._left.pop(0))
 
     def _start(self, address: str) -> None:
-        attempt = _Attempt(address, time.monotonic())
+        now = self._loop.time()
+        attempt = _Attempt(address, now, self._stalls.seconds(now))
         channel = self._channels.connected(address)
         if channel is not None:
             attempt.channel, attempt.sent = channel, True
@@ -215,35 +229,49 @@ class _Race:
             request_serializer=type(self._request).SerializeToString,
             response_deserializer=self._response.FromString,
         )
-        return call(self._request, timeout=max(0.001, self._end - time.monotonic()), metadata=self._metadata)
+        return call(self._request, timeout=max(0.001, self._end - self._loop.time()), metadata=self._metadata)
 
     async def _connect(self, attempt: _Attempt) -> Message:
-        left = self._end - time.monotonic()
+        left = self._end - self._loop.time()
         channel = await self._channels.ready(attempt.address, min(CONNECT_SECONDS, left))
         attempt.channel, attempt.sent = channel, True
         answer: Awaitable[Message] = self._invoke(channel)
         return await answer
 
-    def _company(self, hedges: Budget | None) -> tuple[float, bool]:
+    def _waited(self, attempt: _Attempt, now: float) -> float:
+        """For how many seconds its answer could have been taken."""
+        return now - attempt.began - (self._stalls.seconds(now) - attempt.stalled)
+
+    @property
+    def _attempt_seconds(self) -> float:
+        """After which an attempt without an answer is late. It leaves time for others, also if servers were slow."""
+        return min(self._picker.attempt_seconds, self._share)
+
+    def _company(self, hedges: Budget | None, now: float) -> tuple[float, bool]:
         """When the newest attempt gets company, and whether that is a hedge."""
         newest = self._attempts[-1]
-        if self._repeatable and not self._left and len(self._picker.addresses) == 1 and not newest.slow:
-            return newest.began + self._picker.attempt_seconds, False
-        if not self._repeatable or not self._left:
+        # The only address gets a second connection.
+        if not self._repeatable or not (self._left or len(self._picker.addresses) == 1):
             return self._end, False
+        begun = now - self._waited(newest, now)
         p95 = self._picker.durations.p95
-        if hedges is not None and p95 and len(self._attempts) == 1 and not newest.hedged:
-            return newest.began + max(LEAST_HEDGE_SECONDS, p95), True
-        return (self._end if newest.slow else newest.began + self._picker.attempt_seconds), False
+        if hedges is not None and p95 and self._left and len(self._attempts) == 1 and not newest.hedged:
+            return begun + max(LEAST_HEDGE_SECONDS, p95), True
+        return begun + (newest.late + 1) * self._attempt_seconds, False
 
-    async def _give_company(self, hedges: Budget | None, retries: Budget) -> None:
-        newest, now = self._attempts[-1], time.monotonic()
+    async def _give_company(self, hedges: Budget | None, retries: Budget, now: float) -> None:
+        newest = self._attempts[-1]
         if hedges is not None:
             newest.hedged = True
+            allowed = hedges.spend()
         else:
-            newest.slow = True
-            self._picker.failed(newest.address, now, now - newest.began)
-        if not (hedges or retries).spend():
+            newest.late += 1
+            if not newest.failed and newest.late * self._attempt_seconds >= LEAST_ATTEMPT_SECONDS:
+                newest.failed = True
+                self._picker.failed(newest.address, now, self._waited(newest, now))
+            # An address that is ejected answers nobody: what waits there goes to another one, whatever the budget.
+            allowed = self._picker.is_ejected(newest.address, now) or retries.spend()
+        if not allowed:
             return
         if self._left:
             self._start(self._left.pop(0))
@@ -256,28 +284,29 @@ class _Race:
 
     async def _take(self, attempt: _Attempt) -> Any:
         """The answer of an attempt that has ended; None if another may be made. Raises a ClientError."""
-        now = time.monotonic()
+        now = self._loop.time()
+        waited = self._waited(attempt, now)
         try:
             with channel_may_close():
                 answer = await attempt.answer
         except grpc.aio.AioRpcError as error:
             answered = error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, *_BREAKS)
             answered = answered or said_by_server(error.details() or "")
-            self._picker.ended(attempt.address, now, now - attempt.began, answered)
+            self._picker.ended(attempt.address, now, waited, answered)
             await self._failed(attempt.address, error)
             return None
         except ChannelClosed as error:
-            self._picker.ended(attempt.address, now, now - attempt.began, None)
+            self._picker.ended(attempt.address, now, waited, None)
             if attempt.sent and not self._repeatable:
                 raise OutcomeUnknown(str(error)) from None
             self._lost = self._lost or (self._named and attempt.sent)
             self._last = str(error)
             return None
         except Unavailable as error:  # it could not connect: nothing was sent
-            self._picker.ended(attempt.address, now, now - attempt.began, None)
+            self._picker.ended(attempt.address, now, waited, None)
             self._last = str(error)
             return None
-        self._picker.ended(attempt.address, now, now - attempt.began, True)
+        self._picker.ended(attempt.address, now, waited, True)
         seen = self._channels.seen
         if self._local is not None and seen.is_behind(answer.header):
             where = self._channels.shown(attempt.address)
@@ -290,7 +319,7 @@ class _Race:
         self._last = str(error)
         code, details, known = error.code(), error.details() or "", known_of(error)
         if known == LEARNER_UNSUPPORTED and len(self._picker.addresses) > 1:
-            self._picker.failed(address, time.monotonic())  # prefer the others until it votes
+            self._picker.failed(address, self._loop.time())  # prefer the others until it votes
             return
         if self._local is not None and known == FUTURE_REVISION and self._channels.seen.has(self._local.revision):
             return  # the server is behind
@@ -336,13 +365,14 @@ class _Race:
 
     async def _sleep(self, seconds: float) -> None:
         if seconds > 0:
-            await asyncio.sleep(max(0.0, min(seconds, self._end - time.monotonic())))
+            await asyncio.sleep(max(0.0, min(seconds, self._end - self._loop.time())))
 
     def close(self) -> None:
         """Give up what is still under way."""
-        now = time.monotonic()
+        now = self._loop.time()
         for attempt in self._attempts:
             attempt.answer.cancel()
-            silent = now >= self._end and not attempt.slow
-            self._picker.ended(attempt.address, now, now - attempt.began, False if silent else None)
+            waited = self._waited(attempt, now)
+            silent = now >= self._end and not attempt.failed and waited >= self._attempt_seconds
+            self._picker.ended(attempt.address, now, waited, False if silent else None)
         self._attempts = []

@@ -148,6 +148,10 @@ class Picker:
         """After which an attempt without an answer is given company at another address."""
         return max(LEAST_ATTEMPT_SECONDS, 3 * self.durations.p99)
 
+    def is_ejected(self, address: str, now: float) -> bool:
+        known = self.addresses.get(address)
+        return known is not None and known.ejected_until > now
+
     # ---- what became of attempts ---------------------------------------------------------------------------
 
     def began(self, address: str) -> None:
