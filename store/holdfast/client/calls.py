@@ -39,9 +39,9 @@ from holdfast.status import (
 CONNECT_SECONDS = 3.0
 PAUSE_SECONDS = 0.05  # before all addresses are tried again; twice as long each time, up to MOST_PAUSE_SECONDS
 MOST_PAUSE_SECONDS = 0.2
-HEDGED, RETRIED = 0.05, 0.1  # second attempts as a share of the calls: of slow reads, of slow or failed attempts
+HEDGED, RETRIED = 0.05, 0.1  # second attempts as a share of the answers: of slow reads, of slow or failed attempts
 LEAST_HEDGE_SECONDS = 0.002
-ATTEMPTS = 3  # there is time for so many of each call, one after the other
+LONGEST_ATTEMPT = 2 / 3  # of a call's timeout: then it is late, even if answers have become slow
 # Codes by which gRPC may report a broken connection, besides UNAVAILABLE.
 _BREAKS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 # Errors that a server returns before it has done anything.
@@ -80,8 +80,8 @@ class _Attempt:
     channel: grpc.aio.Channel | None = None
     sent: bool = False
     hedged: bool = False  # it was slower than most, and given company if the budget allowed it
-    late: int = 0  # how often it had no answer in an attempt's time, and was given company if the budget allowed it
-    failed: bool = False  # its address was told so
+    late: float = 0.0  # after how many seconds it last had no answer, and was given company if the budget allowed it
+    failed: bool = False  # whether that counted against its address
 
 
 class Caller:
@@ -89,7 +89,7 @@ class Caller:
         self._channels = channels
         self._hedge = hedge
         self._hedges = Budget(HEDGED, 10)
-        self._retries = Budget(RETRIED, 100)
+        self._retries = Budget(RETRIED, 20)
         self._stalls = Stalls()
 
     async def call(
@@ -105,8 +105,6 @@ class Caller:
     ) -> Response:
         """`idempotent`: sent twice it has the effect of once. `name`: the session's name for it. Raises a
         ClientError."""
-        self._hedges.earn()
-        self._retries.earn()
         race = _Race(
             self._channels,
             self._stalls,
@@ -123,6 +121,8 @@ class Caller:
         self._stalls.began()
         try:
             answer: Response = await race.run(hedges, self._retries)
+            self._hedges.earn()
+            self._retries.earn()
             return answer
         finally:
             race.close()
@@ -156,7 +156,7 @@ class _Race:
         self._request = request
         self._response = response
         self._end = self._loop.time() + seconds
-        self._share = seconds / ATTEMPTS
+        self._longest = seconds * LONGEST_ATTEMPT
         self._metadata = metadata
         self._idempotent = idempotent
         self._named = named
@@ -245,7 +245,7 @@ class _Race:
     @property
     def _attempt_seconds(self) -> float:
         """After which an attempt without an answer is late. It leaves time for others, also if servers were slow."""
-        return min(self._picker.attempt_seconds, self._share)
+        return min(self._picker.attempt_seconds, self._longest)
 
     def _company(self, hedges: Budget | None, now: float) -> tuple[float, bool]:
         """When the newest attempt gets company, and whether that is a hedge."""
@@ -257,7 +257,9 @@ class _Race:
         p95 = self._picker.durations.p95
         if hedges is not None and p95 and self._left and len(self._attempts) == 1 and not newest.hedged:
             return begun + max(LEAST_HEDGE_SECONDS, p95), True
-        return begun + (newest.late + 1) * self._attempt_seconds, False
+        if newest.late:  # the budget refused it company
+            return begun + newest.late + min(LEAST_ATTEMPT_SECONDS, self._longest), False
+        return begun + self._attempt_seconds, False
 
     async def _give_company(self, hedges: Budget | None, retries: Budget, now: float) -> None:
         newest = self._attempts[-1]
@@ -265,12 +267,17 @@ class _Race:
             newest.hedged = True
             allowed = hedges.spend()
         else:
-            newest.late += 1
-            if not newest.failed and newest.late * self._attempt_seconds >= LEAST_ATTEMPT_SECONDS:
+            newest.late = self._waited(newest, now)
+            if not newest.failed and self._longest >= LEAST_ATTEMPT_SECONDS:
                 newest.failed = True
-                self._picker.failed(newest.address, now, self._waited(newest, now))
-            # An address that is ejected answers nobody: what waits there goes to another one, whatever the budget.
-            allowed = self._picker.is_ejected(newest.address, now) or retries.spend()
+                self._picker.failed(newest.address, now, newest.late)
+            # What waits at an address that answers nobody goes to one that does, whatever the budget.
+            there = next((a for a in self._left if self._picker.may_move(newest.address, a)), None)
+            if there is not None:
+                self._left.remove(there)
+                self._start(there)
+                return
+            allowed = retries.spend()
         if not allowed:
             return
         if self._left:

@@ -148,9 +148,11 @@ class Picker:
         """After which an attempt without an answer is given company at another address."""
         return max(LEAST_ATTEMPT_SECONDS, 3 * self.durations.p99)
 
-    def is_ejected(self, address: str, now: float) -> bool:
-        known = self.addresses.get(address)
-        return known is not None and known.ejected_until > now
+    def may_move(self, here: str, there: str) -> bool:
+        """Whether `here` has failed three times in a row and `there` has not. If all are overloaded, moving calls would
+        add load."""
+        one, other = self.addresses.get(here), self.addresses.get(there)
+        return one is not None and other is not None and one.failures >= FAILURES > other.failures
 
     # ---- what became of attempts ---------------------------------------------------------------------------
 
@@ -210,7 +212,8 @@ class Picker:
 
 
 class Budget:
-    """Attempts beyond the first of each call: a share of the calls, so that a server in trouble gets no storm."""
+    """Attempts beyond the first of each call: a share of the calls that were answered, so that servers in trouble get
+    no storm."""
 
     def __init__(self, share: float, most: float) -> None:
         self._share = share
