@@ -31,9 +31,12 @@ def cluster_status(
     name = cluster["metadata"]["name"]
     wait = action if isinstance(action, Wait) else None
     reason = "Refused" if troubles else wait.reason if wait else type(action).__name__
-    message = "; ".join(troubles) or (wait.message if wait else sentence(action, name))
+    as_wanted = wait is not None and wait.reason == _SETTLED
+    # What is refused and what is waited for may both need the user.
+    plan = [wait.message if wait else sentence(action, name)] if not (troubles and as_wanted) else []
+    message = "; ".join([*troubles, *plan])
     updated = _updated(observed, desired)
-    settled = wait is not None and wait.reason == _SETTLED and not troubles
+    settled = as_wanted and not troubles
     conditions = [
         *status.ready(
             cluster,

@@ -114,7 +114,7 @@ def _no_quorum(desired: Desired, observed: Observed) -> Action:
             f". Too few volumes hold the cluster {observed.cluster_id:016x}: put back those that hold it, or set "
             f"{WIPE} to {observed.cluster_id:016x} to begin anew, for example from a snapshot"
         )
-    return Wait("NoQuorum", message, stalled=few)
+    return _with_question(Wait("NoQuorum", message, stalled=few), others)
 
 
 def _with_question(waiting: Wait, blocked: dict[int, int]) -> Wait:

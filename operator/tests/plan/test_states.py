@@ -414,3 +414,12 @@ def test_a_lost_status_is_taken_from_the_volumes() -> None:
     observed = Observed({o: good(o + 1) for o in range(3)}, THREE, None, scheduled=3, fresh_id=5)
     assert plan(Desired(3, "new"), observed) == Record(OURS, 1)
     assert plan(Desired(3, "new"), replace(observed, cluster_id=OURS)) == RecordBootstrapped()
+
+
+def test_without_a_quorum_the_volume_of_another_cluster_is_asked_about() -> None:
+    """It may be what holds up the majority: a pod that cannot be scheduled beside it."""
+    pods = {0: cannot_run("new"), 1: Pod("u1", True, False, "new", node(9, OTHER)), 2: good(3)}
+    action = plan(Desired(3, "new"), formed(pods, None, THREE))
+    assert isinstance(action, Wait)
+    assert action.reason == "NoQuorum"
+    assert f"set the annotation {WIPE} to {OTHER:016x}" in action.message
