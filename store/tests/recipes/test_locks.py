@@ -12,7 +12,7 @@ from holdfast.client.keepalive import now
 from holdfast.proto import rpc_pb2
 from holdfast.recipes import blocking
 
-from ..tools import tool
+from ..tools import CACHE, tool
 
 pytestmark = pytest.mark.integration
 
@@ -184,12 +184,19 @@ def test_the_blocking_recipes_do_the_same(endpoints: str) -> None:
         assert [blocking.transact(hf, work), blocking.transact(hf, work)] == [None, b"1"]
 
 
-async def test_our_locks_and_those_of_etcds_go_library_wait_in_one_queue(endpoints: str) -> None:
-    """Each holder appends its revision to a shared key by a read and a write: without mutual exclusion some are lost,
-    and without fairness they are out of order."""
+async def test_our_locks_and_those_of_go_and_java_wait_in_one_queue(endpoints: str) -> None:
+    """Of etcd's Go library and of jetcd. Each holder appends its revision to a shared key by a read and a write:
+    without mutual exclusion some are lost, and without fairness they are out of order."""
     rounds, name = 12, "/lock/shared"
-    others = [subprocess.Popen([tool("go-locks"), endpoints, name, str(rounds)]) for _ in range(2)]
-    async with client.connect(endpoints, timeout=20) as hf, recipes.session(hf) as one, recipes.session(hf) as two:
+    java = ["java", "-cp", f"{CACHE / 'java-clients' / 'lib'}/*:{CACHE / 'java-clients'}", "Locks"]
+    assert (CACHE / "java-clients" / "Locks.class").exists(), "the program with jetcd is missing: run `make tools`"
+    words = [endpoints, name, str(rounds)]
+    others = [subprocess.Popen([*program, *words]) for program in ([tool("go-locks")], java)]
+    async with client.connect(endpoints, timeout=60) as hf, recipes.session(hf) as one, recipes.session(hf) as two:
+        async with recipes.Lock(one, name):  # until all have begun
+            while len((await hf.range(name + "/", prefix=True)).kvs) < 1 + len(others):
+                assert all(other.poll() is None for other in others)
+                await asyncio.sleep(0.02)
 
         async def take(session: recipes.Session) -> None:
             for _ in range(rounds):
