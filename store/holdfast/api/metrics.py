@@ -99,15 +99,24 @@ class Sources:
     front: Traffic
 
 
-def member_metrics(of: Sources) -> Iterator[Metric]:
-    """All metrics of one member."""
-    node, versions, limits, edge = of.node, of.versions, of.limits, of.edge
-    yield from _grpc(of.router)
+def server_metrics(router: Router, front: Traffic) -> Iterator[Metric]:
+    """What members and replicas have in common."""
+    yield from _grpc(router)
     yield from _process()
     yield from gauges(
         {
-            "etcd_network_client_grpc_received_bytes_total": of.front.received_bytes,
-            "etcd_network_client_grpc_sent_bytes_total": of.front.sent_bytes,
+            "etcd_network_client_grpc_received_bytes_total": front.received_bytes,
+            "etcd_network_client_grpc_sent_bytes_total": front.sent_bytes,
+        }
+    )
+
+
+def member_metrics(of: Sources) -> Iterator[Metric]:
+    """All metrics of one member."""
+    node, versions, limits, edge = of.node, of.versions, of.limits, of.edge
+    yield from server_metrics(of.router, of.front)
+    yield from gauges(
+        {
             "etcd_network_active_peers": node.transport.active_peers,
             "etcd_server_health_success_total": of.health.well,
             "etcd_server_health_failures_total": of.health.unwell,

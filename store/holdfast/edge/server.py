@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client.core import Metric
+
 from holdfast.api.flags import DEFAULT_PREFIX, FlagsService
-from holdfast.api.metrics import Metrics, gauges
+from holdfast.api.memory import memory
+from holdfast.api.metrics import Metrics, gauges, server_metrics
 from holdfast.api.ofrep import ROOT, Ofrep
 from holdfast.api.pages import Pages, alive, fixed
 from holdfast.api.router import Router
@@ -109,7 +112,7 @@ class EdgeServer:
         self.flags = FlagsService(
             self.router, lambda call: ReplicaReader(self.api, flags, call), default=config.flags_prefix
         )
-        metrics = Metrics(lambda: gauges(self._metrics()))
+        metrics = Metrics(self._metrics)
         pages = {
             "/livez": alive(lambda: self._turned_at),
             "/readyz": fixed(lambda: (200, "ok\n") if self.core.complete else (503, "not ready: no data yet\n")),
@@ -250,16 +253,20 @@ class EdgeServer:
             self.core.raise_floor(p.watermark - HISTORY_REVISIONS)
         self._pruning.start()
 
-    def _metrics(self) -> dict[str, float]:
+    def _metrics(self) -> Iterator[Metric]:
         staleness = self.follower.staleness_ms
-        return {
-            "holdfast_replica_connected": float(self.follower.connected),
-            "holdfast_replica_watermark": self.core.position.watermark,
-            "holdfast_replica_epoch": self.core.position.epoch,
-            "holdfast_replica_staleness_seconds": float("nan") if staleness is None else staleness / 1000,
-            "holdfast_replica_stalled": float(self.core.stalled),
-            "holdfast_replica_watchers": self.served.hub.watchers,
-        }
+        yield from server_metrics(self.router, self.front)
+        yield from memory(self._store, 0, self.front)
+        yield from gauges(
+            {
+                "holdfast_replica_connected": float(self.follower.connected),
+                "holdfast_replica_watermark": self.core.position.watermark,
+                "holdfast_replica_epoch": self.core.position.epoch,
+                "holdfast_replica_staleness_seconds": float("nan") if staleness is None else staleness / 1000,
+                "holdfast_replica_stalled": float(self.core.stalled),
+                "holdfast_replica_watchers": self.served.hub.watchers,
+            }
+        )
 
 
 def _open(data: DataDirectory) -> RocksStore:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from holdfast_lab.processes import LocalCluster
 
 from ..tools import tool
+from .replica import Edge
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,6 +32,18 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
     finally:
         local.kill()
         print(local.logs())  # pytest shows it if the test failed
+
+
+@pytest.fixture
+async def edge(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Edge]:
+    found = Edge(tmp_path, cluster.endpoints, ("/a/", "/b/"))
+    await cluster.wait_ready(60)
+    await found.start()
+    yield found
+    assert found.process is not None
+    found.process.kill()
+    await found.relay.close()
+    print(found.process.tail(40))
 
 
 @pytest.fixture(scope="module")

@@ -3,67 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from holdfast import client
-from holdfast_lab.demo import Relay
-from holdfast_lab.processes import LocalCluster, Process, free_ports
+from holdfast_lab.processes import LocalCluster
 
-
-class Edge:
-    """A replica behind a relay that can be cut."""
-
-    def __init__(
-        self, directory: Path, endpoints: list[str], prefixes: tuple[str, ...], data: Path | None = None
-    ) -> None:
-        self.relay = Relay(endpoints)
-        self.directory = directory
-        self.data = data or directory / "berlin"
-        self.prefixes = prefixes
-        (self.port,) = free_ports(1)
-        self.process: Process | None = None
-
-    async def start(self) -> None:
-        await self.relay.start()
-        arguments = [
-            "edge",
-            "--name=berlin",
-            "--pool=shops",
-            f"--data-dir={self.data}",
-            f"--listen-client-urls=http://127.0.0.1:{self.port}",
-            f"--endpoints=127.0.0.1:{self.relay.port}",
-            *(f"--prefix={p}" for p in self.prefixes),
-        ]
-        self.process = Process("berlin", arguments, self.directory / "berlin.log", self.port)
-        self.process.start()
-
-    @property
-    def endpoint(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    async def reaches(self, hf: client.Client, revision: int) -> None:
-        async with asyncio.timeout(30):
-            while (await hf.describe()).revision < revision:
-                await asyncio.sleep(0.02)
-
-    async def is_cut(self, hf: client.Client) -> None:
-        async with asyncio.timeout(30):
-            while (await hf.describe()).connected:
-                await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-async def edge(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Edge]:
-    found = Edge(tmp_path, cluster.endpoints, ("/a/", "/b/"))
-    await cluster.wait_ready(60)
-    await found.start()
-    yield found
-    assert found.process is not None
-    found.process.kill()
-    await found.relay.close()
-    print(found.process.tail(40))
+from .replica import Edge
 
 
 async def test_an_edge_serves_its_prefixes(cluster: LocalCluster, edge: Edge) -> None:

@@ -15,7 +15,7 @@ from holdfast_lab.processes import LocalCluster, free_ports
 
 from ..small_disk import fill, small_disk
 from ..stalls import stall, unstall
-from .test_edge import Edge
+from .replica import Edge
 
 VALUE = 100_000
 

@@ -18,7 +18,7 @@ from holdfast_lab.processes import LocalCluster
 
 from ..tools import tool
 from . import users
-from .test_edge import Edge
+from .replica import Edge
 
 NEW_SHOP = {
     "state": "ENABLED",

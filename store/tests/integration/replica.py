@@ -1,0 +1,52 @@
+"""An edge replica as a process, behind a relay that can be cut."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from holdfast import client
+from holdfast_lab.demo import Relay
+from holdfast_lab.processes import Process, free_ports
+
+
+class Edge:
+    """A replica behind a relay that can be cut."""
+
+    def __init__(
+        self, directory: Path, endpoints: list[str], prefixes: tuple[str, ...], data: Path | None = None
+    ) -> None:
+        self.relay = Relay(endpoints)
+        self.directory = directory
+        self.data = data or directory / "berlin"
+        self.prefixes = prefixes
+        (self.port,) = free_ports(1)
+        self.process: Process | None = None
+
+    async def start(self) -> None:
+        await self.relay.start()
+        arguments = [
+            "edge",
+            "--name=berlin",
+            "--pool=shops",
+            f"--data-dir={self.data}",
+            f"--listen-client-urls=http://127.0.0.1:{self.port}",
+            f"--endpoints=127.0.0.1:{self.relay.port}",
+            *(f"--prefix={p}" for p in self.prefixes),
+        ]
+        self.process = Process("berlin", arguments, self.directory / "berlin.log", self.port)
+        self.process.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def reaches(self, hf: client.Client, revision: int) -> None:
+        async with asyncio.timeout(30):
+            while (await hf.describe()).revision < revision:
+                await asyncio.sleep(0.02)
+
+    async def is_cut(self, hf: client.Client) -> None:
+        async with asyncio.timeout(30):
+            while (await hf.describe()).connected:
+                await asyncio.sleep(0.02)
