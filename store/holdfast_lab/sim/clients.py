@@ -9,13 +9,14 @@ from holdfast.kv import requests
 from holdfast.kv.store import StateDamaged
 from holdfast.member.core import MemberCore
 from holdfast.member.interface import Answer, KeepAlive, Propose, Read
-from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
+from holdfast.proto import holdfast_pb2, kv_pb2, raft_pb2, rpc_pb2
 from holdfast.status import (
     COMPACTED,
     FUTURE_REVISION,
     KEY_NOT_FOUND,
     LEASE_EXISTS,
     LEASE_NOT_FOUND,
+    SEQUENCES_UNSUPPORTED,
     SESSION_ENDED,
     SESSION_FORGOTTEN,
     SESSION_OTHER_COMMAND,
@@ -36,10 +37,18 @@ GIVE_UP_NS = 7 * SECOND
 KEYS = [b"k%d" % n for n in range(8)]
 SPAN = (b"k", b"l")
 LOCK = b"k/lock"
+SEQUENCE = b"k/seq/"
 LONGEST_USE_MS = 12_000
 SESSION_TTL = 13  # no other lease has this TTL
 _UNKNOWN = (TIMEOUT, TIMEOUT_LEADER_FAILED, STOPPED)
-_BY_THE_MACHINE = (COMPACTED, FUTURE_REVISION, KEY_NOT_FOUND, LEASE_EXISTS, LEASE_NOT_FOUND)
+_BY_THE_MACHINE = (
+    COMPACTED,
+    FUTURE_REVISION,
+    KEY_NOT_FOUND,
+    LEASE_EXISTS,
+    LEASE_NOT_FOUND,
+    SEQUENCES_UNSUPPORTED,
+)
 
 Version = tuple[bytes, int, int, int, int]
 
@@ -122,9 +131,18 @@ class Client:
 
     def _put(self) -> None:
         lease = self._lease.id if self._lease is not None and self._chance.random() < 0.4 else 0
+        if len(self._ledger.history) % 6 == 5 and self._knows_sequences():
+            operation = self._begin(Kind.SEQUENTIAL, key=SEQUENCE, value=self._value(), lease=lease)
+            sequential = holdfast_pb2.PutSequentialRequest(prefix=SEQUENCE, value=operation.value, lease=lease)
+            self._send(operation, raft_pb2.Command(put_sequential=sequential))
+            return
         operation = self._begin(Kind.PUT, key=self._key(), value=self._value(), lease=lease)
         put = rpc_pb2.PutRequest(key=operation.key, value=operation.value, lease=lease, prev_kv=True)
         self._send(operation, raft_pb2.Command(put=put))
+
+    def _knows_sequences(self) -> bool:
+        """Whether the cluster's level has them: a member that is asked for one proposes it only then."""
+        return any(node.core is not None and node.core.machine.level >= 2 for node in self._ledger.nodes())
 
     def _delete(self) -> None:
         one = self._chance.random() < 0.7
@@ -345,6 +363,9 @@ class Client:
         response = answer.response
         if isinstance(response, rpc_pb2.PutResponse):
             operation.result = _version(response.prev_kv) if response.HasField("prev_kv") else None
+        elif isinstance(response, holdfast_pb2.PutSequentialResponse):
+            operation.result = response.key
+            self._world.sometimes("key made in sequence")
         elif isinstance(response, rpc_pb2.DeleteRangeResponse):
             operation.result = [_versioned(kv) for kv in response.prev_kvs]
             check(response.deleted == len(response.prev_kvs), "I10", f"{operation!r}: deleted {response.deleted}")
@@ -405,7 +426,7 @@ class Client:
             self._session = 0
             self._finish(operation, Outcome.UNKNOWN if tries else Outcome.REFUSED)
             return
-        if operation.lease and operation.kind in (Kind.PUT, Kind.CAS):
+        if operation.lease and operation.kind in (Kind.PUT, Kind.SEQUENTIAL, Kind.CAS):
             self._forget_lease(operation.lease)
         self._finish(operation, Outcome.REFUSED)
 

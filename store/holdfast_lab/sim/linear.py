@@ -21,8 +21,8 @@ _most_steps = MAX_STEPS
 
 Hint = Callable[[int], dict[bytes, bytes | None]]  # revision -> new values of the keys; None: it deleted the key
 
-_KNOWN = (Kind.PUT, Kind.DELETE, Kind.CAS, Kind.GET, Kind.REVOKE)
-_UNKNOWN = (Kind.PUT, Kind.DELETE, Kind.CAS, Kind.REVOKE, Kind.EXPIRE)
+_KNOWN = (Kind.PUT, Kind.SEQUENTIAL, Kind.DELETE, Kind.CAS, Kind.GET, Kind.REVOKE)
+_UNKNOWN = (Kind.PUT, Kind.SEQUENTIAL, Kind.DELETE, Kind.CAS, Kind.REVOKE, Kind.EXPIRE)
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def check_history(operations: Iterable[Operation], hint: Hint = lambda _: {}) ->
 
 def _wrote(operation: Operation) -> bool:
     """Whether the answer says that the operation made a revision. (The answer to a revocation does not.)"""
-    if operation.kind is Kind.PUT:
+    if operation.kind in (Kind.PUT, Kind.SEQUENTIAL):
         return True
     if operation.kind is Kind.DELETE:
         return bool(operation.result)

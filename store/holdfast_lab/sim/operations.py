@@ -15,6 +15,7 @@ State = dict[bytes, Version]
 
 class Kind(Enum):
     PUT = "put"
+    SEQUENTIAL = "put sequential"
     DELETE = "delete"
     CAS = "cas"
     GET = "get"
@@ -66,7 +67,10 @@ def effect(operation: Operation, state: State, revision: int) -> tuple[State | N
     kind, key = operation.kind, operation.key
     if kind is Kind.PUT:
         before = state.get(key)
-        return _put(state, operation, revision), before
+        return _put(state, key, operation, revision), before
+    if kind is Kind.SEQUENTIAL:
+        made = key + b"%020d" % revision
+        return _put(state, made, operation, revision), made
     if kind is Kind.DELETE:
         gone = keys_in(state, key, operation.end)
         told = [(k, *state[k]) for k in gone]
@@ -75,7 +79,7 @@ def effect(operation: Operation, state: State, revision: int) -> tuple[State | N
         before = state.get(key)
         if (before[2] if before else 0) != operation.expect:
             return None, (False, before)
-        return _put(state, operation, revision), (True, None)
+        return _put(state, key, operation, revision), (True, None)
     if kind is Kind.GET:
         return None, [(k, *state[k]) for k in keys_in(state, key, operation.end)]
     if kind in (Kind.REVOKE, Kind.EXPIRE):
@@ -88,10 +92,10 @@ def keys_in(state: State, start: bytes, end: bytes | None) -> list[bytes]:
     return sorted(k for k in state if k >= start and (end is None or k < end))
 
 
-def _put(state: State, operation: Operation, revision: int) -> State:
-    before = state.get(operation.key)
+def _put(state: State, key: bytes, operation: Operation, revision: int) -> State:
+    before = state.get(key)
     create, version = (before[1], before[3] + 1) if before else (revision, 1)
-    return {**state, operation.key: (operation.value, create, revision, version, operation.lease)}
+    return {**state, key: (operation.value, create, revision, version, operation.lease)}
 
 
 def _without(state: State, keys: list[bytes]) -> State:

@@ -57,6 +57,7 @@ SOMETIMES = (
     "client session opened",
     "client session ended",
     "lease expired",
+    "key made in sequence",
     "lock taken",
     "late holder fenced off",
     "read of the past",
