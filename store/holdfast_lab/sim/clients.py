@@ -56,8 +56,17 @@ Version = tuple[bytes, int, int, int, int]
 class Client:
     """Does operations that its own generator chooses. With a session, it repeats a command whose answer was lost."""
 
-    def __init__(self, ledger: RequestLedger, number: int, chance: Random, session: bool, misuse: float = 0.0) -> None:
-        """`misuse`: how often the number of a finished command is used for another command."""
+    def __init__(
+        self,
+        ledger: RequestLedger,
+        number: int,
+        chance: Random,
+        session: bool,
+        misuse: float = 0.0,
+        sequences: float = 0.0,
+    ) -> None:
+        """`misuse`: how often the number of a finished command is used for another command. `sequences`: how often a
+        put makes a key in sequence."""
         self._ledger = ledger
         self._world = ledger.world
         self._number = number
@@ -65,6 +74,8 @@ class Client:
         self._wants_session = session
         self._misuse = misuse
         self._misuse_chance = self._world.chance(f"misuse/{number}")
+        self._sequences = sequences
+        self._sequences_chance = self._world.chance(f"sequences/{number}")
         self._session = 0
         self._session_seq = 0
         self._session_renew_at = 0
@@ -131,7 +142,7 @@ class Client:
 
     def _put(self) -> None:
         lease = self._lease.id if self._lease is not None and self._chance.random() < 0.4 else 0
-        if len(self._ledger.history) % 6 == 5 and self._knows_sequences():
+        if self._sequences_chance.random() < self._sequences and self._knows_sequences():
             operation = self._begin(Kind.SEQUENTIAL, key=SEQUENCE, value=self._value(), lease=lease)
             sequential = holdfast_pb2.PutSequentialRequest(prefix=SEQUENCE, value=operation.value, lease=lease)
             self._send(operation, raft_pb2.Command(put_sequential=sequential))

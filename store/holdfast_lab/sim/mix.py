@@ -65,6 +65,7 @@ class Mix:
     state_rot: float = 0.0  # rows of a member's state become unreadable (sim.rot)
     torn_snapshot: float = 0.0  # per transfer: what arrives is damaged, or does not match its header
     misuse: float = 0.0  # per command in a session: its number is used for another command, too
+    sequences: float = 0.0  # of all puts: PutSequential instead
     # sizes: small values, so that limits are reached often
     window: int = 256  # messages that a leader sends ahead
     message_bytes: int = 1 << 20
@@ -107,6 +108,7 @@ _LATER: dict[str, tuple[float, float]] = {
     "state_rot": (0.02, 0.08),
     "torn_snapshot": (0.1, 0.4),
     "misuse": (0.05, 0.3),
+    "sequences": (0.1, 0.5),
 }
 # Faults that reveal certain defects only together, and are seldom drawn together by chance.
 _THEMES: tuple[tuple[str, ...], ...] = (
@@ -146,7 +148,8 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
     sizes = chance.choice((1, 2, 3, 8)), chance.choice((60, 120, 400, 4000)), chance.choice((2, 5, 12, 60))
     if chosen["sizes"]:
         mix.window, mix.message_bytes, mix.keep_entries = sizes
-    if chance.random() < 0.35:
+    themed = chance.random() < 0.35
+    if themed:
         _together(mix, chance.choice(_THEMES), without)
     if mix.lease_reads:
         mix.clock_jump = 0.0  # lease reads do not promise anything for clocks that jump
@@ -159,6 +162,8 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
         within, value = chance.random() < 0.3, low + (high - low) * chance.random() ** 2
         if within and name not in without:
             setattr(mix, name, value)
+    if themed:
+        mix.sequences = 0.0  # they would move what the theme brings together, and the rarest mutants would be missed
     return mix
 
 

@@ -108,7 +108,10 @@ class Run:
             world.at(world.now + 3 * SECOND, self._add_learner)
         chances = [world.chance(f"client/{n}") for n in range(self.mix.clients)]
         misuse = 0.0 if self.mix.rolling else self.mix.misuse  # the previous version kept no hash of the command
-        self._clients = [Client(self.ledger, n, chance, n % 3 == 0, misuse) for n, chance in enumerate(chances)]
+        sequences = self.mix.sequences
+        self._clients = [
+            Client(self.ledger, n, chance, n % 3 == 0, misuse, sequences) for n, chance in enumerate(chances)
+        ]
         self._watchers = [SimWatcher(world, self.oracle, n, self._up) for n in range(4)]
         snapshots = Snapshots(most=1, chunk_rows=2)  # the next one waits, and writes happen between its parts
         self._replicas = [SimReplica(world, self.oracle, n, self._up, snapshots) for n in range(self.mix.replicas)]
