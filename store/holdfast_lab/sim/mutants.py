@@ -6,12 +6,13 @@ finds is a gap in the simulator, not a harmless change.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.upstream import Upstream
-from holdfast.kv import rows
+from holdfast.kv import requests, rows
 from holdfast.kv.copied import CopiedSpace
 from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family
@@ -830,3 +831,20 @@ def _follow_skips_what_did_not_fit(patch: Patch) -> None:
 
     patch(Upstream, "over", over)
     patch(Upstream, "deliver", deliver)
+
+
+# ---- keys in sequence ------------------------------------------------------------------------------------------
+
+
+@_mutant("a key in sequence has the revision of its write as its number")
+def _sequence_numbered_by_the_last_key(patch: Patch) -> None:
+    def put_sequential(
+        space: KeySpace, leases: Collection[int], request: holdfast_pb2.PutSequentialRequest
+    ) -> holdfast_pb2.PutSequentialResponse:
+        end = request.prefix[:-1] + bytes([request.prefix[-1] + 1])
+        last = max(space.keys(request.prefix, end), default=b"0")
+        key = request.prefix + b"%020d" % (int(last.removeprefix(request.prefix)) + 1)
+        space.put(key, request.value, request.lease)
+        return holdfast_pb2.PutSequentialResponse(key=key)
+
+    patch(requests, "put_sequential", put_sequential)
