@@ -194,14 +194,15 @@ class KeySpace:
 
     # ---- history -------------------------------------------------------------------------------------------
 
-    def history(self, start: int, end: int) -> Iterator[tuple[Change, Version]]:
-        """The changes of revisions start..end in order, each without its previous value, and the version that has it,
-        for `previous`. The caller must refuse a compacted `start`. Nothing may change while this is iterated."""
-        for row, value in self._pending.scan(Family.REV, rows.revision_key(start), rows.revision_key(end + 1)):
-            revision, _ = rows.unpack_revision_key(row)
+    def history(self, start: int, end: int, sub: int = 0) -> Iterator[tuple[Change, int, Version]]:
+        """The changes of revisions start..end in order, each without its previous value, its number in its revision,
+        and the version that has the previous value, for `previous`. Of `start` the changes from number `sub` on. The
+        caller must refuse a compacted `start`. Nothing may change while this is iterated."""
+        for row, value in self._pending.scan(Family.REV, rows.revision_key(start, sub), rows.revision_key(end + 1)):
+            revision, number = rows.unpack_revision_key(row)
             type_, before, kv = rows.unpack_revision(value)
             create = type_ == rows.PUT and before == rows.NO_REVISION
-            yield Change(rows.key_of(kv), type_, revision, kv, create, None), before
+            yield Change(rows.key_of(kv), type_, revision, kv, create, None), number, before
 
     def previous(self, key: bytes, version: Version) -> bytes | None:
         """The serialised KeyValue of this version of `key`; None if there is none, or it is compacted."""

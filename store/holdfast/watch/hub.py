@@ -23,6 +23,7 @@ from holdfast.watch.watcher import Watcher
 
 CATCH_UP_WATCHERS = 256  # per turn
 CATCH_UP_CHANGES = 1000  # read, and as many sent, per turn; a KiB counts as one; the last slice may exceed it
+CATCH_UP_READS = 256  # changes read per turn: some 5 ms
 LIVE_WATCHERS = 512  # deliveries in the turn in which changes are applied
 LIVE_LOOKS = 8192  # watchers examined for the changes of a turn
 
@@ -80,6 +81,7 @@ class Hub:
         self._streams: dict[int, _Stream] = {}
         self._interest = Interest()
         self._behind: dict[int, int] = {}  # stream -> number of watchers that are behind
+        self._reading: Slice | None = None  # the slice of the first of these, while not all of it is read
         self._ready: dict[Ref, None] = {}  # behind, on streams that are not blocked; the next to serve first
         self.events = 0  # sent to watchers so far
 
@@ -104,7 +106,7 @@ class Hub:
     def replace_space(self, space: KeySpace) -> None:
         """A snapshot replaced the state: all watchers continue from their `next`, with the history of the new one."""
         told = self._space.revision
-        self._space = space
+        self._space, self._reading = space, None
         for stream in self._streams.values():
             for watcher in stream.watchers.values():
                 ref = (stream.id, watcher.id)
@@ -254,7 +256,7 @@ class Hub:
         refs = list(islice(self._ready, CATCH_UP_WATCHERS))
         space = self._space
         slices: dict[int, Slice] = {}  # watchers that fell behind together need the same one: read it only once
-        read = sent = 0
+        read = sent = rows = 0
         for ref in refs:
             if sent > CATCH_UP_CHANGES:
                 break
@@ -266,10 +268,14 @@ class Hub:
                 continue
             slice_ = slices.get(watcher.next)
             if slice_ is None:
-                if read >= CATCH_UP_CHANGES:
+                if rows >= CATCH_UP_READS or read >= CATCH_UP_CHANGES:
                     continue  # it stays in front, for the next turn
-                slice_ = slices[watcher.next] = Slice(space, watcher.next)
-                read += slice_.cost
+                slice_ = self._read(watcher.next, CATCH_UP_READS - rows)
+                read, rows = read + slice_.cost, rows + slice_.changes
+                if slice_ is self._reading:
+                    rows = CATCH_UP_READS
+                    continue
+                slices[watcher.next] = slice_
             before = slice_.cost
             wanted, watcher.next = slice_.take(watcher)
             read += slice_.cost - before
@@ -284,6 +290,14 @@ class Hub:
                 self.events += len(wanted)
                 out.append(Events(ref[0], watcher, wanted, space.revision))
         return out
+
+    def _read(self, start: int, most: int) -> Slice:
+        """Read so many changes of the slice that begins with `start`. It is `self._reading` if there are more."""
+        before, self._reading = self._reading, None
+        slice_ = before if before is not None and before.start == start else Slice(self._space, start)
+        if not slice_.advance(most):
+            self._reading = slice_
+        return slice_
 
     def progress(self, stream: int) -> Progress | None:
         """Progress of all watchers of the stream; None if it is blocked, or one is behind or begins in the future."""

@@ -1,7 +1,8 @@
 """A slice of history that several watchers read, with an index of its keys.
 
 Without the index, each watcher costs a look at each change; a client that opens many watches of an old revision could
-hold up everybody. Previous values are read only for watchers that want them: that is a read of its own for each change.
+hold up everybody. For the same reason a slice is read in steps, as one revision may have a hundred thousand changes.
+Previous values are read only for watchers that want them: that is a read of its own for each change.
 """
 
 from __future__ import annotations
@@ -17,26 +18,48 @@ SLICE_BYTES = 1 << 20
 
 
 class Slice:
-    """The changes of consecutive revisions, in order. `following` is the next revision to read."""
+    """The changes of consecutive revisions from `start` on, in order, once `advance` has read them all. `following` is
+    the next revision to read."""
 
     def __init__(self, space: KeySpace, start: int) -> None:
         self._space = space
         self._changes: list[Change] = []
         self._previous: list[Version] = []  # the version before each change; NO_REVISION after it was read
-        self.following = space.revision + 1
+        self._size = 0
+        self._at = start, 0  # the next change to read: its revision, and its number in that
+        self._last = space.revision
+        self._order: list[int] = []
+        self._keys: list[bytes] = []
+        self.start = start
+        self.following = self._last + 1
         self.cost = 0  # of all reads so far: one each, and one for each KiB
-        size = 0
-        for change, previous in space.history(start, space.revision):
-            enough = len(self._changes) >= SLICE_CHANGES or size > SLICE_BYTES
+
+    def advance(self, most: int) -> bool:
+        """Read so many more changes, or SLICE_BYTES. Returns whether all are read. Later revisions may have been
+        applied since the step before; `start` must not have been compacted."""
+        size_before = self._size
+        revision, sub = self._at
+        for read, (change, number, previous) in enumerate(self._space.history(revision, self._last, sub)):
+            enough = len(self._changes) >= SLICE_CHANGES or self._size > SLICE_BYTES
             if enough and change.revision != self._changes[-1].revision:
                 self.following = change.revision
                 break
+            if read >= most or self._size > size_before + SLICE_BYTES:
+                self.cost = len(self._changes) + (self._size >> 10)
+                self._at = change.revision, number
+                return False
             self._changes.append(change)
             self._previous.append(previous)
-            size += len(change.kv)
-        self.cost = len(self._changes) + (size >> 10)
+            self._size += len(change.kv)
+        self.cost = len(self._changes) + (self._size >> 10)
         self._order = sorted(range(len(self._changes)), key=lambda n: self._changes[n].key)
         self._keys = [self._changes[n].key for n in self._order]
+        return True
+
+    @property
+    def changes(self) -> int:
+        """How many were read."""
+        return len(self._changes)
 
     def take(self, watcher: Watcher) -> tuple[list[Change], int]:
         """What the watcher wants of these revisions, in order, and the revision that it has to read next. Previous

@@ -117,7 +117,7 @@ class SpaceMachine(RuleBasedStateMachine):
         state = {k: v[0] for k, v in self.at[start].items()} if start in self.at else {}
         history = self.space.history(start + 1, self.space.revision)
         for revision, changes in groupby(history, lambda found: found[0].revision):
-            for change, version in changes:
+            for change, _, version in changes:
                 before = state.get(change.key)
                 previous = self.space.previous(change.key, version)
                 assert (kv_pb2.KeyValue.FromString(previous).value if previous is not None else None) == before
