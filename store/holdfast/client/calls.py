@@ -10,6 +10,7 @@ Seconds in which this client's own loop did not run count for no attempt (see `s
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -19,11 +20,11 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from holdfast.client.closed import ChannelClosed, channel_may_close
-from holdfast.client.errors import OutcomeUnknown, Unavailable, known_of, refused
+from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable, known_of, refused
 from holdfast.client.login import Metadata
 from holdfast.client.picker import LEAST_ATTEMPT_SECONDS, Budget, Picker
 from holdfast.client.position import Seen
-from holdfast.client.stalls import Stalls
+from holdfast.client.stalls import Clock, Stalls
 from holdfast.proto import rpc_pb2
 from holdfast.status import (
     FUTURE_REVISION,
@@ -85,12 +86,14 @@ class _Attempt:
 
 
 class Caller:
-    def __init__(self, channels: Channels, *, hedge: bool) -> None:
+    def __init__(self, channels: Channels, *, hedge: bool, clock: Clock = time.monotonic) -> None:
+        """`clock`: not that of the loop, because uvloop's has whole milliseconds, and stands still during a turn."""
         self._channels = channels
+        self._clock = clock
         self._hedge = hedge
         self._hedges = Budget(HEDGED, 10)
         self._retries = Budget(RETRIED, 20)
-        self._stalls = Stalls()
+        self._stalls = Stalls(clock)
 
     async def call(
         self,
@@ -107,6 +110,7 @@ class Caller:
         ClientError."""
         race = _Race(
             self._channels,
+            self._clock,
             self._stalls,
             path,
             request,
@@ -121,12 +125,19 @@ class Caller:
         self._stalls.began()
         try:
             answer: Response = await race.run(hedges, self._retries)
-            self._hedges.earn()
-            self._retries.earn()
+            self._earn()
             return answer
+        except Refused:
+            self._earn()
+            raise
         finally:
             race.close()
             self._stalls.ended()
+
+    def _earn(self) -> None:
+        """A server has answered a call."""
+        self._hedges.earn()
+        self._retries.earn()
 
 
 class _Race:
@@ -135,6 +146,7 @@ class _Race:
     def __init__(
         self,
         channels: Channels,
+        clock: Clock,
         stalls: Stalls,
         path: str,
         request: Message,
@@ -149,13 +161,13 @@ class _Race:
         self._channels = channels
         self._picker = channels.picker
         self._stalls = stalls
-        self._loop = asyncio.get_running_loop()
+        self._clock = clock
         # A read that a server answers from what it has.
         self._local = request if isinstance(request, rpc_pb2.RangeRequest) and request.serializable else None
         self._path = path
         self._request = request
         self._response = response
-        self._end = self._loop.time() + seconds
+        self._end = self._clock() + seconds
         self._longest = seconds * LONGEST_ATTEMPT
         self._metadata = metadata
         self._idempotent = idempotent
@@ -186,7 +198,7 @@ class _Race:
                         await self._sleep(PAUSE_SECONDS)
                     await self._start_next()
                 continue
-            now = self._loop.time()
+            now = self._clock()
             if now >= self._end:
                 raise self._too_late()
             at, hedging = self._company(hedges, now)
@@ -202,7 +214,7 @@ class _Race:
         while not self._left:
             await self._sleep(self._pause)
             self._pause = min(MOST_PAUSE_SECONDS, max(PAUSE_SECONDS, 2 * self._pause))
-            if self._loop.time() >= self._end:
+            if self._clock() >= self._end:
                 raise self._too_late()
             self._left = await self._channels.order(endpoint=self._endpoint, write=not self._idempotent)
             if not self._left:
@@ -211,7 +223,7 @@ class _Race:
         self._start(self._left.pop(0))
 
     def _start(self, address: str) -> None:
-        now = self._loop.time()
+        now = self._clock()
         attempt = _Attempt(address, now, self._stalls.seconds(now))
         channel = self._channels.connected(address)
         if channel is not None:
@@ -229,10 +241,10 @@ class _Race:
             request_serializer=type(self._request).SerializeToString,
             response_deserializer=self._response.FromString,
         )
-        return call(self._request, timeout=max(0.001, self._end - self._loop.time()), metadata=self._metadata)
+        return call(self._request, timeout=max(0.001, self._end - self._clock()), metadata=self._metadata)
 
     async def _connect(self, attempt: _Attempt) -> Message:
-        left = self._end - self._loop.time()
+        left = self._end - self._clock()
         channel = await self._channels.ready(attempt.address, min(CONNECT_SECONDS, left))
         attempt.channel, attempt.sent = channel, True
         answer: Awaitable[Message] = self._invoke(channel)
@@ -291,7 +303,7 @@ class _Race:
 
     async def _take(self, attempt: _Attempt) -> Any:
         """The answer of an attempt that has ended; None if another may be made. Raises a ClientError."""
-        now = self._loop.time()
+        now = self._clock()
         waited = self._waited(attempt, now)
         try:
             with channel_may_close():
@@ -326,7 +338,7 @@ class _Race:
         self._last = str(error)
         code, details, known = error.code(), error.details() or "", known_of(error)
         if known == LEARNER_UNSUPPORTED and len(self._picker.addresses) > 1:
-            self._picker.failed(address, self._loop.time())  # prefer the others until it votes
+            self._picker.failed(address, self._clock())  # prefer the others until it votes
             return
         if self._local is not None and known == FUTURE_REVISION and self._channels.seen.has(self._local.revision):
             return  # the server is behind
@@ -372,11 +384,11 @@ class _Race:
 
     async def _sleep(self, seconds: float) -> None:
         if seconds > 0:
-            await asyncio.sleep(max(0.0, min(seconds, self._end - self._loop.time())))
+            await asyncio.sleep(max(0.0, min(seconds, self._end - self._clock())))
 
     def close(self) -> None:
         """Give up what is still under way."""
-        now = self._loop.time()
+        now = self._clock()
         for attempt in self._attempts:
             attempt.answer.cancel()
             waited = self._waited(attempt, now)

@@ -7,16 +7,20 @@ would look slow, the percentiles would grow, and an attempt at a frozen server w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 TICK_SECONDS = 0.05
 LEAST_SECONDS = 0.1  # what is shorter is the loop's usual work
 
 
+Clock = Callable[[], float]  # seconds
+
+
 class Stalls:
     """A timer that is late by as much as the loop was held up. It runs while there are calls."""
 
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._calls = 0
         self._ticks = False
         self._due = 0.0
@@ -26,7 +30,6 @@ class Stalls:
         """A call begins."""
         self._calls += 1
         if not self._ticks:
-            self._loop = asyncio.get_running_loop()
             self._ticks = True
             self._next()
 
@@ -35,21 +38,16 @@ class Stalls:
         self._calls -= 1
 
     def seconds(self, now: float) -> float:
-        """How long the loop was held up while there were calls: a sum that only grows, on the loop's clock."""
-        return self._lost + self._late(now)
-
-    def _late(self, now: float) -> float:
+        """How long the loop was held up while there were calls: a sum that only grows."""
         late = now - self._due if self._ticks else 0.0
-        return late if late >= LEAST_SECONDS else 0.0
+        return self._lost + (late if late >= LEAST_SECONDS else 0.0)
 
     def _next(self) -> None:
-        assert self._loop is not None
-        self._due = self._loop.time() + TICK_SECONDS
-        self._loop.call_at(self._due, self._tick)
+        self._due = self._clock() + TICK_SECONDS
+        asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
 
     def _tick(self) -> None:
-        assert self._loop is not None
-        self._lost += self._late(self._loop.time())
+        self._lost = self.seconds(self._clock())
         if self._calls:
             self._next()
         else:

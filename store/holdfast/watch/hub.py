@@ -166,6 +166,8 @@ class Hub:
             self._ready.pop(ref, None)
             stream.parked.pop(ref, None)
             self._not_behind(stream)
+            if not self._ready:
+                self._reading = None  # for nobody
         self._interest.remove(ref, watcher.ranges)
 
     def _is_behind(self, stream: _Stream, ref: Ref) -> bool:

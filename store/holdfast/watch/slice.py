@@ -32,7 +32,7 @@ class Slice:
         self._keys: list[bytes] = []
         self.start = start
         self.following = self._last + 1
-        self.cost = 0  # of all reads so far: one each, and one for each KiB
+        self._previous_cost = 0
 
     def advance(self, most: int) -> bool:
         """Read so many more changes, or SLICE_BYTES. Returns whether all are read. Later revisions may have been
@@ -45,13 +45,11 @@ class Slice:
                 self.following = change.revision
                 break
             if read >= most or self._size > size_before + SLICE_BYTES:
-                self.cost = len(self._changes) + (self._size >> 10)
                 self._at = change.revision, number
                 return False
             self._changes.append(change)
             self._previous.append(previous)
             self._size += len(change.kv)
-        self.cost = len(self._changes) + (self._size >> 10)
         self._order = sorted(range(len(self._changes)), key=lambda n: self._changes[n].key)
         self._keys = [self._changes[n].key for n in self._order]
         return True
@@ -60,6 +58,11 @@ class Slice:
     def changes(self) -> int:
         """How many were read."""
         return len(self._changes)
+
+    @property
+    def cost(self) -> int:
+        """Of all reads so far: one each, and one for each KiB."""
+        return len(self._changes) + (self._size >> 10) + self._previous_cost
 
     def take(self, watcher: Watcher) -> tuple[list[Change], int]:
         """What the watcher wants of these revisions, in order, and the revision that it has to read next. Previous
@@ -87,4 +90,4 @@ class Slice:
         value = self._space.previous(change.key, self._previous[n])
         self._changes[n] = change._replace(previous=value)
         self._previous[n] = NO_REVISION
-        self.cost += 1 + (len(value or b"") >> 10)
+        self._previous_cost += 1 + (len(value or b"") >> 10)

@@ -12,6 +12,7 @@ from typing import Any
 
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.upstream import Upstream
+from holdfast.keyrange import prefix_end
 from holdfast.kv import requests, rows
 from holdfast.kv.copied import CopiedSpace
 from holdfast.kv.space import KeySpace
@@ -841,8 +842,7 @@ def _sequence_numbered_by_the_last_key(patch: Patch) -> None:
     def put_sequential(
         space: KeySpace, leases: Collection[int], request: holdfast_pb2.PutSequentialRequest
     ) -> holdfast_pb2.PutSequentialResponse:
-        end = request.prefix[:-1] + bytes([request.prefix[-1] + 1])
-        last = max(space.keys(request.prefix, end), default=b"0")
+        last = max(space.keys(request.prefix, prefix_end(request.prefix)), default=b"0")
         key = request.prefix + b"%020d" % (int(last.removeprefix(request.prefix)) + 1)
         space.put(key, request.value, request.lease)
         return holdfast_pb2.PutSequentialResponse(key=key)

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import grpc.aio
 import pytest
+import uvloop
 from holdfast.client.calls import Caller
 from holdfast.client.errors import Unavailable
 from holdfast.client.picker import LEAST_ATTEMPT_SECONDS, Picker
@@ -26,6 +27,7 @@ from tests.client.virtual_loop import VirtualLoop
 ADDRESSES = ["10.0.0.1:2379", "10.0.0.2:2379", "10.0.0.3:2379"]
 FROZEN = ADDRESSES[0]
 QUICK = 0.002
+PATH = "/etcdserverpb.KV/Range"
 
 
 class Servers:
@@ -79,7 +81,7 @@ class Load:
     def __init__(self, *, timeout: float, hedge: bool = True) -> None:
         self.loop = cast(VirtualLoop, asyncio.get_running_loop())
         self.servers = Servers()
-        self.caller = Caller(self.servers, hedge=hedge)
+        self.caller = Caller(self.servers, hedge=hedge, clock=self.loop.time)
         self.timeout = timeout
         self.failed: list[float] = []
         self.took: list[float] = []
@@ -87,9 +89,9 @@ class Load:
 
     async def _read(self) -> None:
         began = self.loop.time()
-        path, request = "/etcdserverpb.KV/Range", rpc_pb2.RangeRequest(key=b"k")
+        request = rpc_pb2.RangeRequest(key=b"k")
         try:
-            await self.caller.call(path, request, rpc_pb2.RangeResponse, True, self.timeout, None, None, ())
+            await self.caller.call(PATH, request, rpc_pb2.RangeResponse, True, self.timeout, None, None, ())
         except Unavailable:
             self.failed.append(self.loop.time())
         else:
@@ -224,7 +226,7 @@ def test_servers_that_answer_nothing_in_time_get_no_storm() -> None:
 def test_only_what_the_loop_missed_is_a_stall() -> None:
     async def work() -> None:
         loop = cast(VirtualLoop, asyncio.get_running_loop())
-        stalls = Stalls()
+        stalls = Stalls(loop.time)
         stalls.began()
         await asyncio.sleep(3.0)
         assert stalls.seconds(loop.time()) == 0.0
@@ -242,3 +244,17 @@ def test_only_what_the_loop_missed_is_a_stall() -> None:
         assert stalls.seconds(loop.time()) == pytest.approx(seen, abs=1e-6)
 
     virtual_loop.run(work())
+
+
+def test_latencies_are_finer_than_the_clock_of_uvloop() -> None:
+    """Its clock has whole milliseconds: by it, all quick servers would have the latency 0, and load would not count."""
+
+    async def work() -> None:
+        servers = Servers()
+        servers.seconds = 0.0
+        caller = Caller(servers, hedge=False)
+        for _ in range(30):
+            await caller.call(PATH, rpc_pb2.RangeRequest(), rpc_pb2.RangeResponse, True, 5.0, None, None, ())
+        assert all(known.latency > 0.0 for known in servers.picker.addresses.values() if known.calls)
+
+    uvloop.run(work())

@@ -10,7 +10,7 @@ import pytest
 from holdfast_lab.processes import LocalCluster
 
 from ..tools import tool
-from .replica import Edge
+from .replica import Edge, following
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,14 +36,8 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
 
 @pytest.fixture
 async def edge(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Edge]:
-    found = Edge(tmp_path, cluster.endpoints, ("/a/", "/b/"))
-    await cluster.wait_ready(60)
-    await found.start()
-    yield found
-    assert found.process is not None
-    found.process.kill()
-    await found.relay.close()
-    print(found.process.tail(40))
+    async with following(cluster, tmp_path, ("/a/", "/b/")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from holdfast import client
 from holdfast_lab.demo import Relay
-from holdfast_lab.processes import Process, free_ports
+from holdfast_lab.processes import LocalCluster, Process, free_ports
 
 
 class Edge:
@@ -50,3 +52,18 @@ class Edge:
         async with asyncio.timeout(30):
             while (await hf.describe()).connected:
                 await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def following(cluster: LocalCluster, directory: Path, prefixes: tuple[str, ...]) -> AsyncIterator[Edge]:
+    """A replica of the cluster, started; pytest shows the end of its log if the test failed."""
+    found = Edge(directory, cluster.endpoints, prefixes)
+    await cluster.wait_ready(60)
+    await found.start()
+    try:
+        yield found
+    finally:
+        assert found.process is not None
+        found.process.kill()
+        await found.relay.close()
+        print(found.process.tail(40))

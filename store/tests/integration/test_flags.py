@@ -18,7 +18,7 @@ from holdfast_lab.processes import LocalCluster
 
 from ..tools import tool
 from . import users
-from .replica import Edge
+from .replica import Edge, following
 
 NEW_SHOP = {
     "state": "ENABLED",
@@ -127,14 +127,8 @@ async def put(hf: client.Client, prefix: str, flags: dict[str, Any]) -> int:
 
 @pytest.fixture
 async def edge(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Edge]:
-    found = Edge(tmp_path, cluster.endpoints, ("/flags/",))
-    await cluster.wait_ready(60)
-    await found.start()
-    yield found
-    assert found.process is not None
-    found.process.kill()
-    await found.relay.close()
-    print(found.process.tail(40))
+    async with following(cluster, tmp_path, ("/flags/",)) as found:
+        yield found
 
 
 @pytest.mark.timeout(240)
