@@ -21,6 +21,7 @@ from holdfast.api import debug
 from holdfast.api.access import Access, Allowed
 from holdfast.api.auth import AuthService
 from holdfast.api.base import Limits, Serving, Versions
+from holdfast.api.caches import CacheService
 from holdfast.api.cluster import ClusterService
 from holdfast.api.edge import EdgeService
 from holdfast.api.election import ElectionService
@@ -190,6 +191,7 @@ class Server:
         self.maintenance = MaintenanceService(services)
         self.watch = WatchService(self.router, lambda call: WatchedMember(kv, call), config.progress_seconds)
         self.edge = EdgeService(services, reports)
+        self.caches = CacheService(services)
         self.flags = FlagsService(self.router, lambda call: MemberReader(kv, call), config.flags_prefix)
         self.ofrep = Ofrep(self.router, self.flags)
         self._leaderless_since: float | None = None
@@ -250,6 +252,7 @@ class Server:
                 self._rights = (auth.enabled, auth.revision)
                 self.watch.rights_changed()
                 self.edge.rights_changed()
+                self.caches.rights_changed()
                 self.flags.rights_changed()
         self.router.flush()
 

@@ -198,6 +198,22 @@ SEQUENCES_UNSUPPORTED = _ours(
     Code.FAILED_PRECONDITION,
     "PutSequential begins with cluster version 0.2: upgrade all members",
 )
+CACHES_UNSUPPORTED = _ours(
+    Code.FAILED_PRECONDITION,
+    "cachable prefixes begin with cluster version 0.2: upgrade all members",
+)
+NOT_CACHABLE = _ours(
+    Code.FAILED_PRECONDITION,
+    "these keys are not within one cachable prefix; declare one: holdfast cache allow PREFIX",
+)
+CACHE_AT_REPLICA = _ours(
+    Code.FAILED_PRECONDITION,
+    "a replica gives no cache leases, and what it serves may be stale; connect to the members",
+)
+CACHE_UNACKNOWLEDGED = _ours(
+    Code.FAILED_PRECONDITION,
+    "this cache lease ended before its holder acknowledged an invalidation; a write waited for it",
+)
 SESSION_FORGOTTEN = _ours(
     Code.FAILED_PRECONDITION,
     "the answer to this command of the session is not kept any more: it was answered, or given up, before",

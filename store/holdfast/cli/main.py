@@ -7,6 +7,7 @@ import os
 import typer
 
 from holdfast import __version__
+from holdfast.cli.cache import cache
 from holdfast.cli.cluster import lease, member, status
 from holdfast.cli.doctor import doctor
 from holdfast.cli.edge import edge
@@ -33,6 +34,7 @@ app.command("exec", rich_help_panel="Keys")(exec_)
 app.command(rich_help_panel="Cluster")(status)
 app.add_typer(member, name="member", rich_help_panel="Cluster")
 app.add_typer(lease, name="lease", rich_help_panel="Keys")
+app.add_typer(cache, name="cache", rich_help_panel="Keys")
 app.add_typer(snapshot, name="snapshot", rich_help_panel="Cluster")
 app.command(rich_help_panel="Servers")(serve)
 app.command(rich_help_panel="Servers")(edge)

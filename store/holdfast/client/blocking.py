@@ -217,10 +217,17 @@ class BlockingClient:
         file: str | Path | None = None,
         confirm_seconds: float = 5.0,
         first_seconds: float = FIRST_SECONDS,
+        consistent: bool = False,
     ) -> BlockingCache:
         """See `Client.cache`."""
         made = self.run(
-            self.asyncio.cache(prefix, file=file, confirm_seconds=confirm_seconds, first_seconds=first_seconds)
+            self.asyncio.cache(
+                prefix,
+                file=file,
+                confirm_seconds=confirm_seconds,
+                first_seconds=first_seconds,
+                consistent=consistent,
+            )
         )
         return BlockingCache(made, self)
 

@@ -100,8 +100,13 @@ class BlockingCache(Made[Cache]):
     def from_file(self) -> bool:
         return self._now.from_file
 
+    @property
+    def is_current(self) -> bool:
+        return self._now.is_current
+
     def current(self, timeout: float | None = None) -> None:
-        self._owner.run(self._now.current(timeout))
+        if not self.is_current:
+            self._owner.run(self._now.current(timeout))
 
     def changes(self) -> Iterator[list[Event]]:
         """Blocks until the next change."""

@@ -2,7 +2,8 @@
 
 What is read is a whole state that the store had, at `Cache.revision`; it may be old, and `Cache.age` says how old it
 may be: again and again the cluster is asked for its newest revision, and the state is as new as that question once it
-has reached the answer. The age counts from the question.
+has reached the answer. The age counts from the question. A consistent cache holds a lease (`copy_lease`) while it can:
+then the state is current, and no question is needed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from weakref import WeakSet
 
 from holdfast.client import last_good
 from holdfast.client.connection import Connection
+from holdfast.client.copy_holder import CopyHolder
 from holdfast.client.errors import ClientError, Compacted, Unavailable
 from holdfast.client.keepalive import now
 from holdfast.client.values import Event, KeyValue, range_end, range_start
@@ -63,9 +65,10 @@ class Cache:
         confirm: float,
         end: bytes | None = None,
         parse: Callable[[bytes], object] | None = None,
+        consistent: bool = False,
     ) -> None:
         """`end`: of the keys, if it is not that of the prefix; empty for one key. `parse` raises ValueError for a value
-        that is not to be used: the cache then keeps the one before."""
+        that is not to be used: the cache then keeps the one before. `consistent`: hold a cache lease."""
         self.prefix = prefix
         self.revision = 0  # the state is that of this revision, but for values that are rejected
         self.rejected: dict[bytes, str] = {}  # keys whose newest value cannot be parsed, and why
@@ -80,6 +83,9 @@ class Cache:
         self._kvs: dict[bytes, KeyValue] = {}
         self._known_at = -math.inf  # the state was current at this time (of `now`), or later
         self._watched = Watched(self._confirmed)
+        self._consistent = consistent
+        self._asking: asyncio.Task[None] | None = None
+        self._holder = CopyHolder(connection, self._start, self._end, self._reach)
         self._moved = asyncio.Event()
         self._subscribers: WeakSet[Changes] = WeakSet()
         self._error: ClientError | None = None
@@ -110,14 +116,24 @@ class Cache:
     @property
     def age(self) -> float:
         """In seconds: everything that was acknowledged longer ago than this is here."""
-        return max(0.0, now() - self._known_at)
+        return 0.0 if self.is_current else max(0.0, now() - self._known_at)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether everything that was acknowledged so far is here: reading is then linearizable without any call. Only
+        of a consistent cache; False says nothing."""
+        return self._holder.current(self.revision)
 
     async def current(self, timeout: float | None = None) -> None:
-        """Wait until everything that was acknowledged before this call is here. Raises Unavailable."""
+        """Wait until everything that was acknowledged before this call is here. Raises Unavailable. A consistent cache
+        that holds a lease returns at once."""
+        if self.is_current:
+            return
         seconds = self._connection.timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(seconds):
-                wanted = await self._newest()
+                leased = self._holder.revision
+                wanted = await self._newest() if leased is None else leased
                 while self.revision < wanted:
                     self._raise_if_ended()
                     self._moved.clear()
@@ -180,10 +196,20 @@ class Cache:
         self._tasks = [asyncio.ensure_future(self._follow()), asyncio.ensure_future(self._keep_age())]
         if self._file is not None:
             self._tasks.append(asyncio.ensure_future(self._save()))
+        if self._consistent:
+            self._tasks.append(asyncio.ensure_future(self._holder.run()))
 
     async def again(self, connection: Connection) -> Cache:
         """Another cache that begins with the state of this one and follows by `connection`."""
-        fresh = Cache(connection, self.prefix, file=self._file, confirm=self._confirm, end=self._end, parse=self._parse)
+        fresh = Cache(
+            connection,
+            self.prefix,
+            file=self._file,
+            confirm=self._confirm,
+            end=self._end,
+            parse=self._parse,
+            consistent=self._consistent,
+        )
         fresh._kvs, fresh.revision, fresh._known_at = self._kvs, self.revision, self._known_at
         fresh.rejected, fresh.parsed, fresh.from_file = dict(self.rejected), dict(self.parsed), self.from_file
         fresh._go()
@@ -191,6 +217,8 @@ class Cache:
 
     async def close(self) -> None:
         self._connection.caches.discard(self)
+        if self._asking is not None:
+            self._asking.cancel()
         tasks, self._tasks = self._tasks, []  # they keep where they were cancelled, and so calls of gRPC
         for task in tasks:
             task.cancel()
@@ -303,6 +331,11 @@ class Cache:
                 await self.current()
                 self._known_at = max(self._known_at, asked)
             await asyncio.sleep(self._confirm)
+
+    def _reach(self, revision: int) -> None:
+        """A lease was given: it helps once the state is of this revision."""
+        if self.revision < revision and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.ensure_future(self._watched.ask())
 
     def _confirmed(self, revision: int) -> None:
         """The server has sent everything up to `revision`."""

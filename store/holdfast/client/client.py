@@ -287,16 +287,40 @@ class Client:
         file: str | Path | None = None,
         confirm_seconds: float = 5.0,
         first_seconds: float = FIRST_SECONDS,
+        consistent: bool = False,
     ) -> Cache:
         """All keys with `prefix`, in memory and kept current: reads cost no call. Close it, or use `async with`.
+
+        `consistent`: hold a cache lease, under which `current` needs no call, because writes wait until this cache has
+        let go of what they change. The prefix has to be declared cachable (`holdfast cache allow`); otherwise, or
+        without a lease, `current` asks the cluster.
 
         `file` keeps the newest state for a start while no server answers; the cache then says how old it is. The age is
         confirmed every `confirm_seconds`. If the file has a state, a server's answer is waited for only
         `first_seconds`. Raises a ClientError if no server answers and there is no file.
         """
         where = Path(file) if file is not None else None
-        cache = Cache(self.connection, to_bytes(prefix), file=where, confirm=confirm_seconds)
+        cache = Cache(self.connection, to_bytes(prefix), file=where, confirm=confirm_seconds, consistent=consistent)
         return await cache.start(first_seconds)
+
+    async def allow_caching(self, prefix: str | bytes) -> bool:
+        """Declare that clients may cache the keys with `prefix` consistently. False: it was declared already. Raises
+        Refused, also if the prefix has keys in common with another one that is declared."""
+        return await self._set_cachable("/holdfast.v1.Caches/Allow", to_bytes(prefix))
+
+    async def forbid_caching(self, prefix: str | bytes) -> bool:
+        """Take a declaration back. False: there was none."""
+        return await self._set_cachable("/holdfast.v1.Caches/Forbid", to_bytes(prefix))
+
+    async def _set_cachable(self, path: str, prefix: bytes) -> bool:
+        request = holdfast_pb2.CachePrefixRequest(prefix=prefix)
+        return (await self._call(path, request, holdfast_pb2.CachePrefixResponse, idempotent=True)).changed
+
+    async def cachable(self) -> list[bytes]:
+        """The prefixes whose keys clients may cache consistently."""
+        request = holdfast_pb2.CacheListRequest()
+        found = await self._call("/holdfast.v1.Caches/List", request, holdfast_pb2.CacheListResponse, idempotent=True)
+        return list(found.prefixes)
 
     async def lease(self, ttl: int) -> Lease:
         """Grant a lease of `ttl` seconds, kept alive until it is revoked or the client is closed."""

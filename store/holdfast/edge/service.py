@@ -19,6 +19,7 @@ from typing import Any
 from holdfast import __version__
 from holdfast.api.base import Versions
 from holdfast.api.router import Router
+from holdfast.api.stream import Stream
 from holdfast.api.wire import range_response
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
@@ -31,6 +32,7 @@ from holdfast.places import Full, Places
 from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
 from holdfast.served.keyspace import ServedSpace
 from holdfast.status import (
+    CACHE_AT_REPLICA,
     OUTSIDE_PREFIXES,
     REPLICA_DISCONNECTED,
     REPLICA_EMPTY,
@@ -54,6 +56,9 @@ _ALWAYS_FORWARDED = (
     "/etcdserverpb.Lease/LeaseLeases",
     "/holdfast.v1.Session/Open",
     "/holdfast.v1.Keys/PutSequential",
+    "/holdfast.v1.Caches/Allow",
+    "/holdfast.v1.Caches/Forbid",
+    "/holdfast.v1.Caches/List",
     "/etcdserverpb.Cluster/MemberList",
     "/etcdserverpb.Maintenance/Alarm",
 )
@@ -111,6 +116,7 @@ class EdgeApi:
         router.stream(
             "/etcdserverpb.Lease/LeaseKeepAlive", Kind.BIDI, lambda call: ForwardedStream(forwarder, router, call)
         )
+        router.stream("/holdfast.v1.Caches/Hold", Kind.BIDI, _refuse_cache_lease)
         router.unary("/etcdserverpb.Maintenance/Status", self.status)
         router.unary("/holdfast.v1.Node/Describe", self.describe)
         router.unary("/grpc.health.v1.Health/Check", self.health)
@@ -297,3 +303,7 @@ class EdgeApi:
         else:
             heapq.heappush(self._waiting, (revision, next(self._arrivals), reply))
             loop.call_later(max(0.0, seconds), reply)
+
+
+def _refuse_cache_lease(call: Call) -> Stream:
+    raise RequestError(CACHE_AT_REPLICA)

@@ -23,15 +23,17 @@ from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, Pending, Store, StoreBusy
 from holdfast.levels import CLUSTER_VERSION, level_of
 from holdfast.machine import rows
+from holdfast.machine.cachable import Cachable
 from holdfast.machine.client_sessions import ClientSessions, Kept, may_be_named, operation_hash
 from holdfast.machine.dedup import ProposalDedup
 from holdfast.machine.leases import LeaseEvent, Leases
 from holdfast.machine.members import Members
-from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
 from holdfast.raft.invariant import InvariantViolation, invariant
 from holdfast.raft.log import Entry
 from holdfast.raft.quorum import ConfState
 from holdfast.status import (
+    CACHES_UNSUPPORTED,
     CORRUPT,
     MEMBER_NOT_FOUND,
     NO_SPACE,
@@ -60,6 +62,7 @@ class ClusterEvent(Enum):
     """Tells the member that applied an entry what that changed in the cluster itself."""
 
     CHANGED = 1  # the members, their attributes, or the cluster version
+    CACHABLE = 2  # the prefixes that may be cached
 
 
 Effect = LeaseEvent | ClusterEvent
@@ -98,6 +101,8 @@ class Machine:
         self.proposals = ProposalDedup()
         self.clients = ClientSessions(pending)
         self.auth = AuthStore(pending)
+        self._cachable = Cachable(pending)
+        self.cachable = self._cachable.prefixes  # the same set
         self.alarms: set[tuple[int, int]] = set()  # (member, alarm)
         self.counts: Counter[str] = Counter()  # successful commands by kind, since this member started
         for key, _ in rows.scan(pending, rows.ALARM):
@@ -257,6 +262,8 @@ class Machine:
             return self._leases.checkpoint(command.lease_checkpoint)
         if kind == "alarm":
             return self._alarm(command.alarm), None
+        if kind == "cachable":
+            return self._set_cachable(command.cachable)
         if kind == "auth":
             who = Principal(command.principal, command.auth_revision)
             return self.auth.apply(command.auth, who, self.applied_index, self.level), None
@@ -275,6 +282,12 @@ class Machine:
             self._raise_version(command)
         else:
             raise AssertionError(f"a command of an unknown kind: upgrade this program ({command.format=})")
+
+    def _set_cachable(self, change: raft_pb2.CachablePrefix) -> tuple[Message, Effect | None]:
+        if self.level < 2:
+            raise RequestError(CACHES_UNSUPPORTED)
+        changed = self._cachable.change(change)
+        return holdfast_pb2.CachePrefixResponse(changed=changed), ClusterEvent.CACHABLE if changed else None
 
     def _grant(self, command: raft_pb2.Command) -> tuple[Message, LeaseEvent]:
         grant = command.lease_grant
@@ -339,7 +352,7 @@ class Machine:
             owner = self.clients.owner(command.lease_revoke.id)
             if owner not in (None, who.user) and not self.auth.is_root(who.user):
                 raise RequestError(PERMISSION_DENIED)  # ending a session deletes the answers kept for its owner
-        elif kind == "compact" and self.level >= 2:
+        elif kind == "cachable" or (kind == "compact" and self.level >= 2):
             self.auth.require_admin(who)
         elif kind not in _RIGHTS_ELSEWHERE:
             raise AssertionError(f"no rights are defined for commands of the kind {kind}")

@@ -26,6 +26,7 @@ DELAYED = b"delayed/"
 PROPOSALS = b"session/"
 WALL_AT = b"wall/"
 ALARM = b"alarm/"
+CACHABLE = b"cachable/"
 
 
 def applied(store: Reader) -> tuple[int, int]:

@@ -49,6 +49,10 @@ class AppliedState(Protocol):
         """Granted TTL in seconds by id."""
 
     @property
+    def cachable(self) -> Set[bytes]:
+        """The prefixes whose keys clients may cache consistently."""
+
+    @property
     def members(self) -> Mapping[int, raft_pb2.MemberInfo]: ...
 
     @property

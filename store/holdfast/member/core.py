@@ -15,13 +15,16 @@ from holdfast.kv.store import Store
 from holdfast.levels import CLUSTER_VERSION, LEVEL
 from holdfast.machine import Applied, ClusterEvent, Effect, Machine
 from holdfast.member import codec, validate
+from holdfast.member.cache_leases import CacheLeases, Held
 from holdfast.member.interface import (
     Answer,
     Appended,
+    CacheGiven,
     Campaign,
     CountedOn,
     DiskFull,
     Flushed,
+    HoldCache,
     Input,
     KeepAlive,
     Output,
@@ -29,6 +32,7 @@ from holdfast.member.interface import (
     PeerMessage,
     Propose,
     Read,
+    ReleaseCache,
     SnapshotOffered,
     SnapshotSent,
     Transfer,
@@ -47,6 +51,7 @@ from holdfast.raft.types import HardState, Random, Role, Settings
 from holdfast.status import (
     BY_TEXT,
     NO_SPACE,
+    NOT_LEADER,
     TIMEOUT,
     TIMEOUT_LEADER_FAILED,
     TOO_MANY_REQUESTS,
@@ -117,6 +122,7 @@ class MemberCore:
             settings=self.settings,
         )
         self.lessor = Lessor(self.settings)
+        self.caches = CacheLeases(self.settings)
         self._incarnation = incarnation
         self._now = now_ns
         self._wall_ms = 0
@@ -182,6 +188,8 @@ class MemberCore:
             at = min(at, self._resend_at)
         if self.lessor.deadline is not None and self._may_propose_own():
             at = min(at, self.lessor.deadline)
+        if self.caches.active and self.caches.deadline is not None:
+            at = min(at, self.caches.deadline)
         return min(at, *self.reads.deadlines()) if self.reads.waiting else at
 
     # ---- the turn ------------------------------------------------------------------------------------------
@@ -194,26 +202,33 @@ class MemberCore:
         self.raft.tick(now_ns)
         for item in inputs:
             self._take_input(item, out)
-        self._notice_leader()
+        self._notice_leader(out)
         if self._resend_at is not None and now_ns >= self._resend_at:
             self._ask_again(out.messages)
         if self.raft.is_leader:
             self._prefer_another()
-            self._tend_leases()
+            self._tend_leases(out)
             self._raise_version()
+            if self.caches.active:
+                self._tend_caches(out)
         self._forward_commands(out)
         self.reads.ask(out.messages)
         self._apply(out)
         ready = self.raft.ready()
         if ready.reads or ready.reads_lost:
-            for index, renewal in self.reads.on_ready(ready.reads, ready.reads_lost, out):
-                self.lessor.confirmed(index, renewal)
+            for index, question in self.reads.on_ready(ready.reads, ready.reads_lost, out):
+                if isinstance(question, Renew):
+                    self.lessor.confirmed(index, question)
+                else:
+                    self.caches.confirmed(question)
         out.append = ready.append
         out.messages += ready.messages
         out.snapshots += ready.snapshots
         # A single voter's read is confirmed at once, and a write may have become applicable.
         if self.lessor.waiting and self.raft.is_leader:
             self._renew_leases(out)
+        if self.caches.active:
+            out.caches += self.caches.give(self.machine, now_ns)
         self.reads.answer(self.machine, out)
         self._give_up_late(out)
         if self._flushed:
@@ -233,6 +248,10 @@ class MemberCore:
             self.reads.read(item)
         elif isinstance(item, KeepAlive):
             self.reads.keep_alive(item)
+        elif isinstance(item, HoldCache):
+            self._hold_cache(item, out)
+        elif isinstance(item, ReleaseCache):
+            self.caches.release(item.id, self._now, done=item.done)
         elif isinstance(item, Flushed):
             self._flushed_index = max(self._flushed_index, item.index)
             self._flushed = True
@@ -298,7 +317,7 @@ class MemberCore:
 
     # ---- leadership ----------------------------------------------------------------------------------------
 
-    def _notice_leader(self) -> None:
+    def _notice_leader(self, out: Output) -> None:
         raft = self.raft
         now = (raft.role, raft.term, raft.leader)
         if now == self._was:
@@ -309,8 +328,12 @@ class MemberCore:
         self._levels.clear()
         if raft.is_leader and not was_leader:
             self.lessor.promote(self.machine, self._now)
+            leading, unapplied = raft.leading, raft.log.since(max(self.machine.applied_index, raft.log.base_index) + 1)
+            assert leading is not None
+            self.caches.promote(self.machine, unapplied, leading.term_start, self._now)
         elif not raft.is_leader:
             self.lessor.demote()
+            self.caches.demote(out.caches)
         if raft.leader:
             self._resend_at = self._now  # what was sent to the last leader may be lost
 
@@ -414,14 +437,14 @@ class MemberCore:
             return
         plain = not membership and not self.raft.full
         if plain and not self._refusals:
-            self._append(data, command)
+            self._append(data, command, out)
             return
         command = command or raft_pb2.Command.FromString(data)
         name = (command.origin, command.incarnation, command.seq)
         if self._was_refused(name) or self._under_way(command, data):
             return
         if plain:
-            self._append(data, command)
+            self._append(data, command, out)
             return
         try:
             if self.raft.full:
@@ -439,7 +462,13 @@ class MemberCore:
         self.raft.propose(data, conf)
         out.conf_changed = True
 
-    def _append(self, data: bytes, command: raft_pb2.Command | None) -> None:
+    def _append(self, data: bytes, command: raft_pb2.Command | None, out: Output) -> None:
+        if self._was[:2] != (Role.LEADER, self.raft.term):
+            self._notice_leader(out)  # elected in this turn: clients may hold cache leases of an earlier leader
+        if self.caches.active:
+            command = command or raft_pb2.Command.FromString(data)
+            self._append_unless_cached(Held((command.origin, command.incarnation, command.seq), command, data), out)
+            return
         index = self.raft.propose(data)
         if index is not None:
             self.raft.log.get(index).decoded = command  # saves decoding it again when it is applied
@@ -563,6 +592,9 @@ class MemberCore:
         if effect is ClusterEvent.CHANGED:
             self._members_changed()
             out.conf_changed = True
+        elif effect is ClusterEvent.CACHABLE:
+            if self.raft.is_leader:
+                out.caches += self.caches.declared(self.machine.cachable, self.raft.log.last)
         elif self.raft.is_leader:
             self.lessor.applied(effect, self._now)
 
@@ -614,11 +646,15 @@ class MemberCore:
         self.reads.ask_again(messages)
         self._resend_at = None
 
-    def _tend_leases(self) -> None:
+    def _tend_leases(self, out: Output) -> None:
         if not self._may_propose_own():
             return
         for command in self.lessor.due(self.machine, self._now):
-            self._propose_own(command)
+            if self.caches.active and command.HasField("lease_revoke"):
+                name = (0, command.lease_revoke.id, command.lease_revoke.delay_over)
+                self._append_unless_cached(Held(name, command, None), out)
+            else:
+                self._propose_own(command)
 
     def _renew_leases(self, out: Output) -> None:
         """Answer the renewals that may be acknowledged now, and propose what the others need before that."""
@@ -636,6 +672,37 @@ class MemberCore:
     def _propose_own(self, command: raft_pb2.Command) -> None:
         self._name(command)
         self.raft.propose(command.SerializeToString())
+
+    def _hold_cache(self, item: HoldCache, out: Output) -> None:
+        self._notice_leader(out)
+        refused = self.caches.hold(item, self._now) if self.raft.is_leader else NOT_LEADER
+        if refused is not None:
+            out.caches.append(CacheGiven(item.id, refused=refused))
+
+    def _tend_caches(self, out: Output) -> None:
+        """As leader, append what need not wait for clients' caches any more, and confirm leadership for new leases."""
+        for held in self.caches.released(self._now, out.caches):
+            if held.data is not None:
+                self._propose_for(held.name[0], held.data, held.command, out, membership=False)
+            elif self._may_propose_own():
+                self._append_unless_cached(held, out)
+        asked = self.caches.to_confirm()
+        if asked:
+            self.reads.asked(asked)
+
+    def _append_unless_cached(self, held: Held, out: Output) -> None:
+        """As leader, append a command, unless clients have to invalidate their copies first."""
+        zones = self.caches.touched(held.command, self.machine)
+        if zones and self.caches.holds_back(held, zones, self._now, out.caches):
+            return
+        command, data = held.command, held.data
+        if data is None:
+            self._name(command)
+            data = command.SerializeToString()
+        index = self.raft.propose(data)
+        if index is not None:
+            self.raft.log.get(index).decoded = command
+            self.caches.appended(zones, command, index)
 
     def _may_propose_own(self) -> bool:
         """Only once all entries of earlier leaders are applied: they may have given leases more time than is known."""

@@ -26,23 +26,26 @@ from holdfast.member.heavy import LIGHT, HeavyProposals
 from holdfast.member.interface import (
     Answer,
     Appended,
+    CacheGiven,
     Campaign,
     Cancel,
     CountedOn,
     DiskFull,
     Flushed,
+    HoldCache,
     Input,
     KeepAlive,
     PeerMessage,
     Propose,
     Read,
+    ReleaseCache,
     SnapshotOffered,
     SnapshotSent,
     Transfer,
 )
 from holdfast.member.stall import StallWatch
 from holdfast.outbox import Outbox
-from holdfast.proto import raft_pb2
+from holdfast.proto import holdfast_pb2, raft_pb2
 from holdfast.raft.messages import Message
 from holdfast.raft.status import RaftStatus
 from holdfast.raft.types import DurableAppend, HardState, Settings
@@ -130,6 +133,7 @@ class Member:
         self._timeout_ns = request_timeout_ns
         self._inputs: list[Input] = []
         self._waiting: dict[int, Answered] = {}
+        self._caches: dict[int, Callable[[CacheGiven], None]] = {}  # open streams of cache leases
         self._heavy = HeavyProposals(self._give_in_time)
         self._ids = itertools.count(1)
         self._turn_scheduled = False
@@ -247,6 +251,21 @@ class Member:
         """The caller does not wait for this answer any more."""
         if self._waiting.pop(id, None) is not None:
             self.give(Cancel(id))
+
+    def open_cache(self, given: Callable[[CacheGiven], None]) -> int:
+        """A client wants to hold a cache lease; `given` is called with all that it is told. Returns its id."""
+        id = next(self._ids)
+        self._caches[id] = given
+        return id
+
+    def hold_cache(self, id: int, request: holdfast_pb2.CacheHoldRequest) -> None:
+        if id in self._caches:
+            self.give(HoldCache(id, request.key, request.range_end, request.number, request.acknowledged))
+
+    def close_cache(self, id: int, *, done: bool) -> None:
+        """`done`: the client does not use its copy any more. Otherwise its lease may last until it runs out."""
+        if self._caches.pop(id, None) is not None:
+            self.give(ReleaseCache(id, done))
 
     def transfer_leadership(self, to: int) -> None:
         self.give(Transfer(to))
@@ -391,6 +410,10 @@ class Member:
             answered = self._waiting.pop(answer.id, None)
             if answered is not None:
                 answered(answer)
+        for item in out.caches:
+            given = self._caches.get(item.id)
+            if given is not None:
+                given(item)
         if out.conf_changed:
             self._hooks.conf_changed()
         for member in out.snapshots:
@@ -602,6 +625,8 @@ class Member:
             for answered in list(self._waiting.values()):
                 answered(Answer(0, error))
             self._waiting.clear()
+            for given in list(self._caches.values()):
+                given(CacheGiven(0, refused=error))
             self._hooks.turn_ended()
         self._flush_timer.cancel()
         for timer in (self._timer, self._note_timer, self._patrol_timer, self._disk_timer):

@@ -50,6 +50,25 @@ class KeepAlive:
 
 
 @dataclass(slots=True)
+class HoldCache:
+    """A client's message about its cache lease, see CacheHoldRequest. `id` is that of the stream."""
+
+    id: int
+    key: bytes
+    range_end: bytes
+    number: int
+    acknowledged: int
+
+
+@dataclass(slots=True)
+class ReleaseCache:
+    """The stream of a cache lease has ended. `done`: its client had said that it does not use its copy any more."""
+
+    id: int
+    done: bool
+
+
+@dataclass(slots=True)
 class Cancel:
     """The caller does not wait for this answer any more. A proposal may still be applied."""
 
@@ -121,6 +140,8 @@ Input = (
     | Propose
     | Read
     | KeepAlive
+    | HoldCache
+    | ReleaseCache
     | Cancel
     | Appended
     | Flushed
@@ -151,10 +172,24 @@ class Answer:
 
 
 @dataclass(slots=True)
+class CacheGiven:
+    """To a HoldCache: a lease that counts from the sending of request `number` (0: none), or an invalidation, see
+    CacheHoldResponse. `refused`: the stream ends, and with it the lease."""
+
+    id: int
+    number: int = 0
+    lease_ms: int = 0
+    revision: int = 0
+    invalidations: int = 0
+    refused: Refusal | None = None
+
+
+@dataclass(slots=True)
 class Output:
     append: DurableAppend | None = None
     messages: list[Message] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    caches: list[CacheGiven] = field(default_factory=list)  # in order
     applied: list[tuple[int, int, int]] = field(default_factory=list)  # names of the commands that were applied
     changes: list[list[Change]] = field(default_factory=list)  # one list per revision, in order
     snapshots: list[int] = field(default_factory=list)  # members to send a snapshot to

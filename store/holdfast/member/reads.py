@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from holdfast.machine import Machine
+from holdfast.member.cache_leases import Asked
 from holdfast.member.interface import Answer, KeepAlive, Output, Read
 from holdfast.member.messages import INCARNATION_BITS, ReadReply, ReadRequest, Renew, RenewReply
 from holdfast.raft.core import Raft
@@ -33,7 +34,7 @@ class Reads:
         self._question = incarnation << INCARNATION_BITS
         self.failed = 0  # reads and renewals that were not answered in time
         # As leader: Raft's read id -> the question to answer once it is confirmed.
-        self._as_leader: dict[int, ReadRequest | Renew] = {}
+        self._as_leader: dict[int, ReadRequest | Renew | tuple[Asked, ...]] = {}
         self._leader_read = 0
 
     @property
@@ -103,16 +104,18 @@ class Reads:
 
     # ---- as leader -----------------------------------------------------------------------------------------
 
-    def asked(self, question: ReadRequest | Renew) -> None:
+    def asked(self, question: ReadRequest | Renew | tuple[Asked, ...]) -> None:
         """Confirm that this member still leads, then answer. If it does not lead, drop the question."""
         self._leader_read += 1
         if self._raft.read(self._leader_read):
             self._as_leader[self._leader_read] = question
 
-    def on_ready(self, ready: list[tuple[int, int]], lost: list[int], out: Output) -> list[tuple[int, Renew]]:
-        """Raft has confirmed leadership for these reads, or has lost it. Returns the renewals among them, each with the
-        index that has to be applied before it is answered."""
-        renewals: list[tuple[int, Renew]] = []
+    def on_ready(
+        self, ready: list[tuple[int, int]], lost: list[int], out: Output
+    ) -> list[tuple[int, Renew | tuple[Asked, ...]]]:
+        """Raft has confirmed leadership for these reads, or has lost it. Returns the renewals and requests for cache
+        leases among them, each with the index that has to be applied before it is answered."""
+        renewals: list[tuple[int, Renew | tuple[Asked, ...]]] = []
         for read in lost:
             self._as_leader.pop(read, None)
         for read, index in ready:
@@ -122,7 +125,7 @@ class Reads:
                     self._confirm(question.id, index)
                 else:
                     out.messages.append(ReadReply(question.frm, self._raft.id, self._raft.term, question.id, index))
-            elif isinstance(question, Renew):
+            elif question is not None:
                 renewals.append((index, question))
         return renewals
 

@@ -181,6 +181,58 @@ class PutSequentialResponse(_message.Message):
     key: bytes
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., key: _Optional[bytes] = ...) -> None: ...
 
+class CacheHoldRequest(_message.Message):
+    __slots__ = ("key", "range_end", "number", "acknowledged", "release")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RANGE_END_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    range_end: bytes
+    number: int
+    acknowledged: int
+    release: bool
+    def __init__(self, key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ..., number: _Optional[int] = ..., acknowledged: _Optional[int] = ..., release: _Optional[bool] = ...) -> None: ...
+
+class CacheHoldResponse(_message.Message):
+    __slots__ = ("number", "lease_ms", "revision", "invalidations")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    INVALIDATIONS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    lease_ms: int
+    revision: int
+    invalidations: int
+    def __init__(self, number: _Optional[int] = ..., lease_ms: _Optional[int] = ..., revision: _Optional[int] = ..., invalidations: _Optional[int] = ...) -> None: ...
+
+class CachePrefixRequest(_message.Message):
+    __slots__ = ("prefix",)
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    prefix: bytes
+    def __init__(self, prefix: _Optional[bytes] = ...) -> None: ...
+
+class CachePrefixResponse(_message.Message):
+    __slots__ = ("header", "changed")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    changed: bool
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
+
+class CacheListRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CacheListResponse(_message.Message):
+    __slots__ = ("header", "prefixes")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    PREFIXES_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    prefixes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., prefixes: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class KeyRange(_message.Message):
     __slots__ = ("key", "range_end")
     KEY_FIELD_NUMBER: _ClassVar[int]

@@ -36,7 +36,8 @@ class Settings:
 
     `lease_reads`: while a quorum's promises hold, answer linearizable reads without asking it. Must be set the same at
     all members, and is correct only if the rates of any two members' clocks differ by at most
-    `max_clock_drift_percent`. When off, only liveness depends on clocks.
+    `max_clock_drift_percent`. When off, only liveness depends on clocks, except where clients cache consistently: there
+    the same bound has to hold between a member's clock and a client's (`holdfast.member.cache_leases`).
     """
 
     election_ns: int = 1_000_000_000
@@ -47,6 +48,7 @@ class Settings:
     lease_reads: bool = False
     max_clock_drift_percent: int = 10
     lease_checkpoint_ns: int = 300_000_000_000  # interval between checkpoints of a long lease; 0 = never
+    cache_lease_ns: int = 2_000_000_000  # so long a write waits, at most, for a client that caches and is lost
 
     @property
     def lease_ns(self) -> int:

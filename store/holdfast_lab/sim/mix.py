@@ -66,6 +66,7 @@ class Mix:
     torn_snapshot: float = 0.0  # per transfer: what arrives is damaged, or does not match its header
     misuse: float = 0.0  # per command in a session: its number is used for another command, too
     sequences: float = 0.0  # of all puts: PutSequential instead
+    caches: int = 0  # clients that cache consistently
     # sizes: small values, so that limits are reached often
     window: int = 256  # messages that a leader sends ahead
     message_bytes: int = 1 << 20
@@ -116,7 +117,7 @@ _THEMES: tuple[tuple[str, ...], ...] = (
     ("replay", "duplicate", "slow", "crash", "reset"),  # answers to requests from before a restart
     ("lease_reads", "skew", "one_way", "isolate", "transfer"),  # an old leader answers reads while one is elected
 )
-CLASSES = (*_FAULTS, *_LATER, "skew", "priorities", "lease_reads", "queue", "checkpoints", "sizes", "rolling")
+CLASSES = (*_FAULTS, *_LATER, "caches", "skew", "priorities", "lease_reads", "queue", "checkpoints", "sizes", "rolling")
 
 
 def draw(chance: Random, without: Collection[str] = ()) -> Mix:
@@ -162,8 +163,12 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
         within, value = chance.random() < 0.3, low + (high - low) * chance.random() ** 2
         if within and name not in without:
             setattr(mix, name, value)
+    caches = chance.choice((2, 4, 8)) if chance.random() < 0.25 and "caches" not in without else 0
     if themed:
         mix.sequences = 0.0  # they would move what the theme brings together, and the rarest mutants would be missed
+    elif caches:
+        mix.caches = caches
+        mix.clock_jump = 0.0  # as with lease reads
     return mix
 
 

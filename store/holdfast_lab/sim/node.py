@@ -14,6 +14,7 @@ from holdfast.member.core import MemberCore
 from holdfast.member.interface import (
     Answer,
     Appended,
+    CacheGiven,
     CountedOn,
     DiskFull,
     Flushed,
@@ -52,6 +53,8 @@ class Observer(Protocol):
     def answered(self, node: Node, answer: Answer) -> None: ...
 
     def delivered(self, node: Node, delivery: Delivery) -> None: ...
+
+    def cached(self, node: Node, given: CacheGiven) -> None: ...
 
     def gone(self, node: Node) -> None: ...
 
@@ -316,6 +319,8 @@ class Node:
         self._publish(core, out)
         for answer in out.answers:
             self._observer.answered(self, answer)
+        for given in out.caches:
+            self._observer.cached(self, given)
         if out.later_start:
             self.incarnation = out.later_start + 1
             self.give(CountedOn(self.incarnation))

@@ -15,13 +15,14 @@ from holdfast.kv.rows import PUT
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis
 from holdfast.member.core import MemberCore
-from holdfast.member.interface import Answer, Output, PeerLost, Propose
+from holdfast.member.interface import Answer, CacheGiven, Output, PeerLost, Propose
 from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.raft.messages import Message
 from holdfast.raft.quorum import ConfState
 from holdfast.watch.hub import Delivery
 
+from holdfast_lab.sim.caches import PREFIXES, Declarer, SimCache
 from holdfast_lab.sim.checker import Checker
 from holdfast_lab.sim.clients import SESSION_TTL, Client
 from holdfast_lab.sim.forger import Forger
@@ -115,8 +116,16 @@ class Run:
         self._watchers = [SimWatcher(world, self.oracle, n, self._up) for n in range(4)]
         snapshots = Snapshots(most=1, chunk_rows=2)  # the next one waits, and writes happen between its parts
         self._replicas = [SimReplica(world, self.oracle, n, self._up, snapshots) for n in range(self.mix.replicas)]
+        self._caches = self._start_caches()
         self._streams = {w.stream: w for w in self._watchers} | {r.stream: r for r in self._replicas}
         world.note(f"seed {seed} {self.mix}")
+
+    def _start_caches(self) -> list[SimCache]:
+        if not self.mix.caches:
+            return []
+        prefixes = PREFIXES[: 1 + self.world.chance("cachable prefixes").randrange(len(PREFIXES))]
+        Declarer(self.ledger, prefixes)
+        return [SimCache(self.ledger, n, prefixes[n % len(prefixes)], self.rate) for n in range(self.mix.caches)]
 
     def _found(self) -> Genesis:
         infos = []
@@ -132,8 +141,9 @@ class Run:
     # ---- clocks --------------------------------------------------------------------------------------------
 
     def rate(self, draw_: float) -> float:
-        """The rate of a skewed clock. With lease reads, any two clocks stay within the drift that lease reads allow."""
-        return 0.955 + 0.09 * draw_ if self.mix.lease_reads else 0.6 + draw_
+        """The rate of a skewed clock. With lease reads or caches, any two clocks stay within the drift that these
+        allow."""
+        return 0.955 + 0.09 * draw_ if self.mix.lease_reads or self.mix.caches else 0.6 + draw_
 
     def _slowest(self) -> float:
         """The smallest part of a lease's TTL after which a fast clock may show that it has expired."""
@@ -199,12 +209,22 @@ class Run:
             f"applied {core.machine.applied_index} {core.machine.digest & 0xFFFF:x}"
         )
         self.checker.stepped(node, core, out)
+        if self.mix.caches:
+            self._note_caches(core)
         if self.mix.forge:
             self.forger.stepped(node, out.refused)
         elif out.refused:
             self.checker.refused(node, out.refused)
         if out.conf_changed:
             self._notice_removed()
+
+    def _note_caches(self, core: MemberCore) -> None:
+        if core.caches.waited:
+            self.world.sometimes("command waited for a cache")
+        if core.caches.waited_as_new_leader:
+            self.world.sometimes("new leader waited for caches")
+        if core.caches.ran_out:
+            self.world.sometimes("cache lease ran out")
 
     def _notice_removed(self) -> None:
         conf = self.checker.conf
@@ -230,8 +250,14 @@ class Run:
     def delivered(self, node: Node, delivery: Delivery) -> None:
         self._streams[delivery.stream].delivered(node, delivery)
 
+    def cached(self, node: Node, given: CacheGiven) -> None:
+        for cache in self._caches:
+            cache.told(node, given)
+
     def gone(self, node: Node) -> None:
         self.ledger.gone(node)
+        for cache in self._caches:
+            cache.gone(node)
         self.forger.gone(node)
         for follower in self._streams.values():
             follower.gone(node)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from holdfast_lab.sim.apps.mutants import RECIPE_MUTANTS
 from holdfast_lab.sim.apps.run import APPS_SOMETIMES, AppsRun
+from holdfast_lab.sim.cache_mutants import CACHE_MUTANTS
 from holdfast_lab.sim.mutants import MUTANTS
 from holdfast_lab.sim.mutation import Mutants
 from holdfast_lab.sim.simulation import Run
@@ -25,6 +26,6 @@ class Subject:
 
 MEMBERS, RECIPES = "members", "recipes"
 SUBJECTS = {
-    MEMBERS: Subject("python -m holdfast_lab sim", Run, MUTANTS, SOMETIMES),
+    MEMBERS: Subject("python -m holdfast_lab sim", Run, MUTANTS | CACHE_MUTANTS, SOMETIMES),
     RECIPES: Subject("python -m holdfast_lab sim --recipes", AppsRun, RECIPE_MUTANTS, APPS_SOMETIMES),
 }

@@ -9,7 +9,18 @@ from holdfast.kv.store import MemoryStore
 from holdfast.levels import CLUSTER_VERSION
 from holdfast.machine import Genesis, applied
 from holdfast.member.core import MemberCore
-from holdfast.member.interface import Answer, Appended, CountedOn, Input, KeepAlive, Output, PeerMessage, Propose, Read
+from holdfast.member.interface import (
+    Answer,
+    Appended,
+    CacheGiven,
+    CountedOn,
+    Input,
+    KeepAlive,
+    Output,
+    PeerMessage,
+    Propose,
+    Read,
+)
 from holdfast.member.recovery import Replay, fit
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.log import Log
@@ -50,6 +61,7 @@ class Members:
         self.snapshots: list[tuple[int, int]] = []
         self.changes: list[object] = []
         self.refused: list[tuple[int, str]] = []
+        self.caches: list[CacheGiven] = []
         self.incarnation = 0
         for member in ids:
             store = MemoryStore()
@@ -93,6 +105,7 @@ class Members:
         self.answers.update({a.id: a for a in out.answers})
         self.snapshots += [(member, to) for to in out.snapshots]
         self.changes += out.changes
+        self.caches += out.caches
         if out.later_start:
             self.step(member, CountedOn(out.later_start + 1))
         if out.append is not None and sync:
