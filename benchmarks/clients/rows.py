@@ -265,7 +265,32 @@ async def near_cache(bench: Bench, keys: Mapping[str, str], prefix: str) -> list
     """Reads in one thread, of the asyncio client on its loop and of the blocking client."""
     async with client.connect(bench.local.endpoints) as hf, await hf.cache(prefix) as cache:
         rows = [lookups("hf.cache(prefix).get(key), asyncio", cache, list(keys))]
+    rows.append(await consistent_cache(bench.local.endpoints, list(keys), prefix))
     return [*rows, await asyncio.to_thread(blocking_cache, bench.local.endpoints, list(keys), prefix)]
+
+
+async def consistent_cache(endpoints: list[str], keys: list[str], prefix: str) -> Row:
+    """Linearizable reads under a cache lease."""
+    async with client.connect(endpoints) as hf:
+        await hf.allow_caching(prefix)
+        async with await hf.cache(prefix, consistent=True) as cache:
+            async with asyncio.timeout(10):
+                while not cache.is_current:
+                    await cache.current()
+            began, reads, leased = time.perf_counter(), 0, 0
+            while reads < LOOKUPS // 10:
+                for key in keys:
+                    if not cache.is_current:
+                        await cache.current()
+                    else:
+                        leased += 1
+                    cache.get(key)
+                reads += len(keys)
+                await asyncio.sleep(0)  # the lease is renewed on this loop
+            rate = reads / (time.perf_counter() - began)
+        await hf.forbid_caching(prefix)
+    figures = {"str keys": f"{rate:,.0f} /s", "under the lease": f"{leased / reads:.1%}"}
+    return Row("linearizable reads, hf.cache(prefix, consistent=True), asyncio", "holdfast", figures)
 
 
 def blocking_cache(endpoints: list[str], keys: list[str], prefix: str) -> Row:

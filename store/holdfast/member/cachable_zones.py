@@ -16,6 +16,13 @@ class Ranged(Protocol):
     end: bytes | None
 
 
+class Prefix:
+    """All keys with a prefix."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self.start, self.end = prefix_range(prefix)
+
+
 Z = TypeVar("Z", bound=Ranged)
 
 
@@ -41,6 +48,11 @@ class Zones(Generic[Z]):
             if zone.end is None or (end is not None and end <= zone.end):
                 return zone
         return None
+
+
+def may_wait(command: raft_pb2.Command, zones: Zones[Prefix]) -> bool:
+    """Whether the command may have to wait for caches, by its own words."""
+    return any(True for start, end in written(command) for _ in zones.touched(start, end))
 
 
 def written(command: raft_pb2.Command) -> Iterator[Range]:

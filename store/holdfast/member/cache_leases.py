@@ -127,18 +127,20 @@ class CacheLeases:
         if any(_declares(entry) for entry in unapplied):
             # An earlier leader may have applied it, and have given leases of a prefix that is not known here yet.
             self._everything = _Zone(b"", self._open_at, term_start)
-        self.declared(machine.cachable, term_start)
+        self.declared(machine, term_start)
 
     def demote(self, out: list[CacheGiven]) -> None:
         """Forget everything. The next leader waits; commands that wait are proposed to it by their members."""
         out += [CacheGiven(id, refused=NOT_LEADER) for id in self._of]
         self._reset()
 
-    def declared(self, prefixes: Iterable[bytes], last_index: int) -> list[CacheGiven]:
-        """These are the cachable prefixes now. `last_index`: of the log."""
+    def declared(self, machine: Machine, last_index: int) -> list[CacheGiven]:
+        """The declarations have changed. `last_index`: of the log. No earlier leader gave leases of what is declared in
+        our term."""
         before = self._by_prefix
+        open_at = self._open_at if machine.applied_index < self._term_start else 0
         self._by_prefix = {
-            prefix: before.get(prefix) or _Zone(prefix, self._open_at, last_index) for prefix in sorted(prefixes)
+            prefix: before.get(prefix) or _Zone(prefix, open_at, last_index) for prefix in sorted(machine.cachable)
         }
         self._zones = Zones(self._by_prefix.values())
         ended = [id for prefix in before.keys() - self._by_prefix.keys() for id in before[prefix].holders]

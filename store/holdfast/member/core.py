@@ -15,6 +15,7 @@ from holdfast.kv.store import Store
 from holdfast.levels import CLUSTER_VERSION, LEVEL
 from holdfast.machine import Applied, ClusterEvent, Effect, Machine
 from holdfast.member import codec, validate
+from holdfast.member.cachable_zones import Prefix, Zones, may_wait
 from holdfast.member.cache_leases import CacheLeases, Held
 from holdfast.member.interface import (
     Answer,
@@ -62,6 +63,9 @@ from holdfast.status import (
 
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 32 << 20  # when it is proposed again, all of it has to fit one frame between members
+# Of these, proposals that may have to wait for clients' caches: so long that others must have room beside them.
+MAX_WAITING = 1_000
+MAX_WAITING_BYTES = 4 << 20
 MAX_LEARNERS = 1  # as in etcd
 KEEP_ENTRIES = 5000  # log entries kept although the flushed state has them
 KEEP_BYTES = 64 << 20
@@ -73,14 +77,15 @@ REMEMBERED_ELECTIONS = 20  # how long a leader remembers a refused proposal, in 
 class _Pending:
     """A proposal of one of our clients that is not applied here yet."""
 
-    __slots__ = ("command", "deadline_ns", "decoded", "id", "membership", "sent", "size")
+    __slots__ = ("command", "deadline_ns", "decoded", "id", "membership", "sent", "size", "waits")
 
-    def __init__(self, id: int, command: raft_pb2.Command, deadline_ns: int) -> None:
+    def __init__(self, id: int, command: raft_pb2.Command, deadline_ns: int, *, waits: bool) -> None:
         self.id = id
         self.command = command.SerializeToString()
         self.decoded: raft_pb2.Command | None = command  # until it is sent
         self.membership = command.HasField("member")
         self.deadline_ns = deadline_ns
+        self.waits = waits  # it may have to wait for clients' caches
         self.size = len(self.command)
         self.sent = 0  # how often it was sent to a leader: an earlier leader may have it in its log
 
@@ -130,6 +135,7 @@ class MemberCore:
         self._seq = 0
         self._pending: OrderedDict[int, _Pending] = OrderedDict()  # by seq
         self._pending_bytes = 0
+        self._waiting = self._waiting_bytes = 0  # of the pending ones, those that may have to wait for clients' caches
         self._forward: list[int] = []  # seqs to send to the leader in this turn
         self._resend_at: int | None = None
         self._was = (Role.FOLLOWER, 0, 0)  # role, term, leader of the last turn
@@ -150,6 +156,7 @@ class MemberCore:
         self.keep_entries = keep_entries
         self.keep_bytes = keep_bytes
         self._members_changed()
+        self._cachable_changed()
 
     # ---- queries -------------------------------------------------------------------------------------------
 
@@ -343,6 +350,10 @@ class MemberCore:
         self._priorities = {m.id: m.priority for m in members if m.priority}
         self.raft.prefer(self._priorities)
 
+    def _cachable_changed(self) -> None:
+        """Other prefixes may be cached now."""
+        self._cachable = Zones(Prefix(prefix) for prefix in self.machine.cachable)
+
     def _prefer_another(self) -> None:
         """As leader, transfer leadership to a voter of higher priority once its log is close enough."""
         if not self._priorities or self._now < self._hand_over_at:
@@ -383,10 +394,14 @@ class MemberCore:
         if self.raft.full and self.raft.leader in (0, self.id):
             out.answers.append(Answer(item.id, NO_SPACE))
             return
+        waits = bool(self.machine.cachable) and may_wait(item.command, self._cachable)
+        if waits and (self._waiting >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES):
+            out.answers.append(Answer(item.id, TOO_MANY_REQUESTS))
+            return
         self._name(item.command)
-        pending = _Pending(item.id, item.command, item.deadline_ns)
+        pending = _Pending(item.id, item.command, item.deadline_ns, waits=waits)
         self._pending[self._seq] = pending
-        self._pending_bytes += pending.size
+        self._count(pending, 1)
         self._forward.append(self._seq)
 
     def _forward_commands(self, out: Output) -> None:
@@ -506,13 +521,19 @@ class MemberCore:
     ) -> None:
         pending = self._pending.pop(seq, None)
         if pending is not None:
-            self._pending_bytes -= pending.size
+            self._count(pending, -1)
             out.answers.append(Answer(pending.id, error, response, revision, seq=seq))
+
+    def _count(self, pending: _Pending, sign: int) -> None:
+        self._pending_bytes += sign * pending.size
+        if pending.waits:
+            self._waiting += sign
+            self._waiting_bytes += sign * pending.size
 
     def _cancel(self, id: int) -> None:
         for seq, pending in self._pending.items():
             if pending.id == id:
-                self._pending_bytes -= pending.size
+                self._count(pending, -1)
                 del self._pending[seq]
                 return
         self.reads.cancel(id)
@@ -593,8 +614,9 @@ class MemberCore:
             self._members_changed()
             out.conf_changed = True
         elif effect is ClusterEvent.CACHABLE:
+            self._cachable_changed()
             if self.raft.is_leader:
-                out.caches += self.caches.declared(self.machine.cachable, self.raft.log.last)
+                out.caches += self.caches.declared(self.machine, self.raft.log.last)
         elif self.raft.is_leader:
             self.lessor.applied(effect, self._now)
 
@@ -634,6 +656,7 @@ class MemberCore:
         self._digests.clear()
         self._flushed_index = machine.applied_index
         self._members_changed()
+        self._cachable_changed()
         out.forget = offer.index
         out.installed = True
         out.conf_changed = True

@@ -31,7 +31,7 @@ from holdfast.front.http2.frames import (
     window_update,
 )
 from holdfast.front.http2.grpc import framed
-from holdfast.proto import rpc_pb2
+from holdfast.proto import holdfast_pb2, rpc_pb2
 
 HELLO = PREFACE + frame(SETTINGS, 0, 0)
 FRAME_BYTES = 16_000
@@ -221,6 +221,35 @@ async def past_watches() -> Bytes:
         yield frame(RST_STREAM, 0, stream, b"\x00\x00\x00\x08")
 
 
+async def cache_leases() -> Bytes:
+    """Many holders of cache leases that ask all the time and acknowledge nothing, and writes that wait for them."""
+    yield HELLO + settings({Setting.INITIAL_WINDOW_SIZE: 1 << 30}) + window_update(0, 1 << 30)
+    streams = itertools.count(1, 2)
+
+    def ask(path: str, request: Message) -> bytes:
+        stream = next(streams)
+        return frame(HEADERS, END_HEADERS, stream, call(path)) + message(stream, request.SerializeToString())
+
+    yield ask("/holdfast.v1.Caches/Allow", holdfast_pb2.CachePrefixRequest(prefix=b"c/"))
+    await asyncio.sleep(0.2)
+    numbers = itertools.count(1)
+    while True:
+        holders = [next(streams) for _ in range(80)]
+        for stream in holders:
+            yield frame(HEADERS, END_HEADERS, stream, call("/holdfast.v1.Caches/Hold"))
+        for turn in range(20):
+            for stream in holders:
+                asked = [holdfast_pb2.CacheHoldRequest(number=next(numbers)) for _ in range(10)]
+                if not turn:
+                    asked[0].key, asked[0].range_end = b"c/", b"c0"
+                yield b"".join(frame(DATA, 0, stream, framed(request.SerializeToString())) for request in asked)
+            for number in range(2000):
+                yield ask(PUT, rpc_pb2.PutRequest(key=b"c/%d" % number))
+            await asyncio.sleep(0.1)
+        for stream in holders:
+            yield frame(RST_STREAM, 0, stream, b"\x00\x00\x00\x08")
+
+
 def _chunked(path: bytes, first: bytes, rest: bytes) -> Callable[[], Bytes]:
     async def chunks() -> Bytes:
         yield b"POST %s HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n" % path
@@ -243,6 +272,7 @@ ATTACKS: dict[str, Callable[[], Bytes]] = {
     "nested-pairs": nested_pairs,
     "many-rows": many_rows,
     "past-watches": past_watches,
+    "cache-leases": cache_leases,
     "chunked-put": _chunked(b"/v3/kv/put", b'{"key":"Zm9v","value":"' + b"A" * 1_500_000, b"A"),
     "chunked-watch": _chunked(b"/v3/watch", b'{"create_request":{"key":"' + b"A" * 400_000, b"A"),
 }
