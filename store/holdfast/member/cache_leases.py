@@ -23,6 +23,7 @@ Like the lessor, it proposes and sends nothing itself.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ from holdfast.raft.types import Settings
 from holdfast.status import CACHE_UNACKNOWLEDGED, NOT_CACHABLE, NOT_LEADER, Code, Refusal
 
 MAX_HOLDERS = 64  # of one prefix: a write sends each of them an invalidation
+CONFIRM_NS = 20_000_000  # between rounds of heartbeats for leases
 CLOSED_LEASES = 10  # how long a zone is closed after a holder did not acknowledge, in leases
 _TOO_MANY = Refusal(
     Code.RESOURCE_EXHAUSTED, f"holdfast: {MAX_HOLDERS} clients hold leases of this cachable prefix, which is the most"
@@ -76,7 +78,18 @@ class _Holder:
 
 
 class _Zone:
-    __slots__ = ("changing", "closed_until", "end", "holders", "leased", "open_at", "pinned", "prefix", "start")
+    __slots__ = (
+        "changing",
+        "closed_until",
+        "end",
+        "holders",
+        "leased",
+        "open_at",
+        "order",
+        "pinned",
+        "prefix",
+        "start",
+    )
 
     def __init__(self, prefix: bytes, open_at: int, changing: int) -> None:
         self.prefix = prefix
@@ -84,9 +97,20 @@ class _Zone:
         self.holders: dict[int, _Holder] = {}
         self.open_at = open_at  # leases that an earlier leader gave may last until then
         self.changing = changing  # the newest entry that may change the zone: no lease before it is applied
-        self.leased: set[int] = set()  # leases to which entries that are not applied yet may attach keys of the zone
+        self.leased: dict[int, int] = {}  # lease -> the newest entry that may attach a key of the zone to it
+        self.order: deque[tuple[int, int]] = deque()  # these (entry, lease), to forget those that are applied
         self.pinned = 0  # commands that touch it and wait
         self.closed_until = 0
+
+    def attach(self, leases: Iterable[int], index: int, applied: int) -> None:
+        """The entry at `index` may attach keys to these leases; `applied` is the newest entry that has done so."""
+        while self.order and self.order[0][0] <= applied:
+            before, lease = self.order.popleft()
+            if self.leased[lease] == before:
+                del self.leased[lease]
+        for lease in leases:
+            self.leased[lease] = index
+            self.order.append((index, lease))
 
     @property
     def ends(self) -> int:
@@ -113,6 +137,7 @@ class CacheLeases:
         self._blocked: set[bytes] = set()  # prefixes of the zones for which commands wait
         self._unanswered: set[int] = set()  # holders that wait for a lease
         self._to_confirm: dict[int, Asked] = {}
+        self._confirm_at = 0  # not before that
         self._open_at = 0
         self._everything: _Zone | None = None
         self._term_start = 0
@@ -195,12 +220,12 @@ class CacheLeases:
                 self.invalidations += 1
                 out.append(CacheGiven(holder.id, invalidations=holder.invalidations))
 
-    def appended(self, zones: list[_Zone], command: raft_pb2.Command, index: int) -> None:
-        """This command is in the log at `index`."""
+    def appended(self, zones: list[_Zone], command: raft_pb2.Command, index: int, applied: int) -> None:
+        """This command is in the log at `index`; entries up to `applied` are applied."""
         leases = set(attached(command)) - {0}
         for zone in zones:
             zone.changing = index
-            zone.leased |= leases
+            zone.attach(leases, index, applied)
             for holder in zone.holders.values():
                 holder.revision = 0  # whoever had a lease has none any more
 
@@ -286,8 +311,12 @@ class CacheLeases:
         for holder in [h for h in zone.holders.values() if h.gone and h.until <= now]:
             self._forget(holder.id)
 
-    def to_confirm(self) -> tuple[Asked, ...]:
-        """Requests to answer once a round of heartbeats has confirmed that this member still leads."""
+    def to_confirm(self, now: int) -> tuple[Asked, ...]:
+        """Requests to answer once a round of heartbeats has confirmed that this member still leads. They are collected,
+        so that thousands of holders do not mean thousands of rounds."""
+        if not self._to_confirm or now < self._confirm_at:
+            return ()
+        self._confirm_at = now + CONFIRM_NS
         asked, self._to_confirm = tuple(self._to_confirm.values()), {}
         return asked
 
@@ -306,7 +335,6 @@ class CacheLeases:
             if zone.closed_until <= now:
                 zone.closed_until = 0
             if not zone.pinned and machine.applied_index >= zone.changing and not zone.closed_until:
-                zone.leased.clear()
                 self._unanswered.discard(id)
                 given += self._give(zone.holders[id], machine.space.revision, now)
         return given
@@ -324,9 +352,11 @@ class CacheLeases:
 
     @property
     def deadline(self) -> int | None:
-        """When `released` or `give` has something to do, at the latest."""
+        """When `released`, `to_confirm` or `give` has something to do, at the latest."""
         times = [zone.ends for zone in self._all_zones() if zone.prefix in self._blocked]
         times += [self._of[id].closed_until for id in self._unanswered if self._of[id].closed_until]
+        if self._to_confirm:
+            times.append(self._confirm_at)
         return min(times, default=None)
 
     def holders(self) -> dict[bytes, int]:

@@ -709,7 +709,7 @@ class MemberCore:
                 self._propose_for(held.name[0], held.data, held.command, out, membership=False)
             elif self._may_propose_own():
                 self._append_unless_cached(held, out)
-        asked = self.caches.to_confirm()
+        asked = self.caches.to_confirm(self._now)
         if asked:
             self.reads.asked(asked)
 
@@ -725,7 +725,7 @@ class MemberCore:
         index = self.raft.propose(data)
         if index is not None:
             self.raft.log.get(index).decoded = command
-            self.caches.appended(zones, command, index)
+            self.caches.appended(zones, command, index, self.machine.applied_index)
 
     def _may_propose_own(self) -> bool:
         """Only once all entries of earlier leaders are applied: they may have given leases more time than is known."""

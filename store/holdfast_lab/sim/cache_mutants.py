@@ -82,8 +82,8 @@ def _lease_given_amid_a_change(patch: Patch) -> None:
 def _lease_without_a_quorum(patch: Patch) -> None:
     original = CacheLeases.to_confirm
 
-    def to_confirm(self: CacheLeases) -> tuple[Asked, ...]:
-        self.confirmed(original(self))
+    def to_confirm(self: CacheLeases, now: int) -> tuple[Asked, ...]:
+        self.confirmed(original(self, now))
         return ()
 
     patch(CacheLeases, "to_confirm", to_confirm)

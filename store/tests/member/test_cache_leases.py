@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from holdfast.member.cache_leases import CLOSED_LEASES, MAX_HOLDERS
+from holdfast.member.cache_leases import CLOSED_LEASES, CONFIRM_NS, MAX_HOLDERS
 from holdfast.member.interface import CacheGiven, HoldCache, PeerMessage, Propose, ReleaseCache
 from holdfast.member.messages import Forward
 from holdfast.proto import raft_pb2, rpc_pb2
@@ -37,6 +37,9 @@ def hold(
     """Send a holder's message; returns what it is told because of it."""
     before = len(members.caches)
     members.step(member, HoldCache(id, PREFIX, b"app0", number, acknowledged))
+    members.settle()
+    members.now += CONFIRM_NS
+    members.step(member)
     members.settle()
     return [given for given in members.caches[before:] if given.id == id]
 
@@ -253,7 +256,7 @@ def test_a_command_that_touches_two_prefixes_waits_for_both() -> None:
     members.settle()
     hold(members)
     members.step(1, HoldCache(HOLDER + 1, b"b/x", b"", 1, 0))
-    members.settle()
+    members.pass_time(50 * MS)
     ops = [rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=key)) for key in (KEY, b"b/y")]
     members.ask(1, 3, raft_pb2.Command(txn=rpc_pb2.TxnRequest(success=ops)))
     members.settle()
@@ -261,7 +264,7 @@ def test_a_command_that_touches_two_prefixes_waits_for_both() -> None:
     assert hold(members, 2, acknowledged=1) == []  # no lease amid the change
     assert 3 not in members.answers
     members.step(1, HoldCache(HOLDER + 1, b"", b"", 2, 1))
-    members.settle()
+    members.pass_time(50 * MS)
     assert members.error(3) == ""
     assert [told(members, id).number for id in (HOLDER, HOLDER + 1)] == [2, 2]
 
@@ -311,3 +314,14 @@ def test_a_prefix_that_is_taken_back_ends_its_leases() -> None:
     refused = told(members).refused
     assert refused is not None
     assert "not within one cachable prefix" in refused.message
+
+
+def test_leases_of_clients_are_forgotten_once_their_keys_are_attached() -> None:
+    members = declared(1, 2, 3)
+    zone = members.cores[1].caches._by_prefix[PREFIX]
+    for number in range(10):
+        members.grant(1, 100 + number, 77 + number, 60)
+        members.put(1, 200 + number, KEY, lease=77 + number)
+        assert 77 + number in zone.leased
+        members.settle()
+    assert len(zone.leased) == len(zone.order) == 1
