@@ -22,6 +22,7 @@ from holdfast.client.connection import Connection
 from holdfast.client.copy_holder import CopyHolder
 from holdfast.client.errors import ClientError, Compacted, Unavailable
 from holdfast.client.keepalive import now
+from holdfast.client.position import Position
 from holdfast.client.values import Event, KeyValue, range_end, range_start
 from holdfast.client.watch import Watched, watch
 from holdfast.proto import kv_pb2, rpc_pb2
@@ -71,6 +72,7 @@ class Cache:
         that is not to be used: the cache then keeps the one before. `consistent`: hold a cache lease."""
         self.prefix = prefix
         self.revision = 0  # the state is that of this revision, but for values that are rejected
+        self._cluster_id = 0  # of the cluster whose revision this is; 0: not known
         self.rejected: dict[bytes, str] = {}  # keys whose newest value cannot be parsed, and why
         self.parsed: dict[bytes, object] = {}
         self._end = range_end(prefix, prefix=True, end=None) if end is None else end
@@ -122,7 +124,7 @@ class Cache:
     def is_current(self) -> bool:
         """Whether everything that was acknowledged so far is here: reading is then linearizable without any call. Only
         of a consistent cache; False says nothing."""
-        return self._holder.current(self.revision)
+        return not self.from_file and self._holder.current(self.revision)
 
     async def current(self, timeout: float | None = None) -> None:
         """Wait until everything that was acknowledged before this call is here. Raises Unavailable. A consistent cache
@@ -132,9 +134,9 @@ class Cache:
         seconds = self._connection.timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(seconds):
-                leased = self._holder.revision
-                wanted = await self._newest() if leased is None else leased
-                while self.revision < wanted:
+                leased = self._holder.revision if self._cluster_id and not self.from_file else None
+                wanted = await self._newest() if leased is None else Position(self._cluster_id, leased)
+                while self.from_file or self._cluster_id != wanted.cluster_id or self.revision < wanted.revision:
                     self._raise_if_ended()
                     self._moved.clear()
                     await self._watched.ask()
@@ -144,11 +146,11 @@ class Cache:
         except TimeoutError:
             raise Unavailable(f"the cache of {self.prefix!r} did not become current in {seconds:g} s") from None
 
-    async def _newest(self) -> int:
-        """The newest revision of the cluster, by a linearizable read."""
+    async def _newest(self) -> Position:
+        """The newest position of the cluster, by a linearizable read."""
         request = rpc_pb2.RangeRequest(key=self._start, limit=1, keys_only=True)
         found = await self._connection.call(_RANGE, request, rpc_pb2.RangeResponse, idempotent=True)
-        return found.header.revision
+        return Position(found.header.cluster_id, found.header.revision)
 
     def changes(self) -> Changes:
         """What changes from now on, to iterate over."""
@@ -175,7 +177,8 @@ class Cache:
         if self._file is not None:
             kept = await asyncio.to_thread(last_good.load, self._file, self.prefix)
         if kept is not None:
-            self._take(kept.found.kvs, kept.found.header.revision, now() - kept.age)
+            header = kept.found.header
+            self._take(kept.found.kvs, Position(header.cluster_id, header.revision), now() - kept.age)
             self.from_file = True
         self._go()
         seconds = first_seconds if kept is not None else self._connection.timeout
@@ -211,6 +214,7 @@ class Cache:
             consistent=self._consistent,
         )
         fresh._kvs, fresh.revision, fresh._known_at = self._kvs, self.revision, self._known_at
+        fresh._cluster_id = self._cluster_id
         fresh.rejected, fresh.parsed, fresh.from_file = dict(self.rejected), dict(self.parsed), self.from_file
         fresh._go()
         return fresh
@@ -243,7 +247,13 @@ class Cache:
                 await self._load()
                 following = self.revision + 1
                 async for events in watch(
-                    self._connection, start, end, start_revision=following, previous=False, watched=self._watched
+                    self._connection,
+                    start,
+                    end,
+                    start_revision=following,
+                    previous=False,
+                    watched=self._watched,
+                    cluster_id=self._cluster_id,
                 ):
                     self._apply(events)
             except (Unavailable, Compacted) as error:
@@ -255,22 +265,28 @@ class Cache:
                 return
 
     async def _load(self) -> None:
-        """Read everything at one revision."""
+        """Read everything at one revision. Raises Unavailable if a server answers that is behind this state, or one of
+        another cluster half-way."""
         began = now()
         kvs: list[kv_pb2.KeyValue] = []
-        revision, key, end, more = 0, self._start, self._end, True
+        revision, cluster_id, key, end, more = 0, 0, self._start, self._end, True
         while more:
             request = rpc_pb2.RangeRequest(key=key, range_end=end, limit=PAGE, revision=revision)
             found = await self._connection.call(_RANGE, request, rpc_pb2.RangeResponse, idempotent=True)
-            revision = revision or found.header.revision
+            revision, cluster_id = revision or found.header.revision, cluster_id or found.header.cluster_id
+            if found.header.cluster_id != cluster_id:
+                raise Unavailable("the endpoints belong to different clusters")
             kvs += found.kvs
             more = found.more
             key = found.kvs[-1].key + b"\0" if found.kvs else key
-        self._take(kvs, revision, began)
+        if cluster_id == self._cluster_id and revision < self.revision:
+            raise Unavailable(f"the server is at revision {revision}, and {self.revision} is here already")
+        self._take(kvs, Position(cluster_id, revision), began)
         self.from_file = False
 
-    def _take(self, kvs: Iterable[kv_pb2.KeyValue], revision: int, known_at: float) -> None:
-        """Replace everything. Subscribers hear of what is different."""
+    def _take(self, kvs: Iterable[kv_pb2.KeyValue], position: Position, known_at: float) -> None:
+        """Replace everything. Subscribers hear of what is different. Another cluster begins anew, perhaps with a lower
+        revision."""
         before = self._kvs
         newest = {kv.key: KeyValue.of(kv) for kv in kvs}
         for key in (self.rejected.keys() | self.parsed.keys()) - newest.keys():
@@ -281,11 +297,12 @@ class Cache:
                 fresh[key] = kv
             elif key in before:
                 fresh[key] = before[key]
-        self._kvs, self.revision = fresh, max(revision, self.revision)
+        self._cluster_id, self.revision = position
+        self._kvs = fresh
         self._known_at = max(known_at, self._known_at)
         gone = before.keys() - fresh.keys()
         different = [Event("put", kv, None) for key, kv in fresh.items() if before.get(key) != kv]
-        different += [Event("delete", KeyValue(key, b"", 0, revision, 0, 0), None) for key in gone]
+        different += [Event("delete", KeyValue(key, b"", 0, position.revision, 0, 0), None) for key in gone]
         self._tell(different)
 
     def _apply(self, events: list[Event]) -> None:
@@ -355,7 +372,7 @@ class Cache:
     async def _write(self, path: Path) -> None:
         self._dirty.clear()
         found = rpc_pb2.RangeResponse(kvs=[_message(kv) for kv in self._kvs.values()])
-        found.header.revision = self.revision
+        found.header.cluster_id, found.header.revision = self._cluster_id, self.revision
         try:
             await asyncio.to_thread(last_good.save, path, self.prefix, found, self.age)
         except OSError as error:

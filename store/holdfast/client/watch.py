@@ -52,10 +52,13 @@ async def watch(
     start_revision: int,
     previous: bool,
     watched: Watched | None = None,
+    cluster_id: int = 0,
 ) -> AsyncIterator[list[Event]]:
     """Yield batches of events in the order of their revisions, each event once. Ends only by an error or by the caller.
 
-    Raises Compacted if the revision to resume at is compacted, Refused if the server refuses the watch.
+    `cluster_id`: of the cluster whose revision `start_revision` is; 0: of the first that answers. Raises Compacted if
+    the revision to resume at is compacted, or another cluster answers, whose revisions mean something else; Refused if
+    the server refuses the watch.
     """
     following = start_revision
     renewed = False  # the credentials were refused once and have been renewed
@@ -83,6 +86,7 @@ async def watch(
                         break
                     _raise_if_ended(response)
                     connection.seen.note(response.header)
+                    cluster_id = _same_cluster(cluster_id, response.header.cluster_id)
                     renewed = False
                     if response.created and not following:
                         following = response.header.revision + 1
@@ -122,6 +126,14 @@ async def _read(stream: Stream, connection: Connection, address: str) -> AsyncIt
         if response is grpc.aio.EOF:
             return
         yield response
+
+
+def _same_cluster(before: int, now: int) -> int:
+    """The cluster whose changes are watched; 0: not known yet, as of a replica that has no data. Raises Compacted."""
+    if before and now and now != before:
+        code, text = grpc.StatusCode.OUT_OF_RANGE, "the history to resume from is of another cluster"
+        raise Compacted(code, f"{text}: it was {before:x}, and {now:x} answers", COMPACTED)
+    return before or now
 
 
 def _raise_if_ended(response: rpc_pb2.WatchResponse) -> None:

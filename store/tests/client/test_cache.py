@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from holdfast import client
 from holdfast.client import last_good
 from holdfast.client.cache import Cache
+from holdfast.client.position import Position
 from holdfast.client.values import Event, KeyValue
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast_lab.processes import LocalCluster
@@ -116,7 +118,7 @@ async def test_a_revision_is_seen_as_a_whole_and_of_each_key_only_the_newest_cha
     assert "/a" in cache
     assert cache["/a"].value == b"3"
     assert cache.get("/b") is None
-    cache._take([kv_pb2.KeyValue(key=b"/c", value=b"1", mod_revision=9)], 9, 0.0)
+    cache._take([kv_pb2.KeyValue(key=b"/c", value=b"1", mod_revision=9)], Position(1, 9), 0.0)
     assert {(e.type, e.kv.key) for e in await anext(changes)} == {("delete", b"/a"), ("put", b"/c")}
     assert cache.revision == 9
 
@@ -266,18 +268,18 @@ def test_blocking_cache_and_config(tmp_path: Path) -> None:
 
 async def test_a_function_may_parse_and_a_whole_state_keeps_what_was_valid() -> None:
     cache = Cache(client.connect("127.0.0.1:1").connection, b"/", file=None, confirm=1.0, parse=int)
-    cache._take([kv_pb2.KeyValue(key=b"/a", value=b"1", mod_revision=2)], 2, 0.0)
+    cache._take([kv_pb2.KeyValue(key=b"/a", value=b"1", mod_revision=2)], Position(1, 2), 0.0)
     cache._take(
         [
             kv_pb2.KeyValue(key=b"/a", value=b"x", mod_revision=3),
             kv_pb2.KeyValue(key=b"/b", value=b"y", mod_revision=4),
         ],
-        4,
+        Position(1, 4),
         0.0,
     )
     assert (cache.parsed, list(cache), cache["/a"].value) == ({b"/a": 1}, [b"/a"], b"1")
     assert sorted(cache.rejected) == [b"/a", b"/b"]
-    cache._take([kv_pb2.KeyValue(key=b"/b", value=b"2", mod_revision=5)], 5, 0.0)
+    cache._take([kv_pb2.KeyValue(key=b"/b", value=b"2", mod_revision=5)], Position(1, 5), 0.0)
     assert (cache.parsed, cache.rejected, list(cache)) == ({b"/b": 2}, {}, [b"/b"])
 
 
@@ -296,5 +298,40 @@ async def test_a_cache_that_is_refused_leaves_nothing_running(tmp_path: Path) ->
                     await mat.cache("/secret/", file=tmp_path / "kept")
             assert not mat.connection.caches
             assert {task.get_name() for task in asyncio.all_tasks() - before if "Cache" in repr(task)} == set()
+    finally:
+        local.kill()
+
+
+@pytest.mark.integration
+async def test_a_cache_follows_a_cluster_that_was_made_anew(tmp_path: Path) -> None:
+    """Its revisions begin again, below those that the cache and its file know."""
+    local = LocalCluster(tmp_path / "cluster", voters=1)
+    local.start()
+    file = tmp_path / "last-good"
+    try:
+        await local.wait_ready()
+        async with client.connect(local.endpoints, timeout=20) as hf:
+            for number in range(20):
+                await hf.put("/a/old", str(number))
+            async with await hf.cache("/a/", file=file) as cache:
+                await cache.current()
+            async with await hf.cache("/a/", consistent=True) as living, asyncio.timeout(30):
+                local.kill()
+                shutil.rmtree(local.directory / "m1")
+                local.start()
+                await local.wait_ready()
+                await hf.put("/a/new", "1")
+                while living.get("/a/new") is None:
+                    await living.moved()
+                assert living.get("/a/old") is None
+                await living.current()
+                await hf.put("/a/new", "2")
+                await living.current()
+                assert living["/a/new"].value == b"2"
+            async with await hf.cache("/a/", file=file) as cache, asyncio.timeout(30):
+                assert cache.get("/a/old") is None
+                await hf.put("/a/new", "3")
+                while cache["/a/new"].value != b"3":
+                    await cache.moved()
     finally:
         local.kill()
