@@ -41,16 +41,31 @@ class Changes:
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        self.pending: dict[bytes, Event] = {}
+        self._pending: dict[bytes, Event] = {}
+        # What had been acknowledged by these times had arrived before what is pending now, or was yielded last.
+        self._pending_after = self._yielded_after = math.inf
+
+    @property
+    def handled_to(self) -> float:
+        """Every change that was acknowledged before this time (of `now`) is handled. What was yielded is handled once
+        the next changes are asked for."""
+        return min(self._pending_after, self._yielded_after, self._cache.known_at)
+
+    def tell(self, events: list[Event]) -> None:
+        if events and not self._pending:
+            self._pending_after = self._cache.known_at
+        self._pending.update((event.kv.key, event) for event in events)
 
     def __aiter__(self) -> Changes:
         return self
 
     async def __anext__(self) -> list[Event]:
-        while not self.pending:
+        self._yielded_after = math.inf
+        while not self._pending:
             await self._cache.moved()
-        found = sorted(self.pending.values(), key=lambda event: event.kv.mod_revision)
-        self.pending.clear()
+        found = sorted(self._pending.values(), key=lambda event: event.kv.mod_revision)
+        self._pending.clear()
+        self._yielded_after, self._pending_after = self._pending_after, math.inf
         return found
 
 
@@ -118,7 +133,12 @@ class Cache:
     @property
     def age(self) -> float:
         """In seconds: everything that was acknowledged longer ago than this is here."""
-        return 0.0 if self.is_current else max(0.0, now() - self._known_at)
+        return max(0.0, now() - self.known_at)
+
+    @property
+    def known_at(self) -> float:
+        """Everything that was acknowledged before this time (of `now`) is here."""
+        return now() if self.is_current else self._known_at
 
     @property
     def is_current(self) -> bool:
@@ -299,11 +319,11 @@ class Cache:
                 fresh[key] = before[key]
         self._cluster_id, self.revision = position
         self._kvs = fresh
-        self._known_at = max(known_at, self._known_at)
         gone = before.keys() - fresh.keys()
         different = [Event("put", kv, None) for key, kv in fresh.items() if before.get(key) != kv]
         different += [Event("delete", KeyValue(key, b"", 0, position.revision, 0, 0), None) for key in gone]
-        self._tell(different)
+        self._tell(different)  # before it counts as known
+        self._known_at = max(known_at, self._known_at)
 
     def _apply(self, events: list[Event]) -> None:
         fresh = dict(self._kvs) if len(events) > 1 else self._kvs  # nobody sees half of a revision
@@ -335,7 +355,7 @@ class Cache:
 
     def _tell(self, events: list[Event]) -> None:
         for changes in self._subscribers:
-            changes.pending.update((event.kv.key, event) for event in events)
+            changes.tell(events)
         self._moved.set()
         self._dirty.set()
 

@@ -28,6 +28,7 @@ from holdfast.status import Known
 
 _PATH = "/etcdserverpb.Lease/LeaseKeepAlive"
 LEAST_PATIENCE_SECONDS = 1.0
+NOT_READY_SHARE = 1 / 12  # of the TTL, until a lease that was not ready is looked at again
 
 
 def now() -> float:
@@ -53,6 +54,7 @@ class _Kept:
 
     ttl: float
     answered: Callable[[float, float], None]
+    ready: Callable[[], bool]
     at: float = 0.0
     asked: float = 0.0
 
@@ -71,10 +73,18 @@ class KeepAlives:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, lease: int, ttl: float, asked: float, answered: Callable[[float, float], None]) -> None:
+    def add(
+        self,
+        lease: int,
+        ttl: float,
+        asked: float,
+        answered: Callable[[float, float], None],
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Renew `lease`, granted for `ttl` seconds by a request of the time `asked`. `answered` is called with the time
-        of each renewal's request and its TTL; 0 or less: the lease is gone, and was removed."""
-        self._kept[lease] = _Kept(ttl, answered)
+        of each renewal's request and its TTL; 0 or less: the lease is gone, and was removed. While it is not `ready`,
+        it is not renewed, and runs down."""
+        self._kept[lease] = _Kept(ttl, answered, ready)
         self._plan(lease, asked + ttl / 3)
         self._changed.set()
         if self._task is None or self._task.done():
@@ -159,6 +169,9 @@ class KeepAlives:
                     return at
                 if kept.asked:
                     raise TimeoutError
+                if not kept.ready():
+                    self._plan(lease, now() + kept.ttl * NOT_READY_SHARE)
+                    continue
                 kept.asked = now()
                 self._plan(lease, kept.asked + kept.patience)
                 async with asyncio.timeout(kept.patience):

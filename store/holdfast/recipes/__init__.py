@@ -12,6 +12,7 @@
 from holdfast.recipes.barrier import Barrier, Broken, DoubleBarrier
 from holdfast.recipes.counter import Counter, NoNumber
 from holdfast.recipes.election import Election, Leader
+from holdfast.recipes.events import Events
 from holdfast.recipes.group import Group, Member, Partitioner
 from holdfast.recipes.liveness import State
 from holdfast.recipes.lock import AlreadyHeld, Lock, NotHeld
@@ -32,6 +33,7 @@ __all__ = [
     "Counter",
     "DoubleBarrier",
     "Election",
+    "Events",
     "Group",
     "Item",
     "Leader",

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from holdfast.client.blocking import BlockingClient
 from holdfast.client.blocking_cache import iterate
 from holdfast.client.errors import Compacted
+from holdfast.client.values import Event
 from holdfast.recipes import barrier, counter, election, group, queue, rwlock, semaphore, sessions, transaction
 from holdfast.recipes import lock as locks
 from holdfast.recipes.liveness import GRACE_SECONDS, State
@@ -42,6 +43,16 @@ class Session:
 
     def state(self) -> State:
         return self.opened.state()
+
+    @contextmanager
+    def follow(self, prefix: str | bytes) -> Iterator[Iterator[list[Event]]]:
+        """For the block, the changes of a prefix; the session lives only while they are handled in time. See
+        `recipes.Session.follow`."""
+        events = self.run(self.opened.follow(prefix))
+        try:
+            yield iterate(self.run, events)
+        finally:
+            self.run(events.close())
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from holdfast.client.errors import ClientError, Compacted, NotImplementedThere, 
 from holdfast.client.keepalive import now
 from holdfast.client.watch import watch
 from holdfast.proto import holdfast_pb2, rpc_pb2
+from holdfast.recipes.events import CONFIRMATIONS, HANDLED_SHARE, Events
 from holdfast.recipes.liveness import GRACE_SECONDS, Liveness, State
 from holdfast.recipes.space import SessionLost, Wanted
 
@@ -33,13 +34,15 @@ class Session:
     def __init__(self, client: Client, lease: int, ttl: int, asked: float, epoch: int, grace: float) -> None:
         self._client = client
         self._lease = lease
+        self._ttl = ttl
         self._epoch = epoch
         self._liveness = Liveness(asked, ttl, grace)
         self._told = State.SAFE
         self._moved = asyncio.Event()  # set and replaced when the state changes
         self._tellers: list[Callable[[State], None]] = []
         self._work: set[asyncio.Task[None]] = set()
-        client.connection.keep_alives.add(lease, ttl, asked, self._renewed)
+        self._followed: set[Events] = set()
+        client.connection.keep_alives.add(lease, ttl, asked, self._renewed, self._may_renew)
         self._clock = asyncio.ensure_future(self._look())
 
     @classmethod
@@ -92,6 +95,17 @@ class Session:
         finally:
             self._tellers.remove(tell)
 
+    async def follow(self, prefix: str | bytes) -> Events:
+        """Follow the changes of a prefix, and let the session live only while they are handled in time: see `Events`.
+        Use it by `async with`, or close it. Raises a ClientError if no server answers."""
+        cache = await self._client.cache(prefix, confirm_seconds=self._ttl / CONFIRMATIONS)
+        events = Events(cache, self._ttl * HANDLED_SHARE, self._followed.discard)
+        self._followed.add(events)
+        return events
+
+    def _may_renew(self) -> bool:
+        return all(events.handled_in_time() for events in self._followed)
+
     def _renewed(self, asked: float, ttl: float) -> None:
         self._liveness.renewed(now(), asked, ttl)
         self._notice()
@@ -120,6 +134,8 @@ class Session:
     async def close(self) -> None:
         """End the session: its lease is revoked, and with it its keys go. If no server answers, they go by the TTL."""
         self._client.connection.keep_alives.remove(self._lease)  # first: it ends by the TTL, whatever happens here
+        for events in list(self._followed):
+            await events.close()
         if self.state() is not State.EXPIRED:
             if self._work:  # places that are being given up
                 await asyncio.wait(self._work, timeout=REVOKE_SECONDS)

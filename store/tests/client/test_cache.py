@@ -123,6 +123,30 @@ async def test_a_revision_is_seen_as_a_whole_and_of_each_key_only_the_newest_cha
     assert cache.revision == 9
 
 
+async def test_how_far_changes_are_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.client.cache.now", lambda: 1000.0)
+    cache = await unstarted()
+    changes = cache.changes()
+    cache._take([], Position(1, 1), 10.0)
+    assert changes.handled_to == 10.0
+    cache._apply([put("/a", "1", 2)])
+    cache._known_at = 20.0  # confirmed, with the change
+    assert changes.handled_to == 10.0
+    assert await anext(changes)
+    cache._apply([put("/a", "2", 3)])
+    cache._known_at = 30.0
+    assert changes.handled_to == 10.0, "what was yielded is not handled yet"
+    assert await anext(changes)
+    assert changes.handled_to == 20.0
+    cache._take([kv_pb2.KeyValue(key=b"/a", value=b"3", mod_revision=9)], Position(1, 9), 40.0)
+    assert await anext(changes)
+    assert changes.handled_to == 30.0
+    waiting = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0)
+    assert changes.handled_to == 40.0
+    waiting.cancel()
+
+
 # ---- with servers ------------------------------------------------------------------------------------------------
 
 

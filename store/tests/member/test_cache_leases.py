@@ -203,7 +203,6 @@ def test_a_member_that_does_not_lead_refuses() -> None:
                 ]
             )
         ),
-        cachable(PREFIX, allowed=False),
     ],
 )
 def test_whatever_may_change_a_key_waits(command: raft_pb2.Command) -> None:
@@ -305,10 +304,12 @@ def test_a_prefix_has_so_many_holders_at_most() -> None:
     assert given.refused is None
 
 
-def test_a_prefix_that_is_taken_back_ends_its_leases() -> None:
+def test_a_prefix_is_taken_back_once_its_copies_are_invalid() -> None:
     members = declared(1, 2, 3)
     hold(members)
     members.ask(1, 2, cachable(PREFIX, allowed=False))
+    members.settle()
+    assert 2 not in members.answers
     hold(members, 2, acknowledged=1)
     assert members.error(2) == ""
     refused = told(members).refused
