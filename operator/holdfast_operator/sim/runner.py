@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+
+from holdfast.workers import pool
 
 from holdfast_operator.sim.mutants import MUTANTS, Mutant, broken
 from holdfast_operator.sim.shape import shape_of
@@ -51,8 +50,8 @@ def run_seeds(summary: Summary, seeds: Iterable[int], jobs: int = 0) -> Iterator
     """Run seeds on `jobs` processes (0: one for each core); yields each result in the order of the seeds, and adds it
     to the summary."""
     began = time.monotonic()
-    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("forkserver")) as pool:
-        for result in pool.map(simulate, seeds, chunksize=CHUNK):
+    with pool(jobs) as workers:
+        for result in workers.map(simulate, seeds, chunksize=CHUNK):
             summary.add(result)
             summary.elapsed = time.monotonic() - began
             yield result
@@ -97,5 +96,5 @@ def _find(job: tuple[str, int, bool]) -> Found:
 
 def find_mutants(limit: int, *, jobs: int = 0, hinted: bool = True, names: Collection[str] = ()) -> Iterator[Found]:
     """Run all mutants (or those named), several in parallel."""
-    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("forkserver")) as pool:
-        yield from pool.map(_find, [(name, limit, hinted) for name in names or MUTANTS])
+    with pool(jobs) as workers:
+        yield from workers.map(_find, [(name, limit, hinted) for name in names or MUTANTS])

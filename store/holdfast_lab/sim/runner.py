@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+
+from holdfast.workers import pool
 
 from holdfast_lab.sim.linear import BROKEN_STEPS, limited
 from holdfast_lab.sim.mutation import broken
@@ -88,19 +87,14 @@ def _attempt(job: tuple[int, int, tuple[str, ...], str]) -> Result | Failure:
     return attempt(*job)
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    """New processes, not forks: a fork would inherit locks that threads of gRPC and RocksDB hold."""
-    return ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("forkserver"))
-
-
 def run_seeds(
     seeds: Iterable[int], *, seconds: int = 0, without: Collection[str] = (), jobs: int = 0, of: str = MEMBERS
 ) -> Iterator[tuple[Summary, Result | Failure]]:
     """Run seeds on `jobs` processes (0 = one for each core); yields each result, in the order of the seeds."""
     summary, began = Summary(of), time.monotonic()
-    with _pool(jobs) as pool:
+    with pool(jobs) as workers:
         work = [(seed, seconds, tuple(without), of) for seed in seeds]
-        for outcome in pool.map(_attempt, work, chunksize=CHUNK):
+        for outcome in workers.map(_attempt, work, chunksize=CHUNK):
             summary.add(outcome)
             summary.seconds = time.monotonic() - began
             yield summary, outcome
@@ -133,5 +127,5 @@ def _find(job: tuple[str, int, str]) -> Found:
 
 def find_mutants(limit: int, jobs: int = 0, names: Collection[str] = (), of: str = MEMBERS) -> Iterator[Found]:
     """Run all mutants (or those named), several in parallel."""
-    with _pool(jobs) as pool:
-        yield from pool.map(_find, [(name, limit, of) for name in names or SUBJECTS[of].mutants])
+    with pool(jobs) as workers:
+        yield from workers.map(_find, [(name, limit, of) for name in names or SUBJECTS[of].mutants])
