@@ -151,6 +151,7 @@ class Cache:
         that holds a lease returns at once."""
         if self.is_current:
             return
+        self._raise_if_ended()
         seconds = self._connection.timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(seconds):
@@ -240,6 +241,8 @@ class Cache:
         return fresh
 
     async def close(self) -> None:
+        """Follow no more. Whoever waits for changes, or asks for the current state, gets Unavailable; what is here can
+        still be read."""
         self._connection.caches.discard(self)
         if self._asking is not None:
             self._asking.cancel()
@@ -247,6 +250,9 @@ class Cache:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._error is None:
+            self._error = Unavailable(f"this cache of {self.prefix!r} is closed")
+        self._moved.set()
         if self._file is not None and self._dirty.is_set() and not self.from_file:
             await self._write(self._file)
 

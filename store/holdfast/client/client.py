@@ -111,6 +111,9 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
+        """Close it, and the caches that follow by it."""
+        for cache in list(self.connection.caches):
+            await cache.close()
         await self._session.end()
         for lease in list(self._leases):
             await lease.release()

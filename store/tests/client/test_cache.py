@@ -123,6 +123,22 @@ async def test_a_revision_is_seen_as_a_whole_and_of_each_key_only_the_newest_cha
     assert cache.revision == 9
 
 
+async def test_who_waits_for_changes_of_a_closed_cache_is_told() -> None:
+    hf = client.connect("127.0.0.1:1")
+    cache = Cache(hf.connection, b"/", file=None, confirm=1.0)
+    cache._take([kv_pb2.KeyValue(key=b"/a", value=b"1", mod_revision=2)], Position(1, 2), 0.0)
+    cache._go()
+    waiting = asyncio.ensure_future(anext(cache.changes()))
+    await asyncio.sleep(0)
+    await hf.close()
+    with pytest.raises(client.Unavailable, match="is closed"):
+        await waiting
+    with pytest.raises(client.Unavailable, match="is closed"):
+        await cache.current()
+    assert cache["/a"].value == b"1"
+    assert len(asyncio.all_tasks()) == 1, "nothing follows any more"
+
+
 async def test_how_far_changes_are_handled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.client.cache.now", lambda: 1000.0)
     cache = await unstarted()
