@@ -16,7 +16,7 @@ from holdfast.client.connection import Connection
 from holdfast.client.copy_lease import CopyLease
 from holdfast.client.errors import ClientError, known_of
 from holdfast.client.keepalive import now
-from holdfast.client.stream import Stream
+from holdfast.client.stream import Stream, abandon
 from holdfast.proto import holdfast_pb2
 from holdfast.status import NOT_LEADER, for_people
 
@@ -121,7 +121,7 @@ class CopyHolder:
                         return
                     heard = now()
         finally:
-            reading.cancel()
+            abandon(reading)
 
 
 async def _release(stream: Stream) -> None:

@@ -22,7 +22,7 @@ from holdfast.client.calls import PAUSE_SECONDS
 from holdfast.client.closed import ChannelClosed
 from holdfast.client.errors import ClientError, known_of
 from holdfast.client.login import Metadata
-from holdfast.client.stream import Stream
+from holdfast.client.stream import Stream, abandon
 from holdfast.proto import rpc_pb2
 from holdfast.status import Known
 
@@ -157,7 +157,7 @@ class KeepAlives:
                     self._take(answer)
                     reading = asyncio.ensure_future(stream.read())
         finally:
-            reading.cancel()
+            abandon(reading)
 
     async def _ask(self, stream: Stream) -> float:
         """Ask for what is due. Returns when something is due next, or an answer is missed. Raises TimeoutError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc.aio
@@ -41,3 +42,9 @@ class Stream:
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
+
+
+def abandon(reading: asyncio.Future[Any]) -> None:
+    """Nobody waits for this read any more. If it has failed, its error is the stream's, which the caller knows."""
+    reading.cancel()
+    reading.add_done_callback(lambda over: over.cancelled() or over.exception())

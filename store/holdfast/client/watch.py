@@ -17,7 +17,7 @@ from holdfast.client.calls import PAUSE_SECONDS
 from holdfast.client.closed import ChannelClosed
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Compacted, Unavailable, refusal, refused
-from holdfast.client.stream import Stream
+from holdfast.client.stream import Stream, abandon
 from holdfast.client.values import Event
 from holdfast.proto import rpc_pb2
 from holdfast.status import COMPACTED, known_reason, said_by_server
@@ -122,7 +122,7 @@ async def _read(stream: Stream, connection: Connection, address: str) -> AsyncIt
                     return
             response = await reading
         finally:
-            reading.cancel()
+            abandon(reading)
         if response is grpc.aio.EOF:
             return
         yield response
