@@ -506,3 +506,40 @@ def _tls(authority: Authority, directory: Path, name: str) -> client.Tls:
     (directory / "tls.crt").write_bytes(certificate)
     (directory / "ca.crt").write_bytes(authority.certificate)
     return client.Tls.from_directory(directory)
+
+
+async def test_cache_leases_follow_the_right_to_read(one: LocalCluster, caplog: pytest.LogCaptureFixture) -> None:
+    connect = connector(one)
+    async with connect("root") as root, connect("eve") as eve, connect("mat") as mat:
+        await enable(root)
+        for user in (eve, mat):
+            with pytest.raises(client.Refused, match="permission denied"):
+                await user.allow_caching("/eve/")
+        await root.allow_caching("/eve/")
+        assert await mat.cachable() == [b"/eve/"]
+        async with await eve.cache("/eve/", consistent=True) as cache, asyncio.timeout(30):
+            while not cache.is_current:
+                await cache.current()
+            holder = await call_hold(mat, b"/eve/", b"/eve0")
+            assert holder.code() is grpc.StatusCode.PERMISSION_DENIED
+            holder = await call_hold(eve, b"/", b"0")
+            assert holder.code() is grpc.StatusCode.PERMISSION_DENIED
+            await revoke_role(root, "eve", "r")
+            while cache.is_current:
+                await asyncio.sleep(0.01)
+            assert "permission denied" in caplog.text
+
+
+async def call_hold(hf: client.Client, key: bytes, end: bytes) -> grpc.aio.AioRpcError:
+    """Ask for a cache lease; returns the error."""
+    (address,) = await hf.connection.order()
+    request, response = holdfast_pb2.CacheHoldRequest, holdfast_pb2.CacheHoldResponse
+    who = await hf.connection.who()
+    stream = await hf.connection.stream(address, "/holdfast.v1.Caches/Hold", request, response, who)
+    try:
+        await stream.write(request(key=key, range_end=end, number=1))
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await stream.read()
+        return failed.value
+    finally:
+        stream.cancel()
