@@ -17,10 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from weakref import WeakSet
 
+import grpc
+
 from holdfast.client import last_good
 from holdfast.client.connection import Connection
 from holdfast.client.copy_holder import CopyHolder
-from holdfast.client.errors import ClientError, Compacted, Unavailable
+from holdfast.client.errors import ClientError, Compacted, Refused, Unavailable
 from holdfast.client.keepalive import now
 from holdfast.client.position import Position
 from holdfast.client.values import Event, KeyValue, range_end, range_start
@@ -30,9 +32,13 @@ from holdfast.proto import kv_pb2, rpc_pb2
 log = logging.getLogger("holdfast.client")
 
 _RANGE = "/etcdserverpb.KV/Range"
-PAGE = 1000
+MOST_KEYS = 1000  # of one page
+FIRST_KEYS = 16  # of the first page, while the size of values is not known
+PAGE_BYTES = 4 << 20
 FIRST_SECONDS = 0.8  # for the first answer of a server, if a file has what was last known
 RETRY_SECONDS = 0.5
+MOST_RETRY_SECONDS = 8.0  # after refusals
+STAMP_SECONDS = 30.0  # between records in the file that its state is still current
 SAVE_SECONDS = 1.0  # between changes and their file: a burst of changes is written once
 
 
@@ -105,7 +111,11 @@ class Cache:
         self._holder = CopyHolder(connection, self._start, self._end, self._reach)
         self._moved = asyncio.Event()
         self._subscribers: WeakSet[Changes] = WeakSet()
-        self._error: ClientError | None = None
+        self._error: ClientError | None = None  # what ended it
+        self.refused = ""  # why servers refuse to let it follow at present; it is tried again
+        self._at_start: ClientError | None = None  # a refusal before there is a state
+        self._saved = b""  # digest of the file, while it has this state
+        self._stamped = -math.inf
         self._dirty = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -201,6 +211,7 @@ class Cache:
             header = kept.found.header
             self._take(kept.found.kvs, Position(header.cluster_id, header.revision), now() - kept.age)
             self.from_file = True
+            self._saved = kept.digest
         self._go()
         seconds = first_seconds if kept is not None else self._connection.timeout
         try:
@@ -208,6 +219,8 @@ class Cache:
                 async with asyncio.timeout(seconds):
                     while self.from_file or not self.revision:
                         await self.moved()
+                        if self._at_start is not None:
+                            raise self._at_start
             if not self.revision:
                 raise Unavailable(f"no endpoint answered in {seconds:g} s, and there is no file of {self.prefix!r}")
         except BaseException:
@@ -253,8 +266,8 @@ class Cache:
         if self._error is None:
             self._error = Unavailable(f"this cache of {self.prefix!r} is closed")
         self._moved.set()
-        if self._file is not None and self._dirty.is_set() and not self.from_file:
-            await self._write(self._file)
+        if self._file is not None and not self.from_file:
+            await (self._write(self._file) if self._dirty.is_set() else self._stamp(self._file))
 
     async def __aenter__(self) -> Cache:
         return self
@@ -267,16 +280,16 @@ class Cache:
     # ---- following -----------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        start, end = self._start, self._end
+        pause = RETRY_SECONDS
         while True:
             try:
                 await self._load()
-                following = self.revision + 1
+                self.refused, pause = "", RETRY_SECONDS
                 async for events in watch(
                     self._connection,
-                    start,
-                    end,
-                    start_revision=following,
+                    self._start,
+                    self._end,
+                    start_revision=self.revision + 1,
                     previous=False,
                     watched=self._watched,
                     cluster_id=self._cluster_id,
@@ -284,11 +297,18 @@ class Cache:
                     self._apply(events)
             except (Unavailable, Compacted) as error:
                 log.debug("the cache of %r: %s", self.prefix, error)
-                await asyncio.sleep(RETRY_SECONDS)
-            except ClientError as error:  # refused: it will be refused again
-                self._error = error
-                self._moved.set()
-                return
+            except ClientError as error:  # rights may come back, and a flood of requests end
+                self._was_refused(error)
+                pause = min(2 * pause, MOST_RETRY_SECONDS)
+            await asyncio.sleep(pause)
+
+    def _was_refused(self, error: ClientError) -> None:
+        if str(error) != self.refused:
+            log.warning("changes of %r are not followed, and will be tried again: %s", self.prefix, error)
+        self.refused = str(error)
+        busy = isinstance(error, Refused) and error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        self._at_start = None if busy else error
+        self._moved.set()
 
     async def _load(self) -> None:
         """Read everything at one revision. Raises Unavailable if a server answers that is behind this state, or one of
@@ -296,8 +316,9 @@ class Cache:
         began = now()
         kvs: list[kv_pb2.KeyValue] = []
         revision, cluster_id, key, end, more = 0, 0, self._start, self._end, True
+        limit = FIRST_KEYS
         while more:
-            request = rpc_pb2.RangeRequest(key=key, range_end=end, limit=PAGE, revision=revision)
+            request = rpc_pb2.RangeRequest(key=key, range_end=end, limit=limit, revision=revision)
             found = await self._connection.call(_RANGE, request, rpc_pb2.RangeResponse, idempotent=True)
             revision, cluster_id = revision or found.header.revision, cluster_id or found.header.cluster_id
             if found.header.cluster_id != cluster_id:
@@ -305,19 +326,23 @@ class Cache:
             kvs += found.kvs
             more = found.more
             key = found.kvs[-1].key + b"\0" if found.kvs else key
+            limit = _page(found)
         if cluster_id == self._cluster_id and revision < self.revision:
             raise Unavailable(f"the server is at revision {revision}, and {self.revision} is here already")
         self._take(kvs, Position(cluster_id, revision), began)
-        self.from_file = False
+        self.from_file, self._at_start = False, None
 
     def _take(self, kvs: Iterable[kv_pb2.KeyValue], position: Position, known_at: float) -> None:
         """Replace everything. Subscribers hear of what is different. Another cluster begins anew, perhaps with a lower
         revision."""
         before = self._kvs
         newest = {kv.key: KeyValue.of(kv) for kv in kvs}
-        for key in (self.rejected.keys() | self.parsed.keys()) - newest.keys():
-            self._forget(key)
         fresh = {}
+        for key in (self.rejected.keys() | self.parsed.keys()) - newest.keys():
+            if not self._keeps(key):
+                self._forget(key)
+            elif key in before:
+                fresh[key] = before[key]
         for key, kv in newest.items():
             if before.get(key) == kv or self._accepts(kv):
                 fresh[key] = kv
@@ -335,8 +360,9 @@ class Cache:
         fresh = dict(self._kvs) if len(events) > 1 else self._kvs  # nobody sees half of a revision
         for event in events:
             if event.type != "put":
-                fresh.pop(event.kv.key, None)
-                self._forget(event.kv.key)
+                if not self._keeps(event.kv.key):
+                    fresh.pop(event.kv.key, None)
+                    self._forget(event.kv.key)
             elif self._accepts(event.kv):
                 fresh[event.kv.key] = event.kv
         self._kvs = fresh
@@ -348,11 +374,19 @@ class Cache:
             return True
         try:
             self.parsed[kv.key] = self._parse(kv.value)
-        except ValueError as error:
-            self.rejected[kv.key] = f"revision {kv.mod_revision}: {error}"
+        except Exception as error:  # whatever a function of the application raises: it must not end the cache
+            what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            self.rejected[kv.key] = f"revision {kv.mod_revision}: {what}"
             log.warning("%r has a value that cannot be used, revision %d: %s", kv.key, kv.mod_revision, error)
             return False
         self.rejected.pop(kv.key, None)
+        return True
+
+    def _keeps(self, key: bytes) -> bool:
+        """Whether the value of a key that was deleted stays in force: the one of a config does."""
+        if not self.one_key or key not in self.parsed:
+            return False
+        self.rejected[key] = "the key was deleted"
         return True
 
     def _forget(self, key: bytes) -> None:
@@ -373,6 +407,8 @@ class Cache:
             with contextlib.suppress(ClientError):  # then the age grows
                 await self.current()
                 self._known_at = max(self._known_at, asked)
+                if self._file is not None and not self._dirty.is_set() and now() > self._stamped + STAMP_SECONDS:
+                    await self._stamp(self._file)
             await asyncio.sleep(self._confirm)
 
     def _reach(self, revision: int) -> None:
@@ -400,9 +436,23 @@ class Cache:
         found = rpc_pb2.RangeResponse(kvs=[_message(kv) for kv in self._kvs.values()])
         found.header.cluster_id, found.header.revision = self._cluster_id, self.revision
         try:
-            await asyncio.to_thread(last_good.save, path, self.prefix, found, self.age)
+            self._saved = await asyncio.to_thread(last_good.save, path, self.prefix, found, self.age)
+            self._stamped = now()
         except OSError as error:
             log.warning("%s cannot be written: %s; a start without a server would find an older state", path, error)
+
+    async def _stamp(self, path: Path) -> None:
+        """Record that the state in the file is still the newest one."""
+        self._stamped = now()
+        if self._saved:
+            with contextlib.suppress(OSError):  # the state then counts as older than it is
+                await asyncio.to_thread(last_good.confirm, path, self._saved, self.age)
+
+
+def _page(found: rpc_pb2.RangeResponse) -> int:
+    """How many keys to ask for next: a server lets no connection have too many bytes of answers."""
+    each = found.ByteSize() // max(1, len(found.kvs))
+    return max(1, min(MOST_KEYS, PAGE_BYTES // max(1, each)))
 
 
 def _message(kv: KeyValue) -> kv_pb2.KeyValue:

@@ -47,16 +47,15 @@ class Config(Generic[T]):
     @property
     def value(self) -> T:
         """The newest valid value."""
-        if self.key in self._cache.parsed:  # else it was deleted
+        if self.key in self._cache.parsed:  # else `before` counts
             self._value = cast(T, self._cache.parsed[self.key])
         return self._value
 
     @property
     def error(self) -> str:
-        """Why the newest value is not the one in force; "" if it is."""
-        if self.key not in self._cache:
-            return "the key was deleted"
-        return self._cache.rejected.get(self.key, "")
+        """Why the newest value is not the one in force, or why it is not known; "" if it is in force. That no server
+        answers is no error: see `age`."""
+        return self._cache.rejected.get(self.key, self._cache.refused)
 
     @property
     def age(self) -> float:

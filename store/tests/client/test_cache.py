@@ -8,19 +8,20 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pydantic
 import pytest
 from holdfast import client
 from holdfast.client import last_good
-from holdfast.client.cache import Cache
+from holdfast.client.cache import MOST_KEYS, Cache, _page
 from holdfast.client.position import Position
 from holdfast.client.values import Event, KeyValue
 from holdfast.proto import kv_pb2, rpc_pb2
 from holdfast_lab.processes import LocalCluster
 
-from ..integration.users import connector, enable, set_up
+from ..integration.users import connector, enable, grant_role, revoke_role, set_up
 
 
 def state(revision: int, **values: str) -> rpc_pb2.RangeResponse:
@@ -275,6 +276,14 @@ async def test_a_typed_value_is_always_valid(tmp_path: Path) -> None:
             await hf.delete("/settings")
             await config._cache.current()
             assert (config.value, config.error) == (Settings(timeout=3), "the key was deleted")
+        for servers in (True, False):  # it is no reason not to start again
+            if not servers:
+                local.kill()
+            async with (
+                client.connect(local.endpoints, timeout=5.0) as hf,
+                await hf.config("/settings", Settings, file=file) as config,
+            ):
+                assert (config.value, config.from_file) == (Settings(timeout=3), not servers)
     finally:
         local.kill()
 
@@ -373,5 +382,128 @@ async def test_a_cache_follows_a_cluster_that_was_made_anew(tmp_path: Path) -> N
                 await hf.put("/a/new", "3")
                 while cache["/a/new"].value != b"3":
                     await cache.moved()
+    finally:
+        local.kill()
+
+
+def deep(_: bytes) -> object:
+    raise RecursionError("maximum recursion depth exceeded")
+
+
+def missing(value: bytes) -> object:
+    return {b"good": 1, b"better": 2}[value]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("model", "name"), [(missing, "KeyError"), (deep, "RecursionError")])
+async def test_whatever_a_model_raises_the_value_before_stays_and_the_next_one_counts(
+    model: Callable[[bytes], object], name: str, tmp_path: Path
+) -> None:
+    def parse(value: bytes) -> object:
+        return missing(value) if value != b"bad" else model(value)
+
+    local = LocalCluster(tmp_path, voters=1)
+    local.start()
+    try:
+        await local.wait_ready()
+        async with client.connect(local.endpoints) as hf:
+            await hf.put("/x", "good")
+            async with await hf.config("/x", parse) as config, asyncio.timeout(30):
+                await hf.put("/x", "bad")
+                while not config.error:
+                    await asyncio.sleep(0.01)
+                assert name in config.error
+                assert config.value == 1
+                await hf.put("/x", "better")
+                while config.value != 2:
+                    await asyncio.sleep(0.01)
+                assert config.error == ""
+    finally:
+        local.kill()
+
+
+@pytest.mark.integration
+async def test_a_right_that_comes_back_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    local = LocalCluster(tmp_path, voters=1, extra=["--bcrypt-cost=4"])
+    local.start()
+    try:
+        await set_up(local)
+        connect = connector(local)
+        async with connect("root") as root, connect("eve") as eve:
+            await enable(root)
+            await root.put("/eve/x", "1")
+            async with (
+                await eve.cache("/eve/") as cache,
+                await eve.config("/eve/x", int) as config,
+                asyncio.timeout(60),
+            ):
+                await revoke_role(root, "eve", "r")
+                while not (cache.refused and config.error):
+                    await asyncio.sleep(0.01)
+                assert "permission denied" in config.error
+                assert "will be tried again" in caplog.text
+                await root.put("/eve/x", "2")
+                await grant_role(root, "eve", "r")
+                while config.value != 2 or cache["/eve/x"].value != b"2":
+                    await asyncio.sleep(0.01)
+                assert (cache.refused, config.error) == ("", "")
+    finally:
+        local.kill()
+
+
+async def test_large_values_are_read_in_small_pages() -> None:
+    large = rpc_pb2.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"k", value=bytes(1 << 20)) for _ in range(16)])
+    assert 1 <= _page(large) <= 4
+    small = rpc_pb2.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"k", value=b"v") for _ in range(16)])
+    assert _page(small) == MOST_KEYS
+    assert _page(rpc_pb2.RangeResponse()) == MOST_KEYS
+
+
+def test_a_file_is_as_old_as_its_state_was_confirmed_last(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    last_good.save(path, b"/a/", state(1, k="1"), age=1000.0)
+    digest = last_good.save(path, b"/a/", state(2, k="2"), age=900.0)
+    last_good.confirm(path, digest, 5.0)
+    kept = last_good.load(path, b"/a/")
+    assert kept is not None
+    assert 5.0 <= kept.age < 100.0
+    stamp = tmp_path / "x.at"
+    whole = stamp.read_bytes()
+    for damaged in (b"", whole[:-1], bytes([whole[0] ^ 1]) + whole[1:]):
+        stamp.write_bytes(damaged)
+        kept = last_good.load(path, b"/a/")
+        assert kept is not None
+        assert kept.age >= 900.0
+    stamp.write_bytes(whole)
+    path.write_bytes(path.read_bytes()[:-1])  # the older file counts, and the stamp is not of that
+    kept = last_good.load(path, b"/a/")
+    assert kept is not None
+    assert kept.age >= 1000.0
+    path.unlink()
+    os.mkfifo(path)
+    assert last_good.load(path, b"/a/") is not None, "a pipe is not waited for"
+
+
+@pytest.mark.integration
+async def test_a_state_that_does_not_change_is_recorded_as_current_when_its_cache_is_closed(tmp_path: Path) -> None:
+    local = LocalCluster(tmp_path / "c", voters=1)
+    local.start()
+    file = tmp_path / "kept"
+    try:
+        await local.wait_ready()
+        async with client.connect(local.endpoints) as hf:
+            await hf.put("/a/x", "1")
+            async with await hf.cache("/a/", file=file):
+                pass
+            kept = last_good.load(file, b"/a/")
+            assert kept is not None
+            last_good.save(file, b"/a/", kept.found, age=1000.0)  # long ago
+            async with await hf.cache("/a/", file=file, confirm_seconds=0.1) as cache:
+                await cache.current()
+                cache._dirty.clear()  # as after a long time
+                assert cache._saved
+            kept = last_good.load(file, b"/a/")
+            assert kept is not None
+            assert kept.age < 100.0
     finally:
         local.kill()
