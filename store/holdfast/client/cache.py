@@ -19,12 +19,13 @@ from weakref import WeakSet
 
 import grpc
 
-from holdfast.client import last_good
+from holdfast.client.changes import Changes
 from holdfast.client.connection import Connection
 from holdfast.client.copy_holder import CopyHolder
 from holdfast.client.errors import ClientError, Compacted, Refused, Unavailable
 from holdfast.client.keepalive import now
 from holdfast.client.position import Position
+from holdfast.client.state_file import StateFile
 from holdfast.client.values import Event, KeyValue, range_end, range_start
 from holdfast.client.watch import Watched, watch
 from holdfast.proto import kv_pb2, rpc_pb2
@@ -38,41 +39,7 @@ PAGE_BYTES = 4 << 20
 FIRST_SECONDS = 0.8  # for the first answer of a server, if a file has what was last known
 RETRY_SECONDS = 0.5
 MOST_RETRY_SECONDS = 8.0  # after refusals
-STAMP_SECONDS = 30.0  # between records in the file that its state is still current
 SAVE_SECONDS = 1.0  # between changes and their file: a burst of changes is written once
-
-
-class Changes:
-    """Yields what has changed since the last time: of each key the newest change, in the order of revisions."""
-
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-        self._pending: dict[bytes, Event] = {}
-        # What had been acknowledged by these times had arrived before what is pending now, or was yielded last.
-        self._pending_after = self._yielded_after = math.inf
-
-    @property
-    def handled_to(self) -> float:
-        """Every change that was acknowledged before this time (of `now`) is handled. What was yielded is handled once
-        the next changes are asked for."""
-        return min(self._pending_after, self._yielded_after, self._cache.known_at)
-
-    def tell(self, events: list[Event]) -> None:
-        if events and not self._pending:
-            self._pending_after = self._cache.known_at
-        self._pending.update((event.kv.key, event) for event in events)
-
-    def __aiter__(self) -> Changes:
-        return self
-
-    async def __anext__(self) -> list[Event]:
-        self._yielded_after = math.inf
-        while not self._pending:
-            await self._cache.moved()
-        found = sorted(self._pending.values(), key=lambda event: event.kv.mod_revision)
-        self._pending.clear()
-        self._yielded_after, self._pending_after = self._pending_after, math.inf
-        return found
 
 
 class Cache:
@@ -101,7 +68,7 @@ class Cache:
         self._parse = parse
         self.from_file = False  # it was read from the file, and no server has answered since
         self._connection = connection
-        self._file = file
+        self._file = None if file is None else StateFile(file, prefix)
         self._confirm = confirm
         self._kvs: dict[bytes, KeyValue] = {}
         self._known_at = -math.inf  # the state was current at this time (of `now`), or later
@@ -114,8 +81,6 @@ class Cache:
         self._error: ClientError | None = None  # what ended it
         self.refused = ""  # why servers refuse to let it follow at present; it is tried again
         self._at_start: ClientError | None = None  # a refusal before there is a state
-        self._saved = b""  # digest of the file, while it has this state
-        self._stamped = -math.inf
         self._dirty = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -206,12 +171,11 @@ class Cache:
         refuses it, or if no server answers and there is no file; nothing is left running then."""
         kept = None
         if self._file is not None:
-            kept = await asyncio.to_thread(last_good.load, self._file, self.prefix)
+            kept = await self._file.load()
         if kept is not None:
             header = kept.found.header
             self._take(kept.found.kvs, Position(header.cluster_id, header.revision), now() - kept.age)
             self.from_file = True
-            self._saved = kept.digest
         self._go()
         seconds = first_seconds if kept is not None else self._connection.timeout
         try:
@@ -241,7 +205,7 @@ class Cache:
         fresh = Cache(
             connection,
             self.prefix,
-            file=self._file,
+            file=None if self._file is None else self._file.path,
             confirm=self._confirm,
             end=self._end,
             parse=self._parse,
@@ -267,7 +231,7 @@ class Cache:
             self._error = Unavailable(f"this cache of {self.prefix!r} is closed")
         self._moved.set()
         if self._file is not None and not self.from_file:
-            await (self._write(self._file) if self._dirty.is_set() else self._stamp(self._file))
+            await (self._write(self._file) if self._dirty.is_set() else self._file.stamp(self.age))
 
     async def __aenter__(self) -> Cache:
         return self
@@ -407,8 +371,8 @@ class Cache:
             with contextlib.suppress(ClientError):  # then the age grows
                 await self.current()
                 self._known_at = max(self._known_at, asked)
-                if self._file is not None and not self._dirty.is_set() and now() > self._stamped + STAMP_SECONDS:
-                    await self._stamp(self._file)
+                if self._file is not None and not self._dirty.is_set() and self._file.stamp_due:
+                    await self._file.stamp(self.age)
             await asyncio.sleep(self._confirm)
 
     def _reach(self, revision: int) -> None:
@@ -431,22 +395,11 @@ class Cache:
             if not self.from_file:
                 await self._write(self._file)
 
-    async def _write(self, path: Path) -> None:
+    async def _write(self, file: StateFile) -> None:
         self._dirty.clear()
         found = rpc_pb2.RangeResponse(kvs=[_message(kv) for kv in self._kvs.values()])
         found.header.cluster_id, found.header.revision = self._cluster_id, self.revision
-        try:
-            self._saved = await asyncio.to_thread(last_good.save, path, self.prefix, found, self.age)
-            self._stamped = now()
-        except OSError as error:
-            log.warning("%s cannot be written: %s; a start without a server would find an older state", path, error)
-
-    async def _stamp(self, path: Path) -> None:
-        """Record that the state in the file is still the newest one."""
-        self._stamped = now()
-        if self._saved:
-            with contextlib.suppress(OSError):  # the state then counts as older than it is
-                await asyncio.to_thread(last_good.confirm, path, self._saved, self.age)
+        await file.write(found, self.age)
 
 
 def _page(found: rpc_pb2.RangeResponse) -> int:

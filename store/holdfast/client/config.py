@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
-from holdfast.client.cache import Cache, Changes
+from holdfast.client.cache import Cache
+from holdfast.client.changes import Changes
 from holdfast.client.connection import Connection
 from holdfast.client.errors import ClientError
 
