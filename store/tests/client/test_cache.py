@@ -413,7 +413,7 @@ async def test_whatever_a_model_raises_the_value_before_stays_and_the_next_one_c
                 while not config.error:
                     await asyncio.sleep(0.01)
                 assert name in config.error
-                assert config.value == 1
+                assert [config.value] == [1]
                 await hf.put("/x", "better")
                 while config.value != 2:
                     await asyncio.sleep(0.01)
