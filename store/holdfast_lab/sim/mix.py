@@ -166,9 +166,8 @@ def draw(chance: Random, without: Collection[str] = ()) -> Mix:
     caches = chance.choice((2, 4, 8)) if chance.random() < 0.25 and "caches" not in without else 0
     if themed:
         mix.sequences = 0.0  # they would move what the theme brings together, and the rarest mutants would be missed
-    elif caches:
-        mix.caches = caches
-        mix.clock_jump = 0.0  # as with lease reads
+    elif not mix.clock_jump:
+        mix.caches = caches  # as lease reads, they promise nothing for clocks that jump
     return mix
 
 
