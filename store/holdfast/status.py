@@ -204,7 +204,12 @@ CACHES_UNSUPPORTED = _ours(
 )
 NOT_CACHABLE = _ours(
     Code.FAILED_PRECONDITION,
-    "these keys are not within one cachable prefix; declare one: holdfast cache allow PREFIX",
+    "these keys are not within one cachable prefix (see holdfast cache --help)",
+)
+CACHE_FORBIDDEN = _ours(Code.FAILED_PRECONDITION, "this prefix is not cachable any more")
+CACHE_IDLE = _ours(
+    Code.FAILED_PRECONDITION,
+    "this holder of a cache lease has not renewed it, and others want one; ask again",
 )
 CACHE_AT_REPLICA = _ours(
     Code.FAILED_PRECONDITION,

@@ -63,6 +63,7 @@ class HoldStream:
         self._member = service.member(call)
         self._caller = service.caller(call, self._member)
         self._member.state.auth.require_current(self._caller.shown())
+        self._cluster_id = service.node.data.identity.cluster_id
         self._range: tuple[bytes, bytes] | None = None
         self._id = self._member.open_cache(self._given)
 
@@ -90,6 +91,7 @@ class HoldStream:
             if self._range is not None:
                 self._member.state.auth.require_read(who, *self._range)
         except RequestError as error:
+            self._member.close_cache(self._id, done=False, excused=True)
             self._service.router.fail(self._call.id, error.refusal)
 
     def _given(self, given: CacheGiven) -> None:
@@ -101,6 +103,7 @@ class HoldStream:
             lease_ms=given.lease_ms,
             revision=given.revision,
             invalidations=given.invalidations,
+            cluster_id=self._cluster_id,
         )
         self._service.router.send(self._call.id, response.SerializeToString())
 

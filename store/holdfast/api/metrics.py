@@ -198,7 +198,7 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "holdfast_state_scrubbed_bytes": member.patrol.read_bytes,
         "holdfast_state_scrub_rounds": member.patrol.rounds,
         "holdfast_cachable_prefixes": len(state.cachable),
-        "holdfast_cache_holders": sum(core.caches.holders().values()),
+        "holdfast_cache_holders": core.cache_holders,
         "holdfast_cache_invalidations_total": core.caches.invalidations,
         "holdfast_cache_waiting_commands_total": core.caches.waited,
         "holdfast_cache_leases_run_out_total": core.caches.ran_out,

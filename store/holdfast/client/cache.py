@@ -119,7 +119,7 @@ class Cache:
     def is_current(self) -> bool:
         """Whether everything that was acknowledged so far is here: reading is then linearizable without any call. Only
         of a consistent cache; False says nothing."""
-        return not self.from_file and self._holder.current(self.revision)
+        return not self.from_file and self._holder.current(Position(self._cluster_id, self.revision))
 
     async def current(self, timeout: float | None = None) -> None:
         """Wait until everything that was acknowledged before this call is here. Raises Unavailable. A consistent cache
@@ -130,8 +130,7 @@ class Cache:
         seconds = self._connection.timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(seconds):
-                leased = self._holder.revision if self._cluster_id and not self.from_file else None
-                wanted = await self._newest() if leased is None else Position(self._cluster_id, leased)
+                wanted = self._holder.position or await self._newest()
                 while self.from_file or self._cluster_id != wanted.cluster_id or self.revision < wanted.revision:
                     self._raise_if_ended()
                     self._moved.clear()
@@ -217,10 +216,15 @@ class Cache:
         fresh._go()
         return fresh
 
+    async def let_go(self) -> None:
+        """Give up the cache lease, if there is one, so that no write waits for it. It is asked for again."""
+        await self._holder.let_go()
+
     async def close(self) -> None:
         """Follow no more. Whoever waits for changes, or asks for the current state, gets Unavailable; what is here can
         still be read."""
         self._connection.caches.discard(self)
+        await self._holder.let_go()
         if self._asking is not None:
             self._asking.cancel()
         tasks, self._tasks = self._tasks, []  # they keep where they were cancelled, and so calls of gRPC

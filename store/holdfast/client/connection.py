@@ -145,6 +145,7 @@ class Connection:
         """Close all channels, whatever is under way on them, and open none until `go_on`. Calls that are under way
         begin again then, and so do streams; a write that cannot be repeated raises OutcomeUnknown."""
         self._free.clear()
+        await asyncio.gather(*(cache.let_go() for cache in list(self.caches)))
         for stream in list(self._streams):
             stream.cancel()
         channels, self._channels = [*self._channels.values(), *self._dropped.values()], {}

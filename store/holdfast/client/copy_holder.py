@@ -16,6 +16,7 @@ from holdfast.client.connection import Connection
 from holdfast.client.copy_lease import CopyLease
 from holdfast.client.errors import ClientError, known_of
 from holdfast.client.keepalive import now
+from holdfast.client.position import Position
 from holdfast.client.stream import Stream, abandon
 from holdfast.proto import holdfast_pb2
 from holdfast.status import NOT_LEADER, for_people
@@ -38,20 +39,33 @@ class CopyHolder:
         self._range = (key, range_end)
         self._given = given
         self._lease = CopyLease(key, range_end)
+        self._stream: Stream | None = None  # while there is one
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._refused = ""  # why there is no lease; what was logged
 
     @property
-    def revision(self) -> int | None:
-        """A copy of this revision or a later one is current; None if there is no lease."""
+    def position(self) -> Position | None:
+        """A copy of this position or a later one is current; None if there is no lease."""
         lease = self._lease
-        return lease.revision if lease.valid(now()) else None
+        return Position(lease.cluster_id, lease.revision) if lease.valid(now()) else None
 
-    def current(self, copy: int) -> bool:
-        """Whether a copy of the revision `copy` has everything that was acknowledged so far."""
-        return self._lease.current(copy, now())
+    def current(self, copy: Position) -> bool:
+        """Whether the copy has everything that was acknowledged so far."""
+        return self._lease.current(copy.revision, now(), copy.cluster_id)
+
+    async def let_go(self) -> None:
+        """Tell the leader that the copy is not used any more, so that no write waits for it."""
+        self._lease.release()
+        if self._stream is None:
+            return
+        with contextlib.suppress(TimeoutError, ChannelClosed, asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._stream.write(holdfast_pb2.CacheHoldRequest(release=True))
+                await self._idle.wait()  # the leader ends the stream
 
     async def run(self) -> None:
-        """Keep a lease. Ends only when it is cancelled; what is held then is released."""
+        """Keep a lease. Ends only when it is cancelled; let it go before that."""
         while True:
             pause = PAUSE_SECONDS
             try:
@@ -69,18 +83,18 @@ class CopyHolder:
         request, response = holdfast_pb2.CacheHoldRequest, holdfast_pb2.CacheHoldResponse
         stream = await self._connection.stream(address, _PATH, request, response, who)
         lease = self._lease = CopyLease(*self._range)
+        self._stream = stream
+        self._idle.clear()
         try:
             await self._keep(stream, lease, address)
         except (ChannelClosed, asyncio.InvalidStateError):
             pass
-        except asyncio.CancelledError:
-            lease.end()
-            await _release(stream)
-            raise
         except grpc.aio.AioRpcError as error:
             return self._goes_on(error) or self._connection.void(who, known_of(error))
         finally:
             lease.end()
+            self._stream = None
+            self._idle.set()
             stream.cancel()
         return True
 
@@ -122,12 +136,3 @@ class CopyHolder:
                     heard = now()
         finally:
             abandon(reading)
-
-
-async def _release(stream: Stream) -> None:
-    """Tell the leader that the copy is not used any more, so that no write waits for it."""
-    with contextlib.suppress(TimeoutError, ChannelClosed, asyncio.InvalidStateError, grpc.aio.AioRpcError):
-        async with asyncio.timeout(RELEASE_SECONDS):
-            await stream.write(holdfast_pb2.CacheHoldRequest(release=True))
-            while await stream.read() is not grpc.aio.EOF:
-                pass

@@ -15,8 +15,8 @@ So there is one round of invalidations, after which nobody caches until the chan
 after a round of heartbeats that began after its request arrived; it lasts from the sending of the request by the
 holder's clock, and here from the arrival, longer by the drift of clocks. Therefore a new leader, whose election came
 after that round, knows no holders but waits for the time of one lease: until then nothing that touches a zone is
-appended. A holder that makes a command wait until its lease has run out closes its zone for a while, so that nobody can
-slow down writes by more than a tenth.
+appended. A holder that takes long to acknowledge, or never does, closes its zone for ten times as long, so that nobody
+can hold up writes for more than a tenth of the time.
 
 Like the lessor, it proposes and sends nothing itself.
 """
@@ -35,11 +35,12 @@ from holdfast.member.interface import CacheGiven, HoldCache
 from holdfast.proto import raft_pb2
 from holdfast.raft.log import Entry
 from holdfast.raft.types import Settings
-from holdfast.status import CACHE_UNACKNOWLEDGED, NOT_CACHABLE, NOT_LEADER, Code, Refusal
+from holdfast.status import CACHE_FORBIDDEN, CACHE_IDLE, CACHE_UNACKNOWLEDGED, NOT_CACHABLE, NOT_LEADER, Code, Refusal
 
 MAX_HOLDERS = 64  # of one prefix: a write sends each of them an invalidation
 CONFIRM_NS = 20_000_000  # between rounds of heartbeats for leases
-CLOSED_LEASES = 10  # how long a zone is closed after a holder did not acknowledge, in leases
+PROMPT_NS = 100_000_000  # an acknowledgement that takes longer closes the zone
+CLOSED_TIMES = 10  # for so many times as long as it took
 _TOO_MANY = Refusal(
     Code.RESOURCE_EXHAUSTED, f"holdfast: {MAX_HOLDERS} clients hold leases of this cachable prefix, which is the most"
 )
@@ -65,7 +66,19 @@ class Asked(NamedTuple):
 
 
 class _Holder:
-    __slots__ = ("acknowledged", "asked", "confirmed", "given", "gone", "id", "invalidations", "revision", "until")
+    __slots__ = (
+        "acknowledged",
+        "asked",
+        "confirmed",
+        "excused",
+        "given",
+        "gone",
+        "id",
+        "invalidated_at",
+        "invalidations",
+        "revision",
+        "until",
+    )
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -74,7 +87,9 @@ class _Holder:
         self.revision = 0  # of the lease; 0: it has none
         self.until = 0  # when the lease ends, at the latest
         self.invalidations = self.acknowledged = 0
+        self.invalidated_at = 0  # when the newest invalidation was sent
         self.gone = False  # the connection is lost: nothing will be acknowledged
+        self.excused = False  # by this server, which ended the stream
 
 
 class _Zone:
@@ -88,6 +103,7 @@ class _Zone:
         "order",
         "pinned",
         "prefix",
+        "slowest",
         "start",
     )
 
@@ -101,6 +117,7 @@ class _Zone:
         self.order: deque[tuple[int, int]] = deque()  # these (entry, lease), to forget those that are applied
         self.pinned = 0  # commands that touch it and wait
         self.closed_until = 0
+        self.slowest = 0  # how long the slowest acknowledgement took since commands wait
 
     def attach(self, leases: Iterable[int], index: int, applied: int) -> None:
         """The entry at `index` may attach keys to these leases; `applied` is the newest entry that has done so."""
@@ -171,7 +188,7 @@ class CacheLeases:
         ended = [id for prefix in before.keys() - self._by_prefix.keys() for id in before[prefix].holders]
         for id in ended:
             self._forget(id)
-        return [CacheGiven(id, refused=NOT_CACHABLE) for id in ended]
+        return [CacheGiven(id, refused=CACHE_FORBIDDEN) for id in ended]
 
     # ---- commands ------------------------------------------------------------------------------------------
 
@@ -216,7 +233,7 @@ class CacheLeases:
         for holder in zone.holders.values():
             if holder.until > now and holder.acknowledged == holder.invalidations:
                 holder.invalidations += 1
-                holder.revision = 0
+                holder.invalidated_at, holder.revision = now, 0
                 self.invalidations += 1
                 out.append(CacheGiven(holder.id, invalidations=holder.invalidations))
 
@@ -238,7 +255,7 @@ class CacheLeases:
         if still == self._blocked:
             return []
         for prefix in self._blocked - still:
-            self._close_if_run_out(self._by_prefix.get(prefix), now, out)
+            self._close_if_slow(self._by_prefix.get(prefix), now, out)
         self._blocked = still
         free = [name for name, (_, zones) in self._held.items() if not any(zone.prefix in still for zone in zones)]
         found: list[Held] = []
@@ -253,28 +270,33 @@ class CacheLeases:
         zones = list(self._by_prefix.values())
         return zones if self._everything is None else [*zones, self._everything]
 
-    def _close_if_run_out(self, zone: _Zone | None, now: int, out: list[CacheGiven]) -> None:
-        """Part with the holders that have let commands wait until their leases ran out."""
+    def _close_if_slow(self, zone: _Zone | None, now: int, out: list[CacheGiven]) -> None:
+        """Part with the holders that have let commands wait until their leases ran out. If any holder was slow, give no
+        leases of the zone for a while."""
         if zone is None:
             return
-        late = [h for h in zone.holders.values() if h.until and h.acknowledged < h.invalidations]
-        for holder in late:
-            zone.closed_until = now + CLOSED_LEASES * self._lease_ns
-            self.ran_out += 1
+        for holder in [h for h in zone.holders.values() if h.until and h.acknowledged < h.invalidations]:
+            if not holder.excused:
+                zone.slowest = max(zone.slowest, holder.until - holder.invalidated_at)
+                self.ran_out += 1
             if not holder.gone:
                 out.append(CacheGiven(holder.id, refused=CACHE_UNACKNOWLEDGED))
             self._forget(holder.id)
+        if zone.slowest > PROMPT_NS:
+            zone.closed_until = now + CLOSED_TIMES * zone.slowest
+        zone.slowest = 0
 
     # ---- holders -------------------------------------------------------------------------------------------
 
-    def hold(self, item: HoldCache, now: int) -> Refusal | None:
+    def hold(self, item: HoldCache, now: int, out: list[CacheGiven]) -> Refusal | None:
         """A message of a holder, or of somebody who wants to be one. Returns why it is refused."""
         zone = self._of.get(item.id)
         if zone is None:
             zone = self._zones.around(*bounds(item.key, item.range_end))
             if zone is None:
                 return NOT_CACHABLE
-            self._forget_the_gone(zone, now)
+            if len(zone.holders) >= MAX_HOLDERS:
+                self._make_room(zone, now, out)
             if len(zone.holders) >= MAX_HOLDERS:
                 return _TOO_MANY
             zone.holders[item.id] = _Holder(item.id)
@@ -285,19 +307,22 @@ class CacheLeases:
             return _BAD_NUMBER
         if item.acknowledged > holder.acknowledged:
             holder.acknowledged = item.acknowledged
+            if holder.until:
+                zone.slowest = max(zone.slowest, now - holder.invalidated_at)
             holder.until = 0
         holder.asked = self._to_confirm[item.id] = Asked(item.id, item.number, now)
         return None
 
-    def release(self, id: int, now: int, *, done: bool) -> None:
-        """A holder has ended its stream. `done`: it said before that it does not use its copy any more."""
+    def release(self, id: int, now: int, *, done: bool, excused: bool = False) -> None:
+        """A holder has ended its stream. `done`: it said before that it does not use its copy any more. `excused`: this
+        server ended the stream, so the holder could not say that."""
         zone = self._of.get(id)
         if zone is None:
             return
         if done or zone.holders[id].until <= now:
             self._forget(id)
         else:
-            zone.holders[id].gone = True
+            zone.holders[id].gone, zone.holders[id].excused = True, excused
             self._unanswered.discard(id)
             self._to_confirm.pop(id, None)
 
@@ -307,8 +332,11 @@ class CacheLeases:
         self._unanswered.discard(id)
         self._to_confirm.pop(id, None)
 
-    def _forget_the_gone(self, zone: _Zone, now: int) -> None:
-        for holder in [h for h in zone.holders.values() if h.gone and h.until <= now]:
+    def _make_room(self, zone: _Zone, now: int, out: list[CacheGiven]) -> None:
+        """Part with holders that have no lease and do not ask for one any more."""
+        for holder in [h for h in zone.holders.values() if h.until <= now and h.asked.at + self._drifted_ns <= now]:
+            if not holder.gone:
+                out.append(CacheGiven(holder.id, refused=CACHE_IDLE))
             self._forget(holder.id)
 
     def to_confirm(self, now: int) -> tuple[Asked, ...]:
@@ -359,9 +387,9 @@ class CacheLeases:
             times.append(self._confirm_at)
         return min(times, default=None)
 
-    def holders(self) -> dict[bytes, int]:
-        """How many holders each zone has."""
-        return {prefix: len(zone.holders) for prefix, zone in self._by_prefix.items()}
+    def holders(self, now: int) -> int:
+        """How many clients hold a lease."""
+        return sum(holder.until > now for zone in self._by_prefix.values() for holder in zone.holders.values())
 
 
 def _declares(entry: Entry) -> bool:

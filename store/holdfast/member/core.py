@@ -182,6 +182,11 @@ class MemberCore:
         return self._flushed_index
 
     @property
+    def cache_holders(self) -> int:
+        """Clients that hold cache leases, as far as this member has given them."""
+        return self.caches.holders(self._now)
+
+    @property
     def pending(self) -> int:
         """Proposals of our clients that are not applied yet."""
         return len(self._pending)
@@ -258,7 +263,7 @@ class MemberCore:
         elif isinstance(item, HoldCache):
             self._hold_cache(item, out)
         elif isinstance(item, ReleaseCache):
-            self.caches.release(item.id, self._now, done=item.done)
+            self.caches.release(item.id, self._now, done=item.done, excused=item.excused)
         elif isinstance(item, Flushed):
             self._flushed_index = max(self._flushed_index, item.index)
             self._flushed = True
@@ -698,7 +703,7 @@ class MemberCore:
 
     def _hold_cache(self, item: HoldCache, out: Output) -> None:
         self._notice_leader(out)
-        refused = self.caches.hold(item, self._now) if self.raft.is_leader else NOT_LEADER
+        refused = self.caches.hold(item, self._now, out.caches) if self.raft.is_leader else NOT_LEADER
         if refused is not None:
             out.caches.append(CacheGiven(item.id, refused=refused))
 

@@ -262,10 +262,11 @@ class Member:
         if id in self._caches:
             self.give(HoldCache(id, request.key, request.range_end, request.number, request.acknowledged))
 
-    def close_cache(self, id: int, *, done: bool) -> None:
-        """`done`: the client does not use its copy any more. Otherwise its lease may last until it runs out."""
+    def close_cache(self, id: int, *, done: bool, excused: bool = False) -> None:
+        """`done`: the client does not use its copy any more. Otherwise its lease may last until it runs out. `excused`:
+        we ended the stream."""
         if self._caches.pop(id, None) is not None:
-            self.give(ReleaseCache(id, done))
+            self.give(ReleaseCache(id, done, excused))
 
     def transfer_leadership(self, to: int) -> None:
         self.give(Transfer(to))

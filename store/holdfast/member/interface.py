@@ -62,10 +62,12 @@ class HoldCache:
 
 @dataclass(slots=True)
 class ReleaseCache:
-    """The stream of a cache lease has ended. `done`: its client had said that it does not use its copy any more."""
+    """The stream of a cache lease has ended. `done`: its client had said that it does not use its copy any more.
+    `excused`: the server ended it, so that the client could not say so."""
 
     id: int
     done: bool
+    excused: bool = False
 
 
 @dataclass(slots=True)

@@ -196,16 +196,18 @@ class CacheHoldRequest(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ..., number: _Optional[int] = ..., acknowledged: _Optional[int] = ..., release: _Optional[bool] = ...) -> None: ...
 
 class CacheHoldResponse(_message.Message):
-    __slots__ = ("number", "lease_ms", "revision", "invalidations")
+    __slots__ = ("number", "lease_ms", "revision", "invalidations", "cluster_id")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     INVALIDATIONS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     number: int
     lease_ms: int
     revision: int
     invalidations: int
-    def __init__(self, number: _Optional[int] = ..., lease_ms: _Optional[int] = ..., revision: _Optional[int] = ..., invalidations: _Optional[int] = ...) -> None: ...
+    cluster_id: int
+    def __init__(self, number: _Optional[int] = ..., lease_ms: _Optional[int] = ..., revision: _Optional[int] = ..., invalidations: _Optional[int] = ..., cluster_id: _Optional[int] = ...) -> None: ...
 
 class CachePrefixRequest(_message.Message):
     __slots__ = ("prefix",)

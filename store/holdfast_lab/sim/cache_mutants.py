@@ -104,7 +104,7 @@ def _lease_ends_too_early(patch: Patch) -> None:
 def _lost_holder_forgotten(patch: Patch) -> None:
     original = CacheLeases.release
 
-    def release(self: CacheLeases, id: int, now: int, *, done: bool) -> None:
+    def release(self: CacheLeases, id: int, now: int, *, done: bool, excused: bool = False) -> None:
         original(self, id, now, done=True)
 
     patch(CacheLeases, "release", release)
@@ -204,4 +204,4 @@ def _lease_counted_from_the_answer(patch: Patch) -> None:
 
 @_mutant("a copy is as new as its lease before it is read")
 def _copy_older_than_its_lease(patch: Patch) -> None:
-    patch(CopyLease, "current", lambda self, copy, now: self.valid(now))
+    patch(CopyLease, "current", lambda self, copy, now, cluster_id=0: self.valid(now))

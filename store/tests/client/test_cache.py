@@ -369,9 +369,11 @@ async def test_a_cache_follows_a_cluster_that_was_made_anew(tmp_path: Path) -> N
                 shutil.rmtree(local.directory / "m1")
                 local.start()
                 await local.wait_ready()
+                await hf.allow_caching("/a/")
                 await hf.put("/a/new", "1")
                 while living.get("/a/new") is None:
-                    await living.moved()
+                    assert not living.is_current, "a lease of the new cluster says nothing of the old one's keys"
+                    await asyncio.sleep(0.001)
                 assert living.get("/a/old") is None
                 await living.current()
                 await hf.put("/a/new", "2")

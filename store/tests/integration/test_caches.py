@@ -173,7 +173,7 @@ async def test_without_a_lease_the_cluster_is_asked(
         await cache.current()
         assert cache["a/x"].value == b"1"
         assert not cache.is_current
-        assert "holdfast cache allow" in caplog.text
+        assert "holdfast cache --help" in caplog.text
         assert await hf.allow_caching("/a/")
         async with client.connect(edge.endpoint, timeout=20) as at_edge:
             async with await at_edge.cache("/a/", consistent=True) as there:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from holdfast.member.cache_leases import CLOSED_LEASES, CONFIRM_NS, MAX_HOLDERS
+from holdfast.member.cache_leases import CLOSED_TIMES, CONFIRM_NS, MAX_HOLDERS
 from holdfast.member.interface import CacheGiven, HoldCache, PeerMessage, Propose, ReleaseCache
 from holdfast.member.messages import Forward
 from holdfast.proto import raft_pb2, rpc_pb2
@@ -96,7 +96,7 @@ def test_a_write_waits_no_longer_than_the_lease() -> None:
     members.put(1, 3, KEY, b"red")
     members.settle()
     assert members.error(3) == ""
-    members.pass_time(2 * CLOSED_LEASES * SECOND)
+    members.pass_time(int(CLOSED_TIMES * LEASE_SECONDS) * SECOND)
     (given,) = hold(members, 2, id=HOLDER + 1)
     assert given.number == 2
 
@@ -298,9 +298,17 @@ def test_a_prefix_has_so_many_holders_at_most() -> None:
     (given,) = hold(members, id=MAX_HOLDERS)
     assert given.refused is not None
     assert "64 clients" in given.refused.message
-    members.pass_time(int(LEASE_SECONDS * SECOND))
-    members.step(1, ReleaseCache(0, False))
+    (given,) = hold(members, 2, id=1)  # renews; all others do not
+    members.pass_time(int(LEASE_SECONDS * SECOND) - 200 * MS)
+    (given,) = hold(members, 3, id=1)
+    members.pass_time(400 * MS)
+    assert members.cores[1].cache_holders == 1
     (given,) = hold(members, id=MAX_HOLDERS + 1)
+    assert given.refused is None
+    idle = told(members, 5).refused
+    assert idle is not None
+    assert "has not renewed" in idle.message
+    (given,) = hold(members, 4, id=1)
     assert given.refused is None
 
 
@@ -314,7 +322,7 @@ def test_a_prefix_is_taken_back_once_its_copies_are_invalid() -> None:
     assert members.error(2) == ""
     refused = told(members).refused
     assert refused is not None
-    assert "not within one cachable prefix" in refused.message
+    assert "not cachable any more" in refused.message
 
 
 def test_leases_of_clients_are_forgotten_once_their_keys_are_attached() -> None:
@@ -326,3 +334,31 @@ def test_leases_of_clients_are_forgotten_once_their_keys_are_attached() -> None:
         assert 77 + number in zone.leased
         members.settle()
     assert len(zone.leased) == len(zone.order) == 1
+
+
+def test_who_acknowledges_late_closes_the_prefix_for_ten_times_as_long() -> None:
+    members = declared(1, 2, 3)
+    hold(members)
+    members.put(1, 2, KEY)
+    members.pass_time(50 * MS)
+    assert len(hold(members, 2, acknowledged=1)) == 1, "this was prompt"
+    members.put(1, 3, KEY)
+    members.pass_time(SECOND)
+    assert hold(members, 3, acknowledged=2) == []
+    assert members.error(3) == ""
+    members.pass_time(9 * SECOND)
+    assert hold(members, 4, acknowledged=2) == []
+    members.pass_time(2 * SECOND)
+    assert len(hold(members, 5, acknowledged=2)) == 1
+
+
+def test_a_holder_whose_stream_the_server_ended_closes_nothing() -> None:
+    members = declared(1, 2, 3)
+    hold(members)
+    members.step(1, ReleaseCache(HOLDER, False, excused=True))
+    members.put(1, 2, KEY)
+    members.settle()
+    assert 2 not in members.answers
+    members.pass_time(int(LEASE_SECONDS * SECOND))
+    assert members.error(2) == ""
+    assert len(hold(members, id=HOLDER + 1)) == 1
