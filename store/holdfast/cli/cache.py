@@ -24,8 +24,8 @@ from holdfast.cli.session import (
 )
 
 cache = typer.Typer(
-    help="Declare which prefixes clients may cache consistently: writes of their keys wait until all such caches have "
-    "let go of them, or for 2.2 s at most.",
+    help="Declare which prefixes clients may cache consistently: writes of their keys, and forbid, wait until all such "
+    "caches have let go of them, or for 2.2 s at most.",
     no_args_is_help=True,
 )
 
