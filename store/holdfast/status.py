@@ -206,7 +206,7 @@ NOT_CACHABLE = _ours(
     Code.FAILED_PRECONDITION,
     "these keys are not within one cachable prefix (see holdfast cache --help)",
 )
-CACHE_FORBIDDEN = _ours(Code.FAILED_PRECONDITION, "this prefix is not cachable any more")
+CACHE_FORBIDDEN = _ours(Code.FAILED_PRECONDITION, "the prefix of this cache lease was forbidden")
 CACHE_IDLE = _ours(
     Code.FAILED_PRECONDITION,
     "this holder of a cache lease has not renewed it, and others want one; ask again",

@@ -322,7 +322,7 @@ def test_a_prefix_is_taken_back_once_its_copies_are_invalid() -> None:
     assert members.error(2) == ""
     refused = told(members).refused
     assert refused is not None
-    assert "not cachable any more" in refused.message
+    assert "was forbidden" in refused.message
 
 
 def test_leases_of_clients_are_forgotten_once_their_keys_are_attached() -> None:
