@@ -71,7 +71,6 @@ class _Holder:
         "asked",
         "confirmed",
         "excused",
-        "given",
         "gone",
         "id",
         "invalidated_at",
@@ -83,13 +82,17 @@ class _Holder:
     def __init__(self, id: int) -> None:
         self.id = id
         self.asked = self.confirmed = Asked(id, 0, 0)  # `confirmed`: this member led after it had arrived
-        self.given = 0  # the newest request that was answered by a lease
         self.revision = 0  # of the lease; 0: it has none
         self.until = 0  # when the lease ends, at the latest
         self.invalidations = self.acknowledged = 0
         self.invalidated_at = 0  # when the newest invalidation was sent
         self.gone = False  # the connection is lost: nothing will be acknowledged
         self.excused = False  # by this server, which ended the stream
+
+    @property
+    def delays(self) -> bool:
+        """Whether it had a lease when its newest invalidation was sent, and has not acknowledged that."""
+        return bool(self.until) and self.acknowledged < self.invalidations
 
 
 class _Zone:
@@ -128,6 +131,11 @@ class _Zone:
         for lease in leases:
             self.leased[lease] = index
             self.order.append((index, lease))
+
+    def note_delay(self, holder: _Holder, now: int) -> None:
+        """This holder lets commands wait no longer. Whichever way it ends that, its delay counts."""
+        if holder.delays and not holder.excused:
+            self.slowest = max(self.slowest, min(now, holder.until) - holder.invalidated_at)
 
     @property
     def ends(self) -> int:
@@ -271,14 +279,13 @@ class CacheLeases:
         return zones if self._everything is None else [*zones, self._everything]
 
     def _close_if_slow(self, zone: _Zone | None, now: int, out: list[CacheGiven]) -> None:
-        """Part with the holders that have let commands wait until their leases ran out. If any holder was slow, give no
+        """Remove the holders that have let commands wait until their leases ran out. If any holder was slow, give no
         leases of the zone for a while."""
         if zone is None:
             return
-        for holder in [h for h in zone.holders.values() if h.until and h.acknowledged < h.invalidations]:
-            if not holder.excused:
-                zone.slowest = max(zone.slowest, holder.until - holder.invalidated_at)
-                self.ran_out += 1
+        for holder in [h for h in zone.holders.values() if h.delays]:
+            zone.note_delay(holder, now)
+            self.ran_out += not holder.excused
             if not holder.gone:
                 out.append(CacheGiven(holder.id, refused=CACHE_UNACKNOWLEDGED))
             self._forget(holder.id)
@@ -306,10 +313,8 @@ class CacheLeases:
             self.release(item.id, now, done=False)
             return _BAD_NUMBER
         if item.acknowledged > holder.acknowledged:
-            holder.acknowledged = item.acknowledged
-            if holder.until:
-                zone.slowest = max(zone.slowest, now - holder.invalidated_at)
-            holder.until = 0
+            zone.note_delay(holder, now)
+            holder.acknowledged, holder.until = item.acknowledged, 0
         holder.asked = self._to_confirm[item.id] = Asked(item.id, item.number, now)
         return None
 
@@ -319,10 +324,13 @@ class CacheLeases:
         zone = self._of.get(id)
         if zone is None:
             return
-        if done or zone.holders[id].until <= now:
+        holder = zone.holders[id]
+        holder.excused = excused
+        if done or holder.until <= now:
+            zone.note_delay(holder, now)
             self._forget(id)
         else:
-            zone.holders[id].gone, zone.holders[id].excused = True, excused
+            holder.gone = True
             self._unanswered.discard(id)
             self._to_confirm.pop(id, None)
 
@@ -333,7 +341,7 @@ class CacheLeases:
         self._to_confirm.pop(id, None)
 
     def _make_room(self, zone: _Zone, now: int, out: list[CacheGiven]) -> None:
-        """Part with holders that have no lease and do not ask for one any more."""
+        """Remove holders that have no lease and do not ask for one any more."""
         for holder in [h for h in zone.holders.values() if h.until <= now and h.asked.at + self._drifted_ns <= now]:
             if not holder.gone:
                 out.append(CacheGiven(holder.id, refused=CACHE_IDLE))
@@ -372,7 +380,7 @@ class CacheLeases:
         if holder.acknowledged < holder.invalidations or asked.at + self._lease_ns <= now:
             return []  # it will ask again
         holder.revision = holder.revision or revision
-        holder.given, holder.until = asked.number, asked.at + self._drifted_ns
+        holder.until = asked.at + self._drifted_ns
         lease_ms = self._lease_ns // 1_000_000
         return [CacheGiven(holder.id, asked.number, lease_ms, holder.revision, holder.invalidations)]
 

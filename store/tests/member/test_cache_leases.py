@@ -362,3 +362,16 @@ def test_a_holder_whose_stream_the_server_ended_closes_nothing() -> None:
     members.pass_time(int(LEASE_SECONDS * SECOND))
     assert members.error(2) == ""
     assert len(hold(members, id=HOLDER + 1)) == 1
+
+
+def test_who_releases_late_closes_the_prefix_too() -> None:
+    members = declared(1, 2, 3)
+    hold(members)
+    members.put(1, 2, KEY)
+    members.pass_time(SECOND)
+    members.step(1, ReleaseCache(HOLDER, done=True))
+    members.settle()
+    assert members.error(2) == ""
+    assert hold(members, id=HOLDER + 1) == []
+    members.pass_time(11 * SECOND)
+    assert len(hold(members, 2, id=HOLDER + 1)) == 1
