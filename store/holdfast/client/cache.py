@@ -56,7 +56,7 @@ class Cache:
         parse: Callable[[bytes], object] | None = None,
         consistent: bool = False,
     ) -> None:
-        """`end`: of the keys, if it is not that of the prefix; empty for one key. `parse` raises ValueError for a value
+        """`end`: of the keys, if it is not that of the prefix; empty for one key. `parse` raises an error for a value
         that is not to be used: the cache then keeps the one before. `consistent`: hold a cache lease."""
         self.prefix = prefix
         self.revision = 0  # the state is that of this revision, but for values that are rejected

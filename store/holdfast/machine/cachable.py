@@ -15,7 +15,6 @@ from holdfast.status import Code, Refusal, RequestError
 
 MAX_PREFIXES = 16
 MAX_PREFIX_BYTES = 1024
-_END = rows.CACHABLE[:-1] + bytes([rows.CACHABLE[-1] + 1])
 
 
 def prefix_range(prefix: bytes) -> Range:
@@ -27,7 +26,7 @@ class Cachable:
 
     def __init__(self, pending: Pending) -> None:
         self._pending = pending
-        found = pending.scan(Family.META, rows.CACHABLE, _END)
+        found = pending.scan(Family.META, rows.CACHABLE, prefix_end(rows.CACHABLE))
         self.prefixes: set[bytes] = {key[len(rows.CACHABLE) :] for key, _ in found}
 
     def change(self, change: raft_pb2.CachablePrefix) -> bool:

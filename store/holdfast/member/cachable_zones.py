@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from holdfast.keyrange import Range, bounds, prefix_end
+from holdfast.keyrange import Range, bounds
 from holdfast.machine.cachable import prefix_range
 from holdfast.proto import raft_pb2, rpc_pb2
 
@@ -63,22 +63,15 @@ def written(command: raft_pb2.Command) -> Iterator[Range]:
     elif kind == "delete_range":
         yield bounds(command.delete_range.key, command.delete_range.range_end)
     elif kind == "txn":
-        yield from _written_by(command.txn)
+        for op in _operations(command.txn):
+            if op.HasField("request_put"):
+                yield bounds(op.request_put.key, b"")
+            elif op.HasField("request_delete_range"):
+                yield bounds(op.request_delete_range.key, op.request_delete_range.range_end)
     elif kind == "put_sequential":
-        yield bounds(command.put_sequential.prefix, prefix_end(command.put_sequential.prefix))
+        yield prefix_range(command.put_sequential.prefix)
     elif kind == "cachable" and not command.cachable.allowed:
         yield prefix_range(command.cachable.prefix)
-
-
-def _written_by(txn: rpc_pb2.TxnRequest) -> Iterator[Range]:
-    for op in (*txn.success, *txn.failure):
-        kind = op.WhichOneof("request")
-        if kind == "request_put":
-            yield bounds(op.request_put.key, b"")
-        elif kind == "request_delete_range":
-            yield bounds(op.request_delete_range.key, op.request_delete_range.range_end)
-        elif kind == "request_txn":
-            yield from _written_by(op.request_txn)
 
 
 def attached(command: raft_pb2.Command) -> Iterator[int]:
@@ -89,13 +82,14 @@ def attached(command: raft_pb2.Command) -> Iterator[int]:
     elif kind == "put_sequential":
         yield command.put_sequential.lease
     elif kind == "txn":
-        yield from _attached_by(command.txn)
-
-
-def _attached_by(txn: rpc_pb2.TxnRequest) -> Iterator[int]:
-    for op in (*txn.success, *txn.failure):
-        kind = op.WhichOneof("request")
-        if kind == "request_put":
+        for op in _operations(command.txn):
             yield op.request_put.lease
-        elif kind == "request_txn":
-            yield from _attached_by(op.request_txn)
+
+
+def _operations(txn: rpc_pb2.TxnRequest) -> Iterator[rpc_pb2.RequestOp]:
+    """The operations of all branches, also of nested transactions."""
+    for op in (*txn.success, *txn.failure):
+        if op.HasField("request_txn"):
+            yield from _operations(op.request_txn)
+        else:
+            yield op

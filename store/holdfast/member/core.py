@@ -63,7 +63,7 @@ from holdfast.status import (
 
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 32 << 20  # when it is proposed again, all of it has to fit one frame between members
-# Of these, proposals that may have to wait for clients' caches: so long that others must have room beside them.
+# How many of these, and bytes, may have to wait for clients' caches. They wait long, and others need room beside them.
 MAX_WAITING = 1_000
 MAX_WAITING_BYTES = 4 << 20
 MAX_LEARNERS = 1  # as in etcd
@@ -200,8 +200,8 @@ class MemberCore:
             at = min(at, self._resend_at)
         if self.lessor.deadline is not None and self._may_propose_own():
             at = min(at, self.lessor.deadline)
-        if self.caches.active and self.caches.deadline is not None:
-            at = min(at, self.caches.deadline)
+        if self.caches.active and (due := self.caches.deadline) is not None:
+            at = min(at, due)
         return min(at, *self.reads.deadlines()) if self.reads.waiting else at
 
     # ---- the turn ------------------------------------------------------------------------------------------
@@ -483,7 +483,7 @@ class MemberCore:
         out.conf_changed = True
 
     def _append(self, data: bytes, command: raft_pb2.Command | None, out: Output) -> None:
-        if self._was[:2] != (Role.LEADER, self.raft.term):
+        if self._was[1] != self.raft.term or self._was[0] is not Role.LEADER:
             self._notice_leader(out)  # elected in this turn: clients may hold cache leases of an earlier leader
         if self.caches.active:
             command = command or raft_pb2.Command.FromString(data)

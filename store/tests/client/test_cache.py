@@ -413,12 +413,12 @@ async def test_whatever_a_model_raises_the_value_before_stays_and_the_next_one_c
             async with await hf.config("/x", parse) as config, asyncio.timeout(30):
                 await hf.put("/x", "bad")
                 while not config.error:
-                    await asyncio.sleep(0.01)
+                    await config._cache.moved()
                 assert name in config.error
                 assert [config.value] == [1]
                 await hf.put("/x", "better")
                 while config.value != 2:
-                    await asyncio.sleep(0.01)
+                    await config._cache.moved()
                 assert config.error == ""
     finally:
         local.kill()
@@ -440,14 +440,18 @@ async def test_a_right_that_comes_back_is_noticed(tmp_path: Path, caplog: pytest
                 asyncio.timeout(60),
             ):
                 await revoke_role(root, "eve", "r")
-                while not (cache.refused and config.error):
-                    await asyncio.sleep(0.01)
+                while not cache.refused:
+                    await cache.moved()
+                while not config.error:
+                    await config._cache.moved()
                 assert "permission denied" in config.error
                 assert "will be tried again" in caplog.text
                 await root.put("/eve/x", "2")
                 await grant_role(root, "eve", "r")
-                while config.value != 2 or cache["/eve/x"].value != b"2":
-                    await asyncio.sleep(0.01)
+                while cache["/eve/x"].value != b"2":
+                    await cache.moved()
+                while config.value != 2:
+                    await config._cache.moved()
                 assert (cache.refused, config.error) == ("", "")
     finally:
         local.kill()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,9 @@ async def ready(cluster: LocalCluster) -> None:
         assert await hf.allow_caching(PREFIX)
 
 
-async def took(work: object) -> float:
+async def took(work: Awaitable[object]) -> float:
     began = time.monotonic()
-    await work  # type: ignore[misc]
+    await work
     return time.monotonic() - began
 
 
