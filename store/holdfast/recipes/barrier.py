@@ -3,6 +3,8 @@ and end together. The keys of `Barrier` are those of etcd's recipe."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from holdfast.client.errors import ClientError
 from holdfast.client.values import to_bytes
 from holdfast.keyrange import prefix_end
@@ -11,6 +13,7 @@ from holdfast.recipes.place import Place, PlaceLost, new_name
 from holdfast.recipes.space import Compare, Space, Wanted, below, created, deadline, delete, get, insist, kvs, put
 
 _HERE, _LEFT = b"here", b"left"
+_COMPARED = 100  # waiters, when the barrier opens; servers limit how much a transaction compares
 
 
 class Broken(ClientError):
@@ -53,7 +56,10 @@ class DoubleBarrier:
 
     NAME/waiters/ has a key for each that entered, attached to its session; NAME/ready is made by the one that completes
     the number, and deleted by the first that sees that all want to leave, together with all other keys. The first one
-    that enters deletes what a round left whose participants were all lost."""
+    that enters deletes what a round left whose participants were all lost.
+
+    The barrier opens only while those that complete the number are all there (of more than 100 participants, 100): a
+    request to open it that was under way while they were lost must not let the next round pass."""
 
     def __init__(self, space: Space, name: str | bytes, count: int) -> None:
         """Raises ValueError if `count` is less than one."""
@@ -88,14 +94,20 @@ class DoubleBarrier:
             found, ready, waiters = await self._read(place, until)
             if ready:
                 return
+            if not waiters:
+                raise PlaceLost(place.key)
             if len(waiters) >= self._count:
-                await insist(self._space, when=[created(self._ready, 0)], then=[put(self._ready, b"")], until=until)
-                return
+                when = [created(self._ready, 0), *_there(waiters[: min(self._count, _COMPARED)])]
+                opened = await insist(self._space, when=when, then=[put(self._ready, b"")], until=until)
+                if opened.succeeded:
+                    return
+                continue  # it is open, or somebody was lost
             wanted = [Wanted(self._ready, deletes=False), Wanted(place.key)]
             await self._space.change(wanted, found + 1, until)
 
     async def _read(self, place: Place, until: float | None = None) -> tuple[int, int, list[kv_pb2.KeyValue]]:
-        """The revision, that of the ready key (0: there is none), and who has entered. Raises PlaceLost."""
+        """The revision, that of the ready key (0: there is none), and who has entered: nobody, if the place is lost and
+        the barrier is not open. Raises PlaceLost if it is open."""
         then = [get(self._ready), below(self._waiters)]
         found = await insist(
             self._space, when=[created(place.key, place.revision)], then=then, otherwise=then[:1], until=until
@@ -133,6 +145,11 @@ class DoubleBarrier:
                 )
                 return
             await space.change([Wanted(self._waiters, end, deletes=False), Wanted(self._ready)], revision + 1)
+
+
+def _there(waiters: Sequence[kv_pb2.KeyValue]) -> list[Compare]:
+    """That all of these are still there."""
+    return [created(kv.key, kv.create_revision) for kv in waiters]
 
 
 def _nobody(prefix: bytes) -> Compare:

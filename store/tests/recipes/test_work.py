@@ -7,7 +7,11 @@ import sqlite3
 
 import pytest
 from holdfast import client, recipes
+from holdfast.proto import rpc_pb2
 from holdfast.recipes import sql
+from holdfast.recipes.place import Place
+from holdfast_lab.sim.apps.mutants import RECIPE_MUTANTS
+from holdfast_lab.sim.mutation import broken
 
 pytestmark = pytest.mark.integration
 
@@ -129,6 +133,43 @@ async def test_a_double_barrier_tells_that_a_participant_was_lost(hf: client.Cli
             assert all(entered)
         with pytest.raises(recipes.Broken, match="1 of 2"):
             await staying.leave()
+
+
+async def test_a_request_to_open_a_double_barrier_that_comes_late_lets_nobody_pass(
+    hf: client.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent while two are there, and arrives when both are lost and another one waits."""
+    sent, arrives = asyncio.Event(), asyncio.Event()
+    async with recipes.session(hf) as one, recipes.session(hf) as two, recipes.session(hf) as three:
+        to_server = one.txn
+
+        async def txn(request: rpc_pb2.TxnRequest, until: float | None = None) -> rpc_pb2.TxnResponse:
+            if any(op.request_put.key == b"/barrier/d/ready" for op in request.success):
+                sent.set()
+                await arrives.wait()
+            return await to_server(request, until)
+
+        monkeypatch.setattr(one, "txn", txn)
+        waits = Place(two, b"/barrier/d/waiters/two", b"/barrier/d/waiters/")
+        await waits.enter(b"here", None)
+        late = asyncio.ensure_future(recipes.DoubleBarrier(one, "/barrier/d", 2).enter())
+        await asyncio.wait_for(sent.wait(), PATIENCE)
+        await hf.delete("/barrier/d/waiters/", prefix=True)
+        third = asyncio.ensure_future(recipes.DoubleBarrier(three, "/barrier/d", 2).enter(timeout=1))
+        async with asyncio.timeout(PATIENCE):
+            while not (await hf.range("/barrier/d/waiters/", prefix=True)).kvs:
+                await asyncio.sleep(0.01)
+        arrives.set()
+        assert not await third, "it passed alone"
+        with pytest.raises(recipes.PlaceLost):
+            await asyncio.wait_for(late, PATIENCE)
+
+
+async def test_that_is_found_here_because_few_seeds_of_the_simulator_notice(
+    hf: client.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broken(RECIPE_MUTANTS["barrier-opens-for-the-lost"]), pytest.raises(AssertionError, match="passed alone"):
+        await test_a_request_to_open_a_double_barrier_that_comes_late_lets_nobody_pass(hf, monkeypatch)
 
 
 async def test_a_group_knows_who_is_there(hf: client.Client) -> None:

@@ -8,7 +8,7 @@ from holdfast.machine import Machine
 from holdfast.machine.leases import LeaseEvent, Leases
 from holdfast.member.lessor import Lessor
 from holdfast.proto import raft_pb2
-from holdfast.recipes import liveness, rwlock, transaction
+from holdfast.recipes import barrier, liveness, rwlock, transaction
 from holdfast.recipes import space as recipes_space
 from holdfast.recipes.barrier import DoubleBarrier
 from holdfast.recipes.liveness import Liveness, State
@@ -240,6 +240,11 @@ def _barrier_opens_early(patch: Patch) -> None:
         original(self, space, name, count - 1)
 
     patch(DoubleBarrier, "__init__", init)
+
+
+@_mutant("a barrier opens only while those that complete the number are there")
+def _barrier_opens_for_the_lost(patch: Patch) -> None:
+    patch(barrier, "_there", lambda waiters: [])
 
 
 @_mutant("what a transaction read has not changed when it takes effect")

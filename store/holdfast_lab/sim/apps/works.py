@@ -151,7 +151,7 @@ class Works:
             if change.key.startswith(BARRIER + b"/waiters/"):
                 (here.discard if change.type == DELETE else here.add)(change.key)
             elif change.key == BARRIER + b"/ready" and change.type != DELETE:
-                check(len(here) >= MEETING - 1, "R7", f"the barrier opened at {change.revision} for {sorted(here)}")
+                check(len(here) >= MEETING, "R7", f"the barrier opened at {change.revision} for {sorted(here)}")
 
     def _sums(self) -> None:
         accounts: dict[bytes, int] = {}
