@@ -67,7 +67,8 @@ class Referee:
         self._world = world
         self._oracle = oracle
         self._names: dict[bytes, _Name] = {}
-        self._deleted: dict[bytes, int] = {}  # by the administrator, and when
+        self._deleted: set[bytes] = set()  # what the administrator asked to delete; that may be refused, or come late
+        self._gone: dict[bytes, int] = {}  # when the administrator was told that a key is deleted
         self.acquired = 0
 
     def took(self, name: bytes, claim: Claim) -> None:
@@ -79,9 +80,8 @@ class Referee:
         if not claim.stands:
             self._world.sometimes("acquired after the session's end")
             return
-        at = self._deleted.get(claim.token.key)
-        if at is not None:
-            late = self._world.now > at + UNNOTICED_NS
+        if claim.token.key in self._deleted:
+            late = self._world.now > self._gone.get(claim.token.key, self._world.now) + UNNOTICED_NS
             check(not late, "R1", f"{claim.who} holds {name!r} by {claim.token}, whose key was deleted before")
             return
         self._alone(name, about, claim)
@@ -117,9 +117,13 @@ class Referee:
                     f"lock-delay of {lost.who} is over, who lost it by {lost.token}",
                 )
 
-    def deleted(self, key: bytes) -> None:
-        """The administrator deletes this key."""
-        self._deleted[key] = self._world.now
+    def deletes(self, key: bytes) -> None:
+        """The administrator asks to delete this key."""
+        self._deleted.add(key)
+
+    def gone(self, key: bytes) -> None:
+        """The administrator was told that the key is deleted."""
+        self._gone.setdefault(key, self._world.now)
 
     def lost(self, key: bytes) -> None:
         """R5: somebody was told that this key is gone."""

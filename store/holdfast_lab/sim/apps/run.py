@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from random import Random
 
-from holdfast.member.interface import Propose
+from holdfast.member.interface import Answer, Propose
 from holdfast.proto import kv_pb2, raft_pb2, rpc_pb2
 from holdfast.recipes.liveness import MAX_DRIFT
 
@@ -14,7 +14,7 @@ from holdfast_lab.sim.apps.contest import App
 from holdfast_lab.sim.apps.referee import Referee
 from holdfast_lab.sim.apps.works import Works
 from holdfast_lab.sim.mix import SECOND, Mix, draw
-from holdfast_lab.sim.node import Clock
+from holdfast_lab.sim.node import Clock, Node
 from holdfast_lab.sim.simulation import Result, Run
 from holdfast_lab.sim.violation import check
 from holdfast_lab.sim.world import World
@@ -130,11 +130,16 @@ class AppsRun(Run):
         key, node = chance.choice(keys), chance.choice(nodes)
         self.world.sometimes("key deleted by an administrator")
         self.world.note(f"administrator deletes {key.decode()}")
-        self._referee.deleted(key)
+        self._referee.deletes(key)
         self._works.deleted.add(key)
         command = raft_pb2.Command(delete_range=rpc_pb2.DeleteRangeRequest(key=key))
         deadline = node.clock.local(self.world.now) + 4 * SECOND
-        self.ledger.ask(node, Propose(self.ledger.next_id(), command, deadline), lambda _, answer: None)
+
+        def answered(_: Node, answer: Answer) -> None:
+            if answer.error is None:
+                self._referee.gone(key)
+
+        self.ledger.ask(node, Propose(self.ledger.next_id(), command, deadline), answered)
 
     def _check_end(self) -> None:
         for app in self._apps:
