@@ -127,10 +127,9 @@ class Router:
         assert self._front is not None
         end = time.monotonic() + TURN_SECONDS
         while True:
-            events = self._front.poll(TURN_EVENTS)
-            for event in events:
+            for event in self._front.poll(TURN_EVENTS):
                 self.on_event(event)
-            if len(events) < TURN_EVENTS or time.monotonic() > end:
+            if not self._front.waiting or time.monotonic() > end:
                 return  # remaining events wake the loop again
 
     def on_event(self, event: Event) -> None:

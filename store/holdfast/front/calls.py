@@ -137,6 +137,11 @@ class Front(Protocol):
 
     def fileno(self) -> int: ...
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are events to poll."""
+        ...
+
     def poll(self, max_events: int) -> list[Event]: ...
 
     def send(self, actions: Iterable[Action]) -> set[int]:

@@ -166,6 +166,7 @@ class CacheLeases:
         self._open_at = 0
         self._everything: _Zone | None = None
         self._term_start = 0
+        self.active = False  # whether commands have to be looked at before they are appended
 
     # ---- leadership ----------------------------------------------------------------------------------------
 
@@ -193,6 +194,7 @@ class CacheLeases:
             prefix: before.get(prefix) or _Zone(prefix, open_at, last_index) for prefix in sorted(machine.cachable)
         }
         self._zones = Zones(self._by_prefix.values())
+        self._activate()
         ended = [id for prefix in before.keys() - self._by_prefix.keys() for id in before[prefix].holders]
         for id in ended:
             self._forget(id)
@@ -200,15 +202,14 @@ class CacheLeases:
 
     # ---- commands ------------------------------------------------------------------------------------------
 
-    @property
-    def active(self) -> bool:
-        """Whether commands have to be looked at before they are appended."""
-        return bool(self._by_prefix) or self._everything is not None
+    def _activate(self) -> None:
+        self.active = bool(self._by_prefix) or self._everything is not None
 
     def touched(self, command: raft_pb2.Command, machine: Machine) -> list[_Zone]:
         """The zones that `command` may change."""
         if self._everything is not None and machine.applied_index >= self._term_start:
             self._everything = None
+            self._activate()
         ranges = list(written(command))
         revoked = command.lease_revoke.id if command.HasField("lease_revoke") else None
         if revoked is not None:

@@ -406,7 +406,9 @@ class MemberCore:
         self._name(item.command)
         pending = _Pending(item.id, item.command, item.deadline_ns, waits=waits)
         self._pending[self._seq] = pending
-        self._count(pending, 1)
+        self._pending_bytes += pending.size
+        if waits:
+            self._count_waiting(pending, 1)
         self._forward.append(self._seq)
 
     def _forward_commands(self, out: Output) -> None:
@@ -526,19 +528,22 @@ class MemberCore:
     ) -> None:
         pending = self._pending.pop(seq, None)
         if pending is not None:
-            self._count(pending, -1)
+            self._gone(pending)
             out.answers.append(Answer(pending.id, error, response, revision, seq=seq))
 
-    def _count(self, pending: _Pending, sign: int) -> None:
-        self._pending_bytes += sign * pending.size
+    def _gone(self, pending: _Pending) -> None:
+        self._pending_bytes -= pending.size
         if pending.waits:
-            self._waiting += sign
-            self._waiting_bytes += sign * pending.size
+            self._count_waiting(pending, -1)
+
+    def _count_waiting(self, pending: _Pending, sign: int) -> None:
+        self._waiting += sign
+        self._waiting_bytes += sign * pending.size
 
     def _cancel(self, id: int) -> None:
         for seq, pending in self._pending.items():
             if pending.id == id:
-                self._count(pending, -1)
+                self._gone(pending)
                 del self._pending[seq]
                 return
         self.reads.cancel(id)

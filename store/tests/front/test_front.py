@@ -698,6 +698,23 @@ async def test_connections_take_turns_with_their_calls() -> None:
         del reader
 
 
+async def test_large_requests_are_polled_a_few_at_a_time() -> None:
+    async with served() as s, channel(s.port) as client:
+        asyncio.get_running_loop().remove_reader(s.front.fileno())
+        large = bytes(module.TURN_BYTES * 3 // 4)
+        answers = [client.unary_unary("/t.T/Unary")(large) for _ in range(5)]
+        async with asyncio.timeout(10):
+            while s.front.received_bytes < 5 * len(large) or s.front.buffered > 0:
+                await asyncio.sleep(0)
+        counts = []
+        while s.front.waiting:
+            events = [e for e in s.front.poll(64) if isinstance(e, Unary)]
+            counts.append(len(events))
+            s.front.send([Reply(e.call.id, b"ok") for e in events])
+        assert counts == [2, 2, 1]
+        assert [await answer for answer in answers] == [b"ok"] * 5
+
+
 async def test_a_call_that_is_given_up_before_its_turn_is_not_served() -> None:
     async with served() as s:
         reader, writer = await asyncio.open_connection("127.0.0.1", s.port)

@@ -34,6 +34,7 @@ log = logging.getLogger("holdfast.front")
 MAX_CALLS = 20_000  # open requests of any kind, over all connections
 FEW_CALLS = 16  # open requests that a connection may always have
 TURN_CALLS = 16  # events polled from one connection before the next one
+TURN_BYTES = 16 << 10  # of the requests polled at once, which the last one may exceed: they can cost much to check
 LOST_STREAMS = 1000  # streams of a lost connection that are ended in one turn of the loop
 MAX_MESSAGE_BYTES = 2 << 20  # as in etcd: the largest request (1.5 MiB) plus 512 KiB
 MAX_STREAMS = MAX_CALLS // 2  # open streams of one connection
@@ -156,17 +157,27 @@ class Http2Front:
     def fileno(self) -> int:
         return self._event
 
+    @property
+    def waiting(self) -> bool:
+        return bool(self._turns)
+
     def poll(self, max_events: int) -> list[Event]:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
         events: list[Event] = []
-        while self._turns and len(events) < max_events:
+        size = 0
+        while self._turns and len(events) < max_events and size < TURN_BYTES:
             session = self._turns.popleft()
             waiting = session.events
             for _ in range(min(TURN_CALLS, len(waiting), max_events - len(events))):
                 event = waiting.popleft()
-                if not isinstance(event, Unary) or event.call.id in self.open_calls:  # skip cancelled calls
+                if not isinstance(event, Unary):
                     events.append(event)
+                elif event.call.id in self.open_calls:  # skip cancelled calls
+                    events.append(event)
+                    size += len(event.body)
+                    if size >= TURN_BYTES:
+                        break
             if waiting:
                 self._turns.append(session)
         if self._turns:
