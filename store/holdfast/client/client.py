@@ -145,11 +145,12 @@ class Client:
     async def _call(self, path: str, request: Message, response: type[Response], *, idempotent: bool) -> Response:
         return await self.connection.call(path, request, response, idempotent=idempotent)
 
-    async def _write(self, path: str, request: Message, response: type[Response]) -> Response:
-        """Make a call that changes something, named by the session so that it takes effect once."""
+    async def _write(self, path: str, request: Message, response: type[Response], *, barrier: bool = False) -> Response:
+        """Make a call that changes something, named by the session so that it takes effect once. `barrier`: see
+        `commit`."""
         for last in (False, True):
             try:
-                async with self._session.name() as name:
+                async with self._session.name(barrier=barrier) as name:
                     return await self.connection.call(path, request, response, idempotent=False, name=name)
             except SessionEnded:
                 if last:
@@ -233,9 +234,11 @@ class Client:
         """Begin a transaction: `await hf.txn().if_(…).then(hf.op.put(…)).else_(…).commit()`."""
         return Txn(self.commit)
 
-    async def commit(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
-        """Send a transaction as it is on the wire."""
-        return await self._write("/etcdserverpb.KV/Txn", request, rpc_pb2.TxnResponse)
+    async def commit(self, request: rpc_pb2.TxnRequest, *, barrier: bool = False) -> rpc_pb2.TxnResponse:
+        """Send a transaction as it is on the wire. `barrier`: send it when no write that this client began before is
+        waited for any more. Then none of these can take effect after it, also not those that were cancelled or timed
+        out. On etcd, which has no client sessions, they still can."""
+        return await self._write("/etcdserverpb.KV/Txn", request, rpc_pb2.TxnResponse, barrier=barrier)
 
     async def compact(self, revision: int) -> None:
         """Compact history before `revision`."""

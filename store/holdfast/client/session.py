@@ -34,14 +34,17 @@ class Session:
         self._slots = asyncio.Semaphore(MAX_OUTSTANDING)
         self._seq = 0
         self._waiting: set[int] = set()
+        self._barriers: dict[int, asyncio.Event] = {}  # set when no smaller number is waited for
 
     @property
     def open(self) -> bool:
         return self._lease is not None and self._lease.alive
 
     @asynccontextmanager
-    async def name(self) -> AsyncIterator[Metadata | None]:
-        """The name of one write, as metadata, until the write is done; None if there is no session."""
+    async def name(self, *, barrier: bool = False) -> AsyncIterator[Metadata | None]:
+        """The name of one write, as metadata, until the write is done; None if there is no session. `barrier`: wait
+        until no write that was begun before is waited for any more. What was given up of these cannot take effect
+        after this write."""
         lease = await self._opened()
         if lease is None:
             yield None
@@ -50,8 +53,10 @@ class Session:
             self._seq += 1
             seq = self._seq
             self._waiting.add(seq)
-            low = min(self._waiting)
             try:
+                if barrier:
+                    await self._alone(seq)
+                low = min(self._waiting)
                 yield (
                     ("holdfast-session", str(lease.id)),
                     ("holdfast-seq", str(seq)),
@@ -59,6 +64,21 @@ class Session:
                 )
             finally:
                 self._waiting.discard(seq)
+                if self._barriers:
+                    self._open_barrier()
+
+    async def _alone(self, seq: int) -> None:
+        """Wait until no smaller number is waited for."""
+        opens = self._barriers[seq] = asyncio.Event()
+        try:
+            self._open_barrier()
+            await opens.wait()
+        finally:
+            del self._barriers[seq]
+
+    def _open_barrier(self) -> None:
+        if self._waiting and (opens := self._barriers.get(min(self._waiting))) is not None:
+            opens.set()
 
     async def _opened(self) -> Lease | None:
         if self._lease is not None and self._lease.alive:

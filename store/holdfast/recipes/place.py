@@ -8,14 +8,15 @@ comes late cannot hit a newer place (etcd#22082).
 Invariants:
 1. A place is first only if, at one revision, its own key exists and no older key of the queue does (etcd#19597,
    etcd#16221), and the session was certainly alive after that was asked.
-2. A place that was left, or whose acquisition was given up, is deleted as long as the session lives.
+2. A place that was left, or whose acquisition was given up, is deleted as long as the session lives. An attempt to
+   enter that comes late does not bring it back, except on etcd, where nothing can prevent it.
 """
 
 from __future__ import annotations
 
-from holdfast.client.errors import ClientError
+from holdfast.client.errors import ClientError, OutcomeUnknown, Unavailable
 from holdfast.recipes.liveness import State
-from holdfast.recipes.space import Op, Range, Space, Wanted, below, created, delete, get, insist, kvs, put
+from holdfast.recipes.space import Op, Range, Space, Wanted, below, created, delete, get, insist, kvs, put, txn
 
 
 class PlaceLost(ClientError):
@@ -38,6 +39,7 @@ class Place:
         """`queue`: the prefix of the keys that count. `ahead`: how many older ones may be left at its turn."""
         self.key = key
         self.revision = 0
+        self._under_way = False  # an attempt to enter was not answered, and may still take effect
         self._space = space
         self._queue = queue
         self._ahead = ahead
@@ -45,13 +47,15 @@ class Place:
     async def enter(self, value: bytes = b"", until: float | None = None) -> None:
         """Take the place at the end of the queue. Raises TimeoutError."""
         space = self._space
-        taken = await insist(
-            space,
-            when=[created(self.key, 0)],
-            then=[put(self.key, value, space.lease)],
-            otherwise=[get(self.key)],  # an earlier attempt, whose answer was lost, has taken effect
-            until=until,
-        )
+        when, then = [created(self.key, 0)], [put(self.key, value, space.lease)]
+        otherwise = [get(self.key)]  # an earlier attempt, whose answer was lost, has taken effect
+        self._under_way = True
+        try:
+            taken = await txn(space, when=when, then=then, otherwise=otherwise, until=until)
+            self._under_way = False
+        except (OutcomeUnknown, Unavailable):
+            await space.pause(until)
+            taken = await insist(space, when=when, then=then, otherwise=otherwise, until=until)
         self.revision = taken.header.revision if taken.succeeded else kvs(taken)[0].create_revision
 
     async def turn(self, until: float | None = None) -> None:
@@ -101,7 +105,5 @@ class Place:
         self._space.spawn(self._delete())
 
     async def _delete(self) -> None:
-        """An attempt to enter may still be under way. It comes too late: a session's writes are numbered, and once a
-        later one was applied, those before it that nobody waits for are refused."""
         when = [created(self.key, self.revision)] if self.revision else []
-        await insist(self._space, when=when, then=[delete(self.key)])
+        await insist(self._space, when=when, then=[delete(self.key)], barrier=self._under_way)

@@ -203,8 +203,10 @@ class Session:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    async def txn(self, request: rpc_pb2.TxnRequest, until: float | None = None) -> rpc_pb2.TxnResponse:
-        answer: rpc_pb2.TxnResponse = await self._while_alive(self._client.commit(request), until)
+    async def txn(
+        self, request: rpc_pb2.TxnRequest, until: float | None = None, *, barrier: bool = False
+    ) -> rpc_pb2.TxnResponse:
+        answer: rpc_pb2.TxnResponse = await self._while_alive(self._client.commit(request, barrier=barrier), until)
         return answer
 
     async def change(self, wanted: Sequence[Wanted], revision: int, until: float | None = None) -> None:
@@ -232,7 +234,10 @@ class Session:
 
     async def safe(self, until: float | None = None) -> None:
         async def safe() -> None:
-            while self.state() is not State.SAFE:
+            while True:
+                self._notice()  # only what was noticed is announced to be over
+                if self._told is State.SAFE:
+                    return
                 await self._moved.wait()
 
         await self._while_alive(safe(), until)

@@ -57,8 +57,11 @@ class Space(Protocol):
     def now(self) -> float:
         """Seconds on a clock that goes on while the machine is suspended."""
 
-    async def txn(self, request: rpc_pb2.TxnRequest, until: float | None = None) -> rpc_pb2.TxnResponse:
-        """Linearizable. Raises a ClientError, above all OutcomeUnknown and Unavailable."""
+    async def txn(
+        self, request: rpc_pb2.TxnRequest, until: float | None = None, *, barrier: bool = False
+    ) -> rpc_pb2.TxnResponse:
+        """Linearizable. `barrier`: no transaction that was begun before it takes effect after it; it waits for those
+        that are under way. Not on etcd. Raises a ClientError, above all OutcomeUnknown and Unavailable."""
 
     async def change(self, wanted: Sequence[Wanted], revision: int, until: float | None = None) -> None:
         """Wait for a wanted change at `revision` or later. It may return without one, for example if history was
@@ -135,8 +138,10 @@ async def txn(
     then: Sequence[Op] = (),
     otherwise: Sequence[Op] = (),
     until: float | None = None,
+    barrier: bool = False,
 ) -> rpc_pb2.TxnResponse:
-    return await space.txn(rpc_pb2.TxnRequest(compare=when, success=then, failure=otherwise), until)
+    request = rpc_pb2.TxnRequest(compare=when, success=then, failure=otherwise)
+    return await space.txn(request, until, barrier=barrier)
 
 
 async def insist(
@@ -146,11 +151,12 @@ async def insist(
     then: Sequence[Op] = (),
     otherwise: Sequence[Op] = (),
     until: float | None = None,
+    barrier: bool = False,
 ) -> rpc_pb2.TxnResponse:
     """A transaction that may take effect twice without harm: repeated as long as the session lives, while no server
     answers or answers are lost."""
     while True:
         try:
-            return await txn(space, when=when, then=then, otherwise=otherwise, until=until)
+            return await txn(space, when=when, then=then, otherwise=otherwise, until=until, barrier=barrier)
         except (OutcomeUnknown, Unavailable):
             await space.pause(until)

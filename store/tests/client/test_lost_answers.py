@@ -90,6 +90,37 @@ async def test_a_named_write_is_asked_again_under_its_name(server: tuple[Server,
         assert answers.names("Put") == ["1", "1", "1"]
 
 
+async def test_a_barrier_waits_for_the_writes_before_it_and_forbids_those_that_were_given_up(
+    server: tuple[Server, str],
+) -> None:
+    """The servers refuse writes below `low` that come late."""
+    answers, endpoint = server
+    arrived, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        if len(answers.names("Put")) == 2:
+            arrived.set()
+        await answer.wait()
+        return await done(body, context)
+
+    answers.answers = {"Open": opened, "Put": slow, "Txn": done}
+    async with client.connect(endpoint, timeout=20) as hf, asyncio.timeout(20):
+        waits, gives_up = asyncio.ensure_future(hf.put("k", "1")), asyncio.ensure_future(hf.put("k", "2"))
+        await arrived.wait()
+        gives_up.cancel()
+        await asyncio.wait((gives_up,))
+        barrier = asyncio.ensure_future(hf.commit(rpc_pb2.TxnRequest(), barrier=True))
+        await asyncio.sleep(0)
+        await hf.commit(rpc_pb2.TxnRequest())  # later writes do not wait
+        assert not barrier.done()
+        assert len(answers.names("Txn")) == 1
+        answer.set()
+        await asyncio.gather(waits, barrier)
+    lows = [metadata["holdfast-low"] for asked, metadata in answers.asked if asked == "Txn"]
+    assert answers.names("Txn") == ["4", "3"]
+    assert lows == ["1", "3"]
+
+
 async def test_without_sessions_a_write_is_sent_once(server: tuple[Server, str]) -> None:
     """etcd does not know them."""
     answers, endpoint = server

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import subprocess
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from holdfast import client, recipes
 from holdfast.client.keepalive import now
 from holdfast.proto import rpc_pb2
 from holdfast.recipes import blocking
+from holdfast_lab.sim.apps.mutants import RECIPE_MUTANTS
+from holdfast_lab.sim.mutation import broken
 
 from ..tools import CACHE, tool
 
@@ -42,6 +48,55 @@ async def test_a_lock_has_one_holder_and_is_handed_over_in_the_order_of_asking(h
     assert order == [0, 1, 2]
     assert [token.revision, *revisions] == sorted({token.revision, *revisions}), "tokens grow with each holder"
     assert not (await hf.range("/lock/a/", prefix=True)).kvs
+
+
+async def test_an_attempt_to_enter_that_comes_after_it_was_given_up_does_not_enter(
+    ours: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although another write of this client, begun before, is still under way."""
+    late: list[Callable[[], Awaitable[object]]] = []
+    other_may_go, other_began = asyncio.Event(), asyncio.Event()
+    async with client.connect(ours, timeout=20) as hf, recipes.session(hf) as session, asyncio.timeout(2 * PATIENCE):
+        to_server = hf.connection.call
+
+        async def call(path: str, request: Message, *args: Any, **how: Any) -> Any:
+            if isinstance(request, rpc_pb2.PutRequest):
+                other_began.set()
+                await other_may_go.wait()
+            elif isinstance(request, rpc_pb2.TxnRequest) and request.success[0].HasField("request_put"):
+                late.append(lambda: to_server(path, request, *args, **how))
+                await asyncio.Event().wait()
+            return await to_server(path, request, *args, **how)
+
+        monkeypatch.setattr(hf.connection, "call", call)
+        other = asyncio.ensure_future(hf.put("/elsewhere", "x"))
+        await other_began.wait()
+        assert not await recipes.Lock(session, "/lock/late").acquire(timeout=0.2)
+        gone = asyncio.gather(*session._work)
+        await asyncio.wait((gone,), timeout=0.5)
+        other_may_go.set()
+        await asyncio.gather(other, gone)
+        with contextlib.suppress(client.ClientError):
+            await late[0]()
+        assert not (await hf.range("/lock/late/", prefix=True)).kvs, "it entered, and nobody will leave"
+
+
+async def test_that_is_found_here_because_few_seeds_of_the_simulator_notice(
+    ours: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broken(RECIPE_MUTANTS["given-up-without-barrier"]), pytest.raises(AssertionError, match="nobody will leave"):
+        await test_an_attempt_to_enter_that_comes_after_it_was_given_up_does_not_enter(ours, monkeypatch)
+
+
+async def test_who_waits_until_the_session_is_safe_notices_a_renewal(hf: client.Client) -> None:
+    """Also if the jeopardy before it was so short that nothing else noticed it."""
+    async with recipes.session(hf) as session, asyncio.timeout(PATIENCE):
+        session._liveness.safe_until = now()
+        waiting = asyncio.ensure_future(session.safe())
+        for _ in range(5):  # until it waits
+            await asyncio.sleep(0)
+        session._renewed(now(), 30.0)
+        await waiting
 
 
 async def test_trying_waiting_for_a_time_and_giving_up_leave_nothing_behind(hf: client.Client) -> None:

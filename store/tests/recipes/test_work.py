@@ -143,11 +143,13 @@ async def test_a_request_to_open_a_double_barrier_that_comes_late_lets_nobody_pa
     async with recipes.session(hf) as one, recipes.session(hf) as two, recipes.session(hf) as three:
         to_server = one.txn
 
-        async def txn(request: rpc_pb2.TxnRequest, until: float | None = None) -> rpc_pb2.TxnResponse:
+        async def txn(
+            request: rpc_pb2.TxnRequest, until: float | None = None, *, barrier: bool = False
+        ) -> rpc_pb2.TxnResponse:
             if any(op.request_put.key == b"/barrier/d/ready" for op in request.success):
                 sent.set()
                 await arrives.wait()
-            return await to_server(request, until)
+            return await to_server(request, until, barrier=barrier)
 
         monkeypatch.setattr(one, "txn", txn)
         waits = Place(two, b"/barrier/d/waiters/two", b"/barrier/d/waiters/")

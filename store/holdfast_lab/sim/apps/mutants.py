@@ -232,6 +232,17 @@ def _bound_without_guard(patch: Patch) -> None:
     patch(Queue, "put", put_in)
 
 
+@_mutant("an attempt to enter that comes after the place was given up does not enter")
+def _given_up_without_barrier(patch: Patch) -> None:
+    original = Place._delete
+
+    async def delete_(self: Place) -> None:
+        self._under_way = False
+        await original(self)
+
+    patch(Place, "_delete", delete_)
+
+
 @_mutant("a barrier opens when all have entered")
 def _barrier_opens_early(patch: Patch) -> None:
     original = DoubleBarrier.__init__

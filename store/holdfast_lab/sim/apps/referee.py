@@ -68,7 +68,7 @@ class Referee:
         self._oracle = oracle
         self._names: dict[bytes, _Name] = {}
         self._deleted: set[bytes] = set()  # what the administrator asked to delete; that may be refused, or come late
-        self._gone: dict[bytes, int] = {}  # when the administrator was told that a key is deleted
+        self._gone: dict[bytes, tuple[int, int]] = {}  # when it was told so, and the revision of the deletion
         self.acquired = 0
 
     def took(self, name: bytes, claim: Claim) -> None:
@@ -81,7 +81,8 @@ class Referee:
             self._world.sometimes("acquired after the session's end")
             return
         if claim.token.key in self._deleted:
-            late = self._world.now > self._gone.get(claim.token.key, self._world.now) + UNNOTICED_NS
+            at, revision = self._gone.get(claim.token.key, (self._world.now, 0))
+            late = claim.token.revision < revision and self._world.now > at + UNNOTICED_NS
             check(not late, "R1", f"{claim.who} holds {name!r} by {claim.token}, whose key was deleted before")
             return
         self._alone(name, about, claim)
@@ -121,9 +122,9 @@ class Referee:
         """The administrator asks to delete this key."""
         self._deleted.add(key)
 
-    def gone(self, key: bytes) -> None:
-        """The administrator was told that the key is deleted."""
-        self._gone.setdefault(key, self._world.now)
+    def gone(self, key: bytes, revision: int) -> None:
+        """The administrator was told that the key is deleted. An attempt to enter may make it anew after that."""
+        self._gone[key] = (self._world.now, revision)
 
     def lost(self, key: bytes) -> None:
         """R5: somebody was told that this key is gone."""

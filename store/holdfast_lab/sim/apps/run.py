@@ -23,7 +23,7 @@ SECONDS = 45
 LONGEST_CUT = 9.0  # seconds
 LONGEST_FREEZE = 20.0  # seconds; sessions live 3 to 6, and 6 more in jeopardy
 REST_NS = 40 * SECOND
-
+SERVED = 20  # revisions
 
 APPS_SOMETIMES = (
     "session opened",
@@ -137,7 +137,7 @@ class AppsRun(Run):
 
         def answered(_: Node, answer: Answer) -> None:
             if answer.error is None:
-                self._referee.gone(key)
+                self._referee.gone(key, answer.revision)
 
         self.ledger.ask(node, Propose(self.ledger.next_id(), command, deadline), answered)
 
@@ -149,7 +149,8 @@ class AppsRun(Run):
         super()._check_end()
         self._referee.end()
         self._works.end()
-        check(self._referee.acquired > 0 or not self.nemesis.faults, "R4", "nobody ever held anything")
+        served = self.oracle.revision >= SERVED  # the members may have been in trouble all the time
+        check(self._referee.acquired > 0 or not served, "R4", "nobody ever held anything")
 
     def _at_rest(self) -> bool:
         return all(app.process is None for app in self._apps)

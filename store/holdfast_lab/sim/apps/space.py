@@ -187,16 +187,21 @@ class SimSpace:
         finally:
             self._waits.pop(wait, None)
 
-    async def txn(self, request: rpc_pb2.TxnRequest, until: float | None = None) -> rpc_pb2.TxnResponse:
+    async def txn(
+        self, request: rpc_pb2.TxnRequest, until: float | None = None, *, barrier: bool = False
+    ) -> rpc_pb2.TxnResponse:
         command = raft_pb2.Command(txn=request)
         seq = 0
         if self._numbered:
             self._seq += 1
             seq = self._seq
             self._outstanding.add(seq)
-            command.session, command.session_seq = self._lease, seq
-            command.session_low = min(self._outstanding)
         try:
+            while barrier and self._numbered and min(self._outstanding) < seq:
+                await self.pause(until)
+            if self._numbered:
+                command.session, command.session_seq = self._lease, seq
+                command.session_low = min(self._outstanding)
             answer = await self._ask(command, until)
         finally:
             self._outstanding.discard(seq)
@@ -281,7 +286,8 @@ class SimSpace:
 
     async def safe(self, until: float | None = None) -> None:
         wait = Waiting[None]()
-        if self.state() is State.SAFE:
+        self._notice()  # only what was noticed is announced to be over
+        if self._told is State.SAFE:
             return
         self._until_safe.append(wait)
         await self._wait(wait, until)
