@@ -13,7 +13,7 @@ from collections.abc import Callable
 from holdfast.api.base import Service, Serving
 from holdfast.api.node import Reports
 from holdfast.auth.store import Principal
-from holdfast.edge.upstream import Snapshots, Upstream, check_start
+from holdfast.edge.upstream import Followers, Upstream, check_start
 from holdfast.front.calls import Call, Credit, Kind
 from holdfast.kv.space import KeySpace
 from holdfast.member.driver import Member
@@ -37,7 +37,7 @@ class EdgeService(Service):
         router = self.router
         self.reports = reports
         self.streams: dict[int, FollowStream] = {}
-        self.snapshots = Snapshots()
+        self.followers = Followers()
         router.stream("/holdfast.v1.Edge/Follow", Kind.BIDI, self.open)
 
     def open(self, call: Call) -> FollowStream:
@@ -103,7 +103,7 @@ class FollowStream:
         self._member.state.auth.require_current(self._caller.shown())
         self._cluster_id = service.node.data.identity.cluster_id
         source = _MemberSource(self._cluster_id, self._member)
-        self._upstream = Upstream(source, call.id, service.snapshots)
+        self._upstream = Upstream(source, call.id, service.followers)
         self._pumping = False  # sending the next snapshot frame is scheduled for the loop's next turn
         self._timer: asyncio.TimerHandle | None = None
         self._name = self._pool = ""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import google_crc32c
 
+from holdfast.edge.history import CHANGE_BYTES, History
 from holdfast.keyrange import Range, bounds, prefix_end
 from holdfast.kv.copied import CopiedSpace, load
 from holdfast.kv.rows import Change
@@ -22,6 +23,7 @@ from holdfast.proto import holdfast_pb2, kv_pb2
 _POSITION = b"replica/position"
 _FILTER = b"replica/filter"
 _USERS = b"replica/users"
+_NUMBERS_0_1 = 6  # of a position that version 0.1 stored
 
 
 class WrongCluster(Exception):
@@ -34,7 +36,8 @@ class BrokenUpstream(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """What a replica has: complete up to revision `watermark`, history readable from revision `floor` on."""
+    """What a replica has: complete up to revision `watermark`, readable from revision `floor` on, with all changes from
+    `history_from` on, which take `history_bytes`."""
 
     cluster_id: int = 0
     epoch: int = 0
@@ -42,6 +45,8 @@ class Position:
     floor: int = 0
     term: int = 0
     filter_version: int = 0
+    history_from: int = 0
+    history_bytes: int = 0
 
 
 def filter_version(ranges: Sequence[holdfast_pb2.KeyRange]) -> int:
@@ -65,11 +70,18 @@ class ReplicaCore:
             self._stale_filter = self.position.watermark > 0
         else:
             self._stale_filter = False
-        self.space = CopiedSpace(self._pending, self.position.watermark, self.position.floor)
+        self.space = self._copy()
+        self._history = History(self.position.history_bytes, self.position.watermark)
+        self.written = 0  # counts changes, which have to be made durable
+        self._unsaved = False  # the watermark moved without a change, which is not stored at once
         self._loading: list[kv_pb2.KeyValue] | None = None
         self._loading_crc = 0
         self._hello: holdfast_pb2.FollowHello | None = None
         self.users = store.get(Family.META, _USERS) is not None  # whether auth is on in the cluster, as last reported
+
+    def _copy(self) -> CopiedSpace:
+        p = self.position
+        return CopiedSpace(self._pending, p.watermark, p.floor, p.history_from)
 
     # ---- what is here --------------------------------------------------------------------------------------
 
@@ -130,7 +142,7 @@ class ReplicaCore:
         if not whole or older or trailer.filter_version != self.filter_version:
             return False
         load(self._pending, loading)
-        self._move(
+        self._write(
             Position(
                 cluster_id=hello.cluster_id,
                 epoch=hello.epoch,
@@ -138,38 +150,57 @@ class ReplicaCore:
                 floor=trailer.revision,
                 term=hello.term,
                 filter_version=self.filter_version,
+                history_from=trailer.revision + 1,  # a snapshot lacks the deletions of its revision
             )
         )
         self._stale_filter = False
-        self._flush()
-        self.space = CopiedSpace(self._pending, trailer.revision, trailer.revision)
+        self.space = self._copy()
+        self._history = History()
         return True
 
     def revision(self, frame: holdfast_pb2.FollowRevision) -> list[Change]:
-        """Apply one revision and return its changes. A revision already applied is ignored and has no changes."""
-        if frame.revision <= self.position.watermark:
+        """Apply one revision and return its changes. A revision already applied is ignored and has no changes. Raises
+        BrokenUpstream if a change before it is missing."""
+        watermark = self.position.watermark
+        if frame.revision <= watermark:
             return []
+        if frame.previous > watermark:
+            raise BrokenUpstream(f"the changes of revisions {watermark + 1} to {frame.previous} were left out")
         changes = self.space.apply(frame.revision, frame.events)
-        self._move(replace(self.position, watermark=frame.revision, term=frame.term))
-        self._flush()
+        self._history.add(frame.revision, sum(CHANGE_BYTES + len(change.kv) for change in changes))
+        self._write(
+            replace(self.position, watermark=frame.revision, term=frame.term, history_bytes=self._history.bytes)
+        )
         return changes
 
     def progress(self, frame: holdfast_pb2.FollowProgress) -> bool:
-        """Note that no more changes come up to this revision. Returns whether the watermark moved."""
+        """Note that no more changes come up to this revision. Returns whether the watermark moved.
+
+        It is stored with the next change, or by `save`: a replica that starts again at an older watermark has the same
+        keys, and a quiet filter costs no writes."""
         if frame.revision <= self.position.watermark:
             return False
         self.space.reach(frame.revision)
-        self._move(replace(self.position, watermark=frame.revision, term=frame.term))
-        self._flush()
+        self.position = replace(self.position, watermark=frame.revision, term=frame.term)
+        self._unsaved = True
         return True
 
-    def _move(self, position: Position) -> None:
+    def save(self) -> None:
+        """Store a watermark that moved without a change."""
+        if self._unsaved:
+            self._store_position()
+
+    def _write(self, position: Position) -> None:
+        """Store what is pending, together with the position that it leads to."""
         self.position = position
-        p = position
-        data = b"".join(
-            n.to_bytes(8, "big") for n in (p.cluster_id, p.epoch, p.watermark, p.floor, p.term, p.filter_version)
-        )
-        self._pending.put(Family.META, _POSITION, data)
+        self.written += 1
+        self._store_position()
+
+    def _store_position(self) -> None:
+        position = self.position
+        self._pending.put(Family.META, _POSITION, b"".join(n.to_bytes(8, "big") for n in astuple(position)))
+        self._unsaved = False
+        self._flush()
 
     @property
     def stalled(self) -> bool:
@@ -186,18 +217,23 @@ class ReplicaCore:
         with contextlib.suppress(StoreBusy):  # reported by `stalled`
             self._pending.flush()
 
-    def raise_floor(self, revision: int) -> None:
-        """Compact history before `revision`. Pruning removes its rows later."""
-        self.space.forget(revision)
-        self._move(replace(self.position, floor=revision))
-        self._flush()
+    def forget_history(self) -> None:
+        """Compact history that is too much. Pruning removes its rows later."""
+        floor = self._history.forget()
+        if floor > self.position.floor:
+            self.space.forget(floor)
+            self._write(replace(self.position, floor=floor, history_bytes=self._history.bytes))
 
 
 def _load(store: Store) -> Position:
     data = store.get(Family.META, _POSITION)
     if data is None:
         return Position()
-    return Position(*(int.from_bytes(data[i : i + 8], "big") for i in range(0, 48, 8)))
+    numbers = [int.from_bytes(data[i : i + 8], "big") for i in range(0, len(data), 8)]
+    if len(numbers) == _NUMBERS_0_1:
+        # Version 0.1 did not say where the history begins. That its floor came from a snapshot is possible.
+        numbers += [numbers[3] + 1, 0]
+    return Position(*numbers)
 
 
 def ranges_of(prefixes: Iterable[str]) -> list[holdfast_pb2.KeyRange]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
+import random
 import time
 from collections.abc import Callable
 
@@ -23,8 +25,11 @@ from holdfast.status import said_by_server
 log = logging.getLogger("holdfast.edge")
 
 PROBE_SECONDS = 1.0
-SILENCE_SECONDS = 10.0  # time without a message after which the next endpoint is tried
-RETRY_SECONDS = 0.5  # pause after all endpoints have failed
+MAX_PROBES = 32  # not answered
+# Time without a message after which the next endpoint is tried. It is different each time: members that have lost their
+# quorum are silent for all their replicas at once.
+SILENCE_SECONDS = (10.0, 15.0)
+RETRY_SECONDS = (0.5, 1.5)  # pause after all endpoints have failed
 BUSY_SECONDS = 0.05  # pause before a write is retried after the store was busy or full
 
 
@@ -63,7 +68,14 @@ class Follower:
         self._answered: list[tuple[int, int]] = []  # (revision to reach, when its probe was sent)
         self._fresh_at: int | None = None  # all writes acknowledged before this time are visible here
         self._probe_ids = itertools.count(1)
+        self._newest_probe = 0
+        self._answered_newest = asyncio.Event()
         self._said = ""
+        self._wanted = asyncio.Event()  # somebody waits for the watermark
+
+    def want_progress(self) -> None:
+        """Ask the upstream at once how far this replica is complete, instead of with the next probe."""
+        self._wanted.set()
 
     @property
     def staleness_ms(self) -> int | None:
@@ -84,12 +96,12 @@ class Follower:
                     if not said_by_server(error.details() or ""):
                         await self._connection.drop(address)
                 except TimeoutError:
-                    self._say(f"{address}: silent for {SILENCE_SECONDS:g} s")
+                    self._say(f"{address}: silent for more than {SILENCE_SECONDS[0]:g} s")
                     await self._connection.drop(address)
                 finally:
                     self.connected = False
                     self._probes.clear()
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(random.uniform(*RETRY_SECONDS))
 
     def _say(self, line: str) -> None:
         if line != self._said:
@@ -113,6 +125,7 @@ class Follower:
             response_deserializer=holdfast_pb2.FollowResponse.FromString,
         )()
         talking: asyncio.Task[None] | None = None
+        silence = random.uniform(*SILENCE_SECONDS)
         try:
             with channel_may_close():
                 await call.write(holdfast_pb2.FollowRequest(start=self._core.start(self._name, self._pool)))
@@ -120,7 +133,7 @@ class Follower:
             while True:
                 await self._settled()
                 with channel_may_close():
-                    async with asyncio.timeout(SILENCE_SECONDS):
+                    async with asyncio.timeout(silence):
                         response = await call.read()
                 if response is grpc.aio.EOF:
                     # The status of an ended stream says why.
@@ -133,19 +146,27 @@ class Follower:
 
     async def _talk(self, call: grpc.aio.StreamStreamCall) -> None:
         """Send probes, which bound the staleness, and reports of the replica's position."""
-        reported = -1
+        reported, report_at = -1, 0.0
         while True:
+            self._wanted.clear()
             if self.connected and not self._core.stalled:
-                id = next(self._probe_ids)
-                self._probes[id] = boot_ns()
-                while len(self._probes) > 32:
-                    self._probes.pop(next(iter(self._probes)))
-                await call.write(holdfast_pb2.FollowRequest(probe=holdfast_pb2.Probe(id=id)))
-                position = self._core.position
-                if position.watermark != reported:
-                    reported = position.watermark
+                await self._probe(call)
+                watermark, now = self._core.position.watermark, time.monotonic()
+                if watermark != reported and now >= report_at:
+                    reported, report_at = watermark, now + PROBE_SECONDS
                     await call.write(holdfast_pb2.FollowRequest(report=self._report()))
-            await asyncio.sleep(PROBE_SECONDS if self.connected else 0.05)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_SECONDS if self.connected else 0.05):
+                    await self._wanted.wait()
+                    await self._answered_newest.wait()  # one at a time, however many wait
+
+    async def _probe(self, call: grpc.aio.StreamStreamCall) -> None:
+        id = self._newest_probe = next(self._probe_ids)
+        self._answered_newest.clear()
+        self._probes[id] = boot_ns()
+        while len(self._probes) > MAX_PROBES:
+            self._probes.pop(next(iter(self._probes)))
+        await call.write(holdfast_pb2.FollowRequest(probe=holdfast_pb2.Probe(id=id)))
 
     def _report(self) -> holdfast_pb2.ReplicaReport:
         p = self._core.position
@@ -186,6 +207,8 @@ class Follower:
                 self._changed([])
         elif kind == "probe":
             sent = self._probes.pop(response.probe.id, None)
+            if response.probe.id == self._newest_probe:
+                self._answered_newest.set()
             if sent is not None:
                 self._answered.append((response.probe.revision, sent))
         self._note_freshness()

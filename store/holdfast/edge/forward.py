@@ -107,8 +107,9 @@ class ForwardedStream:
             try:
                 while (body := await self._requests.get()) is not None:
                     with channel_may_close():
-                        await stream.write(body)
-                        answer = await stream.read()
+                        async with asyncio.timeout(FORWARD_SECONDS):
+                            await stream.write(body)
+                            answer = await stream.read()
                     if answer is grpc.aio.EOF:
                         raise Unavailable("the cluster ended the stream")
                     router.send(call.id, answer)
@@ -116,5 +117,7 @@ class ForwardedStream:
             finally:
                 stream.cancel()
             router.finish(call.id)
+        except TimeoutError:
+            router.fail(call.id, Refusal(Code.UNAVAILABLE, f"holdfast: no answer within {FORWARD_SECONDS:g} s"))
         except (Unavailable, grpc.aio.AioRpcError) as error:
             router.fail(call.id, refusal(error))

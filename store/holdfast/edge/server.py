@@ -42,7 +42,8 @@ from holdfast.tls import TlsFiles
 log = logging.getLogger("holdfast.edge")
 
 SYNC_SECONDS = 1.0
-HISTORY_REVISIONS = 10_000  # revisions of history to keep
+PROGRESS_SECONDS = 10.0  # a watermark that moved without a change is stored so often
+DURABLE_SECONDS = 600.0  # and made durable so often: a power cut makes the replica ask for nothing twice
 EMPTY_IT = "This is a replica: nothing in its directory is needed; empty the directory and it follows anew"
 
 
@@ -122,7 +123,8 @@ class EdgeServer:
         self.front = Http2Front(self.router.kinds, for_clients, max_connections=room_for_clients())
         self.probes = front_for_probes(Pages(pages))
         self._turned_at = time.monotonic()
-        self._synced_at_revision = self.core.position.watermark
+        self._synced = self.core.written
+        self._saved_at = self._synced_at = time.monotonic()
         self._telling = False  # a further slice of catch-up is scheduled for the loop's next turn
         self._pruning = PruneTask(self.served, loop.call_later, self.router.flush)
         self._was_full = False
@@ -158,6 +160,8 @@ class EdgeServer:
         await self.front.close()
         await self.probes.close()
         await self._connection.close()
+        if not self.core.stalled:
+            self.core.save()
         with contextlib.suppress(StateDamaged, StoreBusy):
             await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
         self._store.close()
@@ -179,7 +183,6 @@ class EdgeServer:
     def _replaced(self) -> None:
         p = self.core.position
         log.info("took a snapshot of cluster %x at revision %d", p.cluster_id, p.watermark)
-        self._synced_at_revision = -1
         self._received.set()
         self.served.replace(self.core.space)
         self.flags.sets.read_again()
@@ -226,16 +229,21 @@ class EdgeServer:
             self._forget_history()
 
     async def _sync(self) -> None:
-        watermark = self.core.position.watermark
+        now, core = time.monotonic(), self.core
         if self._store.full:
             self._go_on_if_there_is_room()
-        elif watermark != self._synced_at_revision and not self.core.stalled:
-            try:
-                await asyncio.get_running_loop().run_in_executor(None, self._store.sync)
-            except StoreBusy as error:
-                log.warning("what came in is not durable yet; it is tried again: %s", error)
-                return
-            self._synced_at_revision = watermark
+        elif not core.stalled:
+            if now > self._saved_at + PROGRESS_SECONDS:
+                self._saved_at = now
+                core.save()
+            written = core.written
+            if written != self._synced or now > self._synced_at + DURABLE_SECONDS:
+                try:
+                    await asyncio.get_running_loop().run_in_executor(None, self._store.sync)
+                except StoreBusy as error:
+                    log.warning("what came in is not durable yet; it is tried again: %s", error)
+                    return
+                self._synced, self._synced_at = written, now
         if self._store.full and not self._was_full:
             log.error("no room in %s: changes are not taken until there is more", self._data.path)
         self._was_full = self._store.full
@@ -248,9 +256,8 @@ class EdgeServer:
             log.warning("there is room again in %s: changes are taken", self._data.path)
 
     def _forget_history(self) -> None:
-        p = self.core.position
-        if self.served.pruned and p.watermark - p.floor > 2 * HISTORY_REVISIONS:
-            self.core.raise_floor(p.watermark - HISTORY_REVISIONS)
+        if self.served.pruned and not self.core.stalled:
+            self.core.forget_history()
         self._pruning.start()
 
     def _metrics(self) -> Iterator[Metric]:

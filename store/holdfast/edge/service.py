@@ -302,6 +302,7 @@ class EdgeApi:
             reply()
         else:
             heapq.heappush(self._waiting, (revision, next(self._arrivals), reply))
+            self._follower.want_progress()  # it may be of other prefixes: then no change will come
             loop.call_later(max(0.0, seconds), reply)
 
 

@@ -7,6 +7,7 @@ that a replica misses nothing:
 - An upstream that is behind its follower sends nothing until it has caught up.
 - A snapshot is of one revision, which its trailer names. The stream continues with the next revision.
 - Progress is sent only when everything up to it has been sent.
+- Each revision says up to where the stream was complete before it, so a follower notices what was left out.
 
 The driver, real or simulated, passes events in and sends the resulting frames in their order.
 """
@@ -14,13 +15,15 @@ The driver, real or simulated, passes events in and sends the resulting frames i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Protocol
 
 from holdfast.edge.filling import CHUNK_ROWS, Filling
+from holdfast.edge.frames import RevisionFrames
 from holdfast.keyrange import Range, bounds
-from holdfast.kv.rows import DELETE, Change
+from holdfast.kv.rows import Change
 from holdfast.kv.space import KeySpace
-from holdfast.proto import holdfast_pb2, kv_pb2
+from holdfast.proto import holdfast_pb2
 from holdfast.status import Code, Refusal, RequestError
 from holdfast.watch.hub import Compacted, Delivery, Events, Hub
 from holdfast.watch.watcher import Watcher
@@ -63,17 +66,19 @@ class Source(Protocol):
         """Wake the driver: the hub has work to do."""
 
 
-class Snapshots:
-    """Counts the snapshots that a server is sending on all streams."""
+class Followers:
+    """What all streams of a server share: the number of snapshots that are being sent, and serialised frames."""
 
-    def __init__(self, most: int = MAX_SNAPSHOTS, chunk_rows: int = CHUNK_ROWS) -> None:
-        self._most = most
+    def __init__(self, most_snapshots: int = MAX_SNAPSHOTS, chunk_rows: int = CHUNK_ROWS) -> None:
+        self._most_snapshots = most_snapshots
         self.chunk_rows = chunk_rows
-        self.under_way = 0
+        self.snapshots = 0
+        self.frames = RevisionFrames()
 
     @property
     def full(self) -> bool:
-        return self.under_way >= self._most
+        """Whether no further snapshot may begin."""
+        return self.snapshots >= self._most_snapshots
 
 
 def check_start(start: holdfast_pb2.FollowStart, cluster_id: int) -> None:
@@ -102,11 +107,11 @@ class Upstream:
     """One stream to a follower. States: waiting for its start message; waiting until the upstream has reached its
     watermark; following, possibly with a snapshot first."""
 
-    def __init__(self, source: Source, stream: int, snapshots: Snapshots) -> None:
+    def __init__(self, source: Source, stream: int, followers: Followers) -> None:
         """`stream`: the stream's number in the hub."""
         self._source = source
         self._stream = stream
-        self._snapshots = snapshots
+        self._followers = followers
         self._hub = source.hub
         self._hub.open(stream)
         self.start: holdfast_pb2.FollowStart | None = None
@@ -151,6 +156,11 @@ class Upstream:
             if now_ns > self._moved_at + STALL_SECONDS * 1_000_000_000:
                 raise RequestError(_STALLED)
             return []
+        return self._progress()
+
+    def _progress(self) -> list[bytes]:
+        if not self._following or self._frames is not None:
+            return []
         progress = self._hub.progress(self._stream)
         if progress is None or progress.revision <= self._told:
             return []
@@ -180,9 +190,10 @@ class Upstream:
 
     def probed(self, id: int) -> list[bytes]:
         """The reply to a probe, after leadership was confirmed: the state applied now includes every write that was
-        acknowledged before the probe was sent."""
+        acknowledged before the probe was sent. A follower that has everything is told so at once: it may hold back an
+        answer until then."""
         reply = holdfast_pb2.ProbeReply(id=id, revision=self._source.space.revision)
-        return [holdfast_pb2.FollowResponse(probe=reply).SerializeToString()]
+        return [*self._progress(), holdfast_pb2.FollowResponse(probe=reply).SerializeToString()]
 
     def over(self) -> None:
         """The follower does not keep up: send nothing until `writable`."""
@@ -206,7 +217,7 @@ class Upstream:
         """Whether to begin. A source that is behind the follower waits: it must send neither "compacted" nor a snapshot
         of an earlier state."""
         start, source = self.start, self._source
-        if start is None or not source.space.settled or self._snapshots.full:
+        if start is None or not source.space.settled or self._followers.full:
             return False
         return source.space.revision >= start.watermark or start.epoch < source.epoch
 
@@ -219,7 +230,7 @@ class Upstream:
             epoch=source.epoch,
             term=source.term,
             filter_version=start.filter_version,
-            floor=max(source.space.compacted, 1),
+            floor=max(source.space.history_from, 1),
             snapshot=snapshot,
             users=source.users,
         )
@@ -235,42 +246,35 @@ class Upstream:
     def _needs_snapshot(self, start: holdfast_pb2.FollowStart) -> bool:
         """Whether history cannot bring the follower to the state of the source."""
         fresh = not start.cluster_id or not start.watermark or start.epoch != self._source.epoch
-        return fresh or start.watermark + 1 < self._source.space.compacted
+        return fresh or start.watermark + 1 < self._source.space.history_from
 
     def _watcher(self, revision: int) -> Watcher:
-        return Watcher(_WATCHER, self._ranges, revision, prev_kv=True)
+        return Watcher(_WATCHER, self._ranges, revision)
 
     def _begin_filling(self, start: holdfast_pb2.FollowStart, now_ns: int) -> None:
         trailer = holdfast_pb2.FollowTrailer(
             filter=start.filter, filter_version=start.filter_version, revision=self._told
         )
-        filling = Filling(self._source.space.store, self._ranges, trailer, self._snapshots.chunk_rows)
+        filling = Filling(self._source.space.store, self._ranges, trailer, self._followers.chunk_rows)
         self._frames = filling.frames()
-        self._snapshots.under_way += 1
+        self._followers.snapshots += 1
         self._hub.block(self._stream)
         self._moved_at = now_ns
 
     def _end_filling(self) -> None:
         if self._frames is not None:
             self._frames = None
-            self._snapshots.under_way -= 1
+            self._followers.snapshots -= 1
 
     def _revisions(self, changes: Sequence[Change]) -> list[bytes]:
         """One frame for each revision."""
-        term = self._source.term
+        term, encode = self._source.term, self._followers.frames.frame
         frames: list[bytes] = []
-        at = 0
-        while at < len(changes):
-            revision = changes[at].revision
-            message = holdfast_pb2.FollowRevision(revision=revision, term=term)
-            while at < len(changes) and changes[at].revision == revision:
-                change = changes[at]
-                type_ = kv_pb2.Event.DELETE if change.type == DELETE else kv_pb2.Event.PUT
-                event = message.events.add(type=type_)
-                event.kv.ParseFromString(change.kv)
-                if change.previous is not None:
-                    event.prev_kv.ParseFromString(change.previous)
-                at += 1
+        for revision, group in groupby(changes, _revision):
+            frames.append(encode(self._ranges, term, list(group), self._told))
             self._told = max(self._told, revision)
-            frames.append(holdfast_pb2.FollowResponse(revision=message).SerializeToString())
         return frames
+
+
+def _revision(change: Change) -> int:
+    return change.revision

@@ -17,12 +17,19 @@ from holdfast.raft.invariant import invariant
 
 
 class CopiedSpace(KeySpace):
-    """A copy that is complete up to `revision` and readable from `floor` on."""
+    """A copy that is complete up to `revision`, readable from `floor` on, and has all changes from `history_from` on.
 
-    def __init__(self, pending: Pending, revision: int, floor: int) -> None:
+    If it began with a snapshot of revision R, it can be read at R, but lacks the deletions of R: these left no key."""
+
+    def __init__(self, pending: Pending, revision: int, floor: int, history_from: int) -> None:
         super().__init__(pending)
         self.revision = max(revision, 1)
         self.compacted = floor or -1
+        self._history_from = history_from
+
+    @property
+    def history_from(self) -> int:
+        return max(self._history_from, self.compacted)
 
     def apply(self, revision: int, events: Iterable[kv_pb2.Event]) -> list[Change]:
         """Apply a later revision: all of its changes that concern this copy. Returns them."""

@@ -63,6 +63,11 @@ class KeySpace:
         """The revision that reads see, including changes of the running transaction."""
         return self.revision + (1 if self._changes else 0)
 
+    @property
+    def history_from(self) -> int:
+        """All changes from this revision on are here."""
+        return self.compacted
+
     def get(self, key: bytes) -> Current | None:
         value = self._pending.get(Family.CUR, key)
         return None if value is None else rows.unpack_current(value)

@@ -326,14 +326,16 @@ class FollowHello(_message.Message):
     def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., users: _Optional[bool] = ...) -> None: ...
 
 class FollowRevision(_message.Message):
-    __slots__ = ("revision", "term", "events")
+    __slots__ = ("revision", "term", "events", "previous")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     revision: int
     term: int
     events: _containers.RepeatedCompositeFieldContainer[_kv_pb2.Event]
-    def __init__(self, revision: _Optional[int] = ..., term: _Optional[int] = ..., events: _Optional[_Iterable[_Union[_kv_pb2.Event, _Mapping]]] = ...) -> None: ...
+    previous: int
+    def __init__(self, revision: _Optional[int] = ..., term: _Optional[int] = ..., events: _Optional[_Iterable[_Union[_kv_pb2.Event, _Mapping]]] = ..., previous: _Optional[int] = ...) -> None: ...
 
 class FollowProgress(_message.Message):
     __slots__ = ("revision", "term")

@@ -264,9 +264,9 @@ class Hub:
                 break
             stream = self._streams[ref[0]]
             watcher = stream.watchers[ref[1]]
-            if watcher.next < space.compacted:
+            if watcher.next < space.history_from:
                 self.cancel(*ref)
-                out.append(Compacted(ref[0], watcher, space.compacted))
+                out.append(Compacted(ref[0], watcher, space.history_from))
                 continue
             slice_ = slices.get(watcher.next)
             if slice_ is None:

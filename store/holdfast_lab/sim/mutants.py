@@ -747,12 +747,17 @@ def _replica_keeps_deleted_keys(patch: Patch) -> None:
 
 @_mutant("a replica's watermark is what it is complete to")
 def _replica_watermark_ahead(patch: Patch) -> None:
-    original = ReplicaCore._move
+    original = ReplicaCore._write
 
-    def move(self: ReplicaCore, position: Any) -> None:
+    def write(self: ReplicaCore, position: Any) -> None:
         original(self, replace(position, watermark=position.watermark + 1) if position.watermark else position)
 
-    patch(ReplicaCore, "_move", move)
+    patch(ReplicaCore, "_write", write)
+
+
+@_mutant("a replica's history begins after the snapshot, which lacks the deletions of its revision")
+def _replica_history_includes_the_snapshot(patch: Patch) -> None:
+    patch(CopiedSpace, "history_from", property(lambda self: self.compacted))
 
 
 # ---- what an upstream tells its followers ----------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from holdfast.edge.core import BrokenUpstream, ReplicaCore, ranges_of
-from holdfast.edge.upstream import Snapshots, Upstream, check_start
+from holdfast.edge.upstream import Followers, Upstream, check_start
 from holdfast.kv import requests
 from holdfast.kv.rows import unpack_current
 from holdfast.kv.space import KeySpace
@@ -57,12 +57,12 @@ class SimReplica:
     """One replica and its stream. What it shows is compared with the oracle at its watermark."""
 
     def __init__(
-        self, world: World, oracle: Oracle, number: int, nodes: Callable[[], list[Node]], snapshots: Snapshots
+        self, world: World, oracle: Oracle, number: int, nodes: Callable[[], list[Node]], followers: Followers
     ) -> None:
         self._world = world
         self._oracle = oracle
         self._nodes = nodes
-        self._snapshots = snapshots
+        self._followers = followers
         self.stream = 1000 + number
         self._chance: Random = world.chance(f"replica/{number}")
         self._ranges = ranges_of(self._chance.choice(_PREFIXES))
@@ -96,7 +96,7 @@ class SimReplica:
         self._node = node
         self._connection += 1
         self._pace = MS if self._hurried else self._chance.choice((4 * MS, 50 * MS, 300 * MS))
-        self._upstream = Upstream(_NodeSource(node, node.core, node.hub), self.stream, self._snapshots)
+        self._upstream = Upstream(_NodeSource(node, node.core, node.hub), self.stream, self._followers)
         check_start(start, 1)
         self._upstream.begin(start)
         self._tick(self._connection)
@@ -252,6 +252,20 @@ class SimReplica:
             request = rpc_pb2.RangeRequest(key=asked.key, range_end=asked.range_end, revision=revision)
             seen = [kv.SerializeToString() for kv in requests.range_now(core.space, request).kvs]
             self._oracle.check_range("an edge replica, asked for the past,", low, high, revision, seen)
+        self._check_history()
+
+    def _check_history(self) -> None:
+        """A watch that begins anywhere in its history is sent what really happened, deletions above all."""
+        core, events = self.core, self._oracle.events
+        first, last = core.space.history_from, core.position.watermark
+        start = first + self._chance.randrange(max(1, last - first + 2))
+        seen = [(c.key, c.type, c.revision, c.kv) for c, _, _ in core.space.history(start, last)]
+        true = [
+            (c.key, c.type, c.revision, c.kv)
+            for c in events[self._oracle.position(start - 1) : self._oracle.position(last)]
+            if core.covers(c.key, c.key + b"\x00")
+        ]
+        check(seen == true, "I11", f"an edge replica says that from {start} to {last} {seen} happened, it was {true}")
 
     def check_end(self) -> None:
         """With a member that serves it, a replica catches up with the cluster."""

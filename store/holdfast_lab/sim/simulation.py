@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from holdfast.edge.upstream import Snapshots
+from holdfast.edge.upstream import Followers
 from holdfast.kv.rows import PUT
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis
@@ -114,8 +114,8 @@ class Run:
             Client(self.ledger, n, chance, n % 3 == 0, misuse, sequences) for n, chance in enumerate(chances)
         ]
         self._watchers = [SimWatcher(world, self.oracle, n, self._up) for n in range(4)]
-        snapshots = Snapshots(most=1, chunk_rows=2)  # the next one waits, and writes happen between its parts
-        self._replicas = [SimReplica(world, self.oracle, n, self._up, snapshots) for n in range(self.mix.replicas)]
+        followers = Followers(most_snapshots=1, chunk_rows=2)  # the next one waits, and writes happen between its parts
+        self._replicas = [SimReplica(world, self.oracle, n, self._up, followers) for n in range(self.mix.replicas)]
         self._caches = self._start_caches()
         self._streams = {w.stream: w for w in self._watchers} | {r.stream: r for r in self._replicas}
         world.note(f"seed {seed} {self.mix}")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
+from typing import Any
+from unittest import mock
 
 import google_crc32c
 import pytest
 from holdfast.edge.core import BrokenUpstream, ReplicaCore, WrongCluster, ranges_of
+from holdfast.edge.history import History
 from holdfast.keyrange import bounds
 from holdfast.kv import requests
 from holdfast.kv.rows import DELETE
 from holdfast.kv.space import KeySpace
-from holdfast.kv.store import MemoryStore, Pending
+from holdfast.kv.store import Family, MemoryStore, Pending
 from holdfast.proto import holdfast_pb2, kv_pb2, rpc_pb2
+from holdfast.watch.hub import Compacted, Hub
+from holdfast.watch.watcher import Watcher
 
 PREFIXES = ["/a/", "/b/"]
+ANY: Any = mock.ANY
 
 
 class Authority:
@@ -164,6 +170,83 @@ def test_an_upstream_that_breaks_the_protocol_is_left_and_changes_nothing() -> N
     with pytest.raises(BrokenUpstream):
         core.hello(holdfast_pb2.FollowHello(filter_version=core.filter_version + 1))
     assert not core.complete
+
+
+def test_a_change_that_was_left_out_is_noticed() -> None:
+    authority = Authority()
+    core = ReplicaCore(MemoryStore(), ranges_of(PREFIXES))
+    authority.write(random.Random(5))
+    assert authority.send_snapshot(core)
+    at = core.position.watermark
+    kv = kv_pb2.KeyValue(key=b"/a/1", mod_revision=at + 3, create_revision=at + 3, version=1)
+    frame = holdfast_pb2.FollowRevision(revision=at + 3, previous=at + 1, events=[kv_pb2.Event(kv=kv)])
+    with pytest.raises(BrokenUpstream, match=f"revisions {at + 1} to {at + 1} were left out"):
+        core.revision(frame)
+    assert core.position.watermark == at
+    same(core, authority)
+    core.progress(holdfast_pb2.FollowProgress(revision=at + 1))
+    assert core.revision(frame)
+
+
+def test_the_history_of_a_snapshot_begins_after_it() -> None:
+    """The deletions of its revision are not in it, so a watch that begins there would miss them."""
+    store = MemoryStore()
+    core = ReplicaCore(store, ranges_of(PREFIXES))
+    authority = Authority()
+    authority.write(random.Random(6))
+    assert authority.send_snapshot(core)
+    revision = authority.space.revision
+    for now in (core, ReplicaCore(store, ranges_of(PREFIXES))):
+        assert now.space.history_from == revision + 1
+        now.space.check_revision(revision)  # it can be read there
+    hub = Hub(core.space)
+    hub.open(1)
+    for number, start in enumerate((revision, revision + 1)):
+        hub.add(1, Watcher(number, ((b"/a/", b"/a0"),), start))
+    assert hub.catch_up() == [Compacted(1, ANY, revision + 1)]
+
+
+def test_progress_is_stored_later_and_a_restart_before_that_changes_no_key() -> None:
+    store = MemoryStore()
+    core = ReplicaCore(store, ranges_of(PREFIXES))
+    authority = Authority()
+    authority.write(random.Random(7))
+    assert authority.send_snapshot(core)
+    written, at = core.written, core.position.watermark
+    for revision in range(at + 1, at + 50):
+        assert core.progress(holdfast_pb2.FollowProgress(revision=revision))
+    assert core.written == written
+    again = ReplicaCore(store, ranges_of(PREFIXES))
+    assert again.position.watermark == at
+    core.save()
+    again = ReplicaCore(store, ranges_of(PREFIXES))
+    assert again.position == core.position
+    assert core.written == written, "it need not be made durable"
+    same(again, authority)
+
+
+def test_a_position_of_version_0_1_is_read() -> None:
+    """It did not say where the history begins; its floor may have been a snapshot."""
+    store = MemoryStore()
+    pending = Pending(store)
+    pending.put(Family.META, b"replica/position", b"".join(n.to_bytes(8, "big") for n in (7, 1, 90, 50, 3, 4)))
+    pending.flush()
+    position = ReplicaCore(store, ranges_of(PREFIXES)).position
+    assert (position.watermark, position.floor, position.history_from) == (90, 50, 51)
+
+
+def test_history_is_kept_by_its_bytes() -> None:
+    history = History(most=16_000)
+    for revision in range(1, 1001):
+        history.add(revision * 1000, 100)  # others write a thousand revisions between two of ours
+        history.forget()
+    assert 15_000 < history.bytes <= 16_000
+    restarted = History(history.bytes, 1_000_000, most=16_000)
+    for revision in range(1_000_001, 1_000_031):
+        restarted.add(revision, 100)
+    assert restarted.forget() == 1_000_000, "what was there before a restart goes in one part"
+    assert restarted.bytes == 3_000
+    assert restarted.forget() == 0
 
 
 def test_another_filter_needs_a_snapshot() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from holdfast.edge.core import ReplicaCore, ranges_of
-from holdfast.edge.upstream import STALL_SECONDS, Snapshots, Upstream, check_start
+from holdfast.edge.upstream import STALL_SECONDS, Followers, Upstream, check_start
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
 from holdfast.kv.space import KeySpace
@@ -25,11 +25,11 @@ class Host:
 
     cluster_id, epoch, term, users = 7, 1, 1, False
 
-    def __init__(self, snapshots: Snapshots | None = None) -> None:
+    def __init__(self, followers: Followers | None = None) -> None:
         self.pending = Pending(MemoryStore())
         self.space = KeySpace(self.pending)
         self.served = ServedSpace(self.space, Scans(lambda work: None, lambda: None))
-        self.snapshots = snapshots or Snapshots(chunk_rows=2)
+        self.followers = followers or Followers(chunk_rows=2)
         self.core = ReplicaCore(MemoryStore(), ranges_of(["/a/"]))
         self.upstream = self.connect(1)
 
@@ -41,7 +41,7 @@ class Host:
         """The next write or `settle` does it."""
 
     def connect(self, stream: int) -> Upstream:
-        self.upstream = Upstream(self, stream, self.snapshots)
+        self.upstream = Upstream(self, stream, self.followers)
         start = self.core.start("r", "")
         check_start(start, self.cluster_id)
         self.upstream.begin(start)
@@ -104,8 +104,8 @@ def test_progress_waits_for_what_a_slow_follower_lacks() -> None:
 
 
 def test_snapshots_are_few_and_end_with_their_stream() -> None:
-    snapshots = Snapshots(most=1, chunk_rows=2)
-    first, second = Host(snapshots), Host(snapshots)
+    followers = Followers(most_snapshots=1, chunk_rows=2)
+    first, second = Host(followers), Host(followers)
     for host in (first, second):
         host.put(b"/a/1", b"/a/2", b"/a/3")
     first.take(first.upstream.tick(0))
@@ -114,7 +114,7 @@ def test_snapshots_are_few_and_end_with_their_stream() -> None:
         first.upstream.tick((STALL_SECONDS + 1) * SECOND)
     first.upstream.close()
     first.upstream.close()
-    assert snapshots.under_way == 0
+    assert followers.snapshots == 0
     assert second.upstream.tick(0)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,7 @@ async def test_an_edge_serves_its_prefixes(cluster: LocalCluster, edge: Edge) ->
 async def test_cut_off_restarted_healed(cluster: LocalCluster, edge: Edge) -> None:
     """It goes on serving, says how old it is, survives kill -9 without a network, and misses or repeats nothing."""
     async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        await edge.reaches(at_edge, (await hf.put("/a/n", "in the snapshot")).revision)
         first = await hf.put("/a/n", "0")
         await edge.reaches(at_edge, first.revision)
         seen: list[tuple[int, bytes]] = []
@@ -124,6 +127,20 @@ async def test_another_cluster_is_refused(cluster: LocalCluster, edge: Edge, tmp
             assert found.kvs[0].value == b"mine"
     finally:
         other.kill()
+
+
+async def test_an_answer_that_is_held_back_waits_for_no_interval(cluster: LocalCluster, edge: Edge) -> None:
+    """Of a write outside the prefixes nothing comes by itself, but the next progress, which is sent every 200 ms."""
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        await edge.reaches(at_edge, (await hf.put("/a/1", "x")).revision)
+        took = []
+        for n in range(20):
+            began = time.monotonic()
+            put = await at_edge.put("/elsewhere", str(n))
+            took.append(time.monotonic() - began)
+            here = await at_edge.range("/a/1", serializable=True)
+            assert here.revision >= put.revision
+        assert statistics.median(took) < 0.08, took
 
 
 async def test_members_list_their_replicas(cluster: LocalCluster, edge: Edge) -> None:

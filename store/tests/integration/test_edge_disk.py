@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
+from holdfast.edge.history import History
 from holdfast.edge.server import EdgeConfig, EdgeServer
 from holdfast_lab.processes import LocalCluster, free_ports
 
@@ -44,7 +45,10 @@ async def test_a_stalled_store_is_waited_for(cluster: LocalCluster, tmp_path: Pa
             for n in range(20):
                 put = await hf.put("/a/2", f"{n}")
             await _until(lambda: server.core.position.watermark >= put.revision)
-            server.core.raise_floor(put.revision)  # as it does after many revisions
+            server.core._history = History(1000, put.revision - 1, most=500)  # as after 64 MiB of changes
+            server.core._history.add(put.revision, 100)
+            server.core.forget_history()
+            assert server.core.position.floor == put.revision - 1
             stall(server._store)
             await asyncio.sleep(1.5)  # a second is the time after which it looks for history to remove
             assert not running.done(), running.exception()
@@ -80,6 +84,7 @@ async def test_a_full_disk_stops_changes_and_nothing_else(cluster: LocalCluster,
     assert edge.process is not None
     async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
         try:
+            await edge.reaches(at_edge, (await hf.put("/a/first", "in the snapshot")).revision)
             first = await hf.put("/a/first", "1")
             await edge.reaches(at_edge, first.revision)
             async with asyncio.timeout(30):
