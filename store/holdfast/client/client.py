@@ -234,6 +234,12 @@ class Client:
         """Begin a transaction: `await hf.txn().if_(…).then(hf.op.put(…)).else_(…).commit()`."""
         return Txn(self.commit)
 
+    @property
+    def numbered(self) -> bool:
+        """Whether the servers number this client's writes, so that each takes effect once and `barrier` works. On etcd
+        it becomes false with the first write."""
+        return self._session.numbered
+
     async def commit(self, request: rpc_pb2.TxnRequest, *, barrier: bool = False) -> rpc_pb2.TxnResponse:
         """Send a transaction as it is on the wire. `barrier`: send it when no write that this client began before is
         waited for any more. Then none of these can take effect after it, also not those that were cancelled or timed

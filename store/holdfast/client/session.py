@@ -37,6 +37,11 @@ class Session:
         self._barriers: dict[int, asyncio.Event] = {}  # set when no smaller number is waited for
 
     @property
+    def numbered(self) -> bool:
+        """Whether writes are named. Known once the first was made."""
+        return self._ttl > 0
+
+    @property
     def open(self) -> bool:
         return self._lease is not None and self._lease.alive
 

@@ -9,14 +9,18 @@ Invariants:
 1. A place is first only if, at one revision, its own key exists and no older key of the queue does (etcd#19597,
    etcd#16221), and the session was certainly alive after that was asked.
 2. A place that was left, or whose acquisition was given up, is deleted as long as the session lives. An attempt to
-   enter that comes late does not bring it back, except on etcd, where nothing can prevent it.
+   enter that comes late does not bring it back. On etcd nothing can prevent that, so there it is deleted again.
 """
 
 from __future__ import annotations
 
+import contextlib
+
 from holdfast.client.errors import ClientError, OutcomeUnknown, Unavailable
 from holdfast.recipes.liveness import State
 from holdfast.recipes.space import Op, Range, Space, Wanted, below, created, delete, get, insist, kvs, put, txn
+
+LATE_SECONDS = 30.0  # so late may a request take effect on etcd
 
 
 class PlaceLost(ClientError):
@@ -106,4 +110,16 @@ class Place:
 
     async def _delete(self) -> None:
         when = [created(self.key, self.revision)] if self.revision else []
-        await insist(self._space, when=when, then=[delete(self.key)], barrier=self._under_way)
+        gone = await insist(self._space, when=when, then=[delete(self.key)], barrier=self._under_way)
+        if self._under_way and not self._space.numbered:
+            self._space.tend(self._keep_deleted(gone.header.revision))
+
+    async def _keep_deleted(self, revision: int) -> None:
+        """Delete it again if an attempt to enter comes late."""
+        space = self._space
+        until = space.now() + LATE_SECONDS
+        with contextlib.suppress(TimeoutError):
+            while True:
+                await space.change([Wanted(self.key, deletes=False)], revision + 1, until)
+                gone = await insist(space, then=[delete(self.key)])
+                revision = gone.header.revision

@@ -41,6 +41,7 @@ class Session:
         self._moved = asyncio.Event()  # set and replaced when the state changes
         self._tellers: list[Callable[[State], None]] = []
         self._work: set[asyncio.Task[None]] = set()
+        self._tended: set[asyncio.Task[None]] = set()
         self._followed: set[Events] = set()
         client.connection.keep_alives.add(lease, ttl, asked, self._renewed, self._may_renew)
         self._clock = asyncio.ensure_future(self._look())
@@ -119,7 +120,7 @@ class Session:
         self._moved = asyncio.Event()
         if state is State.EXPIRED:
             self._client.connection.keep_alives.remove(self._lease)
-            for task in self._work:
+            for task in (*self._work, *self._tended):
                 task.cancel()
         for tell in list(self._tellers):
             tell(state)
@@ -150,7 +151,7 @@ class Session:
                     timeout=REVOKE_SECONDS,
                 )
         self._clock.cancel()
-        await asyncio.gather(self._clock, *self._work, return_exceptions=True)
+        await asyncio.gather(self._clock, *self._work, *self._tended, return_exceptions=True)
 
     async def __aenter__(self) -> Session:
         return self
@@ -245,10 +246,20 @@ class Session:
     async def pause(self, until: float | None = None) -> None:
         await self._while_alive(asyncio.sleep(PAUSE_SECONDS), until)
 
+    @property
+    def numbered(self) -> bool:
+        return self._client.numbered
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._run(work, self._work)
+
+    def tend(self, work: Coroutine[Any, Any, None]) -> None:
+        self._run(work, self._tended)
+
+    def _run(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
         task = asyncio.ensure_future(self._quietly(work))
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        among.add(task)
+        task.add_done_callback(among.discard)
 
     async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
         with contextlib.suppress(ClientError):  # what it was to give up goes with the session

@@ -74,7 +74,14 @@ class Space(Protocol):
         """Wait a little, after a failure."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run this in the background, until it ends or the session has expired."""
+        """Run this in the background, until it ends or the session has expired. Who closes the session waits for it."""
+
+    def tend(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run this in the background, until it ends or the session is closed or has expired."""
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the servers number writes, so that `barrier` works. etcd does not."""
 
     def guard(self) -> AbstractAsyncContextManager[None]:
         """A block that is ended with SessionLost as soon as the session is not certainly alive any more."""

@@ -50,42 +50,68 @@ async def test_a_lock_has_one_holder_and_is_handed_over_in_the_order_of_asking(h
     assert not (await hf.range("/lock/a/", prefix=True)).kvs
 
 
+async def give_up_and_come_late(
+    hf: client.Client, session: recipes.Session, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The request to enter arrives when the place was given up and deleted, and while another write of this client,
+    begun before, was still under way."""
+    late: list[Callable[[], Awaitable[object]]] = []
+    other_may_go, other_began = asyncio.Event(), asyncio.Event()
+    to_server = hf.connection.call
+
+    async def call(path: str, request: Message, *args: Any, **how: Any) -> Any:
+        if isinstance(request, rpc_pb2.PutRequest):
+            other_began.set()
+            await other_may_go.wait()
+        elif isinstance(request, rpc_pb2.TxnRequest) and request.success[0].HasField("request_put"):
+            late.append(lambda: to_server(path, request, *args, **how))
+            await asyncio.Event().wait()
+        return await to_server(path, request, *args, **how)
+
+    monkeypatch.setattr(hf.connection, "call", call)
+    other = asyncio.ensure_future(hf.put("/elsewhere", "x"))
+    await other_began.wait()
+    assert not await recipes.Lock(session, name).acquire(timeout=0.2)
+    gone = asyncio.gather(*session._work)
+    await asyncio.wait((gone,), timeout=0.5)
+    other_may_go.set()
+    await asyncio.gather(other, gone)
+    with contextlib.suppress(client.ClientError):
+        await late[0]()
+
+
 async def test_an_attempt_to_enter_that_comes_after_it_was_given_up_does_not_enter(
     ours: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although another write of this client, begun before, is still under way."""
-    late: list[Callable[[], Awaitable[object]]] = []
-    other_may_go, other_began = asyncio.Event(), asyncio.Event()
     async with client.connect(ours, timeout=20) as hf, recipes.session(hf) as session, asyncio.timeout(2 * PATIENCE):
-        to_server = hf.connection.call
-
-        async def call(path: str, request: Message, *args: Any, **how: Any) -> Any:
-            if isinstance(request, rpc_pb2.PutRequest):
-                other_began.set()
-                await other_may_go.wait()
-            elif isinstance(request, rpc_pb2.TxnRequest) and request.success[0].HasField("request_put"):
-                late.append(lambda: to_server(path, request, *args, **how))
-                await asyncio.Event().wait()
-            return await to_server(path, request, *args, **how)
-
-        monkeypatch.setattr(hf.connection, "call", call)
-        other = asyncio.ensure_future(hf.put("/elsewhere", "x"))
-        await other_began.wait()
-        assert not await recipes.Lock(session, "/lock/late").acquire(timeout=0.2)
-        gone = asyncio.gather(*session._work)
-        await asyncio.wait((gone,), timeout=0.5)
-        other_may_go.set()
-        await asyncio.gather(other, gone)
-        with contextlib.suppress(client.ClientError):
-            await late[0]()
+        await give_up_and_come_late(hf, session, monkeypatch, "/lock/late")
         assert not (await hf.range("/lock/late/", prefix=True)).kvs, "it entered, and nobody will leave"
 
 
+async def test_on_etcd_a_place_that_comes_back_is_deleted_again(etcd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with client.connect(etcd, timeout=20) as hf, recipes.session(hf) as session:
+        async with asyncio.timeout(2 * PATIENCE):
+            await give_up_and_come_late(hf, session, monkeypatch, "/lock/back")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3):
+                while (await hf.range("/lock/back/", prefix=True)).kvs:
+                    await asyncio.sleep(0.01)
+        assert not (await hf.range("/lock/back/", prefix=True)).kvs, "it entered, and nobody will leave"
+        began = now()
+    assert now() - began < 2.0, "closing the session does not wait for what may come"
+
+
+@pytest.mark.parametrize(("mutant", "servers"), [("given-up-without-barrier", "ours"), ("back-on-etcd", "etcd")])
 async def test_that_is_found_here_because_few_seeds_of_the_simulator_notice(
-    ours: str, monkeypatch: pytest.MonkeyPatch
+    mutant: str, servers: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with broken(RECIPE_MUTANTS["given-up-without-barrier"]), pytest.raises(AssertionError, match="nobody will leave"):
-        await test_an_attempt_to_enter_that_comes_after_it_was_given_up_does_not_enter(ours, monkeypatch)
+    tests = {
+        "ours": test_an_attempt_to_enter_that_comes_after_it_was_given_up_does_not_enter,
+        "etcd": test_on_etcd_a_place_that_comes_back_is_deleted_again,
+    }
+    endpoints: str = request.getfixturevalue(servers)
+    with broken(RECIPE_MUTANTS[mutant]), pytest.raises(AssertionError, match="nobody will leave"):
+        await tests[servers](endpoints, monkeypatch)
 
 
 async def test_who_waits_until_the_session_is_safe_notices_a_renewal(hf: client.Client) -> None:

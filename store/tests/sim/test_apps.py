@@ -13,7 +13,13 @@ MUTANT_SEEDS = 120  # the most that a mutant may need
 # What breaks these needs another holder within a few hundredths of a second, participants that are lost in the moment
 # a barrier opens, or an answer that is lost while another one is late, which few seeds have; tests/recipes has a test
 # for each that always does.
-SELDOM = ("barrier-opens-for-the-lost", "deadline-from-the-answer", "given-up-without-barrier", "no-drift")
+SELDOM = (
+    "back-on-etcd",
+    "barrier-opens-for-the-lost",
+    "deadline-from-the-answer",
+    "given-up-without-barrier",
+    "no-drift",
+)
 
 
 @pytest.mark.sim

@@ -243,6 +243,14 @@ def _given_up_without_barrier(patch: Patch) -> None:
     patch(Place, "_delete", delete_)
 
 
+@_mutant("a place that comes back on etcd after it was given up is deleted again")
+def _back_on_etcd(patch: Patch) -> None:
+    async def keep_deleted(self: Place, revision: int) -> None:
+        pass
+
+    patch(Place, "_keep_deleted", keep_deleted)
+
+
 @_mutant("a barrier opens when all have entered")
 def _barrier_opens_early(patch: Patch) -> None:
     original = DoubleBarrier.__init__

@@ -297,7 +297,14 @@ class SimSpace:
         self.process.at(int((0.05 + 0.1 * self.process.chance.random()) * SECOND), lambda: wait.set(None))
         await self._wait(wait, until)
 
+    @property
+    def numbered(self) -> bool:
+        return self._numbered
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.process.run(work)
+
+    def tend(self, work: Coroutine[Any, Any, None]) -> None:
         self.process.run(work)
 
     @asynccontextmanager
