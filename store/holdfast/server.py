@@ -242,7 +242,7 @@ class Server:
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         for delivery in self.watch.deliver(deliveries):
-            self.edge.deliver(delivery) or self.flags.deliver(delivery)
+            self.edge.follow.deliver(delivery) or self.flags.deliver(delivery)
 
     def _turn_ended(self) -> None:
         self.maintenance.turn_ended()
@@ -252,7 +252,7 @@ class Server:
             if (auth.enabled, auth.revision) != self._rights:
                 self._rights = (auth.enabled, auth.revision)
                 self.watch.rights_changed()
-                self.edge.rights_changed()
+                self.edge.follow.rights_changed()
                 self.caches.rights_changed()
                 self.flags.rights_changed()
         self.router.flush()

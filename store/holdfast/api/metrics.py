@@ -202,7 +202,7 @@ def _plain(member: Member, limits: Limits, edge: EdgeService) -> dict[str, float
         "holdfast_cache_invalidations_total": core.caches.invalidations,
         "holdfast_cache_waiting_commands_total": core.caches.waited,
         "holdfast_cache_leases_run_out_total": core.caches.ran_out,
-        "holdfast_replicas_following": len(edge.streams),
+        "holdfast_replicas_following": len(edge.follow.streams),
     }
 
 

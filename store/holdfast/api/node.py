@@ -21,6 +21,7 @@ class Reports:
 
     def put(self, stream: int, report: holdfast_pb2.ReplicaReport) -> None:
         self._by_stream.pop(stream, None)  # the newest last: it wins if a name occurs twice
+        del report.below[MAX_REPORTS:]
         self._by_stream[stream] = report
 
     def gone(self, stream: int) -> None:
@@ -28,8 +29,22 @@ class Reports:
 
     def all(self) -> list[holdfast_pb2.ReplicaReport]:
         """The newest report of each replica name, at most the MAX_REPORTS most recent ones."""
-        newest = {report.replica: report for report in self._by_stream.values()}
+        newest: dict[str, holdfast_pb2.ReplicaReport] = {}
+        for report in self._by_stream.values():
+            for below in report.below:
+                newest[below.replica] = below
+            newest[report.replica] = _alone(report)
         return list(newest.values())[-MAX_REPORTS:]
+
+
+def _alone(report: holdfast_pb2.ReplicaReport) -> holdfast_pb2.ReplicaReport:
+    """The report without those of the replicas below."""
+    if not report.below:
+        return report
+    alone = holdfast_pb2.ReplicaReport()
+    alone.CopyFrom(report)
+    alone.ClearField("below")
+    return alone
 
 
 class NodeService(Service):

@@ -27,6 +27,13 @@ def edge(
     prefix: Annotated[
         list[str], typer.Option(help="Hold all keys that begin with this prefix. May be given several times.")
     ],
+    parents: Annotated[
+        str,
+        typer.Option(
+            help="Replicas to follow instead of --endpoints while they reach the cluster: HOST:PORT,… They need to "
+            "have all prefixes of this one. Default: none."
+        ),
+    ] = "",
     name: Annotated[str, typer.Option(help="Name of this replica.")] = "replica",
     pool: Annotated[str, typer.Option(help="Name of the pool that this replica belongs to. Default: none.")] = "",
     data_dir: Annotated[Path, typer.Option(help="Data directory of this replica.")] = Path("replica.holdfast"),
@@ -76,11 +83,16 @@ def edge(
     except ValueError as error:
         fail(f"--endpoints: {error}")
     try:
+        above, _ = parse(parents, upstream_tls) if parents else ([], None)
+    except ValueError as error:
+        fail(f"--parents: {error}")
+    try:
         config = EdgeConfig(
             name=name,
             data_dir=data_dir,
             prefixes=tuple(sorted(prefix)),
             endpoints=tuple(listed),
+            parents=tuple(above),
             listen_client_urls=parse_urls(listen_client_urls),
             listen_metrics_urls=parse_urls(listen_metrics_urls) if listen_metrics_urls else (),
             pool=pool,

@@ -34,6 +34,10 @@ class BrokenUpstream(Exception):
     """The upstream violates the protocol."""
 
 
+class Loop(Exception):
+    """The upstream follows this replica, directly or through others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """What a replica has: complete up to revision `watermark`, readable from revision `floor` on, with all changes from
@@ -58,8 +62,11 @@ def filter_version(ranges: Sequence[holdfast_pb2.KeyRange]) -> int:
 class ReplicaCore:
     """The replica's data with its position. The driver feeds frames in and serves from `space`."""
 
-    def __init__(self, store: Store, ranges: Sequence[holdfast_pb2.KeyRange]) -> None:
+    def __init__(self, store: Store, ranges: Sequence[holdfast_pb2.KeyRange], node: int = 0) -> None:
+        """`node`: the volume id of this replica."""
         self._store = store
+        self._node = node
+        self.path = self._end_of_path()
         self.ranges = list(ranges)
         self.filter_version = filter_version(ranges)
         self.intervals: list[Range] = [bounds(r.key, r.range_end) for r in ranges]
@@ -115,6 +122,7 @@ class ReplicaCore:
             raise WrongCluster(f"the data here is of cluster {known:x}, the upstream is of {hello.cluster_id:x}")
         if hello.filter_version != self.filter_version:
             raise BrokenUpstream("the upstream answered for a different filter than requested")
+        self.follows(hello.path)  # version 0.1 says none; there, only members have followers
         self._hello = hello
         if hello.users != self.users:
             self.users = hello.users
@@ -122,6 +130,19 @@ class ReplicaCore:
             self._flush()
         self._loading = [] if hello.snapshot else None
         self._loading_crc = 0
+
+    def follows(self, path: holdfast_pb2.FollowPath) -> None:
+        """The upstream is at the end of this path. Raises Loop."""
+        if self._node in path.nodes:
+            raise Loop("it follows this replica itself")
+        self.path = holdfast_pb2.FollowPath(nodes=[self._node, *path.nodes], cut_off=path.cut_off)
+
+    def left(self) -> None:
+        """It follows no upstream any more."""
+        self.path = self._end_of_path()
+
+    def _end_of_path(self) -> holdfast_pb2.FollowPath:
+        return holdfast_pb2.FollowPath(nodes=[self._node], cut_off=True)
 
     def chunk(self, chunk: holdfast_pb2.FollowChunk) -> None:
         if self._loading is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import grpc
 import grpc.aio
@@ -17,7 +17,8 @@ from holdfast.client.calls import CONNECT_SECONDS
 from holdfast.client.closed import channel_may_close
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
-from holdfast.edge.core import BrokenUpstream, ReplicaCore, WrongCluster
+from holdfast.edge.core import BrokenUpstream, Loop, ReplicaCore, WrongCluster
+from holdfast.edge.probes import Confirmed, Probes
 from holdfast.kv.rows import Change
 from holdfast.proto import holdfast_pb2
 from holdfast.status import said_by_server
@@ -25,10 +26,13 @@ from holdfast.status import said_by_server
 log = logging.getLogger("holdfast.edge")
 
 PROBE_SECONDS = 1.0
-MAX_PROBES = 32  # not answered
 # Time without a message after which the next endpoint is tried. It is different each time: members that have lost their
 # quorum are silent for all their replicas at once.
 SILENCE_SECONDS = (10.0, 15.0)
+CUT_OFF = "it does not reach the cluster itself"
+CUT_OFF_SECONDS = 3.0  # within this time the replicas below one that was cut off look for another upstream
+LONGEST_PATIENCE = 120.0  # with an upstream that does not answer probes, while no other one does
+PARENTS_SECONDS = (8.0, 12.0)  # between two looks at the parents, while a member is followed
 RETRY_SECONDS = (0.5, 1.5)  # pause after all endpoints have failed
 BUSY_SECONDS = 0.05  # pause before a write is retried after the store was busy or full
 
@@ -38,40 +42,61 @@ def boot_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+class _ToParents(Exception):
+    """It is time to look whether a parent is there again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Upstream:
+    """An endpoint as it is tried. `alone`: there is no other. `cut_off`: take it even if it is cut off itself."""
+
+    connection: Connection
+    address: str
+    tier: int
+    cut_off: bool
+    alone: bool
+
+
 class Follower:
-    """Follows any endpoint that answers, and passes its frames to the replica's core.
+    """Follows any endpoint that answers, and passes its frames to the replica's core. `tiers`: endpoints that are tried
+    before others; those of the last are the cluster's.
 
     `changed` is called with the changes of each revision (empty for progress), `replaced` after a snapshot, `greeted`
-    after an upstream's hello.
+    after an upstream's hello, `placed` when the path to the cluster has changed. `below`: reports of the replicas that
+    follow this one.
     """
 
     def __init__(
         self,
         core: ReplicaCore,
-        connection: Connection,
+        tiers: Sequence[Connection],
         *,
         name: str,
         pool: str,
         changed: Callable[[list[Change]], None],
         replaced: Callable[[], None],
         greeted: Callable[[], None] = lambda: None,
+        placed: Callable[[], None] = lambda: None,
+        below: Callable[[], list[holdfast_pb2.ReplicaReport]] = list,
     ) -> None:
         self._core = core
-        self._connection = connection
+        self._tiers = tiers
         self._name = name
         self._pool = pool
         self._changed = changed
         self._replaced = replaced
         self._greeted = greeted
+        self._placed = placed
+        self._below = below
         self.connected = False
-        self._probes: dict[int, int] = {}  # id -> when it was sent (boot_ns)
-        self._answered: list[tuple[int, int]] = []  # (revision to reach, when its probe was sent)
-        self._fresh_at: int | None = None  # all writes acknowledged before this time are visible here
-        self._probe_ids = itertools.count(1)
-        self._newest_probe = 0
-        self._answered_newest = asyncio.Event()
+        self._probes = Probes()
+        self._answered = asyncio.Event()  # the newest probe
         self._said = ""
         self._wanted = asyncio.Event()  # somebody waits for the watermark
+        self._answered_at = 0.0  # when a probe was answered, or this upstream was connected
+        self._cut_off_at = 0.0  # when to leave the upstream because it was cut off
+        self._patience = random.uniform(*SILENCE_SECONDS)  # without an answer, until another upstream is tried
+        self._parents_back = False  # a parent reaches the cluster again
 
     def want_progress(self) -> None:
         """Ask the upstream at once how far this replica is complete, instead of with the next probe."""
@@ -80,28 +105,56 @@ class Follower:
     @property
     def staleness_ms(self) -> int | None:
         """The maximum age of the served data; None: unknown (no probe was answered since the start)."""
-        return None if self._fresh_at is None else (boot_ns() - self._fresh_at) // 1_000_000
+        fresh_at = self._probes.fresh_at
+        return None if fresh_at is None else (boot_ns() - fresh_at) // 1_000_000
+
+    def confirm(self, confirmed: Confirmed) -> None:
+        """For a replica below: see `Probes.confirm`."""
+        self._probes.confirm(confirmed)
+        self._wanted.set()
 
     async def run(self) -> None:
         while True:
-            for address in await self._connection.order(stream=True):
-                try:
-                    await self._follow(address)
-                except (Unavailable, BrokenUpstream) as error:
-                    self._say(f"{address}: {error}")
-                except WrongCluster as error:
-                    self._say(f"{address}: {error}; correct --endpoints, or start with an empty data directory")
-                except grpc.aio.AioRpcError as error:
-                    self._say(f"{address}: {error.details() or error.code().name}")
-                    if not said_by_server(error.details() or ""):
-                        await self._connection.drop(address)
-                except TimeoutError:
-                    self._say(f"{address}: silent for more than {SILENCE_SECONDS[0]:g} s")
-                    await self._connection.drop(address)
-                finally:
-                    self.connected = False
-                    self._probes.clear()
+            if not await self._try_all(cut_off=False):
+                await self._try_all(cut_off=True)
             await asyncio.sleep(random.uniform(*RETRY_SECONDS))
+
+    async def _try_all(self, *, cut_off: bool) -> bool:
+        """Follow the endpoints, one after the other: parents first. `cut_off`: also those that do not reach the cluster
+        themselves. Returns whether one was followed."""
+        followed = False
+        for tier, connection in enumerate(self._tiers):
+            addresses = await connection.order(stream=True)
+            alone = len(addresses) == 1 and len(self._tiers) == 1
+            for address in addresses:
+                upstream = _Upstream(connection, address, tier, cut_off=cut_off, alone=alone)
+                followed |= await self._try(upstream)
+        return followed
+
+    async def _try(self, upstream: _Upstream) -> bool:
+        address, connection = upstream.address, upstream.connection
+        followed = False
+        try:
+            await self._follow(upstream)
+        except _ToParents:
+            pass
+        except (Unavailable, BrokenUpstream, Loop) as error:
+            self._say(f"{address}: {error}")
+        except WrongCluster as error:
+            self._say(f"{address}: {error}; correct --endpoints, or start with an empty data directory")
+        except grpc.aio.AioRpcError as error:
+            self._say(f"{address}: {error.details() or error.code().name}")
+            if not said_by_server(error.details() or ""):
+                await connection.drop(address)
+        except TimeoutError:
+            self._say(f"{address}: silent for more than {SILENCE_SECONDS[0]:g} s")
+            await connection.drop(address)
+        finally:
+            followed, self.connected = self.connected, False
+            self._probes.lost()
+            self._core.left()
+            self._placed()
+        return followed
 
     def _say(self, line: str) -> None:
         if line != self._said:
@@ -116,16 +169,20 @@ class Follower:
                 return
             await asyncio.sleep(BUSY_SECONDS)
 
-    async def _follow(self, address: str) -> None:
+    async def _follow(self, upstream: _Upstream) -> None:
         await self._settled()
-        channel = await self._connection.ready(address, CONNECT_SECONDS)
+        channel = await upstream.connection.ready(upstream.address, CONNECT_SECONDS)
         call = channel.stream_stream(
             "/holdfast.v1.Edge/Follow",
             request_serializer=holdfast_pb2.FollowRequest.SerializeToString,
             response_deserializer=holdfast_pb2.FollowResponse.FromString,
         )()
         talking: asyncio.Task[None] | None = None
+        looking = asyncio.ensure_future(self._look_for_parents()) if upstream.tier else None
         silence = random.uniform(*SILENCE_SECONDS)
+        self._answered_at = time.monotonic()
+        self._cut_off_at = 0.0
+        self._parents_back = False
         try:
             with channel_may_close():
                 await call.write(holdfast_pb2.FollowRequest(start=self._core.start(self._name, self._pool)))
@@ -138,35 +195,69 @@ class Follower:
                 if response is grpc.aio.EOF:
                     # The status of an ended stream says why.
                     raise grpc.aio.AioRpcError(await call.code(), None, None, details=await call.details())
-                self._take(address, response)
+                self._take(upstream, response)
+                self._consider(upstream)
         finally:
-            if talking is not None:
-                talking.cancel()
+            for task in (talking, looking):
+                if task is not None:
+                    task.cancel()
             call.cancel()
+
+    async def _look_for_parents(self) -> None:
+        """While a member is followed, look whether a parent reaches the cluster again."""
+        while not self._parents_back:
+            await asyncio.sleep(random.uniform(*PARENTS_SECONDS))
+            for address in await self._tiers[0].order(stream=True):
+                with contextlib.suppress(Unavailable, grpc.aio.AioRpcError):
+                    channel = await self._tiers[0].ready(address, CONNECT_SECONDS)
+                    describe = channel.unary_unary(
+                        "/holdfast.v1.Node/Describe",
+                        request_serializer=holdfast_pb2.DescribeRequest.SerializeToString,
+                        response_deserializer=holdfast_pb2.DescribeResponse.FromString,
+                    )
+                    with channel_may_close():
+                        node = await describe(holdfast_pb2.DescribeRequest(), timeout=CONNECT_SECONDS)
+                    self._parents_back |= node.connected and not node.path.cut_off
+
+    def _consider(self, upstream: _Upstream) -> None:
+        """Leave an upstream if another one may be better. Raises Unavailable or _ToParents."""
+        if upstream.alone:
+            return
+        now = time.monotonic()
+        if upstream.tier and self._parents_back:
+            raise _ToParents
+        if not self._core.path.cut_off:
+            self._cut_off_at = 0.0
+        elif not upstream.cut_off:
+            self._cut_off_at = self._cut_off_at or now + random.uniform(0, CUT_OFF_SECONDS)
+            if now > self._cut_off_at:
+                raise Unavailable(CUT_OFF)
+        if now > self._answered_at + self._patience:
+            self._patience = min(2 * self._patience, LONGEST_PATIENCE)
+            raise Unavailable("it cannot say how old its data is")
 
     async def _talk(self, call: grpc.aio.StreamStreamCall) -> None:
         """Send probes, which bound the staleness, and reports of the replica's position."""
-        reported, report_at = -1, 0.0
+        reported, report_at = b"", 0.0
         while True:
             self._wanted.clear()
             if self.connected and not self._core.stalled:
                 await self._probe(call)
-                watermark, now = self._core.position.watermark, time.monotonic()
-                if watermark != reported and now >= report_at:
-                    reported, report_at = watermark, now + PROBE_SECONDS
-                    await call.write(holdfast_pb2.FollowRequest(report=self._report()))
+                now = time.monotonic()
+                if now >= report_at:
+                    report_at, report = now + PROBE_SECONDS, self._report()
+                    if (data := report.SerializeToString()) != reported:
+                        reported = data
+                        await call.write(holdfast_pb2.FollowRequest(report=report))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_SECONDS if self.connected else 0.05):
                     await self._wanted.wait()
-                    await self._answered_newest.wait()  # one at a time, however many wait
+                    await self._answered.wait()  # one at a time, however many wait
 
     async def _probe(self, call: grpc.aio.StreamStreamCall) -> None:
-        id = self._newest_probe = next(self._probe_ids)
-        self._answered_newest.clear()
-        self._probes[id] = boot_ns()
-        while len(self._probes) > MAX_PROBES:
-            self._probes.pop(next(iter(self._probes)))
-        await call.write(holdfast_pb2.FollowRequest(probe=holdfast_pb2.Probe(id=id)))
+        self._answered.clear()
+        probe = holdfast_pb2.Probe(id=self._probes.send(boot_ns()))
+        await call.write(holdfast_pb2.FollowRequest(probe=probe))
 
     def _report(self) -> holdfast_pb2.ReplicaReport:
         p = self._core.position
@@ -176,19 +267,23 @@ class Follower:
             watermark=p.watermark if self._core.complete else 0,
             filter_version=self._core.filter_version,
             epoch=p.epoch,
+            below=self._below(),
         )
 
-    def _take(self, address: str, response: holdfast_pb2.FollowResponse) -> None:
+    def _take(self, upstream: _Upstream, response: holdfast_pb2.FollowResponse) -> None:
         core = self._core
         kind = response.WhichOneof("response")
         if kind == "hello":
             core.hello(response.hello)
+            if core.path.cut_off and not (upstream.cut_off or upstream.alone):
+                raise Unavailable(CUT_OFF)
+            self._placed()
             self._greeted()
             self.connected = True
             self._said = ""
             log.info(
                 "following %s from revision %d%s",
-                address,
+                upstream.address,
                 core.position.watermark,
                 ", by a snapshot" if response.hello.snapshot else "",
             )
@@ -206,21 +301,11 @@ class Follower:
             if core.progress(response.progress):
                 self._changed([])
         elif kind == "probe":
-            sent = self._probes.pop(response.probe.id, None)
-            if response.probe.id == self._newest_probe:
-                self._answered_newest.set()
-            if sent is not None:
-                self._answered.append((response.probe.revision, sent))
-        self._note_freshness()
-
-    def _note_freshness(self) -> None:
-        """Update the staleness bound: once complete up to a probe's revision, the replica has all writes that were
-        acknowledged before the probe was sent."""
-        watermark = self._core.position.watermark
-        waiting: list[tuple[int, int]] = []
-        for revision, sent in self._answered:
-            if revision <= watermark:
-                self._fresh_at = max(sent, self._fresh_at or 0)
-            else:
-                waiting.append((revision, sent))
-        self._answered = waiting
+            self._answered_at, self._patience = time.monotonic(), random.uniform(*SILENCE_SECONDS)
+            self._probes.answered(response.probe.id, response.probe.revision)
+            if not self._probes.outstanding:
+                self._answered.set()
+        elif kind == "path":
+            core.follows(response.path)
+            self._placed()
+        self._probes.reached(core.position.watermark)

@@ -15,6 +15,7 @@ from prometheus_client.core import Metric
 from holdfast.api.flags import DEFAULT_PREFIX, FlagsService
 from holdfast.api.memory import memory
 from holdfast.api.metrics import Metrics, gauges, server_metrics
+from holdfast.api.node import Reports
 from holdfast.api.ofrep import ROOT, Ofrep
 from holdfast.api.pages import Pages, alive, fixed
 from holdfast.api.router import Router
@@ -25,6 +26,7 @@ from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.edge.flags import ReplicaFlags, ReplicaReader
 from holdfast.edge.follow import Follower
 from holdfast.edge.forward import Forwarder
+from holdfast.edge.relay import Relay
 from holdfast.edge.service import EdgeApi
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.rows import Change
@@ -49,13 +51,15 @@ EMPTY_IT = "This is a replica: nothing in its directory is needed; empty the dir
 
 @dataclass(frozen=True, slots=True)
 class EdgeConfig:
-    """The options of a replica. `prefixes`: the keys that it holds. `endpoints` (host:port): upstreams to follow."""
+    """The options of a replica. `prefixes`: the keys that it holds. `endpoints` (host:port): members, or a
+    replica, to follow and to forward to."""
 
     name: str
     data_dir: Path
     prefixes: tuple[str, ...]
     endpoints: tuple[str, ...]
     listen_client_urls: tuple[str, ...]
+    parents: tuple[str, ...] = ()  # replicas to follow if possible, before `endpoints`
     listen_metrics_urls: tuple[str, ...] = ()
     pool: str = ""
     server_tls: TlsFiles = field(default_factory=TlsFiles)
@@ -72,7 +76,7 @@ class EdgeServer:
         try:
             self._data = DataDirectory(config.data_dir, kind="replica")
             self._store = _open(self._data)
-            self.core = ReplicaCore(self._store, ranges_of(config.prefixes))
+            self.core = ReplicaCore(self._store, ranges_of(config.prefixes), self._data.identity.volume_id)
         except (DataDirectoryError, StateUnreadable) as error:
             raise StartError(str(error)) from error
         except OSError as error:
@@ -85,14 +89,21 @@ class EdgeServer:
         self._connection = Connection(
             list(config.endpoints), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / "cache"
         )
+        reports = Reports()
+        parents = config.parents and Connection(
+            list(config.parents), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / "cache"
+        )
+        self._tiers = [parents, self._connection] if parents else [self._connection]
         self.follower = Follower(
             self.core,
-            self._connection,
+            self._tiers,
             name=config.name,
             pool=config.pool,
             changed=self._changed,
             replaced=self._replaced,
             greeted=self._greeted,
+            placed=self._placed,
+            below=reports.all,
         )
         self.router = Router()
         self.served = ServedSpace(self.core.space, Scans(loop.call_soon, self.router.flush))
@@ -106,8 +117,10 @@ class EdgeServer:
             prefixes=config.prefixes,
             anonymous_reads=config.anonymous_reads,
             served=self.served,
+            reports=reports,
             poke=self._tell,
         )
+        self.relay = Relay(self.router, self.core, self.follower, self.api, reports)
         self.watch = WatchService(self.router, self.api.watchable)
         flags = ReplicaFlags(self.served, lambda: self.follower.staleness_ms, self._tell)
         self.flags = FlagsService(
@@ -159,7 +172,8 @@ class EdgeServer:
         self.router.detach()
         await self.front.close()
         await self.probes.close()
-        await self._connection.close()
+        for connection in self._tiers:
+            await connection.close()
         if not self.core.stalled:
             self.core.save()
         with contextlib.suppress(StateDamaged, StoreBusy):
@@ -193,13 +207,18 @@ class EdgeServer:
         """An upstream has said hello: auth may have been turned on or off."""
         self.watch.rights_changed()
         self.flags.rights_changed()
+        self.relay.follow.rights_changed()
+
+    def _placed(self) -> None:
+        """The path to the cluster has changed: the replicas below have to know, lest a loop forms."""
+        self.relay.follow.moved()
 
     def _tell(self, revisions: Sequence[list[Change]] = ()) -> None:
         """Deliver these revisions to watchers, and history to watchers that are behind, one slice per turn."""
         deliveries = self.served.publish(revisions)
         if deliveries:
             for delivery in self.watch.deliver(deliveries):
-                self.flags.deliver(delivery)
+                self.relay.follow.deliver(delivery) or self.flags.deliver(delivery)
             self.router.flush()
         if self.served.busy and not self._telling:
             self._telling = True
@@ -272,6 +291,8 @@ class EdgeServer:
                 "holdfast_replica_staleness_seconds": float("nan") if staleness is None else staleness / 1000,
                 "holdfast_replica_stalled": float(self.core.stalled),
                 "holdfast_replica_watchers": self.served.hub.watchers,
+                "holdfast_replica_depth": len(self.core.path.nodes) - 1,
+                "holdfast_replicas_following": len(self.relay.follow.streams),
             }
         )
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from holdfast import __version__
 from holdfast.api.base import Versions
+from holdfast.api.node import Reports
 from holdfast.api.router import Router
 from holdfast.api.stream import Stream
 from holdfast.api.wire import range_response
@@ -92,6 +93,7 @@ class EdgeApi:
         prefixes: tuple[str, ...],
         anonymous_reads: bool,
         served: ServedSpace,
+        reports: Reports,
         poke: Callable[[], None],
     ) -> None:
         self._router = router
@@ -104,6 +106,7 @@ class EdgeApi:
         self._anonymous_reads = anonymous_reads
         self._poke = poke
         self._served = served
+        self._reports = reports
         # A heap of (watermark to reach, order of arrival, what to call then).
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
         self._arrivals = itertools.count()
@@ -229,6 +232,8 @@ class EdgeApi:
             ready=self._core.complete,
             revision=p.watermark,
             connected=self._follower.connected,
+            replicas=self._reports.all(),
+            path=self._core.path,
         )
         staleness = self._follower.staleness_ms
         if staleness is not None:

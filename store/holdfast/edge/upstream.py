@@ -31,6 +31,7 @@ from holdfast.watch.watcher import Watcher
 MAX_RANGES = 64
 MAX_NAME = 253  # characters in the name of a replica or pool, as in Kubernetes
 MAX_SNAPSHOTS = 16  # being read at the same time: each keeps RocksDB from deleting the files of its moment
+ALIVE_SECONDS = 3  # after this time with nothing to tell, the follower is told that nothing has changed
 STALL_SECONDS = 60  # a replica that reads nothing of its snapshot for this long has to reconnect
 _WATCHER = 0
 _STALLED = Refusal(
@@ -54,6 +55,11 @@ class Source(Protocol):
     @property
     def users(self) -> bool:
         """Whether auth is on in the cluster."""
+        ...
+
+    @property
+    def path(self) -> holdfast_pb2.FollowPath:
+        """The way from here to the cluster. It is replaced when it changes, not modified."""
         ...
 
     @property
@@ -118,9 +124,11 @@ class Upstream:
         self._ranges: tuple[Range, ...] = ()
         self._following = False
         self._users = False  # whether auth is on, as the follower was told
+        self._path: holdfast_pb2.FollowPath | None = None  # as the follower was told
         self._told = 0  # revision up to which the follower was last told that it is complete
         self._frames: Iterator[bytes] | None = None  # the rest of a snapshot being sent
         self._moved_at = 0  # when the last snapshot frame was sent (ns)
+        self._alive = (0, 0)  # the revision last told, and since when nothing was told (ns)
         self._over = False  # the follower does not keep up
 
     @property
@@ -152,11 +160,32 @@ class Upstream:
         sends progress while the filter is quiet. Raises RequestError to end the stream."""
         if not self._following:
             return self._follow(now_ns) if self._may_follow() else []
+        if self._path is not self._source.path:
+            return [*self._new_path(), *self.tick(now_ns)]
         if self._frames is not None:
             if now_ns > self._moved_at + STALL_SECONDS * 1_000_000_000:
                 raise RequestError(_STALLED)
             return []
-        return self._progress()
+        return self._progress() or self._sign_of_life(now_ns)
+
+    def _sign_of_life(self, now_ns: int) -> list[bytes]:
+        """Repeat the progress when nothing was told for long. A source without a connection to the cluster has nothing
+        to tell."""
+        told, since = self._alive
+        if told != self._told:
+            self._alive = (self._told, now_ns)
+        elif now_ns > since + ALIVE_SECONDS * 1_000_000_000:
+            self._alive = (told, now_ns)
+            return self._progress_frame()
+        return []
+
+    def _progress_frame(self) -> list[bytes]:
+        message = holdfast_pb2.FollowProgress(revision=self._told, term=self._source.term)
+        return [holdfast_pb2.FollowResponse(progress=message).SerializeToString()]
+
+    def _new_path(self) -> list[bytes]:
+        self._path = self._source.path
+        return [holdfast_pb2.FollowResponse(path=self._path).SerializeToString()]
 
     def _progress(self) -> list[bytes]:
         if not self._following or self._frames is not None:
@@ -165,8 +194,7 @@ class Upstream:
         if progress is None or progress.revision <= self._told:
             return []
         self._told = progress.revision
-        message = holdfast_pb2.FollowProgress(revision=progress.revision, term=self._source.term)
-        return [holdfast_pb2.FollowResponse(progress=message).SerializeToString()]
+        return self._progress_frame()
 
     def fill(self, now_ns: int) -> list[bytes]:
         """The next frame of a snapshot, if the follower keeps up. After the last one, the stream continues with the
@@ -188,11 +216,10 @@ class Upstream:
             raise RequestError(_FELL_BEHIND)  # the follower reconnects and gets a snapshot
         return self._revisions(delivery.changes) if isinstance(delivery, Events) else []
 
-    def probed(self, id: int) -> list[bytes]:
-        """The reply to a probe, after leadership was confirmed: the state applied now includes every write that was
-        acknowledged before the probe was sent. A follower that has everything is told so at once: it may hold back an
-        answer until then."""
-        reply = holdfast_pb2.ProbeReply(id=id, revision=self._source.space.revision)
+    def probed(self, id: int, revision: int) -> list[bytes]:
+        """The reply to a probe: `revision` includes every write that was acknowledged before the probe was sent. A
+        follower that has everything is told so at once: it may hold back an answer until then."""
+        reply = holdfast_pb2.ProbeReply(id=id, revision=revision)
         return [*self._progress(), holdfast_pb2.FollowResponse(probe=reply).SerializeToString()]
 
     def over(self) -> None:
@@ -233,7 +260,9 @@ class Upstream:
             floor=max(source.space.history_from, 1),
             snapshot=snapshot,
             users=source.users,
+            path=source.path,
         )
+        self._path = source.path
         self._told = source.space.revision if snapshot else start.watermark
         if snapshot:
             self._begin_filling(start, now_ns)

@@ -14,7 +14,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas", "connected", "staleness_ms", "cluster_version")
+    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas", "connected", "staleness_ms", "path", "cluster_version")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         EMPTY: _ClassVar[DescribeResponse.State]
@@ -42,6 +42,7 @@ class DescribeResponse(_message.Message):
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     STALENESS_MS_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_VERSION_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     cluster_id: int
@@ -58,8 +59,9 @@ class DescribeResponse(_message.Message):
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaReport]
     connected: bool
     staleness_ms: int
+    path: FollowPath
     cluster_version: str
-    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., connected: _Optional[bool] = ..., staleness_ms: _Optional[int] = ..., cluster_version: _Optional[str] = ...) -> None: ...
+    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., connected: _Optional[bool] = ..., staleness_ms: _Optional[int] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., cluster_version: _Optional[str] = ...) -> None: ...
 
 class FormRequest(_message.Message):
     __slots__ = ("cluster_id", "volume_id")
@@ -272,18 +274,20 @@ class FollowStart(_message.Message):
     def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., watermark: _Optional[int] = ..., filter: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., filter_version: _Optional[int] = ..., replica: _Optional[str] = ..., pool: _Optional[str] = ...) -> None: ...
 
 class ReplicaReport(_message.Message):
-    __slots__ = ("replica", "pool", "watermark", "filter_version", "epoch")
+    __slots__ = ("replica", "pool", "watermark", "filter_version", "epoch", "below")
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_FIELD_NUMBER: _ClassVar[int]
     FILTER_VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    BELOW_FIELD_NUMBER: _ClassVar[int]
     replica: str
     pool: str
     watermark: int
     filter_version: int
     epoch: int
-    def __init__(self, replica: _Optional[str] = ..., pool: _Optional[str] = ..., watermark: _Optional[int] = ..., filter_version: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+    below: _containers.RepeatedCompositeFieldContainer[ReplicaReport]
+    def __init__(self, replica: _Optional[str] = ..., pool: _Optional[str] = ..., watermark: _Optional[int] = ..., filter_version: _Optional[int] = ..., epoch: _Optional[int] = ..., below: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ...) -> None: ...
 
 class Probe(_message.Message):
     __slots__ = ("id",)
@@ -292,23 +296,25 @@ class Probe(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class FollowResponse(_message.Message):
-    __slots__ = ("hello", "revision", "progress", "chunk", "trailer", "probe")
+    __slots__ = ("hello", "revision", "progress", "chunk", "trailer", "probe", "path")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     TRAILER_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     hello: FollowHello
     revision: FollowRevision
     progress: FollowProgress
     chunk: FollowChunk
     trailer: FollowTrailer
     probe: ProbeReply
-    def __init__(self, hello: _Optional[_Union[FollowHello, _Mapping]] = ..., revision: _Optional[_Union[FollowRevision, _Mapping]] = ..., progress: _Optional[_Union[FollowProgress, _Mapping]] = ..., chunk: _Optional[_Union[FollowChunk, _Mapping]] = ..., trailer: _Optional[_Union[FollowTrailer, _Mapping]] = ..., probe: _Optional[_Union[ProbeReply, _Mapping]] = ...) -> None: ...
+    path: FollowPath
+    def __init__(self, hello: _Optional[_Union[FollowHello, _Mapping]] = ..., revision: _Optional[_Union[FollowRevision, _Mapping]] = ..., progress: _Optional[_Union[FollowProgress, _Mapping]] = ..., chunk: _Optional[_Union[FollowChunk, _Mapping]] = ..., trailer: _Optional[_Union[FollowTrailer, _Mapping]] = ..., probe: _Optional[_Union[ProbeReply, _Mapping]] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ...) -> None: ...
 
 class FollowHello(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "users")
+    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "users", "path")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -316,6 +322,7 @@ class FollowHello(_message.Message):
     FLOOR_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     USERS_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     epoch: int
     term: int
@@ -323,7 +330,16 @@ class FollowHello(_message.Message):
     floor: int
     snapshot: bool
     users: bool
-    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., users: _Optional[bool] = ...) -> None: ...
+    path: FollowPath
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ...) -> None: ...
+
+class FollowPath(_message.Message):
+    __slots__ = ("nodes", "cut_off")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    CUT_OFF_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedScalarFieldContainer[int]
+    cut_off: bool
+    def __init__(self, nodes: _Optional[_Iterable[int]] = ..., cut_off: _Optional[bool] = ...) -> None: ...
 
 class FollowRevision(_message.Message):
     __slots__ = ("revision", "term", "events", "previous")

@@ -36,6 +36,7 @@ class _NodeSource:
         self._node = node
         self._core = core
         self.hub = hub
+        self.path = holdfast_pb2.FollowPath(nodes=[core.id])
 
     @property
     def epoch(self) -> int:

@@ -16,11 +16,17 @@ class Edge:
     """A replica behind a relay that can be cut."""
 
     def __init__(
-        self, directory: Path, endpoints: list[str], prefixes: tuple[str, ...], data: Path | None = None
+        self,
+        directory: Path,
+        endpoints: list[str],
+        prefixes: tuple[str, ...],
+        data: Path | None = None,
+        name: str = "berlin",
     ) -> None:
+        self.name = name
         self.relay = Relay(endpoints)
         self.directory = directory
-        self.data = data or directory / "berlin"
+        self.data = data or directory / name
         self.prefixes = prefixes
         (self.port,) = free_ports(1)
         self.process: Process | None = None
@@ -29,14 +35,14 @@ class Edge:
         await self.relay.start()
         arguments = [
             "edge",
-            "--name=berlin",
+            f"--name={self.name}",
             "--pool=shops",
             f"--data-dir={self.data}",
             f"--listen-client-urls=http://127.0.0.1:{self.port}",
             f"--endpoints=127.0.0.1:{self.relay.port}",
             *(f"--prefix={p}" for p in self.prefixes),
         ]
-        self.process = Process("berlin", arguments, self.directory / "berlin.log", self.port)
+        self.process = Process(self.name, arguments, self.directory / f"{self.name}.log", self.port)
         self.process.start()
 
     @property

@@ -1,0 +1,194 @@
+"""holdfast.v1.Edge/Follow: the stream of applied revisions of some prefixes, served by members and by replicas.
+
+`edge.upstream` decides what a follower is sent. This module connects it to a call and a clock. Whose data it is, and
+who may follow it, a `Host` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from holdfast.api.node import Reports
+from holdfast.api.router import Router
+from holdfast.edge.upstream import Followers, Source, Upstream, check_start
+from holdfast.front.calls import Call, Credit, Kind
+from holdfast.proto import holdfast_pb2
+from holdfast.status import Code, Refusal, RequestError
+from holdfast.watch.hub import Delivery
+
+log = logging.getLogger("holdfast.api")
+
+PROGRESS_SECONDS = 0.2
+_USERS_CHANGED = Refusal(
+    Code.UNAVAILABLE, "holdfast: authentication was enabled or disabled in the cluster; reconnect to learn which"
+)
+_UNREADABLE = Refusal(Code.INTERNAL, "holdfast: the snapshot cannot be read here; see the server's log")
+
+
+class Host(Protocol):
+    """Serves one stream."""
+
+    @property
+    def source(self) -> Source: ...
+
+    def check(self, start: holdfast_pb2.FollowStart | None, *, again: bool = False) -> None:
+        """Raise RequestError unless the caller may follow these ranges; without `start`, unless it may follow at all.
+        `again`: the stream is open already, and its credentials were checked."""
+        ...
+
+    def confirm(self, confirmed: Callable[[int], None]) -> None:
+        """Call `confirmed` with a revision that includes every write acknowledged before now, if that can be found."""
+        ...
+
+
+class FollowService:
+    """All followers of a server. `host` makes the host of a stream; it raises RequestError if there is none."""
+
+    def __init__(self, router: Router, reports: Reports, host: Callable[[Call], Host]) -> None:
+        self.router = router
+        self.reports = reports
+        self.streams: dict[int, FollowStream] = {}
+        self.followers = Followers()
+        self._host = host
+        router.stream("/holdfast.v1.Edge/Follow", Kind.BIDI, self.open)
+
+    def open(self, call: Call) -> FollowStream:
+        stream = FollowStream(self, call, self._host(call))
+        self.streams[call.id] = stream
+        return stream
+
+    def rights_changed(self) -> None:
+        """Users or roles have changed, or auth was turned on or off."""
+        for stream in list(self.streams.values()):
+            stream.check_rights()
+
+    def moved(self) -> None:
+        """The path to the cluster has changed."""
+        for stream in list(self.streams.values()):
+            stream.tell()
+
+    def deliver(self, delivery: Delivery) -> bool:
+        stream = self.streams.get(delivery.stream)
+        if stream is not None:
+            stream.deliver(delivery)
+        return stream is not None
+
+
+class FollowStream:
+    """The Follow call of one replica."""
+
+    def __init__(self, service: FollowService, call: Call, host: Host) -> None:
+        self._service = service
+        self._call = call
+        self._host = host
+        host.check(None)
+        self._upstream = Upstream(host.source, call.id, service.followers)
+        self._pumping = False  # sending the next snapshot frame is scheduled for the loop's next turn
+        self._timer: asyncio.TimerHandle | None = None
+        self._name = self._pool = ""
+
+    # ---- requests ------------------------------------------------------------------------------------------
+
+    def on_message(self, body: bytes) -> None:
+        self._service.router.act(Credit(self._call.id, 1))
+        request = holdfast_pb2.FollowRequest.FromString(body)
+        kind = request.WhichOneof("request")
+        if kind == "start":
+            self._begin(request.start)
+        elif kind == "probe":
+            self._probe(request.probe.id)
+        elif kind == "report" and self._name:
+            # A stream may report only on its own replica, and on those that follow it.
+            request.report.replica, request.report.pool = self._name, self._pool
+            self._service.reports.put(self._call.id, request.report)
+
+    def _begin(self, start: holdfast_pb2.FollowStart) -> None:
+        if self._upstream.start is not None:
+            raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: this stream has been started already"))
+        check_start(start, self._host.source.cluster_id)
+        self._host.check(start)
+        self._upstream.begin(start)
+        self._name, self._pool = start.replica, start.pool
+        self._tick()
+
+    def check_rights(self) -> None:
+        """End the stream if its caller may no longer follow the replica's ranges, or if auth was turned on or off,
+        which the replica learns when it reconnects."""
+        try:
+            self._host.check(self._upstream.start, again=True)
+            if self._upstream.users_changed:
+                raise RequestError(_USERS_CHANGED)
+        except RequestError as error:
+            self._service.router.fail(self._call.id, error.refusal)
+
+    def _probe(self, id: int) -> None:
+        if self._upstream.start is None:
+            raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: this stream has not been started yet"))
+
+        def confirmed(revision: int) -> None:
+            if self._call.id in self._service.streams:
+                self._send(lambda: self._upstream.probed(id, revision))
+
+        self._host.confirm(confirmed)
+
+    def on_half_close(self) -> None:
+        """Half-close does not end following."""
+
+    def on_cancelled(self) -> None:
+        self._upstream.close()
+        self._service.streams.pop(self._call.id, None)
+        self._service.reports.gone(self._call.id)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def on_over(self) -> None:
+        self._upstream.over()
+
+    def on_writable(self) -> None:
+        self._upstream.writable()
+        self._pump_soon()
+
+    # ---- answers -------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(PROGRESS_SECONDS, self._tick)
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the follower what it has to know besides changes."""
+        if self._upstream.start is not None:
+            self._send(lambda: self._upstream.tick(time.monotonic_ns()))
+            self._pump_soon()
+
+    def deliver(self, delivery: Delivery) -> None:
+        self._send(lambda: self._upstream.deliver(delivery))
+
+    def _send(self, frames: Callable[[], list[bytes]]) -> None:
+        """Send the upstream's frames, or end the stream with its error."""
+        router = self._service.router
+        try:
+            for frame in frames():
+                router.send(self._call.id, frame)
+        except RequestError as error:
+            router.fail(self._call.id, error.refusal)
+
+    def _pump_soon(self) -> None:
+        if self._upstream.filling and not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Send the next snapshot frame: one per turn of the loop, while the replica keeps up."""
+        self._pumping = False
+        try:
+            self._send(lambda: self._upstream.fill(time.monotonic_ns()))
+        except Exception:
+            log.exception("a snapshot for the replica %s cannot be read", self._name)
+            self._service.router.fail(self._call.id, _UNREADABLE)
+            return
+        self._service.router.flush()
+        self._pump_soon()

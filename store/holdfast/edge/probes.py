@@ -1,0 +1,72 @@
+"""How old a replica's data can be, without clocks that agree: the time since the last probe that was answered was sent.
+
+A probe asks the cluster which revision is applied, with leadership confirmed. Once the replica is complete up to the
+revision in the answer, it has every write that was acknowledged before the probe was sent. A replica that feeds others
+answers their probes with the answer to a probe of its own which it sent after theirs came; so the bounds add up.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+MAX_SENT = 32  # not answered
+MAX_WAITING = 10_000  # questions of replicas below; further ones get no answer
+
+Confirmed = Callable[[int], None]
+
+
+class Probes:
+    """The probes of one replica. Times are those of one clock, in nanoseconds."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)
+        self._sent: dict[int, tuple[int, list[Confirmed]]] = {}  # when, and who waits for the answer
+        self._waiting: list[Confirmed] = []  # for a probe that is sent from now on
+        self._answered: list[tuple[int, int]] = []  # (revision to reach, when its probe was sent)
+        self.newest = 0  # id of the last probe
+        self.fresh_at: int | None = None  # all writes acknowledged before this time are here
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether the newest probe is not answered."""
+        return self.newest in self._sent
+
+    def confirm(self, confirmed: Confirmed) -> None:
+        """Call `confirmed` with a revision that includes every write acknowledged before now. It is not called if the
+        connection ends before."""
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.append(confirmed)
+
+    def send(self, now: int) -> int:
+        """The id of a probe that is sent now."""
+        self.newest = next(self._ids)
+        self._sent[self.newest] = (now, self._waiting)
+        self._waiting = []
+        while len(self._sent) > MAX_SENT:
+            self._sent.pop(next(iter(self._sent)))
+        return self.newest
+
+    def answered(self, id: int, revision: int) -> None:
+        sent = self._sent.pop(id, None)
+        if sent is None:
+            return
+        at, waiting = sent
+        self._answered.append((revision, at))
+        for confirmed in waiting:
+            confirmed(revision)
+
+    def reached(self, watermark: int) -> None:
+        """The replica is complete up to this revision."""
+        left: list[tuple[int, int]] = []
+        for revision, at in self._answered:
+            if revision <= watermark:
+                self.fresh_at = at if self.fresh_at is None else max(at, self.fresh_at)
+            else:
+                left.append((revision, at))
+        self._answered = left
+
+    def lost(self) -> None:
+        """The connection has ended. What was answered stays true."""
+        self._sent.clear()
+        self._waiting = []

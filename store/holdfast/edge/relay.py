@@ -1,0 +1,97 @@
+"""A replica as an upstream of other replicas: it feeds them as a member would, from what it has itself.
+
+So the cluster's work depends on its direct followers only. A replica goes on feeding others while it is cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.api.follow import FollowService
+from holdfast.api.node import Reports
+from holdfast.api.router import Router
+from holdfast.edge.core import ReplicaCore
+from holdfast.edge.follow import Follower
+from holdfast.edge.service import EdgeApi
+from holdfast.front.calls import Call
+from holdfast.keyrange import bounds
+from holdfast.kv.space import KeySpace
+from holdfast.proto import holdfast_pb2
+from holdfast.status import Code, Refusal, RequestError
+from holdfast.watch.hub import Hub
+
+MAX_DEPTH = 8  # replicas from the cluster down
+MAX_CHILDREN = 1000
+
+
+class Relay:
+    """Serves the replicas below this one."""
+
+    def __init__(self, router: Router, core: ReplicaCore, follower: Follower, api: EdgeApi, reports: Reports) -> None:
+        self._core = core
+        self._follower = follower
+        self._api = api
+        self.follow = FollowService(router, reports, self._host)
+
+    def _host(self, call: Call) -> _ReplicaHost:
+        if len(self.follow.streams) >= MAX_CHILDREN:
+            raise RequestError(Refusal(Code.UNAVAILABLE, f"holdfast: {MAX_CHILDREN} replicas follow this one already"))
+        if len(self._core.path.nodes) > MAX_DEPTH:
+            raise RequestError(Refusal(Code.UNAVAILABLE, f"holdfast: {MAX_DEPTH} replicas are above this one already"))
+        return _ReplicaHost(self._core, self._follower, self._api)
+
+
+class _ReplicaSource:
+    """Adapts a replica to `edge.upstream.Source`."""
+
+    def __init__(self, core: ReplicaCore, api: EdgeApi) -> None:
+        self._core = core
+        self._api = api
+
+    @property
+    def cluster_id(self) -> int:
+        return self._core.position.cluster_id
+
+    @property
+    def epoch(self) -> int:
+        return self._core.position.epoch
+
+    @property
+    def term(self) -> int:
+        return self._core.position.term
+
+    @property
+    def users(self) -> bool:
+        return self._core.users
+
+    @property
+    def path(self) -> holdfast_pb2.FollowPath:
+        return self._core.path
+
+    @property
+    def space(self) -> KeySpace:
+        return self._core.space
+
+    @property
+    def hub(self) -> Hub:
+        return self._api.hub
+
+    def poke(self) -> None:
+        self._api.poke()
+
+
+class _ReplicaHost:
+    """Implements `api.follow.Host`: whoever may read here may follow."""
+
+    def __init__(self, core: ReplicaCore, follower: Follower, api: EdgeApi) -> None:
+        self.source = _ReplicaSource(core, api)
+        self._follower = follower
+        self._api = api
+
+    def check(self, start: holdfast_pb2.FollowStart | None, *, again: bool = False) -> None:
+        self._api.check_readable()
+        for part in start.filter if start is not None else ():
+            self._api.check_readable(bounds(part.key, part.range_end))
+
+    def confirm(self, confirmed: Callable[[int], None]) -> None:
+        self._follower.confirm(confirmed)

@@ -1,0 +1,171 @@
+"""Replicas that follow replicas: what comes through is whole, old answers are known as old, and no loop forms."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from holdfast import client
+from holdfast_lab.processes import LocalCluster, Process
+
+from .replica import Edge
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@asynccontextmanager
+async def replica(
+    directory: Path, name: str, endpoints: list[str], prefixes: tuple[str, ...] = ("/a/",)
+) -> AsyncIterator[Edge]:
+    place = directory / name
+    place.mkdir(exist_ok=True)
+    edge = Edge(place, endpoints, prefixes, name=name)
+    await edge.start()
+    try:
+        yield edge
+    finally:
+        assert edge.process is not None
+        edge.process.kill()
+        await edge.relay.close()
+        print(edge.process.tail(40))
+
+
+def process(edge: Edge) -> Process:
+    assert edge.process is not None
+    return edge.process
+
+
+async def test_a_replica_below_a_replica_misses_nothing(cluster: LocalCluster, edge: Edge, tmp_path: Path) -> None:
+    """The one above is restarted, killed and cut off meanwhile; the one below gets every event once."""
+    async with (
+        client.connect(cluster.endpoints, timeout=20) as hf,
+        replica(tmp_path, "leaf", [edge.endpoint]) as leaf,
+        client.connect(leaf.endpoint, timeout=20) as at_leaf,
+        client.connect(edge.endpoint, timeout=20) as at_edge,
+    ):
+        await leaf.reaches(at_leaf, (await hf.put("/a/n", "in the snapshot")).revision)
+        node = await at_leaf.describe()
+        assert node.connected
+        first = await hf.put("/a/n", "0")
+        seen: list[tuple[int, bytes]] = []
+
+        async def watch() -> None:
+            async for event in at_leaf.watch("/a/", prefix=True, start_revision=first.revision):
+                seen.append((event.kv.mod_revision, event.kv.value))
+                if event.kv.value == b"last":
+                    return
+
+        watching = asyncio.ensure_future(watch())
+        written = [(first.revision, b"0")]
+
+        async def put(value: str) -> None:
+            written.append(((await hf.put("/a/n", value)).revision, value.encode()))
+
+        for round_ in range(3):
+            await put(f"{round_} before")
+            process(edge).kill()
+            await put(f"{round_} while it is gone")
+            process(edge).start()
+            await put(f"{round_} while it comes back")
+            edge.relay.cut()
+            await edge.is_cut(at_edge)
+            await put(f"{round_} while it is cut off")
+            edge.relay.heal()
+            await leaf.reaches(at_leaf, written[-1][0])
+        await put("last")
+        async with asyncio.timeout(30):
+            await watching
+        assert seen == written
+        through = await at_leaf.put("/a/n", "from below")
+        here = await at_leaf.get("/a/n", serializable=True)
+        assert here is not None
+        assert here.mod_revision == through.revision
+        assert {r.replica for n in [await at_edge.describe()] for r in n.replicas} == {"leaf"}
+        async with asyncio.timeout(20):
+            while {r.replica for e in cluster.endpoints for r in (await hf.describe(e)).replicas} != {"berlin", "leaf"}:
+                await asyncio.sleep(0.05)
+
+
+async def test_the_bound_adds_up_through_replicas(cluster: LocalCluster, edge: Edge, tmp_path: Path) -> None:
+    """Below a replica that is cut off nothing is younger than what that one has."""
+    async with (
+        client.connect(cluster.endpoints, timeout=20) as hf,
+        replica(tmp_path, "leaf", [edge.endpoint]) as leaf,
+        client.connect(leaf.endpoint) as at_leaf,
+    ):
+        await leaf.reaches(at_leaf, (await hf.put("/a/1", "x")).revision)
+        async with asyncio.timeout(20):
+            while not (node := await at_leaf.describe()).HasField("staleness_ms") or node.staleness_ms > 1500:
+                await asyncio.sleep(0.05)
+        edge.relay.cut()
+        await hf.put("/a/1", "not seen below")
+        async with asyncio.timeout(30):
+            while (node := await at_leaf.describe()).staleness_ms < 3000:
+                await asyncio.sleep(0.05)
+        assert node.connected, "to a replica that is cut off"
+        edge.relay.heal()
+        async with asyncio.timeout(30):
+            while (await at_leaf.describe()).staleness_ms > 1500:
+                await asyncio.sleep(0.05)
+
+
+async def test_what_a_replica_lacks_cannot_be_followed_there(cluster: LocalCluster, edge: Edge, tmp_path: Path) -> None:
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        await edge.reaches(at_edge, (await hf.put("/a/1", "x")).revision)
+        async with replica(tmp_path, "leaf", [edge.endpoint], ("/a/", "/other/")) as leaf, asyncio.timeout(20):
+            while "/other/ is outside this replica's prefixes (/a/, /b/)" not in process(leaf).tail():
+                await asyncio.sleep(0.05)
+
+
+async def test_replicas_that_are_told_to_follow_each_other_do_not(
+    cluster: LocalCluster, edge: Edge, tmp_path: Path
+) -> None:
+    """Each may follow the cluster or the other; when the cluster is out of reach, neither follows itself."""
+    async with (
+        client.connect(cluster.endpoints) as hf,
+        replica(tmp_path, "one", [edge.endpoint], ("/a/", "/b/")) as one,
+        client.connect(one.endpoint) as at_one,
+    ):
+        await one.reaches(at_one, (await hf.put("/a/1", "x")).revision)
+        process(edge).kill()
+        process(edge).arguments = [
+            f"--endpoints=127.0.0.1:{one.port}" if a.startswith("--endpoints") else a for a in process(edge).arguments
+        ]
+        process(edge).start()
+        async with asyncio.timeout(30):
+            while not any("it follows this replica itself" in process(e).tail(100) for e in (edge, one)):
+                await asyncio.sleep(0.05)
+        for endpoint in (edge.endpoint, one.endpoint):
+            async with client.connect(endpoint) as at:
+                found = await at.get("/a/1", serializable=True)
+                assert found is not None
+                assert found.value == b"x"
+
+
+async def test_who_is_below_a_replica_that_is_cut_off_goes_to_the_cluster_and_comes_back(
+    cluster: LocalCluster, edge: Edge, tmp_path: Path
+) -> None:
+    async with (
+        client.connect(cluster.endpoints, timeout=20) as hf,
+        client.connect(edge.endpoint) as at_edge,
+        replica(tmp_path, "leaf", cluster.endpoints) as leaf,
+        client.connect(leaf.endpoint) as at_leaf,
+    ):
+        await edge.reaches(at_edge, (await hf.put("/a/1", "x")).revision)
+        process(leaf).kill()
+        process(leaf).arguments.append(f"--parents={edge.endpoint}")
+        process(leaf).start()
+        await leaf.reaches(at_leaf, (await hf.put("/a/1", "y")).revision)
+        assert {r.replica for r in (await at_edge.describe()).replicas} <= {"leaf"}
+        assert f"following {edge.endpoint}" in process(leaf).tail(5)
+        edge.relay.cut()
+        await edge.is_cut(at_edge)
+        await leaf.reaches(at_leaf, (await hf.put("/a/1", "z")).revision)
+        assert f"following {edge.endpoint}" not in process(leaf).tail(1)
+        edge.relay.heal()
+        async with asyncio.timeout(110):
+            while f"following {edge.endpoint}" not in process(leaf).tail(1):
+                await asyncio.sleep(0.2)
