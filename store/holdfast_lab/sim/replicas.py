@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from holdfast.edge.core import BrokenUpstream, ReplicaCore, ranges_of
-from holdfast.edge.upstream import Followers, Upstream, check_start
+from holdfast.edge.core import BrokenUpstream, Loop, ReplicaCore, ranges_of
+from holdfast.edge.upstream import Followers, Source, Upstream, check_start
 from holdfast.kv import requests
-from holdfast.kv.rows import unpack_current
+from holdfast.kv.rows import Change, unpack_current
 from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, MemoryStore, StateDamaged
 from holdfast.member.core import MemberCore
@@ -57,6 +57,9 @@ class _NodeSource:
 class SimReplica:
     """One replica and its stream. What it shows is compared with the oracle at its watermark."""
 
+    removed = False  # as a node may be
+    paused = False
+
     def __init__(
         self, world: World, oracle: Oracle, number: int, nodes: Callable[[], list[Node]], followers: Followers
     ) -> None:
@@ -69,13 +72,13 @@ class SimReplica:
         self._ranges = ranges_of(self._chance.choice(_PREFIXES))
         self._store = MemoryStore()
         self._synced = self._store.snapshot()
-        self._node: Node | None = None
+        self._node: Node | SimReplica | None = None
         self._upstream: Upstream | None = None
         self._connection = 0  # its number; events planned for an earlier connection are void
         self._pumping = False
         self._pace = MS  # the longest time between parts of a snapshot
         self._hurried = False
-        self.core = ReplicaCore(self._store, self._ranges)
+        self.core = ReplicaCore(self._store, self._ranges, self.stream)
         world.at(world.now + self._chance.randrange(SECOND), self._connect)
         world.at(world.now + SECOND, self._live)
 
@@ -84,25 +87,34 @@ class SimReplica:
     def _connect(self) -> None:
         if self._node is not None:
             return
-        usable = [n for n in self._nodes() if n.core is not None and n.core.machine.members and not n.removed]
+        usable = self._usable()
         if not usable:
             self._world.at(self._world.now + 300 * MS, self._connect)
             return
         node = self._chance.choice(usable)
-        assert node.core is not None
-        assert node.hub is not None
+        source = self._source_of(node)
         start = self.core.start("replica", "")
-        if node.core.machine.space.revision < start.watermark:
+        if source.space.revision < start.watermark:
             self._world.sometimes("replica waits for a member that is behind")
         self._node = node
         self._connection += 1
         self._pace = MS if self._hurried else self._chance.choice((4 * MS, 50 * MS, 300 * MS))
-        self._upstream = Upstream(_NodeSource(node, node.core, node.hub), self.stream, self._followers)
+        self._upstream = Upstream(source, self.stream, self._followers)
         check_start(start, 1)
         self._upstream.begin(start)
         self._tick(self._connection)
         pause = self._chance.randrange(4 * SECOND)
         self._world.at(self._world.now + pause, self._change_pace, self._connection, True)
+
+    def _usable(self) -> list[Node | SimReplica]:
+        """What can be followed now."""
+        return [n for n in self._nodes() if n.core is not None and n.core.machine.members and not n.removed]
+
+    def _source_of(self, node: Node | SimReplica) -> Source:
+        assert isinstance(node, Node)
+        assert node.core is not None
+        assert node.hub is not None
+        return _NodeSource(node, node.core, node.hub)
 
     def _served(self, connection: int) -> Upstream | None:
         return self._upstream if connection == self._connection else None
@@ -142,7 +154,7 @@ class SimReplica:
         pause = self._chance.randrange(4 * SECOND if slow else 6 * SECOND)
         self._world.at(self._world.now + pause, self._change_pace, connection, not slow)
 
-    def delivered(self, node: Node, delivery: Delivery) -> None:
+    def delivered(self, node: Node | SimReplica, delivery: Delivery) -> None:
         upstream = self._upstream
         if node is self._node and upstream is not None:
             self._send(lambda: upstream.deliver(delivery))
@@ -158,7 +170,7 @@ class SimReplica:
         except StateDamaged:
             self.leave()  # the member has noticed the damage and stops
 
-    def gone(self, node: Node) -> None:
+    def gone(self, node: Node | SimReplica) -> None:
         if node is not self._node:
             return
         if self._upstream is not None:
@@ -212,19 +224,36 @@ class SimReplica:
                 core.chunk(response.chunk)
             elif kind == "trailer":
                 check(core.trailer(response.trailer), "I11", "a replica refused a whole snapshot")
+                self._replaced()
             elif kind == "revision":
-                core.revision(response.revision)
+                self._changed(core.revision(response.revision))
             elif kind == "progress":
                 core.progress(response.progress)
+            elif kind == "path":
+                core.follows(response.path)
+            elif kind == "probe":
+                self._probed(response.probe)
+        except Loop:
+            self._world.sometimes("replica would follow itself")
+            self.leave()
         except BrokenUpstream as error:
             raise Violation("I11", f"a replica's upstream breaks the protocol: {error}") from error
         self.check()
+
+    def _changed(self, changes: list[Change]) -> None:
+        """A revision was applied."""
+
+    def _replaced(self) -> None:
+        """A snapshot has replaced the data."""
+
+    def _probed(self, reply: holdfast_pb2.ProbeReply) -> None:
+        """A probe was answered."""
 
     def _power_cut(self) -> None:
         """Return to what was synced: older than what it has served, but never different."""
         self.leave()
         self._store = self._synced.snapshot()
-        self.core = ReplicaCore(self._store, self._ranges)
+        self.core = ReplicaCore(self._store, self._ranges, self.stream)
         self._world.sometimes("replica lost power")
         self.check()
 
@@ -264,7 +293,7 @@ class SimReplica:
         true = [
             (c.key, c.type, c.revision, c.kv)
             for c in events[self._oracle.position(start - 1) : self._oracle.position(last)]
-            if core.covers(c.key, c.key + b"\x00")
+            if any(low <= c.key and (high is None or c.key < high) for low, high in core.intervals)
         ]
         check(seen == true, "I11", f"an edge replica says that from {start} to {last} {seen} happened, it was {true}")
 

@@ -1,4 +1,4 @@
-"""What the simulator can run: the members with their clients, or applications that use the recipes."""
+"""What the simulator can run: the members with their clients, applications that use the recipes, or edge replicas."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from holdfast_lab.sim.apps.mutants import RECIPE_MUTANTS
 from holdfast_lab.sim.apps.run import APPS_SOMETIMES, AppsRun
 from holdfast_lab.sim.cache_mutants import CACHE_MUTANTS
+from holdfast_lab.sim.edges.mutants import EDGE_MUTANTS
+from holdfast_lab.sim.edges.run import EDGES_SOMETIMES, EdgesRun
 from holdfast_lab.sim.mutants import MUTANTS
 from holdfast_lab.sim.mutation import Mutants
 from holdfast_lab.sim.simulation import Run
@@ -24,8 +26,9 @@ class Subject:
     sometimes: tuple[str, ...]
 
 
-MEMBERS, RECIPES = "members", "recipes"
+MEMBERS, RECIPES, EDGES = "members", "recipes", "edges"
 SUBJECTS = {
     MEMBERS: Subject("python -m holdfast_lab sim", Run, MUTANTS | CACHE_MUTANTS, SOMETIMES),
     RECIPES: Subject("python -m holdfast_lab sim --recipes", AppsRun, RECIPE_MUTANTS, APPS_SOMETIMES),
+    EDGES: Subject("python -m holdfast_lab sim --edges", EdgesRun, EDGE_MUTANTS, EDGES_SOMETIMES),
 }

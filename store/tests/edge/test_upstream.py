@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from holdfast.edge.core import ReplicaCore, ranges_of
-from holdfast.edge.upstream import STALL_SECONDS, Followers, Upstream, check_start
+from holdfast.edge.core import Loop, ReplicaCore, ranges_of
+from holdfast.edge.upstream import ALIVE_SECONDS, STALL_SECONDS, Followers, Upstream, check_start
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
 from holdfast.kv.space import KeySpace
@@ -24,6 +24,7 @@ class Host:
     """A key space that is served, and one replica that follows it."""
 
     cluster_id, epoch, term, users = 7, 1, 1, False
+    path = holdfast_pb2.FollowPath(nodes=[1])
 
     def __init__(self, followers: Followers | None = None) -> None:
         self.pending = Pending(MemoryStore())
@@ -64,7 +65,7 @@ class Host:
             response = holdfast_pb2.FollowResponse.FromString(frame)
             kind = response.WhichOneof("response")
             assert kind is not None
-            getattr(core, kind)(getattr(response, kind))
+            getattr(core, "follows" if kind == "path" else kind)(getattr(response, kind))
 
     def content(self, space: KeySpace) -> list[tuple[bytes, int]]:
         request = rpc_pb2.RangeRequest(key=b"/a/", range_end=b"/a0")
@@ -140,3 +141,37 @@ def test_a_follower_that_fell_behind_the_history_begins_again() -> None:
     while host.upstream.filling:
         host.take(host.upstream.fill(0))
     host.same()
+
+
+def test_a_follower_is_told_when_the_way_to_the_cluster_changes() -> None:
+    host = Host()
+    host.core = ReplicaCore(MemoryStore(), ranges_of(["/a/"]), 5)
+    assert (list(host.core.path.nodes), host.core.path.cut_off) == ([5], True)
+    host.connect(2)
+    host.put(b"/a/1")
+    host.take(host.upstream.tick(0))
+    assert (list(host.core.path.nodes), host.core.path.cut_off) == ([5, 1], False)
+    while host.upstream.filling:
+        host.take(host.upstream.fill(0))
+    host.tell()
+    host.path = holdfast_pb2.FollowPath(nodes=[1, 8], cut_off=True)
+    host.take(host.upstream.tick(0))
+    assert (list(host.core.path.nodes), host.core.path.cut_off) == ([5, 1, 8], True)
+    host.path = holdfast_pb2.FollowPath(nodes=[1, 5])
+    with pytest.raises(Loop):
+        host.take(host.upstream.tick(0))
+
+
+def test_a_follower_hears_that_nothing_has_changed() -> None:
+    """Else it would take an upstream that is cut off for one that has failed."""
+    host = Host()
+    host.put(b"/a/1")
+    host.take(host.upstream.tick(0))
+    while host.upstream.filling:
+        host.take(host.upstream.fill(0))
+    host.tell()
+    host.take(host.upstream.tick(0))
+    quiet = [host.upstream.tick(n * SECOND) for n in range(1, 3 * ALIVE_SECONDS + 2)]
+    said = [holdfast_pb2.FollowResponse.FromString(frame) for frames in quiet for frame in frames]
+    assert 2 <= len(said) <= 3
+    assert {response.progress.revision for response in said} == {host.space.revision}

@@ -1,0 +1,1 @@
+"""Simulated edge replicas that follow members and each other."""

@@ -1,0 +1,241 @@
+"""A simulated replica that also feeds others, and that knows how old its data can be.
+
+Invariants, besides those of every replica (I11):
+I19. Once a probe that was sent at some time is answered and reached, the replica has every write that was acknowledged
+     before that time: also if the answer came through other replicas.
+I20. No replica follows itself, directly or through others, for longer than a message takes to go around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.edge.core import ReplicaCore
+from holdfast.edge.probes import Probes
+from holdfast.edge.upstream import Followers, Source
+from holdfast.kv.rows import Change
+from holdfast.kv.space import KeySpace
+from holdfast.member.interface import Answer, Read
+from holdfast.proto import holdfast_pb2
+from holdfast.watch.hub import Hub
+
+from holdfast_lab.sim.edges.acknowledged import Acknowledged
+from holdfast_lab.sim.ledger import RequestLedger
+from holdfast_lab.sim.mix import MS, SECOND
+from holdfast_lab.sim.node import Node
+from holdfast_lab.sim.replicas import SimReplica
+from holdfast_lab.sim.violation import check
+
+PROBE_NS = SECOND
+READ_NS = 5 * SECOND
+LOOP_NS = 5 * SECOND
+
+
+class _ReplicaSource:
+    """A simulated replica as an upstream, until its next start."""
+
+    users = False
+
+    def __init__(self, edge: SimEdge, core: ReplicaCore, hub: Hub) -> None:
+        self._edge = edge
+        self._core = core
+        self.hub = hub
+
+    @property
+    def cluster_id(self) -> int:
+        return self._core.position.cluster_id
+
+    @property
+    def epoch(self) -> int:
+        return self._core.position.epoch
+
+    @property
+    def term(self) -> int:
+        return self._core.position.term
+
+    @property
+    def space(self) -> KeySpace:
+        return self._core.space
+
+    @property
+    def path(self) -> holdfast_pb2.FollowPath:
+        return self._core.path
+
+    def poke(self) -> None:
+        self._edge.poke()
+
+
+class SimEdge(SimReplica):
+    """Follows a member or another replica, whichever it finds."""
+
+    def __init__(
+        self,
+        ledger: RequestLedger,
+        number: int,
+        followers: Followers,
+        others: Callable[[], list[SimEdge]],
+        acknowledged: Acknowledged,
+    ) -> None:
+        super().__init__(ledger.world, ledger.oracle, number, ledger.nodes, followers)
+        self._ledger = ledger
+        self._others = others
+        self._acknowledged = acknowledged
+        self._children: dict[int, SimEdge] = {}
+        self._hub = Hub(self.core.space)
+        self._poked = False
+        self._probes = Probes()
+        self._looped_since = 0
+        self._world.at(self._world.now + self._chance.randrange(PROBE_NS), self._probe_regularly)
+
+    # ---- as a follower -------------------------------------------------------------------------------------
+
+    def _usable(self) -> list[Node | SimReplica]:
+        members = super()._usable()
+        others: list[Node | SimReplica] = [e for e in self._others() if e is not self and e.feeds(self)]
+        if others and (not members or self._chance.random() < 0.6):
+            return others
+        return members
+
+    def _source_of(self, node: Node | SimReplica) -> Source:
+        if not isinstance(node, SimEdge):
+            return super()._source_of(node)
+        self._world.sometimes("replica follows a replica")
+        node._children[self.stream] = self
+        return _ReplicaSource(node, node.core, node._hub)
+
+    def gone(self, node: Node | SimReplica) -> None:
+        if node is not self._node:
+            return
+        if isinstance(node, SimEdge):
+            node._children.pop(self.stream, None)
+        self._probes.lost()
+        self.core.left()
+        super().gone(node)
+        self._placed()
+
+    def _take(self, connection: int, frame: bytes) -> None:
+        before = self.core.path
+        super()._take(connection, frame)
+        if self.core.path is not before:
+            self._placed()
+        self._probes.reached(self.core.position.watermark)
+        self._check_bound()
+
+    def _placed(self) -> None:
+        """The replicas below hear of another path with the next tick; they may be late."""
+
+    def _power_cut(self) -> None:
+        for child in list(self._children.values()):
+            child.gone(self)
+        super()._power_cut()
+        self._hub = Hub(self.core.space)
+        self._probes = Probes()
+
+    # ---- as an upstream ------------------------------------------------------------------------------------
+
+    def feeds(self, other: SimEdge) -> bool:
+        return self.core.complete and all(self.core.covers(low, high) for low, high in other.core.intervals)
+
+    def _changed(self, changes: list[Change]) -> None:
+        if changes:
+            self._tell([changes])
+
+    def _replaced(self) -> None:
+        self._hub.replace_space(self.core.space)
+        self._tell([])
+
+    def poke(self) -> None:
+        if not self._poked:
+            self._poked = True
+            self._world.at(self._world.now + MS, self._catch_up)
+
+    def _catch_up(self) -> None:
+        self._poked = False
+        self._tell([])
+
+    def _tell(self, revisions: list[list[Change]]) -> None:
+        for delivery in (*self._hub.publish(revisions), *self._hub.catch_up()):
+            child = self._children.get(delivery.stream)
+            if child is not None:
+                child.delivered(self, delivery)
+        if self._hub.busy:
+            self.poke()
+
+    # ---- probes --------------------------------------------------------------------------------------------
+
+    def _probe_regularly(self) -> None:
+        self._probe()
+        self._check_loop()
+        self._world.at(self._world.now + PROBE_NS, self._probe_regularly)
+
+    def _probe(self) -> None:
+        if self._node is not None and self._upstream is not None:
+            id = self._probes.send(self._world.now)
+            self._world.at(self._world.now + 5 * MS, self._asked, self._connection, id)
+
+    def _asked(self, connection: int, id: int) -> None:
+        """The probe has come to the upstream."""
+        node, upstream = self._node, self._served(connection)
+        if node is None or upstream is None:
+            return
+
+        def confirmed(revision: int) -> None:
+            served = self._served(connection)
+            if served is not None:
+                self._send(lambda: served.probed(id, revision))
+
+        if isinstance(node, SimEdge):
+            node.confirm(confirmed)
+            return
+
+        def answered(at: Node, answer: Answer) -> None:
+            if answer.error is None and at.core is not None:
+                confirmed(at.core.machine.space.revision)
+
+        assert isinstance(node, Node)
+        deadline = node.clock.local(self._world.now) + READ_NS
+        self._ledger.ask(node, Read(self._ledger.next_id(), deadline), answered)
+
+    def confirm(self, confirmed: Callable[[int], None]) -> None:
+        self._probes.confirm(confirmed)
+        if self._chance.random() < 0.5:  # else it waits for the next probe
+            self._probe()
+
+    def _probed(self, reply: holdfast_pb2.ProbeReply) -> None:
+        self._probes.answered(reply.id, reply.revision)
+
+    # ---- what is checked -----------------------------------------------------------------------------------
+
+    def _check_bound(self) -> None:
+        """I19."""
+        at = self._probes.fresh_at
+        if at is None or not self.core.complete:
+            return
+        acknowledged = self._acknowledged.before(at)
+        watermark = self.core.position.watermark
+        check(
+            acknowledged <= watermark,
+            "I19",
+            f"a replica says that it has all before {at / 1e9:.3f}; revision {acknowledged} was acknowledged before "
+            f"that, and it is at {watermark}",
+        )
+
+    def _check_loop(self) -> None:
+        """I20."""
+        at: Node | SimReplica | None = self._node
+        for _ in range(len(self._others())):
+            at = at._node if isinstance(at, SimEdge) else None
+            if at is self:
+                break
+        if at is not self:
+            self._looped_since = 0
+            return
+        self._world.sometimes("replicas follow each other in a circle")
+        self._looped_since = self._looped_since or self._world.now
+        check(self._world.now < self._looped_since + LOOP_NS, "I20", f"replica {self.stream} follows itself")
+
+    def hurry(self) -> None:
+        """Follow a member in the end, directly or through one that does."""
+        super().hurry()
+        if isinstance(self._node, SimEdge) and self.core.path.cut_off:
+            self.leave()

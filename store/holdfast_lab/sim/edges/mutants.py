@@ -1,0 +1,110 @@
+"""Relays broken on purpose, one rule for each mutant, to show that the simulated replicas notice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.edge.core import ReplicaCore
+from holdfast.edge.probes import Confirmed, Probes
+from holdfast.edge.upstream import Upstream
+from holdfast.kv.copied import CopiedSpace
+from holdfast.proto import holdfast_pb2
+
+from holdfast_lab.sim.mutation import Mutants, Patch, registering
+
+EDGE_MUTANTS: Mutants = {}
+_mutant = registering(EDGE_MUTANTS)
+
+
+# ---- how old the data can be -------------------------------------------------------------------------------
+
+
+@_mutant("the probe of a replica below is answered by one that is sent after it came")
+def _old_probe_answers_a_child(patch: Patch) -> None:
+    answered = Probes.answered
+
+    def note(self: Any, id: int, revision: int) -> None:
+        self.last = revision
+        answered(self, id, revision)
+
+    def confirm(self: Any, confirmed: Confirmed) -> None:
+        if self.fresh_at is not None:
+            confirmed(self.last)
+
+    patch(Probes, "answered", note)
+    patch(Probes, "confirm", confirm)
+
+
+@_mutant("a probe that is under way does not answer for a replica below")
+def _probe_under_way_answers_a_child(patch: Patch) -> None:
+    original = Probes.confirm
+
+    def confirm(self: Probes, confirmed: Confirmed) -> None:
+        if self.outstanding:
+            self._sent[self.newest][1].append(confirmed)
+        else:
+            original(self, confirmed)
+
+    patch(Probes, "confirm", confirm)
+
+
+@_mutant("the age counts from when the probe was sent, not from its answer")
+def _age_counts_from_later(patch: Patch) -> None:
+    original = Probes.send
+
+    def send(self: Probes, now: int) -> int:
+        return original(self, now + 100_000_000)
+
+    patch(Probes, "send", send)
+
+
+@_mutant("an answered probe counts when its revision is here")
+def _age_counts_before_the_data_is_here(patch: Patch) -> None:
+    original = Probes.reached
+
+    def reached(self: Probes, watermark: int) -> None:
+        original(self, max([watermark, *(revision for revision, _ in self._answered)]))
+
+    patch(Probes, "reached", reached)
+
+
+@_mutant("a replica is told of progress when everything up to it was sent")
+def _progress_before_the_change(patch: Patch) -> None:
+    def progress(self: Upstream) -> list[bytes]:
+        revision = self._source.space.revision
+        if not self._following or self._frames is not None or revision <= self._told:
+            return []
+        self._told = revision
+        return self._progress_frame()
+
+    patch(Upstream, "_progress", progress)
+
+
+# ---- the tree ----------------------------------------------------------------------------------------------
+
+
+@_mutant("a replica follows nobody that follows it")
+def _loops_are_not_noticed(patch: Patch) -> None:
+    def follows(self: ReplicaCore, path: holdfast_pb2.FollowPath) -> None:
+        self.path = holdfast_pb2.FollowPath(nodes=[self._node, *path.nodes][:9], cut_off=path.cut_off)
+
+    patch(ReplicaCore, "follows", follows)
+
+
+@_mutant("replicas are told when the way to the cluster changes")
+def _path_is_told_once(patch: Patch) -> None:
+    def new_path(self: Upstream) -> list[bytes]:
+        self._path = self._source.path
+        return []
+
+    patch(Upstream, "_new_path", new_path)
+
+
+@_mutant("a replica feeds those only whose prefixes it has")
+def _feeds_what_it_lacks(patch: Patch) -> None:
+    patch(ReplicaCore, "covers", lambda self, start, end: True)
+
+
+@_mutant("a replica's history begins after its snapshot, which lacks the deletions of its revision")
+def _history_includes_the_snapshot(patch: Patch) -> None:
+    patch(CopiedSpace, "history_from", property(lambda self: self.compacted))

@@ -1,0 +1,62 @@
+"""What a replica may say of its age."""
+
+from __future__ import annotations
+
+from holdfast.edge.probes import MAX_SENT, MAX_WAITING, Probes
+
+
+def test_it_counts_from_when_the_probe_was_sent_and_only_once_its_revision_is_here() -> None:
+    probes = Probes()
+    assert probes.fresh_at is None
+    first, second = probes.send(100), probes.send(200)
+    probes.answered(second, 9)
+    probes.answered(first, 7)
+    probes.reached(8)
+    assert probes.fresh_at == 100
+    probes.reached(9)
+    assert probes.fresh_at == 200
+    probes.answered(first, 9)
+    probes.reached(10)
+    assert probes.fresh_at == 200, "an answer that comes twice, or late, makes it no older"
+
+
+def test_a_replica_below_waits_for_a_probe_that_is_sent_after_its_own_came() -> None:
+    told: list[int] = []
+    probes = Probes()
+    before = probes.send(100)
+    probes.confirm(told.append)
+    probes.answered(before, 5)
+    assert told == []
+    after = probes.send(200)
+    assert probes.outstanding
+    probes.answered(after, 6)
+    assert told == [6]
+    assert not probes.outstanding
+
+
+def test_a_lost_connection_answers_nobody_and_makes_nothing_older() -> None:
+    told: list[int] = []
+    probes = Probes()
+    probes.answered(probes.send(100), 5)
+    probes.reached(5)
+    id = probes.send(200)
+    probes.confirm(told.append)
+    probes.lost()
+    probes.answered(id, 6)
+    probes.answered(probes.send(300), 7)
+    assert told == []
+    assert probes.fresh_at == 100
+
+
+def test_what_is_kept_is_bounded() -> None:
+    told: list[int] = []
+    probes = Probes()
+    for _ in range(MAX_WAITING + 5):
+        probes.confirm(told.append)
+    first = probes.send(0)
+    ids = [probes.send(n) for n in range(MAX_SENT)]
+    probes.answered(first, 1)
+    assert told == [], "it was forgotten"
+    probes.answered(ids[0], 1)
+    probes.reached(1)
+    assert probes.fresh_at == 0

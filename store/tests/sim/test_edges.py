@@ -1,0 +1,43 @@
+"""Simulated replicas that follow each other find nothing, and every broken rule of them is found."""
+
+from __future__ import annotations
+
+import pytest
+from holdfast_lab.sim.edges.mutants import EDGE_MUTANTS
+from holdfast_lab.sim.mutation import broken
+from holdfast_lab.sim.runner import Failure, Found, Summary, find_mutants, run_seeds
+from holdfast_lab.sim.subject import EDGES
+
+from ..edge.test_upstream import test_a_follower_is_told_when_the_way_to_the_cluster_changes as path_is_told
+
+SEEDS = 60
+MUTANT_SEEDS = 80  # the most that a mutant may need
+SELDOM = ("path-is-told-once",)  # few seeds have three replicas that come together in one order
+
+
+@pytest.mark.sim
+@pytest.mark.timeout(600)
+def test_many_seeds_find_nothing() -> None:
+    summary = Summary(EDGES)
+    for summary, outcome in run_seeds(range(SEEDS), of=EDGES):  # noqa: B007  it is the sum of all at the end
+        assert not isinstance(outcome, Failure), f"seed {outcome.seed}: {outcome.what}"
+    print(summary)
+    assert len(summary.unreached) < 3, summary.unreached
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Found]:
+    names = [name for name in EDGE_MUTANTS if name not in SELDOM]
+    return {f.mutant: f for f in find_mutants(MUTANT_SEEDS, names=names, of=EDGES)}
+
+
+@pytest.mark.sim
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", [name for name in EDGE_MUTANTS if name not in SELDOM])
+def test_a_broken_rule_is_found(name: str, found: dict[str, Found]) -> None:
+    assert found[name].seeds, f"{MUTANT_SEEDS} seeds did not notice that {EDGE_MUTANTS[name].rule!r} does not hold"
+
+
+def test_a_broken_rule_that_few_seeds_notice_is_found_by_its_own_test() -> None:
+    with broken(EDGE_MUTANTS["path-is-told-once"]), pytest.raises(AssertionError):
+        path_is_told()
