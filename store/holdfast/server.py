@@ -38,7 +38,7 @@ from holdfast.api.metrics import Metrics, Sources, member_metrics
 from holdfast.api.node import NodeService, Reports, ready
 from holdfast.api.ofrep import ROOT, Ofrep
 from holdfast.api.operator import Operator
-from holdfast.api.pages import Pages, as_json, fixed, stuck
+from holdfast.api.pages import Pages, fixed, stuck
 from holdfast.api.quota import Quota
 from holdfast.api.router import Router
 from holdfast.api.session import SessionService
@@ -206,7 +206,7 @@ class Server:
         config = self.config
         pages = {
             **health.pages(),
-            "/version": fixed(lambda: (200, self._version())),
+            "/version": fixed(lambda: (200, config.versions.page())),
             **(debug.pages(self._variables) if config.debug_pages else {}),
         }
         max_message_bytes = config.limits.request_bytes + MESSAGE_OVERHEAD_BYTES
@@ -372,17 +372,6 @@ class Server:
             await asyncio.get_running_loop().run_in_executor(None, self._tracing.close)
 
     # ---- pages ---------------------------------------------------------------------------------------------
-
-    def _version(self) -> str:
-        versions = self.config.versions
-        return as_json(
-            {
-                "etcdserver": versions.server,
-                "etcdcluster": versions.cluster,
-                "storage": versions.storage,
-                "holdfast": __version__,
-            }
-        )
 
     def _variables(self) -> dict[str, object]:
         """The member's values for /debug/vars."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
+from holdfast import __version__
 from holdfast.api.identity import Caller, Identities, SimpleTokens
+from holdfast.api.pages import as_json
 from holdfast.api.router import Router
 from holdfast.auth.store import Principal
 from holdfast.front.calls import Call
@@ -49,6 +51,17 @@ class Versions:
     server: str = "3.6.16"
     cluster: str = "3.6.0"
     storage: str = "3.6.0"
+
+    def page(self) -> str:
+        """For /version, as etcd says it."""
+        return as_json(
+            {
+                "etcdserver": self.server,
+                "etcdcluster": self.cluster,
+                "storage": self.storage,
+                "holdfast": __version__,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,14 @@ class Route(NamedTuple):
 
 
 def routes(kinds: Mapping[str, Kind]) -> dict[str, Route]:
-    """The routes by path."""
+    """The routes by path, to the methods that the server has: a replica lacks some."""
     found: dict[str, Route] = {}
 
     def add(prefix: str, service: str, module: object, methods: Mapping[str, str], family: str = "") -> None:
         for word, method in methods.items():
             name, called = family + method, f"/{service}/{method}"
+            if called not in kinds:
+                continue
             request, response = _TYPES.get(method, (f"{name}Request", f"{name}Response"))
             route = Route(called, kinds[called], getattr(module, request), getattr(module, response))
             found[f"/v3/{prefix}/{word}"] = route

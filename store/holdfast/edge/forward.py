@@ -38,14 +38,15 @@ class Forwarder:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def call(self, call: Call, body: bytes, seconds: float) -> bytes:
-        """Forward a unary call and return the response. Raises RequestError with the cluster's error, or if the cluster
-        cannot be reached."""
+    async def call(self, call: Call, body: bytes, seconds: float | None) -> bytes:
+        """Forward a unary call and return the response. `seconds`: until it fails; None: it may take any time. Raises
+        RequestError with the cluster's error, or if the cluster cannot be reached."""
+        timeout = None if seconds is None else max(0.001, seconds)
         try:
-            channel = await self.channel(seconds)
+            channel = await self.channel(FORWARD_SECONDS if seconds is None else seconds)
             with channel_may_close():
                 answer: bytes = await channel.unary_unary(call.method)(
-                    body, timeout=max(0.001, seconds), metadata=on_behalf_of(call)
+                    body, timeout=timeout, metadata=on_behalf_of(call)
                 )
         except (Unavailable, grpc.aio.AioRpcError) as error:
             raise RequestError(refusal(error)) from error
@@ -74,7 +75,7 @@ def on_behalf_of(call: Call) -> list[tuple[str, str]]:
     return [(name, call.metadata[name]) for name in _PASSED_ON if name in call.metadata] + [(FORWARDED, "1")]
 
 
-class ForwardedStream:
+class ForwardedKeepAlives:
     """A keep-alive stream, forwarded message by message."""
 
     def __init__(self, forwarder: Forwarder, router: Router, call: Call) -> None:
@@ -121,3 +122,53 @@ class ForwardedStream:
             router.fail(call.id, Refusal(Code.UNAVAILABLE, f"holdfast: no answer within {FORWARD_SECONDS:g} s"))
         except (Unavailable, grpc.aio.AioRpcError) as error:
             router.fail(call.id, refusal(error))
+
+
+class ForwardedAnswers:
+    """A call with one request and many answers. It reads on only while its client keeps up."""
+
+    def __init__(self, forwarder: Forwarder, router: Router, call: Call) -> None:
+        self._forwarder = forwarder
+        self._router = router
+        self._call = call
+        self._task: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def on_message(self, body: bytes) -> None:
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._run(body))
+
+    def on_half_close(self) -> None:
+        """Nothing to do: the request was all."""
+
+    def on_cancelled(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def on_over(self) -> None:
+        self._writable.clear()
+
+    def on_writable(self) -> None:
+        self._writable.set()
+
+    async def _run(self, body: bytes) -> None:
+        router, call = self._router, self._call
+        try:
+            channel = await self._forwarder.channel(FORWARD_SECONDS)
+            stream = channel.unary_stream(call.method)(body, metadata=on_behalf_of(call))
+            try:
+                while True:
+                    await self._writable.wait()
+                    with channel_may_close():
+                        answer = await stream.read()
+                    if answer is grpc.aio.EOF:
+                        break
+                    router.send(call.id, answer)
+                    router.flush()
+            finally:
+                stream.cancel()
+            router.finish(call.id)
+        except (Unavailable, grpc.aio.AioRpcError) as error:
+            router.fail(call.id, refusal(error))
+        router.flush()

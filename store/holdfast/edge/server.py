@@ -12,12 +12,14 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
+from holdfast.api.base import Versions
 from holdfast.api.flags import DEFAULT_PREFIX, FlagsService
+from holdfast.api.gateway import Gateway
 from holdfast.api.memory import memory
 from holdfast.api.metrics import Metrics, gauges, server_metrics
 from holdfast.api.node import Reports
 from holdfast.api.ofrep import ROOT, Ofrep
-from holdfast.api.pages import Pages, alive, fixed
+from holdfast.api.pages import Pages, alive, as_json, fixed
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
 from holdfast.client.connection import Connection
@@ -131,8 +133,11 @@ class EdgeServer:
             "/livez": alive(lambda: self._turned_at),
             "/readyz": fixed(lambda: (200, "ok\n") if self.core.complete else (503, "not ready: no data yet\n")),
             "/metrics": fixed(lambda: (200, metrics.text())),
+            "/health": fixed(self._health),
+            "/version": fixed(lambda: (200, Versions().page())),
         }
-        for_clients = Pages(pages, {ROOT: Ofrep(self.router, self.flags)})
+        gateway = Gateway(self.router)
+        for_clients = Pages(pages, {"/v3/": gateway, "/v3beta/": gateway, ROOT: Ofrep(self.router, self.flags)})
         self.front = Http2Front(self.router.kinds, for_clients, max_connections=room_for_clients())
         self.probes = front_for_probes(Pages(pages))
         self._turned_at = time.monotonic()
@@ -142,6 +147,12 @@ class EdgeServer:
         self._pruning = PruneTask(self.served, loop.call_later, self.router.flush)
         self._was_full = False
         self._received = asyncio.Event()  # a snapshot, to be made durable at once
+
+    def _health(self) -> tuple[int, str]:
+        """As at a member, where it means that reads are answered."""
+        if self.core.complete:
+            return 200, as_json({"health": "true", "reason": ""})
+        return 503, as_json({"health": "false", "reason": "no data yet"})
 
     def _state_damaged(self, damage: StateDamaged) -> None:
         """Handle damage found by a read: stop, and refuse to start again until the directory has been emptied."""

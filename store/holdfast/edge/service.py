@@ -24,7 +24,8 @@ from holdfast.api.stream import Stream
 from holdfast.api.wire import range_response
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
-from holdfast.edge.forward import FORWARD_SECONDS, ForwardedStream, Forwarder
+from holdfast.edge.forward import FORWARD_SECONDS, ForwardedAnswers, ForwardedKeepAlives, Forwarder
+from holdfast.edge.forwarded import ANSWERS, FORWARDED, WAITING
 from holdfast.front.calls import Call, Kind
 from holdfast.keyrange import Range, bounds
 from holdfast.kv.scan import RangeScan
@@ -46,23 +47,6 @@ from holdfast.tasks import Tasks
 from holdfast.watch.hub import Hub
 
 SHOWN_BYTES = 200  # of a key in an error text
-_ALWAYS_FORWARDED = (
-    "/etcdserverpb.KV/Put",
-    "/etcdserverpb.KV/DeleteRange",
-    "/etcdserverpb.KV/Txn",
-    "/etcdserverpb.KV/Compact",
-    "/etcdserverpb.Lease/LeaseGrant",
-    "/etcdserverpb.Lease/LeaseRevoke",
-    "/etcdserverpb.Lease/LeaseTimeToLive",
-    "/etcdserverpb.Lease/LeaseLeases",
-    "/holdfast.v1.Session/Open",
-    "/holdfast.v1.Keys/PutSequential",
-    "/holdfast.v1.Caches/Allow",
-    "/holdfast.v1.Caches/Forbid",
-    "/holdfast.v1.Caches/List",
-    "/etcdserverpb.Cluster/MemberList",
-    "/etcdserverpb.Maintenance/Alarm",
-)
 # To a member all logins through a replica come from one connection, so the replica's clients have to take turns here.
 LOGINS = 8  # forwarded at the same time
 MAX_LOGINS = 64  # of one connection, being forwarded or waiting
@@ -114,11 +98,13 @@ class EdgeApi:
         self._logins = Places(LOGINS, MAX_LOGINS)
         router.unary("/etcdserverpb.KV/Range", self.range)
         router.unary("/etcdserverpb.Auth/Authenticate", self._login)
-        for path in _ALWAYS_FORWARDED:
+        for path in FORWARDED:
             router.unary(path, self._forward)
-        router.stream(
-            "/etcdserverpb.Lease/LeaseKeepAlive", Kind.BIDI, lambda call: ForwardedStream(forwarder, router, call)
-        )
+        for path in WAITING:
+            router.unary(path, self._forward_waiting)
+        for path in ANSWERS:
+            router.stream(path, Kind.SERVER_STREAM, self._forward_answers)
+        router.stream("/etcdserverpb.Lease/LeaseKeepAlive", Kind.BIDI, self._forward_keep_alives)
         router.stream("/holdfast.v1.Caches/Hold", Kind.BIDI, _refuse_cache_lease)
         router.unary("/etcdserverpb.Maintenance/Status", self.status)
         router.unary("/holdfast.v1.Node/Describe", self.describe)
@@ -259,8 +245,21 @@ class EdgeApi:
         self._tasks.spawn(self._do_forward(call, body))
 
     def _check_connected(self) -> None:
-        if not self._follower.connected:
+        if not self._follower.connected or self._core.path.cut_off:
             raise RequestError(REPLICA_DISCONNECTED.fill(name=self._name, prefixes=", ".join(self._prefixes)))
+
+    def _forward_waiting(self, call: Call, body: bytes) -> None:
+        """The call ends with its caller, also at the cluster: else it would take a lock for nobody."""
+        self._check_connected()
+        work = self._tasks.spawn(self._do_forward(call, body, longest=None))
+        self._router.on_cancel(call, work.cancel)
+
+    def _forward_answers(self, call: Call) -> Stream:
+        self._check_connected()
+        return ForwardedAnswers(self._forwarder, self._router, call)
+
+    def _forward_keep_alives(self, call: Call) -> Stream:
+        return ForwardedKeepAlives(self._forwarder, self._router, call)
 
     def _login(self, call: Call, body: bytes) -> None:
         """Forward a login when it is this client's turn."""
@@ -277,10 +276,11 @@ class EdgeApi:
 
         self._tasks.spawn(work())
 
-    async def _do_forward(self, call: Call, body: bytes) -> None:
-        seconds = FORWARD_SECONDS
+    async def _do_forward(self, call: Call, body: bytes, longest: float | None = FORWARD_SECONDS) -> None:
+        seconds = longest
         if call.deadline_ns is not None:
-            seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
+            left = (call.deadline_ns - time.monotonic_ns()) / 1e9
+            seconds = left if seconds is None else min(seconds, left)
         try:
             answer = await self._forwarder.call(call, body, seconds)
         except RequestError as error:
@@ -308,7 +308,7 @@ class EdgeApi:
         else:
             heapq.heappush(self._waiting, (revision, next(self._arrivals), reply))
             self._follower.want_progress()  # it may be of other prefixes: then no change will come
-            loop.call_later(max(0.0, seconds), reply)
+            loop.call_later(max(0.0, FORWARD_SECONDS if seconds is None else seconds), reply)
 
 
 def _refuse_cache_lease(call: Call) -> Stream:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import statistics
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
+from google.protobuf.message import Message
 from holdfast import client
+from holdfast.proto import election_pb2, lock_pb2, rpc_pb2
 from holdfast_lab.processes import LocalCluster
 
 from .replica import Edge
@@ -192,3 +199,58 @@ async def test_monotonic_reads_wait_for_a_replica_that_is_behind(cluster: LocalC
             found = await reading
             assert found is not None
             assert found.value == b"new"
+
+
+async def test_the_whole_api_is_there(cluster: LocalCluster, edge: Edge) -> None:
+    """What a replica does not serve itself, it forwards: locks, elections, users, streams of answers; JSON, too."""
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        await edge.reaches(at_edge, (await hf.put("/a/1", "x")).revision)
+        async with grpc.aio.insecure_channel(edge.endpoint) as channel, asyncio.timeout(30):
+
+            def unary(path: str, request: Message, response: type[Message], **how: Any) -> Any:
+                return channel.unary_unary(
+                    path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
+                )(request, **how)
+
+            lease = (await at_edge.lease(30)).id
+            locking = lock_pb2.LockRequest(name=b"l", lease=lease)
+            locked = await unary("/v3lockpb.Lock/Lock", locking, lock_pb2.LockResponse)
+            other = lock_pb2.LockRequest(name=b"l", lease=(await at_edge.lease(30)).id)
+            waiting = unary("/v3lockpb.Lock/Lock", other, lock_pb2.LockResponse)
+            while len((await hf.range("l/", prefix=True)).kvs) < 2:
+                await asyncio.sleep(0.01)
+            waiting.cancel()
+            while len((await hf.range("l/", prefix=True)).kvs) > 1:
+                await asyncio.sleep(0.01)  # who does not wait any more is given no lock
+            await unary("/v3lockpb.Lock/Unlock", lock_pb2.UnlockRequest(key=locked.key), lock_pb2.UnlockResponse)
+            campaign = election_pb2.CampaignRequest(name=b"e", lease=lease, value=b"me")
+            await unary("/v3electionpb.Election/Campaign", campaign, election_pb2.CampaignResponse)
+            observing = channel.unary_stream(
+                "/v3electionpb.Election/Observe",
+                request_serializer=election_pb2.LeaderRequest.SerializeToString,
+                response_deserializer=election_pb2.LeaderResponse.FromString,
+            )(election_pb2.LeaderRequest(name=b"e"))
+            assert (await observing.read()).kv.value == b"me"
+            observing.cancel()
+            members = await unary(
+                "/etcdserverpb.Cluster/MemberList", rpc_pb2.MemberListRequest(), rpc_pb2.MemberListResponse
+            )
+            assert len(members.members) == 3
+            status = await unary(
+                "/etcdserverpb.Auth/AuthStatus", rpc_pb2.AuthStatusRequest(), rpc_pb2.AuthStatusResponse
+            )
+            assert not status.enabled
+        assert json.loads(await page(edge, "/health"))["health"] == "true"
+        assert json.loads(await page(edge, "/version"))["etcdserver"]
+        read = {"key": base64.b64encode(b"/a/1").decode(), "serializable": True}
+        found = json.loads(await page(edge, "/v3/kv/range", json.dumps(read)))
+        assert base64.b64decode(found["kvs"][0]["value"]) == b"x"
+        saved = [len(part) async for part in at_edge.snapshot()]
+        assert sum(saved) > 1000, "of the whole cluster"
+
+
+async def page(edge: Edge, path: str, body: str = "") -> str:
+    request = urllib.request.Request(f"http://{edge.endpoint}{path}", body.encode() or None)
+    with await asyncio.to_thread(urllib.request.urlopen, request, timeout=10) as answer:
+        found: bytes = answer.read()
+    return found.decode()
