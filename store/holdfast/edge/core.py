@@ -14,8 +14,9 @@ from dataclasses import astuple, dataclass, replace
 import google_crc32c
 
 from holdfast.edge.history import CHANGE_BYTES, History
+from holdfast.edge.holding import Holding, joined, without
 from holdfast.keyrange import Range, bounds, prefix_end
-from holdfast.kv.copied import CopiedSpace, load
+from holdfast.kv.copied import CopiedSpace, load, load_part, remove
 from holdfast.kv.rows import Change
 from holdfast.kv.store import Family, Pending, Store, StoreBusy
 from holdfast.proto import holdfast_pb2, kv_pb2
@@ -23,6 +24,7 @@ from holdfast.proto import holdfast_pb2, kv_pb2
 _POSITION = b"replica/position"
 _FILTER = b"replica/filter"
 _USERS = b"replica/users"
+_HOLDING = b"replica/holding"
 _NUMBERS_0_1 = 6  # of a position that version 0.1 stored
 
 
@@ -69,14 +71,10 @@ class ReplicaCore:
         self.path = self._end_of_path()
         self.ranges = list(ranges)
         self.filter_version = filter_version(ranges)
-        self.intervals: list[Range] = [bounds(r.key, r.range_end) for r in ranges]
+        self.intervals: list[Range] = joined(bounds(r.key, r.range_end) for r in ranges)
         self._pending = Pending(store)
         self.position = _load(store)
-        if self.position.filter_version != self.filter_version:
-            # The prefixes have changed: the data is no longer served as complete, and a snapshot will replace it.
-            self._stale_filter = self.position.watermark > 0
-        else:
-            self._stale_filter = False
+        self._holding = self._narrow(self._held())
         self.space = self._copy()
         self._history = History(self.position.history_bytes, self.position.watermark)
         self.written = 0  # counts changes, which have to be made durable
@@ -90,29 +88,76 @@ class ReplicaCore:
         p = self.position
         return CopiedSpace(self._pending, p.watermark, p.floor, p.history_from)
 
+    def _held(self) -> Holding:
+        """What the store has, also of earlier prefixes."""
+        data = self._store.get(Family.META, _HOLDING)
+        if data is not None:
+            return Holding.read(data)
+        # Version 0.1 did not store it, but which filter it was.
+        known = self.position.watermark > 0 and self.position.filter_version == self.filter_version
+        return Holding.of(self.intervals) if known else Holding()
+
+    def _narrow(self, held: Holding) -> Holding:
+        """Give up what belongs to the prefixes no more. That is noted before the rows are removed: of what is left of
+        them after a crash nothing is shown, and a snapshot replaces it."""
+        kept = held.narrowed(self.intervals)
+        gone = without([(part.low, part.high) for part in held.parts], self.intervals)
+        if gone:
+            self._pending.put(Family.META, _HOLDING, kept.message().SerializeToString())
+            self._flush()
+            for low, high in gone:
+                remove(self._pending, low, high)
+            self._flush()
+        return kept
+
     # ---- what is here --------------------------------------------------------------------------------------
 
     @property
     def complete(self) -> bool:
-        """Whether there is data to serve for the current prefixes."""
-        return self.position.watermark > 0 and not self._stale_filter
+        """Whether there is data to serve, of all prefixes or of some."""
+        return bool(self.shown)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all prefixes are served."""
+        return self.shown == self.intervals
+
+    @property
+    def lacking(self) -> list[Range]:
+        """What of the prefixes is not here at all."""
+        return self._holding.lacking(self.intervals)
+
+    @property
+    def shown(self) -> list[Range]:
+        """The ranges that are complete at the watermark."""
+        watermark = self.position.watermark
+        return self._holding.shown(watermark) if watermark else []
 
     def covers(self, start: bytes, end: bytes | None) -> bool:
-        """Whether every key of [start, end) belongs to the filter."""
-        return any(low <= start and (high is None or (end is not None and end <= high)) for low, high in self.intervals)
+        """Whether every key of [start, end) is complete here."""
+        return _within(start, end, self.shown)
+
+    def wants(self, start: bytes, end: bytes | None) -> bool:
+        """Whether every key of [start, end) belongs to the prefixes."""
+        return _within(start, end, self.intervals)
 
     def start(self, replica: str, pool: str) -> holdfast_pb2.FollowStart:
         """The first message to an upstream: what the replica has and what it wants."""
         p = self.position
-        return holdfast_pb2.FollowStart(
+        start = holdfast_pb2.FollowStart(
             cluster_id=p.cluster_id,
             epoch=p.epoch,
-            watermark=0 if self._stale_filter else p.watermark,
             filter=self.ranges,
             filter_version=self.filter_version,
             replica=replica,
             pool=pool,
         )
+        if not self.lacking:
+            start.watermark = p.watermark
+        else:
+            start.held.CopyFrom(self._holding.message())
+            start.held_watermark = p.watermark
+        return start
 
     # ---- frames --------------------------------------------------------------------------------------------
 
@@ -162,7 +207,11 @@ class ReplicaCore:
         older = hello.epoch == p.epoch and trailer.revision < p.watermark
         if not whole or older or trailer.filter_version != self.filter_version:
             return False
+        if hello.partial:
+            self._take_part(trailer, loading)
+            return True
         load(self._pending, loading)
+        self._holding = Holding.of(self.intervals)
         self._write(
             Position(
                 cluster_id=hello.cluster_id,
@@ -174,10 +223,26 @@ class ReplicaCore:
                 history_from=trailer.revision + 1,  # a snapshot lacks the deletions of its revision
             )
         )
-        self._stale_filter = False
         self.space = self._copy()
         self._history = History()
         return True
+
+    def _take_part(self, trailer: holdfast_pb2.FollowTrailer, loading: list[kv_pb2.KeyValue]) -> None:
+        """Add what was lacking. It is shown once the watermark has reached its revision, which may be now."""
+        ranges = [bounds(r.key, r.range_end) for r in trailer.filter]
+        if joined(ranges) != self.lacking:
+            raise BrokenUpstream("the upstream sent other ranges than this replica lacks")
+        load_part(self._pending, ranges, loading)
+        self._holding = self._holding.with_(ranges, trailer.revision)
+        self._write(self._arrive(self.position))
+        self.space = self._copy()
+
+    def _arrive(self, position: Position) -> Position:
+        """The position when the watermark has reached it: of parts that have arrived there is no older history."""
+        since = self._holding.arrived(position.watermark)
+        if since <= position.floor:
+            return position
+        return replace(position, floor=since, history_from=max(position.history_from, since + 1))
 
     def revision(self, frame: holdfast_pb2.FollowRevision) -> list[Change]:
         """Apply one revision and return its changes. A revision already applied is ignored and has no changes. Raises
@@ -187,11 +252,12 @@ class ReplicaCore:
             return []
         if frame.previous > watermark:
             raise BrokenUpstream(f"the changes of revisions {watermark + 1} to {frame.previous} were left out")
-        changes = self.space.apply(frame.revision, frame.events)
+        events = [e for e in frame.events if not self._holding.has(e.kv.key, frame.revision)]
+        changes = self.space.apply(frame.revision, events)
         self._history.add(frame.revision, sum(CHANGE_BYTES + len(change.kv) for change in changes))
-        self._write(
-            replace(self.position, watermark=frame.revision, term=frame.term, history_bytes=self._history.bytes)
-        )
+        moved = replace(self.position, watermark=frame.revision, term=frame.term, history_bytes=self._history.bytes)
+        self._write(self._arrive(moved))
+        self.space.begins_at(self.position.floor, self.position.history_from)
         return changes
 
     def progress(self, frame: holdfast_pb2.FollowProgress) -> bool:
@@ -202,7 +268,13 @@ class ReplicaCore:
         if frame.revision <= self.position.watermark:
             return False
         self.space.reach(frame.revision)
-        self.position = replace(self.position, watermark=frame.revision, term=frame.term)
+        moved = replace(self.position, watermark=frame.revision, term=frame.term)
+        arrived = self._arrive(moved)
+        if arrived != moved:
+            self._write(arrived)
+            self.space.begins_at(arrived.floor, arrived.history_from)
+            return True
+        self.position = moved
         self._unsaved = True
         return True
 
@@ -218,8 +290,10 @@ class ReplicaCore:
         self._store_position()
 
     def _store_position(self) -> None:
-        position = self.position
+        # Version 0.1 takes all that its filter names for complete.
+        position = replace(self.position, filter_version=self.filter_version if self.whole else 0)
         self._pending.put(Family.META, _POSITION, b"".join(n.to_bytes(8, "big") for n in astuple(position)))
+        self._pending.put(Family.META, _HOLDING, self._holding.message().SerializeToString())
         self._unsaved = False
         self._flush()
 
@@ -244,6 +318,10 @@ class ReplicaCore:
         if floor > self.position.floor:
             self.space.forget(floor)
             self._write(replace(self.position, floor=floor, history_bytes=self._history.bytes))
+
+
+def _within(start: bytes, end: bytes | None, ranges: Sequence[Range]) -> bool:
+    return any(low <= start and (high is None or (end is not None and end <= high)) for low, high in ranges)
 
 
 def _load(store: Store) -> Position:

@@ -264,7 +264,7 @@ class Follower:
         return holdfast_pb2.ReplicaReport(
             replica=self._name,
             pool=self._pool,
-            watermark=p.watermark if self._core.complete else 0,
+            watermark=p.watermark if self._core.whole else 0,
             filter_version=self._core.filter_version,
             epoch=p.epoch,
             below=self._below(),

@@ -130,8 +130,7 @@ class EdgeApi:
 
     def refuse_watch(self, start: bytes, end: bytes | None) -> str:
         try:
-            self._check_users()
-            self._check_scope(start, end)
+            self.check_readable((start, end))
         except RequestError as error:
             return error.refusal.message
         return ""
@@ -151,10 +150,11 @@ class EdgeApi:
         self._check_users()
         if range is not None:
             self._check_scope(*range)
-        self._check_data()
+        self._check_data(range)
 
-    def _check_data(self) -> None:
-        if not self._core.complete:
+    def _check_data(self, range: Range | None = None) -> None:
+        """Raise RequestError unless there is any data, or all of this range."""
+        if not (self._core.covers(*range) if range is not None else self._core.complete):
             raise RequestError(REPLICA_EMPTY.fill(name=self._name))
 
     def _check_users(self) -> None:
@@ -168,7 +168,7 @@ class EdgeApi:
             )
 
     def _check_scope(self, start: bytes, end: bytes | None) -> None:
-        if not self._core.covers(start, end):
+        if not self._core.wants(start, end):
             shown = start[:SHOWN_BYTES].decode("utf-8", "replace") + ("..." if len(start) > SHOWN_BYTES else "")
             raise RequestError(OUTSIDE_PREFIXES.fill(key=shown, prefixes=", ".join(self._prefixes)))
 

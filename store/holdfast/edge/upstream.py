@@ -20,6 +20,7 @@ from typing import Protocol
 
 from holdfast.edge.filling import CHUNK_ROWS, Filling
 from holdfast.edge.frames import RevisionFrames
+from holdfast.edge.holding import as_range, without
 from holdfast.keyrange import Range, bounds
 from holdfast.kv.rows import Change
 from holdfast.kv.space import KeySpace
@@ -29,6 +30,7 @@ from holdfast.watch.hub import Compacted, Delivery, Events, Hub
 from holdfast.watch.watcher import Watcher
 
 MAX_RANGES = 64
+MAX_HELD = 4 * MAX_RANGES  # parts of ranges that a replica has
 MAX_NAME = 253  # characters in the name of a replica or pool, as in Kubernetes
 MAX_SNAPSHOTS = 16  # being read at the same time: each keeps RocksDB from deleting the files of its moment
 ALIVE_SECONDS = 3  # after this time with nothing to tell, the follower is told that nothing has changed
@@ -99,6 +101,8 @@ def check_start(start: holdfast_pb2.FollowStart, cluster_id: int) -> None:
         )
     if not 0 < len(start.filter) <= MAX_RANGES or any(not r.key for r in start.filter):
         raise RequestError(Refusal(Code.INVALID_ARGUMENT, f"holdfast: a filter has 1 to {MAX_RANGES} ranges with keys"))
+    if len(start.held.ranges) > MAX_HELD:
+        raise RequestError(Refusal(Code.INVALID_ARGUMENT, f"holdfast: a replica holds at most {MAX_HELD} ranges"))
     for name in (start.replica, start.pool):
         if len(name) > MAX_NAME or not name.isprintable():
             raise RequestError(
@@ -246,12 +250,14 @@ class Upstream:
         start, source = self.start, self._source
         if start is None or not source.space.settled or self._followers.full:
             return False
-        return source.space.revision >= start.watermark or start.epoch < source.epoch
+        return source.space.revision >= max(start.watermark, start.held_watermark) or start.epoch < source.epoch
 
     def _follow(self, now_ns: int) -> list[bytes]:
         start, source = self.start, self._source
         assert start is not None
-        snapshot = self._needs_snapshot(start)
+        lacking = self._lacking(start)
+        snapshot = bool(lacking)
+        partial = snapshot and lacking != list(self._ranges)
         hello = holdfast_pb2.FollowHello(
             cluster_id=source.cluster_id,
             epoch=source.epoch,
@@ -259,32 +265,40 @@ class Upstream:
             filter_version=start.filter_version,
             floor=max(source.space.history_from, 1),
             snapshot=snapshot,
+            partial=partial,
             users=source.users,
             path=source.path,
         )
         self._path = source.path
-        self._told = source.space.revision if snapshot else start.watermark
+        self._told = start.held_watermark if partial else source.space.revision if snapshot else start.watermark
         if snapshot:
-            self._begin_filling(start, now_ns)
+            self._begin_filling(lacking, start.filter_version, now_ns)
         self._hub.add(self._stream, self._watcher(self._told + 1))
         self._following = True
         self._users = hello.users
         source.poke()
         return [holdfast_pb2.FollowResponse(hello=hello).SerializeToString()]
 
-    def _needs_snapshot(self, start: holdfast_pb2.FollowStart) -> bool:
-        """Whether history cannot bring the follower to the state of the source."""
-        fresh = not start.cluster_id or not start.watermark or start.epoch != self._source.epoch
-        return fresh or start.watermark + 1 < self._source.space.history_from
+    def _lacking(self, start: holdfast_pb2.FollowStart) -> list[Range]:
+        """The ranges that the follower has to be sent as a snapshot, because history cannot bring it to the state of
+        the source: none, some, or all of its filter."""
+        watermark = start.watermark or start.held_watermark
+        fresh = not start.cluster_id or not watermark or start.epoch != self._source.epoch
+        if fresh or watermark + 1 < self._source.space.history_from:
+            return list(self._ranges)
+        if start.watermark:
+            return []
+        return without(self._ranges, [bounds(h.range.key, h.range.range_end) for h in start.held.ranges])
 
     def _watcher(self, revision: int) -> Watcher:
         return Watcher(_WATCHER, self._ranges, revision)
 
-    def _begin_filling(self, start: holdfast_pb2.FollowStart, now_ns: int) -> None:
+    def _begin_filling(self, ranges: Sequence[Range], filter_version: int, now_ns: int) -> None:
+        space = self._source.space
         trailer = holdfast_pb2.FollowTrailer(
-            filter=start.filter, filter_version=start.filter_version, revision=self._told
+            filter=[as_range(r) for r in ranges], filter_version=filter_version, revision=space.revision
         )
-        filling = Filling(self._source.space.store, self._ranges, trailer, self._followers.chunk_rows)
+        filling = Filling(space.store, ranges, trailer, self._followers.chunk_rows)
         self._frames = filling.frames()
         self._followers.snapshots += 1
         self._hub.block(self._stream)

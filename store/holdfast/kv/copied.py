@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from holdfast.keyrange import Range
 from holdfast.kv import rows
 from holdfast.kv.rows import Change, Current
 from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, Pending
 from holdfast.proto import kv_pb2
 from holdfast.raft.invariant import invariant
+
+PART_SUB = 1 << 20  # more than a revision has changes
 
 
 class CopiedSpace(KeySpace):
@@ -44,6 +47,10 @@ class CopiedSpace(KeySpace):
         invariant(revision >= self.revision, f"revision {revision} comes after {self.revision}")
         self.revision = revision
 
+    def begins_at(self, floor: int, history_from: int) -> None:
+        """It is readable from `floor` on, and has all changes from `history_from` on."""
+        self.compacted, self._history_from = floor or -1, history_from
+
     def forget(self, revision: int) -> None:
         """Make revisions below `revision` unreadable; it stays readable itself. Rows are removed later, in slices."""
         invariant(self.compacted <= revision <= self.revision, "a floor out of what is here")
@@ -64,11 +71,37 @@ def load(pending: Pending, kvs: Iterable[kv_pb2.KeyValue]) -> None:
     for family in (Family.CUR, Family.REV, Family.IDX):
         for key, _ in list(pending.scan(family, b"", None)):
             pending.put(family, key, None)
+    _put_all(pending, kvs, 0)
+
+
+def load_part(pending: Pending, ranges: Iterable[Range], kvs: Iterable[kv_pb2.KeyValue]) -> None:
+    """Replace the keys of these ranges by those of a snapshot. Others stay, and changes of others in the same revisions
+    may follow."""
+    for low, high in ranges:
+        remove(pending, low, high)
+    _put_all(pending, kvs, PART_SUB)
+
+
+def remove(pending: Pending, low: bytes, high: bytes | None) -> None:
+    """Remove the keys of a range with their history: they are not deleted, they are not here any more."""
+    end = None if high is None else rows.escape(high)
+    for row, _ in list(pending.scan(Family.IDX, rows.escape(low), end)):
+        _, revision, sub = rows.unpack_index_key(row)
+        pending.put(Family.REV, rows.revision_key(revision, sub), None)
+        pending.put(Family.IDX, row, None)
+    for key, _ in list(pending.scan(Family.CUR, low, high)):
+        pending.put(Family.CUR, key, None)
+
+
+def _put_all(pending: Pending, kvs: Iterable[kv_pb2.KeyValue], first_sub: int) -> None:
     subs: dict[int, int] = {}
     for kv in kvs:
         # A key-value does not contain its sub; counting in key order gives one that is unique within its revision.
         revision = kv.mod_revision
-        sub = subs[revision] = subs.get(revision, -1) + 1
+        sub = subs.get(revision, first_sub - 1) + 1
+        while first_sub and pending.get(Family.REV, rows.revision_key(revision, sub)) is not None:
+            sub += 1  # another part that arrived before has keys of this revision
+        subs[revision] = sub
         data = kv.SerializeToString()
         row = Current(kv.create_revision, revision, sub, kv.version, kv.lease, data)
         pending.put(Family.CUR, kv.key, rows.pack_current(row))

@@ -10,7 +10,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from holdfast.edge import upstream
 from holdfast.edge.core import ReplicaCore
+from holdfast.edge.filling import Filling
 from holdfast.edge.upstream import Upstream
 from holdfast.keyrange import prefix_end
 from holdfast.kv import requests, rows
@@ -775,22 +777,19 @@ def _follow_leaves_a_change_out_at_the_seam(patch: Patch) -> None:
 
 @_mutant("a snapshot's trailer names the revision that it is of")
 def _follow_trailer_ahead(patch: Patch) -> None:
-    original = Upstream._begin_filling
+    def filling(store: Any, ranges: Any, trailer: holdfast_pb2.FollowTrailer, chunk_rows: int) -> Filling:
+        trailer.revision += 1
+        return Filling(store, ranges, trailer, chunk_rows)
 
-    def begin(self: Upstream, start: holdfast_pb2.FollowStart, now_ns: int) -> None:
-        self._told += 1
-        original(self, start, now_ns)
-        self._told -= 1
-
-    patch(Upstream, "_begin_filling", begin)
+    patch(upstream, "Filling", filling)
 
 
 @_mutant("a follower hears of no change before its snapshot is whole")
 def _follow_changes_amid_a_snapshot(patch: Patch) -> None:
     original = Upstream._begin_filling
 
-    def begin(self: Upstream, start: holdfast_pb2.FollowStart, now_ns: int) -> None:
-        original(self, start, now_ns)
+    def begin(self: Upstream, ranges: Any, filter_version: int, now_ns: int) -> None:
+        original(self, ranges, filter_version, now_ns)
         self._hub.unblock(self._stream)
 
     patch(Upstream, "_begin_filling", begin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any
 from unittest import mock
 
@@ -249,21 +250,97 @@ def test_history_is_kept_by_its_bytes() -> None:
     assert restarted.forget() == 0
 
 
-def test_another_filter_needs_a_snapshot() -> None:
+def test_of_other_prefixes_it_shows_what_it_has() -> None:
+    """Without a network: of wider prefixes the old part, of narrower ones all."""
+    authority, store = Authority(), MemoryStore()
+    for _ in range(20):
+        authority.write(random.Random(_))
+    core = ReplicaCore(store, ranges_of(PREFIXES))
+    assert authority.send_snapshot(core)
+    narrower = ReplicaCore(store, ranges_of(["/a/"]))
+    assert narrower.whole
+    assert not narrower.covers(b"/b/1", b"/b/2")
+    assert not list(store.scan(Family.CUR, b"/b/", b"/b0")), "what belongs to it no more is gone"
+    wider = ReplicaCore(store, ranges_of(PREFIXES))
+    assert wider.complete
+    assert not wider.whole
+    assert wider.shown == [(b"/a/", b"/a0")]
+    assert wider.lacking == [(b"/b/", b"/b0")]
+    start = wider.start("r", "p")
+    assert start.watermark == 0, "an upstream of version 0.1 sends everything"
+    assert start.held_watermark == authority.space.revision
+    elsewhere = ReplicaCore(store, ranges_of(["/q/"]))
+    assert not elsewhere.complete
+    assert elsewhere.lacking == [(b"/q/", b"/q0")]
+
+
+def test_a_part_is_shown_when_the_watermark_has_reached_it() -> None:
     authority, store = Authority(), MemoryStore()
     core = ReplicaCore(store, ranges_of(["/a/"]))
+    chance = random.Random(3)
+    for _ in range(5):
+        authority.write(chance)
     core.hello(authority.hello(core, True))
-    core.trailer(holdfast_pb2.FollowTrailer(filter_version=core.filter_version, revision=9))
-    assert core.complete
-    wider = ReplicaCore(store, ranges_of(PREFIXES))
-    assert not wider.complete
-    assert wider.start("r", "p").watermark == 0
+    kvs = authority.keys("/a/")
+    core.chunk(holdfast_pb2.FollowChunk(kvs=kvs))
+    trailer = holdfast_pb2.FollowTrailer(
+        filter_version=core.filter_version, revision=authority.space.revision, count=len(kvs), hash=crc_of(kvs)
+    )
+    assert core.trailer(trailer)
+    behind = authority.space.revision
+    core = ReplicaCore(store, ranges_of(PREFIXES))
+    for _ in range(40):
+        authority.write(chance)
+    hello = authority.hello(core, True)
+    hello.partial = True
+    core.hello(hello)
+    arriving = authority.keys("/b/")
+    core.chunk(holdfast_pb2.FollowChunk(kvs=arriving))
+    since = authority.space.revision
+    part = holdfast_pb2.FollowTrailer(
+        filter_version=core.filter_version, revision=since, count=len(arriving), hash=crc_of(arriving)
+    )
+    with pytest.raises(BrokenUpstream, match="other ranges"):
+        core.trailer(part)
+    core.hello(hello)
+    core.chunk(holdfast_pb2.FollowChunk(kvs=arriving))
+    part.filter.add(key=b"/b/", range_end=b"/b0")
+    assert core.trailer(part)
+    again = ReplicaCore(store, ranges_of(PREFIXES))
+    for now in (core, again):
+        assert now.position.watermark == behind
+        assert now.shown == [(b"/a/", b"/a0")], "the rest is older"
+        assert not now.lacking
+        assert now.start("r", "p").watermark == behind
+    core = again
+    for frame in authority.frames:
+        if behind < frame.revision <= since:
+            core.revision(frame)
+    core.progress(holdfast_pb2.FollowProgress(revision=since))
+    assert core.whole
+    same(core, authority)
+    assert core.position.floor == since
+    for _ in range(20):
+        authority.write(chance)
+    for frame in authority.frames:
+        core.revision(frame)
+    core.progress(holdfast_pb2.FollowProgress(revision=authority.space.revision))
+    for revision in range(since, authority.space.revision + 1):
+        same(core, authority, revision)
+
+
+def crc_of(kvs: Iterable[kv_pb2.KeyValue]) -> int:
+    crc = 0
+    for kv in kvs:
+        crc = google_crc32c.extend(crc, kv.SerializeToString())
+    return crc
 
 
 def test_scope() -> None:
     core = ReplicaCore(MemoryStore(), ranges_of(PREFIXES))
-    assert core.covers(*bounds(b"/a/x", b""))
-    assert core.covers(*bounds(b"/a/", b"/a0"))
-    assert not core.covers(*bounds(b"/c/x", b""))
-    assert not core.covers(*bounds(b"/a/", b"/b0")), "keys between the prefixes are not here"
-    assert not core.covers(*bounds(b"/a/", b"\x00"))
+    assert core.wants(*bounds(b"/a/x", b""))
+    assert core.wants(*bounds(b"/a/", b"/a0"))
+    assert not core.wants(*bounds(b"/c/x", b""))
+    assert not core.wants(*bounds(b"/a/", b"/b0")), "keys between the prefixes are not here"
+    assert not core.wants(*bounds(b"/a/", b"\x00"))
+    assert not core.covers(*bounds(b"/a/x", b"")), "nothing is here yet"

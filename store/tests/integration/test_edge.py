@@ -201,6 +201,55 @@ async def test_monotonic_reads_wait_for_a_replica_that_is_behind(cluster: LocalC
             assert found.value == b"new"
 
 
+async def test_other_prefixes(cluster: LocalCluster, edge: Edge) -> None:
+    """What it has stays, also without a network; only what is new is received."""
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        for prefix in ("/a/", "/b/", "/c/"):
+            for n in range(5):
+                put = await hf.put(f"{prefix}{n}", "x")
+        await edge.reaches(at_edge, put.revision)
+
+        async def has(*prefixes: str) -> list[bool]:
+            found = []
+            for prefix in prefixes:
+                try:
+                    found.append(len((await at_edge.range(prefix, prefix=True, serializable=True)).kvs) == 5)
+                except (client.OutOfScope, client.Unavailable):
+                    found.append(False)
+            return found
+
+        assert await has("/a/", "/b/", "/c/") == [True, True, False]
+        edge.relay.cut()
+        restart_with(edge, "/a/", "/c/")
+        async with client.connect(edge.endpoint, timeout=2) as at_edge:
+            assert await has("/a/", "/b/", "/c/") == [True, False, False]
+            with pytest.raises(client.Unavailable, match="no data of these prefixes yet"):
+                await at_edge.get("/c/1", serializable=True)
+            with pytest.raises(client.OutOfScope):
+                await at_edge.get("/b/1", serializable=True)
+        last = await hf.put("/a/1", "while it was cut off")
+        edge.relay.heal()
+        async with client.connect(edge.endpoint) as at_edge:
+            watching = at_edge.watch("/a/", prefix=True, start_revision=put.revision + 1)
+            assert (await anext(watching)).kv.mod_revision == last.revision, "it went on where it was"
+            async with asyncio.timeout(30):
+                while await has("/a/", "/b/", "/c/") != [True, False, True]:
+                    await asyncio.sleep(0.05)
+            now = await hf.put("/c/1", "later")
+            await edge.reaches(at_edge, now.revision)
+            found = await at_edge.get("/c/1", serializable=True)
+            assert found is not None
+            assert found.value == b"later"
+
+
+def restart_with(edge: Edge, *prefixes: str) -> None:
+    assert edge.process is not None
+    edge.process.kill()
+    kept = [argument for argument in edge.process.arguments if not argument.startswith("--prefix=")]
+    edge.process.arguments = [*kept, *(f"--prefix={prefix}" for prefix in prefixes)]
+    edge.process.start()
+
+
 async def test_the_whole_api_is_there(cluster: LocalCluster, edge: Edge) -> None:
     """What a replica does not serve itself, it forwards: locks, elections, users, streams of answers; JSON, too."""
     async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.edge.core import ReplicaCore
+from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.edge.probes import Probes
 from holdfast.edge.upstream import Followers, Source
 from holdfast.kv.rows import Change
@@ -29,6 +29,7 @@ from holdfast_lab.sim.violation import check
 PROBE_NS = SECOND
 READ_NS = 5 * SECOND
 LOOP_NS = 5 * SECOND
+_CHOICES = (["k"], ["k1", "k2"], ["k0", "k4", "k7"], ["k1", "k4"], ["k2", "k0", "q"])
 
 
 class _ReplicaSource:
@@ -124,10 +125,27 @@ class SimEdge(SimReplica):
     def _placed(self) -> None:
         """The replicas below hear of another path with the next tick; they may be late."""
 
+    def _refilter(self) -> None:
+        """It is started again with other prefixes."""
+        for child in list(self._children.values()):
+            child.gone(self)
+        self.leave()
+        before = self.core.shown
+        self._ranges = ranges_of(self._chance.choice(_CHOICES))
+        self.core = ReplicaCore(self._store, self._ranges, self.stream)
+        self._world.sometimes("replica has other prefixes" if before != self.core.intervals else "replica restarted")
+        if self.core.shown and not self.core.whole:
+            self._world.sometimes("replica shows a part of its prefixes")
+        self._restarted()
+        self.check()
+
     def _power_cut(self) -> None:
         for child in list(self._children.values()):
             child.gone(self)
         super()._power_cut()
+        self._restarted()
+
+    def _restarted(self) -> None:
         self._hub = Hub(self.core.space)
         self._probes = Probes()
 
@@ -166,6 +184,8 @@ class SimEdge(SimReplica):
     def _probe_regularly(self) -> None:
         self._probe()
         self._check_loop()
+        if not self._hurried and self._chance.random() < 0.02:
+            self._refilter()
         self._world.at(self._world.now + PROBE_NS, self._probe_regularly)
 
     def _probe(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.edge.core import ReplicaCore
+from holdfast.edge.holding import Holding, joined
 from holdfast.edge.probes import Confirmed, Probes
 from holdfast.edge.upstream import Upstream
+from holdfast.kv import copied
 from holdfast.kv.copied import CopiedSpace
 from holdfast.proto import holdfast_pb2
 
@@ -108,3 +110,45 @@ def _feeds_what_it_lacks(patch: Patch) -> None:
 @_mutant("a replica's history begins after its snapshot, which lacks the deletions of its revision")
 def _history_includes_the_snapshot(patch: Patch) -> None:
     patch(CopiedSpace, "history_from", property(lambda self: self.compacted))
+
+
+# ---- other prefixes ----------------------------------------------------------------------------------------
+
+
+@_mutant("a part that has arrived is shown when the rest is as new as it")
+def _part_is_shown_early(patch: Patch) -> None:
+    patch(Holding, "shown", lambda self, watermark: joined((part.low, part.high) for part in self.parts))
+
+
+@_mutant("a change that came with a part is not applied again")
+def _part_is_changed_twice(patch: Patch) -> None:
+    patch(Holding, "has", lambda self, key, revision: False)
+
+
+@_mutant("a part has no history from before it arrived")
+def _part_has_the_history_of_the_rest(patch: Patch) -> None:
+    original = ReplicaCore._arrive
+
+    def arrive(self: ReplicaCore, position: Any) -> Any:
+        original(self, position)
+        return position
+
+    patch(ReplicaCore, "_arrive", arrive)
+
+
+@_mutant("what belongs to the prefixes no more is given up")
+def _old_prefixes_are_kept(patch: Patch) -> None:
+    patch(ReplicaCore, "_narrow", lambda self, held: held)
+
+
+@_mutant("a replica with other prefixes is complete only for what it had")
+def _all_prefixes_are_taken_for_complete(patch: Patch) -> None:
+    def narrow(self: ReplicaCore, held: Holding) -> Holding:
+        return Holding.of(self.intervals) if held.parts else held
+
+    patch(ReplicaCore, "_narrow", narrow)
+
+
+@_mutant("the rows of a part that arrives do not displace those of the same revisions")
+def _part_displaces_rows(patch: Patch) -> None:
+    patch(copied, "PART_SUB", 0)

@@ -27,6 +27,9 @@ EDGES_SOMETIMES = (
     "replica lost power",
     "replica reads slowly",
     "replica fell behind the history",
+    "replica has other prefixes",
+    "replica shows a part of its prefixes",
+    "replica took a part",
     "replica waits for a member that is behind",
 )
 
