@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from holdfast.api.base import Service, Serving
 from holdfast.api.quota import Quota, cost_of_put, cost_of_put_sequential, cost_of_txn
+from holdfast.api.read_modes import READ, Fresh, described, mode_of
 from holdfast.api.wire import range_response
 from holdfast.auth.checks import check_txn as check_rights
 from holdfast.front.calls import Call
@@ -15,7 +16,7 @@ from holdfast.kv.validate import check_delete, check_put, check_put_sequential, 
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
-from holdfast.status import SEQUENCES_UNSUPPORTED, RequestError
+from holdfast.status import FUTURE_REVISION, SEQUENCES_UNSUPPORTED, RequestError
 
 
 class KvService(Service):
@@ -35,26 +36,55 @@ class KvService(Service):
     def range(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.RangeRequest.FromString(body)
         check_range(request)
+        if READ in call.metadata:
+            self._read_by_mode(call, request)
+            return
         member = self.member(call, learner=request.serializable)
         if request.serializable:
             self._read(call, member, request)
         else:
             self.when_current(call, member, lambda: self._read(call, member, request))
 
-    def _read(self, call: Call, member: Member, request: rpc_pb2.RangeRequest) -> None:
-        """Raises RequestError."""
+    def _read_by_mode(self, call: Call, request: rpc_pb2.RangeRequest) -> None:
+        """A member does not know how old its state can be, so it confirms that it is current."""
+        mode = mode_of(call, serializable=request.serializable)
+        member = self.member(call, learner=mode.fresh in (Fresh.LOCAL, Fresh.AT_LEAST))
+        mode.check_cluster(self.node.data.identity.cluster_id)
+        here = mode.fresh is Fresh.AT_LEAST and member.revision >= mode.revision
+        if mode.fresh is Fresh.LOCAL or here:
+            self._read(call, member, request, mode.fresh)
+            return
+
+        self.member(call)  # a learner cannot wait
+
+        def current() -> None:
+            if member.revision < mode.revision:
+                raise RequestError(FUTURE_REVISION)
+            self._read(call, member, request, Fresh.AT_LEAST if mode.revision else Fresh.LINEARIZABLE)
+
+        self.when_current(call, member, current)
+
+    def _read(
+        self, call: Call, member: Member, request: rpc_pb2.RangeRequest, described_as: Fresh | None = None
+    ) -> None:
+        """`described_as`: the answer says how fresh it is. Raises RequestError."""
         headers: list[bytes] = []
+        told: list[tuple[tuple[bytes, bytes], ...]] = []
 
         def begin() -> RangeScan:
             auth = member.state.auth
             if auth.enabled:
                 auth.require_read(self.principal(call, member), request.key, request.range_end)
             headers.append(self.header(member).SerializeToString())
+            if described_as is not None:
+                bound = "0s" if described_as is Fresh.LINEARIZABLE else "unknown"
+                cluster_id = self.node.data.identity.cluster_id
+                told.append(described(described_as, cluster_id, member.revision, bound))
             return member.state.space.scan(request)
 
         def done(scan: RangeScan) -> None:
             kvs, more, count = scan.result()
-            self.router.reply(call.id, range_response(headers[0], kvs, more, count))
+            self.router.reply(call.id, range_response(headers[0], kvs, more, count), *told)
 
         cancel = member.scan(
             begin,

@@ -18,6 +18,7 @@ from holdfast.front.calls import (
     Action,
     Call,
     Cancelled,
+    DescribedReply,
     Event,
     Fail,
     Finish,
@@ -243,13 +244,13 @@ class Router:
 
     # ---- out -----------------------------------------------------------------------------------------------
 
-    def reply(self, id: int, body: bytes) -> None:
+    def reply(self, id: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         record = self._records.pop(id, None)
         if record is None:
             return  # cancelled meanwhile
         record.counts.sent += 1
         self._ended(record, "OK", len(body))
-        self.act(Reply(id, body))
+        self.act(DescribedReply(id, body, headers) if headers else Reply(id, body))
 
     def fail(self, id: int, error: Refusal) -> None:
         record = self._records.pop(id, None)

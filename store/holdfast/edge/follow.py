@@ -62,7 +62,8 @@ class Follower:
     before others; those of the last are the cluster's.
 
     `changed` is called with the changes of each revision (empty for progress), `replaced` after a snapshot, `greeted`
-    after an upstream's hello, `placed` when the path to the cluster has changed. `below`: reports of the replicas that
+    after an upstream's hello, `placed` when the path to the cluster has changed, `fresher` when the data is known to be
+    younger. `below`: reports of the replicas that
     follow this one.
     """
 
@@ -77,6 +78,7 @@ class Follower:
         replaced: Callable[[], None],
         greeted: Callable[[], None] = lambda: None,
         placed: Callable[[], None] = lambda: None,
+        fresher: Callable[[], None] = lambda: None,
         below: Callable[[], list[holdfast_pb2.ReplicaReport]] = list,
     ) -> None:
         self._core = core
@@ -87,6 +89,7 @@ class Follower:
         self._replaced = replaced
         self._greeted = greeted
         self._placed = placed
+        self._fresher = fresher
         self._below = below
         self.connected = False
         self._probes = Probes()
@@ -101,6 +104,11 @@ class Follower:
     def want_progress(self) -> None:
         """Ask the upstream at once how far this replica is complete, instead of with the next probe."""
         self._wanted.set()
+
+    def has_all_before(self, at: int) -> bool:
+        """Whether every write that was acknowledged before this time (boot_ns) is here."""
+        fresh_at = self._probes.fresh_at
+        return fresh_at is not None and fresh_at >= at
 
     @property
     def staleness_ms(self) -> int | None:
@@ -308,4 +316,7 @@ class Follower:
         elif kind == "path":
             core.follows(response.path)
             self._placed()
+        before = self._probes.fresh_at
         self._probes.reached(core.position.watermark)
+        if self._probes.fresh_at != before:
+            self._fresher()

@@ -29,6 +29,7 @@ _PASSED_ON = (
     "holdfast-session",
     "holdfast-seq",
     "holdfast-low",
+    "holdfast-read",
 )
 
 

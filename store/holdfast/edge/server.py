@@ -19,11 +19,12 @@ from holdfast.api.memory import memory
 from holdfast.api.metrics import Metrics, gauges, server_metrics
 from holdfast.api.node import Reports
 from holdfast.api.ofrep import ROOT, Ofrep
-from holdfast.api.pages import Pages, alive, as_json, fixed
+from holdfast.api.pages import Pages, Query, Say, alive, as_json, fixed
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
 from holdfast.client.connection import Connection
 from holdfast.client.connection import Tls as ClientTls
+from holdfast.durations import seconds
 from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.edge.flags import ReplicaFlags, ReplicaReader
 from holdfast.edge.follow import Follower
@@ -105,6 +106,7 @@ class EdgeServer:
             replaced=self._replaced,
             greeted=self._greeted,
             placed=self._placed,
+            fresher=self._fresher,
             below=reports.all,
         )
         self.router = Router()
@@ -131,7 +133,7 @@ class EdgeServer:
         metrics = Metrics(self._metrics)
         pages = {
             "/livez": alive(lambda: self._turned_at),
-            "/readyz": fixed(lambda: (200, "ok\n") if self.core.complete else (503, "not ready: no data yet\n")),
+            "/readyz": self._ready,
             "/metrics": fixed(lambda: (200, metrics.text())),
             "/health": fixed(self._health),
             "/version": fixed(lambda: (200, Versions().page())),
@@ -147,6 +149,25 @@ class EdgeServer:
         self._pruning = PruneTask(self.served, loop.call_later, self.router.flush)
         self._was_full = False
         self._received = asyncio.Event()  # a snapshot, to be made durable at once
+
+    def _ready(self, query: Query, say: Say) -> None:
+        """`?max-staleness=5s`: not if the data may be older."""
+        if not self.core.complete:
+            say(503, "not ready: no data yet\n")
+            return
+        asked = query.get("max-staleness", [""])[0]
+        if asked:
+            try:
+                most = seconds(asked)
+            except ValueError as error:
+                say(400, f"max-staleness: {error}\n")
+                return
+            staleness = self.follower.staleness_ms
+            if staleness is None or staleness > most * 1000:
+                known = "unknown" if staleness is None else f"{staleness / 1000:.3f}s"
+                say(503, f"not ready: the data may be older than {asked}: {known}\n")
+                return
+        say(200, "ok\n")
 
     def _health(self) -> tuple[int, str]:
         """As at a member, where it means that reads are answered."""
@@ -204,6 +225,10 @@ class EdgeServer:
     def _changed(self, changes: list[Change]) -> None:
         self._tell([changes] if changes else [])
         self.api.reached()
+        self.api.fresher()
+
+    def _fresher(self) -> None:
+        self.api.fresher()
 
     def _replaced(self) -> None:
         p = self.core.position

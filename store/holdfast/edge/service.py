@@ -14,16 +14,18 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from holdfast import __version__
 from holdfast.api.base import Versions
 from holdfast.api.node import Reports
+from holdfast.api.read_modes import Fresh, ReadMode, described, mode_of
 from holdfast.api.router import Router
 from holdfast.api.stream import Stream
 from holdfast.api.wire import range_response
 from holdfast.edge.core import ReplicaCore
-from holdfast.edge.follow import Follower
+from holdfast.edge.follow import Follower, boot_ns
 from holdfast.edge.forward import FORWARD_SECONDS, ForwardedAnswers, ForwardedKeepAlives, Forwarder
 from holdfast.edge.forwarded import ANSWERS, FORWARDED, WAITING
 from holdfast.front.calls import Call, Kind
@@ -62,6 +64,15 @@ _WRITES: dict[str, Callable[[], Any]] = {
 }
 
 
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """A read that began at `began` (boot_ns)."""
+
+    mode: ReadMode
+    began: int
+    work: Callable[[], None]
+
+
 class EdgeApi:
     """All services of a replica. Implements `api.watch.Watchable`."""
 
@@ -94,6 +105,7 @@ class EdgeApi:
         # A heap of (watermark to reach, order of arrival, what to call then).
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []
         self._arrivals = itertools.count()
+        self._waiters: dict[_Waiter, asyncio.TimerHandle] = {}  # reads that want fresher data
         self._tasks = Tasks()
         self._logins = Places(LOGINS, MAX_LOGINS)
         router.unary("/etcdserverpb.KV/Range", self.range)
@@ -175,19 +187,82 @@ class EdgeApi:
     def range(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.RangeRequest.FromString(body)
         check_range(request)
-        if not request.serializable:
+        mode = mode_of(call, serializable=request.serializable)
+        if mode.fresh is Fresh.LINEARIZABLE:
             self._forward(call, body)
             return
         self.check_readable(bounds(request.key, request.range_end))
+        mode.check_cluster(self._core.position.cluster_id)
+        self._when_fresh(call, mode, lambda: self._read(call, request, mode.fresh))
+
+    def _when_fresh(self, call: Call, mode: ReadMode, work: Callable[[], None]) -> None:
+        """Run `work` once the data is as fresh as asked for. Raises RequestError if it is not, and cannot become so."""
+        waiter = _Waiter(mode, boot_ns(), lambda: self._guard(call, work))
+        if self._is_fresh(waiter):
+            work()
+            return
+        if not self._follower.connected:
+            raise RequestError(self._too_old(mode))
+        seconds = FORWARD_SECONDS
+        if call.deadline_ns is not None:
+            seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
+
+        def give_up() -> None:
+            if self._waiters.pop(waiter, None) is not None:
+                self._router.fail(call.id, self._too_old(mode))
+
+        timer = asyncio.get_running_loop().call_later(max(0.0, seconds), give_up)
+        self._waiters[waiter] = timer
+        self._router.on_cancel(call, lambda: self._drop(waiter))
+        self._follower.want_progress()
+
+    def _drop(self, waiter: _Waiter) -> None:
+        timer = self._waiters.pop(waiter, None)
+        if timer is not None:
+            timer.cancel()
+
+    def fresher(self) -> None:
+        """The watermark or the bound has moved: answer the reads that waited for it."""
+        for waiter in [waiter for waiter in self._waiters if self._is_fresh(waiter)]:
+            self._drop(waiter)
+            waiter.work()
+
+    def _is_fresh(self, waiter: _Waiter) -> bool:
+        mode = waiter.mode
+        if mode.fresh is Fresh.AT_LEAST:
+            return self._core.position.watermark >= mode.revision
+        return mode.fresh is Fresh.LOCAL or self._follower.has_all_before(waiter.began - int(mode.seconds * 1e9))
+
+    def _too_old(self, mode: ReadMode) -> Refusal:
+        if mode.fresh is Fresh.AT_LEAST:
+            text = f"has revision {self._core.position.watermark}, and {mode.revision} was asked for"
+        else:
+            text = f"may be {self._bound()} behind, and at most {mode.seconds:g}s was asked for"
+        return Refusal(Code.UNAVAILABLE, f"holdfast: replica {self._name} {text}")
+
+    def _bound(self) -> str:
+        staleness = self._follower.staleness_ms
+        return "unknown" if staleness is None else f"{staleness / 1000:.3f}s"
+
+    def _guard(self, call: Call, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except RequestError as error:
+            self._router.fail(call.id, error.refusal)
+
+    def _read(self, call: Call, request: rpc_pb2.RangeRequest, fresh: Fresh) -> None:
         headers: list[bytes] = []
+        told: list[tuple[tuple[bytes, bytes], ...]] = []
 
         def begin() -> RangeScan:
             headers.append(self.header(None).SerializeToString())
+            p = self._core.position
+            told.append(described(fresh, p.cluster_id, p.watermark, self._bound()))
             return self._core.space.scan(request)
 
         def done(scan: RangeScan) -> None:
             kvs, more, count = scan.result()
-            self._router.reply(call.id, range_response(headers[0], kvs, more, count))
+            self._router.reply(call.id, range_response(headers[0], kvs, more, count), told[0])
 
         def failed(error: Refusal) -> None:
             self._router.fail(call.id, error)
@@ -295,13 +370,16 @@ class EdgeApi:
         response = kind()
         response.ParseFromString(answer)
         revision = response.header.revision
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        if kind is rpc_pb2.RangeResponse:
+            headers = described(Fresh.LINEARIZABLE, response.header.cluster_id, revision, "0s")
         loop = asyncio.get_running_loop()
         done = [False]
 
         def reply() -> None:
             if not done[0]:
                 done[0] = True
-                self._router.reply(call.id, answer)
+                self._router.reply(call.id, answer, headers)
 
         if revision <= self._core.position.watermark:
             reply()

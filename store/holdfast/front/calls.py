@@ -100,6 +100,13 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class DescribedReply(Reply):
+    """With headers of its own."""
+
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     id: int
     code: Code

@@ -13,6 +13,7 @@ from holdfast.front.calls import (
     Call,
     Cancelled,
     Credit,
+    DescribedReply,
     Event,
     Fail,
     Finish,
@@ -28,7 +29,7 @@ from holdfast.front.calls import (
 )
 from holdfast.front.http import HttpHandler, Request
 from holdfast.front.http2.connection import Connection
-from holdfast.front.http2.frames import ErrorCode
+from holdfast.front.http2.frames import ErrorCode, literal
 from holdfast.front.http2.grpc import (
     ANSWER_HEADERS,
     NOT_GRPC,
@@ -301,7 +302,10 @@ class Session:
             return entry.over
         if isinstance(action, Reply):
             entry.answering = True
-            connection.send_headers(stream, ANSWER_HEADERS)
+            headers = ANSWER_HEADERS
+            if isinstance(action, DescribedReply):
+                headers = b"".join((headers, *(literal(name, value) for name, value in action.headers)))
+            connection.send_headers(stream, headers)
             self._send_message(stream, action.body)
             self._close(entry)
             connection.end(stream, OK_TRAILERS)

@@ -1,0 +1,91 @@
+"""How fresh the data of a read has to be: by the metadata `holdfast-read` of the request.
+
+    linearizable          everything that was acknowledged before the read began
+    bounded=2s            everything that was acknowledged two seconds before it began
+    at-least=f00d:17      everything up to revision 17 of the cluster with the id f00d
+    local                 what the server has
+
+Without it a serializable read is local, and any other linearizable. The answer's headers say what it is:
+`holdfast-read` the mode, `holdfast-position` the cluster and revision, `holdfast-bound` how old the data can be
+(`unknown` after a start). A replica sends them always, a member if the request says how fresh.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from holdfast.durations import seconds
+from holdfast.front.calls import Call
+from holdfast.status import Code, Refusal, RequestError
+
+READ, POSITION, BOUND = "holdfast-read", "holdfast-position", "holdfast-bound"
+SHOWN = 60  # characters of a malformed value
+
+
+class Fresh(Enum):
+    LINEARIZABLE = "linearizable"
+    BOUNDED = "bounded"
+    AT_LEAST = "at-least"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMode:
+    """`seconds`: of BOUNDED. `cluster_id`, `revision`: of AT_LEAST."""
+
+    fresh: Fresh
+    seconds: float = 0.0
+    cluster_id: int = 0
+    revision: int = 0
+
+    def check_cluster(self, cluster_id: int) -> None:
+        """Raise RequestError if the position is of another cluster."""
+        if self.fresh is Fresh.AT_LEAST and self.cluster_id != cluster_id:
+            raise RequestError(
+                Refusal(
+                    Code.FAILED_PRECONDITION,
+                    f"holdfast: {READ}: the position is of cluster {self.cluster_id:x}, and this is {cluster_id:x}",
+                )
+            )
+
+
+LINEARIZABLE, LOCAL = ReadMode(Fresh.LINEARIZABLE), ReadMode(Fresh.LOCAL)
+
+
+def mode_of(call: Call, *, serializable: bool) -> ReadMode:
+    """Raises RequestError if the metadata is malformed."""
+    asked = call.metadata.get(READ)
+    if asked is None:
+        return LOCAL if serializable else LINEARIZABLE
+    kind, _, value = asked.partition("=")
+    if asked == "linearizable":
+        return LINEARIZABLE
+    if asked == "local":
+        return LOCAL
+    if kind == "bounded":
+        try:
+            return ReadMode(Fresh.BOUNDED, seconds=seconds(value))
+        except ValueError:
+            pass
+    position = re.fullmatch(r"([0-9a-f]{1,16}):([0-9]{1,18})", value)
+    if kind == "at-least" and position is not None:
+        return ReadMode(Fresh.AT_LEAST, cluster_id=int(position[1], 16), revision=int(position[2]))
+    raise RequestError(
+        Refusal(
+            Code.INVALID_ARGUMENT,
+            f"holdfast: {READ}: {asked[:SHOWN]!r} is none of linearizable, local, bounded=DURATION (2s, 500ms), "
+            "at-least=CLUSTER:REVISION",
+        )
+    )
+
+
+def described(fresh: Fresh, cluster_id: int, revision: int, bound: str) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of an answer."""
+    position = b"%x:%d" % (cluster_id, revision)
+    return (
+        (READ.encode(), fresh.value.encode()),
+        (POSITION.encode(), position),
+        (BOUND.encode(), bound.encode()),
+    )

@@ -1,0 +1,133 @@
+"""Reads say how fresh they have to be, and answers how fresh they are."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.error
+import urllib.request
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from holdfast import client
+from holdfast.proto import rpc_pb2
+from holdfast_lab.processes import LocalCluster
+
+from .replica import Edge
+
+MALFORMED = ("fresh", "bounded", "bounded=2", "bounded=-1s", "at-least=5", "at-least=x:5", "local=1", "=" * 999)
+
+
+async def read(endpoint: str, mode: str, key: bytes = b"/a/1", **how: Any) -> tuple[bytes | None, dict[str, Any]]:
+    """The value, and the headers of the answer."""
+    request = rpc_pb2.RangeRequest(key=key, **how)
+    async with grpc.aio.insecure_channel(endpoint) as channel:
+        call = channel.unary_unary(
+            "/etcdserverpb.KV/Range",
+            request_serializer=rpc_pb2.RangeRequest.SerializeToString,
+            response_deserializer=rpc_pb2.RangeResponse.FromString,
+        )(request, metadata=(("holdfast-read", mode),) if mode else (), timeout=15)
+        answer = await call
+        headers = {name: value for name, value in await call.initial_metadata() if name.startswith("holdfast-")}
+    return (answer.kvs[0].value if answer.kvs else None), headers
+
+
+async def refused(endpoint: str, mode: str, key: bytes = b"/a/1") -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await read(endpoint, mode, key)
+    return error.value.code(), error.value.details() or ""
+
+
+async def test_a_replica_serves_what_is_fresh_enough(cluster: LocalCluster, edge: Edge) -> None:
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        put = await hf.put("/a/1", "x")
+        cluster_id = (await hf.describe()).cluster_id
+        await edge.reaches(at_edge, put.revision)
+        value, told = await read(edge.endpoint, "bounded=500ms")
+        assert value == b"x"
+        assert told["holdfast-read"] == "bounded"
+        assert told["holdfast-position"] == f"{cluster_id:x}:{(await at_edge.describe()).revision}"
+        assert float(told["holdfast-bound"].removesuffix("s")) <= 0.5
+        for n in range(20):
+            put = await hf.put("/a/1", f"bounded {n}")
+            value, _ = await read(edge.endpoint, "bounded=0s")
+            assert value == f"bounded {n}".encode(), "it was acknowledged before, so it has to be there"
+            put = await hf.put("/a/1", f"at least {n}")
+            at_least, _ = await read(edge.endpoint, f"at-least={cluster_id:x}:{put.revision}")
+            assert at_least == f"at least {n}".encode()
+        value, told = await read(edge.endpoint, "local")
+        assert told["holdfast-read"] == "local"
+        value, told = await read(edge.endpoint, "linearizable", serializable=True)
+        assert told["holdfast-read"] == "linearizable", "as the member says it"
+        _, told = await read(edge.endpoint, "", serializable=True)
+        assert told["holdfast-read"] == "local"
+
+        edge.relay.cut()
+        await edge.is_cut(at_edge)
+        await hf.put("/a/1", "not here")
+        assert (await read(edge.endpoint, "bounded=10m"))[0] == at_least
+        assert (await read(edge.endpoint, f"at-least={cluster_id:x}:{put.revision}"))[0] == at_least
+        async with asyncio.timeout(20):
+            while (await at_edge.describe()).staleness_ms < 1500:
+                await asyncio.sleep(0.05)
+        code, why = await refused(edge.endpoint, "bounded=1s")
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert "behind, and at most 1s was asked for" in why
+        code, why = await refused(edge.endpoint, f"at-least={cluster_id:x}:{put.revision + 100}")
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert f"and {put.revision + 100} was asked for" in why
+        assert await page(edge, "/readyz") == 200
+        assert await page(edge, "/readyz?max-staleness=10m") == 200
+        assert await page(edge, "/readyz?max-staleness=1s") == 503
+        assert await page(edge, "/readyz?max-staleness=soon") == 400
+
+
+async def test_a_member_is_at_least_as_fresh(cluster: LocalCluster) -> None:
+    async with client.connect(cluster.endpoints) as hf:
+        await cluster.wait_ready(60)
+        put = await hf.put("/a/1", "x")
+        cluster_id = (await hf.describe()).cluster_id
+        for endpoint in cluster.endpoints:
+            for mode, said in (
+                ("linearizable", "linearizable"),
+                ("bounded=1ms", "linearizable"),
+                (f"at-least={cluster_id:x}:{put.revision}", "at-least"),
+            ):
+                value, told = await read(endpoint, mode, serializable=True)
+                assert (value, told["holdfast-read"]) == (b"x", said)
+                assert told["holdfast-position"] == f"{cluster_id:x}:{put.revision}"
+            assert (await read(endpoint, "local"))[1]["holdfast-bound"] == "unknown"
+            assert (await read(endpoint, ""))[1] == {}, "who does not ask gets etcd's answer"
+
+
+async def test_what_is_malformed_or_of_elsewhere_is_refused(cluster: LocalCluster, edge: Edge) -> None:
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        put = await hf.put("/a/1", "x")
+        cluster_id = (await hf.describe()).cluster_id
+        await edge.reaches(at_edge, put.revision)
+        for endpoint in (cluster.endpoints[0], edge.endpoint):
+            for mode in MALFORMED:
+                code, why = await refused(endpoint, mode)
+                assert code is grpc.StatusCode.INVALID_ARGUMENT, mode
+                assert "is none of linearizable, local, bounded=DURATION" in why
+                assert len(why) < 300
+            code, why = await refused(endpoint, "at-least=1:5")
+            assert code is grpc.StatusCode.FAILED_PRECONDITION
+            assert "the position is of cluster 1" in why
+        code, _ = await refused(cluster.endpoints[0], f"at-least={cluster_id:x}:{put.revision + 1000}")
+        assert code is grpc.StatusCode.OUT_OF_RANGE
+        code, why = await refused(edge.endpoint, "bounded=5s", b"/elsewhere")
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "outside this replica's prefixes" in why
+
+
+async def page(edge: Edge, path: str) -> int:
+    def ask() -> int:
+        try:
+            with urllib.request.urlopen(f"http://{edge.endpoint}{path}", timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    return await asyncio.to_thread(ask)
