@@ -67,7 +67,7 @@ class ReplicaCore:
     def __init__(self, store: Store, ranges: Sequence[holdfast_pb2.KeyRange], node: int = 0) -> None:
         """`node`: the volume id of this replica."""
         self._store = store
-        self._node = node
+        self.node = node
         self.path = self._end_of_path()
         self.ranges = list(ranges)
         self.filter_version = filter_version(ranges)
@@ -75,6 +75,8 @@ class ReplicaCore:
         self._pending = Pending(store)
         self.position = _load(store)
         self._holding = self._narrow(self._held())
+        self.shown: list[Range] = []  # the ranges that are complete at the watermark
+        self._show()
         self.space = self._copy()
         self._history = History(self.position.history_bytes, self.position.watermark)
         self.written = 0  # counts changes, which have to be made durable
@@ -110,6 +112,10 @@ class ReplicaCore:
             self._flush()
         return kept
 
+    def _show(self) -> None:
+        watermark = self.position.watermark
+        self.shown = self._holding.shown(watermark) if watermark else []
+
     # ---- what is here --------------------------------------------------------------------------------------
 
     @property
@@ -126,12 +132,6 @@ class ReplicaCore:
     def lacking(self) -> list[Range]:
         """What of the prefixes is not here at all."""
         return self._holding.lacking(self.intervals)
-
-    @property
-    def shown(self) -> list[Range]:
-        """The ranges that are complete at the watermark."""
-        watermark = self.position.watermark
-        return self._holding.shown(watermark) if watermark else []
 
     def covers(self, start: bytes, end: bytes | None) -> bool:
         """Whether every key of [start, end) is complete here."""
@@ -178,16 +178,17 @@ class ReplicaCore:
 
     def follows(self, path: holdfast_pb2.FollowPath) -> None:
         """The upstream is at the end of this path. Raises Loop."""
-        if self._node in path.nodes:
+        if self.node in path.nodes:
             raise Loop("it follows this replica itself")
-        self.path = holdfast_pb2.FollowPath(nodes=[self._node, *path.nodes], cut_off=path.cut_off)
+        self.path = holdfast_pb2.FollowPath(nodes=[self.node, *path.nodes], cut_off=path.cut_off)
 
     def left(self) -> None:
         """It follows no upstream any more."""
-        self.path = self._end_of_path()
+        if len(self.path.nodes) > 1:
+            self.path = self._end_of_path()
 
     def _end_of_path(self) -> holdfast_pb2.FollowPath:
-        return holdfast_pb2.FollowPath(nodes=[self._node], cut_off=True)
+        return holdfast_pb2.FollowPath(nodes=[self.node], cut_off=True)
 
     def chunk(self, chunk: holdfast_pb2.FollowChunk) -> None:
         if self._loading is None:
@@ -240,6 +241,8 @@ class ReplicaCore:
     def _arrive(self, position: Position) -> Position:
         """The position when the watermark has reached it: of parts that have arrived there is no older history."""
         since = self._holding.arrived(position.watermark)
+        if since:
+            self._show()
         if since <= position.floor:
             return position
         return replace(position, floor=since, history_from=max(position.history_from, since + 1))
@@ -286,6 +289,7 @@ class ReplicaCore:
     def _write(self, position: Position) -> None:
         """Store what is pending, together with the position that it leads to."""
         self.position = position
+        self._show()
         self.written += 1
         self._store_position()
 

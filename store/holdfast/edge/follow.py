@@ -63,8 +63,7 @@ class Follower:
 
     `changed` is called with the changes of each revision (empty for progress), `replaced` after a snapshot, `greeted`
     after an upstream's hello, `placed` when the path to the cluster has changed, `fresher` when the data is known to be
-    younger. `below`: reports of the replicas that
-    follow this one.
+    younger. `below`: reports of the replicas that follow this one.
     """
 
     def __init__(
@@ -225,7 +224,8 @@ class Follower:
                     )
                     with channel_may_close():
                         node = await describe(holdfast_pb2.DescribeRequest(), timeout=CONNECT_SECONDS)
-                    self._parents_back |= node.connected and not node.path.cut_off
+                    above = node.connected and not node.path.cut_off and self._core.node not in node.path.nodes
+                    self._parents_back |= above
 
     def _consider(self, upstream: _Upstream) -> None:
         """Leave an upstream if another one may be better. Raises Unavailable or _ToParents."""

@@ -201,7 +201,7 @@ class EdgeApi:
         if self._is_fresh(waiter):
             work()
             return
-        if not self._follower.connected:
+        if not self._follower.connected or self._core.path.cut_off:
             raise RequestError(self._too_old(mode))
         seconds = FORWARD_SECONDS
         if call.deadline_ns is not None:

@@ -88,7 +88,7 @@ def _progress_before_the_change(patch: Patch) -> None:
 @_mutant("a replica follows nobody that follows it")
 def _loops_are_not_noticed(patch: Patch) -> None:
     def follows(self: ReplicaCore, path: holdfast_pb2.FollowPath) -> None:
-        self.path = holdfast_pb2.FollowPath(nodes=[self._node, *path.nodes][:9], cut_off=path.cut_off)
+        self.path = holdfast_pb2.FollowPath(nodes=[self.node, *path.nodes][:9], cut_off=path.cut_off)
 
     patch(ReplicaCore, "follows", follows)
 
