@@ -264,6 +264,8 @@ OUTSIDE_PREFIXES = RefusalTemplate(
 # The trailing metadata in which a server sends the name of one of the constants above. etcd and members of version 0.1
 # send none: their errors are recognised by code and text.
 NAME_METADATA = "holdfast-error"
+# In the metadata of a read: how fresh the answer has to be (see `api.read_modes`).
+READ_METADATA = "holdfast-read"
 
 _BY_NAME: dict[str, Known] = {name: value for name, value in globals().items() if isinstance(value, Known)}
 _NAMES = {value: name for name, value in _BY_NAME.items()}

@@ -79,6 +79,7 @@ class SimConnection(Connection):
         endpoint: str | None = None,
         name: tuple[tuple[str, str], ...] | None = None,
         anonymous: bool = False,
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> Response:
         network, faults = self._network, self._faults
         seconds = timeout or self.timeout

@@ -18,9 +18,9 @@ from enum import Enum
 
 from holdfast.durations import seconds
 from holdfast.front.calls import Call
-from holdfast.status import Code, Refusal, RequestError
+from holdfast.status import READ_METADATA, Code, Refusal, RequestError
 
-READ, POSITION, BOUND = "holdfast-read", "holdfast-position", "holdfast-bound"
+READ, POSITION, BOUND = READ_METADATA, "holdfast-position", "holdfast-bound"
 SHOWN = 60  # characters of a malformed value
 
 

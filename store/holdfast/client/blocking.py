@@ -154,8 +154,16 @@ class BlockingClient:
 
     # ---- calls ---------------------------------------------------------------------------------------------
 
-    def get(self, key: str | bytes, *, revision: int = 0, serializable: bool = False) -> KeyValue | None:
-        return self.run(self.asyncio.get(key, revision=revision, serializable=serializable))
+    def get(
+        self,
+        key: str | bytes,
+        *,
+        revision: int = 0,
+        serializable: bool = False,
+        max_staleness: float | None = None,
+    ) -> KeyValue | None:
+        work = self.asyncio.get(key, revision=revision, serializable=serializable, max_staleness=max_staleness)
+        return self.run(work)
 
     def range(
         self,
@@ -167,6 +175,7 @@ class BlockingClient:
         revision: int = 0,
         serializable: bool = False,
         keys_only: bool = False,
+        max_staleness: float | None = None,
     ) -> RangeResult:
         return self.run(
             self.asyncio.range(
@@ -177,6 +186,7 @@ class BlockingClient:
                 revision=revision,
                 serializable=serializable,
                 keys_only=keys_only,
+                max_staleness=max_staleness,
             )
         )
 

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -32,6 +32,7 @@ from holdfast.status import (
     NO_STATE,
     NOT_A_MEMBER,
     NOT_RECOVERED,
+    READ_METADATA,
     REPLICA_DISCONNECTED,
     REPLICA_EMPTY,
     said_by_server,
@@ -140,6 +141,10 @@ class Caller:
         self._retries.earn()
 
 
+def _says_how_fresh(metadata: Metadata) -> bool:
+    return any(name == READ_METADATA for name, _ in metadata)
+
+
 class _Race:
     """One call: its attempts, of which the first answer counts."""
 
@@ -162,8 +167,9 @@ class _Race:
         self._picker = channels.picker
         self._stalls = stalls
         self._clock = clock
-        # A read that a server answers from what it has.
-        self._local = request if isinstance(request, rpc_pb2.RangeRequest) and request.serializable else None
+        # A read that a server may answer from what it has.
+        local = isinstance(request, rpc_pb2.RangeRequest) and (request.serializable or _says_how_fresh(metadata))
+        self._local = cast("rpc_pb2.RangeRequest", request) if local else None
         self._path = path
         self._request = request
         self._response = response

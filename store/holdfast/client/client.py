@@ -20,7 +20,7 @@ from holdfast.client.endpoints import parse
 from holdfast.client.errors import SessionEnded, Unavailable, refused
 from holdfast.client.keepalive import now
 from holdfast.client.lease import Lease
-from holdfast.client.login import Login
+from holdfast.client.login import Login, Metadata
 from holdfast.client.picker import Address, Picker, Policy
 from holdfast.client.position import Position
 from holdfast.client.session import Session
@@ -38,6 +38,7 @@ from holdfast.client.values import (
 )
 from holdfast.client.watch import watch
 from holdfast.proto import holdfast_pb2, rpc_pb2
+from holdfast.status import READ_METADATA
 
 T = TypeVar("T")
 
@@ -160,12 +161,21 @@ class Client:
 
     # ---- keys ----------------------------------------------------------------------------------------------
 
-    async def get(self, key: str | bytes, *, revision: int = 0, serializable: bool = False) -> KeyValue | None:
+    async def get(
+        self,
+        key: str | bytes,
+        *,
+        revision: int = 0,
+        serializable: bool = False,
+        max_staleness: float | None = None,
+    ) -> KeyValue | None:
         """The key's newest version (or that at `revision`); None if it does not exist.
 
-        `serializable` reads what the server has, which may be stale; otherwise the read is linearizable.
+        `serializable` reads what the server has, which may be stale; otherwise the read is linearizable. With
+        `max_staleness` it has all that was acknowledged so many seconds before it began: a replica may answer it. A
+        server that does not know this (etcd) answers it as linearizable.
         """
-        found = await self.range(key, revision=revision, serializable=serializable)
+        found = await self.range(key, revision=revision, serializable=serializable, max_staleness=max_staleness)
         return found.kvs[0] if found.kvs else None
 
     async def range(
@@ -178,9 +188,16 @@ class Client:
         revision: int = 0,
         serializable: bool = False,
         keys_only: bool = False,
+        max_staleness: float | None = None,
     ) -> RangeResult:
-        """The keys from `key` to `end` (exclusive), or with `prefix` all that begin with `key`."""
+        """The keys from `key` to `end` (exclusive), or with `prefix` all that begin with `key`. `serializable`,
+        `max_staleness`: see `get`; not both."""
         start = to_bytes(key)
+        metadata: Metadata = ()
+        if max_staleness is not None:
+            if serializable or max_staleness < 0:
+                raise ValueError("max_staleness is not negative, and needs no `serializable`")
+            metadata = ((READ_METADATA, f"bounded={max_staleness * 1000:.0f}ms"),)
         request = rpc_pb2.RangeRequest(
             key=range_start(start, prefix=prefix or end is not None),
             range_end=range_end(start, prefix=prefix, end=end),
@@ -189,7 +206,9 @@ class Client:
             serializable=serializable,
             keys_only=keys_only,
         )
-        r = await self._call("/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, idempotent=True)
+        r = await self.connection.call(
+            "/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, idempotent=True, metadata=metadata
+        )
         return RangeResult([KeyValue.of(kv) for kv in r.kvs], r.count, r.more, r.header.revision)
 
     async def put(

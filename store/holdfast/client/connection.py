@@ -339,18 +339,21 @@ class Connection:
         endpoint: str | None = None,
         name: Metadata | None = None,
         anonymous: bool = False,
+        metadata: Metadata = (),
     ) -> Response:
         """Make a unary call to one of the endpoints (or to `endpoint`). `name`: the session's name for a write;
-        `anonymous`: send no credentials. Raises a ClientError."""
+        `anonymous`: send no credentials; `metadata`: more of it. Raises a ClientError."""
         seconds = self.timeout if timeout is None else timeout
         how = (path, request, response, idempotent, seconds, endpoint, name)
         who = () if anonymous else await self.who()
         try:
-            answer = await self._caller.call(*how, who)
+            answer = await self._caller.call(*how, (*who, *metadata))
         except Refused as error:
             if anonymous or not self.void(who, error.known):
                 raise
-            answer = await self._caller.call(*how, await self.who())  # it was refused, so it had no effect
+            answer = await self._caller.call(
+                *how, (*await self.who(), *metadata)
+            )  # it was refused, so it had no effect
         header = getattr(answer, "header", None)
         if isinstance(header, rpc_pb2.ResponseHeader):
             self.seen.note(header)

@@ -83,6 +83,28 @@ async def test_a_replica_serves_what_is_fresh_enough(cluster: LocalCluster, edge
         assert await page(edge, "/readyz?max-staleness=soon") == 400
 
 
+async def test_the_client_says_how_old_an_answer_may_be(cluster: LocalCluster, edge: Edge) -> None:
+    """A replica that is cut off answers what is fresh enough, and nothing else; members, and etcd, answer all of it."""
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint, timeout=3) as at_edge:
+        put = await hf.put("/a/1", "x")
+        await edge.reaches(at_edge, put.revision)
+        for at in (hf, at_edge):
+            found = await at.get("/a/1", max_staleness=0.0)
+            assert found is not None
+            assert found.value == b"x"
+        edge.relay.cut()
+        await edge.is_cut(at_edge)
+        assert (await at_edge.range("/a/", prefix=True, max_staleness=600.0)).count == 1
+        with pytest.raises(client.Unavailable, match="was asked for"):
+            await at_edge.get("/a/1", max_staleness=0.0)
+        with pytest.raises(client.Unavailable):
+            await at_edge.get("/a/1")
+        with pytest.raises(ValueError, match="max_staleness"):
+            await at_edge.get("/a/1", max_staleness=-1.0)
+        with pytest.raises(ValueError, match="max_staleness"):
+            await at_edge.get("/a/1", max_staleness=1.0, serializable=True)
+
+
 async def test_a_member_is_at_least_as_fresh(cluster: LocalCluster) -> None:
     async with client.connect(cluster.endpoints) as hf:
         await cluster.wait_ready(60)
