@@ -351,9 +351,8 @@ class Connection:
         except Refused as error:
             if anonymous or not self.void(who, error.known):
                 raise
-            answer = await self._caller.call(
-                *how, (*await self.who(), *metadata)
-            )  # it was refused, so it had no effect
+            # It was refused, so it had no effect.
+            answer = await self._caller.call(*how, (*await self.who(), *metadata))
         header = getattr(answer, "header", None)
         if isinstance(header, rpc_pb2.ResponseHeader):
             self.seen.note(header)
