@@ -13,7 +13,7 @@ from holdfast.edge.core import BrokenUpstream, ReplicaCore, WrongCluster, ranges
 from holdfast.edge.history import History
 from holdfast.keyrange import bounds
 from holdfast.kv import requests
-from holdfast.kv.rows import DELETE
+from holdfast.kv.rows import DELETE, unpack_index_key
 from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, MemoryStore, Pending
 from holdfast.proto import holdfast_pb2, kv_pb2, rpc_pb2
@@ -320,6 +320,8 @@ def test_a_part_is_shown_when_the_watermark_has_reached_it() -> None:
     assert core.whole
     same(core, authority)
     assert core.position.floor == since
+    versions = [unpack_index_key(row)[:2] for row, _ in store.scan(Family.IDX, b"", None)]
+    assert len(versions) == len(set(versions)), "a change is there twice"
     for _ in range(20):
         authority.write(chance)
     for frame in authority.frames:
