@@ -7,7 +7,7 @@ export IMAGE := holdfast:$(shell scripts/version)
 IMAGE2 := $(IMAGE)-next
 PROTOS := $(wildcard store/holdfast/proto/*.proto)
 
-.PHONY: help setup run test test-fast operator-sim operator-mutants kube e2e kube-down image lint format proto generate lock tools bench bench-failover bench-client coverage clean
+.PHONY: help setup run test test-fast operator-sim operator-mutants kube e2e kube-down image lint format proto generate lock tools bench bench-failover bench-client bench-edge coverage clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -95,6 +95,9 @@ bench-failover: setup tools ## how long writes fail after the leader is killed, 
 
 bench-client: setup tools ## clients while a member is frozen or slow: ours, etcd's in Go, one in Python
 	$(BIN)/python benchmarks/client.py
+
+bench-edge: setup tools ## what replicas cost members, directly and behind relays, compared with etcd's watches
+	$(BIN)/python benchmarks/edge.py
 
 bench-watchers: setup tools ## ten thousand watchers of one key, compared with etcd
 	$(BIN)/python benchmarks/many.py watchers
