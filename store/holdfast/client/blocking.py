@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import contextlib
 import threading
 import time
+from asyncio import Task  # where `asyncio` is the client
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
@@ -27,6 +29,7 @@ from holdfast.client.values import DeleteResult, Event, KeyValue, PutResult, Ran
 from holdfast.proto import rpc_pb2
 
 T = TypeVar("T")
+INTERRUPTED_SECONDS = 2.0  # for what a call that was interrupted has to give up
 LATE_SECONDS = 1.0  # for events of gRPC after a client was closed
 
 
@@ -103,8 +106,34 @@ class BlockingClient:
         return self._made
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine that uses `asyncio`, on the client's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """The result of a coroutine that uses `asyncio`, on the client's loop. It is cancelled if this call is
+        interrupted (KeyboardInterrupt, an exception of a signal's handler): else it would take a lock for nobody."""
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def working() -> T:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.append(task)
+            return await work
+
+        future = asyncio.run_coroutine_threadsafe(working(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                self._interrupt(future, tasks)
+            raise
+
+    def _interrupt(self, future: concurrent.futures.Future[Any], tasks: list[Task[Any]]) -> None:
+        """Cancel a call, and wait a little until it has given up what it had."""
+
+        async def ended() -> None:
+            await asyncio.wait(tasks)
+
+        future.cancel()
+        if tasks:
+            with contextlib.suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(ended(), self._loop).result(INTERRUPTED_SECONDS)
 
     def __enter__(self) -> BlockingClient:
         return self

@@ -33,7 +33,7 @@ from holdfast.keyrange import Range, bounds
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.validate import check_range
 from holdfast.places import Full, Places
-from holdfast.proto import health_pb2, holdfast_pb2, rpc_pb2
+from holdfast.proto import election_pb2, health_pb2, holdfast_pb2, lock_pb2, rpc_pb2
 from holdfast.served.keyspace import ServedSpace
 from holdfast.status import (
     CACHE_AT_REPLICA,
@@ -52,14 +52,19 @@ SHOWN_BYTES = 200  # of a key in an error text
 # To a member all logins through a replica come from one connection, so the replica's clients have to take turns here.
 LOGINS = 8  # forwarded at the same time
 MAX_LOGINS = 64  # of one connection, being forwarded or waiting
-# Response types of calls that are answered only once the replica has reached the response's revision. Otherwise a
-# client could afterwards read an older state here.
+# Response types of reads and writes, which are answered only once the replica has reached the response's revision.
+# Otherwise a client could afterwards read an older state here.
 _WRITES: dict[str, Callable[[], Any]] = {
     "/etcdserverpb.KV/Put": rpc_pb2.PutResponse,
     "/etcdserverpb.KV/DeleteRange": rpc_pb2.DeleteRangeResponse,
     "/holdfast.v1.Keys/PutSequential": holdfast_pb2.PutSequentialResponse,
     "/etcdserverpb.KV/Txn": rpc_pb2.TxnResponse,
     "/etcdserverpb.Lease/LeaseRevoke": rpc_pb2.LeaseRevokeResponse,
+    "/v3lockpb.Lock/Lock": lock_pb2.LockResponse,
+    "/v3lockpb.Lock/Unlock": lock_pb2.UnlockResponse,
+    "/v3electionpb.Election/Campaign": election_pb2.CampaignResponse,
+    "/v3electionpb.Election/Proclaim": election_pb2.ProclaimResponse,
+    "/v3electionpb.Election/Resign": election_pb2.ResignResponse,
     "/etcdserverpb.KV/Range": rpc_pb2.RangeResponse,
 }
 
@@ -236,6 +241,8 @@ class EdgeApi:
     def _too_old(self, mode: ReadMode) -> Refusal:
         if mode.fresh is Fresh.AT_LEAST:
             text = f"has revision {self._core.position.watermark}, and {mode.revision} was asked for"
+        elif self._follower.staleness_ms is None:
+            text = f"does not know how old its data is, and at most {mode.seconds:g}s was asked for"
         else:
             text = f"may be {self._bound()} behind, and at most {mode.seconds:g}s was asked for"
         return Refusal(Code.UNAVAILABLE, f"holdfast: replica {self._name} {text}")

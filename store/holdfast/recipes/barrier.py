@@ -13,7 +13,7 @@ from holdfast.recipes.place import Place, PlaceLost, new_name
 from holdfast.recipes.space import Compare, Space, Wanted, below, created, deadline, delete, get, insist, kvs, put
 
 _HERE, _LEFT = b"here", b"left"
-_COMPARED = 100  # waiters, when the barrier opens; servers limit how much a transaction compares
+_COMPARED = 100  # waiters, when the barrier opens or closes; servers limit how much a transaction compares and does
 
 
 class Broken(ClientError):
@@ -56,7 +56,8 @@ class DoubleBarrier:
 
     NAME/waiters/ has a key for each that entered, attached to its session; NAME/ready is made by the one that completes
     the number, and deleted by the first that sees that all want to leave, together with all other keys. The first one
-    that enters deletes what a round left whose participants were all lost.
+    that enters deletes what a round left whose participants were all lost. Who enters while a round is open waits for
+    the next one: it must not hide that a participant of this one was lost.
 
     The barrier opens only while those that complete the number are all there (of more than 100 participants, 100): a
     request to open it that was under way while they were lost must not let the next round pass."""
@@ -70,6 +71,7 @@ class DoubleBarrier:
         self._waiters = to_bytes(name) + b"/waiters/"
         self._count = count
         self._place: Place | None = None
+        self._opened = 0  # the revision at which the barrier opened for this one
 
     async def enter(self, timeout: float | None = None) -> bool:
         """Wait until all have entered. False: not within `timeout` seconds (two for 0), and this one has not entered.
@@ -79,7 +81,7 @@ class DoubleBarrier:
         try:
             await insist(self._space, when=[_nobody(self._waiters)], then=[delete(self._ready)], until=until)
             await place.enter(_HERE, until)
-            await self._until_ready(place, until)
+            self._opened = await self._until_ready(place, until)
         except TimeoutError:
             place.abandon()
             return False
@@ -89,60 +91,66 @@ class DoubleBarrier:
         self._place = place
         return True
 
-    async def _until_ready(self, place: Place, until: float | None) -> None:
+    async def _until_ready(self, place: Place, until: float | None) -> int:
+        """Wait until the barrier opens after this place was taken. Returns the revision of that. Raises PlaceLost."""
+        space = self._space
         while True:
             found, ready, waiters = await self._read(place, until)
-            if ready:
-                return
             if not waiters:
                 raise PlaceLost(place.key)
-            if len(waiters) >= self._count:
-                when = [created(self._ready, 0), *_there(waiters[: min(self._count, _COMPARED)])]
-                opened = await insist(self._space, when=when, then=[put(self._ready, b"")], until=until)
-                if opened.succeeded:
-                    return
-                continue  # it is open, or somebody was lost
+            if ready > place.revision:
+                return ready
             wanted = [Wanted(self._ready, deletes=False), Wanted(place.key)]
-            await self._space.change(wanted, found + 1, until)
+            if ready and any(kv.create_revision < ready for kv in waiters):
+                # It opened for others, who have not left: this one is for the next round.
+                wanted.append(Wanted(self._waiters, prefix_end(self._waiters)))
+            elif ready:  # they were all lost
+                await insist(space, when=[created(self._ready, ready)], then=[delete(self._ready)], until=until)
+                continue
+            elif len(waiters) >= self._count:
+                when = [created(self._ready, 0), *_there(waiters[: min(self._count, _COMPARED)])]
+                opened = await insist(space, when=when, then=[put(self._ready, b"")], until=until)
+                if opened.succeeded:
+                    return opened.header.revision
+                continue  # it is open, or somebody was lost
+            await space.change(wanted, found + 1, until)
 
     async def _read(self, place: Place, until: float | None = None) -> tuple[int, int, list[kv_pb2.KeyValue]]:
-        """The revision, that of the ready key (0: there is none), and who has entered: nobody, if the place is lost and
-        the barrier is not open. Raises PlaceLost if it is open."""
+        """The revision, that of the ready key (0: there is none), and who has entered: nobody, if the place is lost."""
         then = [get(self._ready), below(self._waiters)]
         found = await insist(
             self._space, when=[created(place.key, place.revision)], then=then, otherwise=then[:1], until=until
         )
         ready = kvs(found)[0].create_revision if kvs(found) else 0
-        if not found.succeeded:
-            if ready:
-                raise PlaceLost(place.key)
-            return found.header.revision, 0, []
-        return found.header.revision, ready, list(kvs(found, 1))
+        return found.header.revision, ready, list(kvs(found, 1)) if found.succeeded else []
 
     async def leave(self) -> None:
-        """Wait until all want to leave. Raises Broken if one of them was lost before."""
+        """Wait until all want to leave. Raises Broken if one of them was lost before, and PlaceLost."""
         place, self._place = self._place, None
         if place is None:
             raise Broken("this participant has not entered")
         try:
-            await self._leave(place)
+            await self._leave(place, self._opened)
         except BaseException:
             place.abandon()
             raise
 
-    async def _leave(self, place: Place) -> None:
+    async def _leave(self, place: Place, opened: int) -> None:
         space, end = self._space, prefix_end(self._waiters)
         await insist(space, when=[created(place.key, place.revision)], then=[put(place.key, _LEFT, space.lease)])
         while True:
             revision, ready, waiters = await self._read(place)
-            if not ready:
+            if ready != opened:
                 return  # another one has seen that all want to leave
-            if len(waiters) < self._count:
-                raise Broken(f"{self._count - len(waiters)} of {self._count} participants were lost")
-            if all(kv.value == _LEFT for kv in waiters):
-                await insist(
-                    space, when=[created(self._ready, ready)], then=[delete(self._ready), delete(self._waiters, end)]
-                )
+            if not waiters:
+                raise PlaceLost(place.key)
+            inside = [kv for kv in waiters if kv.create_revision < opened]  # others wait for the next round
+            if len(inside) < self._count:
+                raise Broken(f"{self._count - len(inside)} of {self._count} participants were lost")
+            if all(kv.value == _LEFT for kv in inside):
+                few = len(inside) <= _COMPARED
+                gone = [delete(kv.key) for kv in inside] if few else [delete(self._waiters, end)]
+                await insist(space, when=[created(self._ready, ready)], then=[delete(self._ready), *gone])
                 return
             await space.change([Wanted(self._waiters, end, deletes=False), Wanted(self._ready)], revision + 1)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import signal
 import subprocess
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -323,3 +325,45 @@ async def test_a_lock_delay_needs_holdfast_and_has_bounds(ours: str, etcd: str) 
     async with client.connect(ours) as hf:
         with pytest.raises(client.Refused, match="0 to 600"):
             await recipes.Session.open(hf, lock_delay=601)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_blocking_call_that_is_interrupted_takes_nothing(endpoints: str) -> None:
+    """By Ctrl-C, or by a signal's handler, as of a time limit of tasks: it went on, and took the lock for nobody."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    def interrupted(call: Callable[[], object]) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(Interrupted):
+            call()
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with (
+            client.connect_blocking(endpoints, timeout=20) as hf,
+            blocking.session(hf) as one,
+            blocking.session(hf) as two,
+        ):
+            holder, waiter = blocking.Lock(one, "/lock/i"), blocking.Lock(two, "/lock/i")
+            assert holder.acquire()
+            interrupted(waiter.acquire)
+            assert not waiter.acquire(timeout=0), "and not that it is waited for already"
+            interrupted(blocking.Queue(two, "/queue/i").get)
+            interrupted(blocking.DoubleBarrier(two, "/barrier/i", 2).enter)
+            until = time.monotonic() + PATIENCE
+            while len(hf.range("/lock/i/", prefix=True).kvs) + len(hf.range("/barrier/i/", prefix=True).kvs) > 1:
+                assert time.monotonic() < until, "a place was left"
+                time.sleep(0.01)
+            queue = blocking.Queue(one, "/queue/i")
+            queue.put("for somebody")
+            item = queue.get(timeout=PATIENCE)
+            assert item is not None
+            assert item.value == b"for somebody"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

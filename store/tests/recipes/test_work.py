@@ -135,6 +135,25 @@ async def test_a_double_barrier_tells_that_a_participant_was_lost(hf: client.Cli
             await staying.leave()
 
 
+async def test_who_comes_to_a_double_barrier_that_is_open_waits_for_the_next_round(hf: client.Client) -> None:
+    """A participant that was lost and comes again must not hide that it was lost."""
+    async with recipes.session(hf) as one, recipes.session(hf) as again, asyncio.timeout(2 * PATIENCE):
+        staying = recipes.DoubleBarrier(one, "/barrier/e", 2)
+        async with recipes.session(hf) as two:
+            lost = recipes.DoubleBarrier(two, "/barrier/e", 2)
+            assert all(await asyncio.gather(staying.enter(timeout=PATIENCE), lost.enter(timeout=PATIENCE)))
+        back = recipes.DoubleBarrier(again, "/barrier/e", 2)
+        assert not await back.enter(timeout=0.5)
+        entering = asyncio.ensure_future(back.enter(timeout=PATIENCE))
+        with pytest.raises(recipes.Broken, match="1 of 2"):
+            await staying.leave()
+        next_round = recipes.DoubleBarrier(one, "/barrier/e", 2)
+        assert await next_round.enter(timeout=PATIENCE)
+        assert await entering
+        await asyncio.gather(next_round.leave(), back.leave())
+    assert not (await hf.range("/barrier/e/", prefix=True)).kvs
+
+
 async def test_a_request_to_open_a_double_barrier_that_comes_late_lets_nobody_pass(
     hf: client.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
