@@ -69,9 +69,8 @@ class _MemberHost:
         for part in start.filter if start is not None else ():
             auth.require_read(who, part.key, part.range_end)
 
-    def confirm(self, confirmed: Callable[[int], None]) -> None:
+    def confirm(self, confirmed: Callable[[int | None], None]) -> None:
         def read(answer: Answer) -> None:
-            if answer.error is None:
-                confirmed(self._member.state.space.revision)
+            confirmed(self._member.state.space.revision if answer.error is None else None)
 
         self._member.read(read)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from holdfast.api.node import Reports
 from holdfast.api.router import Router
-from holdfast.edge.upstream import Followers, Source, Upstream, check_start
+from holdfast.edge.upstream import Followers, Source, Upstream, check_below, check_start
 from holdfast.front.calls import Call, Credit, Kind
 from holdfast.proto import holdfast_pb2
 from holdfast.status import Code, Refusal, RequestError
@@ -23,6 +23,7 @@ from holdfast.watch.hub import Delivery
 log = logging.getLogger("holdfast.api")
 
 PROGRESS_SECONDS = 0.2
+MAX_PROBES = 32  # of a stream, not answered
 _USERS_CHANGED = Refusal(
     Code.UNAVAILABLE, "holdfast: authentication was enabled or disabled in the cluster; reconnect to learn which"
 )
@@ -40,8 +41,9 @@ class Host(Protocol):
         `again`: the stream is open already, and its credentials were checked."""
         ...
 
-    def confirm(self, confirmed: Callable[[int], None]) -> None:
-        """Call `confirmed` with a revision that includes every write acknowledged before now, if that can be found."""
+    def confirm(self, confirmed: Callable[[int | None], None]) -> None:
+        """Call `confirmed` with a revision that includes every write acknowledged before now; with None if that cannot
+        be found."""
         ...
 
 
@@ -90,11 +92,17 @@ class FollowStream:
         self._pumping = False  # sending the next snapshot frame is scheduled for the loop's next turn
         self._timer: asyncio.TimerHandle | None = None
         self._name = self._pool = ""
+        self._over = False  # the follower does not read what it is sent
+        self._owed = 0  # messages that it may send once it does
+        self._probes = 0  # not answered yet
 
     # ---- requests ------------------------------------------------------------------------------------------
 
     def on_message(self, body: bytes) -> None:
-        self._service.router.act(Credit(self._call.id, 1))
+        if self._over:
+            self._owed += 1  # it may send more once it has read what it was sent
+        else:
+            self._service.router.act(Credit(self._call.id, 1))
         request = holdfast_pb2.FollowRequest.FromString(body)
         kind = request.WhichOneof("request")
         if kind == "start":
@@ -104,6 +112,7 @@ class FollowStream:
         elif kind == "report" and self._name:
             # A stream may report only on its own replica, and on those that follow it.
             request.report.replica, request.report.pool = self._name, self._pool
+            check_below(request.report)
             self._service.reports.put(self._call.id, request.report)
 
     def _begin(self, start: holdfast_pb2.FollowStart) -> None:
@@ -129,10 +138,15 @@ class FollowStream:
         if self._upstream.start is None:
             raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: this stream has not been started yet"))
 
-        def confirmed(revision: int) -> None:
-            if self._call.id in self._service.streams:
+        if self._over or self._probes >= MAX_PROBES:
+            return  # it has enough to read; the next one will do
+
+        def confirmed(revision: int | None) -> None:
+            self._probes -= 1
+            if revision is not None and self._call.id in self._service.streams and not self._over:
                 self._send(lambda: self._upstream.probed(id, revision))
 
+        self._probes += 1
         self._host.confirm(confirmed)
 
     def on_half_close(self) -> None:
@@ -146,9 +160,14 @@ class FollowStream:
             self._timer.cancel()
 
     def on_over(self) -> None:
+        self._over = True
         self._upstream.over()
 
     def on_writable(self) -> None:
+        self._over = False
+        if self._owed:
+            self._service.router.act(Credit(self._call.id, self._owed))
+            self._owed = 0
         self._upstream.writable()
         self._pump_soon()
 

@@ -33,6 +33,8 @@ CUT_OFF = "it does not reach the cluster itself"
 CUT_OFF_SECONDS = 3.0  # within this time the replicas below one that was cut off look for another upstream
 LONGEST_PATIENCE = 120.0  # with an upstream that does not answer probes, while no other one does
 PARENTS_SECONDS = (8.0, 12.0)  # between two looks at the parents, while a member is followed
+LONGEST_PARENTS = 32  # times as long, while they refuse
+REPORT_BYTES = 1 << 20  # of replicas below
 RETRY_SECONDS = (0.5, 1.5)  # pause after all endpoints have failed
 BUSY_SECONDS = 0.05  # pause before a write is retried after the store was busy or full
 
@@ -98,6 +100,8 @@ class Follower:
         self._answered_at = 0.0  # when a probe was answered, or this upstream was connected
         self._cut_off_at = 0.0  # when to leave the upstream because it was cut off
         self._patience = random.uniform(*SILENCE_SECONDS)  # without an answer, until another upstream is tried
+        self._to_parents = False  # leave a member for a parent
+        self._parents_factor = 1  # how much longer to wait before that, because parents refused
         self._parents_back = False  # a parent reaches the cluster again
 
     def want_progress(self) -> None:
@@ -122,9 +126,11 @@ class Follower:
 
     async def run(self) -> None:
         while True:
+            self._to_parents = False
             if not await self._try_all(cut_off=False):
                 await self._try_all(cut_off=True)
-            await asyncio.sleep(random.uniform(*RETRY_SECONDS))
+            if not self._to_parents:
+                await asyncio.sleep(random.uniform(*RETRY_SECONDS))
 
     async def _try_all(self, *, cut_off: bool) -> bool:
         """Follow the endpoints, one after the other: parents first. `cut_off`: also those that do not reach the cluster
@@ -136,6 +142,8 @@ class Follower:
             for address in addresses:
                 upstream = _Upstream(connection, address, tier, cut_off=cut_off, alone=alone)
                 followed |= await self._try(upstream)
+                if self._to_parents:
+                    return True
         return followed
 
     async def _try(self, upstream: _Upstream) -> bool:
@@ -144,7 +152,8 @@ class Follower:
         try:
             await self._follow(upstream)
         except _ToParents:
-            pass
+            self._to_parents = True
+            self._parents_factor = min(2 * self._parents_factor, LONGEST_PARENTS)  # until one is followed
         except (Unavailable, BrokenUpstream, Loop) as error:
             self._say(f"{address}: {error}")
         except WrongCluster as error:
@@ -158,6 +167,8 @@ class Follower:
             await connection.drop(address)
         finally:
             followed, self.connected = self.connected, False
+            if followed and not upstream.tier:
+                self._parents_factor = 1
             self._probes.lost()
             self._core.left()
             self._placed()
@@ -213,7 +224,7 @@ class Follower:
     async def _look_for_parents(self) -> None:
         """While a member is followed, look whether a parent reaches the cluster again."""
         while not self._parents_back:
-            await asyncio.sleep(random.uniform(*PARENTS_SECONDS))
+            await asyncio.sleep(self._parents_factor * random.uniform(*PARENTS_SECONDS))
             for address in await self._tiers[0].order(stream=True):
                 with contextlib.suppress(Unavailable, grpc.aio.AioRpcError):
                     channel = await self._tiers[0].ready(address, CONNECT_SECONDS)
@@ -275,7 +286,7 @@ class Follower:
             watermark=p.watermark if self._core.whole else 0,
             filter_version=self._core.filter_version,
             epoch=p.epoch,
-            below=self._below(),
+            below=_fitting(self._below()),
         )
 
     def _take(self, upstream: _Upstream, response: holdfast_pb2.FollowResponse) -> None:
@@ -320,3 +331,14 @@ class Follower:
         self._probes.reached(core.position.watermark)
         if self._probes.fresh_at != before:
             self._fresher()
+
+
+def _fitting(reports: list[holdfast_pb2.ReplicaReport]) -> list[holdfast_pb2.ReplicaReport]:
+    """The newest of these that fit a message."""
+    size, found = 0, []
+    for report in reversed(reports):
+        size += report.ByteSize() + 8
+        if size > REPORT_BYTES:
+            break
+        found.append(report)
+    return found

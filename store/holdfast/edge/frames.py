@@ -16,12 +16,15 @@ _FRAME, _REVISION, _TERM, _EVENT, _PREVIOUS = b"\x12", b"\x08", b"\x10", b"\x1a"
 _DELETED, _KV = b"\x08\x01", b"\x12"
 
 
+_Key = tuple[tuple[Range, ...], int, int]  # filter, revision, term
+
+
 class RevisionFrames:
     """The newest frames of a server."""
 
     def __init__(self, most: int = KEPT_BYTES) -> None:
         self._most = most
-        self._bodies: OrderedDict[tuple[tuple[Range, ...], int, int], bytes] = OrderedDict()
+        self._bodies: OrderedDict[_Key, bytes] = OrderedDict()
         self._bytes = 0
         self.encoded = 0  # bodies that were serialised
 
@@ -33,10 +36,15 @@ class RevisionFrames:
         if body is None:
             body = self._bodies[key] = _body(term, changes)
             self.encoded += 1
-            self._bytes += len(body)
+            self._bytes += _size(key, body)
             while self._bytes > self._most:
-                self._bytes -= len(self._bodies.popitem(last=False)[1])
+                self._bytes -= _size(*self._bodies.popitem(last=False))
         return delimited(_FRAME, body + _PREVIOUS + varint(previous))
+
+
+def _size(key: _Key, body: bytes) -> int:
+    """With the filter, which may be larger than the change, and may be that of a stream that has ended."""
+    return len(body) + sum(len(low) + len(high or b"") for low, high in key[0])
 
 
 def _body(term: int, changes: Sequence[Change]) -> bytes:

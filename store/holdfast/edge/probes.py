@@ -13,7 +13,7 @@ from collections.abc import Callable
 MAX_SENT = 32  # not answered
 MAX_WAITING = 10_000  # questions of replicas below; further ones get no answer
 
-Confirmed = Callable[[int], None]
+Confirmed = Callable[[int | None], None]
 
 
 class Probes:
@@ -33,10 +33,12 @@ class Probes:
         return self.newest in self._sent
 
     def confirm(self, confirmed: Confirmed) -> None:
-        """Call `confirmed` with a revision that includes every write acknowledged before now. It is not called if the
-        connection ends before."""
+        """Call `confirmed` with a revision that includes every write acknowledged before now; with None if that cannot
+        be found."""
         if len(self._waiting) < MAX_WAITING:
             self._waiting.append(confirmed)
+        else:
+            confirmed(None)
 
     def send(self, now: int) -> int:
         """The id of a probe that is sent now."""
@@ -44,7 +46,8 @@ class Probes:
         self._sent[self.newest] = (now, self._waiting)
         self._waiting = []
         while len(self._sent) > MAX_SENT:
-            self._sent.pop(next(iter(self._sent)))
+            _, forgotten = self._sent.pop(next(iter(self._sent)))
+            _give_up(forgotten)
         return self.newest
 
     def answered(self, id: int, revision: int) -> None:
@@ -68,5 +71,11 @@ class Probes:
 
     def lost(self) -> None:
         """The connection has ended. What was answered stays true."""
-        self._sent.clear()
-        self._waiting = []
+        sent, self._sent = self._sent, {}
+        waiting, self._waiting = self._waiting, []
+        _give_up([confirmed for _, of in sent.values() for confirmed in of] + waiting)
+
+
+def _give_up(waiting: list[Confirmed]) -> None:
+    for confirmed in waiting:
+        confirmed(None)

@@ -93,5 +93,5 @@ class _ReplicaHost:
         for part in start.filter if start is not None else ():
             self._api.check_readable(bounds(part.key, part.range_end))
 
-    def confirm(self, confirmed: Callable[[int], None]) -> None:
+    def confirm(self, confirmed: Callable[[int | None], None]) -> None:
         self._follower.confirm(confirmed)

@@ -104,13 +104,23 @@ def check_start(start: holdfast_pb2.FollowStart, cluster_id: int) -> None:
     if len(start.held.ranges) > MAX_HELD:
         raise RequestError(Refusal(Code.INVALID_ARGUMENT, f"holdfast: a replica holds at most {MAX_HELD} ranges"))
     for name in (start.replica, start.pool):
-        if len(name) > MAX_NAME or not name.isprintable():
+        if not _is_name(name):
             raise RequestError(
                 Refusal(
                     Code.INVALID_ARGUMENT,
                     f"holdfast: the name of a replica or a pool has at most {MAX_NAME} characters, all printable",
                 )
             )
+
+
+def check_below(report: holdfast_pb2.ReplicaReport) -> None:
+    """Raise RequestError if what a replica reports of those below it is invalid."""
+    if any(not _is_name(name) for below in report.below for name in (below.replica, below.pool)):
+        raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: a report from below has a name that is none"))
+
+
+def _is_name(name: str) -> bool:
+    return len(name) <= MAX_NAME and name.isprintable()
 
 
 class Upstream:
@@ -248,7 +258,7 @@ class Upstream:
         """Whether to begin. A source that is behind the follower waits: it must send neither "compacted" nor a snapshot
         of an earlier state."""
         start, source = self.start, self._source
-        if start is None or not source.space.settled or self._followers.full:
+        if start is None or not source.space.settled or (self._followers.full and self._lacking(start)):
             return False
         return source.space.revision >= max(start.watermark, start.held_watermark) or start.epoch < source.epoch
 

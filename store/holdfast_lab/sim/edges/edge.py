@@ -199,9 +199,9 @@ class SimEdge(SimReplica):
         if node is None or upstream is None:
             return
 
-        def confirmed(revision: int) -> None:
+        def confirmed(revision: int | None) -> None:
             served = self._served(connection)
-            if served is not None:
+            if served is not None and revision is not None:
                 self._send(lambda: served.probed(id, revision))
 
         if isinstance(node, SimEdge):
@@ -216,7 +216,7 @@ class SimEdge(SimReplica):
         deadline = node.clock.local(self._world.now) + READ_NS
         self._ledger.ask(node, Read(self._ledger.next_id(), deadline), answered)
 
-    def confirm(self, confirmed: Callable[[int], None]) -> None:
+    def confirm(self, confirmed: Callable[[int | None], None]) -> None:
         self._probes.confirm(confirmed)
         if self._chance.random() < 0.5:  # else it waits for the next probe
             self._probe()
