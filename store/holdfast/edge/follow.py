@@ -286,7 +286,7 @@ class Follower:
             watermark=p.watermark if self._core.whole else 0,
             filter_version=self._core.filter_version,
             epoch=p.epoch,
-            below=_fitting(self._below()),
+            below=fitting(self._below()),
         )
 
     def _take(self, upstream: _Upstream, response: holdfast_pb2.FollowResponse) -> None:
@@ -333,7 +333,7 @@ class Follower:
             self._fresher()
 
 
-def _fitting(reports: list[holdfast_pb2.ReplicaReport]) -> list[holdfast_pb2.ReplicaReport]:
+def fitting(reports: list[holdfast_pb2.ReplicaReport]) -> list[holdfast_pb2.ReplicaReport]:
     """The newest of these that fit a message."""
     size, found = 0, []
     for report in reversed(reports):

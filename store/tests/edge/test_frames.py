@@ -40,3 +40,12 @@ def test_followers_with_one_filter_share_it_and_others_do_not() -> None:
     assert frames.encoded == 10
     frames.frame(RANGES, 1, [change(b"/a/1", PUT, 1)], 0)
     assert frames.encoded == 11, "only the newest are kept"
+
+
+def test_large_filters_count_too() -> None:
+    """Each stream may have another one, and frames of streams that have ended stayed."""
+    frames = RevisionFrames(most=100_000)
+    for number in range(50):
+        ranges = tuple((b"%d/%d" % (number, n) + bytes(1000), None) for n in range(30))
+        frames.frame(ranges, 1, [change(b"/a/1", PUT, number + 1)], 0)
+    assert len(frames._bodies) == 3

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 from holdfast.edge.core import Loop, ReplicaCore, ranges_of
-from holdfast.edge.upstream import ALIVE_SECONDS, STALL_SECONDS, Followers, Upstream, check_start
+from holdfast.edge.follow import REPORT_BYTES, fitting
+from holdfast.edge.upstream import ALIVE_SECONDS, STALL_SECONDS, Followers, Upstream, check_below, check_start
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
 from holdfast.kv.space import KeySpace
@@ -175,3 +176,40 @@ def test_a_follower_hears_that_nothing_has_changed() -> None:
     said = [holdfast_pb2.FollowResponse.FromString(frame) for frames in quiet for frame in frames]
     assert 2 <= len(said) <= 3
     assert {response.progress.revision for response in said} == {host.space.revision}
+
+
+def test_who_needs_no_snapshot_does_not_wait_for_those_of_others() -> None:
+    """Sixteen streams that did not read their snapshots kept every replica from following."""
+    followers = Followers(most_snapshots=1, chunk_rows=2)
+    first, second = Host(followers), Host(followers)
+    for host in (first, second):
+        host.put(b"/a/1", b"/a/2", b"/a/3")
+    second.take(second.upstream.tick(0))
+    while second.upstream.filling:
+        second.take(second.upstream.fill(0))
+    second.tell()
+    second.upstream.close()
+    assert first.upstream.tick(0), "it takes the only place"
+    second.put(b"/a/1")
+    second.connect(2)
+    second.take(second.upstream.tick(0))
+    second.tell()
+    second.same()
+    third = Host(followers)
+    third.put(b"/a/1")
+    assert third.upstream.tick(0) == [], "it needs one"
+
+
+def test_a_report_from_below_has_names() -> None:
+    check_below(holdfast_pb2.ReplicaReport(below=[holdfast_pb2.ReplicaReport(replica="r" * 253, pool="p")]))
+    for name in ("r" * 254, "a\nb"):
+        for wrong in (holdfast_pb2.ReplicaReport(replica=name), holdfast_pb2.ReplicaReport(pool=name)):
+            with pytest.raises(RequestError, match="a name that is none"):
+                check_below(holdfast_pb2.ReplicaReport(below=[wrong]))
+
+
+def test_what_is_reported_of_those_below_fits_a_message() -> None:
+    reports = [holdfast_pb2.ReplicaReport(replica=f"{n:0253}", pool="p" * 253, watermark=1 << 40) for n in range(5000)]
+    report = holdfast_pb2.ReplicaReport(below=fitting(reports))
+    assert report.ByteSize() <= REPORT_BYTES
+    assert report.below[0].replica == reports[-1].replica, "the newest"
