@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -168,8 +168,9 @@ class _Race:
         self._stalls = stalls
         self._clock = clock
         # A read that a server may answer from what it has.
-        local = isinstance(request, rpc_pb2.RangeRequest) and (request.serializable or _says_how_fresh(metadata))
-        self._local = cast("rpc_pb2.RangeRequest", request) if local else None
+        self._local: rpc_pb2.RangeRequest | None = None
+        if isinstance(request, rpc_pb2.RangeRequest) and (request.serializable or _says_how_fresh(metadata)):
+            self._local = request
         self._path = path
         self._request = request
         self._response = response

@@ -75,6 +75,9 @@ class ReplicaCore:
         self._pending = Pending(store)
         self.position = _load(store)
         self._holding = self._narrow(self._held())
+        if self._holding.parts and store.get(Family.META, _HOLDING) is None:  # a directory of version 0.1
+            self._note_holding(self._holding)
+            self._flush()
         self.shown: list[Range] = []  # the ranges that are complete at the watermark
         self._show()
         self.space = self._copy()
@@ -105,12 +108,16 @@ class ReplicaCore:
         kept = held.narrowed(self.intervals)
         gone = without([(part.low, part.high) for part in held.parts], self.intervals)
         if gone:
-            self._pending.put(Family.META, _HOLDING, kept.message().SerializeToString())
+            self._note_holding(kept)
             self._flush()
             for low, high in gone:
                 remove(self._pending, low, high)
             self._flush()
         return kept
+
+    def _note_holding(self, holding: Holding) -> None:
+        """It is stored when it changes, not with each change of a key."""
+        self._pending.put(Family.META, _HOLDING, holding.message().SerializeToString())
 
     def _show(self) -> None:
         watermark = self.position.watermark
@@ -213,6 +220,7 @@ class ReplicaCore:
             return True
         load(self._pending, loading)
         self._holding = Holding.of(self.intervals)
+        self._note_holding(self._holding)
         self._write(
             Position(
                 cluster_id=hello.cluster_id,
@@ -235,6 +243,7 @@ class ReplicaCore:
             raise BrokenUpstream("the upstream sent other ranges than this replica lacks")
         load_part(self._pending, ranges, loading)
         self._holding = self._holding.with_(ranges, trailer.revision)
+        self._note_holding(self._holding)
         self._write(self._arrive(self.position))
         self.space = self._copy()
 
@@ -243,6 +252,7 @@ class ReplicaCore:
         since = self._holding.arrived(position.watermark)
         if since:
             self._show()
+            self._note_holding(self._holding)
         if since <= position.floor:
             return position
         return replace(position, floor=since, history_from=max(position.history_from, since + 1))
@@ -297,7 +307,6 @@ class ReplicaCore:
         # Version 0.1 takes all that its filter names for complete.
         position = replace(self.position, filter_version=self.filter_version if self.whole else 0)
         self._pending.put(Family.META, _POSITION, b"".join(n.to_bytes(8, "big") for n in astuple(position)))
-        self._pending.put(Family.META, _HOLDING, self._holding.message().SerializeToString())
         self._unsaved = False
         self._flush()
 

@@ -89,14 +89,12 @@ class EdgeServer:
         loop = asyncio.get_running_loop()
         self._damaged: asyncio.Future[StateDamaged] = loop.create_future()
         self._store.on_damage = lambda damage: loop.call_soon_threadsafe(self._state_damaged, damage)
-        self._connection = Connection(
-            list(config.endpoints), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / "cache"
-        )
         reports = Reports()
-        parents = config.parents and Connection(
-            list(config.parents), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / "cache"
-        )
-        self._tiers = [parents, self._connection] if parents else [self._connection]
+        self._tiers = [
+            Connection(list(listed), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / cache)
+            for listed, cache in ((config.parents, "cache-parents"), (config.endpoints, "cache"))
+            if listed
+        ]
         self.follower = Follower(
             self.core,
             self._tiers,
@@ -115,7 +113,7 @@ class EdgeServer:
             self.router,
             self.core,
             self.follower,
-            Forwarder(self._connection),
+            Forwarder(self._tiers[-1]),
             name=config.name,
             volume_id=self._data.identity.volume_id,
             prefixes=config.prefixes,

@@ -112,18 +112,11 @@ class SimEdge(SimReplica):
         self._probes.lost()
         self.core.left()
         super().gone(node)
-        self._placed()
 
     def _take(self, connection: int, frame: bytes) -> None:
-        before = self.core.path
         super()._take(connection, frame)
-        if self.core.path is not before:
-            self._placed()
         self._probes.reached(self.core.position.watermark)
         self._check_bound()
-
-    def _placed(self) -> None:
-        """The replicas below hear of another path with the next tick; they may be late."""
 
     def _refilter(self) -> None:
         """It is started again with other prefixes."""
