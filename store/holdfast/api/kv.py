@@ -50,7 +50,7 @@ class KvService(Service):
         mode = mode_of(call, serializable=request.serializable)
         member = self.member(call, learner=mode.fresh in (Fresh.LOCAL, Fresh.AT_LEAST))
         mode.check_cluster(self.node.data.identity.cluster_id)
-        here = mode.fresh is Fresh.AT_LEAST and member.revision >= mode.revision
+        here = mode.fresh is Fresh.AT_LEAST and member.revision >= mode.position.revision
         if mode.fresh is Fresh.LOCAL or here:
             self._read(call, member, request, mode.fresh)
             return
@@ -58,9 +58,9 @@ class KvService(Service):
         self.member(call)  # a learner cannot wait
 
         def current() -> None:
-            if member.revision < mode.revision:
+            if member.revision < mode.position.revision:
                 raise RequestError(FUTURE_REVISION)
-            self._read(call, member, request, Fresh.AT_LEAST if mode.revision else Fresh.LINEARIZABLE)
+            self._read(call, member, request, Fresh.AT_LEAST if mode.fresh is Fresh.AT_LEAST else Fresh.LINEARIZABLE)
 
         self.when_current(call, member, current)
 

@@ -12,15 +12,18 @@ Without it a serializable read is local, and any other linearizable. The answer'
 
 from __future__ import annotations
 
-import re
+import contextlib
 from dataclasses import dataclass
 from enum import Enum
 
+from holdfast.client.position import Position
 from holdfast.durations import seconds
 from holdfast.front.calls import Call
 from holdfast.status import READ_METADATA, Code, Refusal, RequestError
 
 READ, POSITION, BOUND = READ_METADATA, "holdfast-position", "holdfast-bound"
+NOWHERE = Position(0, 0)
+REVISIONS = 10**18  # more than any cluster makes
 SHOWN = 60  # characters of a malformed value
 
 
@@ -33,22 +36,17 @@ class Fresh(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReadMode:
-    """`seconds`: of BOUNDED. `cluster_id`, `revision`: of AT_LEAST."""
+    """`seconds`: of BOUNDED. `position`: of AT_LEAST."""
 
     fresh: Fresh
     seconds: float = 0.0
-    cluster_id: int = 0
-    revision: int = 0
+    position: Position = NOWHERE
 
     def check_cluster(self, cluster_id: int) -> None:
         """Raise RequestError if the position is of another cluster."""
-        if self.fresh is Fresh.AT_LEAST and self.cluster_id != cluster_id:
-            raise RequestError(
-                Refusal(
-                    Code.FAILED_PRECONDITION,
-                    f"holdfast: {READ}: the position is of cluster {self.cluster_id:x}, and this is {cluster_id:x}",
-                )
-            )
+        if self.fresh is Fresh.AT_LEAST and self.position.cluster_id != cluster_id:
+            text = f"the position is of cluster {self.position.cluster_id:x}, and this is {cluster_id:x}"
+            raise RequestError(Refusal(Code.FAILED_PRECONDITION, f"holdfast: {READ}: {text}"))
 
 
 LINEARIZABLE, LOCAL = ReadMode(Fresh.LINEARIZABLE), ReadMode(Fresh.LOCAL)
@@ -64,14 +62,11 @@ def mode_of(call: Call, *, serializable: bool) -> ReadMode:
         return LINEARIZABLE
     if asked == "local":
         return LOCAL
-    if kind == "bounded":
-        try:
+    with contextlib.suppress(ValueError):
+        if kind == "bounded":
             return ReadMode(Fresh.BOUNDED, seconds=seconds(value))
-        except ValueError:
-            pass
-    position = re.fullmatch(r"([0-9a-f]{1,16}):([0-9]{1,18})", value)
-    if kind == "at-least" and position is not None:
-        return ReadMode(Fresh.AT_LEAST, cluster_id=int(position[1], 16), revision=int(position[2]))
+        if kind == "at-least" and (position := Position.parse(value)).revision < REVISIONS:
+            return ReadMode(Fresh.AT_LEAST, position=position)
     raise RequestError(
         Refusal(
             Code.INVALID_ARGUMENT,
@@ -83,9 +78,8 @@ def mode_of(call: Call, *, serializable: bool) -> ReadMode:
 
 def described(fresh: Fresh, cluster_id: int, revision: int, bound: str) -> tuple[tuple[bytes, bytes], ...]:
     """The headers of an answer."""
-    position = b"%x:%d" % (cluster_id, revision)
     return (
         (READ.encode(), fresh.value.encode()),
-        (POSITION.encode(), position),
+        (POSITION.encode(), str(Position(cluster_id, revision)).encode()),
         (BOUND.encode(), bound.encode()),
     )

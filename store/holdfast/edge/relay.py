@@ -13,12 +13,11 @@ from holdfast.api.router import Router
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
 from holdfast.edge.service import EdgeApi
+from holdfast.edge.source import ReplicaSource
 from holdfast.front.calls import Call
 from holdfast.keyrange import bounds
-from holdfast.kv.space import KeySpace
 from holdfast.proto import holdfast_pb2
 from holdfast.status import Code, Refusal, RequestError
-from holdfast.watch.hub import Hub
 
 MAX_DEPTH = 8  # replicas from the cluster down
 MAX_CHILDREN = 1000
@@ -41,50 +40,11 @@ class Relay:
         return _ReplicaHost(self._core, self._follower, self._api)
 
 
-class _ReplicaSource:
-    """Adapts a replica to `edge.upstream.Source`."""
-
-    def __init__(self, core: ReplicaCore, api: EdgeApi) -> None:
-        self._core = core
-        self._api = api
-
-    @property
-    def cluster_id(self) -> int:
-        return self._core.position.cluster_id
-
-    @property
-    def epoch(self) -> int:
-        return self._core.position.epoch
-
-    @property
-    def term(self) -> int:
-        return self._core.position.term
-
-    @property
-    def users(self) -> bool:
-        return self._core.users
-
-    @property
-    def path(self) -> holdfast_pb2.FollowPath:
-        return self._core.path
-
-    @property
-    def space(self) -> KeySpace:
-        return self._core.space
-
-    @property
-    def hub(self) -> Hub:
-        return self._api.hub
-
-    def poke(self) -> None:
-        self._api.poke()
-
-
 class _ReplicaHost:
     """Implements `api.follow.Host`: whoever may read here may follow."""
 
     def __init__(self, core: ReplicaCore, follower: Follower, api: EdgeApi) -> None:
-        self.source = _ReplicaSource(core, api)
+        self.source = ReplicaSource(core, api.hub, api.poke)
         self._follower = follower
         self._api = api
 

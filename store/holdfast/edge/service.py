@@ -235,12 +235,12 @@ class EdgeApi:
     def _is_fresh(self, waiter: _Waiter) -> bool:
         mode = waiter.mode
         if mode.fresh is Fresh.AT_LEAST:
-            return self._core.position.watermark >= mode.revision
+            return self._core.position.watermark >= mode.position.revision
         return mode.fresh is Fresh.LOCAL or self._follower.has_all_before(waiter.began - int(mode.seconds * 1e9))
 
     def _too_old(self, mode: ReadMode) -> Refusal:
         if mode.fresh is Fresh.AT_LEAST:
-            text = f"has revision {self._core.position.watermark}, and {mode.revision} was asked for"
+            text = f"has revision {self._core.position.watermark}, and {mode.position.revision} was asked for"
         elif self._follower.staleness_ms is None:
             text = f"does not know how old its data is, and at most {mode.seconds:g}s was asked for"
         else:

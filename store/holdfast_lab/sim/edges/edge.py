@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.edge.probes import Probes
+from holdfast.edge.source import ReplicaSource
 from holdfast.edge.upstream import Followers, Source
 from holdfast.kv.rows import Change
-from holdfast.kv.space import KeySpace
 from holdfast.member.interface import Answer, Read
 from holdfast.proto import holdfast_pb2
 from holdfast.watch.hub import Hub
@@ -30,40 +30,6 @@ PROBE_NS = SECOND
 READ_NS = 5 * SECOND
 LOOP_NS = 5 * SECOND
 _CHOICES = (["k"], ["k1", "k2"], ["k0", "k4", "k7"], ["k1", "k4"], ["k2", "k0", "q"])
-
-
-class _ReplicaSource:
-    """A simulated replica as an upstream, until its next start."""
-
-    users = False
-
-    def __init__(self, edge: SimEdge, core: ReplicaCore, hub: Hub) -> None:
-        self._edge = edge
-        self._core = core
-        self.hub = hub
-
-    @property
-    def cluster_id(self) -> int:
-        return self._core.position.cluster_id
-
-    @property
-    def epoch(self) -> int:
-        return self._core.position.epoch
-
-    @property
-    def term(self) -> int:
-        return self._core.position.term
-
-    @property
-    def space(self) -> KeySpace:
-        return self._core.space
-
-    @property
-    def path(self) -> holdfast_pb2.FollowPath:
-        return self._core.path
-
-    def poke(self) -> None:
-        self._edge.poke()
 
 
 class SimEdge(SimReplica):
@@ -102,7 +68,7 @@ class SimEdge(SimReplica):
             return super()._source_of(node)
         self._world.sometimes("replica follows a replica")
         node._children[self.stream] = self
-        return _ReplicaSource(node, node.core, node._hub)
+        return ReplicaSource(node.core, node._hub, node.poke)
 
     def gone(self, node: Node | SimReplica) -> None:
         if node is not self._node:
