@@ -108,15 +108,15 @@ class Follower:
         """Ask the upstream at once how far this replica is complete, instead of with the next probe."""
         self._wanted.set()
 
-    def has_all_before(self, at: int) -> bool:
-        """Whether every write that was acknowledged before this time (boot_ns) is here."""
-        fresh_at = self._probes.fresh_at
-        return fresh_at is not None and fresh_at >= at
+    @property
+    def fresh_at(self) -> int | None:
+        """Every write that was acknowledged before this time (boot_ns) is here; None: unknown."""
+        return self._probes.fresh_at
 
     @property
     def staleness_ms(self) -> int | None:
         """The maximum age of the served data; None: unknown (no probe was answered since the start)."""
-        fresh_at = self._probes.fresh_at
+        fresh_at = self.fresh_at
         return None if fresh_at is None else (boot_ns() - fresh_at) // 1_000_000
 
     def confirm(self, confirmed: Confirmed) -> None:

@@ -223,7 +223,6 @@ class EdgeServer:
     def _changed(self, changes: list[Change]) -> None:
         self._tell([changes] if changes else [])
         self.api.reached()
-        self.api.fresher()
 
     def _fresher(self) -> None:
         self.api.fresher()

@@ -9,12 +9,8 @@ the identity of forwarded calls see `edge.forward`.
 
 from __future__ import annotations
 
-import asyncio
-import heapq
-import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from holdfast import __version__
@@ -28,6 +24,7 @@ from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower, boot_ns
 from holdfast.edge.forward import FORWARD_SECONDS, ForwardedAnswers, ForwardedKeepAlives, Forwarder
 from holdfast.edge.forwarded import ANSWERS, FORWARDED, WAITING
+from holdfast.edge.waiting import Waiting
 from holdfast.front.calls import Call, Kind
 from holdfast.keyrange import Range, bounds
 from holdfast.kv.scan import RangeScan
@@ -69,15 +66,6 @@ _WRITES: dict[str, Callable[[], Any]] = {
 }
 
 
-@dataclass(eq=False, slots=True)
-class _Waiter:
-    """A read that began at `began` (boot_ns)."""
-
-    mode: ReadMode
-    began: int
-    work: Callable[[], None]
-
-
 class EdgeApi:
     """All services of a replica. Implements `api.watch.Watchable`."""
 
@@ -107,10 +95,8 @@ class EdgeApi:
         self._poke = poke
         self._served = served
         self._reports = reports
-        # A heap of (watermark to reach, order of arrival, what to call then).
-        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
-        self._arrivals = itertools.count()
-        self._waiters: dict[_Waiter, asyncio.TimerHandle] = {}  # reads that want fresher data
+        self._for_watermark = Waiting()  # answers and reads that want a revision
+        self._for_time = Waiting()  # reads that want everything from before a time (boot_ns)
         self._tasks = Tasks()
         self._logins = Places(LOGINS, MAX_LOGINS)
         router.unary("/etcdserverpb.KV/Range", self.range)
@@ -202,8 +188,15 @@ class EdgeApi:
 
     def _when_fresh(self, call: Call, mode: ReadMode, work: Callable[[], None]) -> None:
         """Run `work` once the data is as fresh as asked for. Raises RequestError if it is not, and cannot become so."""
-        waiter = _Waiter(mode, boot_ns(), lambda: self._guard(call, work))
-        if self._is_fresh(waiter):
+        if mode.fresh is Fresh.LOCAL:
+            work()
+            return
+        here: int | None
+        if mode.fresh is Fresh.AT_LEAST:
+            waiting, wanted, here = self._for_watermark, mode.position.revision, self._core.position.watermark
+        else:
+            waiting, wanted, here = self._for_time, boot_ns() - int(mode.seconds * 1e9), self._follower.fresh_at
+        if here is not None and here >= wanted:
             work()
             return
         if not self._follower.connected or self._core.path.cut_off:
@@ -212,31 +205,17 @@ class EdgeApi:
         if call.deadline_ns is not None:
             seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
 
-        def give_up() -> None:
-            if self._waiters.pop(waiter, None) is not None:
-                self._router.fail(call.id, self._too_old(mode))
+        def too_late() -> None:
+            self._router.fail(call.id, self._too_old(mode))
 
-        timer = asyncio.get_running_loop().call_later(max(0.0, seconds), give_up)
-        self._waiters[waiter] = timer
-        self._router.on_cancel(call, lambda: self._drop(waiter))
+        self._router.on_cancel(call, waiting.wait(wanted, lambda: self._guard(call, work), seconds, too_late))
         self._follower.want_progress()
 
-    def _drop(self, waiter: _Waiter) -> None:
-        timer = self._waiters.pop(waiter, None)
-        if timer is not None:
-            timer.cancel()
-
     def fresher(self) -> None:
-        """The watermark or the bound has moved: answer the reads that waited for it."""
-        for waiter in [waiter for waiter in self._waiters if self._is_fresh(waiter)]:
-            self._drop(waiter)
-            waiter.work()
-
-    def _is_fresh(self, waiter: _Waiter) -> bool:
-        mode = waiter.mode
-        if mode.fresh is Fresh.AT_LEAST:
-            return self._core.position.watermark >= mode.position.revision
-        return mode.fresh is Fresh.LOCAL or self._follower.has_all_before(waiter.began - int(mode.seconds * 1e9))
+        """The data is known to be younger: answer the reads that waited for that."""
+        fresh_at = self._follower.fresh_at
+        if fresh_at is not None:
+            self._for_time.reached(fresh_at)
 
     def _too_old(self, mode: ReadMode) -> Refusal:
         if mode.fresh is Fresh.AT_LEAST:
@@ -318,9 +297,7 @@ class EdgeApi:
 
     def reached(self) -> None:
         """The watermark has moved: send the responses that waited for it."""
-        watermark = self._core.position.watermark
-        while self._waiting and self._waiting[0][0] <= watermark:
-            heapq.heappop(self._waiting)[2]()
+        self._for_watermark.reached(self._core.position.watermark)
 
     def _forward(self, call: Call, body: bytes) -> None:
         self._check_connected()
@@ -380,20 +357,15 @@ class EdgeApi:
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if kind is rpc_pb2.RangeResponse:
             headers = described(Fresh.LINEARIZABLE, response.header.cluster_id, revision, "0s")
-        loop = asyncio.get_running_loop()
-        done = [False]
 
         def reply() -> None:
-            if not done[0]:
-                done[0] = True
-                self._router.reply(call.id, answer, headers)
+            self._router.reply(call.id, answer, headers)
 
         if revision <= self._core.position.watermark:
             reply()
         else:
-            heapq.heappush(self._waiting, (revision, next(self._arrivals), reply))
+            self._for_watermark.wait(revision, reply, FORWARD_SECONDS if seconds is None else seconds, reply)
             self._follower.want_progress()  # it may be of other prefixes: then no change will come
-            loop.call_later(max(0.0, FORWARD_SECONDS if seconds is None else seconds), reply)
 
 
 def _refuse_cache_lease(call: Call) -> Stream:
