@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import resource
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ from rich.table import Table
 PREFIX = b"/edge/"
 VALUE = b"v" * 256
 START_SECONDS = 90
+ARRIVE_SECONDS = 10  # for the last changes
 
 
 @dataclass
@@ -44,8 +46,17 @@ class Seen:
     started: int = 0
     arrived: dict[int, list[float]] = field(default_factory=dict)
 
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
     def note(self, revision: int) -> None:
         self.arrived.setdefault(revision, []).append(time.monotonic())
+        self.moved.set()
+
+    async def all_of(self, revisions: Iterable[int], count: int) -> None:
+        """Wait until so many followers have these revisions."""
+        while any(len(self.arrived.get(revision, ())) < count for revision in revisions):
+            self.moved.clear()
+            await self.moved.wait()
 
 
 @dataclass
@@ -120,7 +131,6 @@ async def measure(
                 if broken is not None:
                     broken.result()
                 await asyncio.sleep(0.1)
-        await asyncio.sleep(2)
         cpu, sent = used(endpoints, pids)
         acknowledged: dict[int, float] = {}
         began = time.monotonic()
@@ -131,7 +141,9 @@ async def measure(
             acknowledged[put.revision] = time.monotonic()
             number += 1
         after_cpu, after_sent = used(endpoints, pids)
-        await asyncio.sleep(2)
+        with contextlib.suppress(TimeoutError):  # what did not arrive is counted below
+            async with asyncio.timeout(ARRIVE_SECONDS):
+                await seen.all_of(acknowledged, count)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

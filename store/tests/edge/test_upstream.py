@@ -68,6 +68,13 @@ class Host:
             assert kind is not None
             getattr(core, "follows" if kind == "path" else kind)(getattr(response, kind))
 
+    def follow(self) -> None:
+        """Begin, with the whole of a snapshot if one is needed, up to now."""
+        self.take(self.upstream.tick(0))
+        while self.upstream.filling:
+            self.take(self.upstream.fill(0))
+        self.tell()
+
     def content(self, space: KeySpace) -> list[tuple[bytes, int]]:
         request = rpc_pb2.RangeRequest(key=b"/a/", range_end=b"/a0")
         return [(kv.key, kv.mod_revision) for kv in requests.range_now(space, request).kvs]
@@ -93,10 +100,7 @@ def test_what_is_written_amid_a_snapshot_follows_it() -> None:
 def test_progress_waits_for_what_a_slow_follower_lacks() -> None:
     host = Host()
     host.put(b"/a/1")
-    host.take(host.upstream.tick(0))
-    while host.upstream.filling:
-        host.take(host.upstream.fill(0))
-    host.tell()
+    host.follow()
     host.upstream.over()
     host.put(b"/a/2")
     assert host.upstream.tick(0) == []
@@ -123,10 +127,7 @@ def test_snapshots_are_few_and_end_with_their_stream() -> None:
 def test_a_follower_that_fell_behind_the_history_begins_again() -> None:
     host = Host()
     host.put(b"/a/1")
-    host.take(host.upstream.tick(0))
-    while host.upstream.filling:
-        host.take(host.upstream.fill(0))
-    host.tell()
+    host.follow()
     host.upstream.over()
     for _ in range(5):
         host.put(b"/a/2")
@@ -167,10 +168,7 @@ def test_a_follower_hears_that_nothing_has_changed() -> None:
     """Else it would take an upstream that is cut off for one that has failed."""
     host = Host()
     host.put(b"/a/1")
-    host.take(host.upstream.tick(0))
-    while host.upstream.filling:
-        host.take(host.upstream.fill(0))
-    host.tell()
+    host.follow()
     host.take(host.upstream.tick(0))
     quiet = [host.upstream.tick(n * SECOND) for n in range(1, 3 * ALIVE_SECONDS + 2)]
     said = [holdfast_pb2.FollowResponse.FromString(frame) for frames in quiet for frame in frames]
@@ -184,16 +182,12 @@ def test_who_needs_no_snapshot_does_not_wait_for_those_of_others() -> None:
     first, second = Host(followers), Host(followers)
     for host in (first, second):
         host.put(b"/a/1", b"/a/2", b"/a/3")
-    second.take(second.upstream.tick(0))
-    while second.upstream.filling:
-        second.take(second.upstream.fill(0))
-    second.tell()
+    second.follow()
     second.upstream.close()
     assert first.upstream.tick(0), "it takes the only place"
     second.put(b"/a/1")
     second.connect(2)
-    second.take(second.upstream.tick(0))
-    second.tell()
+    second.follow()
     second.same()
     third = Host(followers)
     third.put(b"/a/1")
