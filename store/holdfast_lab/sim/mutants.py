@@ -14,7 +14,7 @@ from holdfast.edge import upstream
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.filling import Filling
 from holdfast.edge.upstream import Upstream
-from holdfast.keyrange import prefix_end
+from holdfast.keyrange import Range, prefix_end
 from holdfast.kv import requests, rows
 from holdfast.kv.copied import CopiedSpace
 from holdfast.kv.space import KeySpace
@@ -821,7 +821,12 @@ def _follow_filter_not_applied(patch: Patch) -> None:
 
 @_mutant("a follower whose next change is compacted gets a snapshot")
 def _follow_floor_ignored(patch: Patch) -> None:
-    patch(Upstream, "_needs_snapshot", lambda self, start: not start.watermark)
+    original = Upstream._lacking
+
+    def lacking(self: Upstream, start: holdfast_pb2.FollowStart) -> list[Range]:
+        return [] if start.watermark else original(self, start)
+
+    patch(Upstream, "_lacking", lacking)
 
 
 @_mutant("a follower that was cut short gets the rest later")
