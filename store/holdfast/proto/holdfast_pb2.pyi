@@ -291,20 +291,28 @@ class HeldRanges(_message.Message):
     def __init__(self, ranges: _Optional[_Iterable[_Union[HeldRanges.Held, _Mapping]]] = ...) -> None: ...
 
 class ReplicaReport(_message.Message):
-    __slots__ = ("replica", "pool", "watermark", "filter_version", "epoch", "below")
+    __slots__ = ("replica", "pool", "watermark", "filter_version", "epoch", "below", "volume_id", "upstream", "bound_seconds", "offline_since")
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_FIELD_NUMBER: _ClassVar[int]
     FILTER_VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     BELOW_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    BOUND_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    OFFLINE_SINCE_FIELD_NUMBER: _ClassVar[int]
     replica: str
     pool: str
     watermark: int
     filter_version: int
     epoch: int
     below: _containers.RepeatedCompositeFieldContainer[ReplicaReport]
-    def __init__(self, replica: _Optional[str] = ..., pool: _Optional[str] = ..., watermark: _Optional[int] = ..., filter_version: _Optional[int] = ..., epoch: _Optional[int] = ..., below: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ...) -> None: ...
+    volume_id: int
+    upstream: int
+    bound_seconds: int
+    offline_since: int
+    def __init__(self, replica: _Optional[str] = ..., pool: _Optional[str] = ..., watermark: _Optional[int] = ..., filter_version: _Optional[int] = ..., epoch: _Optional[int] = ..., below: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., volume_id: _Optional[int] = ..., upstream: _Optional[int] = ..., bound_seconds: _Optional[int] = ..., offline_since: _Optional[int] = ...) -> None: ...
 
 class Probe(_message.Message):
     __slots__ = ("id",)
