@@ -7,6 +7,7 @@ from collections.abc import Callable
 from holdfast.api.base import Service, Serving
 from holdfast.api.follow import FollowService
 from holdfast.api.node import Reports
+from holdfast.edge.lineage import Lineage
 from holdfast.front.calls import Call
 from holdfast.kv.space import KeySpace
 from holdfast.member.driver import Member
@@ -25,13 +26,14 @@ class _MemberSource:
     """Adapts a member to `edge.upstream.Source`."""
 
     def __init__(self, cluster_id: int, volume: int, member: Member) -> None:
-        self.cluster_id = cluster_id
+        self._cluster_id = cluster_id
         self.path = holdfast_pb2.FollowPath(nodes=[volume])
         self._member = member
 
     @property
-    def epoch(self) -> int:
-        return self._member.state.epoch
+    def lineage(self) -> Lineage:
+        state = self._member.state
+        return Lineage.of(self._cluster_id, state.epoch, state.lineage, state.restored_from)
 
     @property
     def term(self) -> int:

@@ -118,7 +118,7 @@ class FollowStream:
     def _begin(self, start: holdfast_pb2.FollowStart) -> None:
         if self._upstream.start is not None:
             raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: this stream has been started already"))
-        check_start(start, self._host.source.cluster_id)
+        check_start(start)
         self._host.check(start)
         self._upstream.begin(start)
         self._name, self._pool = start.replica, start.pool

@@ -15,6 +15,7 @@ import google_crc32c
 
 from holdfast.edge.history import CHANGE_BYTES, History
 from holdfast.edge.holding import Holding, joined, without
+from holdfast.edge.lineage import Lineage, Relation
 from holdfast.keyrange import Range, bounds, prefix_end
 from holdfast.kv.copied import CopiedSpace, load, load_part, remove
 from holdfast.kv.rows import Change
@@ -30,6 +31,10 @@ _NUMBERS_0_1 = 6  # of a position that version 0.1 stored
 
 class WrongCluster(Exception):
     """The upstream member belongs to a different cluster than the replica's data."""
+
+
+class EarlierEpoch(Exception):
+    """The upstream has the history before a restore that the replica's data is from after."""
 
 
 class BrokenUpstream(Exception):
@@ -53,6 +58,12 @@ class Position:
     filter_version: int = 0
     history_from: int = 0
     history_bytes: int = 0
+    first_cluster: int = 0
+    restored_from: int = 0
+
+    @property
+    def lineage(self) -> Lineage:
+        return Lineage.of(self.cluster_id, self.epoch, self.first_cluster, self.restored_from)
 
 
 def filter_version(ranges: Sequence[holdfast_pb2.KeyRange]) -> int:
@@ -154,6 +165,7 @@ class ReplicaCore:
         start = holdfast_pb2.FollowStart(
             cluster_id=p.cluster_id,
             epoch=p.epoch,
+            lineage=p.lineage.first,
             filter=self.ranges,
             filter_version=self.filter_version,
             replica=replica,
@@ -168,10 +180,28 @@ class ReplicaCore:
 
     # ---- frames --------------------------------------------------------------------------------------------
 
+    @property
+    def superseded(self) -> bool:
+        """Whether the cluster was restored, and its snapshot is not here yet."""
+        here, hello = self.position.lineage, self._hello
+        return hello is not None and here.cluster_id != 0 and lineage_of(hello).relation(here) is Relation.LATER
+
+    def _check_lineage(self, hello: holdfast_pb2.FollowHello) -> None:
+        here, there = self.position.lineage, lineage_of(hello)
+        if not here.cluster_id:
+            return
+        relation = there.relation(here)
+        if relation is Relation.FOREIGN:
+            raise WrongCluster(
+                f"the data here is of cluster {here.cluster_id:x}, the upstream is of {there.cluster_id:x}"
+            )
+        if relation is Relation.EARLIER:
+            raise EarlierEpoch(f"it is of epoch {there.epoch}, and a restore has begun epoch {here.epoch}")
+        if relation is Relation.LATER and (hello.partial or not hello.snapshot):
+            raise BrokenUpstream("the upstream continues across a restore")
+
     def hello(self, hello: holdfast_pb2.FollowHello) -> None:
-        known = self.position.cluster_id
-        if known and hello.cluster_id != known:
-            raise WrongCluster(f"the data here is of cluster {known:x}, the upstream is of {hello.cluster_id:x}")
+        self._check_lineage(hello)
         if hello.filter_version != self.filter_version:
             raise BrokenUpstream("the upstream answered for a different filter than requested")
         self.follows(hello.path)  # version 0.1 says none; there, only members have followers
@@ -212,7 +242,7 @@ class ReplicaCore:
         loading, self._loading = self._loading, None
         hello, p = self._hello, self.position
         whole = len(loading) == trailer.count and self._loading_crc == trailer.hash
-        older = hello.epoch == p.epoch and trailer.revision < p.watermark
+        older = not self.superseded and trailer.revision < p.watermark
         if not whole or older or trailer.filter_version != self.filter_version:
             return False
         if hello.partial:
@@ -230,6 +260,8 @@ class ReplicaCore:
                 term=hello.term,
                 filter_version=self.filter_version,
                 history_from=trailer.revision + 1,  # a snapshot lacks the deletions of its revision
+                first_cluster=hello.lineage,
+                restored_from=hello.restored_from,
             )
         )
         self.space = self._copy()
@@ -346,6 +378,10 @@ def _load(store: Store) -> Position:
         # Version 0.1 did not say where the history begins. That its floor came from a snapshot is possible.
         numbers += [numbers[3] + 1, 0]
     return Position(*numbers)
+
+
+def lineage_of(hello: holdfast_pb2.FollowHello) -> Lineage:
+    return Lineage.of(hello.cluster_id, hello.epoch, hello.lineage, hello.restored_from)
 
 
 def ranges_of(prefixes: Iterable[str]) -> list[holdfast_pb2.KeyRange]:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -17,7 +17,8 @@ from holdfast.client.calls import CONNECT_SECONDS
 from holdfast.client.closed import channel_may_close
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
-from holdfast.edge.core import BrokenUpstream, Loop, ReplicaCore, WrongCluster
+from holdfast.edge.core import BrokenUpstream, EarlierEpoch, Loop, ReplicaCore, WrongCluster, lineage_of
+from holdfast.edge.lineage import Lineage
 from holdfast.edge.probes import Confirmed, Probes
 from holdfast.kv.rows import Change
 from holdfast.proto import holdfast_pb2
@@ -65,7 +66,8 @@ class Follower:
 
     `changed` is called with the changes of each revision (empty for progress), `replaced` after a snapshot, `greeted`
     after an upstream's hello, `placed` when the path to the cluster has changed, `fresher` when the data is known to be
-    younger. `below`: reports of the replicas that follow this one.
+    younger. `below`: reports of the replicas that follow this one. `restored` is awaited before the data of a restored
+    cluster replaces that of the one before; if it raises Unavailable, it does not.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Follower:
         placed: Callable[[], None] = lambda: None,
         fresher: Callable[[], None] = lambda: None,
         below: Callable[[], list[holdfast_pb2.ReplicaReport]] = list,
+        restored: Callable[[Lineage], Awaitable[None]] | None = None,
     ) -> None:
         self._core = core
         self._tiers = tiers
@@ -92,8 +95,10 @@ class Follower:
         self._placed = placed
         self._fresher = fresher
         self._below = below
+        self._restored = restored
         self.connected = False
         self._probes = Probes()
+        self._lineage: Lineage | None = None  # of the last upstream
         self._answered = asyncio.Event()  # the newest probe
         self._said = ""
         self._wanted = asyncio.Event()  # somebody waits for the watermark
@@ -154,7 +159,7 @@ class Follower:
         except _ToParents:
             self._to_parents = True
             self._parents_factor = min(2 * self._parents_factor, LONGEST_PARENTS)  # until one is followed
-        except (Unavailable, BrokenUpstream, Loop) as error:
+        except (Unavailable, BrokenUpstream, EarlierEpoch, Loop) as error:
             self._say(f"{address}: {error}")
         except WrongCluster as error:
             self._say(f"{address}: {error}; correct --endpoints, or start with an empty data directory")
@@ -214,6 +219,8 @@ class Follower:
                     # The status of an ended stream says why.
                     raise grpc.aio.AioRpcError(await call.code(), None, None, details=await call.details())
                 self._take(upstream, response)
+                if response.HasField("hello") and self._core.superseded and self._restored is not None:
+                    await self._restored(lineage_of(response.hello))
                 self._consider(upstream)
         finally:
             for task in (talking, looking):
@@ -294,6 +301,7 @@ class Follower:
         kind = response.WhichOneof("response")
         if kind == "hello":
             core.hello(response.hello)
+            self._same_history(lineage_of(response.hello))
             if core.path.cut_off and not (upstream.cut_off or upstream.alone):
                 raise Unavailable(CUT_OFF)
             self._placed()
@@ -328,9 +336,23 @@ class Follower:
             core.follows(response.path)
             self._placed()
         before = self._probes.fresh_at
-        self._probes.reached(core.position.watermark)
+        if not core.superseded:
+            self._probes.reached(core.position.watermark)
         if self._probes.fresh_at != before:
             self._fresher()
+
+    def _same_history(self, lineage: Lineage) -> None:
+        """The upstream has this history. What probes of another one said does not count."""
+        if self._lineage is not None and lineage != self._lineage:
+            self._probes.forget()
+        self._lineage = lineage
+        if self._core.superseded:
+            p = self._core.position
+            log.warning(
+                "the cluster was restored from its revision %d, in epoch %d: serving what epoch %d had at revision %d "
+                "until the snapshot is here",
+                *(lineage.restored_from, lineage.epoch, p.epoch, p.watermark),
+            )
 
 
 def fitting(reports: list[holdfast_pb2.ReplicaReport]) -> list[holdfast_pb2.ReplicaReport]:

@@ -69,6 +69,10 @@ class Probes:
                 left.append((revision, at))
         self._answered = left
 
+    def forget(self) -> None:
+        """The cluster was restored: what was known of the one before says nothing about this one."""
+        self.fresh_at, self._answered = None, []
+
     def lost(self) -> None:
         """The connection has ended. What was answered stays true."""
         sent, self._sent = self._sent, {}

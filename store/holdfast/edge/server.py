@@ -24,11 +24,14 @@ from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
 from holdfast.client.connection import Connection
 from holdfast.client.connection import Tls as ClientTls
+from holdfast.client.errors import Unavailable
 from holdfast.durations import seconds
 from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.edge.flags import ReplicaFlags, ReplicaReader
 from holdfast.edge.follow import Follower
 from holdfast.edge.forward import Forwarder
+from holdfast.edge.lineage import Lineage, Relation
+from holdfast.edge.lost import keep_lost
 from holdfast.edge.relay import Relay
 from holdfast.edge.service import EdgeApi
 from holdfast.front.http2.front import Http2Front
@@ -106,6 +109,7 @@ class EdgeServer:
             placed=self._placed,
             fresher=self._fresher,
             below=reports.all,
+            restored=self._keep_lost,
         )
         self.router = Router()
         self.served = ServedSpace(self.core.space, Scans(loop.call_soon, self.router.flush))
@@ -141,6 +145,7 @@ class EdgeServer:
         self.front = Http2Front(self.router.kinds, for_clients, max_connections=room_for_clients())
         self.probes = front_for_probes(Pages(pages))
         self._turned_at = time.monotonic()
+        self._lineage = self.core.position.lineage  # of what is served
         self._synced = self.core.written
         self._saved_at = self._synced_at = time.monotonic()
         self._telling = False  # a further slice of catch-up is scheduled for the loop's next turn
@@ -231,10 +236,21 @@ class EdgeServer:
         p = self.core.position
         log.info("took a snapshot of cluster %x at revision %d", p.cluster_id, p.watermark)
         self._received.set()
-        self.served.replace(self.core.space)
+        before, self._lineage = self._lineage, p.lineage
+        same = before.cluster_id == 0 or before.relation(p.lineage) is Relation.SAME
+        self.served.replace(self.core.space, another_history=not same)
         self.flags.sets.read_again()
         self._tell()
         self.api.reached()
+
+    async def _keep_lost(self, later: Lineage) -> None:
+        """The cluster was restored: keep what it lost, before its snapshot replaces what is here."""
+        try:
+            file = await keep_lost(self._data.path, self.core.position, self.core.space, later)
+        except OSError as error:
+            raise Unavailable(f"what the restored cluster lost cannot be kept, so it stays here: {error}") from error
+        if file is not None:
+            log.warning("the restored cluster lacks changes that this replica has: they are kept in %s", file)
 
     def _greeted(self) -> None:
         """An upstream has said hello: auth may have been turned on or off."""

@@ -261,6 +261,8 @@ class EdgeApi:
         response = rpc_pb2.StatusResponse(header=self.header(None), version=Versions().server, isLearner=True)
         if not self._follower.connected:
             response.errors.append("holdfast: disconnected; serving what was last known")
+        if self._core.superseded:
+            response.errors.append("holdfast: the cluster was restored; serving what was known before until it is here")
         if self._core.stalled:
             response.errors.append("holdfast: the disk takes no writes; serving what was known before")
         self._router.reply(call.id, response.SerializeToString())

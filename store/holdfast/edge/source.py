@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from holdfast.edge.core import ReplicaCore
+from holdfast.edge.lineage import Lineage
 from holdfast.kv.space import KeySpace
 from holdfast.proto import holdfast_pb2
 from holdfast.watch.hub import Hub
@@ -19,12 +20,8 @@ class ReplicaSource:
         self.hub = hub
 
     @property
-    def cluster_id(self) -> int:
-        return self._core.position.cluster_id
-
-    @property
-    def epoch(self) -> int:
-        return self._core.position.epoch
+    def lineage(self) -> Lineage:
+        return self._core.position.lineage
 
     @property
     def term(self) -> int:

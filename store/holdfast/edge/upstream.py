@@ -21,6 +21,7 @@ from typing import Protocol
 from holdfast.edge.filling import CHUNK_ROWS, Filling
 from holdfast.edge.frames import RevisionFrames
 from holdfast.edge.holding import as_range, without
+from holdfast.edge.lineage import Lineage, Relation
 from holdfast.keyrange import Range, bounds
 from holdfast.kv.rows import Change
 from holdfast.kv.space import KeySpace
@@ -46,10 +47,7 @@ class Source(Protocol):
     """What an upstream serves from: the key space and the position of a member or a replica."""
 
     @property
-    def cluster_id(self) -> int: ...
-
-    @property
-    def epoch(self) -> int: ...
+    def lineage(self) -> Lineage: ...
 
     @property
     def term(self) -> int: ...
@@ -89,16 +87,8 @@ class Followers:
         return self.snapshots >= self._most_snapshots
 
 
-def check_start(start: holdfast_pb2.FollowStart, cluster_id: int) -> None:
+def check_start(start: holdfast_pb2.FollowStart) -> None:
     """Raise RequestError if the start message is invalid."""
-    if start.cluster_id not in (0, cluster_id):
-        raise RequestError(
-            Refusal(
-                Code.FAILED_PRECONDITION,
-                f"holdfast: the replica {start.replica!r} holds data of cluster {start.cluster_id:x}, this is cluster "
-                f"{cluster_id:x}; correct its --endpoints, or empty its data directory to start anew from this cluster",
-            )
-        )
     if not 0 < len(start.filter) <= MAX_RANGES or any(not r.key for r in start.filter):
         raise RequestError(Refusal(Code.INVALID_ARGUMENT, f"holdfast: a filter has 1 to {MAX_RANGES} ranges with keys"))
     if len(start.held.ranges) > MAX_HELD:
@@ -159,15 +149,26 @@ class Upstream:
 
     def begin(self, start: holdfast_pb2.FollowStart) -> None:
         """Take the follower's start message, after `check_start`; then call `tick`. Raises RequestError."""
-        epoch = self._source.epoch
-        if start.cluster_id and start.epoch > epoch:
-            raise RequestError(
-                Refusal(
-                    Code.FAILED_PRECONDITION, f"holdfast: the replica is in epoch {start.epoch}, this member in {epoch}"
-                )
-            )
+        self._check_lineage(start)
         self.start = start
         self._ranges = tuple(bounds(r.key, r.range_end) for r in start.filter)
+
+    def _check_lineage(self, start: holdfast_pb2.FollowStart) -> None:
+        here, replica = self._source.lineage, start.replica
+        relation = here.relation(_lineage(start)) if start.cluster_id else Relation.SAME
+        if relation is Relation.EARLIER:
+            text = (
+                f"holdfast: the replica {replica!r} holds data of epoch {start.epoch}, which a restore began, and this "
+                f"is the cluster before it, of epoch {here.epoch}; the replica waits for a member of the restored one"
+            )
+            raise RequestError(Refusal(Code.FAILED_PRECONDITION, text))
+        if relation is Relation.FOREIGN:
+            text = (
+                f"holdfast: the replica {replica!r} holds data of cluster {start.cluster_id:x}, this is cluster "
+                f"{here.cluster_id:x}; correct its --endpoints, or empty its data directory to start anew from this "
+                "cluster"
+            )
+            raise RequestError(Refusal(Code.FAILED_PRECONDITION, text))
 
     def tick(self, now_ns: int) -> list[bytes]:
         """Call this regularly. It begins following once the source has reached the follower's watermark; after that it
@@ -260,7 +261,7 @@ class Upstream:
         start, source = self.start, self._source
         if start is None or not source.space.settled or (self._followers.full and self._lacking(start)):
             return False
-        return source.space.revision >= max(start.watermark, start.held_watermark) or start.epoch < source.epoch
+        return source.space.revision >= max(start.watermark, start.held_watermark) or not self._same_history(start)
 
     def _follow(self, now_ns: int) -> list[bytes]:
         start, source = self.start, self._source
@@ -268,9 +269,12 @@ class Upstream:
         lacking = self._lacking(start)
         snapshot = bool(lacking)
         partial = snapshot and lacking != list(self._ranges)
+        lineage = source.lineage
         hello = holdfast_pb2.FollowHello(
-            cluster_id=source.cluster_id,
-            epoch=source.epoch,
+            cluster_id=lineage.cluster_id,
+            epoch=lineage.epoch,
+            lineage=lineage.first,
+            restored_from=lineage.restored_from,
             term=source.term,
             filter_version=start.filter_version,
             floor=max(source.space.history_from, 1),
@@ -293,12 +297,16 @@ class Upstream:
         """The ranges that the follower has to be sent as a snapshot, because history cannot bring it to the state of
         the source: none, some, or all of its filter."""
         watermark = start.watermark or start.held_watermark
-        fresh = not start.cluster_id or not watermark or start.epoch != self._source.epoch
+        fresh = not watermark or not self._same_history(start)
         if fresh or watermark + 1 < self._source.space.history_from:
             return list(self._ranges)
         if start.watermark:
             return []
         return without(self._ranges, [bounds(h.range.key, h.range.range_end) for h in start.held.ranges])
+
+    def _same_history(self, start: holdfast_pb2.FollowStart) -> bool:
+        """Whether what the follower has is of the history that the source has."""
+        return self._source.lineage.relation(_lineage(start)) is Relation.SAME
 
     def _watcher(self, revision: int) -> Watcher:
         return Watcher(_WATCHER, self._ranges, revision)
@@ -327,6 +335,10 @@ class Upstream:
             frames.append(encode(self._ranges, term, list(group), self._told))
             self._told = max(self._told, revision)
         return frames
+
+
+def _lineage(start: holdfast_pb2.FollowStart) -> Lineage:
+    return Lineage.of(start.cluster_id, start.epoch, start.lineage)
 
 
 def _revision(change: Change) -> int:

@@ -38,6 +38,8 @@ class Restored(NamedTuple):
 
     member: raft_pb2.MemberInfo  # the only one
     bump: int  # number of revisions to skip
+    cluster_id: int = 0  # of the old cluster
+    epoch: int = 0  # the least number of the new epoch
 
     def write(self, machine: Machine) -> tuple[int, int]:
         """Change the state of `machine`, which must not be used any more. Returns the state's (index, term)."""
@@ -52,7 +54,9 @@ class Restored(NamedTuple):
         put_member(pending, self.member)
         conf = ConfState(voters=(self.member.id,))
         pending.put(Family.META, rows.CONF, conf_row(machine.applied_index, conf))
-        pending.put(Family.META, rows.EPOCH, rows.number(machine.epoch + 1))
+        pending.put(Family.META, rows.EPOCH, rows.number(max(machine.epoch + 1, self.epoch)))
+        lineage = machine.lineage or self.cluster_id
+        pending.put(Family.META, rows.LINEAGE, rows.pair(lineage, machine.space.revision))
         machine.space.skip(pending, self.bump)
         pending.flush()
         return machine.applied_index, machine.applied_term

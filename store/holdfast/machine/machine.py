@@ -90,6 +90,8 @@ class Machine:
         self.store = store
         self.applied_index, self.applied_term = rows.applied(store)
         self.epoch = int.from_bytes(pending.get(Family.META, rows.EPOCH) or b"", "big")
+        # Of a restored cluster: the id of the first one, and the revision of the snapshot; else 0.
+        self.lineage, self.restored_from = rows.unpair(pending.get(Family.META, rows.LINEAGE) or bytes(16))
         self.digest = int.from_bytes(pending.get(Family.META, rows.DIGEST) or b"", "big")
         self.wall_ms = int.from_bytes(pending.get(Family.META, rows.WALL) or b"", "big")
         self._set_version((pending.get(Family.META, rows.VERSION) or b"").decode())

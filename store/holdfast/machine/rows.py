@@ -15,6 +15,7 @@ APPLIED = b"applied"
 CONF = b"conf"
 DIGEST = b"digest"
 EPOCH = b"epoch"
+LINEAGE = b"lineage"  # of a restored cluster: the id of the first one, and the revision of the snapshot
 WALL = b"wall"
 VERSION = b"version"
 MEMBER = b"member/"

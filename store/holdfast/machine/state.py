@@ -29,6 +29,16 @@ class AppliedState(Protocol):
     def epoch(self) -> int: ...
 
     @property
+    def lineage(self) -> int:
+        """Of a restored cluster: the id of the first one; else 0."""
+        ...
+
+    @property
+    def restored_from(self) -> int:
+        """Of a restored cluster: the revision of the snapshot; else 0."""
+        ...
+
+    @property
     def cluster_version(self) -> str: ...
 
     @property

@@ -1,12 +1,15 @@
 """Creates a new cluster from a saved snapshot: one member with all of the data, which others can then join.
 
-It has a new cluster id, a new member id and the next epoch, so that it is not mistaken for the cluster that was saved;
-an edge replica sees the new epoch and starts again. etcd's clients know no epochs. For them revisions continue far
-above the old ones and the history before is compacted, so that no watch silently continues across the restore.
+It has a new cluster id and a new member id, so that it is not mistaken for the cluster that was saved, and that
+cluster's lineage with a later epoch, by which an edge replica knows that it has to follow this one from now on
+(`edge.lineage`). The number of the epoch is the time of the restore (Unix ms): of two restores from the same snapshot
+the second one is later. etcd's clients know no epochs. For them revisions continue far above the old ones and the
+history before is compacted, so that no watch silently continues across the restore.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,7 +71,7 @@ def _restore(
             machine = Machine(store)
             _compare(file, manifest, machine)
             ended = tuple(f"{rpc_pb2.AlarmType.Name(alarm)} of member {id:x}" for id, alarm in ended_alarms(machine))
-            index, term = Restored(info, bump).write(machine)
+            index, term = Restored(info, bump, manifest.cluster_id, time.time_ns() // 1_000_000).write(machine)
             store.flush()
         finally:
             store.close()

@@ -256,7 +256,7 @@ class FollowRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[FollowStart, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., report: _Optional[_Union[ReplicaReport, _Mapping]] = ...) -> None: ...
 
 class FollowStart(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "watermark", "filter", "filter_version", "replica", "pool", "held", "held_watermark")
+    __slots__ = ("cluster_id", "epoch", "watermark", "filter", "filter_version", "replica", "pool", "held", "held_watermark", "lineage")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_FIELD_NUMBER: _ClassVar[int]
@@ -266,6 +266,7 @@ class FollowStart(_message.Message):
     POOL_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     HELD_WATERMARK_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     epoch: int
     watermark: int
@@ -275,7 +276,8 @@ class FollowStart(_message.Message):
     pool: str
     held: HeldRanges
     held_watermark: int
-    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., watermark: _Optional[int] = ..., filter: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., filter_version: _Optional[int] = ..., replica: _Optional[str] = ..., pool: _Optional[str] = ..., held: _Optional[_Union[HeldRanges, _Mapping]] = ..., held_watermark: _Optional[int] = ...) -> None: ...
+    lineage: int
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., watermark: _Optional[int] = ..., filter: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., filter_version: _Optional[int] = ..., replica: _Optional[str] = ..., pool: _Optional[str] = ..., held: _Optional[_Union[HeldRanges, _Mapping]] = ..., held_watermark: _Optional[int] = ..., lineage: _Optional[int] = ...) -> None: ...
 
 class HeldRanges(_message.Message):
     __slots__ = ("ranges",)
@@ -339,7 +341,7 @@ class FollowResponse(_message.Message):
     def __init__(self, hello: _Optional[_Union[FollowHello, _Mapping]] = ..., revision: _Optional[_Union[FollowRevision, _Mapping]] = ..., progress: _Optional[_Union[FollowProgress, _Mapping]] = ..., chunk: _Optional[_Union[FollowChunk, _Mapping]] = ..., trailer: _Optional[_Union[FollowTrailer, _Mapping]] = ..., probe: _Optional[_Union[ProbeReply, _Mapping]] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ...) -> None: ...
 
 class FollowHello(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "partial", "users", "path")
+    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "partial", "users", "path", "lineage", "restored_from")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +351,8 @@ class FollowHello(_message.Message):
     PARTIAL_FIELD_NUMBER: _ClassVar[int]
     USERS_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_FROM_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     epoch: int
     term: int
@@ -358,7 +362,9 @@ class FollowHello(_message.Message):
     partial: bool
     users: bool
     path: FollowPath
-    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., partial: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ...) -> None: ...
+    lineage: int
+    restored_from: int
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., partial: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ...) -> None: ...
 
 class FollowPath(_message.Message):
     __slots__ = ("nodes", "cut_off")

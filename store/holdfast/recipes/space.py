@@ -46,7 +46,7 @@ class Space(Protocol):
 
     @property
     def epoch(self) -> int:
-        """How often the cluster was restored from a snapshot; 0 where the server does not tell."""
+        """Grows with each restore of the cluster from a snapshot; 0 where the server does not tell."""
 
     def state(self) -> State:
         """Whether the session is alive."""

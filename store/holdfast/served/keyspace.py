@@ -60,10 +60,13 @@ class ServedSpace:
             deliveries += self.hub.catch_up()
         return deliveries
 
-    def replace(self, space: KeySpace) -> None:
-        """A snapshot replaced the key space served so far by `space`."""
+    def replace(self, space: KeySpace, *, another_history: bool = False) -> None:
+        """A snapshot replaced the key space served so far by `space`. `another_history`: no watch can continue."""
         self.space = space
-        self.hub.replace_space(space)
+        if another_history:
+            self.hub.begin_anew(space)
+        else:
+            self.hub.replace_space(space)
         self._pruner, self._removals = None, []
         self._pruned = space.compacted
 

@@ -115,6 +115,18 @@ class Hub:
                     if watcher.next <= space.revision:
                         self._fall_behind(stream, ref)
 
+    def begin_anew(self, space: KeySpace) -> None:
+        """A snapshot of another history replaced the state, whose revisions mean other changes: no watcher can
+        continue, and all are told that what they need is compacted."""
+        self._space, self._reading = space, None
+        for stream in self._streams.values():
+            stream.ahead.clear()
+            for watcher in stream.watchers.values():
+                ref = (stream.id, watcher.id)
+                watcher.next = 0
+                if not self._is_behind(stream, ref):
+                    self._fall_behind(stream, ref)
+
     # ---- streams and watchers ------------------------------------------------------------------------------
 
     def open(self, stream: int) -> None:

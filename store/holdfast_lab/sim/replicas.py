@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from holdfast.edge.core import BrokenUpstream, Loop, ReplicaCore, ranges_of
+from holdfast.edge.lineage import Lineage
 from holdfast.edge.upstream import Followers, Source, Upstream, check_start
 from holdfast.kv import requests
 from holdfast.kv.rows import Change, unpack_current
@@ -29,7 +30,6 @@ _PREFIXES = (["k"], ["k1", "k2"], ["k0", "k4", "k7"])
 class _NodeSource:
     """A simulated member as an upstream, for as long as it lives."""
 
-    cluster_id = 1
     users = False
 
     def __init__(self, node: Node, core: MemberCore, hub: Hub) -> None:
@@ -39,8 +39,9 @@ class _NodeSource:
         self.path = holdfast_pb2.FollowPath(nodes=[core.id])
 
     @property
-    def epoch(self) -> int:
-        return self._core.machine.epoch
+    def lineage(self) -> Lineage:
+        machine = self._core.machine
+        return Lineage.of(1, machine.epoch, machine.lineage, machine.restored_from)
 
     @property
     def term(self) -> int:
@@ -100,7 +101,7 @@ class SimReplica:
         self._connection += 1
         self._pace = MS if self._hurried else self._chance.choice((4 * MS, 50 * MS, 300 * MS))
         self._upstream = Upstream(source, self.stream, self._followers)
-        check_start(start, 1)
+        check_start(start)
         self._upstream.begin(start)
         self._tick(self._connection)
         pause = self._chance.randrange(4 * SECOND)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 from holdfast.edge.core import Loop, ReplicaCore, ranges_of
 from holdfast.edge.follow import REPORT_BYTES, fitting
+from holdfast.edge.lineage import Lineage
 from holdfast.edge.upstream import ALIVE_SECONDS, STALL_SECONDS, Followers, Upstream, check_below, check_start
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
@@ -24,7 +25,7 @@ SECOND = 1_000_000_000
 class Host:
     """A key space that is served, and one replica that follows it."""
 
-    cluster_id, epoch, term, users = 7, 1, 1, False
+    lineage, term, users = Lineage.of(7, 1, 0), 1, False
     path = holdfast_pb2.FollowPath(nodes=[1])
 
     def __init__(self, followers: Followers | None = None) -> None:
@@ -45,7 +46,7 @@ class Host:
     def connect(self, stream: int) -> Upstream:
         self.upstream = Upstream(self, stream, self.followers)
         start = self.core.start("r", "")
-        check_start(start, self.cluster_id)
+        check_start(start)
         self.upstream.begin(start)
         return self.upstream
 

@@ -4,7 +4,6 @@ noticed."""
 from __future__ import annotations
 
 import pytest
-
 from holdfast_lab.sim.mutation import broken
 from holdfast_lab.sim.subject import SUBJECTS
 

@@ -1,0 +1,43 @@
+"""Which history a revision belongs to. A cluster that is restored from a snapshot is a new cluster with a history of
+its own: it has another id, lacks what came after the snapshot, and gives the revisions after it anew.
+
+It keeps the *lineage*, the id of the first cluster that its data comes from, and has a higher *epoch*. So a replica
+that holds data of an earlier epoch can tell a restored cluster, which it has to follow, from a foreign one.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Relation(Enum):
+    """What one history is to another."""
+
+    SAME = "same"
+    LATER = "later"  # it was restored after the other, from a snapshot of it or of one before
+    EARLIER = "earlier"
+    FOREIGN = "foreign"  # none of them is in the place of the other
+
+
+class Lineage(NamedTuple):
+    """One history. `restored_from`: the last revision that it has of the one before; 0: it is not known, or there was
+    none before."""
+
+    cluster_id: int
+    epoch: int
+    first: int  # the id of the first cluster
+    restored_from: int = 0
+
+    @classmethod
+    def of(cls, cluster_id: int, epoch: int, first: int, restored_from: int = 0) -> Lineage:
+        """`first`: 0 if the cluster is the first one itself, or if the sender knows no lineages."""
+        return cls(cluster_id, epoch, first or cluster_id, restored_from)
+
+    def relation(self, other: Lineage) -> Relation:
+        """What this history is to the other one."""
+        if (self.cluster_id, self.epoch) == (other.cluster_id, other.epoch):
+            return Relation.SAME
+        if self.first != other.first or self.epoch == other.epoch:
+            return Relation.FOREIGN
+        return Relation.LATER if self.epoch > other.epoch else Relation.EARLIER

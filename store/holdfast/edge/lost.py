@@ -1,0 +1,95 @@
+"""What a replica has and a restored cluster lacks: the changes after the revision that the restore went back to.
+
+They are never merged into the cluster, which may have decided otherwise meanwhile. Before the replica goes over to the
+restored cluster, it keeps them in a file, in which whoever did the restore can look up what was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from holdfast.edge.core import Position
+from holdfast.edge.lineage import Lineage
+from holdfast.kv.rows import PUT, Change
+from holdfast.kv.space import KeySpace
+from holdfast.proto import kv_pb2
+from holdfast.storage.files import sync_directory
+
+DIRECTORY = "lost"
+STEP = 500  # changes read in a turn of the loop
+
+
+async def keep_lost(data: Path, position: Position, space: KeySpace, later: Lineage) -> Path | None:
+    """Write what `space` has after `later.restored_from` into a file in the directory `data`, and return its path; None
+    if there is nothing. Raises OSError; then no file is left.
+
+    The file has a JSON object in each line. The first says what the others are: changes in order, each of which has
+    `key` and `value` in base64. `complete` is false if deletions and values that were replaced soon may be missing."""
+    first = later.restored_from + 1
+    if position.watermark < first or not any(True for _ in space.history(first, position.watermark)):
+        return None
+    place = data / DIRECTORY
+    file = place / f"{position.cluster_id:x}-{position.epoch}-{position.watermark}.jsonl"
+    head = {
+        "cluster": f"{position.cluster_id:x}",
+        "epoch": position.epoch,
+        "after": later.restored_from,
+        "revision": position.watermark,
+        "complete": space.history_from <= first,
+        "restored_cluster": f"{later.cluster_id:x}",
+        "restored_epoch": later.epoch,
+    }
+    loop = asyncio.get_running_loop()
+    fresh = file.with_suffix(".new")
+    await loop.run_in_executor(None, _begin, fresh, head)
+    try:
+        at = first, 0
+        while found := list(islice(space.history(at[0], position.watermark, at[1]), STEP)):
+            await loop.run_in_executor(None, _append, fresh, [change for change, _, _ in found])
+            change, number, _ = found[-1]
+            at = change.revision, number + 1
+        await loop.run_in_executor(None, _finish, fresh, file)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+    return file
+
+
+def _begin(file: Path, head: dict[str, Any]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(head) + "\n")
+
+
+def _append(file: Path, changes: list[Change]) -> None:
+    with file.open("a") as out:
+        out.writelines(json.dumps(_line(change)) + "\n" for change in changes)
+
+
+def _line(change: Change) -> dict[str, Any]:
+    kv = kv_pb2.KeyValue.FromString(change.kv)
+    line: dict[str, Any] = {
+        "type": "put" if change.type == PUT else "delete",
+        "revision": change.revision,
+        "key": base64.b64encode(change.key).decode(),
+    }
+    if change.type == PUT:
+        line |= {
+            "value": base64.b64encode(kv.value).decode(),
+            "create_revision": kv.create_revision,
+            "version": kv.version,
+            "lease": kv.lease,
+        }
+    return line
+
+
+def _finish(fresh: Path, file: Path) -> None:
+    with fresh.open("rb") as written:
+        os.fsync(written.fileno())
+    fresh.rename(file)
+    sync_directory(file.parent)
