@@ -118,7 +118,6 @@ async def test_a_second_restore_from_the_same_backup_is_later(tmp_path: Path) ->
             epochs = [(await near.describe()).epoch]
             for round_ in range(1, 3):
                 voter.kill()
-                await asyncio.sleep(1.0)  # an epoch is named after its second
                 restored(cluster, saved)
                 voter.start()
                 await cluster.wait_ready()
