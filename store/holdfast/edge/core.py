@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
+from enum import Enum
 
 import google_crc32c
 
@@ -43,6 +44,14 @@ class BrokenUpstream(Exception):
 
 class Loop(Exception):
     """The upstream follows this replica, directly or through others."""
+
+
+class Loaded(Enum):
+    """What became of a snapshot."""
+
+    REFUSED = "refused"  # it is not whole, or older than what is here
+    CONTINUES = "continues"  # it is a later state of what was here
+    ANOTHER_HISTORY = "another history"  # of the cluster after a restore
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,20 +243,20 @@ class ReplicaCore:
             self._loading_crc = google_crc32c.extend(self._loading_crc, kv.SerializeToString())
             self._loading.append(kv)
 
-    def trailer(self, trailer: holdfast_pb2.FollowTrailer) -> bool:
-        """End a snapshot: replace the data by it if it matches the trailer and is not older. Returns whether it was
-        accepted."""
+    def trailer(self, trailer: holdfast_pb2.FollowTrailer) -> Loaded:
+        """End a snapshot: replace the data by it if it matches the trailer and is not older."""
         if self._hello is None or self._loading is None:
             raise BrokenUpstream("the upstream ended a snapshot that it had not announced")
         loading, self._loading = self._loading, None
         hello, p = self._hello, self.position
         whole = len(loading) == trailer.count and self._loading_crc == trailer.hash
-        older = not self.superseded and trailer.revision < p.watermark
+        superseded = self.superseded
+        older = not superseded and trailer.revision < p.watermark
         if not whole or older or trailer.filter_version != self.filter_version:
-            return False
+            return Loaded.REFUSED
         if hello.partial:
             self._take_part(trailer, loading)
-            return True
+            return Loaded.CONTINUES
         load(self._pending, loading)
         self._holding = Holding.of(self.intervals)
         self._note_holding(self._holding)
@@ -266,7 +275,7 @@ class ReplicaCore:
         )
         self.space = self._copy()
         self._history = History()
-        return True
+        return Loaded.ANOTHER_HISTORY if superseded else Loaded.CONTINUES
 
     def _take_part(self, trailer: holdfast_pb2.FollowTrailer, loading: list[kv_pb2.KeyValue]) -> None:
         """Add what was lacking. It is shown once the watermark has reached its revision, which may be now."""

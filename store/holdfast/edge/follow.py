@@ -17,7 +17,7 @@ from holdfast.client.calls import CONNECT_SECONDS
 from holdfast.client.closed import channel_may_close
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
-from holdfast.edge.core import BrokenUpstream, EarlierEpoch, Loop, ReplicaCore, WrongCluster, lineage_of
+from holdfast.edge.core import BrokenUpstream, EarlierEpoch, Loaded, Loop, ReplicaCore, WrongCluster, lineage_of
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.probes import Confirmed, Probes
 from holdfast.kv.rows import Change
@@ -78,7 +78,7 @@ class Follower:
         name: str,
         pool: str,
         changed: Callable[[list[Change]], None],
-        replaced: Callable[[], None],
+        replaced: Callable[[Loaded], None],
         greeted: Callable[[], None] = lambda: None,
         placed: Callable[[], None] = lambda: None,
         fresher: Callable[[], None] = lambda: None,
@@ -98,7 +98,6 @@ class Follower:
         self._restored = restored
         self.connected = False
         self._probes = Probes()
-        self._lineage: Lineage | None = None  # of the last upstream
         self._answered = asyncio.Event()  # the newest probe
         self._said = ""
         self._wanted = asyncio.Event()  # somebody waits for the watermark
@@ -219,8 +218,8 @@ class Follower:
                     # The status of an ended stream says why.
                     raise grpc.aio.AioRpcError(await call.code(), None, None, details=await call.details())
                 self._take(upstream, response)
-                if response.HasField("hello") and self._core.superseded and self._restored is not None:
-                    await self._restored(lineage_of(response.hello))
+                if response.HasField("hello") and self._core.superseded:
+                    await self._superseded(lineage_of(response.hello))
                 self._consider(upstream)
         finally:
             for task in (talking, looking):
@@ -301,7 +300,7 @@ class Follower:
         kind = response.WhichOneof("response")
         if kind == "hello":
             core.hello(response.hello)
-            self._same_history(lineage_of(response.hello))
+            self._probes.greeted(lineage_of(response.hello))
             if core.path.cut_off and not (upstream.cut_off or upstream.alone):
                 raise Unavailable(CUT_OFF)
             self._placed()
@@ -317,9 +316,10 @@ class Follower:
         elif kind == "chunk":
             core.chunk(response.chunk)
         elif kind == "trailer":
-            if not core.trailer(response.trailer):
+            loaded = core.trailer(response.trailer)
+            if loaded is Loaded.REFUSED:
                 raise Unavailable("the snapshot does not match its trailer, or is older than the data here")
-            self._replaced()
+            self._replaced(loaded)
         elif kind == "revision":
             changes = core.revision(response.revision)
             if changes:
@@ -336,23 +336,20 @@ class Follower:
             core.follows(response.path)
             self._placed()
         before = self._probes.fresh_at
-        if not core.superseded:
-            self._probes.reached(core.position.watermark)
+        self._probes.reached(core.position.watermark, core.position.lineage)
         if self._probes.fresh_at != before:
             self._fresher()
 
-    def _same_history(self, lineage: Lineage) -> None:
-        """The upstream has this history. What probes of another one said does not count."""
-        if self._lineage is not None and lineage != self._lineage:
-            self._probes.forget()
-        self._lineage = lineage
-        if self._core.superseded:
-            p = self._core.position
-            log.warning(
-                "the cluster was restored from its revision %d, in epoch %d: serving what epoch %d had at revision %d "
-                "until the snapshot is here",
-                *(lineage.restored_from, lineage.epoch, p.epoch, p.watermark),
-            )
+    async def _superseded(self, later: Lineage) -> None:
+        """The upstream is of the cluster after a restore."""
+        p = self._core.position
+        log.warning(
+            "the cluster was restored from its revision %d, in epoch %d: serving what epoch %d had at revision %d "
+            "until the snapshot is here",
+            *(later.restored_from, later.epoch, p.epoch, p.watermark),
+        )
+        if self._restored is not None:
+            await self._restored(later)
 
 
 def fitting(reports: list[holdfast_pb2.ReplicaReport]) -> list[holdfast_pb2.ReplicaReport]:

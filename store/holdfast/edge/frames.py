@@ -16,7 +16,7 @@ _FRAME, _REVISION, _TERM, _EVENT, _PREVIOUS = b"\x12", b"\x08", b"\x10", b"\x1a"
 _DELETED, _KV = b"\x08\x01", b"\x12"
 
 
-_Key = tuple[tuple[Range, ...], int, int]  # filter, revision, term
+_Key = tuple[tuple[Range, ...], int, int, int]  # filter, epoch, revision, term
 
 
 class RevisionFrames:
@@ -28,10 +28,13 @@ class RevisionFrames:
         self._bytes = 0
         self.encoded = 0  # bodies that were serialised
 
-    def frame(self, ranges: tuple[Range, ...], term: int, changes: Sequence[Change], previous: int) -> bytes:
+    def frame(
+        self, ranges: tuple[Range, ...], epoch: int, term: int, changes: Sequence[Change], previous: int
+    ) -> bytes:
         """The FollowResponse with `changes`: all changes of one revision that match `ranges`. `previous`: up to where
-        the follower was complete before."""
-        key = (ranges, changes[0].revision, term)
+        the follower was complete before. `epoch`: after a restore of the cluster a replica may get the same revision
+        anew."""
+        key = (ranges, epoch, changes[0].revision, term)
         body = self._bodies.get(key)
         if body is None:
             body = self._bodies[key] = _body(term, changes)

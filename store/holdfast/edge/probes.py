@@ -10,6 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+from holdfast.edge.lineage import Lineage, Relation
+
 MAX_SENT = 32  # not answered
 MAX_WAITING = 10_000  # questions of replicas below; further ones get no answer
 
@@ -26,6 +28,8 @@ class Probes:
         self._answered: list[tuple[int, int]] = []  # (revision to reach, when its probe was sent)
         self.newest = 0  # id of the last probe
         self.fresh_at: int | None = None  # all writes acknowledged before this time are here
+        self._lineage: Lineage | None = None  # of the upstream
+        self._here: Lineage | None = None  # of the data
 
     @property
     def outstanding(self) -> bool:
@@ -56,11 +60,27 @@ class Probes:
             return
         at, waiting = sent
         self._answered.append((revision, at))
+        if self._here is not None and not self._same(self._here):
+            _give_up(waiting)  # those below have what is here: for them the revision means another one
+            return
         for confirmed in waiting:
             confirmed(revision)
 
-    def reached(self, watermark: int) -> None:
-        """The replica is complete up to this revision."""
+    def greeted(self, lineage: Lineage) -> None:
+        """An upstream that has this history answers from now on. What those of another one said does not count."""
+        if not self._same(lineage):
+            self.fresh_at, self._answered = None, []
+        self._lineage = lineage
+
+    def _same(self, lineage: Lineage) -> bool:
+        """Whether the upstream has this history, or there was none yet."""
+        return self._lineage is None or self._lineage.relation(lineage) is Relation.SAME
+
+    def reached(self, watermark: int, lineage: Lineage) -> None:
+        """The replica is complete up to this revision of this history."""
+        self._here = lineage if lineage.cluster_id else None
+        if self._here is not None and not self._same(lineage):
+            return
         left: list[tuple[int, int]] = []
         for revision, at in self._answered:
             if revision <= watermark:
@@ -68,10 +88,6 @@ class Probes:
             else:
                 left.append((revision, at))
         self._answered = left
-
-    def forget(self) -> None:
-        """The cluster was restored: what was known of the one before says nothing about this one."""
-        self.fresh_at, self._answered = None, []
 
     def lost(self) -> None:
         """The connection has ended. What was answered stays true."""

@@ -26,11 +26,11 @@ from holdfast.client.connection import Connection
 from holdfast.client.connection import Tls as ClientTls
 from holdfast.client.errors import Unavailable
 from holdfast.durations import seconds
-from holdfast.edge.core import ReplicaCore, ranges_of
+from holdfast.edge.core import Loaded, ReplicaCore, ranges_of
 from holdfast.edge.flags import ReplicaFlags, ReplicaReader
 from holdfast.edge.follow import Follower
 from holdfast.edge.forward import Forwarder
-from holdfast.edge.lineage import Lineage, Relation
+from holdfast.edge.lineage import Lineage
 from holdfast.edge.lost import keep_lost
 from holdfast.edge.relay import Relay
 from holdfast.edge.service import EdgeApi
@@ -145,7 +145,6 @@ class EdgeServer:
         self.front = Http2Front(self.router.kinds, for_clients, max_connections=room_for_clients())
         self.probes = front_for_probes(Pages(pages))
         self._turned_at = time.monotonic()
-        self._lineage = self.core.position.lineage  # of what is served
         self._synced = self.core.written
         self._saved_at = self._synced_at = time.monotonic()
         self._telling = False  # a further slice of catch-up is scheduled for the loop's next turn
@@ -232,13 +231,11 @@ class EdgeServer:
     def _fresher(self) -> None:
         self.api.fresher()
 
-    def _replaced(self) -> None:
+    def _replaced(self, loaded: Loaded) -> None:
         p = self.core.position
         log.info("took a snapshot of cluster %x at revision %d", p.cluster_id, p.watermark)
         self._received.set()
-        before, self._lineage = self._lineage, p.lineage
-        same = before.cluster_id == 0 or before.relation(p.lineage) is Relation.SAME
-        self.served.replace(self.core.space, another_history=not same)
+        self.served.replace(self.core.space, another_history=loaded is Loaded.ANOTHER_HISTORY)
         self.flags.sets.read_again()
         self._tell()
         self.api.reached()

@@ -40,6 +40,7 @@ _WATCHER = 0
 _STALLED = Refusal(
     Code.UNAVAILABLE, f"holdfast: nothing of the snapshot was taken for {STALL_SECONDS} s; reconnect to get another one"
 )
+_RESTORED = Refusal(Code.UNAVAILABLE, "holdfast: the cluster was restored; reconnect to get its data")
 _FELL_BEHIND = Refusal(Code.UNAVAILABLE, "holdfast: fell behind the compacted history; reconnect")
 
 
@@ -127,6 +128,7 @@ class Upstream:
         self.start: holdfast_pb2.FollowStart | None = None
         self._ranges: tuple[Range, ...] = ()
         self._following = False
+        self._lineage = source.lineage  # as the follower was told
         self._users = False  # whether auth is on, as the follower was told
         self._path: holdfast_pb2.FollowPath | None = None  # as the follower was told
         self._told = 0  # revision up to which the follower was last told that it is complete
@@ -175,6 +177,7 @@ class Upstream:
         sends progress while the filter is quiet. Raises RequestError to end the stream."""
         if not self._following:
             return self._follow(now_ns) if self._may_follow() else []
+        self._check_same()
         if self._path is not self._source.path:
             return [*self._new_path(), *self.tick(now_ns)]
         if self._frames is not None:
@@ -182,6 +185,11 @@ class Upstream:
                 raise RequestError(_STALLED)
             return []
         return self._progress() or self._sign_of_life(now_ns)
+
+    def _check_same(self) -> None:
+        """Raise RequestError if what the source has now is of another history than the follower was told."""
+        if self._following and self._source.lineage.relation(self._lineage) is not Relation.SAME:
+            raise RequestError(_RESTORED)
 
     def _sign_of_life(self, now_ns: int) -> list[bytes]:
         """Repeat the progress when nothing was told for long. A source without a connection to the cluster has nothing
@@ -233,7 +241,9 @@ class Upstream:
 
     def probed(self, id: int, revision: int) -> list[bytes]:
         """The reply to a probe: `revision` includes every write that was acknowledged before the probe was sent. A
-        follower that has everything is told so at once: it may hold back an answer until then."""
+        follower that has everything is told so at once: it may hold back an answer until then. Raises RequestError to
+        end the stream."""
+        self._check_same()
         reply = holdfast_pb2.ProbeReply(id=id, revision=revision)
         return [*self._progress(), holdfast_pb2.FollowResponse(probe=reply).SerializeToString()]
 
@@ -283,7 +293,7 @@ class Upstream:
             users=source.users,
             path=source.path,
         )
-        self._path = source.path
+        self._path, self._lineage = source.path, lineage
         self._told = start.held_watermark if partial else source.space.revision if snapshot else start.watermark
         if snapshot:
             self._begin_filling(lacking, start.filter_version, now_ns)
@@ -332,7 +342,7 @@ class Upstream:
         term, encode = self._source.term, self._followers.frames.frame
         frames: list[bytes] = []
         for revision, group in groupby(changes, _revision):
-            frames.append(encode(self._ranges, term, list(group), self._told))
+            frames.append(encode(self._ranges, self._lineage.epoch, term, list(group), self._told))
             self._told = max(self._told, revision)
         return frames
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Protocol
 
-from holdfast.edge.core import BrokenUpstream, Loop, ReplicaCore, ranges_of
+from holdfast.edge.core import BrokenUpstream, Loaded, Loop, ReplicaCore, ranges_of
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.upstream import Followers, Source, Upstream, check_start
 from holdfast.kv import requests
@@ -55,6 +56,13 @@ class _NodeSource:
         self._node.poke()
 
 
+class Followed(Protocol):
+    """What a replica can follow: a member, or another replica."""
+
+    removed: bool
+    paused: bool
+
+
 class SimReplica:
     """One replica and its stream. What it shows is compared with the oracle at its watermark."""
 
@@ -65,7 +73,7 @@ class SimReplica:
         self, world: World, oracle: Oracle, number: int, nodes: Callable[[], list[Node]], followers: Followers
     ) -> None:
         self._world = world
-        self._oracle = oracle
+        self._first_oracle = oracle
         self._nodes = nodes
         self._followers = followers
         self.stream = 1000 + number
@@ -73,7 +81,7 @@ class SimReplica:
         self._ranges = ranges_of(self._chance.choice(_PREFIXES))
         self._store = MemoryStore()
         self._synced = self._store.snapshot()
-        self._node: Node | SimReplica | None = None
+        self._node: Followed | None = None
         self._upstream: Upstream | None = None
         self._connection = 0  # its number; events planned for an earlier connection are void
         self._pumping = False
@@ -82,6 +90,11 @@ class SimReplica:
         self.core = ReplicaCore(self._store, self._ranges, self.stream)
         world.at(world.now + self._chance.randrange(SECOND), self._connect)
         world.at(world.now + SECOND, self._live)
+
+    @property
+    def _oracle(self) -> Oracle:
+        """The truth about the history that the replica has."""
+        return self._first_oracle
 
     # ---- the upstream's side -------------------------------------------------------------------------------
 
@@ -101,17 +114,24 @@ class SimReplica:
         self._connection += 1
         self._pace = MS if self._hurried else self._chance.choice((4 * MS, 50 * MS, 300 * MS))
         self._upstream = Upstream(source, self.stream, self._followers)
-        check_start(start)
-        self._upstream.begin(start)
+        try:
+            check_start(start)
+            self._upstream.begin(start)
+        except RequestError:
+            self._refused()
+            return
         self._tick(self._connection)
         pause = self._chance.randrange(4 * SECOND)
         self._world.at(self._world.now + pause, self._change_pace, self._connection, True)
 
-    def _usable(self) -> list[Node | SimReplica]:
+    def _refused(self) -> None:
+        raise Violation("I11", "a member refused a replica")
+
+    def _usable(self) -> list[Followed]:
         """What can be followed now."""
         return [n for n in self._nodes() if n.core is not None and n.core.machine.members and not n.removed]
 
-    def _source_of(self, node: Node | SimReplica) -> Source:
+    def _source_of(self, node: Followed) -> Source:
         assert isinstance(node, Node)
         assert node.core is not None
         assert node.hub is not None
@@ -155,7 +175,7 @@ class SimReplica:
         pause = self._chance.randrange(4 * SECOND if slow else 6 * SECOND)
         self._world.at(self._world.now + pause, self._change_pace, connection, not slow)
 
-    def delivered(self, node: Node | SimReplica, delivery: Delivery) -> None:
+    def delivered(self, node: Followed, delivery: Delivery) -> None:
         upstream = self._upstream
         if node is self._node and upstream is not None:
             self._send(lambda: upstream.deliver(delivery))
@@ -171,7 +191,7 @@ class SimReplica:
         except StateDamaged:
             self.leave()  # the member has noticed the damage and stops
 
-    def gone(self, node: Node | SimReplica) -> None:
+    def gone(self, node: Followed) -> None:
         if node is not self._node:
             return
         if self._upstream is not None:
@@ -220,14 +240,16 @@ class SimReplica:
         try:
             if kind == "hello":
                 core.hello(response.hello)
+                self._greeted(response.hello)
                 self._world.sometimes("replica resumed" if not response.hello.snapshot else "replica took a snapshot")
                 if response.hello.partial:
                     self._world.sometimes("replica took a part")
             elif kind == "chunk":
                 core.chunk(response.chunk)
             elif kind == "trailer":
-                check(core.trailer(response.trailer), "I11", "a replica refused a whole snapshot")
-                self._replaced()
+                loaded = core.trailer(response.trailer)
+                check(loaded is not Loaded.REFUSED, "I11", "a replica refused a whole snapshot")
+                self._replaced(loaded)
             elif kind == "revision":
                 self._changed(core.revision(response.revision))
             elif kind == "progress":
@@ -246,7 +268,10 @@ class SimReplica:
     def _changed(self, changes: list[Change]) -> None:
         """A revision was applied."""
 
-    def _replaced(self) -> None:
+    def _greeted(self, hello: holdfast_pb2.FollowHello) -> None:
+        """An upstream has said hello."""
+
+    def _replaced(self, loaded: Loaded) -> None:
         """A snapshot has replaced the data."""
 
     def _probed(self, reply: holdfast_pb2.ProbeReply) -> None:

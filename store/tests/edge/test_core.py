@@ -9,7 +9,7 @@ from unittest import mock
 
 import google_crc32c
 import pytest
-from holdfast.edge.core import BrokenUpstream, ReplicaCore, WrongCluster, ranges_of
+from holdfast.edge.core import BrokenUpstream, Loaded, ReplicaCore, WrongCluster, ranges_of
 from holdfast.edge.history import History
 from holdfast.keyrange import bounds
 from holdfast.kv import requests
@@ -71,7 +71,7 @@ class Authority:
             count=len(kvs),
             hash=crc ^ 1 if damage else crc,
         )
-        return core.trailer(trailer)
+        return core.trailer(trailer) is not Loaded.REFUSED
 
 
 def same(core: ReplicaCore, authority: Authority, revision: int = 0) -> None:
@@ -286,7 +286,7 @@ def test_a_part_is_shown_when_the_watermark_has_reached_it() -> None:
     trailer = holdfast_pb2.FollowTrailer(
         filter_version=core.filter_version, revision=authority.space.revision, count=len(kvs), hash=crc_of(kvs)
     )
-    assert core.trailer(trailer)
+    assert core.trailer(trailer) is Loaded.CONTINUES
     behind = authority.space.revision
     core = ReplicaCore(store, ranges_of(PREFIXES))
     for _ in range(40):
@@ -305,7 +305,7 @@ def test_a_part_is_shown_when_the_watermark_has_reached_it() -> None:
     core.hello(hello)
     core.chunk(holdfast_pb2.FollowChunk(kvs=arriving))
     part.filter.add(key=b"/b/", range_end=b"/b0")
-    assert core.trailer(part)
+    assert core.trailer(part) is Loaded.CONTINUES
     again = ReplicaCore(store, ranges_of(PREFIXES))
     for now in (core, again):
         assert now.position.watermark == behind

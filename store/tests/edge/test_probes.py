@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from holdfast.edge.lineage import Lineage
 from holdfast.edge.probes import MAX_SENT, MAX_WAITING, Probes
+
+HERE = Lineage.of(7, 1, 0)
+LATER = Lineage.of(8, 2, 7)
 
 
 def test_it_counts_from_when_the_probe_was_sent_and_only_once_its_revision_is_here() -> None:
@@ -11,12 +15,12 @@ def test_it_counts_from_when_the_probe_was_sent_and_only_once_its_revision_is_he
     first, second = probes.send(100), probes.send(200)
     probes.answered(second, 9)
     probes.answered(first, 7)
-    probes.reached(8)
+    probes.reached(8, HERE)
     assert probes.fresh_at == 100
-    probes.reached(9)
+    probes.reached(9, HERE)
     assert probes.fresh_at == 200
     probes.answered(first, 9)
-    probes.reached(10)
+    probes.reached(10, HERE)
     assert probes.fresh_at == 200, "an answer that comes twice, or late, makes it no older"
 
 
@@ -38,7 +42,7 @@ def test_a_lost_connection_answers_nobody_and_makes_nothing_older() -> None:
     told: list[int | None] = []
     probes = Probes()
     probes.answered(probes.send(100), 5)
-    probes.reached(5)
+    probes.reached(5, HERE)
     id = probes.send(200)
     probes.confirm(told.append)
     probes.lost()
@@ -61,5 +65,26 @@ def test_what_is_kept_is_bounded() -> None:
     probes.answered(first, 1)
     assert set(told) == {None}, "it was forgotten"
     probes.answered(ids[0], 1)
-    probes.reached(1)
+    probes.reached(1, HERE)
     assert probes.fresh_at == 0
+
+
+def test_what_another_history_says_does_not_count() -> None:
+    """The cluster was restored: its revisions are other ones. Until its data is here, nothing is known of its age."""
+    told: list[int | None] = []
+    probes = Probes()
+    probes.greeted(HERE)
+    probes.answered(probes.send(100), 5)
+    probes.reached(5, HERE)
+    assert probes.fresh_at == 100
+    probes.lost()
+    probes.greeted(LATER)
+    assert probes.fresh_at is None
+    probes.reached(5, HERE)
+    probes.confirm(told.append)
+    probes.answered(probes.send(200), 3)
+    assert told == [None], "a replica below has the earlier history, too"
+    probes.reached(5, HERE)
+    assert probes.fresh_at is None
+    probes.reached(4, LATER)
+    assert probes.fresh_at == 200

@@ -4,13 +4,15 @@ Invariants, besides those of every replica (I11):
 I19. Once a probe that was sent at some time is answered and reached, the replica has every write that was acknowledged
      before that time: also if the answer came through other replicas.
 I20. No replica follows itself, directly or through others, for longer than a message takes to go around.
+I21. A replica whose cluster was restored goes over to the restored one as a whole, and never back. While its data is of
+     the history before, it says nothing of its age.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.edge.core import ReplicaCore, ranges_of
+from holdfast.edge.core import Loaded, ReplicaCore, lineage_of, ranges_of
 from holdfast.edge.probes import Probes
 from holdfast.edge.source import ReplicaSource
 from holdfast.edge.upstream import Followers, Source
@@ -20,10 +22,12 @@ from holdfast.proto import holdfast_pb2
 from holdfast.watch.hub import Hub
 
 from holdfast_lab.sim.edges.acknowledged import Acknowledged
+from holdfast_lab.sim.edges.restored import RestoredCluster
 from holdfast_lab.sim.ledger import RequestLedger
 from holdfast_lab.sim.mix import MS, SECOND
 from holdfast_lab.sim.node import Node
-from holdfast_lab.sim.replicas import SimReplica
+from holdfast_lab.sim.oracle import Oracle
+from holdfast_lab.sim.replicas import Followed, SimReplica
 from holdfast_lab.sim.violation import check
 
 PROBE_NS = SECOND
@@ -42,11 +46,14 @@ class SimEdge(SimReplica):
         followers: Followers,
         others: Callable[[], list[SimEdge]],
         acknowledged: Acknowledged,
+        restored: Callable[[], RestoredCluster | None] = lambda: None,
     ) -> None:
+        self._acknowledged_first = acknowledged
+        self._restored = restored
+        self._epoch = 0  # the highest that it ever had
         super().__init__(ledger.world, ledger.oracle, number, ledger.nodes, followers)
         self._ledger = ledger
         self._others = others
-        self._acknowledged = acknowledged
         self._children: dict[int, SimEdge] = {}
         self._hub = Hub(self.core.space)
         self._poked = False
@@ -54,35 +61,66 @@ class SimEdge(SimReplica):
         self._looped_since = 0
         self._world.at(self._world.now + self._chance.randrange(PROBE_NS), self._probe_regularly)
 
+    def _is_of_restored(self) -> bool:
+        restored = self._restored()
+        return restored is not None and self.core.position.lineage == restored.lineage
+
+    @property
+    def _oracle(self) -> Oracle:
+        restored = self._restored()
+        return restored.oracle if restored is not None and self._is_of_restored() else self._first_oracle
+
+    @property
+    def _acknowledged(self) -> Acknowledged:
+        restored = self._restored()
+        return restored.acknowledged if restored is not None and self._is_of_restored() else self._acknowledged_first
+
     # ---- as a follower -------------------------------------------------------------------------------------
 
-    def _usable(self) -> list[Node | SimReplica]:
+    def _usable(self) -> list[Followed]:
+        restored = self._restored()
         members = super()._usable()
-        others: list[Node | SimReplica] = [e for e in self._others() if e is not self and e.feeds(self)]
+        if restored is not None and (self._hurried or self._chance.random() < 0.7):
+            members = [restored]
+        others: list[Followed] = [e for e in self._others() if e is not self and e.feeds(self)]
+        if self._hurried and restored is not None:
+            others = [e for e in self._others() if e in others and e._is_of_restored()]
         if others and (not members or self._chance.random() < 0.6):
             return others
         return members
 
-    def _source_of(self, node: Node | SimReplica) -> Source:
+    def _refused(self) -> None:
+        self._world.sometimes("replica refuses the cluster before the restore")
+        restored = self._restored()
+        check(restored is not None and self._is_of_restored(), "I21", "a replica was refused that is not ahead")
+        self.leave()
+
+    def _source_of(self, node: Followed) -> Source:
+        if isinstance(node, RestoredCluster):
+            node.children[self.stream] = self
+            return node
         if not isinstance(node, SimEdge):
             return super()._source_of(node)
         self._world.sometimes("replica follows a replica")
         node._children[self.stream] = self
         return ReplicaSource(node.core, node._hub, node.poke)
 
-    def gone(self, node: Node | SimReplica) -> None:
+    def gone(self, node: Followed) -> None:
         if node is not self._node:
             return
         if isinstance(node, SimEdge):
             node._children.pop(self.stream, None)
+        if isinstance(node, RestoredCluster):
+            node.children.pop(self.stream, None)
         self._probes.lost()
         self.core.left()
         super().gone(node)
 
     def _take(self, connection: int, frame: bytes) -> None:
         super()._take(connection, frame)
-        self._probes.reached(self.core.position.watermark)
+        self._probes.reached(self.core.position.watermark, self.core.position.lineage)
         self._check_bound()
+        self._check_epoch()
 
     def _refilter(self) -> None:
         """It is started again with other prefixes."""
@@ -101,6 +139,7 @@ class SimEdge(SimReplica):
     def _power_cut(self) -> None:
         for child in list(self._children.values()):
             child.gone(self)
+        self._epoch = 0  # what was not synced is lost
         super()._power_cut()
         self._restarted()
 
@@ -117,8 +156,17 @@ class SimEdge(SimReplica):
         if changes:
             self._tell([changes])
 
-    def _replaced(self) -> None:
-        self._hub.replace_space(self.core.space)
+    def _greeted(self, hello: holdfast_pb2.FollowHello) -> None:
+        self._probes.greeted(lineage_of(hello))
+        if self.core.superseded:
+            self._world.sometimes("replica learns of a restore")
+
+    def _replaced(self, loaded: Loaded) -> None:
+        if loaded is Loaded.ANOTHER_HISTORY:
+            self._world.sometimes("replica goes over to a restored cluster")
+            self._hub.begin_anew(self.core.space)
+        else:
+            self._hub.replace_space(self.core.space)
         self._tell([])
 
     def poke(self) -> None:
@@ -166,6 +214,9 @@ class SimEdge(SimReplica):
         if isinstance(node, SimEdge):
             node.confirm(confirmed)
             return
+        if isinstance(node, RestoredCluster):
+            confirmed(node.space.revision)
+            return
 
         def answered(at: Node, answer: Answer) -> None:
             if answer.error is None and at.core is not None:
@@ -199,9 +250,17 @@ class SimEdge(SimReplica):
             f"that, and it is at {watermark}",
         )
 
+    def _check_epoch(self) -> None:
+        """I21."""
+        epoch = self.core.position.epoch
+        check(epoch >= self._epoch, "I21", f"a replica went back from epoch {self._epoch} to {epoch}")
+        silent = not self.core.superseded or self._probes.fresh_at is None
+        check(silent, "I21", "a replica says how old data of the cluster before the restore is")
+        self._epoch = epoch
+
     def _check_loop(self) -> None:
         """I20."""
-        at: Node | SimReplica | None = self._node
+        at: Followed | None = self._node
         for _ in range(len(self._others())):
             at = at._node if isinstance(at, SimEdge) else None
             if at is self:
@@ -216,5 +275,15 @@ class SimEdge(SimReplica):
     def hurry(self) -> None:
         """Follow a member in the end, directly or through one that does."""
         super().hurry()
-        if isinstance(self._node, SimEdge) and self.core.path.cut_off:
+        restored, node = self._restored(), self._node
+        if isinstance(node, SimEdge):
+            good = not self.core.path.cut_off and (restored is None or node._is_of_restored())
+        else:
+            good = node is None or restored in (None, node)
+        if not good:
             self.leave()
+
+    def check_end(self) -> None:
+        super().check_end()
+        over = self._restored() is None or self._is_of_restored()
+        check(over, "L1", "a replica did not go over to the restored cluster")

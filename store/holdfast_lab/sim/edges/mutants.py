@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.edge.core import ReplicaCore
+from holdfast.edge.frames import RevisionFrames
 from holdfast.edge.holding import Holding, joined
+from holdfast.edge.lineage import Lineage, Relation
 from holdfast.edge.probes import Confirmed, Probes
 from holdfast.edge.upstream import Upstream
 from holdfast.kv import copied
 from holdfast.kv.copied import CopiedSpace
 from holdfast.proto import holdfast_pb2
+from holdfast.watch.hub import Hub
 
 from holdfast_lab.sim.mutation import Mutants, Patch, registering
 
@@ -64,8 +67,8 @@ def _age_counts_from_later(patch: Patch) -> None:
 def _age_counts_before_the_data_is_here(patch: Patch) -> None:
     original = Probes.reached
 
-    def reached(self: Probes, watermark: int) -> None:
-        original(self, max([watermark, *(revision for revision, _ in self._answered)]))
+    def reached(self: Probes, watermark: int, lineage: Lineage) -> None:
+        original(self, max([watermark, *(revision for revision, _ in self._answered)]), lineage)
 
     patch(Probes, "reached", reached)
 
@@ -152,3 +155,47 @@ def _all_prefixes_are_taken_for_complete(patch: Patch) -> None:
 @_mutant("the rows of a part that arrives do not displace those of the same revisions")
 def _part_displaces_rows(patch: Patch) -> None:
     patch(copied, "PART_SUB", 0)
+
+
+# ---- a cluster that is restored ----------------------------------------------------------------------------
+
+
+@_mutant("a replica goes over to a restored cluster by a snapshot, never from its watermark")
+def _continues_across_a_restore(patch: Patch) -> None:
+    patch(Upstream, "_same_history", lambda self, start: True)
+    patch(ReplicaCore, "_check_lineage", lambda self, hello: None)
+
+
+@_mutant("the cluster before a restore is followed no more")
+def _goes_back_to_the_cluster_before(patch: Patch) -> None:
+    patch(Upstream, "_check_lineage", lambda self, start: None)
+    patch(ReplicaCore, "_check_lineage", lambda self, hello: None)
+    patch(ReplicaCore, "superseded", property(lambda self: _relation_to_upstream(self) is not Relation.SAME))
+
+
+def _relation_to_upstream(core: ReplicaCore) -> Relation:
+    hello, here = core._hello, core.position.lineage
+    if hello is None or not here.cluster_id:
+        return Relation.SAME
+    return Lineage.of(hello.cluster_id, hello.epoch, hello.lineage).relation(here)
+
+
+@_mutant("what was known of the age of the cluster before a restore does not count after it")
+def _age_is_kept_across_a_restore(patch: Patch) -> None:
+    patch(Probes, "_same", lambda self, lineage: True)
+
+
+@_mutant("a revision of the history before a restore is not sent to those that follow the one after it")
+def _frames_of_the_history_before(patch: Patch) -> None:
+    original = RevisionFrames.frame
+
+    def frame(self: Any, ranges: Any, epoch: int, term: int, changes: Any, previous: int) -> bytes:
+        return original(self, ranges, 0, 0, changes, previous)
+
+    patch(RevisionFrames, "frame", frame)
+
+
+@_mutant("who follows a replica that goes over to a restored cluster has to begin anew")
+def _streams_continue_across_a_restore(patch: Patch) -> None:
+    patch(Hub, "begin_anew", Hub.replace_space)
+    patch(Upstream, "_check_same", lambda self: None)
