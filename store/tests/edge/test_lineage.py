@@ -106,6 +106,18 @@ def test_a_position_of_version_0_1_is_of_the_first_cluster() -> None:
     assert core.position.lineage == FIRST
 
 
+def test_who_follows_a_replica_that_goes_over_begins_anew() -> None:
+    host = after(b"/a/1")
+    told = ""
+    host.lineage = RESTORED
+    for step in (lambda: host.upstream.tick(0), lambda: host.upstream.probed(1, 2)):
+        try:
+            step()
+        except RequestError as error:
+            told = error.refusal.message
+        assert "the cluster was restored" in told
+
+
 def test_watches_end_where_another_history_begins() -> None:
     """Those that wait for a future revision, too: it would be of another change."""
     served = after(b"/a/1", b"/a/2").served

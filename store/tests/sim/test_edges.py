@@ -9,6 +9,7 @@ from holdfast_lab.sim.runner import Found, find_mutants
 from holdfast_lab.sim.subject import EDGES
 
 from ..edge import test_core as core
+from ..edge import test_lineage as lineage
 from ..edge import test_upstream as upstream
 from .clean import clean
 
@@ -19,6 +20,7 @@ MUTANT_SEEDS = 80  # the most that a mutant may need
 SELDOM = {
     "path-is-told-once": upstream.test_a_follower_is_told_when_the_way_to_the_cluster_changes,
     "part-is-changed-twice": core.test_a_part_is_shown_when_the_watermark_has_reached_it,
+    "streams-continue-across-a-restore": lineage.test_who_follows_a_replica_that_goes_over_begins_anew,
     "part-displaces-rows": core.test_a_part_is_shown_when_the_watermark_has_reached_it,
 }
 
