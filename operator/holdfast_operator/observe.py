@@ -101,10 +101,12 @@ def _made_from(stateful: Object) -> str:
 
 
 def _replicas(nodes: Mapping[int, holdfast_pb2.DescribeResponse]) -> list[holdfast_pb2.ReplicaReport]:
-    """The newest report of each edge replica, whichever member it follows."""
+    """The newest report of each edge replica that follows the cluster, whichever member it follows."""
     newest: dict[str, holdfast_pb2.ReplicaReport] = {}
     for node in nodes.values():
         for report in node.replicas:
+            if report.offline_since:
+                continue  # members list it for people: it followed once
             known = newest.get(report.replica)
             if known is None or report.watermark >= known.watermark:
                 newest[report.replica] = report

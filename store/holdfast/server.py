@@ -35,11 +35,12 @@ from holdfast.api.lease import LeaseService
 from holdfast.api.lock import LockService
 from holdfast.api.maintenance import MaintenanceService
 from holdfast.api.metrics import Metrics, Sources, member_metrics
-from holdfast.api.node import NodeService, Reports, ready
+from holdfast.api.node import NodeService, ready
 from holdfast.api.ofrep import ROOT, Ofrep
 from holdfast.api.operator import Operator
 from holdfast.api.pages import Pages, fixed, stuck
 from holdfast.api.quota import Quota
+from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.api.session import SessionService
 from holdfast.api.watch import WatchService

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from holdfast.api.base import Service, Serving
 from holdfast.api.follow import FollowService
-from holdfast.api.node import Reports
+from holdfast.api.reports import Reports
 from holdfast.edge.lineage import Lineage
 from holdfast.front.calls import Call
 from holdfast.kv.space import KeySpace

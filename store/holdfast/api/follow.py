@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from holdfast.api.node import Reports
+from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.edge.upstream import Followers, Source, Upstream, check_below, check_start
 from holdfast.front.calls import Call, Credit, Kind
@@ -112,6 +112,7 @@ class FollowStream:
         elif kind == "report" and self._name:
             # A stream may report only on its own replica, and on those that follow it.
             request.report.replica, request.report.pool = self._name, self._pool
+            request.report.upstream = self._host.source.path.nodes[0]  # this server
             check_below(request.report)
             self._service.reports.put(self._call.id, request.report)
 

@@ -4,47 +4,10 @@ from __future__ import annotations
 
 from holdfast import __version__
 from holdfast.api.base import Service, Serving
+from holdfast.api.reports import Reports
 from holdfast.front.calls import Call
 from holdfast.member.node import Node
 from holdfast.proto import holdfast_pb2
-
-MAX_REPORTS = 5000  # replica reports listed by one Describe
-
-
-class Reports:
-    """The progress of the replicas that follow this member. Kept in memory: replicas report again when they reconnect.
-
-    Each stream has one report, dropped with the stream, so there are never more reports than streams."""
-
-    def __init__(self) -> None:
-        self._by_stream: dict[int, holdfast_pb2.ReplicaReport] = {}
-
-    def put(self, stream: int, report: holdfast_pb2.ReplicaReport) -> None:
-        self._by_stream.pop(stream, None)  # the newest last: it wins if a name occurs twice
-        del report.below[MAX_REPORTS:]
-        self._by_stream[stream] = report
-
-    def gone(self, stream: int) -> None:
-        self._by_stream.pop(stream, None)
-
-    def all(self) -> list[holdfast_pb2.ReplicaReport]:
-        """The newest report of each replica name, at most the MAX_REPORTS most recent ones."""
-        newest: dict[str, holdfast_pb2.ReplicaReport] = {}
-        for report in self._by_stream.values():
-            for below in report.below:
-                newest[below.replica] = below
-            newest[report.replica] = _alone(report)
-        return list(newest.values())[-MAX_REPORTS:]
-
-
-def _alone(report: holdfast_pb2.ReplicaReport) -> holdfast_pb2.ReplicaReport:
-    """The report without those of the replicas below."""
-    if not report.below:
-        return report
-    alone = holdfast_pb2.ReplicaReport()
-    alone.CopyFrom(report)
-    alone.ClearField("below")
-    return alone
 
 
 class NodeService(Service):

@@ -72,7 +72,7 @@ async def _describe(hf: client.Client, endpoint: str) -> dict[str, object]:
         "index": node.applied_index,
         "version": node.version,
         "cluster_version": node.cluster_version,
-        "replicas": {r.replica: r.watermark for r in node.replicas},
+        "replicas": {r.replica: r.watermark for r in node.replicas if not r.offline_since},
     }
     if node.state == node.REPLICA:
         known = f"≤ {node.staleness_ms / 1000:.1f} s" if node.HasField("staleness_ms") else "unknown"

@@ -1,13 +1,15 @@
-"""`holdfast edge`: runs one edge replica."""
+"""`holdfast edge`: runs one edge replica, or shows all of them."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from holdfast.cli.edge_status import status
 from holdfast.cli.errors import fail
 from holdfast.cli.logs import set_up_logging
 from holdfast.cli.options import (
@@ -22,7 +24,23 @@ from holdfast.cli.options import (
 from holdfast.cli.parsing import parse_urls
 
 
-def edge(
+class _Replica(TyperGroup):
+    """A command after `edge` needs none of the options of a replica."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.resilient_parsing = bool(args) and args[0] in self.commands
+        rest = super().parse_args(ctx, args)
+        ctx.resilient_parsing = False
+        return rest
+
+
+edge = typer.Typer(cls=_Replica)
+edge.command("status")(status)
+
+
+@edge.callback(invoke_without_command=True)
+def replica(
+    context: typer.Context,
     endpoints: Annotated[str, typer.Option(help="Members to follow, and to forward to: HOST:PORT,HOST:PORT,…")],
     prefix: Annotated[
         list[str], typer.Option(help="Hold all keys that begin with this prefix. May be given several times.")
@@ -60,6 +78,10 @@ def edge(
     log_level: LogLevel = "info",
 ) -> None:
     """Run an edge replica, which holds some prefixes of a cluster and serves them even while disconnected from it."""
+    if context.invoked_subcommand is not None:
+        if endpoints:
+            fail(f"options of `edge {context.invoked_subcommand}` come after its name", 2)
+        return
     try:
         from holdfast.client.connection import Tls
         from holdfast.client.endpoints import parse

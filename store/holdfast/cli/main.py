@@ -37,7 +37,7 @@ app.add_typer(lease, name="lease", rich_help_panel="Keys")
 app.add_typer(cache, name="cache", rich_help_panel="Keys")
 app.add_typer(snapshot, name="snapshot", rich_help_panel="Cluster")
 app.command(rich_help_panel="Servers")(serve)
-app.command(rich_help_panel="Servers")(edge)
+app.add_typer(edge, name="edge", rich_help_panel="Servers")
 app.add_typer(operator, name="operator", rich_help_panel="Servers")
 app.command(rich_help_panel="Servers")(doctor)
 

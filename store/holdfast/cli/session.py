@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from holdfast import client
 from holdfast.cli.errors import fail
@@ -104,7 +105,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 1 << 24)
     grid = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        grid.add_row(*(str(cell) for cell in row))
+        grid.add_row(*(Text(str(cell)) for cell in row))  # a name in brackets is no style
     console.print(grid)
 
 

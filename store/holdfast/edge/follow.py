@@ -19,7 +19,7 @@ from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
 from holdfast.edge.core import BrokenUpstream, EarlierEpoch, Loaded, Loop, ReplicaCore, WrongCluster, lineage_of
 from holdfast.edge.lineage import Lineage
-from holdfast.edge.probes import Confirmed, Probes
+from holdfast.edge.probes import Confirmed, Probes, bound_seconds
 from holdfast.kv.rows import Change
 from holdfast.proto import holdfast_pb2
 from holdfast.status import said_by_server
@@ -285,7 +285,7 @@ class Follower:
         await call.write(holdfast_pb2.FollowRequest(probe=probe))
 
     def _report(self) -> holdfast_pb2.ReplicaReport:
-        p = self._core.position
+        p, way = self._core.position, self._core.path.nodes
         return holdfast_pb2.ReplicaReport(
             replica=self._name,
             pool=self._pool,
@@ -293,6 +293,9 @@ class Follower:
             filter_version=self._core.filter_version,
             epoch=p.epoch,
             below=fitting(self._below()),
+            volume_id=self._core.node,
+            upstream=way[1] if len(way) > 1 else 0,
+            bound_seconds=bound_seconds(self.staleness_ms),
         )
 
     def _take(self, upstream: _Upstream, response: holdfast_pb2.FollowResponse) -> None:

@@ -99,3 +99,16 @@ class Probes:
 def _give_up(waiting: list[Confirmed]) -> None:
     for confirmed in waiting:
         confirmed(None)
+
+
+def bound_seconds(staleness_ms: int | None) -> int:
+    """How old the data can be, rounded up to 1, 2, 5, 10, 20, 50, … seconds; 0: unknown. Coarse, so that it is the same
+    from one report of a steady replica to the next."""
+    if staleness_ms is None:
+        return 0
+    power = 1
+    while True:
+        for step in (power, 2 * power, 5 * power):
+            if staleness_ms < 1000 * step:  # whole milliseconds: up to one more has passed
+                return step
+        power *= 10

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from holdfast.api.follow import FollowService
-from holdfast.api.node import Reports
+from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower

@@ -17,9 +17,9 @@ from holdfast.api.flags import DEFAULT_PREFIX, FlagsService
 from holdfast.api.gateway import Gateway
 from holdfast.api.memory import memory
 from holdfast.api.metrics import Metrics, gauges, server_metrics
-from holdfast.api.node import Reports
 from holdfast.api.ofrep import ROOT, Ofrep
 from holdfast.api.pages import Pages, Query, Say, alive, as_json, fixed
+from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.api.watch import WatchService
 from holdfast.client.connection import Connection
@@ -92,7 +92,7 @@ class EdgeServer:
         loop = asyncio.get_running_loop()
         self._damaged: asyncio.Future[StateDamaged] = loop.create_future()
         self._store.on_damage = lambda damage: loop.call_soon_threadsafe(self._state_damaged, damage)
-        reports = Reports()
+        reports = Reports(above=lambda: self.core.path.nodes)
         self._tiers = [
             Connection(list(listed), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / cache)
             for listed, cache in ((config.parents, "cache-parents"), (config.endpoints, "cache"))

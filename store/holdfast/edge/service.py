@@ -15,8 +15,8 @@ from typing import Any
 
 from holdfast import __version__
 from holdfast.api.base import Versions
-from holdfast.api.node import Reports
 from holdfast.api.read_modes import Fresh, ReadMode, described, mode_of
+from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.api.stream import Stream
 from holdfast.api.wire import range_response

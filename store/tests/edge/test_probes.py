@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 from holdfast.edge.lineage import Lineage
-from holdfast.edge.probes import MAX_SENT, MAX_WAITING, Probes
+from holdfast.edge.probes import MAX_SENT, MAX_WAITING, Probes, bound_seconds
 
 HERE = Lineage.of(7, 1, 0)
 LATER = Lineage.of(8, 2, 7)
@@ -88,3 +89,23 @@ def test_what_another_history_says_does_not_count() -> None:
     assert probes.fresh_at is None
     probes.reached(4, LATER)
     assert probes.fresh_at == 200
+
+
+@pytest.mark.parametrize(
+    ("staleness_ms", "bound"),
+    [
+        (None, 0),
+        (0, 1),
+        (999, 1),
+        (1000, 2),  # whole milliseconds: it is a little more
+        (1999, 2),
+        (2000, 5),
+        (5000, 10),
+        (10_001, 20),
+        (49_999, 50),
+        (50_000, 100),
+        (86_400_000, 100_000),
+    ],
+)
+def test_a_bound_is_rounded_up(staleness_ms: int | None, bound: int) -> None:
+    assert bound_seconds(staleness_ms) == bound
