@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from holdfast.api.reports import MAX_REPORTS, Reports
+from holdfast.edge.follow import REPORT_BYTES, fitting
 from holdfast.proto.holdfast_pb2 import ReplicaReport
 
 
@@ -48,8 +49,8 @@ def test_who_stops_following_is_kept_as_offline_until_it_reports_again() -> None
     assert server.listed == {"berlin": 2000}
     server.put(2, "berlin", watermark=8)
     assert server.listed == {"berlin": 0}
-    server.gone(2, at=4000)
-    assert server.listed == {"berlin": 4000}
+    server.gone(2, at=1500)
+    assert server.listed == {"berlin": 1500}, "also if the clock was set back"
 
 
 def test_a_stream_that_ends_after_its_successor_began_makes_nobody_offline() -> None:
@@ -67,7 +68,7 @@ def test_when_a_relay_ends_nothing_is_known_of_those_below_it() -> None:
     server.put(1, "relay", report("leaf"), report("lost", offline=500))
     assert server.listed == {"relay": 0, "leaf": 0, "lost": 500}
     server.gone(1, at=2000)
-    assert server.listed == {"relay": 2000, "leaf": 2000, "lost": 500}
+    assert list(server.listed.items()) == [("lost", 500), ("leaf", 2000), ("relay", 2000)], "the latest last"
     server.put(2, "relay")
     assert server.listed == {"relay": 0, "leaf": 2000, "lost": 500}
     server.put(2, "relay", report("leaf"))
@@ -123,6 +124,7 @@ def test_the_list_is_bounded_and_those_that_are_offline_for_longest_go_first() -
     for n in range(3 * MAX_REPORTS):
         server.put(n, f"r{n}")
         server.gone(n, at=n + 1)
+        assert len(server.reports._offline) <= 2 * MAX_REPORTS
     assert list(server.listed.values()) == list(range(2 * MAX_REPORTS + 1, 3 * MAX_REPORTS + 1))
     for n in range(10):
         server.put(n, f"on{n}")
@@ -133,6 +135,18 @@ def test_the_list_is_bounded_and_those_that_are_offline_for_longest_go_first() -
     server.put(99, "relay", *(report(f"leaf{n}") for n in range(2 * MAX_REPORTS)))
     assert len(server.listed) == MAX_REPORTS
     assert not any(server.listed.values())
+
+
+def test_of_what_does_not_fit_a_message_those_that_are_offline_for_longest_are_left_out() -> None:
+    server = Server()
+    for n in range(MAX_REPORTS - 10):
+        server.put(n, f"{n:0250}")
+        server.gone(n, at=n + 1)
+    for n in range(10):
+        server.put(n, f"on{n}")
+    told = fitting(server.reports.all())
+    assert REPORT_BYTES // 2 < sum(r.ByteSize() for r in told) < REPORT_BYTES
+    assert [r.offline_since for r in told] == [*[0] * 10, *range(MAX_REPORTS - 10, MAX_REPORTS - len(told), -1)]
 
 
 def test_whatever_happens_who_follows_is_listed_as_following_and_nobody_else() -> None:

@@ -154,6 +154,12 @@ def test_what_is_not_known_is_said() -> None:
     assert cells(found("old", nodes), NOW)[3:5] == ["epoch 0", "≤ 2 s"]
 
 
+def test_a_replica_that_follows_nobody_is_below_nobody() -> None:
+    """Neither below one of version 0.1, whose number is not known."""
+    nodes = [asked("alone", 11, [], connected=False), member(1, report("early", 0, 0))]
+    assert drawn(*nodes) == ["c", "├─ m1", "└─ alone", "elsewhere", "└─ early"]
+
+
 def test_clusters_are_apart() -> None:
     nodes = [member(1, report("a", 11, 2)), member(2, report("b", 12, 2), cluster=0xD)]
     assert drawn(*nodes) == ["c", "└─ m1", "elsewhere", "└─ a", "d", "└─ m2", "   └─ b"]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ..certificates import Authority
 
-REFUSED, USAGE = 1, 2
+REFUSED, USAGE, UNAVAILABLE = 1, 2, 3
 
 
 def refused(*words: str, code: int = REFUSED) -> str:
@@ -88,7 +88,13 @@ def test_one_ca_for_clients_and_members_is_refused_with_the_ways_out(tmp_path: P
         (["get", "k", "--tls-dir=/nowhere"], REFUSED, "/nowhere"),
         (["put", "k"], USAGE, "Missing argument"),
         (["nothing"], USAGE, "No such command"),
-        (["edge", "--endpoints=127.0.0.1:1"], USAGE, "--"),
+        (["edge", "--endpoints=127.0.0.1:1"], USAGE, "Missing option '--prefix'"),
+        (["edge", "--endpoints=127.0.0.1:1", "--prefix="], REFUSED, "--prefix is empty"),
+        (["edge", "--endpoints=127.0.0.1:1", "--prefix=/", "state"], USAGE, "No such command 'state'"),
+        (["edge", "--endpoints=127.0.0.1:1", "--prefix=/", "status"], USAGE, "come after its name"),
+        (["edge", "status", "--endpoints=nonsense"], REFUSED, "nonsense"),
+        (["edge", "status", "--endpoints=127.0.0.1:1", "-o", "xml"], USAGE, "'xml' is not table, json or simple"),
+        (["edge", "status", "--endpoints=127.0.0.1:1"], UNAVAILABLE, "no server answered. Asked: 127.0.0.1:1"),
         (["doctor", "--data-dir=/nowhere"], REFUSED, "/nowhere"),
         (["snapshot", "status", "/nowhere"], REFUSED, "/nowhere"),
     ],
@@ -103,3 +109,6 @@ def test_every_command_and_flag_has_help() -> None:
     for command in ("put", "get", "del", "txn", "watch", "status", "member", "lease", "snapshot", "serve", "edge"):
         assert command in result.output
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+    said = CliRunner().invoke(app, ["edge", "--help"]).output
+    assert "--anonymous-reads" in said
+    assert "status" in said

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from holdfast import client
@@ -169,3 +174,83 @@ async def test_who_is_below_a_replica_that_is_cut_off_goes_to_the_cluster_and_co
         async with asyncio.timeout(110):
             while f"following {edge.endpoint}" not in process(leaf).tail(1):
                 await asyncio.sleep(0.2)
+
+
+Entries = dict[str, dict[str, Any]]
+
+
+async def status(*endpoints: str) -> tuple[int, Entries, str]:
+    """(exit code, the entries by name, the errors) of `holdfast edge status`."""
+    words = [sys.executable, "-m", "holdfast", "edge", "status", "-o", "json", "--endpoints", ",".join(endpoints)]
+    done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60, check=False)
+    entries = json.loads(done.stdout) if done.stdout else []
+    return done.returncode, {entry["name"]: entry for entry in entries}, done.stderr
+
+
+async def shown(endpoint: str, holds: Callable[[Entries], bool]) -> Entries:
+    async with asyncio.timeout(60):
+        while True:
+            code, entries, errors = await status(endpoint)
+            assert (code, errors) == (0, "")
+            if holds(entries):
+                return entries
+
+
+def states(entries: Entries) -> dict[str, str]:
+    return {name: entry["state"] for name, entry in entries.items() if entry["kind"] == "replica"}
+
+
+async def test_the_status_shows_who_follows_whom_and_who_is_offline(
+    cluster: LocalCluster, edge: Edge, tmp_path: Path
+) -> None:
+    async with (
+        client.connect(cluster.endpoints, timeout=20) as hf,
+        replica(tmp_path, "leaf", [edge.endpoint]) as leaf,
+        client.connect(leaf.endpoint, timeout=20) as at_leaf,
+    ):
+        await leaf.reaches(at_leaf, (await hf.put("/a/1", "x")).revision)
+        one = cluster.endpoints[0]
+
+        def settled(entries: Entries) -> bool:
+            known = [entries.get(name, {}) for name in ("berlin", "leaf")]
+            return all(entry.get("lag") == 0 and entry["bound_seconds"] for entry in known)
+
+        entries = await shown(one, settled)
+        assert states(entries) == {"berlin": "online", "leaf": "online"}
+        assert {name for name, entry in entries.items() if entry["kind"] == "member"} == {"m1", "m2", "m3"}
+        above = [entry["id"] for entry in entries.values() if entry["kind"] == "member"]
+        assert entries["berlin"]["upstream"] in above
+        assert entries["leaf"]["upstream"] == entries["berlin"]["id"]
+        assert entries["leaf"]["pool"] == "shops"
+
+        process(leaf).kill()
+        entries = await shown(one, lambda e: states(e) == {"berlin": "online", "leaf": "offline"})
+        assert entries["leaf"]["upstream"] == entries["berlin"]["id"]
+        since = entries["leaf"]["offline_since_ms"]
+        assert abs(time.time() - since / 1000) < 60
+        process(edge).kill()
+        entries = await shown(one, lambda e: states(e) == {"berlin": "offline", "leaf": "offline"})
+        assert entries["leaf"]["offline_since_ms"] == since, "not since its relay is gone"
+        assert entries["berlin"]["offline_since_ms"] >= since
+        assert (await hf.describe(one)).ready
+
+        process(edge).start()
+        process(leaf).start()
+        await shown(one, lambda e: states(e) == {"berlin": "online", "leaf": "online"})
+        process(edge).kill()  # nothing is known of the leaf, which runs
+        entries = await shown(one, lambda e: states(e) == {"berlin": "offline", "leaf": "offline"})
+        assert entries["leaf"]["offline_since_ms"] == entries["berlin"]["offline_since_ms"]
+        code, entries, _ = await status(one, leaf.endpoint)
+        assert (code, states(entries)) == (0, {"berlin": "offline", "leaf": "disconnected"})
+        code, entries, _ = await status(leaf.endpoint)
+        assert (code, states(entries)) == (0, {"leaf": "disconnected"})
+
+        gone = next(iter(cluster.voters.values()))
+        gone.kill()
+        code, entries, errors = await status(*cluster.endpoints[1:])
+        assert (code, errors.count("warning: ")) == (0, 1)
+        assert errors.startswith("warning: no answer from m1: ")
+        assert set(entries) >= {"m2", "m3"}
+        code, entries, errors = await status(one)
+        assert (code, entries) == (3, {})
+        assert "no server answered" in errors

@@ -355,8 +355,9 @@ async def test_a_stream_reports_of_its_own_replica_only(one: LocalCluster) -> No
                     await asyncio.sleep(0.01)
             assert [(r.replica, r.pool) for r in told] == [("mine", "p")]
         async with asyncio.timeout(10):
-            while (await hf.describe()).replicas:
+            while not (told := (await hf.describe()).replicas)[0].offline_since:
                 await asyncio.sleep(0.01)
+        assert [(r.replica, r.pool, r.watermark) for r in told] == [("mine", "p", 300)]
         for bad in ("x" * 300, "a\nb"):
             async with Following(hf, (), replica=bad) as refused:
                 assert (await refused.refused())[0] is grpc.StatusCode.INVALID_ARGUMENT
