@@ -71,7 +71,7 @@ class _Cluster:
         members = [node for node in nodes if node.state != node.REPLICA]
         asked = [self._asked(node, reports.pop(node.name, None)) for node in nodes if node.state == node.REPLICA]
         replicas = [*asked, *(self._replica(report) for report in reports.values())]
-        known = {each.volume_id for each in (*members, *replicas)} - {0}
+        known = {node.volume_id for node in members} | {each.volume_id for each in replicas} - {0}
         tops = [r for r in asked if r.upstream not in known]
         self._tops = [*_by_name(map(self._member, members)), *_by_name(tops)]
         self._below: dict[int, list[Entry]] = {}  # not drawn yet, by upstream

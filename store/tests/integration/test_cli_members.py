@@ -62,3 +62,17 @@ async def test_a_snapshot_that_is_refused_is_one_line_and_leaves_no_file(cluster
     words = ("snapshot", "save", str(file), "--user=eve", "--endpoints=" + ",".join(cluster.endpoints))
     assert holdfast(*words, password=PASSWORDS["eve"]) == (1, "error: permission denied\n")
     assert not [name for name in os.listdir(tmp_path) if name.startswith("saved")]
+
+
+async def test_the_tree_of_replicas_is_shown_to_users_only(cluster: LocalCluster) -> None:
+    await set_up(cluster)
+    async with client.connect(cluster.endpoints, timeout=20) as hf:
+        await enable(hf)
+    words = ("edge", "status", "--endpoints=" + cluster.endpoints[0])
+    status, said = holdfast(*words)
+    assert status == 1, said
+    assert said.splitlines()[-1].startswith("error: ")
+    assert "m2" not in said
+    status, said = holdfast(*words, "--user=eve", password=PASSWORDS["eve"])
+    assert status == 0, said
+    assert [name for name in ("m1", "m2", "m3") if f" {name} " in said] == ["m1", "m2", "m3"]
