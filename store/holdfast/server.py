@@ -45,6 +45,7 @@ from holdfast.api.router import Router
 from holdfast.api.session import SessionService
 from holdfast.api.watch import WatchService
 from holdfast.api.watched import WatchedMember
+from holdfast.api.whoami import IdentityService
 from holdfast.front.calls import AddressInUse, Call
 from holdfast.front.http import HttpHandler
 from holdfast.front.http2.front import Http2Front
@@ -190,6 +191,7 @@ class Server:
         LockService(services)
         ElectionService(services)
         NodeService(services, reports)
+        IdentityService(services)
         self.maintenance = MaintenanceService(services)
         self.watch = WatchService(self.router, lambda call: WatchedMember(kv, call), config.progress_seconds)
         self.edge = EdgeService(services, reports)
@@ -264,7 +266,10 @@ class Server:
     def _hold(self, call: Call, go_on: Callable[[], None]) -> bool:
         """Hold a call whose token may have just been issued by another member, until its entry is applied here."""
         member = self.node.member
-        if member is None or not self.identities.waits_for(call, member):
+        if member is None:
+            return False
+        state = member.state
+        if not self.identities.waits_for(call, state.auth, state.applied_index):
             return False
         member.read(lambda _: go_on(), call.deadline_ns)
         return True

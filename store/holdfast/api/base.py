@@ -117,11 +117,11 @@ class Service:
 
     def principal(self, call: Call, member: Member) -> Principal:
         """The authenticated user of the call. Raises RequestError if its token is invalid."""
-        return self.serving.identities.principal(call, member)
+        return self.serving.identities.principal(call, member.state.auth)
 
     def caller(self, call: Call, member: Member) -> Caller:
         """The caller of the stream `call`, whose rights can be checked again while it is open."""
-        return Caller(self.serving.identities, call, member)
+        return Caller(self.serving.identities, call, lambda: member.state.auth)
 
     def require_user(self, call: Call, member: Member) -> None:
         """Raise RequestError unless auth is off or the call is authenticated."""
@@ -148,8 +148,9 @@ class Service:
         the log; but it is withdrawn if it still waits for its turn."""
         state = member.state
         if state.auth.enabled:
-            command.principal, command.auth_revision = self.principal(call, member)
-            state.check_rights(command)
+            who = self.principal(call, member)
+            command.principal, command.auth_revision = who.user, who.revision
+            state.check_rights(command, who.via)
         if SESSION in call.metadata:
             name_command(command, call)
             if state.level >= 2 and state.auth.enabled:

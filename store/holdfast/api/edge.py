@@ -7,6 +7,8 @@ from collections.abc import Callable
 from holdfast.api.base import Service, Serving
 from holdfast.api.follow import FollowService
 from holdfast.api.reports import Reports
+from holdfast.auth.followed import RightsFrame
+from holdfast.auth.store import REPLICA_ROLE
 from holdfast.edge.lineage import Lineage
 from holdfast.front.calls import Call
 from holdfast.kv.space import KeySpace
@@ -19,16 +21,23 @@ from holdfast.watch.hub import Hub
 class EdgeService(Service):
     def __init__(self, serving: Serving, reports: Reports) -> None:
         super().__init__(serving)
+        self.rights = RightsFrame()
         self.follow = FollowService(self.router, reports, lambda call: _MemberHost(self, call))
 
 
 class _MemberSource:
     """Adapts a member to `edge.upstream.Source`."""
 
-    def __init__(self, cluster_id: int, volume: int, member: Member) -> None:
+    def __init__(self, cluster_id: int, volume: int, member: Member, rights: RightsFrame) -> None:
         self._cluster_id = cluster_id
         self.path = holdfast_pb2.FollowPath(nodes=[volume])
         self._member = member
+        self._rights = rights
+
+    @property
+    def rights(self) -> bytes:
+        auth = self._member.state.auth
+        return self._rights.of(auth) if auth.enabled else b""
 
     @property
     def lineage(self) -> Lineage:
@@ -62,7 +71,7 @@ class _MemberHost:
         self._member = service.member(call)
         self._caller = service.caller(call, self._member)
         identity = service.node.data.identity
-        self.source = _MemberSource(identity.cluster_id, identity.volume_id, self._member)
+        self.source = _MemberSource(identity.cluster_id, identity.volume_id, self._member, service.rights)
 
     def check(self, start: holdfast_pb2.FollowStart | None, *, again: bool = False) -> None:
         auth = self._member.state.auth
@@ -70,6 +79,10 @@ class _MemberHost:
         auth.require_current(who)
         for part in start.filter if start is not None else ():
             auth.require_read(who, part.key, part.range_end)
+
+    def shares_rights(self) -> bool:
+        auth = self._member.state.auth
+        return auth.enabled and auth.has_role(self._caller.standing().user, REPLICA_ROLE)
 
     def confirm(self, confirmed: Callable[[int | None], None]) -> None:
         def read(answer: Answer) -> None:

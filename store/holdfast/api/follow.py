@@ -25,7 +25,9 @@ log = logging.getLogger("holdfast.api")
 PROGRESS_SECONDS = 0.2
 MAX_PROBES = 32  # of a stream, not answered
 _USERS_CHANGED = Refusal(
-    Code.UNAVAILABLE, "holdfast: authentication was enabled or disabled in the cluster; reconnect to learn which"
+    Code.UNAVAILABLE,
+    "holdfast: authentication was enabled or disabled in the cluster, or what this replica may know of its users has "
+    "changed; reconnect to learn that",
 )
 _UNREADABLE = Refusal(Code.INTERNAL, "holdfast: the snapshot cannot be read here; see the server's log")
 
@@ -39,6 +41,10 @@ class Host(Protocol):
     def check(self, start: holdfast_pb2.FollowStart | None, *, again: bool = False) -> None:
         """Raise RequestError unless the caller may follow these ranges; without `start`, unless it may follow at all.
         `again`: the stream is open already, and its credentials were checked."""
+        ...
+
+    def shares_rights(self) -> bool:
+        """Whether the caller may know users and roles."""
         ...
 
     def confirm(self, confirmed: Callable[[int | None], None]) -> None:
@@ -121,7 +127,7 @@ class FollowStream:
             raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: this stream has been started already"))
         check_start(start)
         self._host.check(start)
-        self._upstream.begin(start)
+        self._upstream.begin(start, shares_rights=self._host.shares_rights())
         self._name, self._pool = start.replica, start.pool
         self._tick()
 
@@ -130,8 +136,11 @@ class FollowStream:
         which the replica learns when it reconnects."""
         try:
             self._host.check(self._upstream.start, again=True)
-            if self._upstream.users_changed:
+            start = self._upstream.start
+            shares = start is not None and start.rights and self._host.shares_rights()
+            if self._upstream.users_changed or shares != self._upstream.shares_rights:
                 raise RequestError(_USERS_CHANGED)
+            self.tell()
         except RequestError as error:
             self._service.router.fail(self._call.id, error.refusal)
 

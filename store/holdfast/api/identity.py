@@ -10,20 +10,20 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from holdfast.api.operator import Operator
-from holdfast.auth.store import NOBODY, ROOT, AuthStore, Principal
+from holdfast.auth.store import NOBODY, REPLICA_ROLE, ROOT, AuthStore, Principal
 from holdfast.cert_names import AMBIGUOUS, shown
 from holdfast.durations import seconds
 from holdfast.front.calls import Call
-from holdfast.member.driver import Member
 from holdfast.status import INVALID_AUTH_TOKEN, Code, Refusal, RequestError
 
 SIMPLE_TTL_SECONDS = 300.0
@@ -34,7 +34,11 @@ MAX_AHEAD = 1_000_000  # log entries: a token from further ahead of this member'
 _LEAST_SECRET = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes (RFC 7518, section 3.2)
 # Metadata that marks a forwarded call: the connection's certificate is the forwarder's, not the caller's.
 FORWARDED = "holdfast-forwarded"
+ON_BEHALF = "holdfast-on-behalf-of"  # the user whose certificate the forwarder has verified, percent-encoded
+VIA = "holdfast-via"  # the users of the replicas below the forwarder, through which the call came, percent-encoded
+MAX_VIA = 8  # replicas in a row
 _LETTERS = string.ascii_letters
+_NEVER = 1 << 62
 
 
 class BadTokenOptions(Exception):
@@ -54,6 +58,10 @@ class Tokens(Protocol):
 
     def ahead(self, token: str, auth: AuthStore, applied: int) -> bool:
         """Whether the token may become valid once entries after index `applied` are applied here."""
+        ...
+
+    def ends_ms(self, token: str) -> int:
+        """When a valid token expires (Unix ms); 0: it lives as long as it is used."""
         ...
 
 
@@ -98,6 +106,9 @@ class SimpleTokens:
         index = int(tail) if tail.isascii() and tail.isdigit() and len(tail) < 20 else 0
         return 0 < index - applied <= MAX_AHEAD
 
+    def ends_ms(self, token: str) -> int:
+        return 0
+
 
 class JwtTokens:
     """Signed tokens with the claims `username`, `revision` and `exp`, as in etcd. Tokens of other issuers are checked
@@ -112,7 +123,7 @@ class JwtTokens:
 
     def identify(self, token: str, auth: AuthStore) -> Principal | None:
         who = self._verified(token)
-        if who is None or who.revision > auth.revision or auth.superseded(*who):
+        if who is None or who.revision > auth.revision or auth.superseded(who.user, who.revision):
             return None
         return who
 
@@ -133,7 +144,7 @@ class JwtTokens:
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         who = Principal(user, revision)
-        self._known[token] = (who, int(claims.get("exp", 1 << 62)))
+        self._known[token] = (who, int(claims.get("exp", _NEVER)))
         return who
 
     def issue(self, user: str, revision: int) -> str:
@@ -146,6 +157,10 @@ class JwtTokens:
         """Whether another member issued the token at an auth revision that is not applied here yet."""
         who = self._verified(token)
         return who is not None and who.revision > auth.revision
+
+    def ends_ms(self, token: str) -> int:
+        known = self._known.get(token)
+        return 0 if known is None or known[1] >= _NEVER else int(known[1] * 1000)
 
 
 def new_token() -> str:
@@ -230,10 +245,9 @@ class Identities:
         self._trust_common_names = trust_common_names
         self._operator = operator
 
-    def principal(self, call: Call, member: Member) -> Principal:
+    def principal(self, call: Call, auth: AuthStore) -> Principal:
         """The user of this call; NOBODY if auth is off or the call has no credentials. Raises RequestError if the token
-        is invalid, or the certificate names more than one user."""
-        auth = member.state.auth
+        is invalid, the certificate names more than one user, or a replica names a user and may not."""
         if not auth.enabled:
             return NOBODY
         token = token_of(call)
@@ -243,56 +257,84 @@ class Identities:
                 raise RequestError(INVALID_AUTH_TOKEN)
             return who
         if FORWARDED in call.metadata:
-            return NOBODY
+            return self._vouched_for(call, auth)
         if self._operator.calls(call):
             return Principal(ROOT, auth.revision)
-        if self._trust_common_names and call.peer.common_names:
-            return Principal(_only(call.peer.common_names), auth.revision)
-        return NOBODY
+        user = self.certified(call)
+        return Principal(user, auth.revision) if user else NOBODY
 
-    def waits_for(self, call: Call, member: Member) -> bool:
+    def certified(self, call: Call) -> str:
+        """The user that the connection's certificate names; empty if there is none, or certificates name no users.
+        Raises RequestError if it names more than one."""
+        names = call.peer.common_names
+        return _only(names) if self._trust_common_names and names else ""
+
+    def _vouched_for(self, call: Call, auth: AuthStore) -> Principal:
+        """The user that a replica says it makes the call for."""
+        user = unquote(call.metadata.get(ON_BEHALF, ""))
+        if not user:
+            return NOBODY
+        below = call.metadata.get(VIA, "")
+        via = (self.certified(call), *(unquote(name) for name in below.split(",") if name))
+        for replica in via:
+            if not auth.has_role(replica, REPLICA_ROLE):
+                text = (
+                    f"holdfast: the call comes through an edge replica whose user {replica!r} may not make calls for "
+                    f"others: it needs the role {REPLICA_ROLE}; or call with a token"
+                )
+                raise RequestError(Refusal(Code.PERMISSION_DENIED, text))
+        if len(via) > MAX_VIA:
+            raise RequestError(Refusal(Code.INVALID_ARGUMENT, f"holdfast: more than {MAX_VIA} replicas in a row"))
+        return Principal(user, auth.revision, via)
+
+    def waits_for(self, call: Call, auth: AuthStore, applied_index: int) -> bool:
         """Whether the call's token may have been issued by an entry that is not applied here yet. After one
         linearizable read that entry is applied, if it exists: the client has the token, so the entry is committed."""
-        state = member.state
-        if not state.auth.enabled:
+        if not auth.enabled:
             return False
         token = token_of(call)
-        return bool(token) and self.tokens.ahead(token, state.auth, state.applied_index)
+        return bool(token) and self.tokens.ahead(token, auth, applied_index)
+
+
+_Password = tuple[bytes, int]
 
 
 class Caller:
     """The client that opened a stream. Its rights are looked up again at each check, in the current users and roles."""
 
-    def __init__(self, identities: Identities, call: Call, member: Member) -> None:
+    def __init__(self, identities: Identities, call: Call, auth: Callable[[], AuthStore]) -> None:
+        """`auth` returns the users and roles of now."""
         self._identities = identities
         self._call = call
-        self._member = member
-        self._user: str | None = None  # None until first looked up while auth is on
-        self._password: bytes | None = None  # hash of the user's password at that time
+        self._auth = auth
+        self._who: Principal | None = None  # None until first looked up while auth is on
+        self._password: _Password | None = None  # of the user at that time
 
     def shown(self) -> Principal:
         """The user by the call's credentials, checked as for a new call. Raises RequestError if the token is
         invalid."""
-        who = self._identities.principal(self._call, self._member)
-        if self._member.state.auth.enabled:
-            self._user, self._password = who.user, self._password_of(who.user)
+        auth = self._auth()
+        who = self._identities.principal(self._call, auth)
+        if auth.enabled:
+            self._who, self._password = who, self._password_of(who.user)
         return who
 
     def standing(self) -> Principal:
         """The user found from the call's credentials earlier, with current rights. An expired token does not end a
         stream; deleting the user or changing the password does. Raises RequestError."""
-        auth = self._member.state.auth
+        auth, who = self._auth(), self._who
         if not auth.enabled:
             return NOBODY
-        if self._user is None:
+        if who is None:
             return self.shown()
-        if token_of(self._call) and self._password_of(self._user) not in (None, self._password):
+        if token_of(self._call) and self._password_of(who.user) not in (None, self._password):
             raise RequestError(INVALID_AUTH_TOKEN)
-        return Principal(self._user, auth.revision if self._user else 0)
+        return who._replace(revision=auth.revision if who.user else 0)
 
-    def _password_of(self, name: str) -> bytes | None:
-        user = self._member.state.auth.users.get(name)
-        return None if user is None else user.password
+    def _password_of(self, name: str) -> _Password | None:
+        """What changes with the user's password; a replica knows only when it was set."""
+        user = self._auth().users.get(name)
+        return None if user is None else (user.password, user.password_revision)
 
 
 def token_of(call: Call) -> str:

@@ -39,6 +39,9 @@ from holdfast.status import (
 )
 
 ROOT = "root"
+# A user with this role, that of an edge replica's certificate, may say for which user it makes a call, and is told of
+# all users and roles. What it may do itself bounds what those users may do through it.
+REPLICA_ROLE = "holdfast-replica"
 FIRST_REVISION = 1
 
 _STATE = b"auth"
@@ -49,10 +52,12 @@ _ROOT_PERMISSION = _P(permType=_P.READWRITE, key=b"", range_end=b"\x00")
 
 
 class Principal(NamedTuple):
-    """The authenticated user of a request, and the auth revision at which it was. No user: not authenticated."""
+    """The authenticated user of a request, and the auth revision at which it was. No user: not authenticated. `via`:
+    the users of the replicas that vouch for that. The request may do only what each of them may do, too."""
 
     user: str
     revision: int
+    via: tuple[str, ...] = ()
 
 
 NOBODY = Principal("", 0)
@@ -101,13 +106,17 @@ class AuthStore:
             return
         if not who.user:
             raise RequestError(USER_EMPTY)
-        if not self.is_root(who.user):
+        if not self.is_admin(who):
             raise RequestError(PERMISSION_DENIED)
 
     def superseded(self, user: str, revision: int) -> bool:
         """Whether the password of `user` was changed, or the user was deleted and added again, after `revision`."""
         known = self.users.get(user)
         return self.enabled and known is not None and revision < known.password_revision
+
+    def is_admin(self, who: Principal) -> bool:
+        """Whether `who` has the role root, and proves it itself: a replica vouches for nobody's administration."""
+        return self.is_root(who.user) and not who.via
 
     def is_root(self, user: str) -> bool:
         return self.has_role(user, ROOT)
@@ -120,12 +129,13 @@ class AuthStore:
         if not self.enabled:
             return
         self.require_current(who)
-        if who.user not in self.users:
+        if not all(self._may(user, kind, key, range_end) for user in (who.user, *who.via)):
             raise RequestError(PERMISSION_DENIED)
-        if self.is_root(who.user):
-            return
-        if not self._rights_of(who.user)[kind].cover(key, range_end):
-            raise RequestError(PERMISSION_DENIED)
+
+    def _may(self, user: str, kind: int, key: bytes, range_end: bytes) -> bool:
+        if user not in self.users:
+            return False
+        return self.is_root(user) or self._rights_of(user)[kind].cover(key, range_end)
 
     def _rights_of(self, user: str) -> tuple[Rights, Rights]:
         known = self._rights.get(user)

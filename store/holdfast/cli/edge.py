@@ -61,7 +61,11 @@ def replica(
     key_file: KeyFile = None,
     trusted_ca_file: TrustedCaFile = None,
     client_cert_auth: Annotated[
-        bool, typer.Option(help="For compatibility with etcd: --trusted-ca-file alone requires client certificates.")
+        bool,
+        typer.Option(
+            help="The common name of a client's certificate is its user, as at a member. --trusted-ca-file alone "
+            "requires client certificates."
+        ),
     ] = False,
     upstream_tls_dir: Annotated[
         Path | None,
@@ -74,6 +78,13 @@ def replica(
         bool,
         typer.Option(help="Serve the prefixes to everyone who can connect, even if auth is on in the cluster."),
     ] = False,
+    offline_tokens: Annotated[
+        str,
+        typer.Option(
+            help="For how long a caller's token is honoured after a member has checked it, if the replica is cut off: "
+            "30m, 24h, … Never beyond the token's own end."
+        ),
+    ] = "1h",
     flags_prefix: FlagsPrefix = "/flags/",
     log_level: LogLevel = "info",
 ) -> None:
@@ -85,6 +96,7 @@ def replica(
     try:
         from holdfast.client.connection import Tls
         from holdfast.client.endpoints import parse
+        from holdfast.durations import seconds
         from holdfast.edge.server import EdgeConfig, EdgeServer
         from holdfast.server import StartError, run_until_signal
         from holdfast.tls import TlsError, TlsFiles
@@ -100,6 +112,10 @@ def replica(
         fail("--flags-prefix is empty")
     if client_cert_auth and trusted_ca_file is None:
         fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
+    try:
+        honoured = seconds(offline_tokens)
+    except ValueError as error:
+        fail(f"--offline-tokens: {error}")
     try:
         listed, upstream_tls = parse(endpoints, Tls.from_directory(upstream_tls_dir) if upstream_tls_dir else None)
     except ValueError as error:
@@ -121,6 +137,8 @@ def replica(
             server_tls=TlsFiles(cert_file, key_file, trusted_ca_file),
             upstream_tls=upstream_tls,
             anonymous_reads=anonymous_reads,
+            trust_common_names=client_cert_auth,
+            offline_token_seconds=honoured,
             flags_prefix=flags_prefix,
         )
 

@@ -17,6 +17,7 @@ import google_crc32c
 from holdfast.edge.history import CHANGE_BYTES, History
 from holdfast.edge.holding import Holding, joined, without
 from holdfast.edge.lineage import Lineage, Relation
+from holdfast.edge.rights import FollowedRights
 from holdfast.keyrange import Range, bounds, prefix_end
 from holdfast.kv.copied import CopiedSpace, load, load_part, remove
 from holdfast.kv.rows import Change
@@ -25,7 +26,6 @@ from holdfast.proto import holdfast_pb2, kv_pb2
 
 _POSITION = b"replica/position"
 _FILTER = b"replica/filter"
-_USERS = b"replica/users"
 _HOLDING = b"replica/holding"
 _NUMBERS_0_1 = 6  # of a position that version 0.1 stored
 
@@ -107,7 +107,7 @@ class ReplicaCore:
         self._loading: list[kv_pb2.KeyValue] | None = None
         self._loading_crc = 0
         self._hello: holdfast_pb2.FollowHello | None = None
-        self.users = store.get(Family.META, _USERS) is not None  # whether auth is on in the cluster, as last reported
+        self.rights = FollowedRights(self._pending)
 
     def _copy(self) -> CopiedSpace:
         p = self.position
@@ -175,6 +175,7 @@ class ReplicaCore:
             cluster_id=p.cluster_id,
             epoch=p.epoch,
             lineage=p.lineage.first,
+            rights=True,
             filter=self.ranges,
             filter_version=self.filter_version,
             replica=replica,
@@ -215,12 +216,20 @@ class ReplicaCore:
             raise BrokenUpstream("the upstream answered for a different filter than requested")
         self.follows(hello.path)  # version 0.1 says none; there, only members have followers
         self._hello = hello
-        if hello.users != self.users:
-            self.users = hello.users
-            self._pending.put(Family.META, _USERS, b"" if hello.users else None)
-            self._flush()
+        self.rights.greeted(hello)
+        self._flush()
         self._loading = [] if hello.snapshot else None
         self._loading_crc = 0
+
+    def take_rights(self, rights: holdfast_pb2.FollowRights) -> None:
+        """Users and roles have changed."""
+        self.rights.take(rights)
+        self._flush()
+
+    def keep_tokens(self, tokens: bytes) -> None:
+        """Store what is known of callers' tokens."""
+        self.rights.keep_tokens(tokens)
+        self._flush()
 
     def follows(self, path: holdfast_pb2.FollowPath) -> None:
         """The upstream is at the end of this path. Raises Loop."""

@@ -46,12 +46,18 @@ class ReplicaReader:
     def __init__(self, api: EdgeApi, source: ReplicaFlags, call: Call) -> None:
         self.source = source
         self._api = api
+        self._caller = api.access.caller(call)
 
     def require_user(self) -> None:
-        self._api.check_readable()
+        self._caller.require_user()
+        self._api.check_here()
 
     def require(self, selector: Selector) -> None:
-        self._api.check_readable(selector.bounds)
+        self._require(selector, again=False)
 
     def require_further(self, selector: Selector) -> None:
-        self.require(selector)
+        self._require(selector, again=True)
+
+    def _require(self, selector: Selector, *, again: bool) -> None:
+        self._caller.require_read(selector.bounds, again=again)
+        self._api.check_here(selector.bounds)

@@ -64,10 +64,11 @@ class Follower:
     """Follows any endpoint that answers, and passes its frames to the replica's core. `tiers`: endpoints that are tried
     before others; those of the last are the cluster's.
 
-    `changed` is called with the changes of each revision (empty for progress), `replaced` after a snapshot, `greeted`
-    after an upstream's hello, `placed` when the path to the cluster has changed, `fresher` when the data is known to be
-    younger. `below`: reports of the replicas that follow this one. `restored` is awaited before the data of a restored
-    cluster replaces that of the one before; if it raises Unavailable, it does not.
+    `changed` is called with the changes of each revision (empty for progress), `replaced` after a snapshot,
+    `rights_changed` when who may read has changed, or may have, `placed` when the path to the cluster has changed,
+    `fresher` when the data is known to be younger. `below`: reports of the replicas that follow this one. `restored` is
+    awaited before the data of a restored cluster replaces that of the one before; if it raises Unavailable, it does
+    not.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Follower:
         pool: str,
         changed: Callable[[list[Change]], None],
         replaced: Callable[[Loaded], None],
-        greeted: Callable[[], None] = lambda: None,
+        rights_changed: Callable[[], None] = lambda: None,
         placed: Callable[[], None] = lambda: None,
         fresher: Callable[[], None] = lambda: None,
         below: Callable[[], list[holdfast_pb2.ReplicaReport]] = list,
@@ -91,7 +92,7 @@ class Follower:
         self._pool = pool
         self._changed = changed
         self._replaced = replaced
-        self._greeted = greeted
+        self._rights_changed = rights_changed
         self._placed = placed
         self._fresher = fresher
         self._below = below
@@ -307,7 +308,7 @@ class Follower:
             if core.path.cut_off and not (upstream.cut_off or upstream.alone):
                 raise Unavailable(CUT_OFF)
             self._placed()
-            self._greeted()
+            self._rights_changed()
             self.connected = True
             self._said = ""
             log.info(
@@ -338,6 +339,9 @@ class Follower:
         elif kind == "path":
             core.follows(response.path)
             self._placed()
+        elif kind == "rights":
+            core.take_rights(response.rights)
+            self._rights_changed()
         before = self._probes.fresh_at
         self._probes.reached(core.position.watermark, core.position.lineage)
         if self._probes.fresh_at != before:

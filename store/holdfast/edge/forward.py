@@ -1,7 +1,8 @@
 """Forwards calls from a replica to its cluster over gRPC, unchanged.
 
-A forwarded call acts for its original caller: it carries the caller's token, and a mark, so that the member does not
-use the replica's certificate as the caller's identity.
+A forwarded call acts for its original caller. It carries the caller's token, or the name in the certificate that the
+caller has shown here (`edge.access`), and a mark, so that the member does not use the replica's certificate as the
+caller's identity.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from holdfast.api.router import Router
 from holdfast.client.closed import channel_may_close
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
+from holdfast.edge.access import Access
 from holdfast.front.calls import Call, Credit
 from holdfast.status import Code, Refusal, RequestError
 
@@ -36,8 +38,26 @@ _PASSED_ON = (
 class Forwarder:
     """Forwards calls to any endpoint that can be reached."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, access: Access) -> None:
         self._connection = connection
+        self._access = access
+
+    def on_behalf_of(self, call: Call) -> list[tuple[str, str]]:
+        """The metadata of a forwarded call."""
+        passed_on = [(name, call.metadata[name]) for name in _PASSED_ON if name in call.metadata]
+        return [*passed_on, *self._access.on_behalf_of(call), (FORWARDED, "1")]
+
+    async def ask(self, method: str, body: bytes, token: str) -> bytes:
+        """Make a call for whoever has this token. Raises RequestError."""
+        try:
+            channel = await self.channel(FORWARD_SECONDS)
+            with channel_may_close():
+                answer: bytes = await channel.unary_unary(method)(
+                    body, timeout=FORWARD_SECONDS, metadata=[("token", token), (FORWARDED, "1")]
+                )
+        except (Unavailable, grpc.aio.AioRpcError) as error:
+            raise RequestError(refusal(error)) from error
+        return answer
 
     async def call(self, call: Call, body: bytes, seconds: float | None) -> bytes:
         """Forward a unary call and return the response. `seconds`: until it fails; None: it may take any time. Raises
@@ -47,7 +67,7 @@ class Forwarder:
             channel = await self.channel(FORWARD_SECONDS if seconds is None else seconds)
             with channel_may_close():
                 answer: bytes = await channel.unary_unary(call.method)(
-                    body, timeout=timeout, metadata=on_behalf_of(call)
+                    body, timeout=timeout, metadata=self.on_behalf_of(call)
                 )
         except (Unavailable, grpc.aio.AioRpcError) as error:
             raise RequestError(refusal(error)) from error
@@ -69,11 +89,6 @@ def refusal(error: Unavailable | grpc.aio.AioRpcError) -> Refusal:
     if isinstance(error, grpc.aio.AioRpcError):
         return Refusal(Code(error.code().value[0]), error.details() or "")
     return Refusal(Code.UNAVAILABLE, f"holdfast: {error}")
-
-
-def on_behalf_of(call: Call) -> list[tuple[str, str]]:
-    """The metadata of a forwarded call."""
-    return [(name, call.metadata[name]) for name in _PASSED_ON if name in call.metadata] + [(FORWARDED, "1")]
 
 
 class ForwardedKeepAlives:
@@ -105,7 +120,7 @@ class ForwardedKeepAlives:
         router, call = self._router, self._call
         try:
             channel = await self._forwarder.channel(FORWARD_SECONDS)
-            stream = channel.stream_stream(call.method)(metadata=on_behalf_of(call))
+            stream = channel.stream_stream(call.method)(metadata=self._forwarder.on_behalf_of(call))
             try:
                 while (body := await self._requests.get()) is not None:
                     with channel_may_close():
@@ -157,7 +172,7 @@ class ForwardedAnswers:
         router, call = self._router, self._call
         try:
             channel = await self._forwarder.channel(FORWARD_SECONDS)
-            stream = channel.unary_stream(call.method)(body, metadata=on_behalf_of(call))
+            stream = channel.unary_stream(call.method)(body, metadata=self._forwarder.on_behalf_of(call))
             try:
                 while True:
                     await self._writable.wait()

@@ -46,6 +46,7 @@ FORWARDED = (
     "/v3electionpb.Election/Proclaim",
     "/v3electionpb.Election/Resign",
     "/v3lockpb.Lock/Unlock",
+    "/holdfast.v1.Identity/WhoAmI",
     "/holdfast.v1.Session/Open",
     "/holdfast.v1.Keys/PutSequential",
     "/holdfast.v1.Caches/Allow",

@@ -37,21 +37,29 @@ class Relay:
             raise RequestError(Refusal(Code.UNAVAILABLE, f"holdfast: {MAX_CHILDREN} replicas follow this one already"))
         if len(self._core.path.nodes) > MAX_DEPTH:
             raise RequestError(Refusal(Code.UNAVAILABLE, f"holdfast: {MAX_DEPTH} replicas are above this one already"))
-        return _ReplicaHost(self._core, self._follower, self._api)
+        return _ReplicaHost(self._core, self._follower, self._api, call)
 
 
 class _ReplicaHost:
     """Implements `api.follow.Host`: whoever may read here may follow."""
 
-    def __init__(self, core: ReplicaCore, follower: Follower, api: EdgeApi) -> None:
+    def __init__(self, core: ReplicaCore, follower: Follower, api: EdgeApi, call: Call) -> None:
         self.source = ReplicaSource(core, api.hub, api.poke)
         self._follower = follower
         self._api = api
+        self._caller = api.access.caller(call)
 
     def check(self, start: holdfast_pb2.FollowStart | None, *, again: bool = False) -> None:
-        self._api.check_readable()
+        self._caller.require_user(again=again)
+        self._api.check_here()
         for part in start.filter if start is not None else ():
-            self._api.check_readable(bounds(part.key, part.range_end))
+            range = bounds(part.key, part.range_end)
+            self._caller.require_read(range, again=again)
+            self._api.check_here(range)
+
+    def shares_rights(self) -> bool:
+        access = self._api.access
+        return not access.open and access.is_replica(self._caller.who(again=True))
 
     def confirm(self, confirmed: Callable[[int | None], None]) -> None:
         self._follower.confirm(confirmed)

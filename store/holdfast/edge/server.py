@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from holdfast.client.connection import Connection
 from holdfast.client.connection import Tls as ClientTls
 from holdfast.client.errors import Unavailable
 from holdfast.durations import seconds
+from holdfast.edge.access import Access
 from holdfast.edge.core import Loaded, ReplicaCore, ranges_of
 from holdfast.edge.flags import ReplicaFlags, ReplicaReader
 from holdfast.edge.follow import Follower
@@ -34,6 +35,8 @@ from holdfast.edge.lineage import Lineage
 from holdfast.edge.lost import keep_lost
 from holdfast.edge.relay import Relay
 from holdfast.edge.service import EdgeApi
+from holdfast.edge.tokens import CheckedTokens
+from holdfast.front.calls import Call
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.rows import Change
 from holdfast.kv.store import StateDamaged, StoreBusy
@@ -71,6 +74,8 @@ class EdgeConfig:
     server_tls: TlsFiles = field(default_factory=TlsFiles)
     upstream_tls: ClientTls | None = None
     anonymous_reads: bool = False  # serve everyone even if auth is on in the cluster
+    trust_common_names: bool = False  # the common name of a client's certificate is its user
+    offline_token_seconds: float = 3600.0  # for so long a token is honoured after a member has checked it
     flags_prefix: str = DEFAULT_PREFIX  # of feature flags, for providers that send no selector
 
 
@@ -105,23 +110,31 @@ class EdgeServer:
             pool=config.pool,
             changed=self._changed,
             replaced=self._replaced,
-            greeted=self._greeted,
+            rights_changed=self._rights_changed,
             placed=self._placed,
             fresher=self._fresher,
             below=reports.all,
             restored=self._keep_lost,
         )
-        self.router = Router()
+        self.access = Access(
+            self.core,
+            CheckedTokens(config.offline_token_seconds, self.core.rights.tokens),
+            name=config.name,
+            trust_common_names=config.trust_common_names,
+            anonymous_reads=config.anonymous_reads,
+            reaches_cluster=lambda: self.follower.connected and not self.core.path.cut_off,
+        )
+        self.router = Router(hold=self._hold)
         self.served = ServedSpace(self.core.space, Scans(loop.call_soon, self.router.flush))
         self.api = EdgeApi(
             self.router,
             self.core,
             self.follower,
-            Forwarder(self._tiers[-1]),
+            Forwarder(self._tiers[-1], self.access),
             name=config.name,
             volume_id=self._data.identity.volume_id,
             prefixes=config.prefixes,
-            anonymous_reads=config.anonymous_reads,
+            access=self.access,
             served=self.served,
             reports=reports,
             poke=self._tell,
@@ -151,6 +164,9 @@ class EdgeServer:
         self._pruning = PruneTask(self.served, loop.call_later, self.router.flush)
         self._was_full = False
         self._received = asyncio.Event()  # a snapshot, to be made durable at once
+
+    def _hold(self, call: Call, go_on: Callable[[], None]) -> bool:
+        return self.api.hold(call, go_on)
 
     def _ready(self, query: Query, say: Say) -> None:
         """`?max-staleness=5s`: not if the data may be older."""
@@ -210,6 +226,7 @@ class EdgeServer:
             await connection.close()
         if not self.core.stalled:
             self.core.save()
+            self._save_tokens()
         with contextlib.suppress(StateDamaged, StoreBusy):
             await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
         self._store.close()
@@ -249,8 +266,7 @@ class EdgeServer:
         if file is not None:
             log.warning("the restored cluster lacks changes that this replica has: they are kept in %s", file)
 
-    def _greeted(self) -> None:
-        """An upstream has said hello: auth may have been turned on or off."""
+    def _rights_changed(self) -> None:
         self.watch.rights_changed()
         self.flags.rights_changed()
         self.relay.follow.rights_changed()
@@ -301,6 +317,7 @@ class EdgeServer:
             if now > self._saved_at + PROGRESS_SECONDS:
                 self._saved_at = now
                 core.save()
+                self._save_tokens()
             written = core.written
             if written != self._synced or now > self._synced_at + DURABLE_SECONDS:
                 try:
@@ -312,6 +329,10 @@ class EdgeServer:
         if self._store.full and not self._was_full:
             log.error("no room in %s: changes are not taken until there is more", self._data.path)
         self._was_full = self._store.full
+
+    def _save_tokens(self) -> None:
+        if self.access.tokens.changed:
+            self.core.keep_tokens(self.access.tokens.stored())
 
     def _go_on_if_there_is_room(self) -> None:
         """Reopen the store if there is room. No other read is in progress now: reads run on the loop, or are awaited by

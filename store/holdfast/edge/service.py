@@ -3,8 +3,7 @@
 A key outside the prefixes gets an error that says so, never "not found". Without a connection to the cluster, calls
 that have to be forwarded fail as unavailable; they are never queued.
 
-A replica knows no users. If auth is on in the cluster, it serves its data only with --anonymous-reads, to everyone. For
-the identity of forwarded calls see `edge.forward`.
+Who may read is decided by `edge.access`; the cluster decides of forwarded calls, which say whose they are.
 """
 
 from __future__ import annotations
@@ -19,7 +18,9 @@ from holdfast.api.read_modes import Fresh, ReadMode, described, mode_of
 from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.api.stream import Stream
+from holdfast.api.whoami import WHO_AM_I
 from holdfast.api.wire import range_response
+from holdfast.edge.access import Access, ReplicaCaller
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower, boot_ns
 from holdfast.edge.forward import FORWARD_SECONDS, ForwardedAnswers, ForwardedKeepAlives, Forwarder
@@ -45,6 +46,7 @@ from holdfast.status import (
 from holdfast.tasks import Tasks
 from holdfast.watch.hub import Hub
 
+_ELSEWHERE = frozenset((*FORWARDED, *WAITING, *ANSWERS))  # a member checks their tokens
 SHOWN_BYTES = 200  # of a key in an error text
 # To a member all logins through a replica come from one connection, so the replica's clients have to take turns here.
 LOGINS = 8  # forwarded at the same time
@@ -66,8 +68,36 @@ _WRITES: dict[str, Callable[[], Any]] = {
 }
 
 
+class WatchedReplica:
+    """Adapts a replica to `api.watch.Watchable`, for one watch stream."""
+
+    def __init__(self, api: EdgeApi, caller: ReplicaCaller) -> None:
+        self._api = api
+        self._caller = caller
+        self.header = api.header
+        self.poke = api.poke
+
+    @property
+    def hub(self) -> Hub:
+        return self._api.hub
+
+    def refuse_watch(self, start: bytes, end: bytes | None) -> str:
+        return self._refuse((start, end), again=False)
+
+    def refuse_further(self, start: bytes, end: bytes | None) -> str:
+        return self._refuse((start, end), again=True)
+
+    def _refuse(self, range: Range, *, again: bool) -> str:
+        try:
+            self._caller.require_read(range, again=again)
+            self._api.check_here(range)
+        except RequestError as error:
+            return error.refusal.in_go_words()
+        return ""
+
+
 class EdgeApi:
-    """All services of a replica. Implements `api.watch.Watchable`."""
+    """All services of a replica."""
 
     def __init__(
         self,
@@ -79,7 +109,7 @@ class EdgeApi:
         name: str,
         volume_id: int,
         prefixes: tuple[str, ...],
-        anonymous_reads: bool,
+        access: Access,
         served: ServedSpace,
         reports: Reports,
         poke: Callable[[], None],
@@ -91,7 +121,7 @@ class EdgeApi:
         self._name = name
         self._volume_id = volume_id
         self._prefixes = prefixes
-        self._anonymous_reads = anonymous_reads
+        self.access = access
         self._poke = poke
         self._served = served
         self._reports = reports
@@ -99,6 +129,7 @@ class EdgeApi:
         self._for_time = Waiting()  # reads that want everything from before a time (boot_ns)
         self._tasks = Tasks()
         self._logins = Places(LOGINS, MAX_LOGINS)
+        self._asked: dict[str, list[Callable[[], None]]] = {}  # tokens about which a member is asked, and who waits
         router.unary("/etcdserverpb.KV/Range", self.range)
         router.unary("/etcdserverpb.Auth/Authenticate", self._login)
         for path in FORWARDED:
@@ -131,44 +162,23 @@ class EdgeApi:
     def poke(self) -> None:
         self._poke()
 
-    def refuse_watch(self, start: bytes, end: bytes | None) -> str:
-        try:
-            self.check_readable((start, end))
-        except RequestError as error:
-            return error.refusal.message
-        return ""
-
-    def refuse_further(self, start: bytes, end: bytes | None) -> str:
-        return self.refuse_watch(start, end)
-
-    def watchable(self, call: Call) -> EdgeApi:
-        self._check_users()
+    def watchable(self, call: Call) -> WatchedReplica:
+        caller = self.access.caller(call)
+        caller.require_user()
         self._check_data()
-        return self
+        return WatchedReplica(self, caller)
 
     # ---- local ---------------------------------------------------------------------------------------------
 
-    def check_readable(self, range: Range | None = None) -> None:
-        """Raise RequestError unless data, or this range of it, is served from here."""
-        self._check_users()
+    def check_here(self, range: Range | None = None) -> None:
+        """Raise RequestError unless there is data, or all of this range, whoever asks."""
         if range is not None:
             self._check_scope(*range)
         self._check_data(range)
 
     def _check_data(self, range: Range | None = None) -> None:
-        """Raise RequestError unless there is any data, or all of this range."""
         if not (self._core.covers(*range) if range is not None else self._core.complete):
             raise RequestError(REPLICA_EMPTY.fill(name=self._name))
-
-    def _check_users(self) -> None:
-        if self._core.users and not self._anonymous_reads:
-            raise RequestError(
-                Refusal(
-                    Code.PERMISSION_DENIED,
-                    f"holdfast: the cluster has users, and replica {self._name} cannot tell what they may read; read "
-                    "from the cluster, or start the replica with --anonymous-reads to serve its prefixes to everyone",
-                )
-            )
 
     def _check_scope(self, start: bytes, end: bytes | None) -> None:
         if not self._core.wants(start, end):
@@ -182,7 +192,9 @@ class EdgeApi:
         if mode.fresh is Fresh.LINEARIZABLE:
             self._forward(call, body)
             return
-        self.check_readable(bounds(request.key, request.range_end))
+        wanted = bounds(request.key, request.range_end)
+        self.access.caller(call).require_read(wanted)
+        self.check_here(wanted)
         mode.check_cluster(self._core.position.cluster_id)
         self._when_fresh(call, mode, lambda: self._read(call, request, mode.fresh))
 
@@ -296,6 +308,33 @@ class EdgeApi:
         self._router.reply(call.id, health_pb2.HealthCheckResponse(status=status).SerializeToString())
 
     # ---- forwarded -----------------------------------------------------------------------------------------
+
+    def hold(self, call: Call, go_on: Callable[[], None]) -> bool:
+        """Ask a member about the call's token if that is due. Returns whether the call waits for it, and goes on by
+        `go_on`; what is known of a token is used until the answer is here."""
+        token = "" if call.method in _ELSEWHERE else self.access.due(call)
+        if not token:
+            return False
+        known = self.access.tokens.identify(token, self.access.auth) is not None
+        waiting = self._asked.get(token)
+        if waiting is None:
+            waiting = self._asked[token] = []
+            self._tasks.spawn(self._ask(token))
+        if not known:
+            waiting.append(go_on)
+        return not known
+
+    async def _ask(self, token: str) -> None:
+        tokens = self.access.tokens
+        try:
+            answer = holdfast_pb2.WhoAmIResponse.FromString(await self._forwarder.ask(WHO_AM_I, b"", token))
+            tokens.checked(token, answer.user, answer.auth_revision, answer.token_ends_ms)
+        except RequestError as error:
+            if error.refusal.code is Code.UNAUTHENTICATED:
+                tokens.refused(token)
+        finally:
+            for go_on in self._asked.pop(token):
+                go_on()
 
     def reached(self) -> None:
         """The watermark has moved: send the responses that waited for it."""

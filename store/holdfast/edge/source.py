@@ -29,7 +29,11 @@ class ReplicaSource:
 
     @property
     def users(self) -> bool:
-        return self._core.users
+        return self._core.rights.users
+
+    @property
+    def rights(self) -> bytes:
+        return self._core.rights.frame
 
     @property
     def path(self) -> holdfast_pb2.FollowPath:

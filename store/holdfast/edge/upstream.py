@@ -59,6 +59,12 @@ class Source(Protocol):
         ...
 
     @property
+    def rights(self) -> bytes:
+        """The FollowResponse with users and roles; empty if they are not known here, or auth is off. The same object
+        until they change."""
+        ...
+
+    @property
     def path(self) -> holdfast_pb2.FollowPath:
         """The way from here to the cluster. It is replaced when it changes, not modified."""
         ...
@@ -131,6 +137,8 @@ class Upstream:
         self._lineage = source.lineage  # as the follower was told
         self._users = False  # whether auth is on, as the follower was told
         self._path: holdfast_pb2.FollowPath | None = None  # as the follower was told
+        self.shares_rights = False  # the follower is sent users and roles
+        self._rights = b""  # as the follower was told
         self._told = 0  # revision up to which the follower was last told that it is complete
         self._frames: Iterator[bytes] | None = None  # the rest of a snapshot being sent
         self._moved_at = 0  # when the last snapshot frame was sent (ns)
@@ -149,9 +157,11 @@ class Upstream:
 
     # ---- events --------------------------------------------------------------------------------------------
 
-    def begin(self, start: holdfast_pb2.FollowStart) -> None:
-        """Take the follower's start message, after `check_start`; then call `tick`. Raises RequestError."""
+    def begin(self, start: holdfast_pb2.FollowStart, *, shares_rights: bool = False) -> None:
+        """Take the follower's start message, after `check_start`; then call `tick`. `shares_rights`: it may know users
+        and roles. Raises RequestError."""
         self._check_lineage(start)
+        self.shares_rights = shares_rights and start.rights
         self.start = start
         self._ranges = tuple(bounds(r.key, r.range_end) for r in start.filter)
 
@@ -180,6 +190,8 @@ class Upstream:
         self._check_same()
         if self._path is not self._source.path:
             return [*self._new_path(), *self.tick(now_ns)]
+        if self.shares_rights and self._rights is not self._source.rights:
+            return [*self._new_rights(), *self.tick(now_ns)]
         if self._frames is not None:
             if now_ns > self._moved_at + STALL_SECONDS * 1_000_000_000:
                 raise RequestError(_STALLED)
@@ -210,6 +222,13 @@ class Upstream:
         self._path = self._source.path
         return [holdfast_pb2.FollowResponse(path=self._path).SerializeToString()]
 
+    def _new_rights(self) -> list[bytes]:
+        """The follower's rights are never older than its data: what they were changed to hide is not shown."""
+        if not self.shares_rights or self._rights is self._source.rights:
+            return []
+        self._rights = self._source.rights
+        return [self._rights] if self._rights else []
+
     def _progress(self) -> list[bytes]:
         if not self._following or self._frames is not None:
             return []
@@ -237,7 +256,7 @@ class Upstream:
         """The frames for a delivery of the hub. Raises RequestError to end the stream."""
         if isinstance(delivery, Compacted):
             raise RequestError(_FELL_BEHIND)  # the follower reconnects and gets a snapshot
-        return self._revisions(delivery.changes) if isinstance(delivery, Events) else []
+        return [*self._new_rights(), *self._revisions(delivery.changes)] if isinstance(delivery, Events) else []
 
     def probed(self, id: int, revision: int) -> list[bytes]:
         """The reply to a probe: `revision` includes every write that was acknowledged before the probe was sent. A
@@ -291,6 +310,7 @@ class Upstream:
             snapshot=snapshot,
             partial=partial,
             users=source.users,
+            rights=bool(self.shares_rights and source.rights),
             path=source.path,
         )
         self._path, self._lineage = source.path, lineage
@@ -301,7 +321,7 @@ class Upstream:
         self._following = True
         self._users = hello.users
         source.poke()
-        return [holdfast_pb2.FollowResponse(hello=hello).SerializeToString()]
+        return [holdfast_pb2.FollowResponse(hello=hello).SerializeToString(), *self._new_rights()]
 
     def _lacking(self, start: holdfast_pb2.FollowStart) -> list[Range]:
         """The ranges that the follower has to be sent as a snapshot, because history cannot bring it to the state of

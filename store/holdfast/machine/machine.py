@@ -333,12 +333,14 @@ class Machine:
 
     # ---- rights and alarms ---------------------------------------------------------------------------------
 
-    def check_rights(self, command: raft_pb2.Command) -> None:
-        """Raise RequestError unless the command's principal has the rights for it, by the current users and roles."""
+    def check_rights(self, command: raft_pb2.Command, via: tuple[str, ...] = ()) -> None:
+        """Raise RequestError unless the command's principal has the rights for it, by the current users and roles.
+        `via`: who vouches for the principal, known to the member that proposes it. When the command is applied, users
+        and roles are still the same, or it is refused."""
         if command.system or not self.auth.enabled:
             return
         kind = command.WhichOneof("op")
-        who = Principal(command.principal, command.auth_revision)
+        who = Principal(command.principal, command.auth_revision, via)
         if kind == "put":
             checks.check_put(self.auth, who, command.put, self.space.leased)
         elif kind == "put_sequential":
@@ -352,10 +354,12 @@ class Machine:
         elif kind == "lease_revoke":
             checks.check_lease(self.auth, who, command.lease_revoke.id, self.space.leased)
             owner = self.clients.owner(command.lease_revoke.id)
-            if owner not in (None, who.user) and not self.auth.is_root(who.user):
+            if owner not in (None, who.user) and not self.auth.is_admin(who):
                 raise RequestError(PERMISSION_DENIED)  # ending a session deletes the answers kept for its owner
         elif kind == "cachable" or (kind == "compact" and self.level >= 2):
             self.auth.require_admin(who)
+        elif via:
+            raise RequestError(PERMISSION_DENIED)  # the right is looked for elsewhere, without those who vouch
         elif kind not in _RIGHTS_ELSEWHERE:
             raise AssertionError(f"no rights are defined for commands of the kind {kind}")
 

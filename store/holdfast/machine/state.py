@@ -82,5 +82,5 @@ class AppliedState(Protocol):
     def counts(self) -> Mapping[str, int]:
         """Successful commands by kind, since this member started."""
 
-    def check_rights(self, command: raft_pb2.Command) -> None:
+    def check_rights(self, command: raft_pb2.Command, via: tuple[str, ...] = ()) -> None:
         """Raise RequestError unless the command's principal has the rights for it."""

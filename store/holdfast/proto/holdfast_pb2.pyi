@@ -1,3 +1,4 @@
+from holdfast.proto import auth_pb2 as _auth_pb2
 from holdfast.proto import kv_pb2 as _kv_pb2
 from holdfast.proto import rpc_pb2 as _rpc_pb2
 from google.protobuf.internal import containers as _containers
@@ -237,6 +238,26 @@ class CacheListResponse(_message.Message):
     prefixes: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., prefixes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class WhoAmIRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WhoAmIResponse(_message.Message):
+    __slots__ = ("header", "user", "roles", "auth_enabled", "auth_revision", "token_ends_ms")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    AUTH_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    AUTH_REVISION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ENDS_MS_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    user: str
+    roles: _containers.RepeatedScalarFieldContainer[str]
+    auth_enabled: bool
+    auth_revision: int
+    token_ends_ms: int
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., user: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., auth_enabled: _Optional[bool] = ..., auth_revision: _Optional[int] = ..., token_ends_ms: _Optional[int] = ...) -> None: ...
+
 class KeyRange(_message.Message):
     __slots__ = ("key", "range_end")
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -256,7 +277,7 @@ class FollowRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[FollowStart, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., report: _Optional[_Union[ReplicaReport, _Mapping]] = ...) -> None: ...
 
 class FollowStart(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "watermark", "filter", "filter_version", "replica", "pool", "held", "held_watermark", "lineage")
+    __slots__ = ("cluster_id", "epoch", "watermark", "filter", "filter_version", "replica", "pool", "held", "held_watermark", "lineage", "rights")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_FIELD_NUMBER: _ClassVar[int]
@@ -267,6 +288,7 @@ class FollowStart(_message.Message):
     HELD_FIELD_NUMBER: _ClassVar[int]
     HELD_WATERMARK_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     epoch: int
     watermark: int
@@ -277,7 +299,8 @@ class FollowStart(_message.Message):
     held: HeldRanges
     held_watermark: int
     lineage: int
-    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., watermark: _Optional[int] = ..., filter: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., filter_version: _Optional[int] = ..., replica: _Optional[str] = ..., pool: _Optional[str] = ..., held: _Optional[_Union[HeldRanges, _Mapping]] = ..., held_watermark: _Optional[int] = ..., lineage: _Optional[int] = ...) -> None: ...
+    rights: bool
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., watermark: _Optional[int] = ..., filter: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., filter_version: _Optional[int] = ..., replica: _Optional[str] = ..., pool: _Optional[str] = ..., held: _Optional[_Union[HeldRanges, _Mapping]] = ..., held_watermark: _Optional[int] = ..., lineage: _Optional[int] = ..., rights: _Optional[bool] = ...) -> None: ...
 
 class HeldRanges(_message.Message):
     __slots__ = ("ranges",)
@@ -323,7 +346,7 @@ class Probe(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class FollowResponse(_message.Message):
-    __slots__ = ("hello", "revision", "progress", "chunk", "trailer", "probe", "path")
+    __slots__ = ("hello", "revision", "progress", "chunk", "trailer", "probe", "path", "rights")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -331,6 +354,7 @@ class FollowResponse(_message.Message):
     TRAILER_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
     hello: FollowHello
     revision: FollowRevision
     progress: FollowProgress
@@ -338,10 +362,11 @@ class FollowResponse(_message.Message):
     trailer: FollowTrailer
     probe: ProbeReply
     path: FollowPath
-    def __init__(self, hello: _Optional[_Union[FollowHello, _Mapping]] = ..., revision: _Optional[_Union[FollowRevision, _Mapping]] = ..., progress: _Optional[_Union[FollowProgress, _Mapping]] = ..., chunk: _Optional[_Union[FollowChunk, _Mapping]] = ..., trailer: _Optional[_Union[FollowTrailer, _Mapping]] = ..., probe: _Optional[_Union[ProbeReply, _Mapping]] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ...) -> None: ...
+    rights: FollowRights
+    def __init__(self, hello: _Optional[_Union[FollowHello, _Mapping]] = ..., revision: _Optional[_Union[FollowRevision, _Mapping]] = ..., progress: _Optional[_Union[FollowProgress, _Mapping]] = ..., chunk: _Optional[_Union[FollowChunk, _Mapping]] = ..., trailer: _Optional[_Union[FollowTrailer, _Mapping]] = ..., probe: _Optional[_Union[ProbeReply, _Mapping]] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., rights: _Optional[_Union[FollowRights, _Mapping]] = ...) -> None: ...
 
 class FollowHello(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "partial", "users", "path", "lineage", "restored_from")
+    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "partial", "users", "path", "lineage", "restored_from", "rights")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -353,6 +378,7 @@ class FollowHello(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     RESTORED_FROM_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     epoch: int
     term: int
@@ -364,7 +390,18 @@ class FollowHello(_message.Message):
     path: FollowPath
     lineage: int
     restored_from: int
-    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., partial: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ...) -> None: ...
+    rights: bool
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., partial: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rights: _Optional[bool] = ...) -> None: ...
+
+class FollowRights(_message.Message):
+    __slots__ = ("revision", "users", "roles")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    users: _containers.RepeatedCompositeFieldContainer[_auth_pb2.User]
+    roles: _containers.RepeatedCompositeFieldContainer[_auth_pb2.Role]
+    def __init__(self, revision: _Optional[int] = ..., users: _Optional[_Iterable[_Union[_auth_pb2.User, _Mapping]]] = ..., roles: _Optional[_Iterable[_Union[_auth_pb2.Role, _Mapping]]] = ...) -> None: ...
 
 class FollowPath(_message.Message):
     __slots__ = ("nodes", "cut_off")

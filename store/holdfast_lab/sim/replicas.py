@@ -32,6 +32,7 @@ class _NodeSource:
     """A simulated member as an upstream, for as long as it lives."""
 
     users = False
+    rights = b""
 
     def __init__(self, node: Node, core: MemberCore, hub: Hub) -> None:
         self._node = node

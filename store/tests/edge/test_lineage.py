@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from holdfast.edge.core import BrokenUpstream, EarlierEpoch, Position, ReplicaCore, WrongCluster, ranges_of
 from holdfast.edge.lineage import Lineage, Relation
@@ -110,7 +112,7 @@ def test_who_follows_a_replica_that_goes_over_begins_anew() -> None:
     host = after(b"/a/1")
     told = ""
     host.lineage = RESTORED
-    for step in (lambda: host.upstream.tick(0), lambda: host.upstream.probed(1, 2)):
+    for step in (partial(host.upstream.tick, 0), partial(host.upstream.probed, 1, 2)):
         try:
             step()
         except RequestError as error:

@@ -26,6 +26,7 @@ class Host:
     """A key space that is served, and one replica that follows it."""
 
     lineage, term, users = Lineage.of(7, 1, 0), 1, False
+    rights = b""
     path = holdfast_pb2.FollowPath(nodes=[1])
 
     def __init__(self, followers: Followers | None = None) -> None:

@@ -42,13 +42,18 @@ async def set_up(cluster: LocalCluster) -> None:
     """Wait until the cluster is ready and make the users; auth is still off."""
     await cluster.wait_ready()
     async with client.connect(cluster.endpoints, timeout=20) as hf:
-        for name, password in PASSWORDS.items():
-            await ask(hf, "UserAdd", rpc_pb2.AuthUserAddRequest(name=name, password=password))
-        await grant_role(hf, "root", "root")
-        await ask(hf, "RoleAdd", rpc_pb2.AuthRoleAddRequest(name="r"))
-        mine = auth_pb2.Permission(permType=auth_pb2.Permission.READWRITE, key=b"/eve/", range_end=b"/eve0")
-        await ask(hf, "RoleGrantPermission", rpc_pb2.AuthRoleGrantPermissionRequest(name="r", perm=mine))
-        await grant_role(hf, "eve", "r")
+        await set_up_users(hf)
+
+
+async def set_up_users(hf: client.Client) -> None:
+    """Make the users; auth is still off."""
+    for name, password in PASSWORDS.items():
+        await ask(hf, "UserAdd", rpc_pb2.AuthUserAddRequest(name=name, password=password))
+    await grant_role(hf, "root", "root")
+    await ask(hf, "RoleAdd", rpc_pb2.AuthRoleAddRequest(name="r"))
+    mine = auth_pb2.Permission(permType=auth_pb2.Permission.READWRITE, key=b"/eve/", range_end=b"/eve0")
+    await ask(hf, "RoleGrantPermission", rpc_pb2.AuthRoleGrantPermissionRequest(name="r", perm=mine))
+    await grant_role(hf, "eve", "r")
 
 
 def connector(cluster: LocalCluster) -> Callable[[str], client.Client]:

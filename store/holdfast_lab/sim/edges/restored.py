@@ -48,6 +48,7 @@ class RestoredCluster:
     paused = False
     term = 1
     users = False
+    rights = b""
 
     def __init__(self, world: World, backup: MemoryStore, before: Oracle, bump: int) -> None:
         machine = Machine(backup)

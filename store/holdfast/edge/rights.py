@@ -1,0 +1,50 @@
+"""Users and roles as a replica has them on its disk: as of its watermark, and after a restart without a network.
+
+States: auth is off; auth is on and users and roles are not known here; auth is on and they are known.
+"""
+
+from __future__ import annotations
+
+from holdfast.auth.followed import copy_of
+from holdfast.auth.store import AuthStore
+from holdfast.kv.store import Family, Pending
+from holdfast.proto import holdfast_pb2
+
+_USERS = b"replica/users"
+_RIGHTS = b"replica/rights"
+_TOKENS = b"replica/tokens"
+
+
+class FollowedRights:
+    """Writes go to `pending`, whose owner flushes it."""
+
+    def __init__(self, pending: Pending) -> None:
+        self._pending = pending
+        self.users = pending.get(Family.META, _USERS) is not None  # whether auth is on in the cluster, as last reported
+        self.frame = pending.get(Family.META, _RIGHTS) or b""  # the FollowResponse with users and roles, for others
+        self.tokens = pending.get(Family.META, _TOKENS) or b""  # what is known of callers' tokens, see `edge.tokens`
+        self.auth: AuthStore | None = None
+        self._read()
+
+    def greeted(self, hello: holdfast_pb2.FollowHello) -> None:
+        """An upstream has said whether auth is on, and whether this replica may know users and roles."""
+        if hello.users != self.users:
+            self.users = hello.users
+            self._pending.put(Family.META, _USERS, b"" if hello.users else None)
+        if not hello.rights and self.frame:
+            self._set(b"")
+
+    def take(self, rights: holdfast_pb2.FollowRights) -> None:
+        """Users and roles have changed."""
+        self._set(holdfast_pb2.FollowResponse(rights=rights).SerializeToString())
+
+    def keep_tokens(self, tokens: bytes) -> None:
+        self._pending.put(Family.META, _TOKENS, tokens)
+
+    def _set(self, frame: bytes) -> None:
+        self.frame = frame
+        self._pending.put(Family.META, _RIGHTS, frame or None)
+        self._read()
+
+    def _read(self) -> None:
+        self.auth = copy_of(holdfast_pb2.FollowResponse.FromString(self.frame).rights) if self.frame else None

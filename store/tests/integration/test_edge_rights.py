@@ -1,0 +1,270 @@
+"""Users at edge replicas: each caller has its own rights there, connected and cut off; nothing runs as the replica."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from google.protobuf.message import Message
+from holdfast import client
+from holdfast.auth.store import REPLICA_ROLE
+from holdfast.proto import auth_pb2, holdfast_pb2, rpc_pb2
+from holdfast_lab.processes import LocalCluster, Process, free_ports
+
+from ..certificates import Authority
+from .test_rights import _tls
+from .users import PASSWORDS, ask, change_password, enable, grant_role, revoke_role, set_up_users
+
+pytestmark = pytest.mark.timeout(180)
+DENIED = "permission denied"
+OFFLINE = "15s"  # for which a token is honoured at a replica that is cut off
+
+
+class Site:
+    """A member, a relay that follows it as the user edge, and a leaf below that as the user leaf. Everybody has a
+    certificate."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.authority = Authority("one")
+        self.authority.write_server(directory)
+        self._files = [
+            f"--cert-file={directory}/tls.crt",
+            f"--key-file={directory}/tls.key",
+            f"--trusted-ca-file={directory}/ca.crt",
+            "--client-cert-auth",
+        ]
+        self.cluster = LocalCluster(directory / "c", voters=1, extra=[*self._files, "--bcrypt-cost=4"])
+        (self.member,) = self.cluster.voters.values()
+        self.member.arguments = [
+            a.replace("--listen-client-urls=http:", "--listen-client-urls=https:") for a in self.member.arguments
+        ]
+        self.tls = {name: _tls(self.authority, directory / name, name) for name in (*PASSWORDS, "edge", "leaf")}
+        self.relay = self._replica("edge", self.member.endpoint)
+        self.leaf = self._replica("leaf", self.relay.endpoint)
+
+    def _replica(self, name: str, upstream: str) -> Process:
+        (port,) = free_ports(1)
+        arguments = [
+            "edge",
+            f"--name={name}",
+            f"--data-dir={self.directory / name / 'data'}",
+            f"--listen-client-urls=https://127.0.0.1:{port}",
+            f"--endpoints={upstream}",
+            "--prefix=/eve/",
+            "--prefix=/more/",
+            f"--upstream-tls-dir={self.directory / name}",
+            f"--offline-tokens={OFFLINE}",
+            *self._files,
+        ]
+        return Process(name, arguments, self.directory / f"{name}.log", port)
+
+    def connect(self, user: str, process: Process, *, password: bool = False, certificate: str = "") -> client.Client:
+        """As `user`: by its certificate, or by its password over a connection with the certificate of nobody's user."""
+        options: dict[str, Any] = {"tls": self.tls[certificate or user]}
+        if password:
+            options |= {"user": user, "password": PASSWORDS[user]}
+        return client.connect(process.endpoint, timeout=20, **options)
+
+
+@pytest_asyncio.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    found = Site(tmp_path)
+    found.cluster.start()
+    try:
+        async with found.connect("root", found.member) as root:
+            await set_up_users(root)
+            for name in ("edge", "leaf"):
+                await ask(root, "UserAdd", rpc_pb2.AuthUserAddRequest(name=name, password="pw"))
+            await ask(root, "RoleAdd", rpc_pb2.AuthRoleAddRequest(name=REPLICA_ROLE))
+            await ask(root, "RoleAdd", rpc_pb2.AuthRoleAddRequest(name="reads"))
+            for role, kind, prefix in (
+                ("reads", auth_pb2.Permission.READ, b"/eve/"),
+                ("reads", auth_pb2.Permission.READ, b"/more/"),
+                (REPLICA_ROLE, auth_pb2.Permission.READWRITE, b"/eve/"),
+                ("r", auth_pb2.Permission.READWRITE, b"/more/"),
+            ):
+                perm = auth_pb2.Permission(permType=kind, key=prefix, range_end=prefix[:-1] + b"0")
+                await ask(root, "RoleGrantPermission", rpc_pb2.AuthRoleGrantPermissionRequest(name=role, perm=perm))
+            for name in ("edge", "leaf"):
+                await grant_role(root, name, "reads")
+                await grant_role(root, name, REPLICA_ROLE)
+            await root.put("/eve/1", "1")
+            await root.put("/more/1", "1")
+            await enable(root)
+        for process in (found.relay, found.leaf):
+            process.start()
+        yield found
+    finally:
+        for process in (found.relay, found.leaf):
+            process.kill()
+        found.cluster.kill()
+        print(found.cluster.logs(), found.relay.tail(30), found.leaf.tail(30), sep="\n")
+
+
+async def local(hf: client.Client, key: str) -> bytes | None:
+    found = await hf.get(key, serializable=True)
+    return None if found is None else found.value
+
+
+async def until(works: Callable[[], Awaitable[Any]]) -> None:
+    """Wait until the call is answered."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await works()
+            except client.ClientError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+async def refused(works: Callable[[], Awaitable[Any]], why: str) -> None:
+    """Wait until the call is refused so: what has changed is on its way."""
+    error: client.ClientError | None = None
+    async with asyncio.timeout(30):
+        while error is None:
+            try:
+                await works()
+                await asyncio.sleep(0.02)
+            except client.ClientError as ended:
+                error = ended
+    assert why in str(error)
+
+
+async def at_once(works: Callable[[], Awaitable[Any]], why: str) -> None:
+    with pytest.raises(client.ClientError, match=why):
+        await works()
+
+
+async def who_am_i(hf: client.Client) -> holdfast_pb2.WhoAmIResponse:
+    return await hf.connection.call(
+        "/holdfast.v1.Identity/WhoAmI", holdfast_pb2.WhoAmIRequest(), holdfast_pb2.WhoAmIResponse, idempotent=True
+    )
+
+
+async def test_each_caller_has_its_own_rights_at_a_replica(site: Site) -> None:
+    """By certificate and by token, local and forwarded, through one replica and two."""
+    async with AsyncExitStack() as stack:
+
+        async def as_(user: str, process: Process, **how: Any) -> client.Client:
+            return await stack.enter_async_context(site.connect(user, process, **how))
+
+        for process in (site.relay, site.leaf):
+            eve, root = await as_("eve", process), await as_("root", process)
+            mat, nobody = await as_("mat", process), await as_("edge", process, certificate="mat")
+            await until(partial(local, eve, "/eve/1"))
+            assert await local(eve, "/eve/1") is not None
+            assert await local(root, "/eve/1") is not None
+            for other in (mat, nobody):
+                await at_once(partial(local, other, "/eve/1"), DENIED)
+                await at_once(partial(anext, other.watch("/eve/", prefix=True)), DENIED)
+                await at_once(partial(other.put, "/eve/1", "x"), DENIED)
+            # Forwarded calls run as the caller, within what the replica itself may do.
+            assert (await who_am_i(eve)).user == "eve"
+            await eve.put("/eve/1", process.name)
+            await at_once(partial(eve.put, "/more/1", "x"), DENIED)
+            await at_once(partial(root.put, "/other", "x"), DENIED)
+            await at_once(partial(ask, root, "UserList", rpc_pb2.AuthUserListRequest()), DENIED)
+            await at_once(partial(ask, root, "UserAdd", rpc_pb2.AuthUserAddRequest(name="x", password="x")), DENIED)
+            # A token speaks for itself.
+            eve = await as_("eve", process, password=True, certificate="mat")
+            await eve.put("/more/1", process.name)
+            assert await local(eve, "/more/1") == process.name.encode()
+            mat = await as_("mat", process, password=True, certificate="eve")
+            await at_once(partial(local, mat, "/eve/1"), DENIED)
+            root = await as_("root", process, password=True, certificate="mat")
+            await root.put("/other", "x")
+
+
+async def test_a_replica_vouches_only_with_the_role(site: Site) -> None:
+    async with (
+        site.connect("root", site.member) as root,
+        site.connect("eve", site.leaf) as at_leaf,
+        site.connect("eve", site.relay) as at_relay,
+    ):
+        await until(lambda: local(at_leaf, "/eve/1"))
+        await at_leaf.put("/eve/1", "x")
+        await revoke_role(root, "leaf", REPLICA_ROLE)
+        await refused(lambda: at_leaf.put("/eve/1", "x"), "'leaf' may not make calls for others")
+        await refused(lambda: local(at_leaf, "/eve/1"), "cannot tell what they may read")
+        await at_relay.put("/eve/1", "x")
+        await grant_role(root, "leaf", REPLICA_ROLE)
+        await until(lambda: at_leaf.put("/eve/1", "again"))
+        await until(lambda: local(at_leaf, "/eve/1"))
+
+
+async def test_what_is_revoked_ends_at_the_replica_before_the_next_change_is_seen(site: Site) -> None:
+    async with site.connect("root", site.member) as root, site.connect("eve", site.leaf) as eve:
+        await until(lambda: local(eve, "/eve/1"))
+        watch = eve.watch("/eve/", prefix=True)
+        started = asyncio.ensure_future(anext(watch))
+        async with asyncio.timeout(30):
+            while not started.done():
+                await root.put("/eve/1", "seen")
+                await asyncio.sleep(0.05)
+        await revoke_role(root, "eve", "r")
+        await root.put("/eve/1", "secret")
+        values: list[bytes] = []
+
+        async def read_on() -> None:
+            while True:
+                values.append((await anext(watch)).kv.value)
+
+        await refused(read_on, DENIED)
+        assert set(values) <= {b"seen"}
+        await at_once(lambda: local(eve, "/eve/1"), DENIED)
+
+
+async def test_rights_hold_while_cut_off_and_after_a_restart(site: Site) -> None:
+    async with AsyncExitStack() as stack:
+        eve = await stack.enter_async_context(site.connect("eve", site.relay))
+        mat = await stack.enter_async_context(site.connect("mat", site.relay))
+        by_token = await stack.enter_async_context(site.connect("eve", site.relay, password=True, certificate="mat"))
+        stale = await stack.enter_async_context(site.connect("eve", site.relay, password=True, certificate="mat"))
+        root = await stack.enter_async_context(site.connect("root", site.member))
+        await until(lambda: local(eve, "/eve/1"))
+        await until(lambda: local(by_token, "/eve/1"))
+        token = await by_token.connection.who()
+        unknown = await stale.connection.who()
+        await change_password(root, "mat", "pw")  # a change of rights that the replica has to have
+        channel = await eve.connection.ready(site.relay.endpoint, 10)
+
+        async def code_of(method: str, request: Message, metadata: tuple[tuple[str, str], ...]) -> grpc.StatusCode:
+            call = channel.unary_unary(f"/etcdserverpb.KV/{method}")(request.SerializeToString(), metadata=metadata)
+            return await call.code()
+
+        async def read(metadata: tuple[tuple[str, str], ...]) -> grpc.StatusCode:
+            return await code_of("Range", rpc_pb2.RangeRequest(key=b"/eve/1", serializable=True), metadata)
+
+        assert await read(token) is grpc.StatusCode.OK
+        site.member.kill()
+        async with asyncio.timeout(30):
+            while (await eve.describe()).connected:
+                await asyncio.sleep(0.02)
+        assert await local(eve, "/eve/1") is not None
+        await at_once(lambda: local(mat, "/eve/1"), DENIED)
+        assert await read(token) is grpc.StatusCode.OK
+        assert await read(unknown) is grpc.StatusCode.UNAVAILABLE
+        assert await read((("token", "made.up"),)) is grpc.StatusCode.UNAVAILABLE
+        put = rpc_pb2.PutRequest(key=b"/eve/1", value=b"x")
+        assert await code_of("Put", put, token) is grpc.StatusCode.UNAVAILABLE
+
+        site.relay.stop()
+        site.relay.start()
+        await until(lambda: local(eve, "/eve/1"))
+        await at_once(lambda: local(mat, "/eve/1"), DENIED)
+        channel = await eve.connection.ready(site.relay.endpoint, 10)
+        assert await read(token) is grpc.StatusCode.OK
+        async with asyncio.timeout(30):
+            while (code := await read(token)) is grpc.StatusCode.OK:
+                await asyncio.sleep(0.1)
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert await local(eve, "/eve/1") is not None, "a certificate is one for as long as it is valid"
