@@ -35,6 +35,7 @@ from holdfast.status import (
     READ_METADATA,
     REPLICA_DISCONNECTED,
     REPLICA_EMPTY,
+    TOO_MANY_REQUESTS,
     said_by_server,
 )
 
@@ -349,6 +350,8 @@ class _Race:
             return
         if self._local is not None and known == FUTURE_REVISION and self._channels.seen.has(self._local.revision):
             return  # the server is behind
+        if known == TOO_MANY_REQUESTS and self._attempts:
+            return  # the server has too much of this call already: another copy of it is still under way
         before = known in _BEFORE_ANYTHING
         broken = code in _BREAKS and not said_by_server(details)
         if not broken and code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):

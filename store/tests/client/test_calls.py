@@ -20,6 +20,7 @@ from holdfast.client.picker import LEAST_ATTEMPT_SECONDS, Picker
 from holdfast.client.position import Seen
 from holdfast.client.stalls import Stalls
 from holdfast.proto import rpc_pb2
+from holdfast.status import TOO_MANY_REQUESTS
 
 from tests.client import virtual_loop
 from tests.client.virtual_loop import VirtualLoop
@@ -40,6 +41,8 @@ class Servers:
         self.seen = Seen(floor=False)
         self.seconds = QUICK
         self.frozen: set[str] = set()
+        self.one_at_a_time = False  # a further call is refused while one is under way
+        self._under_way = 0
         self.got: Counter[str] = Counter()
 
     async def order(self, *, endpoint: str | None = None, write: bool = False, stream: bool = False) -> list[str]:
@@ -47,6 +50,20 @@ class Servers:
 
     def connected(self, address: str) -> grpc.aio.Channel:
         return cast(grpc.aio.Channel, _Channel(self, address))
+
+    def refuses(self, answer: asyncio.Future[Any]) -> bool:
+        if self.one_at_a_time and self._under_way:
+            error = grpc.aio.AioRpcError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), grpc.aio.Metadata(), TOO_MANY_REQUESTS.message
+            )
+            asyncio.get_running_loop().call_soon(answer.set_exception, error)
+            return True
+        self._under_way += 1
+        answer.add_done_callback(self._ended)
+        return False
+
+    def _ended(self, _: object) -> None:
+        self._under_way -= 1
 
     async def ready(self, address: str, seconds: float) -> grpc.aio.Channel:
         return self.connected(address)
@@ -67,6 +84,8 @@ class _Channel:
             loop = asyncio.get_running_loop()
             answer: asyncio.Future[Any] = loop.create_future()
             self._servers.got[self._address] += 1
+            if self._servers.refuses(answer):
+                return answer
             if self._address not in self._servers.frozen:
                 loop.call_later(self._servers.seconds, lambda: answer.done() or answer.set_result(_ANSWER))
             return answer
@@ -183,6 +202,19 @@ def test_all_servers_stop_and_two_go_on() -> None:
         await load.reads(10.0, 300)
         await load.done()
         assert not load.failed
+
+    virtual_loop.run(work())
+
+
+def test_a_copy_of_a_call_that_is_too_much_for_the_server_does_not_end_the_call() -> None:
+    """As that of a large write to a slow disk: the first copy is under way, and is answered."""
+
+    async def work() -> None:
+        load = Load(timeout=10.0)
+        load.servers.seconds, load.servers.one_at_a_time = 4.0, True
+        await load._read()
+        assert sum(load.servers.got.values()) > 1, "it had company"
+        assert load.took == [pytest.approx(4.0)]
 
     virtual_loop.run(work())
 

@@ -221,6 +221,8 @@ async def test_other_prefixes(cluster: LocalCluster, edge: Edge) -> None:
         assert await has("/a/", "/b/", "/c/") == [True, True, False]
         edge.relay.cut()
         restart_with(edge, "/a/", "/c/")
+        async with client.connect(edge.endpoint, timeout=30) as starting:
+            await starting.describe()
         async with client.connect(edge.endpoint, timeout=2) as at_edge:
             assert await has("/a/", "/b/", "/c/") == [True, False, False]
             with pytest.raises(client.Unavailable, match="no data of these prefixes yet"):
