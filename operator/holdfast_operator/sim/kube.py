@@ -126,7 +126,8 @@ def serve(api: ApiServer, request: Request) -> Object:
         return api.answer(api.named(kind, namespace, name), managers=not kind.startswith("Holdfast"))
     if request.method == "GET":
         labels = dict(part.split("=", 1) for part in request.query.get("labelSelector", "").split(",") if part)
-        items = [api.answer(obj) for obj in api.list(kind, namespace, labels)]
+        applied = kind == "StatefulSet"  # the only kind that is applied from what a list said; others would cost time
+        items = [api.answer(obj, managers=applied) for obj in api.list(kind, namespace, labels)]
         return {"apiVersion": request.kind.api, "kind": f"{kind}List", "items": items}
     return copy(_write(api, request))
 
