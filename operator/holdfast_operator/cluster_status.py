@@ -68,10 +68,14 @@ def cluster_status(
         "voters": len(membership.voters) if membership else None,
         "readyVoters": None if ready is None else len(ready),
         "votersSummary": f"{'?' if ready is None else len(ready)}/{desired.replicas}",
-        "edgeSummary": f"{len(seen.replicas) if seen.nodes else '?'}/{edge_replicas}",
+        "edgeSummary": f"{_online(seen) if seen.nodes else '?'}/{edge_replicas}",
         "members": _members(name, observed, membership) if membership else None,
         "conditions": conditions,
     }
+
+
+def _online(seen: Observation) -> int:
+    return sum(not report.offline_since for report in seen.replicas)
 
 
 def _ready(observed: Observed, settled: bool) -> bool | None:

@@ -71,14 +71,13 @@ class ClusterLoop:
         except Exception as error:
             return self._failed("lists", error)
         delays = [await self._alone("cluster", self._cluster.run(pools))]
-        seen = self._cluster.seen
-        reports = seen.replicas if seen is not None else []
-        cluster = self._cluster.for_pools
+        cluster, reports = self._cluster.for_pools, self._cluster.reports
+        self._pools.forget_others(pools)
         delays += [await self._alone(_named(pool), self._pools.run(pool, cluster, reports)) for pool in pools]
         if configs and not self._cluster.paused:
             hf = await self._cluster.client()
             delays += [
-                await self._alone(_named(config), self._configs.run(config, configs, pools, hf, reports))
+                await self._alone(_named(config), self._configs.run(config, configs, pools, hf, reports or []))
                 for config in configs
             ]
         return min((delay for delay in delays if delay is not None), default=None)

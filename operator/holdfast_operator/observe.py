@@ -101,16 +101,20 @@ def _made_from(stateful: Object) -> str:
 
 
 def _replicas(nodes: Mapping[int, holdfast_pb2.DescribeResponse]) -> list[holdfast_pb2.ReplicaReport]:
-    """The newest report of each edge replica that follows the cluster, whichever member it follows."""
+    """The newest report of each edge replica, whichever member it follows. A member that it left may list it as
+    offline."""
     newest: dict[str, holdfast_pb2.ReplicaReport] = {}
     for node in nodes.values():
         for report in node.replicas:
-            if report.offline_since:
-                continue  # members list it for people: it followed once
             known = newest.get(report.replica)
-            if known is None or report.watermark >= known.watermark:
+            if known is None or _recency(report) >= _recency(known):
                 newest[report.replica] = report
     return list(newest.values())
+
+
+def _recency(report: holdfast_pb2.ReplicaReport) -> tuple[bool, int, int]:
+    """Greater for a newer report."""
+    return not report.offline_since, report.offline_since, report.watermark
 
 
 async def _membership(

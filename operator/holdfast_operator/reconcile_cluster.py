@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from holdfast import client
+from holdfast.proto import holdfast_pb2
 
 from holdfast_operator import status
 from holdfast_operator.act import Actor
@@ -81,6 +82,11 @@ class ClusterReconciler:
         if self.spec is None or self.rollout is None:
             return None
         return ForPools(self.spec, self.rollout, self.authority)
+
+    @property
+    def reports(self) -> list[holdfast_pb2.ReplicaReport] | None:
+        """What the members report about the edge replicas; None if none answers."""
+        return self.seen.replicas if self.seen is not None and self.seen.nodes else None
 
     async def client(self) -> client.Client | None:
         """A client of the leader; None if no member answers."""

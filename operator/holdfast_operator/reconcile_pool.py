@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from datetime import datetime
 
 from holdfast.proto import holdfast_pb2
@@ -12,10 +13,13 @@ from holdfast_operator.children import ensure_certificate
 from holdfast_operator.kube import ApiError, Kube, Object
 from holdfast_operator.model.parse import InvalidSpec, parse
 from holdfast_operator.model.pool import PoolSpec
-from holdfast_operator.objects import Leaving, NotOurs, ensure, ensure_from, is_owned
+from holdfast_operator.objects import Leaving, NotOurs, ensure, ensure_absent, ensure_from, is_owned
 from holdfast_operator.plan.facts import Run
+from holdfast_operator.plan.freshness import Peak, peaks
 from holdfast_operator.plan.pool import Replica, replace_one
+from holdfast_operator.plan.relays import relays as chosen
 from holdfast_operator.pods import is_ready, run_of, trouble_of
+from holdfast_operator.pool_status import Seen, pool_status, reports_of
 from holdfast_operator.reconcile_cluster import LATER, RETRY, SOON, ForPools
 from holdfast_operator.resources import certificates
 from holdfast_operator.resources import pool as resources
@@ -24,6 +28,7 @@ from holdfast_operator.resources.rendering import OLDEST
 
 OLDEST_KUBERNETES = (1, 30)
 CERTIFICATES_PER_PASS = 4  # looked at again, of replicas that exist
+Reports = list[holdfast_pb2.ReplicaReport] | None  # None: no member answers
 
 
 class PoolReconciler:
@@ -38,10 +43,14 @@ class PoolReconciler:
         self._namespace = namespace
         self._cluster = cluster
         self._turn = itertools.count()
+        self._peaks: dict[str, dict[str, Peak]] = {}  # by uid of the pool, and by pod
 
-    async def run(
-        self, pool: Object, cluster: ForPools | None, reports: list[holdfast_pb2.ReplicaReport]
-    ) -> float | None:
+    def forget_others(self, pools: Iterable[Object]) -> None:
+        """Keep what is remembered of these pools alone."""
+        uids = {pool["metadata"]["uid"] for pool in pools}
+        self._peaks = {uid: peaks for uid, peaks in self._peaks.items() if uid in uids}
+
+    async def run(self, pool: Object, cluster: ForPools | None, reports: Reports) -> float | None:
         """One pass. `cluster`: None if there is none that can be used. `reports`: what the cluster's members report
         about their replicas."""
         if cluster is None:
@@ -60,35 +69,59 @@ class PoolReconciler:
                 raise
             return await self._stalled(pool, "Refused", str(error))
 
-    async def _pass(
-        self, pool: Object, spec: PoolSpec, cluster: ForPools, reports: list[holdfast_pb2.ReplicaReport]
-    ) -> float:
+    async def _pass(self, pool: Object, spec: PoolSpec, cluster: ForPools, reports: Reports) -> float:
         paused = cluster.spec.paused
+        name = pool["metadata"]["name"]
         selector = ",".join(f"{k}={v}" for k, v in spec.placement.nodeSelector.items())
         nodes = {n["metadata"]["name"]: n for n in await self._kube.list("Node", labels=selector)}
-        labels = f"{CLUSTER_LABEL}={self._cluster},{POOL_LABEL}={pool['metadata']['name']}"
+        labels = f"{CLUSTER_LABEL}={self._cluster},{POOL_LABEL}={name}"
         live = {s["metadata"]["name"]: s for s in await self._kube.list("StatefulSet", self._namespace, labels=labels)}
         shared = _is_shared(pool, cluster, live)
-        wanted = _wanted(pool, spec, cluster, sorted(nodes), shared=shared)
+        relays = frozenset() if shared else chosen(name, nodes, spec.relaysPerSite)
+        wanted = _wanted(pool, spec, cluster, sorted(nodes), relays, shared=shared)
         if not paused:
-            await ensure(
-                self._kube, pool, resources.service(pool, spec, cluster.rollout.rendering, kubernetes=self._kubernetes)
-            )
+            await self._ensure_services(pool, spec, cluster, relays=bool(relays))
             if not shared:
                 new = [name for name in wanted if name not in live]
-                await self._ensure_certificates(pool, cluster, new, list(wanted))
-            for name, stateful in wanted.items():
-                await ensure_from(self._kube, pool, stateful, live.get(name))
+                await self._ensure_certificates(pool, cluster, new, list(wanted), relays)
+            for stateful_name, stateful in wanted.items():
+                await ensure_from(self._kube, pool, stateful, live.get(stateful_name))
             await self._prune(pool, live, wanted)
         pods = await self._kube.list("Pod", self._namespace, labels=labels)
         templates = {name: template_of(stateful) for name, stateful in wanted.items()}
-        found = [_replica(pod, nodes, templates, self._kube.now()) for pod in pods]
+        first = frozenset(_pod(resources.replica_on(name, node)) for node in relays)
+        found = [_replica(pod, nodes, templates, first, self._kube.now()) for pod in pods]
         replaced = None if paused else replace_one(found)
         refused = await self._replace(replaced) if replaced is not None else ""
-        await status.tell(self._kube, pool, _status(pool, found, len(nodes), reports, refused))
+        seen = self._seen(pool, wanted, found, first, reports, shared=shared)
+        await status.tell(self._kube, pool, pool_status(pool, spec, seen, refused))
         if refused:
             return RETRY
         return SOON if any(replica.outdated for replica in found) and not paused else LATER
+
+    def _seen(
+        self,
+        pool: Object,
+        wanted: dict[str, Object],
+        found: list[Replica],
+        relays: frozenset[str],
+        listed: Reports,
+        *,
+        shared: bool,
+    ) -> Seen:
+        uid, now = pool["metadata"]["uid"], self._kube.now().timestamp()
+        pods = [_pod(name, n) for name, stateful in wanted.items() for n in range(stateful["spec"]["replicas"])]
+        reports = reports_of(pool["metadata"]["name"], pods, listed)
+        self._peaks[uid] = peaks(self._peaks.get(uid, {}), reports or {}, now)
+        return Seen(pods, shared, relays, found, reports, self._peaks[uid], now)
+
+    async def _ensure_services(self, pool: Object, spec: PoolSpec, cluster: ForPools, *, relays: bool) -> None:
+        rendering = cluster.rollout.rendering
+        await ensure(self._kube, pool, resources.service(pool, spec, rendering, kubernetes=self._kubernetes))
+        if relays:
+            await ensure(self._kube, pool, resources.relay_service(pool, spec, rendering))
+        else:
+            await ensure_absent(self._kube, pool, "Service", resources.relay_name(pool["metadata"]["name"]))
 
     async def _replace(self, replica: Replica) -> str:
         """End its pod. One that is ready is evicted, so that disruption budgets are respected. Returns why that was
@@ -104,15 +137,20 @@ class PoolReconciler:
             return f"{replica.name} cannot be replaced now: {error}"
         return ""
 
-    async def _ensure_certificates(self, pool: Object, cluster: ForPools, new: list[str], replicas: list[str]) -> None:
-        """Certificates of new replicas, and of a few others in turn: a thousand of them cost no thousand requests."""
+    async def _ensure_certificates(
+        self, pool: Object, cluster: ForPools, new: list[str], replicas: list[str], relays: frozenset[str]
+    ) -> None:
+        """Certificates of new replicas, of the relays (by node), and of a few others in turn: a thousand of them cost
+        no thousand requests. Any replica may become a relay, so where there are relays, all replicas have the name of
+        their Service; those that are relays now need it at once."""
         ca = cluster.authority
         if ca is None or not replicas:
             return
         start = next(self._turn) * CERTIFICATES_PER_PASS
         turn = [replicas[(start + n) % len(replicas)] for n in range(min(CERTIFICATES_PER_PASS, len(replicas)))]
-        service = resources.replica_name(pool["metadata"]["name"])
-        due = dict.fromkeys([*new, *turn], service)
+        name = pool["metadata"]["name"]
+        services = [resources.replica_name(name), *([resources.relay_name(name)] if relays else [])]
+        due = dict.fromkeys([*new, *(resources.replica_on(name, node) for node in sorted(relays)), *turn], services)
         owner = {"metadata": {**pool["metadata"], "name": self._cluster}, "kind": pool["kind"]}
         for wanted in certificates.wanted(owner, cluster.spec, due, []):
             if wanted.role == "edge":
@@ -136,7 +174,9 @@ class PoolReconciler:
             *status.ready(pool, False, reason, message, progressing=False, stalled=True),
             status.condition(pool, "Available", False, reason, message),
         ]
-        await status.tell(self._kube, pool, status.with_conditions(pool, conditions))
+        # What is known of an earlier pass is not told as if it were so now.
+        kept = {key: value for key, value in pool.get("status", {}).items() if key in ("replicas", "summary")}
+        await status.tell(self._kube, pool, {**kept, "conditions": conditions})
         return LATER
 
 
@@ -146,8 +186,14 @@ def _is_shared(pool: Object, cluster: ForPools, live: dict[str, Object]) -> bool
     return cluster.rollout.rendering == OLDEST or resources.replica_name(pool["metadata"]["name"]) in live
 
 
-def _wanted(pool: Object, spec: PoolSpec, cluster: ForPools, nodes: list[str], *, shared: bool) -> dict[str, Object]:
-    """The StatefulSets of the pool by name."""
+def _pod(stateful: str, ordinal: int = 0) -> str:
+    return f"{stateful}-{ordinal}"
+
+
+def _wanted(
+    pool: Object, spec: PoolSpec, cluster: ForPools, nodes: list[str], relays: frozenset[str], *, shared: bool
+) -> dict[str, Object]:
+    """The StatefulSets of the pool by name. `relays`: the nodes whose replicas are relays."""
     rendering, image = cluster.rollout.rendering, cluster.rollout.image
     if shared:
         made = [resources.replicas(pool, spec, cluster.spec, image, len(nodes), rendering)]
@@ -162,13 +208,16 @@ def _wanted(pool: Object, spec: PoolSpec, cluster: ForPools, nodes: list[str], *
                 node,
                 rendering,
                 tls_secret=resources.replica_secret(resources.replica_on(name, node)) if tls else "",
+                relay=node in relays,
             )
             for node in nodes
         ]
     return {stateful["metadata"]["name"]: stateful for stateful in made}
 
 
-def _replica(pod: Object, nodes: dict[str, Object], templates: dict[str, str], now: datetime) -> Replica:
+def _replica(
+    pod: Object, nodes: dict[str, Object], templates: dict[str, str], relays: frozenset[str], now: datetime
+) -> Replica:
     meant_for = (pod["metadata"].get("annotations") or {}).get(resources.NODE_ANNOTATION, "")
     node = nodes.get(pod["spec"].get("nodeName") or meant_for)  # one that is not scheduled yet is being replaced
     stateful = pod["metadata"]["name"].rpartition("-")[0]
@@ -181,29 +230,5 @@ def _replica(pod: Object, nodes: dict[str, Object], templates: dict[str, str], n
         terminating="deletionTimestamp" in pod["metadata"],
         reachable=node is not None and is_ready(node),
         trouble=trouble_of(pod, now),
+        relay=pod["metadata"]["name"] in relays,
     )
-
-
-def _status(
-    pool: Object, replicas: list[Replica], wanted: int, reports: list[holdfast_pb2.ReplicaReport], refused: str
-) -> Object:
-    """`refused`: why the next replica is not replaced now."""
-    name = pool["metadata"]["name"]
-    online = sum(report.pool == name for report in reports)
-    ready = sum(replica.ready for replica in replicas)
-    outdated = sum(replica.outdated for replica in replicas)
-    good = 0 < wanted == ready and not outdated
-    troubles = [*([refused] if refused else []), *(f"{r.name}: {r.trouble}" for r in replicas if r.trouble)]
-    message = "; ".join([f"{ready} of {wanted} replicas are ready, {online} follow the cluster", *troubles])
-    reason = "AllReady" if good else "RollingOut" if outdated else "NotReady"
-    if wanted == 0:
-        reason, message = "NoNodes", "no node has the labels of placement.nodeSelector"
-    return {
-        "replicas": wanted,
-        "online": online,
-        "summary": f"{ready}/{wanted}",
-        "conditions": [
-            *status.ready(pool, good, reason, message, progressing=not good and wanted > 0, stalled=False),
-            status.condition(pool, "Available", 0 < wanted == ready, reason, message),
-        ],
-    }

@@ -50,7 +50,7 @@ def spec(*extra: str) -> ClusterSpec:
 
 def wanted(*extra: str) -> dict[str, Wanted]:
     """By Secret. The pool berlin has two replicas, the pool paris none yet."""
-    replicas = {"berlin-0a": "berlin-replica", "berlin-0b": "berlin-replica"}
+    replicas = {"berlin-0a": ["berlin-replica"], "berlin-0b": ["berlin-replica"]}
     found = certificates.wanted(SHOP, spec(*extra), replicas, ["berlin-replica", "paris-replica"])
     return {one.secret: one for one in found}
 
@@ -187,9 +187,20 @@ def test_the_order_in_which_names_are_given_is_no_difference() -> None:
 
 def test_a_new_pool_leaves_the_certificates_of_other_replicas_alone() -> None:
     before = wanted()["berlin-0a-tls"]
-    replicas = {"berlin-0a": "berlin-replica", "rome-0": "rome-replica"}
+    replicas = {"berlin-0a": ["berlin-replica"], "rome-0": ["rome-replica"]}
     after = certificates.wanted(SHOP, spec(), replicas, ["berlin-replica", "rome-replica"])
     assert before in after
+
+
+def test_a_replica_of_a_pool_with_relays_has_the_name_of_their_service_too() -> None:
+    (plain,), (relay,) = (
+        [one for one in certificates.wanted(SHOP, spec(), {"berlin-0a": of_pool}, []) if one.role == "edge"]
+        for of_pool in (["berlin-replica"], ["berlin-replica", "berlin-relay"])
+    )
+    assert set(relay.dns_names) - set(plain.dns_names) == {
+        f"berlin-relay{domain}" for domain in ("", ".default", ".default.svc", ".default.svc.cluster.local")
+    }
+    assert due(made(plain), relay, CA.certificate, NOW).startswith("it is not valid for berlin-relay")
 
 
 # ---- who gets in, and under which names --------------------------------------------------------------------------

@@ -1,29 +1,64 @@
-"""How many StatefulSets a pool has."""
+"""How many StatefulSets a pool has, and which of them are relays."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from holdfast_operator.model.cluster import ClusterSpec, RolloutStatus
 from holdfast_operator.model.pool import PoolSpec
+from holdfast_operator.plan.relays import relays
 from holdfast_operator.reconcile_cluster import ForPools
 from holdfast_operator.reconcile_pool import _is_shared, _wanted
+from holdfast_operator.resources.common import template_of
+from holdfast_operator.resources.pool import RELAY_LABEL, replica_on
 
 from .resources.cases import POOL, POOLS
 
+Object = dict[str, Any]
 CLUSTER = ClusterSpec.model_validate({"version": "0.2.0", "tls": {"mode": "Disabled"}})
+NODES = ["n1", "n2", "n3"]
 
 
-def names(rendering: int, live: set[str]) -> set[str]:
+def wanted(rendering: int, live: set[str], nodes: list[str] = NODES, **fields: Any) -> dict[str, Object]:
     rollout = RolloutStatus(version="0.2.0", specImage=None, image="holdfast:0.2.0", rendering=rendering)
     cluster = ForPools(CLUSTER, rollout, None)
     shared = _is_shared(POOL, cluster, {name: {} for name in live})
-    return set(_wanted(POOL, PoolSpec.model_validate(POOLS["plain"]), cluster, ["n1", "n2"], shared=shared))
+    spec = PoolSpec.model_validate({**POOLS["plain"], **fields})
+    chosen: frozenset[str] = frozenset() if shared else relays("berlin", nodes, spec.relaysPerSite)
+    return _wanted(POOL, spec, cluster, nodes, chosen, shared=shared)
+
+
+def labels(stateful: Object) -> dict[str, str]:
+    found: dict[str, str] = stateful["spec"]["template"]["metadata"]["labels"]
+    return found
 
 
 def test_a_new_pool_has_one_for_each_node() -> None:
-    assert len(names(2, set())) == 2
-    assert "berlin-replica" not in names(2, set())
+    assert set(wanted(2, set())) == {replica_on("berlin", node) for node in NODES}
 
 
 def test_a_pool_of_an_earlier_operator_keeps_its_one_when_the_cluster_moves_on() -> None:
-    assert names(1, set()) == {"berlin-replica"}
-    assert names(2, {"berlin-replica"}) == {"berlin-replica"}
+    assert set(wanted(1, set())) == {"berlin-replica"}
+    assert set(wanted(2, {"berlin-replica"})) == {"berlin-replica"}
+
+
+def test_a_pool_of_an_earlier_operator_has_no_relays() -> None:
+    assert wanted(1, set(), relaysPerSite=2) == wanted(1, set())
+
+
+def test_another_node_changes_no_replica_but_the_relay_whose_place_it_takes() -> None:
+    nodes = [f"edge-{n}" for n in range(12)]
+    for n in range(len(nodes)):
+        before = wanted(2, set(), nodes[:n], relaysPerSite=2)
+        after = wanted(2, set(), nodes[: n + 1], relaysPerSite=2)
+        changed = [name for name in before if template_of(before[name]) != template_of(after[name])]
+        assert len(changed) <= 1
+        assert sum(RELAY_LABEL in labels(made) for made in after.values()) == min(2, n + 1)
+
+
+def test_other_prefixes_change_the_template_of_each_replica_and_nothing_that_cannot_be_changed() -> None:
+    before, after = wanted(2, set()), wanted(2, set(), prefixes=["/a/", "/c/"])
+    assert before.keys() == after.keys()
+    for name, made in before.items():
+        assert template_of(made) != template_of(after[name])
+        assert {**made["spec"], "template": None} == {**after[name]["spec"], "template": None}

@@ -17,7 +17,7 @@
 - {apiGroups: [""], resources: [pods], verbs: [list, watch, delete]}
 - {apiGroups: [""], resources: [pods/eviction], verbs: [create]}
 - {apiGroups: [""], resources: [persistentvolumeclaims], verbs: [list, watch, patch, delete]}
-- {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, update, patch]}
+- {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, update, patch, delete]}
 - {apiGroups: [""], resources: [secrets], verbs: [get, list, watch, create, patch, delete]}
 - {apiGroups: [""], resources: [events], verbs: [create]}
 - {apiGroups: [apps], resources: [statefulsets], verbs: [get, list, watch, create, patch, delete]}

@@ -22,11 +22,23 @@ class PoolSpec(PodFields):
     clusterRef: ClusterRef = Field(description="The cluster that the replicas follow. Immutable.")
     placement: PoolPlacement = Field(description="On which nodes replicas run.")
     prefixes: Annotated[list[Prefix], Field(min_length=1, max_length=64)] = Field(
-        description="What the replicas hold: all keys that begin so. None may begin with another."
+        description="What the replicas hold: all keys that begin so. None may begin with another. A change replaces "
+        "the pods one after another; a replica keeps what it has, and fetches only what is new."
     )
     anonymousReads: bool = Field(
         default=False,
         description="Serve the prefixes to everyone, even while the cluster has auth on: a replica knows no users.",
+    )
+    relaysPerSite: Annotated[int, Field(ge=0, le=8)] = Field(
+        default=0,
+        description="So many replicas of the pool are relays: they follow the cluster, and all others follow them, so "
+        "that the cluster's work does not grow with the site. While no relay can be followed, the others follow the "
+        "cluster. 0: all follow the cluster. Where auth is on in the cluster, relays need anonymousReads.",
+    )
+    stalenessTargetSeconds: Annotated[int, Field(ge=1, le=86400)] | None = Field(
+        default=None,
+        description="How old the data of a replica may be. The condition Fresh says whether that holds for all "
+        "replicas; there is no such condition without a target.",
     )
     storage: Storage = Field(
         default_factory=Storage, description="The volume of each replica. Immutable: volumes are not resized yet."
@@ -49,8 +61,20 @@ class PoolStatus(Model):
         default=None, description="metadata.generation of the spec that the operator acted on last."
     )
     replicas: int | None = Field(default=None, description="How many nodes need a replica.")
-    online: int | None = Field(default=None, description="Replicas that follow the cluster now.")
-    synced: int | None = Field(default=None, description="Replicas that have everything of their prefixes.")
+    online: int | None = Field(
+        default=None, description="Replicas that follow the cluster now. Absent if no member answers the operator."
+    )
+    offline: int | None = Field(
+        default=None, description="Replicas that are wanted, and do not follow the cluster now."
+    )
+    synced: int | None = Field(
+        default=None, description="Replicas that follow the cluster and have everything of their prefixes."
+    )
+    worstBoundSeconds: int | None = Field(
+        default=None,
+        description="The data of no replica that follows the cluster and knows its staleness is older than this. The "
+        "highest of the last two minutes, in steps of 1, 2, 5, 10, 20, 50 and so on.",
+    )
     summary: str | None = Field(default=None, description="Ready and wanted replicas, for kubectl get.")
     conditions: list[Condition] | None = Field(
         default=None, description="Ready sums up the others; its reason and message say what is wrong."

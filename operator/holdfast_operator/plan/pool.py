@@ -16,13 +16,16 @@ class Replica:
     terminating: bool
     reachable: bool  # its node is ready; a replica on a node that is cut off goes on serving
     trouble: str = ""
+    relay: bool = False  # others of the pool are to follow it
 
 
 def replace_one(replicas: Sequence[Replica]) -> Replica | None:
-    """The replica to replace now, or None. One that does not run is replaced at once; others one at a time, and only
+    """The replica to replace now, or None. Relays come first, so that those below have something to follow, which has
+    all of their prefixes. One that does not run is replaced at once; others one at a time, and only
     while all that can be reached are ready. On a node that is cut off nothing is known: what failed when it last
     reported may run by now, and its kubelet would hear of a deletion only once it is back."""
-    outdated = [r for r in sorted(replicas, key=lambda r: r.name) if r.outdated and not r.terminating]
+    ordered = sorted(replicas, key=lambda r: (not r.relay, r.name))
+    outdated = [r for r in ordered if r.outdated and not r.terminating]
     idle = [r for r in outdated if not r.runs and r.reachable]
     if idle:
         return idle[0]

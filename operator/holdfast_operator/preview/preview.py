@@ -110,11 +110,10 @@ class _Preview:
                 self._tell("HoldfastCluster", self._name)
                 for action in self._planned:
                     self._show(f"  would {sentence(action, self._name)}")
-            reports = self._cluster.seen.replicas if self._cluster.seen is not None else []
             pass_of_pools = PoolReconciler(self._kube, self._namespace, self._name, self._version)
             for pool in pools:
                 try:
-                    await pass_of_pools.run(pool, self._cluster.for_pools, reports)
+                    await pass_of_pools.run(pool, self._cluster.for_pools, self._cluster.reports)
                 except ApiError as error:
                     self._show(f"  refused: {error}")
                 self._tell("HoldfastEdgePool", pool["metadata"]["name"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -64,10 +64,10 @@ class Wanted:
 
 
 def wanted(
-    cluster: Object, spec: ClusterSpec, edge_replicas: Mapping[str, str], services: Iterable[str]
+    cluster: Object, spec: ClusterSpec, edge_replicas: Mapping[str, Sequence[str]], services: Iterable[str]
 ) -> list[Wanted]:
     """All certificates of the cluster, except that of its CA. `edge_replicas`: the StatefulSet of each edge replica,
-    and the Service of its pool. `services`: the Services of all pools."""
+    and the Services of its pool. `services`: the Services of all pools that lead to all of their replicas."""
     name, namespace = cluster["metadata"]["name"], cluster["metadata"]["namespace"]
     voters = _voter_names(name, namespace)
     extra_names, extra_addresses = _split(spec.tls.extraSANs or [])
@@ -84,8 +84,8 @@ def wanted(
     ]
     # A certificate with a voter's name passes --peer-cert-allowed-hostname, so edge replicas never get such a name.
     safe = [extra for extra in extra_names if not _belongs_to_voters(extra, name, namespace)]
-    for replica, service in sorted(edge_replicas.items()):
-        names = [*_service_names([edge, service], namespace), *safe]
+    for replica, of_pool in sorted(edge_replicas.items()):
+        names = [*_service_names([edge, *of_pool], namespace), *safe]
         found.append(_serving(name, replica_secret(replica), "edge", names, extra_addresses))
     return found
 

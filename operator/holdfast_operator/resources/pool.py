@@ -1,8 +1,10 @@
-"""The objects of a HoldfastEdgePool: for each matching node a StatefulSet of one replica, and one Service for all."""
+"""The objects of a HoldfastEdgePool: for each matching node a StatefulSet of one replica, one Service for all, and one
+for those that others of the pool follow."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from holdfast_operator.model.cluster import ClusterSpec
 from holdfast_operator.model.pool import PoolSpec
@@ -22,12 +24,18 @@ from holdfast_operator.resources.rendering import OLDEST, Defaults, defaults, se
 COMPONENT = "replica"
 NODE_LABEL = "holdfast.dev/node-hash"
 NODE_ANNOTATION = "holdfast.dev/node"
+RELAY_LABEL = "holdfast.dev/relay"
 _TLS = "/etc/holdfast/tls"
 
 
 def replica_name(pool: str) -> str:
     """Of the pool's Service, and of the one StatefulSet that a pool used to have."""
     return f"{pool}-replica"
+
+
+def relay_name(pool: str) -> str:
+    """Of the Service of the pool's relays."""
+    return f"{pool}-relay"
 
 
 def node_hash(node: str) -> str:
@@ -60,13 +68,16 @@ def _template(
     *,
     node: str = "",
     secret: str = "",
+    relay: bool = False,
 ) -> Template:
-    """`node`: the node that the replica is bound to; any that matches if empty."""
+    """`node`: the node that the replica is bound to; any that matches if empty. Without a node there are no relays."""
     how = defaults(rendering)
     resources = spec.resources if spec.resources is not None else how.replica_resources
     tls = cluster.tls.mode == "SelfManaged"
     secret = (secret or edge_secret(spec.clusterRef.name)) if tls else ""
-    pod = pod_spec(container(image, _arguments(name, namespace, spec, tls, how), resources, tls), secret)
+    below = bool(node) and spec.relaysPerSite > 0 and not relay
+    parents = f"{relay_name(name)}.{namespace}.svc:{CLIENT_PORT}" if below else ""
+    pod = pod_spec(container(image, _arguments(name, namespace, spec, tls, how, parents), resources, tls), secret)
     if not node:
         pod["nodeSelector"] = spec.placement.nodeSelector
     # A node that is cut off keeps its pods, however long that lasts.
@@ -79,10 +90,13 @@ def _template(
     fields = spec
     if spec.imagePullSecrets is None:  # the image is the cluster's
         fields = spec.model_copy(update={"imagePullSecrets": cluster.voters.imagePullSecrets})
-    return template(pod, fields)
+    made = template(pod, fields)
+    # As a label that users add it is part of the hash: what a relay runs with does not differ from a replica without
+    # relays, but only what has the label is found by the others.
+    return replace(made, labels={**made.labels, RELAY_LABEL: "true"}) if relay else made
 
 
-def _arguments(name: str, namespace: str, spec: PoolSpec, tls: bool, how: Defaults) -> list[str]:
+def _arguments(name: str, namespace: str, spec: PoolSpec, tls: bool, how: Defaults, parents: str) -> list[str]:
     scheme = "https" if tls else "http"
     prefixes = sorted(spec.prefixes)
     if how.literal_dollars:
@@ -95,6 +109,7 @@ def _arguments(name: str, namespace: str, spec: PoolSpec, tls: bool, how: Defaul
         "--data-dir=/var/lib/holdfast/data",
         f"--listen-client-urls={scheme}://{how.host}:{CLIENT_PORT}",
         f"--listen-metrics-urls=http://{how.host}:{METRICS_PORT}",
+        *([f"--parents={parents}"] if parents else []),
         f"--endpoints={client_endpoint(spec.clusterRef.name, namespace)}",
         *(f"--prefix={prefix}" for prefix in prefixes),
         *(["--anonymous-reads"] if spec.anonymousReads else []),
@@ -135,9 +150,11 @@ def replica(
     rendering: int = OLDEST,
     *,
     tls_secret: str = "",
+    relay: bool = False,
 ) -> Object:
     """The StatefulSet of the replica on one node. `tls_secret`: the Secret of its certificate; if empty, the Secret
-    that all edge replicas of the cluster share. `template_of` gives the hash that its pod has if it is up to date."""
+    that all edge replicas of the cluster share. `relay`: whether others of the pool follow it; where the pool has
+    relays, all others do. `template_of` gives the hash that its pod has if it is up to date."""
     name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
     this = {NODE_LABEL: node_hash(node)}
     made = stateful_set(
@@ -148,7 +165,7 @@ def replica(
         selector_={**selector(spec.clusterRef.name, COMPONENT, name), **this},
         service=replica_name(name),
         replicas=1,
-        template=_template(name, namespace, spec, cluster, image, rendering, node=node, secret=tls_secret),
+        template=_template(name, namespace, spec, cluster, image, rendering, node=node, secret=tls_secret, relay=relay),
         storage=spec.storage,
     )
     for about in (made["metadata"], made["spec"]["template"]["metadata"]):
@@ -187,6 +204,25 @@ def service(of: Object, spec: PoolSpec, rendering: int = OLDEST, *, kubernetes: 
             **service_families(rendering),
             "ports": [{"name": "client", "port": CLIENT_PORT, "targetPort": "client"}],
             "trafficDistribution": "PreferSameNode" if kubernetes >= (1, 34) else "PreferClose",
+            "publishNotReadyAddresses": True,
+        },
+    }
+
+
+def relay_service(of: Object, spec: PoolSpec, rendering: int = OLDEST) -> Object:
+    """The relays of the pool, each under its own address, so that a replica tries another one at once. It has the
+    relays that are not ready, too: Kubernetes calls all of a site unready when it does not hear from it, and a replica
+    turns from a relay that cannot serve it to the next one, and to the cluster, by itself."""
+    name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(relay_name(name), namespace, of, labels(spec.clusterRef.name, COMPONENT, name)),
+        "spec": {
+            "selector": {**selector(spec.clusterRef.name, COMPONENT, name), RELAY_LABEL: "true"},
+            **service_families(rendering),
+            "clusterIP": "None",
+            "ports": [{"name": "client", "port": CLIENT_PORT, "targetPort": "client"}],
             "publishNotReadyAddresses": True,
         },
     }

@@ -41,6 +41,7 @@ class Runtime:
     unready_until: float = 0.0  # the kubelet says so, whatever the process says
     watermark: int = 0  # of an edge replica
     pool: str = ""
+    offline_since: float = 0.0  # of an edge replica: when the members last heard from it; 0: they hear from it now
 
 
 @dataclass(slots=True)

@@ -5,8 +5,10 @@ If not, a condition has to say what the user has to do, and there has to be some
 
 from __future__ import annotations
 
+from cryptography import x509
+
 from holdfast_operator.resources.certificates import Unreadable, read
-from holdfast_operator.sim.objects import Object, going, holds, name_of, uid_of
+from holdfast_operator.sim.objects import Object, going, holds, labels_of, name_of, uid_of
 from holdfast_operator.sim.raft import Group
 from holdfast_operator.sim.shape import NAMESPACE
 from holdfast_operator.sim.world import World
@@ -123,7 +125,43 @@ def _pools(world: World) -> str:
         old = [name_of(p) for p in pods if p["spec"]["containers"][0]["image"] != image]
         if old:
             return f"the replicas {old} of pool {name_of(pool)} are outdated"
+        if what := _relays(world, pool, pods):
+            return what
+        if not holds(pool, "Fresh"):
+            return f"the pool {name_of(pool)} is not Fresh"
     return ""
+
+
+def _relays(world: World, pool: Object, pods: list[Object]) -> str:
+    """Exactly the wanted number of replicas are relays, and their Service leads to them; the others follow it. All hold
+    the wanted prefixes."""
+    name, wanted = name_of(pool), min(pool["spec"]["relaysPerSite"], len(pods))
+    service = world.api.get("Service", NAMESPACE, f"{name}-relay")
+    if (service is not None) != (wanted > 0):
+        return f"the Service of the relays of pool {name} is {'there' if service is not None else 'not there'}"
+    chosen = service["spec"]["selector"] if service is not None else {"holdfast.dev/relay": "true"}
+    relays = [name_of(p) for p in pods if chosen.items() <= labels_of(p).items()]
+    if len(relays) != wanted:
+        return f"the relays of pool {name} are {relays}, wanted are {wanted}"
+    if wanted and world.shape.tls:
+        for relay in relays:
+            secret = world.api.get("Secret", NAMESPACE, f"{relay.removesuffix('-0')}-tls")
+            if secret is None or f"{name}-relay.{NAMESPACE}.svc" not in _names(secret):
+                return f"the certificate of {relay} has not the name of the Service of the relays"
+    prefixes = [f"--prefix={prefix}" for prefix in sorted(pool["spec"]["prefixes"])]
+    for pod in pods:
+        arguments = pod["spec"]["containers"][0]["args"]
+        below = any(argument.startswith(f"--parents={name}-relay.") for argument in arguments)
+        if below != (wanted > 0 and name_of(pod) not in relays):
+            return f"{name_of(pod)} {'follows' if below else 'does not follow'} the relays of its pool"
+        if [argument for argument in arguments if argument.startswith("--prefix=")] != prefixes:
+            return f"{name_of(pod)} does not hold the prefixes {pool['spec']['prefixes']}"
+    return ""
+
+
+def _names(secret: Object) -> list[str]:
+    found = read(secret)[0].extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return found.value.get_values_for_type(x509.DNSName)
 
 
 def _configs(world: World) -> str:

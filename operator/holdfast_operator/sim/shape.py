@@ -20,6 +20,7 @@ class Shape:
     local_volumes: bool
     diligence: float  # how often a controller does its work when it could
     cluster: str = "shop"
+    relays: int = 0  # of the edges
     born_first: float = 0.8  # how likely events wait until the cluster is born
 
     def labels(self, number: int) -> dict[str, str]:
@@ -45,4 +46,5 @@ def shape_of(seed: int) -> Shape:
         configs=rng.choice((0, 1, 2)),
         local_volumes=rng.random() < 0.6,
         diligence=rng.choice((1.0, 0.8, 0.4)),
+        relays=rng.choice((0, 1, 2)),
     )

@@ -118,6 +118,7 @@ def _create_dependents(world: World) -> None:
         world.add_machine(f"edge-{number}", "zone-edge", EDGE)
     if world.shape.edges:
         spec = {**reference, "placement": {"nodeSelector": EDGE}, "prefixes": ["/config0/"]}
+        spec |= {"relaysPerSite": world.shape.relays, "stalenessTargetSeconds": 30}
         world.api.create(
             "HoldfastEdgePool", NAMESPACE, {"metadata": {"name": "berlin"}, "spec": {**spec, "storage": {}}}
         )

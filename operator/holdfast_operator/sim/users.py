@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from holdfast_operator.kube import ApiError
@@ -240,6 +241,26 @@ def empty_volumes(world: World) -> None:
     world.reached["data given up"] += 1
 
 
+async def other_relays(world: World) -> None:
+    for pool in world.api.list("HoldfastEdgePool", NAMESPACE):
+        relays = world.rng.choice((0, 1, 2, 8))
+        world.trace(f"user: {relays} relays in {name_of(pool)}")
+        world.reached["other relays"] += relays != pool["spec"]["relaysPerSite"]
+        world.api.edit(pool, functools.partial(_set, relaysPerSite=relays), "kubectl")
+
+
+async def other_prefixes(world: World) -> None:
+    for pool in world.api.list("HoldfastEdgePool", NAMESPACE):
+        prefixes = world.rng.choice((["/config0/"], ["/config0/", "/config1/"], ["/"]))
+        world.trace(f"user: the prefixes {prefixes} in {name_of(pool)}")
+        world.reached["other prefixes"] += prefixes != pool["spec"]["prefixes"]
+        world.api.edit(pool, functools.partial(_set, prefixes=prefixes), "kubectl")
+
+
+def _set(obj: Object, **fields: object) -> None:
+    obj["spec"].update(fields)
+
+
 async def new_config_data(world: World) -> None:
     configs = world.api.list("HoldfastConfig", NAMESPACE)
     if configs:
@@ -362,6 +383,8 @@ USERS: tuple[tuple[int, Event], ...] = (
     (2, drain),
     (2, delete_and_create),
     (2, new_config_data),
+    (1, other_relays),
+    (1, other_prefixes),
     (1, foreign_key),
     (1, newer_field),
     (1, foreign_volume),

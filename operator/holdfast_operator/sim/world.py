@@ -15,6 +15,7 @@ from holdfast_operator.model.cluster import ClusterSpec
 from holdfast_operator.model.common import dump
 from holdfast_operator.resources.common import CLUSTER_LABEL
 from holdfast_operator.sim.apiserver import ApiServer
+from holdfast_operator.sim.clock import EPOCH
 from holdfast_operator.sim.kube import Faults, Request
 from holdfast_operator.sim.kubelet import Kubelets
 from holdfast_operator.sim.machines import Hardware, Machine, Runtime
@@ -190,10 +191,17 @@ class World:
         }
 
     def replica_reports(self, cluster_id: int) -> list[holdfast_pb2.ReplicaReport]:
+        """Those that are cut off are listed, too, with the time of that."""
         return [
-            holdfast_pb2.ReplicaReport(replica=runtime.pod, pool=runtime.pool, watermark=runtime.watermark)
-            for runtime, process in self.hardware.processes()
-            if runtime.component == "replica" and process.reachable and runtime.watermark
+            holdfast_pb2.ReplicaReport(
+                replica=runtime.pod,
+                pool=runtime.pool,
+                watermark=runtime.watermark,
+                bound_seconds=2,
+                offline_since=round(1000 * (EPOCH + runtime.offline_since)) if runtime.offline_since else 0,
+            )
+            for runtime, _ in self.hardware.processes()
+            if runtime.component == "replica" and runtime.watermark
         ]
 
     def before_change(self, group: Group, new: dict[int, Member]) -> None:
@@ -252,8 +260,12 @@ class World:
         if group is None or not group.leader:
             return
         for runtime, process in self.hardware.processes():
-            if runtime.component == "replica" and process.reachable:
-                runtime.watermark = group.data.revision
+            if runtime.component != "replica":
+                continue
+            if process.reachable:
+                runtime.watermark, runtime.offline_since = group.data.revision, 0.0
+            elif runtime.watermark:
+                runtime.offline_since = runtime.offline_since or self.now
 
     def __str__(self) -> str:
         return f"seed {self.seed}: {self.shape}; pods {[name_of(p) for p in self.voter_pods()]}"

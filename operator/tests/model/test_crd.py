@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from holdfast_operator.model.crd import crds
 
+_NUMBERS = {"relaysPerSite": (0, 8), "stalenessTargetSeconds": (1, 86400)}
 FREE_FORM = {".spec.voters.podOverlay", ".spec.podOverlay"}
 
 
@@ -37,6 +38,19 @@ def test_schemas_are_structural_and_described(kind: str, path: str, schema: dict
         text = schema.get("description", "")
         assert text, f"kubectl explain has nothing to say about {kind}{path}"
         assert text.endswith(".")
+
+
+def test_the_api_server_refuses_what_the_model_does() -> None:
+    spec = {path: schema for kind, path, schema in _fields() if kind == "HoldfastEdgePool"}
+    limits = {name: (spec[f".spec.{name}"]["minimum"], spec[f".spec.{name}"]["maximum"]) for name in _NUMBERS}
+    assert limits == _NUMBERS
+
+
+def test_the_prefixes_of_a_pool_can_be_changed() -> None:
+    (pool,) = [crd for crd in crds() if crd["spec"]["names"]["kind"] == "HoldfastEdgePool"]
+    spec = pool["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    fixed = [rule["rule"] for rule in spec["x-kubernetes-validations"] if "oldSelf" in rule["rule"]]
+    assert fixed == ["self.clusterRef == oldSelf.clusterRef", "self.storage == oldSelf.storage"]
 
 
 @pytest.mark.parametrize("crd", crds(), ids=lambda crd: str(crd["spec"]["names"]["kind"]))

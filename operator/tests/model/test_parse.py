@@ -114,6 +114,26 @@ def test_replicas_are_bound_to_their_nodes() -> None:
     parse(ClusterSpec, cluster(voters={"podOverlay": {"affinity": {}}}))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("relaysPerSite", 9, "spec.relaysPerSite: Input should be less than or equal to 8 (it is 9)"),
+        ("relaysPerSite", -1, "spec.relaysPerSite: Input should be greater than or equal to 0 (it is -1)"),
+        (
+            "stalenessTargetSeconds",
+            0,
+            "spec.stalenessTargetSeconds: Input should be greater than or equal to 1 (it is 0)",
+        ),
+        ("stalenessTargetSeconds", 86401, "spec.stalenessTargetSeconds: Input should be less than or equal to 86400"),
+    ],
+)
+def test_numbers_of_a_pool_have_limits(field: str, value: int, message: str) -> None:
+    spec = {"clusterRef": {"name": "a"}, "placement": {"nodeSelector": {}}, "prefixes": ["/"]}
+    with pytest.raises(InvalidSpec) as caught:
+        parse(PoolSpec, {"spec": {**spec, field: value}})
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("key", ["holdfast.dev/cluster", "x.holdfast.dev/a", "app.kubernetes.io/name"])
 def test_labels_of_the_operator_cannot_be_set(key: str) -> None:
     with pytest.raises(InvalidSpec, match="belongs to the operator"):

@@ -247,6 +247,52 @@ def test_a_replica_has_its_own_certificate_if_the_caller_says_so() -> None:
     assert own["spec"]["template"]["metadata"]["labels"][TEMPLATE_LABEL] != template_of(shared)
 
 
+# ---- relays ------------------------------------------------------------------------------------------------
+
+
+def relay_and_below(**fields: Any) -> tuple[Object, Object]:
+    """The templates of a relay and of a replica that follows relays."""
+    relay, below = (
+        pool.replica(POOL, edge_spec(relaysPerSite=1, **fields), spec(), IMAGE, "edge-1", NEWEST, relay=is_relay)
+        for is_relay in (True, False)
+    )
+    return relay["spec"]["template"], below["spec"]["template"]
+
+
+def test_others_follow_the_relays_if_they_can_and_relays_follow_the_cluster() -> None:
+    relay, below = relay_and_below()
+    assert value(below["spec"], "--parents") == "berlin-relay.default.svc:2379"
+    assert not [a for a in arguments(relay["spec"]) if a.startswith("--parents")]
+    for made in (relay, below):
+        assert value(made["spec"], "--endpoints") == "shop-client.default.svc:2379"
+
+
+def test_the_service_of_the_relays_leads_to_them_alone_by_their_own_addresses() -> None:
+    made = pool.relay_service(POOL, edge_spec(relaysPerSite=1), NEWEST)
+    assert made["metadata"]["name"] == "berlin-relay"
+    assert (made["spec"]["clusterIP"], made["spec"]["publishNotReadyAddresses"]) == ("None", True)
+    assert made["spec"]["ipFamilyPolicy"] == "PreferDualStack"
+    relay, below = relay_and_below(podLabels={"team": "shop"})
+    assert made["spec"]["selector"].items() <= relay["metadata"]["labels"].items()
+    assert not made["spec"]["selector"].items() <= below["metadata"]["labels"].items()
+    for pod in (relay, below):  # applications find both
+        assert pool.service(POOL, edge_spec())["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+        assert pod["metadata"]["labels"]["team"] == "shop"
+
+
+def test_a_replica_that_becomes_a_relay_is_outdated() -> None:
+    """It runs with the same arguments as a replica of a pool without relays, but is not found without its label."""
+    relay, below = relay_and_below()
+    plain = pool.replica(POOL, edge_spec(), spec(), IMAGE, "edge-1", NEWEST)["spec"]["template"]
+    assert relay["spec"] == plain["spec"]
+    assert len({made["metadata"]["labels"][TEMPLATE_LABEL] for made in (relay, below, plain)}) == 3
+
+
+def test_what_follows_relays_does_not_change_with_their_number() -> None:
+    one, eight = (pool.replica(POOL, edge_spec(relaysPerSite=n), spec(), IMAGE, "e", NEWEST) for n in (1, 8))
+    assert one == eight
+
+
 @pytest.mark.parametrize(
     ("kubernetes", "wanted"), [((1, 30), "PreferClose"), ((1, 33), "PreferClose"), ((1, 34), "PreferSameNode")]
 )

@@ -19,6 +19,7 @@ OURS = "registry.example/holdfast"
 
 def rendered(version: int) -> dict[str, Any]:
     shop = ClusterSpec.model_validate(VOTERS["plain"])
+    relays = PoolSpec.model_validate({**POOLS["plain"], "relaysPerSite": 2})
     return {
         "voters": {
             name: cluster.voters(CLUSTER, ClusterSpec.model_validate(spec), IMAGE, 3, version)
@@ -31,6 +32,10 @@ def rendered(version: int) -> dict[str, Any]:
         "replica": {
             name: pool.replica(POOL, PoolSpec.model_validate(spec), shop, IMAGE, "edge-1.example", version)
             for name, spec in POOLS.items()
+        },
+        "relays": {
+            role: pool.replica(POOL, relays, shop, IMAGE, "edge-1.example", version, relay=role == "relay")
+            for role in ("relay", "below")
         },
     }
 

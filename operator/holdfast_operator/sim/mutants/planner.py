@@ -67,7 +67,7 @@ def _unready_voter_can_be_spared(patch: Patch) -> None:
     "a voter is stopped only if the others include a majority that serves",
     events="image_typo kubelet_says_unready node_dies",
     voters=3,
-    seed=3,
+    seed=5,
 )
 def _every_voter_can_be_spared(patch: Patch) -> None:
     patch(roll, "can_spare", lambda observed, members, target: True)
@@ -247,7 +247,7 @@ def _foreign_volume_counts_as_removed(patch: Patch) -> None:
     patch(volumes, "reused", reused)
 
 
-@mutant("volumes are marked with what they hold", events="other_number other_number other_number other_number")
+@mutant("volumes are marked with what they hold", events="other_number other_number other_number other_number", seed=1)
 def _volumes_are_not_marked(patch: Patch) -> None:
     patch(volumes, "marks", lambda desired, observed: None)
 

@@ -34,6 +34,9 @@ from holdfast_operator.reconcile_pool import PoolReconciler
 from holdfast_operator.resources import authority, certificates
 from holdfast_operator.resources.authority import Authority, CertificateTrouble
 from holdfast_operator.resources.certificates import Wanted
+from holdfast_operator.resources.common import template_hash
+from holdfast_operator.resources.pods import Template
+from holdfast_operator.resources.pool import RELAY_LABEL
 from holdfast_operator.sim.mutants.table import Patch, mutant
 
 # ---- what is observed ------------------------------------------------------------------------------------------
@@ -53,7 +56,7 @@ def _gone_node_is_not_noticed(patch: Patch) -> None:
     patch(observe, "_lost", lost)
 
 
-@mutant("a volume is lost only if its node is gone", events="drain drain node_dies too_large_requests", seed=1)
+@mutant("a volume is lost only if its node is gone", events="drain drain node_dies too_large_requests", seed=3)
 def _unschedulable_counts_as_lost(patch: Patch) -> None:
     async def lost(kube: Kube, pods: list[Object], claims: list[Object]) -> set[str]:
         waiting = {f"data-{pod['metadata']['name']}" for pod in pods if is_unschedulable(pod)}
@@ -62,7 +65,7 @@ def _unschedulable_counts_as_lost(patch: Patch) -> None:
     patch(observe, "_lost", lost)
 
 
-@mutant("only the leader knows who has caught up", seed=2)
+@mutant("only the leader knows who has caught up", seed=3)
 def _any_member_says_who_has_caught_up(patch: Patch) -> None:
     async def membership(members: Any, nodes: Any, addresses: Any, cluster_id: int) -> Message | None:
         for ordinal in sorted(nodes):
@@ -97,7 +100,7 @@ def _applies_every_time(patch: Patch) -> None:
     patch(objects, "is_applied", lambda marked, live: False)
 
 
-@mutant("a single voter has no disruption budget", events="other_number other_number other_number", seed=1)
+@mutant("a single voter has no disruption budget", events="other_number other_number other_number", seed=3)
 def _budget_of_a_single_voter_stays(patch: Patch) -> None:
     async def ensure_absent(kube: Kube, owner: Object, kind: str, name: str) -> Object | None:
         return None
@@ -170,7 +173,13 @@ def _replicas_are_replaced_together(patch: Patch) -> None:
     patch(reconcile_pool, "replace_one", replace_one)
 
 
-@mutant("a replica on a node that is cut off stays", edges=3, events="node_is_cut_off node_is_cut_off new_version")
+@mutant(
+    "a replica on a node that is cut off stays",
+    edges=3,
+    relays=0,
+    events="node_is_cut_off node_is_cut_off new_version",
+    seed=1,
+)
 def _cut_off_replica_is_replaced(patch: Patch) -> None:
     def replace_one(replicas: Sequence[Replica]) -> Replica | None:
         outdated = [r for r in replicas if r.outdated and not r.terminating]
@@ -191,11 +200,46 @@ def _paused_pools_go_on(patch: Patch) -> None:
     patch(PoolReconciler, "run", run)
 
 
+@mutant(
+    "a replica that becomes a relay, or is one no longer, is made anew",
+    events="other_relays " * 3,
+    edges=3,
+    relays=0,
+    seed=1,
+)
+def _relay_has_the_hash_of_others(patch: Patch) -> None:
+    def hash_(self: Template) -> str:
+        labels = {key: value for key, value in self.labels.items() if key != RELAY_LABEL}
+        return template_hash({"pod": self.pod, "labels": labels, "annotations": self.annotations})
+
+    patch(Template, "hash", property(hash_))
+
+
+@mutant("the certificate of a relay has the name that others reach it by", events="", edges=3, relays=1, tls=True)
+def _relay_has_the_certificate_of_others(patch: Patch) -> None:
+    original = PoolReconciler._ensure_certificates
+
+    async def ensure(
+        self: PoolReconciler, pool: Object, cluster: ForPools, new: list[str], replicas: list[str], relays: Any
+    ) -> None:
+        await original(self, pool, cluster, new, replicas, frozenset())
+
+    patch(PoolReconciler, "_ensure_certificates", ensure)
+
+
+@mutant("the Service of the relays goes when none are wanted", events="other_relays " * 4, edges=3, relays=2, seed=5)
+def _service_of_relays_stays(patch: Patch) -> None:
+    async def ensure_absent(kube: Kube, owner: Object, kind: str, name: str) -> Object | None:
+        return None
+
+    patch(reconcile_pool, "ensure_absent", ensure_absent)
+
+
 # ---- configurations --------------------------------------------------------------------------------------------
 
 
 @mutant(
-    "a configuration of many keys is written in nested transactions", events="new_config_data " * 6, configs=1, seed=5
+    "a configuration of many keys is written in nested transactions", events="new_config_data " * 6, configs=1, seed=2
 )
 def _config_in_one_flat_transaction(patch: Patch) -> None:
     patch(reconcile_config, "_nested", lambda ops: ops)

@@ -1,0 +1,86 @@
+"""Whether the data of a pool's replicas is as fresh as wanted, from what the members report about them.
+
+A report bounds the age of a replica's data in coarse steps. A bound may go to and fro between two of them, and each
+write of a status leads to another pass. So a bound that was reported holds for a while, unless a higher one comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+HOLD_SECONDS = 120.0  # longer than the pause between two passes
+SHOWN = 3  # replicas that a message names
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the members know of one replica."""
+
+    whole: bool  # it has everything of its prefixes, up to some revision
+    bound: int  # seconds that its data is old at most; 0: not known
+    offline_since: float = 0.0  # Unix seconds; 0: it follows
+
+    @property
+    def online(self) -> bool:
+        return not self.offline_since
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The highest bound of late, and when it was last reported (Unix seconds)."""
+
+    bound: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`fresh` None: not known."""
+
+    fresh: bool | None
+    reason: str
+    message: str
+
+
+def peaks(before: Mapping[str, Peak], reports: Mapping[str, Report], now: float) -> dict[str, Peak]:
+    """The peak of each replica that follows and knows its bound."""
+    found: dict[str, Peak] = {}
+    for name, report in reports.items():
+        if not report.online or not report.bound:
+            continue
+        known = before.get(name)
+        if known is None or report.bound >= known.bound or now > known.at + HOLD_SECONDS:
+            known = Peak(report.bound, now)
+        found[name] = known
+    return found
+
+
+def judged(
+    wanted: Sequence[str], reports: Mapping[str, Report], known: Mapping[str, Peak], target: int, now: float
+) -> Verdict:
+    """Whether no replica's data is older than `target` seconds. `known`: the peaks."""
+    old: list[str] = []
+    unknown: list[str] = []
+    for name in wanted:
+        report = reports.get(name)
+        if name in known and known[name].bound > target:
+            old.append(f"{name} (up to {known[name].bound} s)")
+        elif report is not None and not report.online and now - report.offline_since > target:
+            since = datetime.fromtimestamp(report.offline_since, UTC)
+            old.append(f"{name} (offline since {since:%Y-%m-%d %H:%M:%S} UTC)")
+        elif name not in known:
+            unknown.append(name)
+    if old:
+        message = f"the data of {len(old)} of {len(wanted)} replicas may be older than {target} s: {_few(old)}"
+        return Verdict(False, "TooOld", message)
+    if unknown:
+        message = f"the age of the data of {len(unknown)} of {len(wanted)} replicas is not known: {_few(unknown)}"
+        return Verdict(None, "NotReported", message)
+    return Verdict(True, "AllFresh", f"the data of each of the {len(wanted)} replicas is at most {target} s old")
+
+
+def _few(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    return ", ".join([*names[:SHOWN], *more])
