@@ -80,7 +80,7 @@ class PoolReconciler:
         relays = frozenset() if shared else chosen(name, nodes, spec.relaysPerSite)
         wanted = _wanted(pool, spec, cluster, sorted(nodes), relays, shared=shared)
         if not paused:
-            await self._ensure_services(pool, spec, cluster, relays=bool(relays))
+            await self._ensure_services(pool, spec, cluster, relays=spec.relaysPerSite > 0 and not shared)
             if not shared:
                 new = [name for name in wanted if name not in live]
                 await self._ensure_certificates(pool, cluster, new, list(wanted), relays)

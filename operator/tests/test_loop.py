@@ -84,6 +84,38 @@ async def test_each_object_fails_alone_and_says_why() -> None:
     await server.loops.close()
 
 
+async def test_a_pool_says_what_is_not_known_and_nothing_of_an_earlier_pass() -> None:
+    server = Server()
+    server.api.create("Node", "", {"metadata": {"name": "n1", "labels": {"tier": "edge"}}})
+    server.make("HoldfastCluster", "shop", SPEC)
+    made = server.make("HoldfastEdgePool", "berlin", {**POOL, "relaysPerSite": 1, "stalenessTargetSeconds": 10})
+    server.loops.wake("d", "shop")
+    await until(lambda: server.condition("HoldfastEdgePool", "berlin", "Fresh") == ("Unknown", "NoAnswer"))
+    assert server.condition("HoldfastEdgePool", "berlin", "Relays") == ("False", "NotReady")
+    assert server.api.get("Service", "d", "berlin-relay") is not None
+    server.api.edit(made, lambda obj: obj["spec"].update(prefixes=7))
+    server.loops.wake("d", "shop")
+    await until(lambda: server.condition("HoldfastEdgePool", "berlin", "Stalled") == ("True", "InvalidSpec"))
+    for type_ in ("Fresh", "Relays"):
+        assert server.condition("HoldfastEdgePool", "berlin", type_) == ("", "")
+    await server.loops.close()
+
+
+async def test_relays_of_an_earlier_pool_are_refused_in_words() -> None:
+    """One StatefulSet makes all pods alike."""
+    server = Server()
+    server.api.create("Node", "", {"metadata": {"name": "n1", "labels": {"tier": "edge"}}})
+    status = {"bootstrapped": True}
+    cluster = server.make("HoldfastCluster", "shop", SPEC)
+    server.api.set_status(cluster, status)  # an operator of 0.1 formed it
+    server.make("HoldfastEdgePool", "berlin", {**POOL, "relaysPerSite": 1})
+    server.loops.wake("d", "shop")
+    await until(lambda: server.condition("HoldfastEdgePool", "berlin", "Relays") == ("False", "OneStatefulSet"))
+    assert server.api.get("Service", "d", "berlin-relay") is None
+    assert server.api.get("StatefulSet", "d", "berlin-replica") is not None
+    await server.loops.close()
+
+
 async def test_a_spec_that_the_server_refuses_is_reported_in_its_words() -> None:
     server = Server()
     resources = {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from holdfast_operator.model import overlay
 from holdfast_operator.model.cluster import ClusterSpec, ClusterStatus
-from holdfast_operator.model.common import PodFields
+from holdfast_operator.model.common import Model, PodFields
 from holdfast_operator.model.config import ConfigSpec
 from holdfast_operator.model.parse import InvalidSpec, parse, parse_status
 from holdfast_operator.model.pool import PoolSpec
+
+SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
 
 
 def cluster(**spec: Any) -> dict[str, Any]:
@@ -146,3 +150,14 @@ def test_the_overlay_refuses_each_part_of_the_pod_that_has_a_field_of_its_own() 
     for name in set(PodFields.model_fields) - {"podLabels", "podAnnotations", "podOverlay"}:
         with pytest.raises(ValueError, match=f"use the field {name}"):
             overlay.checked({name: "x"})
+
+
+@pytest.mark.parametrize("file", sorted(SAMPLES.glob("*.yaml")), ids=lambda file: str(file.name))
+def test_the_samples_are_understood(file: Path) -> None:
+    models: dict[str, type[Model]] = {
+        "HoldfastCluster": ClusterSpec,
+        "HoldfastEdgePool": PoolSpec,
+        "HoldfastConfig": ConfigSpec,
+    }
+    for obj in yaml.safe_load_all(file.read_text()):
+        assert parse(models[obj["kind"]], obj).unknown == ()
