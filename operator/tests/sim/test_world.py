@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from holdfast_operator.sim.shape import Shape
 from holdfast_operator.sim.simulation import simulate
 
@@ -20,6 +22,16 @@ def test_a_cluster_is_born_and_settles() -> None:
     result = simulate(1, shape=HEALTHY, events=())
     assert result.violation is None
     assert result.reached["settled"] == 1
+
+
+def test_a_pool_takes_other_prefixes_and_other_relays() -> None:
+    """What a pool has to look like then is in sim/settled.py; how it gets there, one replica at a time, in conduct.py."""
+    shape = replace(HEALTHY, edges=3, configs=2, relays=1, tls=True)
+    for seed in range(4):
+        result = simulate(seed, shape=shape, events=("other_prefixes", "other_relays") * 2)
+        assert result.violation is None
+        assert result.reached["settled"] == 1
+        assert result.reached["other prefixes"] + result.reached["other relays"] > 0
 
 
 def test_a_cluster_rolls_and_scales() -> None:
