@@ -25,7 +25,7 @@ def test_a_cluster_is_born_and_settles() -> None:
 
 
 def test_a_pool_takes_other_prefixes_and_other_relays() -> None:
-    """What a pool has to look like then is in sim/settled.py; how it gets there, one replica at a time, in conduct.py."""
+    """sim/settled.py says what a pool looks like then, and sim/conduct.py how it gets there: one replica at a time."""
     shape = replace(HEALTHY, edges=3, configs=2, relays=1, tls=True)
     for seed in range(4):
         result = simulate(seed, shape=shape, events=("other_prefixes", "other_relays") * 2)
