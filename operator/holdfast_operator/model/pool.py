@@ -27,13 +27,15 @@ class PoolSpec(PodFields):
     )
     anonymousReads: bool = Field(
         default=False,
-        description="Serve the prefixes to everyone, even while the cluster has auth on: a replica knows no users.",
+        description="Serve the prefixes to everyone, even while the cluster has auth on. Otherwise each caller may read "
+        "what users and roles let it read, if the replicas' user has the role holdfast-replica; else nobody may.",
     )
     relaysPerSite: Annotated[int, Field(ge=0, le=8)] = Field(
         default=0,
         description="So many replicas of the pool are relays: they follow the cluster, and all others follow them, so "
         "that the cluster's work does not grow with the site. While no relay can be followed, the others follow the "
-        "cluster. 0: all follow the cluster. Where auth is on in the cluster, relays need anonymousReads.",
+        "cluster. 0: all follow the cluster. Where auth is on in the cluster, relays need the role holdfast-replica, or "
+        "anonymousReads.",
     )
     stalenessTargetSeconds: Annotated[int, Field(ge=1, le=86400)] | None = Field(
         default=None,
