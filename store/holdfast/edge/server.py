@@ -45,9 +45,15 @@ from holdfast.served.prune_task import PruneTask
 from holdfast.served.scans import Scans
 from holdfast.server import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
 from holdfast.storage.damage import DAMAGE, EXIT_CODE
-from holdfast.storage.identity import STATE_MARK, DataDirectory, DataDirectoryError
+from holdfast.storage.identity import (
+    STATE_MARK,
+    DataDirectory,
+    DataDirectoryError,
+    NothingTaken,
+    ReadOnlyDirectory,
+)
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol
-from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable
+from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable, TakesNothing
 from holdfast.tls import TlsFiles
 
 log = logging.getLogger("holdfast.edge")
@@ -85,8 +91,7 @@ class EdgeServer:
     def __init__(self, config: EdgeConfig) -> None:
         self.config = config
         try:
-            self._data = DataDirectory(config.data_dir, kind="replica")
-            self._store = _open(self._data)
+            self._data, self._store = _open(config.data_dir)
             self.core = ReplicaCore(self._store, ranges_of(config.prefixes), self._data.identity.volume_id)
         except (DataDirectoryError, StateUnreadable) as error:
             raise StartError(str(error)) from error
@@ -327,7 +332,7 @@ class EdgeServer:
                     return
                 self._synced, self._synced_at = written, now
         if self._store.full and not self._was_full:
-            log.error("no room in %s: changes are not taken until there is more", self._data.path)
+            log.error("the disk of %s is full: changes are not taken until there is room", self._data.path)
         self._was_full = self._store.full
 
     def _save_tokens(self) -> None:
@@ -339,7 +344,8 @@ class EdgeServer:
         the task that calls this."""
         if self.served.scans.idle and self._store.has_room():
             self._store.reopen()
-            log.warning("there is room again in %s: changes are taken", self._data.path)
+            if not self._store.full:
+                log.warning("the disk of %s takes writes again: changes are taken", self._data.path)
 
     def _forget_history(self) -> None:
         if self.served.pruned and not self.core.stalled:
@@ -364,8 +370,27 @@ class EdgeServer:
         )
 
 
-def _open(data: DataDirectory) -> RocksStore:
-    """Open the replica's state, or create an empty one. Raises Damaged, StateDamaged or StateUnreadable."""
+def _open(path: Path) -> tuple[DataDirectory | ReadOnlyDirectory, RocksStore]:
+    """Open the replica's directory and state, or create an empty one. If the disk takes nothing, what is there is
+    served until it does. Raises DataDirectoryError, Damaged, StateDamaged or StateUnreadable."""
+    data: DataDirectory | None = None
+    try:
+        data = DataDirectory(path, kind="replica")
+        return data, _open_state(data)
+    except (NothingTaken, TakesNothing) as error:
+        if data is not None:
+            data.close()
+        try:
+            left = ReadOnlyDirectory(path, "replica")
+        except DataDirectoryError:
+            raise error from None  # there is nothing to serve
+        state = StateDirectory(left.path / "state").current()
+        store = RocksStore(state, wal=True, mark=left.path / STATE_MARK, read_only=True)
+        log.error("%s: what is there is served; changes are not taken until the disk takes writes", error)
+        return left, store
+
+
+def _open_state(data: DataDirectory) -> RocksStore:
     if not data.identity.made:
         states = StateDirectory(data.begin_making() / "state")
         store = RocksStore(states.fresh())

@@ -9,6 +9,7 @@ class Cause(Enum):
     """The cause of a RocksDB error."""
 
     NO_ROOM = "the disk is full"
+    READ_ONLY = "the disk is mounted read-only"
     DAMAGE = "a file is not as it was written"
     MISSING = "a file is not there"
     BUSY = "it takes no writes for a while"
@@ -20,6 +21,7 @@ class Cause(Enum):
 _WORDS = (
     ("no space left", Cause.NO_ROOM),
     ("disk quota exceeded", Cause.NO_ROOM),
+    ("read-only file system", Cause.READ_ONLY),
     ("corruption", Cause.DAMAGE),
     ("does not exist", Cause.MISSING),
     ("no such file", Cause.MISSING),

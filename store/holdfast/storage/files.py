@@ -13,6 +13,7 @@ log = logging.getLogger("holdfast.storage")
 
 MAKE_ROOM = "make room (some 20 MB are enough to start), then start it again"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+TAKES_NOTHING = (*NO_ROOM, errno.EROFS)
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 PRIVATE_UMASK = 0o077  # for processes that store data: only their user may read it
 

@@ -28,7 +28,15 @@ from pathlib import Path
 
 from holdfast.member.messages import MAX_INCARNATION
 from holdfast.storage.damage import REPLACE, Damaged, mark_damaged, refuse_known_damage
-from holdfast.storage.files import MAKE_ROOM, NO_ROOM, free_bytes, make_private, sync_directory, write_atomically
+from holdfast.storage.files import (
+    MAKE_ROOM,
+    NO_ROOM,
+    TAKES_NOTHING,
+    free_bytes,
+    make_private,
+    sync_directory,
+    write_atomically,
+)
 from holdfast.storage.migration import migrate
 from holdfast.storage.sealed import Fields, SealedFile
 
@@ -51,6 +59,10 @@ MOST_MINUTES = MAX_INCARNATION // 2  # the year 2041
 
 class DataDirectoryError(Exception):
     """The data directory cannot be used. The message names it and says what to do."""
+
+
+class NothingTaken(DataDirectoryError):
+    """The disk is full, or mounted read-only. A replica can still serve from it, see `ReadOnlyDirectory`."""
 
 
 def check_start(path: Path, incarnation: int) -> None:
@@ -96,7 +108,8 @@ class DataDirectory:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise DataDirectoryError(f"cannot use the data directory {path}: {error.strerror}") from error
+            kind_of_error = NothingTaken if error.errno in TAKES_NOTHING else DataDirectoryError
+            raise kind_of_error(f"cannot use the data directory {path}: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -117,7 +130,9 @@ class DataDirectory:
         except OSError as error:
             self.close()
             if error.errno in NO_ROOM:
-                raise DataDirectoryError(f"no room in the data directory {path}; {MAKE_ROOM}") from error
+                raise NothingTaken(f"no room in the data directory {path}; {MAKE_ROOM}") from error
+            if error.errno in TAKES_NOTHING:
+                raise NothingTaken(f"the data directory {path} is on a disk that is mounted read-only") from error
             raise DataDirectoryError(f"cannot use the data directory {path}: {error}") from error
         except BaseException:
             self.close()
@@ -225,6 +240,37 @@ class DataDirectory:
     def mark_damaged(self, line: str) -> None:
         """Record damage, so that every later start refuses to use this directory: see `storage.damage`."""
         mark_damaged(self.path, line)
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+
+class ReadOnlyDirectory:
+    """The data directory of a replica on a disk that takes nothing: locked, and left as it is."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        """Raises DataDirectoryError or Damaged, also if there is nothing in the directory yet."""
+        self.path = path
+        try:
+            self._lock = os.open(path / "LOCK", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataDirectoryError(f"cannot use the data directory {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            refuse_known_damage(path)
+            identity = read_identity(path, SealedFile(path / "identity.json"))
+            if read_format(path) != 2 or identity is None or not identity.made or identity.kind != kind:
+                raise DataDirectoryError(f"{path} holds nothing that a {kind} could serve")
+            self.identity = identity
+        except OSError as error:
+            self.close()
+            raise DataDirectoryError(f"cannot use the data directory {path}: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def mark_damaged(self, line: str) -> None:
+        """It cannot be recorded."""
 
     def close(self) -> None:
         os.close(self._lock)

@@ -13,12 +13,13 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rocksdict import Checkpoint, DbClosedError, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import AccessType, Checkpoint, DbClosedError, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from holdfast.kv.store import Family, StateDamaged, StoreBusy, Write
 from holdfast.storage.causes import Cause, cause_of
@@ -51,6 +52,10 @@ class StateUnreadable(Exception):
     """RocksDB cannot read or write the directory. The message names it and says what to do."""
 
 
+class TakesNothing(StateUnreadable):
+    """The disk is full, or mounted read-only: what is there can still be read, see `RocksStore`."""
+
+
 class NoRoom(StoreBusy):
     """The disk is full. Without a write-ahead log, RocksDB accepts writes again by itself some seconds after there is
     room; with one, see `RocksStore.reopen`."""
@@ -81,10 +86,12 @@ class MemoryUse(NamedTuple):
 class RocksStore:
     """One directory of rows. Calls hold the GIL, except `flush` and `compact`; call these in a thread."""
 
-    def __init__(self, path: Path, *, wal: bool = False, mark: Path | None = None) -> None:
+    def __init__(self, path: Path, *, wal: bool = False, mark: Path | None = None, read_only: bool = False) -> None:
         """`wal`: use RocksDB's write-ahead log, for a replica, which has no other log to recover from. What it has
         applied then survives kill -9, and after `sync` a power cut. `mark`: the file that says how much was synced,
-        because RocksDB recovers this log up to the first damage, and does not report that it had more."""
+        because RocksDB recovers this log up to the first damage, and does not report that it had more. `read_only`: the
+        disk takes nothing; it counts as `full` until `reopen`. Raises TakesNothing if it does not, unless
+        `read_only`."""
         self.path = path
         self.on_damage: Callable[[StateDamaged], object] = _ignore  # called on the thread that found the damage
         self.full = False  # the last write or flush found no room; a write-ahead log accepts nothing before `reopen`
@@ -92,17 +99,19 @@ class RocksStore:
         self._wal = wal
         self._mark: Mark | None = None
         self._mark_path = mark
+        self._view: tempfile.TemporaryDirectory[str] | None = None
         # If the directory has files but not RocksDB's CURRENT, that was lost; a new database there would hide it.
-        self._db = self._open(create=not path.exists() or not any(path.iterdir()))
+        self._db = self._open_read_only() if read_only else self._open(create=not path.exists() or not _has_files(path))
+        self.full = read_only
         try:
-            self._check_mark()
+            self._check_mark(read_only=read_only)
         except BaseException:
             self.close()
             raise
         self._writing = WriteOptions()
         self._writing.disable_wal = not wal
         self._writing.no_slowdown = True
-        if self._db_get(_END) is None:
+        if not read_only and self._db_get(_END) is None:
             end = WriteBatch(raw_mode=True)
             end.put(_END, b"")
             self._write(end)
@@ -111,17 +120,52 @@ class RocksStore:
         try:
             return Rdict(str(self.path), options=_options(create=create))
         except Exception as error:  # rocksdict raises plain Exception
-            if cause_of(error) in (Cause.DAMAGE, Cause.MISSING):
-                raise self._damaged(error) from error
-            if cause_of(error) is Cause.NO_ROOM:
-                raise StateUnreadable(f"no room in {self.path} to open the state; {MAKE_ROOM}") from error
-            raise StateUnreadable(
-                f"{self.path}: the state cannot be opened ({error}); make the directory readable, or {REPLACE}"
-            ) from error
+            raise self._not_opened(error) from error
 
-    def _check_mark(self) -> None:
+    def _not_opened(self, error: Exception) -> Exception:
+        """The exception for an error when opening."""
+        cause = cause_of(error)
+        if cause in (Cause.DAMAGE, Cause.MISSING):
+            return self._damaged(error)
+        if cause is Cause.NO_ROOM:
+            return TakesNothing(f"no room in {self.path} to open the state; {MAKE_ROOM}")
+        if cause is Cause.READ_ONLY:
+            return TakesNothing(f"{self.path} is on a disk that is mounted read-only")
+        return StateUnreadable(
+            f"{self.path}: the state cannot be opened ({error}); make the directory readable, or {REPLACE}"
+        )
+
+    def _open_read_only(self) -> Rdict:
+        """What is there, with what is in the write-ahead log. rocksdict writes a file of its own when it opens a
+        database, so on a disk that is mounted read-only it is shown links to RocksDB's files instead."""
+        try:
+            return self._opened_read_only(self.path)
+        except Exception as error:
+            if cause_of(error) is not Cause.READ_ONLY:
+                raise self._not_opened(error) from error
+        self._view = tempfile.TemporaryDirectory(prefix="holdfast-")
+        for file in self.path.iterdir():
+            if file.name.startswith("rocksdict"):
+                shutil.copyfile(file, Path(self._view.name) / file.name)
+            elif file.name != "LOCK":
+                (Path(self._view.name) / file.name).symlink_to(file.resolve())
+        try:
+            return self._opened_read_only(Path(self._view.name))
+        except Exception as error:
+            raise self._not_opened(error) from error
+
+    def _opened_read_only(self, path: Path) -> Rdict:
+        return Rdict(str(path), options=_options(create=False), access_type=AccessType.read_only())
+
+    def _check_mark(self, *, read_only: bool = False) -> None:
         """Raises StateDamaged if rows are lost that were synced. A directory of version 0.1 has no mark yet."""
         if self._mark_path is None:
+            return
+        if read_only:
+            if self._mark_path.exists():
+                lost = lost_rows(self._db, Mark(self._mark_path, read_only=True))
+                if lost:
+                    raise self._damaged(lost)
             return
         if self._mark is None:
             here = self._db.latest_sequence_number()
@@ -210,6 +254,8 @@ class RocksStore:
 
     def flush(self) -> None:
         """Make everything applied so far durable. Releases the GIL. Raises NoRoom, StateDamaged or StateUnreadable."""
+        if self.full and self._wal:
+            raise NoRoom(f"{self.path}: the disk takes no writes")
         try:
             self._db.flush()
         except Exception as error:
@@ -255,16 +301,25 @@ class RocksStore:
             needed = sum(file.stat().st_size for file in self.path.glob("*.log"))
         else:
             needed = self._property("cur-size-all-mem-tables")
-        return free_bytes(self.path) >= max(needed, WRITE_BUFFER_BYTES) + REOPEN_BYTES
+        takes = os.access(self.path, os.W_OK)  # a disk that is mounted read-only does not
+        return takes and free_bytes(self.path) >= max(needed, WRITE_BUFFER_BYTES) + REOPEN_BYTES
 
     def reopen(self) -> None:
         """Accept writes again after the disk was full. Once a write to RocksDB's write-ahead log has failed, it stays
         unusable, even if there is room later. All applied data is in that log and is recovered from it. Iterators keep
-        a database open, so none may be in use. Raises StateUnreadable or StateDamaged."""
+        a database open, so none may be in use. If the disk takes no writes after all, it stays `full`. Raises
+        StateUnreadable or StateDamaged."""
         self._close_db()
         del self._db
         gc.collect()
-        self._db = self._open(create=False)
+        try:
+            self._db = self._open(create=False)
+        except TakesNothing:
+            self._db = self._open_read_only()
+            return
+        if self._view is not None:
+            self._view.cleanup()
+            self._view = None
         self._check_mark()
         self.full = False
 
@@ -295,6 +350,8 @@ class RocksStore:
     def close(self) -> None:
         """The end of this store."""
         self._close_db()
+        if self._view is not None:
+            self._view.cleanup()
         if self._mark is not None:
             self._mark.close()
 
@@ -303,6 +360,10 @@ class RocksStore:
             self._db.close()
         except Exception as error:
             log.warning("%s was not flushed at the end (%s); what it lacks is in the log", self.path, error)
+
+
+def _has_files(path: Path) -> bool:
+    return any(path.iterdir())
 
 
 def lost_rows(db: Rdict, mark: Mark) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -134,3 +135,55 @@ async def test_a_full_disk_stops_changes_and_nothing_else(cluster: LocalCluster,
             with contextlib.suppress(FileNotFoundError):
                 (disk / "ballast").unlink()
             print(edge.process.tail(40))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", ["full", "read-only"])
+async def test_a_replica_starts_on_a_disk_that_takes_nothing(
+    cluster: LocalCluster, tmp_path: Path, disk: Path, how: str
+) -> None:
+    """Also without a network: it serves what is there, and goes on once the disk takes writes."""
+    await cluster.wait_ready(60)
+    edge = Edge(tmp_path, cluster.endpoints, ("/a/",), disk / "data")
+    await edge.start()
+    assert edge.process is not None
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint, timeout=20) as at_edge:
+        try:
+            for n in range(20):
+                put = await hf.put(f"/a/{n}", os.urandom(VALUE // 10))
+            await edge.reaches(at_edge, put.revision)
+            written = await at_edge.range("/a/", prefix=True, serializable=True)
+            edge.process.kill()
+            edge.relay.cut()
+            if how == "full":
+                fill(disk / "ballast")
+            else:
+                _mount("remount,ro", disk)
+            edge.process.start()
+            found = await at_edge.range("/a/", prefix=True, serializable=True)
+            assert found.kvs == written.kvs
+            edge.relay.heal()
+            later = await hf.put("/a/later", "x")
+            async with asyncio.timeout(30):
+                while not any("the disk takes no writes" in e for e in (await at_edge.status()).errors):
+                    await asyncio.sleep(0.05)
+            if how == "full":
+                (disk / "ballast").unlink()
+            else:
+                _mount("remount,rw", disk)
+            async with asyncio.timeout(30):
+                while (await at_edge.status()).errors:
+                    await asyncio.sleep(0.05)
+            await edge.reaches(at_edge, later.revision)
+            edge.process.stop()
+            edge.relay.cut()
+            edge.process.start()
+            assert (await at_edge.get("/a/later", serializable=True)) is not None
+        finally:
+            edge.process.kill()
+            await edge.relay.close()
+            print(edge.process.tail(40))
+
+
+def _mount(options: str, place: Path) -> None:
+    subprocess.run(["mount", "-o", options, str(place)], check=True)
