@@ -203,6 +203,14 @@ def crds() -> list[Schema]:
                 "self.prefixes.all(a, self.prefixes.filter(b, b.startsWith(a)).size() == 1)",
                 "no prefix may begin with another one, or be given twice",
             ),
+            _rule(
+                "!has(self.offline) || self.offline.all(o, self.prefixes.exists(p, o.prefix.startsWith(p)))",
+                "each prefix of offline has to begin with one of the prefixes",
+            ),
+            _rule(
+                "!has(self.offline) || self.offline.all(o, (o.policy == 'ServeUntil') == has(o.seconds))",
+                "in offline, give seconds for the policy ServeUntil, and for no other",
+            ),
         ],
     )
     config = _crd(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from holdfast_operator.model.common import ClusterRef, Condition, Model, PodFields, Resources, Storage, Toleration
 
@@ -18,6 +18,23 @@ class PoolPlacement(Model):
     )
 
 
+class OfflineRule(Model):
+    prefix: Prefix = Field(description="Keys that begin so; it begins with one of the pool's prefixes.")
+    policy: Literal["Serve", "ServeUntil", "RequireOnline"] = Field(
+        description="Serve: always. ServeUntil: until the data may be older than `seconds`. RequireOnline: only while "
+        "the replica reaches the cluster."
+    )
+    seconds: Annotated[int, Field(ge=1, le=31536000)] | None = Field(
+        default=None, description="For ServeUntil: how old the data may be."
+    )
+
+    @model_validator(mode="after")
+    def _seconds_belong_to_serve_until(self) -> Self:
+        if (self.policy == "ServeUntil") != (self.seconds is not None):
+            raise ValueError("seconds are given for the policy ServeUntil, and for no other")
+        return self
+
+
 class PoolSpec(PodFields):
     clusterRef: ClusterRef = Field(description="The cluster that the replicas follow. Immutable.")
     placement: PoolPlacement = Field(description="On which nodes replicas run.")
@@ -27,20 +44,25 @@ class PoolSpec(PodFields):
     )
     anonymousReads: bool = Field(
         default=False,
-        description="Serve the prefixes to everyone, even while the cluster has auth on. Otherwise each caller may read "
-        "what users and roles let it read, if the replicas' user has the role holdfast-replica; else nobody may.",
+        description="Serve the prefixes to everyone, even while the cluster has auth on. Otherwise each caller may "
+        "read what users and roles let it read, if the replicas' user has the role holdfast-replica; else nobody may.",
     )
     relaysPerSite: Annotated[int, Field(ge=0, le=8)] = Field(
         default=0,
         description="So many replicas of the pool are relays: they follow the cluster, and all others follow them, so "
         "that the cluster's work does not grow with the site. While no relay can be followed, the others follow the "
-        "cluster. 0: all follow the cluster. Where auth is on in the cluster, relays need the role holdfast-replica, or "
-        "anonymousReads.",
+        "cluster. 0: all follow the cluster. Where auth is on in the cluster, relays need the role holdfast-replica, "
+        "or anonymousReads.",
     )
     stalenessTargetSeconds: Annotated[int, Field(ge=1, le=86400)] | None = Field(
         default=None,
         description="How old the data of a replica may be. The condition Fresh says whether that holds for all "
         "replicas; there is no such condition without a target.",
+    )
+    offline: Annotated[list[OfflineRule], Field(max_length=64)] | None = Field(
+        default=None,
+        description="What replicas serve while they are cut off from the cluster. The longest prefix of a key decides; "
+        "other keys are served always.",
     )
     storage: Storage = Field(
         default_factory=Storage, description="The volume of each replica. Immutable: volumes are not resized yet."
@@ -49,6 +71,13 @@ class PoolSpec(PodFields):
         default=None,
         description="Requests and limits of each replica, in the place of the default ones; {} means none at all.",
     )
+
+    @model_validator(mode="after")
+    def _rules_are_about_what_replicas_hold(self) -> Self:
+        for rule in self.offline or ():
+            if not rule.prefix.startswith(tuple(self.prefixes)):
+                raise ValueError(f"offline: {rule.prefix} begins with none of the prefixes")
+        return self
 
     @field_validator("podOverlay")
     @classmethod

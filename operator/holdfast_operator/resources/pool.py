@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import replace
 
 from holdfast_operator.model.cluster import ClusterSpec
-from holdfast_operator.model.pool import PoolSpec
+from holdfast_operator.model.pool import OfflineRule, PoolSpec
 from holdfast_operator.resources.cluster import client_endpoint
 from holdfast_operator.resources.common import (
     CLIENT_PORT,
@@ -98,10 +98,7 @@ def _template(
 
 def _arguments(name: str, namespace: str, spec: PoolSpec, tls: bool, how: Defaults, parents: str) -> list[str]:
     scheme = "https" if tls else "http"
-    prefixes = sorted(spec.prefixes)
-    if how.literal_dollars:
-        # Kubernetes replaces $(NAME) by a variable, and $$ by $.
-        prefixes = [prefix.replace("$", "$$") for prefix in prefixes]
+    prefixes = [_literal(prefix, how) for prefix in sorted(spec.prefixes)]
     arguments = [
         "edge",
         "--name=$(POD_NAME)",
@@ -113,6 +110,7 @@ def _arguments(name: str, namespace: str, spec: PoolSpec, tls: bool, how: Defaul
         f"--endpoints={client_endpoint(spec.clusterRef.name, namespace)}",
         *(f"--prefix={prefix}" for prefix in prefixes),
         *(["--anonymous-reads"] if spec.anonymousReads else []),
+        *(f"--offline={_literal(_offline(rule), how)}" for rule in spec.offline or ()),
     ]
     if tls:
         arguments += [
@@ -123,6 +121,17 @@ def _arguments(name: str, namespace: str, spec: PoolSpec, tls: bool, how: Defaul
             f"--upstream-tls-dir={_TLS}",
         ]
     return arguments
+
+
+def _literal(text: str, how: Defaults) -> str:
+    """Kubernetes replaces $(NAME) in arguments by a variable, and $$ by $."""
+    return text.replace("$", "$$") if how.literal_dollars else text
+
+
+def _offline(rule: OfflineRule) -> str:
+    if rule.policy == "ServeUntil":
+        return f"{rule.prefix}=serve-until={rule.seconds}s"
+    return f"{rule.prefix}={'serve' if rule.policy == 'Serve' else 'require-online'}"
 
 
 def _affinity(cluster: str, node: str) -> Object:

@@ -129,9 +129,12 @@ def test_replicas_are_bound_to_their_nodes() -> None:
             "spec.stalenessTargetSeconds: Input should be greater than or equal to 1 (it is 0)",
         ),
         ("stalenessTargetSeconds", 86401, "spec.stalenessTargetSeconds: Input should be less than or equal to 86400"),
+        ("offline", [{"prefix": "x", "policy": "Serve"}], "offline: x begins with none of the prefixes"),
+        ("offline", [{"prefix": "/a", "policy": "ServeUntil"}], "seconds are given for the policy ServeUntil"),
+        ("offline", [{"prefix": "/a", "policy": "Serve", "seconds": 5}], "seconds are given for the policy ServeUntil"),
     ],
 )
-def test_numbers_of_a_pool_have_limits(field: str, value: int, message: str) -> None:
+def test_values_of_a_pool_have_limits(field: str, value: object, message: str) -> None:
     spec = {"clusterRef": {"name": "a"}, "placement": {"nodeSelector": {}}, "prefixes": ["/"]}
     with pytest.raises(InvalidSpec) as caught:
         parse(PoolSpec, {"spec": {**spec, field: value}})

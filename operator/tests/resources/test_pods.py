@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from holdfast.cli.parsing import parse_urls
+from holdfast.edge.offline import parse_policy
 from holdfast_operator.model.cluster import ClusterSpec
 from holdfast_operator.model.pool import PoolSpec
 from holdfast_operator.resources import cluster, pool
@@ -245,6 +246,26 @@ def test_a_replica_has_its_own_certificate_if_the_caller_says_so() -> None:
     ]
     assert secrets == [[f"{name}-tls"], ["shop-edge-tls"]]
     assert own["spec"]["template"]["metadata"]["labels"][TEMPLATE_LABEL] != template_of(shared)
+
+
+def test_what_is_served_while_a_replica_is_cut_off() -> None:
+    rules = [
+        {"prefix": "/stores/berlin/$(X)/", "policy": "RequireOnline"},
+        {"prefix": "/stores/berlin/prices/", "policy": "ServeUntil", "seconds": 3600},
+        {"prefix": "/stores/berlin/", "policy": "Serve"},
+    ]
+    made = pool.replica(POOL, edge_spec(prefixes=["/stores/berlin/"], offline=rules), spec(), IMAGE, "edge-1", NEWEST)
+    told = [a for a in arguments(made["spec"]["template"]["spec"]) if a.startswith("--offline=")]
+    assert told == [
+        "--offline=/stores/berlin/$$(X)/=require-online",
+        "--offline=/stores/berlin/prices/=serve-until=3600s",
+        "--offline=/stores/berlin/=serve",
+    ]
+    assert [parse_policy(a.removeprefix("--offline=")).kind.value for a in told] == [
+        "require-online",
+        "serve-until",
+        "serve",
+    ]
 
 
 # ---- relays ------------------------------------------------------------------------------------------------

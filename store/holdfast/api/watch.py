@@ -13,7 +13,7 @@ from holdfast.keyrange import bounds
 from holdfast.kv.fields import delimited, varint
 from holdfast.kv.rows import Change
 from holdfast.proto import rpc_pb2
-from holdfast.status import COMPACTED
+from holdfast.status import COMPACTED, RequestError
 from holdfast.watch.hub import Compacted, Delivery, Events, Hub, Progress
 from holdfast.watch.watcher import Watcher
 
@@ -36,11 +36,12 @@ class Watchable(Protocol):
         ...
 
     def refuse_watch(self, start: bytes, end: bytes | None) -> str:
-        """The reason why this range cannot be watched here; empty if it can."""
+        """The reason why this range cannot be watched here; empty if it can. Raises RequestError to end the stream."""
         ...
 
     def refuse_further(self, start: bytes, end: bytes | None) -> str:
-        """The reason to cancel an existing watch of this range; empty if it may continue."""
+        """The reason to cancel an existing watch of this range; empty if it may continue. Raises RequestError to end
+        the stream."""
         ...
 
 
@@ -147,7 +148,11 @@ class WatchStream:
     def check_rights(self) -> None:
         for watcher in self._hub.watchers_of(self._call.id):
             start, end = watcher.ranges[0]
-            reason = self._host.refuse_further(start, end)
+            try:
+                reason = self._host.refuse_further(start, end)
+            except RequestError as error:
+                self._service.router.fail(self._call.id, error.refusal)
+                return
             if reason:
                 self._hub.cancel(self._call.id, watcher.id)
                 self._send(rpc_pb2.WatchResponse(watch_id=watcher.id, canceled=True, cancel_reason=reason))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -22,6 +22,10 @@ from holdfast.cli.options import (
     TrustedCaFile,
 )
 from holdfast.cli.parsing import parse_urls
+from holdfast.durations import seconds
+
+if TYPE_CHECKING:
+    from holdfast.edge.offline import Policy
 
 
 class _Replica(TyperGroup):
@@ -85,6 +89,13 @@ def replica(
             "30m, 24h, … Never beyond the token's own end."
         ),
     ] = "1h",
+    offline: Annotated[
+        list[str],
+        typer.Option(
+            help="What is served while the replica is cut off: PREFIX=serve (the default), PREFIX=require-online, or "
+            "PREFIX=serve-until=24h. May be given several times; the longest prefix of a key decides."
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
     flags_prefix: FlagsPrefix = "/flags/",
     log_level: LogLevel = "info",
 ) -> None:
@@ -96,7 +107,6 @@ def replica(
     try:
         from holdfast.client.connection import Tls
         from holdfast.client.endpoints import parse
-        from holdfast.durations import seconds
         from holdfast.edge.server import EdgeConfig, EdgeServer
         from holdfast.server import StartError, run_until_signal
         from holdfast.tls import TlsError, TlsFiles
@@ -112,10 +122,7 @@ def replica(
         fail("--flags-prefix is empty")
     if client_cert_auth and trusted_ca_file is None:
         fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
-    try:
-        honoured = seconds(offline_tokens)
-    except ValueError as error:
-        fail(f"--offline-tokens: {error}")
+    honoured, policies = _offline(offline_tokens, offline, prefix)
     try:
         listed, upstream_tls = parse(endpoints, Tls.from_directory(upstream_tls_dir) if upstream_tls_dir else None)
     except ValueError as error:
@@ -138,6 +145,7 @@ def replica(
             upstream_tls=upstream_tls,
             anonymous_reads=anonymous_reads,
             trust_common_names=client_cert_auth,
+            offline=policies,
             offline_token_seconds=honoured,
             flags_prefix=flags_prefix,
         )
@@ -150,3 +158,21 @@ def replica(
         fail(str(error), error.code)
     except TlsError as error:
         fail(str(error))
+
+
+def _offline(tokens: str, policies: list[str], prefixes: list[str]) -> tuple[float, tuple[Policy, ...]]:
+    """--offline-tokens in seconds, and --offline."""
+    from holdfast.edge.offline import parse_policy
+
+    try:
+        honoured = seconds(tokens)
+    except ValueError as error:
+        fail(f"--offline-tokens: {error}")
+    try:
+        parsed = tuple(map(parse_policy, policies))
+    except ValueError as error:
+        fail(f"--offline: {error}")
+    for policy in parsed:
+        if not policy.prefix.startswith(tuple(prefixes)):
+            fail(f"--offline: {policy.prefix} is not below a --prefix")
+    return honoured, parsed

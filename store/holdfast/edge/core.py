@@ -27,6 +27,7 @@ from holdfast.proto import holdfast_pb2, kv_pb2
 _POSITION = b"replica/position"
 _FILTER = b"replica/filter"
 _HOLDING = b"replica/holding"
+_FRESH = b"replica/fresh"
 _NUMBERS_0_1 = 6  # of a position that version 0.1 stored
 
 
@@ -108,6 +109,7 @@ class ReplicaCore:
         self._loading_crc = 0
         self._hello: holdfast_pb2.FollowHello | None = None
         self.rights = FollowedRights(self._pending)
+        self.known_fresh = store.get(Family.META, _FRESH) or b""  # of the last process, see `edge.offline`
 
     def _copy(self) -> CopiedSpace:
         p = self.position
@@ -224,6 +226,11 @@ class ReplicaCore:
     def take_rights(self, rights: holdfast_pb2.FollowRights) -> None:
         """Users and roles have changed."""
         self.rights.take(rights)
+        self._flush()
+
+    def keep_fresh(self, fresh: bytes) -> None:
+        """Store when the data was last known to be fresh."""
+        self._pending.put(Family.META, _FRESH, fresh)
         self._flush()
 
     def keep_tokens(self, tokens: bytes) -> None:

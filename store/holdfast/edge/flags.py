@@ -60,4 +60,4 @@ class ReplicaReader:
 
     def _require(self, selector: Selector, *, again: bool) -> None:
         self._caller.require_read(selector.bounds, again=again)
-        self._api.check_here(selector.bounds)
+        self._api.check_served(selector.bounds)

@@ -33,6 +33,7 @@ from holdfast.edge.follow import Follower
 from holdfast.edge.forward import Forwarder
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.lost import keep_lost
+from holdfast.edge.offline import KnownFresh, OfflinePolicies, Policy
 from holdfast.edge.relay import Relay
 from holdfast.edge.service import EdgeApi
 from holdfast.edge.tokens import CheckedTokens
@@ -81,6 +82,7 @@ class EdgeConfig:
     upstream_tls: ClientTls | None = None
     anonymous_reads: bool = False  # serve everyone even if auth is on in the cluster
     trust_common_names: bool = False  # the common name of a client's certificate is its user
+    offline: tuple[Policy, ...] = ()  # what is served while the replica is cut off
     offline_token_seconds: float = 3600.0  # for so long a token is honoured after a member has checked it
     flags_prefix: str = DEFAULT_PREFIX  # of feature flags, for providers that send no selector
 
@@ -127,8 +129,16 @@ class EdgeServer:
             name=config.name,
             trust_common_names=config.trust_common_names,
             anonymous_reads=config.anonymous_reads,
-            reaches_cluster=lambda: self.follower.connected and not self.core.path.cut_off,
+            reaches_cluster=self._reaches_cluster,
         )
+        self._known_fresh = KnownFresh(self.core.known_fresh, time.time)
+        self._offline = OfflinePolicies(
+            config.offline,
+            name=config.name,
+            online=self._reaches_cluster,
+            age_seconds=lambda: self._known_fresh.age(self.follower.staleness_ms),
+        )
+        self._was_served = self._offline.state()
         self.router = Router(hold=self._hold)
         self.served = ServedSpace(self.core.space, Scans(loop.call_soon, self.router.flush))
         self.api = EdgeApi(
@@ -140,6 +150,7 @@ class EdgeServer:
             volume_id=self._data.identity.volume_id,
             prefixes=config.prefixes,
             access=self.access,
+            offline=self._offline,
             served=self.served,
             reports=reports,
             poke=self._tell,
@@ -169,6 +180,9 @@ class EdgeServer:
         self._pruning = PruneTask(self.served, loop.call_later, self.router.flush)
         self._was_full = False
         self._received = asyncio.Event()  # a snapshot, to be made durable at once
+
+    def _reaches_cluster(self) -> bool:
+        return self.follower.connected and not self.core.path.cut_off
 
     def _hold(self, call: Call, go_on: Callable[[], None]) -> bool:
         return self.api.hold(call, go_on)
@@ -230,6 +244,7 @@ class EdgeServer:
         for connection in self._tiers:
             await connection.close()
         if not self.core.stalled:
+            self._save_fresh()
             self.core.save()
             self._save_tokens()
         with contextlib.suppress(StateDamaged, StoreBusy):
@@ -311,8 +326,17 @@ class EdgeServer:
                 patrolled_at = time.monotonic()
                 await loop.run_in_executor(None, patrol.step)
             self._turned_at = time.monotonic()
+            self._end_what_is_too_old()
             await self._sync()
             self._forget_history()
+
+    def _end_what_is_too_old(self) -> None:
+        """Watches of what is not served any more are cancelled."""
+        now = self._offline.state()
+        if now != self._was_served:
+            self._was_served = now
+            self.watch.rights_changed()
+            self.flags.rights_changed()
 
     async def _sync(self) -> None:
         now, core = time.monotonic(), self.core
@@ -321,6 +345,7 @@ class EdgeServer:
         elif not core.stalled:
             if now > self._saved_at + PROGRESS_SECONDS:
                 self._saved_at = now
+                self._save_fresh()
                 core.save()
                 self._save_tokens()
             written = core.written
@@ -334,6 +359,11 @@ class EdgeServer:
         if self._store.full and not self._was_full:
             log.error("the disk of %s is full: changes are not taken until there is room", self._data.path)
         self._was_full = self._store.full
+
+    def _save_fresh(self) -> None:
+        fresh = self._known_fresh.store(self.follower.staleness_ms) if self.config.offline else None
+        if fresh is not None:
+            self.core.keep_fresh(fresh)
 
     def _save_tokens(self) -> None:
         if self.access.tokens.changed:

@@ -25,6 +25,7 @@ from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower, boot_ns
 from holdfast.edge.forward import FORWARD_SECONDS, ForwardedAnswers, ForwardedKeepAlives, Forwarder
 from holdfast.edge.forwarded import ANSWERS, FORWARDED, WAITING
+from holdfast.edge.offline import OfflinePolicies
 from holdfast.edge.waiting import Waiting
 from holdfast.front.calls import Call, Kind
 from holdfast.keyrange import Range, bounds
@@ -90,8 +91,10 @@ class WatchedReplica:
     def _refuse(self, range: Range, *, again: bool) -> str:
         try:
             self._caller.require_read(range, again=again)
-            self._api.check_here(range)
+            self._api.check_served(range)
         except RequestError as error:
+            if error.refusal.code is Code.UNAVAILABLE:
+                raise  # it ends the stream: clients try again, here or elsewhere, and would give up a cancelled watch
             return error.refusal.in_go_words()
         return ""
 
@@ -110,6 +113,7 @@ class EdgeApi:
         volume_id: int,
         prefixes: tuple[str, ...],
         access: Access,
+        offline: OfflinePolicies,
         served: ServedSpace,
         reports: Reports,
         poke: Callable[[], None],
@@ -122,6 +126,7 @@ class EdgeApi:
         self._volume_id = volume_id
         self._prefixes = prefixes
         self.access = access
+        self.offline = offline
         self._poke = poke
         self._served = served
         self._reports = reports
@@ -170,6 +175,11 @@ class EdgeApi:
 
     # ---- local ---------------------------------------------------------------------------------------------
 
+    def check_served(self, range: Range) -> None:
+        """Raise RequestError unless this range is here, and may be served now."""
+        self.check_here(range)
+        self.offline.check(range)
+
     def check_here(self, range: Range | None = None) -> None:
         """Raise RequestError unless there is data, or all of this range, whoever asks."""
         if range is not None:
@@ -194,7 +204,7 @@ class EdgeApi:
             return
         wanted = bounds(request.key, request.range_end)
         self.access.caller(call).require_read(wanted)
-        self.check_here(wanted)
+        self.check_served(wanted)
         mode.check_cluster(self._core.position.cluster_id)
         self._when_fresh(call, mode, lambda: self._read(call, request, mode.fresh))
 

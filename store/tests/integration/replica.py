@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Edge:
         (self.port,) = free_ports(1)
         self.process: Process | None = None
 
-    async def start(self) -> None:
+    async def start(self, options: Sequence[str] = ()) -> None:
         await self.relay.start()
         arguments = [
             "edge",
@@ -41,6 +41,7 @@ class Edge:
             f"--listen-client-urls=http://127.0.0.1:{self.port}",
             f"--endpoints=127.0.0.1:{self.relay.port}",
             *(f"--prefix={p}" for p in self.prefixes),
+            *options,
         ]
         self.process = Process(self.name, arguments, self.directory / f"{self.name}.log", self.port)
         self.process.start()

@@ -305,3 +305,55 @@ async def page(edge: Edge, path: str, body: str = "") -> str:
     with await asyncio.to_thread(urllib.request.urlopen, request, timeout=10) as answer:
         found: bytes = answer.read()
     return found.decode()
+
+
+async def test_offline_policies(cluster: LocalCluster, tmp_path: Path) -> None:
+    """What may not be served while the replica is cut off is refused, its watches end, and it is back afterwards."""
+    edge = Edge(tmp_path, cluster.endpoints, ("/a/",))
+    options = ["--offline=/a/online/=require-online", "--offline=/a/while/=serve-until=3s"]
+    await cluster.wait_ready(60)
+    await edge.start(options)
+    assert edge.process is not None
+    keys = ("/a/always/1", "/a/online/1", "/a/while/1")
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint, timeout=2) as at_edge:
+
+        async def served() -> list[bool]:
+            found = []
+            for key in keys:
+                try:
+                    found.append((await at_edge.get(key, serializable=True)) is not None)
+                except client.Unavailable:
+                    found.append(False)
+            return found
+
+        async def until(wanted: list[bool]) -> None:
+            async with asyncio.timeout(30):
+                while await served() != wanted:
+                    await asyncio.sleep(0.05)
+
+        try:
+            for key in keys:
+                put = await hf.put(key, "x")
+            async with client.connect(edge.endpoint, timeout=30) as starting:
+                await edge.reaches(starting, put.revision)
+            await until([True, True, True])
+            watched = at_edge.watch("/a/online/", prefix=True, start_revision=put.revision + 1)
+            watching = asyncio.ensure_future(anext(watched))
+            edge.relay.cut()
+            await until([True, False, True])
+            await until([True, False, False])
+            with pytest.raises(client.Unavailable, match="/a/online/ is served only while it does"):
+                await at_edge.range("/a/", prefix=True, serializable=True)
+            edge.process.kill()
+            edge.process.start()
+            await until([True, False, False])
+            edge.relay.heal()
+            await until([True, True, True])
+            await at_edge.range("/a/", prefix=True, serializable=True)
+            later = await hf.put("/a/online/1", "y")
+            async with asyncio.timeout(30):
+                assert (await watching).kv.mod_revision == later.revision, "the watch was tried again"
+        finally:
+            edge.process.kill()
+            await edge.relay.close()
+            print(edge.process.tail(40))
