@@ -11,6 +11,7 @@ from holdfast.auth.followed import RightsFrame
 from holdfast.auth.store import REPLICA_ROLE
 from holdfast.edge.lineage import Lineage
 from holdfast.front.calls import Call
+from holdfast.kv.hashing import RangeHash
 from holdfast.kv.space import KeySpace
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
@@ -68,6 +69,8 @@ class _MemberHost:
     """Implements `api.follow.Host`: a replica follows as the user of its certificate or token."""
 
     def __init__(self, service: EdgeService, call: Call) -> None:
+        self._service = service
+        self._call = call
         self._member = service.member(call)
         self._caller = service.caller(call, self._member)
         identity = service.node.data.identity
@@ -79,6 +82,9 @@ class _MemberHost:
         auth.require_current(who)
         for part in start.filter if start is not None else ():
             auth.require_read(who, part.key, part.range_end)
+
+    def scan(self, begin: Callable[[], RangeHash], done: Callable[[RangeHash], None]) -> None:
+        self._service.in_slices(self._call, self._member, begin, done)
 
     def shares_rights(self) -> bool:
         auth = self._member.state.auth

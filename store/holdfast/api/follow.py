@@ -16,18 +16,24 @@ from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.edge.upstream import Followers, Source, Upstream, check_below, check_start
 from holdfast.front.calls import Call, Credit, Kind
+from holdfast.keyrange import bounds
+from holdfast.kv.hashing import RangeHash
 from holdfast.proto import holdfast_pb2
 from holdfast.status import Code, Refusal, RequestError
 from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.api")
 
+VERIFY = "/holdfast.v1.Edge/Verify"
 PROGRESS_SECONDS = 0.2
 MAX_PROBES = 32  # of a stream, not answered
 _USERS_CHANGED = Refusal(
     Code.UNAVAILABLE,
     "holdfast: authentication was enabled or disabled in the cluster, or what this replica may know of its users has "
     "changed; reconnect to learn that",
+)
+_ANOTHER_HISTORY = Refusal(
+    Code.FAILED_PRECONDITION, "holdfast: what is here is of another cluster or epoch than what is to be compared"
 )
 _UNREADABLE = Refusal(Code.INTERNAL, "holdfast: the snapshot cannot be read here; see the server's log")
 
@@ -47,6 +53,10 @@ class Host(Protocol):
         """Whether the caller may know users and roles."""
         ...
 
+    def scan(self, begin: Callable[[], RangeHash], done: Callable[[RangeHash], None]) -> None:
+        """Do this work in turns with that of others, then call `done`. The call fails if the work does, or `done`."""
+        ...
+
     def confirm(self, confirmed: Callable[[int | None], None]) -> None:
         """Call `confirmed` with a revision that includes every write acknowledged before now; with None if that cannot
         be found."""
@@ -63,11 +73,38 @@ class FollowService:
         self.followers = Followers()
         self._host = host
         router.stream("/holdfast.v1.Edge/Follow", Kind.BIDI, self.open)
+        router.unary(VERIFY, self.verify)
 
     def open(self, call: Call) -> FollowStream:
         stream = FollowStream(self, call, self._host(call))
         self.streams[call.id] = stream
         return stream
+
+    def verify(self, call: Call, body: bytes) -> None:
+        """Answer with the hashes of some ranges, which the caller has to be allowed to follow."""
+        request = holdfast_pb2.VerifyRequest.FromString(body)
+        host = self._host(call)
+        start = holdfast_pb2.FollowStart(filter=request.ranges)
+        check_start(start)
+        host.check(start)
+        lineage = host.source.lineage
+        if (request.cluster_id, request.epoch) != (lineage.cluster_id, lineage.epoch):
+            raise RequestError(_ANOTHER_HISTORY)
+        response = holdfast_pb2.VerifyResponse()
+
+        def next_range(done: RangeHash | None) -> None:
+            if done is not None:
+                crc, keys = done.result()
+                response.hashes.add(crc=crc, keys=keys)
+            number = len(response.hashes)
+            if number == len(request.ranges):
+                self.router.reply(call.id, response.SerializeToString())
+                return
+            part = request.ranges[number]
+            low, high = bounds(part.key, part.range_end)
+            host.scan(lambda: host.source.space.hash_range(low, high, request.revision), next_range)
+
+        next_range(None)
 
     def rights_changed(self) -> None:
         """Users or roles have changed, or auth was turned on or off."""

@@ -96,6 +96,12 @@ def replica(
             "PREFIX=serve-until=24h. May be given several times; the longest prefix of a key decides."
         ),
     ] = [],  # noqa: B006 (typer copies it)
+    verify_every: Annotated[
+        str,
+        typer.Option(
+            help="How often all data is compared with that of the server that the replica follows: 24h, … 0s: never."
+        ),
+    ] = "24h",
     flags_prefix: FlagsPrefix = "/flags/",
     log_level: LogLevel = "info",
 ) -> None:
@@ -122,7 +128,8 @@ def replica(
         fail("--flags-prefix is empty")
     if client_cert_auth and trusted_ca_file is None:
         fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
-    honoured, policies = _offline(offline_tokens, offline, prefix)
+    honoured, between = _seconds("--offline-tokens", offline_tokens), _seconds("--verify-every", verify_every)
+    policies = _policies(offline, prefix)
     try:
         listed, upstream_tls = parse(endpoints, Tls.from_directory(upstream_tls_dir) if upstream_tls_dir else None)
     except ValueError as error:
@@ -146,6 +153,7 @@ def replica(
             anonymous_reads=anonymous_reads,
             trust_common_names=client_cert_auth,
             offline=policies,
+            verify_seconds=between,
             offline_token_seconds=honoured,
             flags_prefix=flags_prefix,
         )
@@ -160,19 +168,22 @@ def replica(
         fail(str(error))
 
 
-def _offline(tokens: str, policies: list[str], prefixes: list[str]) -> tuple[float, tuple[Policy, ...]]:
-    """--offline-tokens in seconds, and --offline."""
+def _seconds(option: str, text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        fail(f"{option}: {error}")
+
+
+def _policies(texts: list[str], prefixes: list[str]) -> tuple[Policy, ...]:
+    """--offline."""
     from holdfast.edge.offline import parse_policy
 
     try:
-        honoured = seconds(tokens)
-    except ValueError as error:
-        fail(f"--offline-tokens: {error}")
-    try:
-        parsed = tuple(map(parse_policy, policies))
+        parsed = tuple(map(parse_policy, texts))
     except ValueError as error:
         fail(f"--offline: {error}")
     for policy in parsed:
         if not policy.prefix.startswith(tuple(prefixes)):
             fail(f"--offline: {policy.prefix} is not below a --prefix")
-    return honoured, parsed
+    return parsed

@@ -382,6 +382,13 @@ class ReplicaCore:
         with contextlib.suppress(StoreBusy):  # reported by `stalled`
             self._pending.flush()
 
+    def give_up(self, ranges: Sequence[Range]) -> None:
+        """These are not as they should be: they are not shown any more, and count as not here. A snapshot replaces
+        them."""
+        self._holding = self._holding.narrowed(without(self.intervals, ranges))
+        self._note_holding(self._holding)
+        self._write(self.position)
+
     def forget_history(self) -> None:
         """Compact history that is too much. Pruning removes its rows later."""
         floor = self._history.forget()

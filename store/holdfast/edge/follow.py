@@ -22,7 +22,7 @@ from holdfast.edge.lineage import Lineage
 from holdfast.edge.probes import Confirmed, Probes, bound_seconds
 from holdfast.kv.rows import Change
 from holdfast.proto import holdfast_pb2
-from holdfast.status import said_by_server
+from holdfast.status import Code, Refusal, RequestError, said_by_server
 
 log = logging.getLogger("holdfast.edge")
 
@@ -37,6 +37,8 @@ PARENTS_SECONDS = (8.0, 12.0)  # between two looks at the parents, while a membe
 LONGEST_PARENTS = 32  # times as long, while they refuse
 REPORT_BYTES = 1 << 20  # of replicas below
 RETRY_SECONDS = (0.5, 1.5)  # pause after all endpoints have failed
+ASK_SECONDS = 600.0  # for the hash of everything
+_FOLLOWS_NOBODY = Refusal(Code.UNAVAILABLE, "holdfast: the replica follows nobody now")
 BUSY_SECONDS = 0.05  # pause before a write is retried after the store was busy or full
 
 
@@ -98,6 +100,8 @@ class Follower:
         self._below = below
         self._restored = restored
         self.connected = False
+        self._channel: grpc.aio.Channel | None = None  # to the server that is followed
+        self._anew = False  # begin again
         self._probes = Probes()
         self._answered = asyncio.Event()  # the newest probe
         self._said = ""
@@ -123,6 +127,24 @@ class Follower:
         """The maximum age of the served data; None: unknown (no probe was answered since the start)."""
         fresh_at = self.fresh_at
         return None if fresh_at is None else (boot_ns() - fresh_at) // 1_000_000
+
+    def fetch_anew(self) -> None:
+        """Something of the prefixes is not here any more: begin again, to be sent it."""
+        self._anew = True
+
+    async def ask(self, method: str, body: bytes) -> bytes:
+        """Call the server that is followed. Raises RequestError."""
+        channel = self._channel
+        if channel is None:
+            raise RequestError(_FOLLOWS_NOBODY)
+        try:
+            with channel_may_close():
+                answer: bytes = await channel.unary_unary(method)(body, timeout=ASK_SECONDS)
+        except Unavailable as error:
+            raise RequestError(Refusal(Code.UNAVAILABLE, f"holdfast: {error}")) from error
+        except grpc.aio.AioRpcError as error:
+            raise RequestError(Refusal(Code(error.code().value[0]), error.details() or "")) from error
+        return answer
 
     def confirm(self, confirmed: Confirmed) -> None:
         """For a replica below: see `Probes.confirm`."""
@@ -206,6 +228,8 @@ class Follower:
         self._answered_at = time.monotonic()
         self._cut_off_at = 0.0
         self._parents_back = False
+        self._anew = False
+        self._channel = channel
         try:
             with channel_may_close():
                 await call.write(holdfast_pb2.FollowRequest(start=self._core.start(self._name, self._pool)))
@@ -223,6 +247,7 @@ class Follower:
                     await self._superseded(lineage_of(response.hello))
                 self._consider(upstream)
         finally:
+            self._channel = None
             for task in (talking, looking):
                 if task is not None:
                     task.cancel()
@@ -247,6 +272,8 @@ class Follower:
 
     def _consider(self, upstream: _Upstream) -> None:
         """Leave an upstream if another one may be better. Raises Unavailable or _ToParents."""
+        if self._anew:
+            raise Unavailable("what was given up is fetched anew")
         if upstream.alone:
             return
         now = time.monotonic()

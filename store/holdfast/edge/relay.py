@@ -16,6 +16,7 @@ from holdfast.edge.service import EdgeApi
 from holdfast.edge.source import ReplicaSource
 from holdfast.front.calls import Call
 from holdfast.keyrange import bounds
+from holdfast.kv.hashing import RangeHash
 from holdfast.proto import holdfast_pb2
 from holdfast.status import Code, Refusal, RequestError
 
@@ -47,6 +48,7 @@ class _ReplicaHost:
         self.source = ReplicaSource(core, api.hub, api.poke)
         self._follower = follower
         self._api = api
+        self._call = call
         self._caller = api.access.caller(call)
 
     def check(self, start: holdfast_pb2.FollowStart | None, *, again: bool = False) -> None:
@@ -56,6 +58,9 @@ class _ReplicaHost:
             range = bounds(part.key, part.range_end)
             self._caller.require_read(range, again=again)
             self._api.check_here(range)
+
+    def scan(self, begin: Callable[[], RangeHash], done: Callable[[RangeHash], None]) -> None:
+        self._api.scan(self._call, begin, done)
 
     def shares_rights(self) -> bool:
         access = self._api.access

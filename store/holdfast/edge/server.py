@@ -37,6 +37,7 @@ from holdfast.edge.offline import KnownFresh, OfflinePolicies, Policy
 from holdfast.edge.relay import Relay
 from holdfast.edge.service import EdgeApi
 from holdfast.edge.tokens import CheckedTokens
+from holdfast.edge.verify import Verifier
 from holdfast.front.calls import Call
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.rows import Change
@@ -83,6 +84,7 @@ class EdgeConfig:
     anonymous_reads: bool = False  # serve everyone even if auth is on in the cluster
     trust_common_names: bool = False  # the common name of a client's certificate is its user
     offline: tuple[Policy, ...] = ()  # what is served while the replica is cut off
+    verify_seconds: float = 86400.0  # between two comparisons with the upstream; 0: none
     offline_token_seconds: float = 3600.0  # for so long a token is honoured after a member has checked it
     flags_prefix: str = DEFAULT_PREFIX  # of feature flags, for providers that send no selector
 
@@ -156,6 +158,7 @@ class EdgeServer:
             poke=self._tell,
         )
         self.relay = Relay(self.router, self.core, self.follower, self.api, reports)
+        self._verifier = Verifier(self.core, self.served, self.follower.ask, self._gave_up, config.verify_seconds)
         self.watch = WatchService(self.router, self.api.watchable)
         flags = ReplicaFlags(self.served, lambda: self.follower.staleness_ms, self._tell)
         self.flags = FlagsService(
@@ -228,6 +231,7 @@ class EdgeServer:
             log.info("holding cluster %x as of revision %d", p.cluster_id, p.watermark)
         following = asyncio.ensure_future(self.follower.run())
         syncing = asyncio.ensure_future(self._keep())
+        verifying = asyncio.ensure_future(self._verifier.run()) if self.config.verify_seconds else None
         for task in (following, syncing):
             task.add_done_callback(lambda _: stop.set())
         self._damaged.add_done_callback(lambda _: stop.set())
@@ -236,6 +240,8 @@ class EdgeServer:
         failed = next((t for t in (following, syncing) if t.done() and not t.cancelled()), None)
         for task in (following, syncing):
             task.cancel()
+        if verifying is not None:
+            verifying.cancel()
         self.router.end_streams()
         await self.front.drain(GRACE_SECONDS)
         self.router.detach()
@@ -290,6 +296,11 @@ class EdgeServer:
         self.watch.rights_changed()
         self.flags.rights_changed()
         self.relay.follow.rights_changed()
+
+    def _gave_up(self) -> None:
+        """A part of the data was not that of the upstream."""
+        self._rights_changed()  # nobody is shown it any more
+        self.follower.fetch_anew()
 
     def _placed(self) -> None:
         """The path to the cluster has changed: the replicas below have to know, lest a loop forms."""
@@ -396,6 +407,8 @@ class EdgeServer:
                 "holdfast_replica_watchers": self.served.hub.watchers,
                 "holdfast_replica_depth": len(self.core.path.nodes) - 1,
                 "holdfast_replicas_following": len(self.relay.follow.streams),
+                "holdfast_replica_verified": self._verifier.compared,
+                "holdfast_replica_verify_different": self._verifier.different,
             }
         )
 

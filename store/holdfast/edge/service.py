@@ -34,6 +34,7 @@ from holdfast.kv.validate import check_range
 from holdfast.places import Full, Places
 from holdfast.proto import election_pb2, health_pb2, holdfast_pb2, lock_pb2, rpc_pb2
 from holdfast.served.keyspace import ServedSpace
+from holdfast.served.scans import S
 from holdfast.status import (
     CACHE_AT_REPLICA,
     OUTSIDE_PREFIXES,
@@ -272,11 +273,19 @@ class EdgeApi:
             kvs, more, count = scan.result()
             self._router.reply(call.id, range_response(headers[0], kvs, more, count), told[0])
 
+        self.scan(call, begin, done)
+
+    def scan(self, call: Call, begin: Callable[[], S], done: Callable[[S], None]) -> None:
+        """Do this work in turns with that of others, then call `done`. The call fails if the work does."""
+
         def failed(error: Refusal) -> None:
             self._router.fail(call.id, error)
 
         owner, outbox = call.peer.address, call.peer.outbox
-        self._router.on_cancel(call, self._served.scans.run(begin, done, failed, owner=owner, outbox=outbox))
+        cancel = self._served.scans.run(
+            begin, lambda work: self._guard(call, lambda: done(work)), failed, owner=owner, outbox=outbox
+        )
+        self._router.on_cancel(call, cancel)
 
     def status(self, call: Call, body: bytes) -> None:
         rpc_pb2.StatusRequest.FromString(body)

@@ -1,7 +1,7 @@
-"""A hash of the whole history, by which members are compared (etcd's HashKV).
+"""Hashes by which servers are compared: of the whole history (etcd's HashKV), and of the keys of a range.
 
-It reads everything, so it is computed in slices over many turns of the loop, from one consistent view, like a large
-range. It is the same on all members, no matter how much compacted history each has removed already.
+They read everything, so they are computed in slices over many turns of the loop, from one consistent view, like a
+large range. They are the same on all servers, no matter how much compacted history each has removed already.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import google_crc32c
 
 from holdfast.kv import rows
-from holdfast.kv.scan import newest_at
+from holdfast.kv.scan import Row, newest_at, newest_rows, rows_at
 from holdfast.kv.slices import Sliced
 from holdfast.kv.store import Family, Reader
 
@@ -53,3 +53,34 @@ class HistoryHash(Sliced):
     def result(self) -> int:
         """The hash. Call only when all is hashed."""
         return int(self._crc)
+
+
+class RangeHash(Sliced):
+    """CRC-32C over the live keys of a range at one revision, in order, and their number: servers that have the same
+    data agree on it, whatever history they keep. Each row costs 1, plus 1 for each KiB of it."""
+
+    def __init__(self, reader: Reader, start: bytes, end: bytes | None, revision: int, *, newest: bool) -> None:
+        """`newest`: `revision` is the current one. Else no rows may be removed for a compaction later than it."""
+        super().__init__()
+        self.revision = revision
+        self.count = 0
+        self._crc = 0
+        self._rows: Iterator[Row | None]
+        if newest:
+            self._rows = newest_rows(reader, start, end)
+        else:
+            self._rows = rows_at(reader, start, end, revision)
+            self.floor = revision
+
+    def steps(self) -> Iterator[int]:
+        for row in self._rows:
+            if row is None:
+                yield 1
+                continue
+            self.count += 1
+            self._crc = google_crc32c.extend(self._crc, row.kv)
+            yield 1 + (len(row.kv) >> 10)
+
+    def result(self) -> tuple[int, int]:
+        """(hash, number of keys). Call only when all is hashed."""
+        return int(self._crc), self.count

@@ -59,7 +59,7 @@ class RangeScan(Sliced):
         start, end = bounds(request.key, request.range_end)
         self._rows: Iterator[Row | None]
         if count is not None:
-            self._rows = _newest(reader, start, end)
+            self._rows = newest_rows(reader, start, end)
         else:
             self._rows = rows_at(reader, start, end, revision)
             self.floor = revision
@@ -136,7 +136,7 @@ class RangeScan(Sliced):
         return self._kvs, more, count
 
 
-def _newest(reader: Reader, start: bytes, end: bytes | None) -> Iterator[Row]:
+def newest_rows(reader: Reader, start: bytes, end: bytes | None) -> Iterator[Row]:
     found: Iterable[tuple[bytes, bytes]]
     if end == start + b"\x00":
         value = reader.get(Family.CUR, start)

@@ -13,7 +13,7 @@ from sortedcontainers import SortedList
 
 from holdfast.keyrange import bounds
 from holdfast.kv import rows
-from holdfast.kv.hashing import HistoryHash
+from holdfast.kv.hashing import HistoryHash, RangeHash
 from holdfast.kv.rows import Change, Current, Version
 from holdfast.kv.scan import RangeScan, Row, newest_at, rows_at
 from holdfast.kv.store import Family, Pending, Store
@@ -223,6 +223,13 @@ class KeySpace:
         """Begin to hash all history up to `revision`; 0 means the current one. Raises RequestError."""
         self.check_revision(revision)
         return HistoryHash(self._pending, revision if revision > 0 else self.revision, self.compacted)
+
+    def hash_range(self, start: bytes, end: bytes | None, revision: int) -> RangeHash:
+        """Begin to hash the live keys of a range at `revision`; 0 means the current one. Advance it once before
+        anything else is applied. Raises RequestError."""
+        self.check_revision(revision)
+        at = revision or self.revision
+        return RangeHash(self._pending, start, end, at, newest=at == self.revision)
 
 
 def _int(value: bytes | None, default: int) -> int:

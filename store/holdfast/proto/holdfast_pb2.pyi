@@ -258,6 +258,31 @@ class WhoAmIResponse(_message.Message):
     token_ends_ms: int
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., user: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., auth_enabled: _Optional[bool] = ..., auth_revision: _Optional[int] = ..., token_ends_ms: _Optional[int] = ...) -> None: ...
 
+class VerifyRequest(_message.Message):
+    __slots__ = ("ranges", "revision", "cluster_id", "epoch")
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ranges: _containers.RepeatedCompositeFieldContainer[KeyRange]
+    revision: int
+    cluster_id: int
+    epoch: int
+    def __init__(self, ranges: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., revision: _Optional[int] = ..., cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class VerifyResponse(_message.Message):
+    __slots__ = ("hashes",)
+    class Hash(_message.Message):
+        __slots__ = ("crc", "keys")
+        CRC_FIELD_NUMBER: _ClassVar[int]
+        KEYS_FIELD_NUMBER: _ClassVar[int]
+        crc: int
+        keys: int
+        def __init__(self, crc: _Optional[int] = ..., keys: _Optional[int] = ...) -> None: ...
+    HASHES_FIELD_NUMBER: _ClassVar[int]
+    hashes: _containers.RepeatedCompositeFieldContainer[VerifyResponse.Hash]
+    def __init__(self, hashes: _Optional[_Iterable[_Union[VerifyResponse.Hash, _Mapping]]] = ...) -> None: ...
+
 class KeyRange(_message.Message):
     __slots__ = ("key", "range_end")
     KEY_FIELD_NUMBER: _ClassVar[int]

@@ -10,9 +10,9 @@ from holdfast.edge.follow import REPORT_BYTES, fitting
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.upstream import ALIVE_SECONDS, STALL_SECONDS, Followers, Upstream, check_below, check_start
 from holdfast.kv import requests
-from holdfast.kv.rows import Change
+from holdfast.kv.rows import Change, pack_current, unpack_current
 from holdfast.kv.space import KeySpace
-from holdfast.kv.store import MemoryStore, Pending
+from holdfast.kv.store import Family, MemoryStore, Pending
 from holdfast.proto import holdfast_pb2, rpc_pb2
 from holdfast.served.keyspace import ServedSpace
 from holdfast.served.scans import Scans
@@ -209,3 +209,42 @@ def test_what_is_reported_of_those_below_fits_a_message() -> None:
     report = holdfast_pb2.ReplicaReport(below=fitting(reports))
     assert report.ByteSize() <= REPORT_BYTES
     assert report.below[0].replica == reports[-1].replica, "the newest"
+
+
+def hash_of(space: KeySpace, revision: int) -> tuple[int, int]:
+    hashed = space.hash_range(b"/a/", b"/a0", revision)
+    while not hashed.advance(3):
+        pass
+    return hashed.result()
+
+
+def test_what_is_not_as_in_the_upstream_is_found_and_fetched_anew() -> None:
+    host = Host()
+    host.put(*(b"/a/%d" % n for n in range(9)), b"/b/1")
+    host.follow()
+    host.put(b"/a/3")
+    at = host.core.position.watermark
+    host.put(b"/a/4")
+    watermark = host.core.position.watermark
+    assert hash_of(host.core.space, at) == hash_of(host.space, at)
+    assert hash_of(host.core.space, watermark) == hash_of(host.space, watermark)
+    assert hash_of(host.space, watermark)[1] == 9
+    assert hash_of(host.space, at) != hash_of(host.space, watermark)
+
+    pending = Pending(host.core._store)
+    wrong = unpack_current(pending.get(Family.CUR, b"/a/5") or b"")
+    pending.put(Family.CUR, b"/a/5", pack_current(wrong._replace(kv=wrong.kv[:-1] + b"X")))
+    pending.put(Family.CUR, b"/a/6", None)
+    pending.flush()
+    assert hash_of(host.core.space, watermark) != hash_of(host.space, watermark)
+
+    host.core.give_up(host.core.shown)
+    assert not host.core.complete
+    again = ReplicaCore(host.core._store, ranges_of(["/a/"]))
+    assert not again.complete, "a restart does not show it, either"
+    host.upstream.close()
+    host.connect(2)
+    host.follow()
+    assert host.core.whole
+    host.same()
+    assert hash_of(host.core.space, 0) == hash_of(host.space, 0)

@@ -15,7 +15,10 @@ import grpc.aio
 import pytest
 from google.protobuf.message import Message
 from holdfast import client
+from holdfast.kv.rows import pack_current, unpack_current
+from holdfast.kv.store import Family
 from holdfast.proto import election_pb2, lock_pb2, rpc_pb2
+from holdfast.storage.state import RocksStore, StateDirectory
 from holdfast_lab.processes import LocalCluster
 
 from .replica import Edge
@@ -354,6 +357,56 @@ async def test_offline_policies(cluster: LocalCluster, tmp_path: Path) -> None:
             async with asyncio.timeout(30):
                 assert (await watching).kv.mod_revision == later.revision, "the watch was tried again"
         finally:
+            edge.process.kill()
+            await edge.relay.close()
+            print(edge.process.tail(40))
+
+
+async def test_what_a_bad_disk_made_of_the_data_is_fetched_anew(cluster: LocalCluster, tmp_path: Path) -> None:
+    """At a relay; those below it get the right data, too."""
+    await cluster.wait_ready(60)
+    relay = Edge(tmp_path, cluster.endpoints, ("/a/",))
+    await relay.start(["--verify-every=500ms"])
+    leaf = Edge(tmp_path, [relay.endpoint], ("/a/",), name="leaf")
+    await leaf.start(["--verify-every=500ms"])
+    assert relay.process is not None
+    assert leaf.process is not None
+    try:
+        async with (
+            client.connect(cluster.endpoints) as hf,
+            client.connect(relay.endpoint, timeout=30) as at_relay,
+            client.connect(leaf.endpoint, timeout=30) as at_leaf,
+        ):
+            for n in range(5):
+                put = await hf.put(f"/a/{n}", "right")
+            await leaf.reaches(at_leaf, put.revision)
+            relay.process.kill()
+            store = RocksStore(StateDirectory(relay.data / "state").current(), wal=True)
+            row = unpack_current(store.get(Family.CUR, b"/a/3") or b"")
+            wrong = row._replace(kv=row.kv.replace(b"right", b"wrong"))
+            store.apply([(Family.CUR, b"/a/3", pack_current(wrong))])
+            store.sync()
+            store.close()
+            relay.process.start()
+
+            async def value(at: client.Client) -> bytes | None:
+                try:
+                    found = await at.get("/a/3", serializable=True)
+                except client.Unavailable:
+                    return None  # it is being fetched
+                return None if found is None else found.value
+
+            async with asyncio.timeout(40):
+                while "it is fetched anew" not in relay.process.tail(100):
+                    await asyncio.sleep(0.05)
+                while [await value(at_relay), await value(at_leaf)] != [b"right"] * 2:
+                    await asyncio.sleep(0.05)
+            last = await hf.put("/a/last", "x")
+            await leaf.reaches(at_leaf, last.revision)
+            assert "it is fetched anew" not in leaf.process.tail(100)
+    finally:
+        for edge in (leaf, relay):
+            assert edge.process is not None
             edge.process.kill()
             await edge.relay.close()
             print(edge.process.tail(40))
