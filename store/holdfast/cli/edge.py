@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from holdfast.cli.edge_export import export
 from holdfast.cli.edge_status import status
 from holdfast.cli.errors import fail
 from holdfast.cli.logs import set_up_logging
@@ -40,6 +41,7 @@ class _Replica(TyperGroup):
 
 edge = typer.Typer(cls=_Replica)
 edge.command("status")(status)
+edge.command("export")(export)
 
 
 @edge.callback(invoke_without_command=True)

@@ -25,6 +25,7 @@ from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower, boot_ns
 from holdfast.edge.forward import FORWARD_SECONDS, ForwardedAnswers, ForwardedKeepAlives, Forwarder
 from holdfast.edge.forwarded import ANSWERS, FORWARDED, WAITING
+from holdfast.edge.holding import as_range
 from holdfast.edge.offline import OfflinePolicies
 from holdfast.edge.waiting import Waiting
 from holdfast.front.calls import Call, Kind
@@ -314,6 +315,7 @@ class EdgeApi:
             connected=self._follower.connected,
             replicas=self._reports.all(),
             path=self._core.path,
+            held=[as_range(r) for r in self._core.shown],
         )
         staleness = self._follower.staleness_ms
         if staleness is not None:
