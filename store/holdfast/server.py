@@ -40,6 +40,7 @@ from holdfast.api.ofrep import ROOT, Ofrep
 from holdfast.api.operator import Operator
 from holdfast.api.pages import Pages, fixed, stuck
 from holdfast.api.quota import Quota
+from holdfast.api.reported import ReportedService
 from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.api.session import SessionService
@@ -192,6 +193,7 @@ class Server:
         ElectionService(services)
         NodeService(services, reports)
         IdentityService(services)
+        ReportedService(services)
         self.maintenance = MaintenanceService(services)
         self.watch = WatchService(self.router, lambda call: WatchedMember(kv, call), config.progress_seconds)
         self.edge = EdgeService(services, reports)

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from holdfast.cli.edge_export import export
+from holdfast.cli.edge_report import report
 from holdfast.cli.edge_status import status
 from holdfast.cli.errors import fail
 from holdfast.cli.logs import set_up_logging
@@ -42,6 +43,7 @@ class _Replica(TyperGroup):
 edge = typer.Typer(cls=_Replica)
 edge.command("status")(status)
 edge.command("export")(export)
+edge.command("report")(report)
 
 
 @edge.callback(invoke_without_command=True)

@@ -10,6 +10,7 @@
 `connect_blocking` returns a client with the same methods without `await`.
 """
 
+from holdfast.client.applied import Applied, SyncState, digest, sync_state
 from holdfast.client.blocking import BlockingClient, connect_blocking
 from holdfast.client.cache import Cache
 from holdfast.client.client import Client, connect
@@ -30,6 +31,7 @@ from holdfast.client.txn import Txn, TxnResult
 from holdfast.client.values import Event, KeyValue, PutResult, RangeResult, SequentialResult
 
 __all__ = [
+    "Applied",
     "BlockingClient",
     "Cache",
     "Client",
@@ -48,10 +50,13 @@ __all__ = [
     "RangeResult",
     "Refused",
     "SequentialResult",
+    "SyncState",
     "Tls",
     "Txn",
     "TxnResult",
     "Unavailable",
     "connect",
     "connect_blocking",
+    "digest",
+    "sync_state",
 ]

@@ -222,6 +222,9 @@ class BlockingClient:
     def put(self, key: str | bytes, value: str | bytes, *, lease: Lease | int = 0, previous: bool = False) -> PutResult:
         return self.run(self.asyncio.put(key, value, lease=lease, previous=previous))
 
+    def report(self, key: str, value: str | bytes | None) -> None:
+        self.run(self.asyncio.report(key, value))
+
     def put_sequential(self, prefix: str | bytes, value: str | bytes, *, lease: Lease | int = 0) -> SequentialResult:
         return self.run(self.asyncio.put_sequential(prefix, value, lease=lease))
 

@@ -224,6 +224,16 @@ class Client:
         r = await self._write("/etcdserverpb.KV/Put", request, rpc_pb2.PutResponse)
         return PutResult(r.header.revision, KeyValue.of(r.prev_kv) if r.HasField("prev_kv") else None)
 
+    async def report(self, key: str, value: str | bytes | None) -> None:
+        """Report something of this node through its replica, which keeps it until the cluster has it under
+        /reported/REPLICA/KEY. A later report takes the place of this one; None: nothing is reported under `key` any
+        more. Raises Refused at a member, and Unavailable if the replica cannot keep it."""
+        request = holdfast_pb2.ReportRequest(key=key, deleted=value is None)
+        if value is not None:
+            request.value = to_bytes(value)
+        path = "/holdfast.v1.Reported/Report"
+        await self.connection.call(path, request, holdfast_pb2.ReportResponse, idempotent=True)
+
     async def put_sequential(
         self, prefix: str | bytes, value: str | bytes, *, lease: Lease | int = 0
     ) -> SequentialResult:

@@ -66,9 +66,19 @@ class Access:
         """Whether this is the user of a replica, which may know users and roles."""
         return self._core.rights.auth is not None and self.auth.has_role(who.user, REPLICA_ROLE)
 
+    @property
+    def users(self) -> bool:
+        """Whether auth is on in the cluster."""
+        return self._core.rights.users
+
     def require_known(self) -> None:
+        """Raise RequestError if nobody's rights are known, and reads are not open to everyone."""
+        if not self.open:
+            self.require_rights()
+
+    def require_rights(self) -> None:
         """Raise RequestError if nobody's rights are known."""
-        if not self.open and self._core.rights.auth is None:
+        if self._core.rights.auth is None:
             raise RequestError(
                 Refusal(
                     Code.PERMISSION_DENIED,
@@ -128,6 +138,15 @@ class ReplicaCaller:
         who = self.who(again=again)
         if not self._access.open:
             self._access.auth.require_current(who)
+
+    def require_write(self, key: bytes) -> None:
+        """Raise RequestError unless the caller may write this key. Who may read anonymously may not write so."""
+        access = self._access
+        if not access.users:
+            return
+        access.require_rights()
+        access.require_checked(self._call)
+        access.auth.require_write(self._caller.shown(), key)
 
     def require_read(self, range: Range, *, again: bool = False) -> None:
         """Raise RequestError unless the caller may read this range."""

@@ -17,6 +17,7 @@ import google_crc32c
 from holdfast.edge.history import CHANGE_BYTES, History
 from holdfast.edge.holding import Holding, joined, without
 from holdfast.edge.lineage import Lineage, Relation
+from holdfast.edge.outbox import Outbox
 from holdfast.edge.rights import FollowedRights
 from holdfast.keyrange import Range, bounds, prefix_end
 from holdfast.kv.copied import CopiedSpace, load, load_part, remove
@@ -227,6 +228,10 @@ class ReplicaCore:
         """Users and roles have changed."""
         self.rights.take(rights)
         self._flush()
+
+    def outbox(self, node: str, incarnation: int) -> Outbox:
+        """What is reported here; call `settle` after each change of it."""
+        return Outbox(self._pending, node, incarnation)
 
     def keep_fresh(self, fresh: bytes) -> None:
         """Store when the data was last known to be fresh."""

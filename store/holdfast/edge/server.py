@@ -35,6 +35,7 @@ from holdfast.edge.lineage import Lineage
 from holdfast.edge.lost import keep_lost
 from holdfast.edge.offline import KnownFresh, OfflinePolicies, Policy
 from holdfast.edge.relay import Relay
+from holdfast.edge.reporting import Reporting
 from holdfast.edge.service import EdgeApi
 from holdfast.edge.tokens import CheckedTokens
 from holdfast.edge.verify import Verifier
@@ -127,7 +128,7 @@ class EdgeServer:
         )
         self.access = Access(
             self.core,
-            CheckedTokens(config.offline_token_seconds, self.core.rights.tokens),
+            CheckedTokens(config.offline_token_seconds, self.core.rights.tokens, time.time),
             name=config.name,
             trust_common_names=config.trust_common_names,
             anonymous_reads=config.anonymous_reads,
@@ -158,6 +159,10 @@ class EdgeServer:
             poke=self._tell,
         )
         self.relay = Relay(self.router, self.core, self.follower, self.api, reports)
+        outbox = self.core.outbox(config.name, self._data.identity.incarnation)
+        self._reporting = Reporting(
+            self.router, self.core, outbox, self.access, ask=self.follower.ask, durable=self._durable, node=config.name
+        )
         self._verifier = Verifier(self.core, self.served, self.follower.ask, self._gave_up, config.verify_seconds)
         self.watch = WatchService(self.router, self.api.watchable)
         flags = ReplicaFlags(self.served, lambda: self.follower.staleness_ms, self._tell)
@@ -231,14 +236,15 @@ class EdgeServer:
             log.info("holding cluster %x as of revision %d", p.cluster_id, p.watermark)
         following = asyncio.ensure_future(self.follower.run())
         syncing = asyncio.ensure_future(self._keep())
+        reporting = asyncio.ensure_future(self._reporting.run())
         verifying = asyncio.ensure_future(self._verifier.run()) if self.config.verify_seconds else None
-        for task in (following, syncing):
+        for task in (following, syncing, reporting):
             task.add_done_callback(lambda _: stop.set())
         self._damaged.add_done_callback(lambda _: stop.set())
         await stop.wait()
         self._pruning.stop()
-        failed = next((t for t in (following, syncing) if t.done() and not t.cancelled()), None)
-        for task in (following, syncing):
+        failed = next((t for t in (following, syncing, reporting) if t.done() and not t.cancelled()), None)
+        for task in (following, syncing, reporting):
             task.cancel()
         if verifying is not None:
             verifying.cancel()
@@ -305,6 +311,7 @@ class EdgeServer:
     def _placed(self) -> None:
         """The path to the cluster has changed: the replicas below have to know, lest a loop forms."""
         self.relay.follow.moved()
+        self._reporting.try_again()
 
     def _tell(self, revisions: Sequence[list[Change]] = ()) -> None:
         """Deliver these revisions to watchers, and history to watchers that are behind, one slice per turn."""
@@ -370,6 +377,16 @@ class EdgeServer:
         if self._store.full and not self._was_full:
             log.error("the disk of %s is full: changes are not taken until there is room", self._data.path)
         self._was_full = self._store.full
+
+    async def _durable(self) -> bool:
+        """Make all that was written durable. Returns whether it is."""
+        if self.core.stalled:
+            return False
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._store.sync)
+        except StoreBusy:
+            return False
+        return True
 
     def _save_fresh(self) -> None:
         fresh = self._known_fresh.store(self.follower.staleness_ms) if self.config.offline else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -32,8 +31,9 @@ class Checked:
 class CheckedTokens:
     """Implements `api.identity.Tokens`. Tokens are kept by their hash, so that nobody finds one in the directory."""
 
-    def __init__(self, offline_seconds: float, stored: bytes = b"", now: Callable[[], float] = time.time) -> None:
-        """`offline_seconds`: how long a token is honoured after it was checked. `stored`: of an earlier process."""
+    def __init__(self, offline_seconds: float, stored: bytes, now: Callable[[], float]) -> None:
+        """`offline_seconds`: how long a token is honoured after it was checked. `stored`: of an earlier process.
+        `now`: Unix seconds."""
         self._offline_seconds = offline_seconds
         self._now = now
         self._known: dict[str, Checked] = {}

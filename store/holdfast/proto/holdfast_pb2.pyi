@@ -240,6 +240,60 @@ class CacheListResponse(_message.Message):
     prefixes: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., prefixes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class ReportRequest(_message.Message):
+    __slots__ = ("key", "value", "deleted")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    value: bytes
+    deleted: bool
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ..., deleted: _Optional[bool] = ...) -> None: ...
+
+class ReportResponse(_message.Message):
+    __slots__ = ("incarnation", "seq")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    seq: int
+    def __init__(self, incarnation: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class DeliverRequest(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: _containers.RepeatedCompositeFieldContainer[ReportedBatch]
+    def __init__(self, batches: _Optional[_Iterable[_Union[ReportedBatch, _Mapping]]] = ...) -> None: ...
+
+class ReportedBatch(_message.Message):
+    __slots__ = ("node", "incarnation", "seq", "entries")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    incarnation: int
+    seq: int
+    entries: _containers.RepeatedCompositeFieldContainer[ReportedEntry]
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[ReportedEntry, _Mapping]]] = ...) -> None: ...
+
+class ReportedEntry(_message.Message):
+    __slots__ = ("key", "value", "deleted", "seq")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    value: bytes
+    deleted: bool
+    seq: int
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ..., deleted: _Optional[bool] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class DeliverResponse(_message.Message):
+    __slots__ = ("header",)
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ...) -> None: ...
+
 class WhoAmIRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -25,7 +25,7 @@ def users(revision: int = 5, password_revision: int = 2, name: str = "ann") -> A
 
 def test_a_token_is_honoured_until_the_time_that_was_said() -> None:
     clock = Clock()
-    tokens = CheckedTokens(OFFLINE, now=clock)
+    tokens = CheckedTokens(OFFLINE, b"", clock)
     assert tokens.identify("t", users()) is None
     assert tokens.due("t")
     tokens.checked("t", "ann", 3, ends_ms=0)
@@ -42,7 +42,7 @@ def test_a_token_is_honoured_until_the_time_that_was_said() -> None:
 
 
 def test_a_token_ends_with_its_user_and_with_the_password() -> None:
-    tokens = CheckedTokens(OFFLINE, now=Clock())
+    tokens = CheckedTokens(OFFLINE, b"", Clock())
     tokens.checked("t", "ann", 3, ends_ms=0)
     assert tokens.identify("t", users(password_revision=4)) is None
     assert tokens.identify("t", users(name="bob")) is None
@@ -53,7 +53,7 @@ def test_a_token_ends_with_its_user_and_with_the_password() -> None:
 
 def test_it_is_known_after_a_restart_by_its_hash_only() -> None:
     clock = Clock()
-    tokens = CheckedTokens(OFFLINE, now=clock)
+    tokens = CheckedTokens(OFFLINE, b"", clock)
     tokens.checked("secret", "ann", 3, ends_ms=0)
     assert tokens.changed
     stored = tokens.stored()
@@ -67,7 +67,7 @@ def test_it_is_known_after_a_restart_by_its_hash_only() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    tokens = CheckedTokens(OFFLINE, now=Clock())
+    tokens = CheckedTokens(OFFLINE, b"", Clock())
     for n in range(MAX_TOKENS + 5):
         tokens.checked(str(n), "ann", 3, ends_ms=0)
     assert tokens.identify("4", users()) is None

@@ -1,0 +1,62 @@
+"""What the programs of a node have reported, until the cluster has it: on the replica's disk, the newest of each key.
+
+Reports have places in an order, (incarnation, seq). The incarnation is the number of the replica's start, so the order
+grows also if the last reports of an earlier start were lost with its power. A batch has all that is not acknowledged:
+so the cluster may drop any batch that is older than one it has, however they arrive. A batch is made durable here
+before it is delivered: otherwise a power cut could bring back a report that the cluster has replaced.
+"""
+
+from __future__ import annotations
+
+from holdfast.keyrange import prefix_end
+from holdfast.kv.store import Family, Pending
+from holdfast.proto import holdfast_pb2
+from holdfast.reported import MAX_KEYS
+from holdfast.status import Code, Refusal, RequestError
+
+_ENTRY = b"outbox/"
+
+
+class Outbox:
+    """Writes go to `pending`, whose owner flushes it."""
+
+    def __init__(self, pending: Pending, node: str, incarnation: int) -> None:
+        self._pending = pending
+        self._node = node
+        self.incarnation = incarnation
+        self._seq = 0
+        self._entries: dict[str, holdfast_pb2.ReportedEntry] = {}
+        for row, value in pending.scan(Family.META, _ENTRY, prefix_end(_ENTRY)):
+            entry = holdfast_pb2.ReportedEntry.FromString(value)
+            entry.seq = 0  # of an earlier start: before all of this one
+            self._entries[row[len(_ENTRY) :].decode()] = entry
+
+    @property
+    def empty(self) -> bool:
+        return not self._entries
+
+    def put(self, entry: holdfast_pb2.ReportedEntry) -> int:
+        """Take a report, in the place of an earlier one with its key. Returns its number. Raises RequestError if too
+        many wait."""
+        if entry.key not in self._entries and len(self._entries) >= MAX_KEYS:
+            text = f"holdfast: {MAX_KEYS} reports of {self._node} wait to be delivered; report under keys of those"
+            raise RequestError(Refusal(Code.RESOURCE_EXHAUSTED, text))
+        self._seq += 1
+        entry.seq = self._seq
+        self._entries[entry.key] = entry
+        self._pending.put(Family.META, _ENTRY + entry.key.encode(), entry.SerializeToString())
+        return self._seq
+
+    def batch(self) -> holdfast_pb2.ReportedBatch | None:
+        """All that waits; None if nothing does."""
+        if not self._entries:
+            return None
+        return holdfast_pb2.ReportedBatch(
+            node=self._node, incarnation=self.incarnation, seq=self._seq, entries=self._entries.values()
+        )
+
+    def delivered(self, batch: holdfast_pb2.ReportedBatch) -> None:
+        """The cluster has this batch, or a later one. What was reported meanwhile still waits."""
+        for key in [key for key, entry in self._entries.items() if entry.seq <= batch.seq]:
+            del self._entries[key]
+            self._pending.put(Family.META, _ENTRY + key.encode(), None)

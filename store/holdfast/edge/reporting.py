@@ -1,0 +1,142 @@
+"""holdfast.v1.Reported at a replica: takes the reports of its node, and delivers them together with those of the
+replicas below, at most once a second, to the server that it follows.
+
+A replica below waits for its answer until the cluster has what it delivered, so only the node's own replica has to keep
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from holdfast.api.reported import DELIVER, REPORT
+from holdfast.api.router import Router
+from holdfast.edge.access import Access
+from holdfast.edge.core import ReplicaCore
+from holdfast.edge.outbox import Outbox
+from holdfast.front.calls import Call
+from holdfast.proto import holdfast_pb2
+from holdfast.reported import MAX_BATCHES, check_batches, check_entry, newest, place_key
+from holdfast.status import Code, Refusal, RequestError
+
+log = logging.getLogger("holdfast.edge")
+
+INTERVAL_SECONDS = 1.0
+LONGEST_PAUSE = 60.0  # after deliveries have failed
+_FULL = Refusal(Code.UNAVAILABLE, "holdfast: the disk of the replica takes no writes, so the report cannot be kept")
+_TOO_MANY = Refusal(Code.RESOURCE_EXHAUSTED, f"holdfast: {MAX_BATCHES} batches of replicas below wait here already")
+
+Ask = Callable[[str, bytes], Awaitable[bytes]]
+
+
+class Reporting:
+    """`ask` calls the server that the replica follows now; it raises RequestError. `durable` makes durable what was
+    written, and returns whether it is."""
+
+    def __init__(
+        self,
+        router: Router,
+        core: ReplicaCore,
+        outbox: Outbox,
+        access: Access,
+        *,
+        ask: Ask,
+        durable: Callable[[], Awaitable[bool]],
+        node: str,
+    ) -> None:
+        self._router = router
+        self._core = core
+        self._outbox = outbox
+        self._access = access
+        self._ask = ask
+        self._durable = durable
+        self._node = node
+        self._below: dict[int, tuple[Call, list[holdfast_pb2.ReportedBatch]]] = {}  # calls that wait
+        self._wanted = asyncio.Event()
+        self._again = asyncio.Event()
+        if not outbox.empty:
+            self._wanted.set()
+        router.unary(REPORT, self.report)
+        router.unary(DELIVER, self.deliver)
+
+    def report(self, call: Call, body: bytes) -> None:
+        request = holdfast_pb2.ReportRequest.FromString(body)
+        entry = holdfast_pb2.ReportedEntry(key=request.key, value=request.value, deleted=request.deleted)
+        check_entry(entry)
+        self._access.caller(call).require_write(place_key(self._node) + b"/" + entry.key.encode())
+        if self._core.stalled:
+            raise RequestError(_FULL)
+        seq = self._outbox.put(entry)
+        self._wanted.set()
+        if not self._core.settle():
+            raise RequestError(_FULL)
+        response = holdfast_pb2.ReportResponse(incarnation=self._outbox.incarnation, seq=seq)
+        self._router.reply(call.id, response.SerializeToString())
+
+    def deliver(self, call: Call, body: bytes) -> None:
+        request = holdfast_pb2.DeliverRequest.FromString(body)
+        check_batches(request)
+        caller = self._access.caller(call)
+        for batch in request.batches:
+            caller.require_write(place_key(batch.node))
+            for entry in batch.entries:
+                caller.require_write(place_key(batch.node) + b"/" + entry.key.encode())
+        if sum(len(batches) for _, batches in self._below.values()) + len(request.batches) > MAX_BATCHES:
+            raise RequestError(_TOO_MANY)
+        self._below[call.id] = call, list(request.batches)
+        self._router.on_cancel(call, lambda: self._below.pop(call.id, None))
+        self._wanted.set()
+
+    def try_again(self) -> None:
+        """The way to the cluster has changed: do not wait longer than usual."""
+        self._again.set()
+
+    async def run(self) -> None:
+        pause = INTERVAL_SECONDS
+        while True:
+            await self._wanted.wait()
+            await asyncio.sleep(INTERVAL_SECONDS * random.uniform(0.75, 1.25))
+            self._wanted.clear()
+            self._again.clear()
+            if await self._deliver():
+                pause = INTERVAL_SECONDS
+                continue
+            self._wanted.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._again.wait()
+                    pause = INTERVAL_SECONDS
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _deliver(self) -> bool:
+        """Returns whether the cluster has all that waited."""
+        own, below = self._outbox.batch(), dict(self._below)
+        if own is not None and not await self._durable():
+            own = None
+        batches = [batch for _, of in below.values() for batch in of] + ([own] if own is not None else [])
+        if not batches:
+            return True
+        request = holdfast_pb2.DeliverRequest(batches=newest(batches))
+        try:
+            answer = await self._ask(DELIVER, request.SerializeToString())
+        except RequestError as error:
+            log.info("reports are not delivered yet: %s", error.refusal.message)
+            for id in below:
+                if self._below.pop(id, None) is not None:
+                    self._router.fail(id, error.refusal)
+            self._router.flush()
+            return own is None
+        if own is not None:
+            self._outbox.delivered(own)
+            self._core.settle()
+        for id in below:
+            if self._below.pop(id, None) is not None:
+                self._router.reply(id, answer)
+        self._router.flush()
+        if not self._outbox.empty or self._below:
+            self._wanted.set()
+        return True
