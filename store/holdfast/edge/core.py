@@ -17,7 +17,7 @@ import google_crc32c
 from holdfast.edge.history import CHANGE_BYTES, History
 from holdfast.edge.holding import Holding, joined, without
 from holdfast.edge.lineage import Lineage, Relation
-from holdfast.edge.outbox import Outbox
+from holdfast.edge.notes import Notes
 from holdfast.edge.rights import FollowedRights
 from holdfast.keyrange import Range, bounds, prefix_end
 from holdfast.kv.copied import CopiedSpace, load, load_part, remove
@@ -28,7 +28,6 @@ from holdfast.proto import holdfast_pb2, kv_pb2
 _POSITION = b"replica/position"
 _FILTER = b"replica/filter"
 _HOLDING = b"replica/holding"
-_FRESH = b"replica/fresh"
 _NUMBERS_0_1 = 6  # of a position that version 0.1 stored
 
 
@@ -109,8 +108,8 @@ class ReplicaCore:
         self._loading: list[kv_pb2.KeyValue] | None = None
         self._loading_crc = 0
         self._hello: holdfast_pb2.FollowHello | None = None
-        self.rights = FollowedRights(self._pending)
-        self.known_fresh = store.get(Family.META, _FRESH) or b""  # of the last process, see `edge.offline`
+        self.notes = Notes(self._pending)
+        self.rights = FollowedRights(self.notes)
 
     def _copy(self) -> CopiedSpace:
         p = self.position
@@ -220,28 +219,12 @@ class ReplicaCore:
         self.follows(hello.path)  # version 0.1 says none; there, only members have followers
         self._hello = hello
         self.rights.greeted(hello)
-        self._flush()
         self._loading = [] if hello.snapshot else None
         self._loading_crc = 0
 
     def take_rights(self, rights: holdfast_pb2.FollowRights) -> None:
         """Users and roles have changed."""
         self.rights.take(rights)
-        self._flush()
-
-    def outbox(self, node: str, incarnation: int) -> Outbox:
-        """What is reported here; call `settle` after each change of it."""
-        return Outbox(self._pending, node, incarnation)
-
-    def keep_fresh(self, fresh: bytes) -> None:
-        """Store when the data was last known to be fresh."""
-        self._pending.put(Family.META, _FRESH, fresh)
-        self._flush()
-
-    def keep_tokens(self, tokens: bytes) -> None:
-        """Store what is known of callers' tokens."""
-        self.rights.keep_tokens(tokens)
-        self._flush()
 
     def follows(self, path: holdfast_pb2.FollowPath) -> None:
         """The upstream is at the end of this path. Raises Loop."""

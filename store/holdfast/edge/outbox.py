@@ -8,8 +8,7 @@ before it is delivered: otherwise a power cut could bring back a report that the
 
 from __future__ import annotations
 
-from holdfast.keyrange import prefix_end
-from holdfast.kv.store import Family, Pending
+from holdfast.edge.notes import Notes
 from holdfast.proto import holdfast_pb2
 from holdfast.reported import MAX_KEYS
 from holdfast.status import Code, Refusal, RequestError
@@ -18,18 +17,18 @@ _ENTRY = b"outbox/"
 
 
 class Outbox:
-    """Writes go to `pending`, whose owner flushes it."""
+    """The reports of one node."""
 
-    def __init__(self, pending: Pending, node: str, incarnation: int) -> None:
-        self._pending = pending
+    def __init__(self, notes: Notes, node: str, incarnation: int) -> None:
+        self._notes = notes
         self._node = node
         self.incarnation = incarnation
         self._seq = 0
         self._entries: dict[str, holdfast_pb2.ReportedEntry] = {}
-        for row, value in pending.scan(Family.META, _ENTRY, prefix_end(_ENTRY)):
+        for key, value in notes.scan(_ENTRY):
             entry = holdfast_pb2.ReportedEntry.FromString(value)
             entry.seq = 0  # of an earlier start: before all of this one
-            self._entries[row[len(_ENTRY) :].decode()] = entry
+            self._entries[key.decode()] = entry
 
     @property
     def empty(self) -> bool:
@@ -44,7 +43,7 @@ class Outbox:
         self._seq += 1
         entry.seq = self._seq
         self._entries[entry.key] = entry
-        self._pending.put(Family.META, _ENTRY + entry.key.encode(), entry.SerializeToString())
+        self._notes.put(_ENTRY + entry.key.encode(), entry.SerializeToString())
         return self._seq
 
     def batch(self) -> holdfast_pb2.ReportedBatch | None:
@@ -59,4 +58,4 @@ class Outbox:
         """The cluster has this batch, or a later one. What was reported meanwhile still waits."""
         for key in [key for key, entry in self._entries.items() if entry.seq <= batch.seq]:
             del self._entries[key]
-            self._pending.put(Family.META, _ENTRY + key.encode(), None)
+            self._notes.put(_ENTRY + key.encode(), None)

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from holdfast.auth.followed import copy_of
 from holdfast.auth.store import AuthStore
-from holdfast.kv.store import Family, Pending
+from holdfast.edge.notes import Notes
 from holdfast.proto import holdfast_pb2
 
-_USERS = b"replica/users"
-_RIGHTS = b"replica/rights"
-_TOKENS = b"replica/tokens"
+_USERS = b"users"
+_RIGHTS = b"rights"
 
 
 class FollowedRights:
-    """Writes go to `pending`, whose owner flushes it."""
+    """Kept among a replica's notes."""
 
-    def __init__(self, pending: Pending) -> None:
-        self._pending = pending
-        self.users = pending.get(Family.META, _USERS) is not None  # whether auth is on in the cluster, as last reported
-        self.frame = pending.get(Family.META, _RIGHTS) or b""  # the FollowResponse with users and roles, for others
-        self.tokens = pending.get(Family.META, _TOKENS) or b""  # what is known of callers' tokens, see `edge.tokens`
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self.users = notes.get(_USERS) is not None  # whether auth is on in the cluster, as last reported
+        self.frame = notes.get(_RIGHTS) or b""  # the FollowResponse with users and roles, for others
         self.auth: AuthStore | None = None
         self._read()
 
@@ -30,7 +28,7 @@ class FollowedRights:
         """An upstream has said whether auth is on, and whether this replica may know users and roles."""
         if hello.users != self.users:
             self.users = hello.users
-            self._pending.put(Family.META, _USERS, b"" if hello.users else None)
+            self._notes.put(_USERS, b"" if hello.users else None)
         if not hello.rights and self.frame:
             self._set(b"")
 
@@ -38,12 +36,9 @@ class FollowedRights:
         """Users and roles have changed."""
         self._set(holdfast_pb2.FollowResponse(rights=rights).SerializeToString())
 
-    def keep_tokens(self, tokens: bytes) -> None:
-        self._pending.put(Family.META, _TOKENS, tokens)
-
     def _set(self, frame: bytes) -> None:
         self.frame = frame
-        self._pending.put(Family.META, _RIGHTS, frame or None)
+        self._notes.put(_RIGHTS, frame or None)
         self._read()
 
     def _read(self) -> None:

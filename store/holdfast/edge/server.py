@@ -34,6 +34,7 @@ from holdfast.edge.forward import Forwarder
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.lost import keep_lost
 from holdfast.edge.offline import KnownFresh, OfflinePolicies, Policy
+from holdfast.edge.outbox import Outbox
 from holdfast.edge.relay import Relay
 from holdfast.edge.reporting import Reporting
 from holdfast.edge.service import EdgeApi
@@ -64,6 +65,7 @@ log = logging.getLogger("holdfast.edge")
 SYNC_SECONDS = 1.0
 PROGRESS_SECONDS = 10.0  # a watermark that moved without a change is stored so often
 DURABLE_SECONDS = 600.0  # and made durable so often: a power cut makes the replica ask for nothing twice
+_TOKENS, _FRESH = b"tokens", b"fresh"  # among the notes; see `edge.tokens` and `edge.offline`
 EMPTY_IT = "This is a replica: nothing in its directory is needed; empty the directory and it follows anew"
 
 
@@ -126,15 +128,16 @@ class EdgeServer:
             below=reports.all,
             restored=self._keep_lost,
         )
+        notes = self.core.notes
         self.access = Access(
             self.core,
-            CheckedTokens(config.offline_token_seconds, self.core.rights.tokens, time.time),
+            CheckedTokens(config.offline_token_seconds, notes.get(_TOKENS) or b"", time.time),
             name=config.name,
             trust_common_names=config.trust_common_names,
             anonymous_reads=config.anonymous_reads,
             reaches_cluster=self._reaches_cluster,
         )
-        self._known_fresh = KnownFresh(self.core.known_fresh, time.time)
+        self._known_fresh = KnownFresh(notes.get(_FRESH) or b"", time.time)
         self._offline = OfflinePolicies(
             config.offline,
             name=config.name,
@@ -159,7 +162,7 @@ class EdgeServer:
             poke=self._tell,
         )
         self.relay = Relay(self.router, self.core, self.follower, self.api, reports)
-        outbox = self.core.outbox(config.name, self._data.identity.incarnation)
+        outbox = Outbox(notes, config.name, self._data.identity.incarnation)
         self._reporting = Reporting(
             self.router, self.core, outbox, self.access, ask=self.follower.ask, durable=self._durable, node=config.name
         )
@@ -391,11 +394,11 @@ class EdgeServer:
     def _save_fresh(self) -> None:
         fresh = self._known_fresh.store(self.follower.staleness_ms) if self.config.offline else None
         if fresh is not None:
-            self.core.keep_fresh(fresh)
+            self.core.notes.put(_FRESH, fresh)
 
     def _save_tokens(self) -> None:
         if self.access.tokens.changed:
-            self.core.keep_tokens(self.access.tokens.stored())
+            self.core.notes.put(_TOKENS, self.access.tokens.stored())
 
     def _go_on_if_there_is_room(self) -> None:
         """Reopen the store if there is room. No other read is in progress now: reads run on the loop, or are awaited by

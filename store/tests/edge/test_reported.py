@@ -7,6 +7,7 @@ import re
 from random import Random
 
 import pytest
+from holdfast.edge.notes import Notes
 from holdfast.edge.outbox import Outbox
 from holdfast.kv import requests
 from holdfast.kv.space import KeySpace
@@ -75,7 +76,6 @@ class Node:
         self.number += 1
         key = self.chance.choice(KEYS)
         self.outbox.put(entry(key, b"%d" % self.number))
-        self.pending.flush()
         self.expected[key] = self.number
 
     def send(self) -> None:
@@ -93,7 +93,6 @@ class Node:
             assert self.cluster.take(batch)
             if self.chance.random() < 0.5 and batch.incarnation == self.outbox.incarnation:
                 self.outbox.delivered(batch)
-                self.pending.flush()
 
     def look(self) -> None:
         """A member looks what is in, and proposes later."""
@@ -108,8 +107,7 @@ class Node:
     def end(self) -> None:
         """kill -9, and a start."""
         self.starts += 1
-        self.pending = Pending(self.store)
-        self.outbox = Outbox(self.pending, "n", self.starts)
+        self.outbox = Outbox(Notes(Pending(self.store)), "n", self.starts)
 
     def lose_power(self) -> None:
         self.store = self.synced.snapshot()
@@ -152,8 +150,7 @@ def test_the_newest_report_is_in_the_cluster_in_the_end_and_nothing_goes_back(se
 
 def test_what_is_reported_while_a_batch_is_under_way_waits() -> None:
     store = MemoryStore()
-    pending = Pending(store)
-    outbox = Outbox(pending, "n", 7)
+    outbox = Outbox(Notes(Pending(store)), "n", 7)
     outbox.put(entry("a", b"1"))
     outbox.put(entry("b", b"1"))
     batch = outbox.batch()
@@ -163,14 +160,13 @@ def test_what_is_reported_while_a_batch_is_under_way_waits() -> None:
     left = outbox.batch()
     assert left is not None
     assert [(e.key, e.value) for e in left.entries] == [("a", b"2")]
-    pending.flush()
-    again = Outbox(Pending(store), "n", 8).batch()
+    again = Outbox(Notes(Pending(store)), "n", 8).batch()
     assert again is not None
     assert (again.incarnation, [(e.key, e.value) for e in again.entries]) == (8, [("a", b"2")])
 
 
 def test_what_is_not_reported_any_more_goes() -> None:
-    cluster, outbox = Cluster(), Outbox(Pending(MemoryStore()), "n", 1)
+    cluster, outbox = Cluster(), Outbox(Notes(Pending(MemoryStore())), "n", 1)
     for told in (entry("a", b"1"), entry("a", deleted=True)):
         outbox.put(told)
         batch = outbox.batch()
@@ -195,7 +191,7 @@ def test_batches_share_transactions_that_are_not_too_large() -> None:
 
 
 def test_what_waits_is_bounded() -> None:
-    outbox = Outbox(Pending(MemoryStore()), "n", 1)
+    outbox = Outbox(Notes(Pending(MemoryStore())), "n", 1)
     for n in range(MAX_KEYS):
         outbox.put(entry(f"k{n}"))
     with pytest.raises(RequestError, match="wait to be delivered"):
