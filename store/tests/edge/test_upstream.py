@@ -68,6 +68,15 @@ class Host:
             kind = response.WhichOneof("response")
             assert kind is not None
             getattr(core, "follows" if kind == "path" else kind)(getattr(response, kind))
+            if core.wants_store:
+                core.build(MemoryStore())
+            self.succeed()
+
+    def succeed(self) -> None:
+        """Serve what was built, if it is whole."""
+        if self.core.built:
+            self.core.conclude()
+            self.core.succeed()
 
     def follow(self) -> None:
         """Begin, with the whole of a snapshot if one is needed, up to now."""

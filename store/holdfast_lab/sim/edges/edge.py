@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.edge.core import Loaded, ReplicaCore, lineage_of, ranges_of
+from holdfast.edge.core import Loaded, lineage_of, ranges_of
+from holdfast.edge.lineage import Lineage
 from holdfast.edge.probes import Probes
 from holdfast.edge.source import ReplicaSource
 from holdfast.edge.upstream import Followers, Source
@@ -65,10 +66,9 @@ class SimEdge(SimReplica):
         restored = self._restored()
         return restored is not None and self.core.position.lineage == restored.lineage
 
-    @property
-    def _oracle(self) -> Oracle:
+    def _truth(self, lineage: Lineage) -> Oracle:
         restored = self._restored()
-        return restored.oracle if restored is not None and self._is_of_restored() else self._first_oracle
+        return restored.oracle if restored is not None and lineage == restored.lineage else self._first_oracle
 
     @property
     def _acknowledged(self) -> Acknowledged:
@@ -92,7 +92,9 @@ class SimEdge(SimReplica):
     def _refused(self) -> None:
         self._world.sometimes("replica refuses the cluster before the restore")
         restored = self._restored()
-        check(restored is not None and self._is_of_restored(), "I21", "a replica was refused that is not ahead")
+        lineage = self.core._followed.position.lineage
+        ahead = restored is not None and lineage == restored.lineage
+        check(ahead, "I21", "a replica was refused that is not ahead")
         self.leave()
 
     def _source_of(self, node: Followed) -> Source:
@@ -129,7 +131,7 @@ class SimEdge(SimReplica):
         self.leave()
         before = self.core.shown
         self._ranges = ranges_of(self._chance.choice(_CHOICES))
-        self.core = ReplicaCore(self._store, self._ranges, self.stream)
+        self.core = self._started()
         self._world.sometimes("replica has other prefixes" if before != self.core.intervals else "replica restarted")
         if self.core.shown and not self.core.whole:
             self._world.sometimes("replica shows a part of its prefixes")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.edge.core import ReplicaCore
+from holdfast.edge.data import ReplicaData
 from holdfast.edge.frames import RevisionFrames
 from holdfast.edge.holding import Holding, joined
 from holdfast.edge.lineage import Lineage, Relation
 from holdfast.edge.probes import Confirmed, Probes
 from holdfast.edge.upstream import Upstream
+from holdfast.keyrange import within
 from holdfast.kv import copied
 from holdfast.kv.copied import CopiedSpace
 from holdfast.proto import holdfast_pb2
@@ -125,31 +127,31 @@ def _part_is_shown_early(patch: Patch) -> None:
 
 @_mutant("a change that came with a part is not applied again")
 def _part_is_changed_twice(patch: Patch) -> None:
-    patch(Holding, "has", lambda self, key, revision: False)
+    patch(Holding, "takes", lambda self, key, revision: any(within(key, p.low, p.high) for p in self.parts))
 
 
 @_mutant("a part has no history from before it arrived")
 def _part_has_the_history_of_the_rest(patch: Patch) -> None:
-    original = ReplicaCore._arrive
+    original = ReplicaData._arrive
 
-    def arrive(self: ReplicaCore, position: Any) -> Any:
+    def arrive(self: ReplicaData, position: Any) -> Any:
         original(self, position)
         return position
 
-    patch(ReplicaCore, "_arrive", arrive)
+    patch(ReplicaData, "_arrive", arrive)
 
 
 @_mutant("what belongs to the prefixes no more is given up")
 def _old_prefixes_are_kept(patch: Patch) -> None:
-    patch(ReplicaCore, "_narrow", lambda self, held: held)
+    patch(ReplicaData, "_narrow", lambda self, held: held)
 
 
 @_mutant("a replica with other prefixes is complete only for what it had")
 def _all_prefixes_are_taken_for_complete(patch: Patch) -> None:
-    def narrow(self: ReplicaCore, held: Holding) -> Holding:
+    def narrow(self: ReplicaData, held: Holding) -> Holding:
         return Holding.of(self.intervals) if held.parts else held
 
-    patch(ReplicaCore, "_narrow", narrow)
+    patch(ReplicaData, "_narrow", narrow)
 
 
 @_mutant("the rows of a part that arrives do not displace those of the same revisions")
