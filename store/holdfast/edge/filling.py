@@ -18,8 +18,9 @@ from holdfast.kv.rows import unpack_current
 from holdfast.kv.store import Family, Reader
 from holdfast.proto import holdfast_pb2
 
-CHUNK_ROWS = 500
-CHUNK_BYTES = 256 << 10
+# One chunk is read and sent in a turn of the loop, which others wait for: half a millisecond.
+CHUNK_ROWS = 200
+CHUNK_BYTES = 64 << 10
 
 _CHUNK, _KV = b"\x22", b"\x0a"  # tags of FollowResponse.chunk and FollowChunk.kvs
 
