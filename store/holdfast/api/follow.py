@@ -77,8 +77,8 @@ class FollowService:
             stream.tell()
 
     def fill_soon(self, stream: FollowStream) -> None:
-        """Send the next frame of this stream's snapshot when it is its turn. One frame is sent at a time for all streams,
-        with a pause after it: however many replicas join at once, others wait for one frame only."""
+        """Send the next frame of this stream's snapshot when it is its turn. One frame is sent at a time for all, with
+        a pause after it: however many replicas join at once, others wait for one frame only."""
         if stream not in self._filling:
             self._filling.append(stream)
             if len(self._filling) == 1:

@@ -61,11 +61,16 @@ class Breaking(Host):
         self.core = ReplicaCore(core.here.store, core.ranges, core.node, building)
 
 
-@pytest.fixture
-def host() -> Iterator[Breaking]:
+def filled() -> Breaking:
     host = Breaking(Followers(chunk_rows=2))
     for key in keys(20):
         host.put(key)
+    return host
+
+
+@pytest.fixture
+def host() -> Iterator[Breaking]:
+    host = filled()
     yield host
     host.upstream.close()
 
