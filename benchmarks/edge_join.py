@@ -4,8 +4,8 @@
     python benchmarks/edge_join.py [--keys 200000] [--boot-keys 400000] [--members 1]
 
 Another client writes 100 times a second meanwhile. Its latencies count from when a put was due, so one that waits
-delays those behind it. The replicas, which are elsewhere otherwise, run at the lowest priority. Memory is the highest that the kernel saw (VmHWM), of a member and of a replica. Nothing here
-asserts.
+delays those behind it. The replicas, which are elsewhere otherwise, run at the lowest priority. Memory is the highest
+that the kernel saw (VmHWM), of a member and of a replica. Nothing here asserts.
 """
 
 from __future__ import annotations
@@ -103,7 +103,10 @@ def replica(directory: Path, name: str, endpoints: list[str]) -> Process:
 
 async def reaches(process: Process, revision: int) -> None:
     async with client.connect(process.endpoint, timeout=READY_SECONDS) as at, asyncio.timeout(READY_SECONDS):
-        while (node := await at.describe()).revision < revision or not node.ready:
+        while True:
+            node = await at.describe()
+            if node.ready and node.revision >= revision:
+                return
             await asyncio.sleep(0.02)
 
 

@@ -90,6 +90,7 @@ class SimReplica:
         self._upstream: Upstream | None = None
         self._connection = 0  # its number; events planned for an earlier connection are void
         self._pumping = False
+        self._plain = False  # its upstream is of an earlier version, whose chunks say nothing of themselves
         self._pace = MS  # the longest time between parts of a snapshot
         self._hurried = False
         self.core = self._started()
@@ -125,6 +126,8 @@ class SimReplica:
         self._node = node
         self._connection += 1
         self._pace = MS if self._hurried else self._chance.choice((4 * MS, 50 * MS, 300 * MS))
+        start.resumes = self._chance.random() < 0.8  # else as a replica of an earlier version
+        self._plain = self._chance.random() < 0.2
         self._upstream = Upstream(source, self.stream, self._followers)
         try:
             check_start(start)
@@ -249,6 +252,8 @@ class SimReplica:
         if connection != self._connection:
             return
         response = holdfast_pb2.FollowResponse.FromString(frame)
+        if self._plain:
+            _make_plain(response)
         core, kind = self.core, response.WhichOneof("response")
         try:
             if kind == "hello":
@@ -370,3 +375,11 @@ class SimReplica:
         self.check()
         at, end = self.core.position.watermark, self._oracle.revision
         check(at == end, "L1", f"a replica stays at revision {at}, while the cluster is at {end}")
+
+
+def _make_plain(response: holdfast_pb2.FollowResponse) -> None:
+    """As an earlier version says it."""
+    if response.HasField("hello"):
+        response.hello.ClearField("ranged")
+    elif response.HasField("chunk"):
+        response.chunk.CopyFrom(holdfast_pb2.FollowChunk(kvs=response.chunk.kvs))
