@@ -8,9 +8,10 @@ from typing import Protocol
 
 from holdfast.edge.core import Loaded, Loop, ReplicaCore, ranges_of
 from holdfast.edge.data import BrokenUpstream, ReplicaData
-from holdfast.edge.holding import Holding
+from holdfast.edge.holding import Holding, without
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.upstream import Followers, Source, Upstream, check_start
+from holdfast.keyrange import Range
 from holdfast.kv import requests
 from holdfast.kv.rows import Change, unpack_current
 from holdfast.kv.space import KeySpace
@@ -67,7 +68,8 @@ class Followed(Protocol):
 
 class SimReplica:
     """One replica and its stream. What it shows, and what it has of a snapshot that is not whole yet, is compared with
-    the oracle at its watermark."""
+    the oracle at its watermark. What it has shown it shows until it starts again, and of its first snapshot nothing
+    before it is whole (I22)."""
 
     removed = False  # as a node may be
     paused = False
@@ -90,6 +92,7 @@ class SimReplica:
         self._upstream: Upstream | None = None
         self._connection = 0  # its number; events planned for an earlier connection are void
         self._pumping = False
+        self._shown: list[Range] | None = None  # since it started
         self._plain = False  # its upstream is of an earlier version, whose chunks say nothing of themselves
         self._pace = MS  # the longest time between parts of a snapshot
         self._hurried = False
@@ -98,6 +101,7 @@ class SimReplica:
         world.at(world.now + SECOND, self._live)
 
     def _started(self) -> ReplicaCore:
+        self._shown = None
         return ReplicaCore(self._store, self._ranges, self.stream, self._building)
 
     def _truth(self, lineage: Lineage) -> Oracle:
@@ -332,6 +336,11 @@ class SimReplica:
         self._check_data("an edge replica", self.core.here)
         if self.core._next is not None:
             self._check_data("a snapshot that is not whole", self.core._next)
+        before, self._shown = self._shown, self.core.shown
+        if before is not None:
+            check(not without(before, self._shown), "I22", f"a replica showed {before}, and shows {self._shown}")
+            begins = bool(self._shown and not before)
+            check(not begins or self.core.whole, "I22", f"a replica shows {self._shown} of its first snapshot")
 
     def _check_data(self, what: str, data: ReplicaData) -> None:
         oracle, store, position = self._truth(data.position.lineage), data.store, data.position

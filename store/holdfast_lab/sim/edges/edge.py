@@ -6,6 +6,9 @@ I19. Once a probe that was sent at some time is answered and reached, the replic
 I20. No replica follows itself, directly or through others, for longer than a message takes to go around.
 I21. A replica whose cluster was restored goes over to the restored one as a whole, and never back. While its data is of
      the history before, it says nothing of its age.
+I22. What a replica shows it shows until it starts again: what takes its place does so as a whole. Of a first snapshot
+     nothing is shown before it is whole. And what it has of a snapshot is what the cluster had (I10), so that a key
+     that was deleted between two parts is never shown.
 """
 
 from __future__ import annotations
