@@ -98,6 +98,7 @@ bench-client: setup tools ## clients while a member is frozen or slow: ours, etc
 
 bench-edge: setup tools ## what replicas cost members, directly and behind relays, compared with etcd's watches
 	$(BIN)/python benchmarks/edge.py
+	$(BIN)/python benchmarks/edge_join.py
 
 bench-watchers: setup tools ## ten thousand watchers of one key, compared with etcd
 	$(BIN)/python benchmarks/many.py watchers

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -26,6 +27,7 @@ log = logging.getLogger("holdfast.api")
 
 VERIFY = "/holdfast.v1.Edge/Verify"
 PROGRESS_SECONDS = 0.2
+PAUSE_SECONDS = 0.001  # between two frames of snapshots, so that they take half of the loop's time at most
 MAX_PROBES = 32  # of a stream, not answered
 _USERS_CHANGED = Refusal(
     Code.UNAVAILABLE,
@@ -72,6 +74,7 @@ class FollowService:
         self.streams: dict[int, FollowStream] = {}
         self.followers = Followers()
         self._host = host
+        self._filling: deque[FollowStream] = deque()  # have more of a snapshot to send, the next one first
         router.stream("/holdfast.v1.Edge/Follow", Kind.BIDI, self.open)
         router.unary(VERIFY, self.verify)
 
@@ -116,6 +119,23 @@ class FollowService:
         for stream in list(self.streams.values()):
             stream.tell()
 
+    def fill_soon(self, stream: FollowStream) -> None:
+        """Send the next frame of this stream's snapshot when it is its turn. One frame is sent at a time for all, with
+        a pause after it: however many replicas join at once, others wait for one frame only."""
+        if stream not in self._filling:
+            self._filling.append(stream)
+            if len(self._filling) == 1:
+                asyncio.get_running_loop().call_soon(self._fill)
+
+    def _fill(self) -> None:
+        stream = self._filling[0]
+        stream.fill()
+        self._filling.popleft()
+        if stream.filling:
+            self._filling.append(stream)
+        if self._filling:
+            asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._fill)
+
     def deliver(self, delivery: Delivery) -> bool:
         stream = self.streams.get(delivery.stream)
         if stream is not None:
@@ -132,7 +152,6 @@ class FollowStream:
         self._host = host
         host.check(None)
         self._upstream = Upstream(host.source, call.id, service.followers)
-        self._pumping = False  # sending the next snapshot frame is scheduled for the loop's next turn
         self._timer: asyncio.TimerHandle | None = None
         self._name = self._pool = ""
         self._over = False  # the follower does not read what it is sent
@@ -216,7 +235,7 @@ class FollowStream:
             self._service.router.act(Credit(self._call.id, self._owed))
             self._owed = 0
         self._upstream.writable()
-        self._pump_soon()
+        self._fill_soon()
 
     # ---- answers -------------------------------------------------------------------------------------------
 
@@ -228,7 +247,7 @@ class FollowStream:
         """Tell the follower what it has to know besides changes."""
         if self._upstream.start is not None:
             self._send(lambda: self._upstream.tick(time.monotonic_ns()))
-            self._pump_soon()
+            self._fill_soon()
 
     def deliver(self, delivery: Delivery) -> None:
         self._send(lambda: self._upstream.deliver(delivery))
@@ -242,14 +261,19 @@ class FollowStream:
         except RequestError as error:
             router.fail(self._call.id, error.refusal)
 
-    def _pump_soon(self) -> None:
-        if self._upstream.filling and not self._pumping:
-            self._pumping = True
-            asyncio.get_running_loop().call_soon(self._pump)
+    @property
+    def filling(self) -> bool:
+        """Whether there is more of a snapshot to send, and the replica keeps up."""
+        return self._call.id in self._service.streams and self._upstream.filling
 
-    def _pump(self) -> None:
-        """Send the next snapshot frame: one per turn of the loop, while the replica keeps up."""
-        self._pumping = False
+    def _fill_soon(self) -> None:
+        if self.filling:
+            self._service.fill_soon(self)
+
+    def fill(self) -> None:
+        """Send the next frame of the snapshot, if there is one."""
+        if not self.filling:
+            return
         try:
             self._send(lambda: self._upstream.fill(time.monotonic_ns()))
         except Exception:
@@ -257,4 +281,3 @@ class FollowStream:
             self._service.router.fail(self._call.id, _UNREADABLE)
             return
         self._service.router.flush()
-        self._pump_soon()

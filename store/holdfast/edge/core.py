@@ -1,34 +1,28 @@
-"""The state of a replica, without I/O: the position at which it is complete, and the effect of each received frame.
+"""What a replica follows and what it serves, without I/O: the effect of each received frame.
 
-States: EMPTY (no data yet), LOADING (a snapshot is being received and not used yet), COMPLETE at the watermark.
-Data and watermark are written in one batch, so they are consistent after a crash. Absence is never taken for deletion:
-keys are removed only by a tombstone, or by a snapshot whose trailer confirms what was in it.
+Its data is `here`, and served. A snapshot of everything is built as data of its own beside it, which may take several
+connections, and takes the place of what is here only when it is whole and durable: the driver gives a store for it when
+`wants_store`, and once `built` makes it durable, puts it in use, and calls `succeed`. Absence is never taken for
+deletion: a key goes only by a tombstone, or by a part of a snapshot that says which range it covers.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
 from enum import Enum
 
 import google_crc32c
 
-from holdfast.edge.history import CHANGE_BYTES, History
-from holdfast.edge.holding import Holding, joined, without
+from holdfast.edge.data import BrokenUpstream, Position, ReplicaData
+from holdfast.edge.holding import joined
 from holdfast.edge.lineage import Lineage, Relation
 from holdfast.edge.notes import Notes
 from holdfast.edge.rights import FollowedRights
 from holdfast.keyrange import Range, bounds, prefix_end
-from holdfast.kv.copied import CopiedSpace, load, load_part, remove
+from holdfast.kv.copied import CopiedSpace
 from holdfast.kv.rows import Change
-from holdfast.kv.store import Family, Pending, Store, StoreBusy
+from holdfast.kv.store import Pending, Store
 from holdfast.proto import holdfast_pb2, kv_pb2
-
-_POSITION = b"replica/position"
-_FILTER = b"replica/filter"
-_HOLDING = b"replica/holding"
-_NUMBERS_0_1 = 6  # of a position that version 0.1 stored
 
 
 class WrongCluster(Exception):
@@ -39,10 +33,6 @@ class EarlierEpoch(Exception):
     """The upstream has the history before a restore that the replica's data is from after."""
 
 
-class BrokenUpstream(Exception):
-    """The upstream violates the protocol."""
-
-
 class Loop(Exception):
     """The upstream follows this replica, directly or through others."""
 
@@ -51,29 +41,9 @@ class Loaded(Enum):
     """What became of a snapshot."""
 
     REFUSED = "refused"  # it is not whole, or older than what is here
+    KEPT = "kept"  # it is built as data of its own, which is served once it is `built`
     CONTINUES = "continues"  # it is a later state of what was here
     ANOTHER_HISTORY = "another history"  # of the cluster after a restore
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """What a replica has: complete up to revision `watermark`, readable from revision `floor` on, with all changes from
-    `history_from` on, which take `history_bytes`."""
-
-    cluster_id: int = 0
-    epoch: int = 0
-    watermark: int = 0
-    floor: int = 0
-    term: int = 0
-    filter_version: int = 0
-    history_from: int = 0
-    history_bytes: int = 0
-    first_cluster: int = 0
-    restored_from: int = 0
-
-    @property
-    def lineage(self) -> Lineage:
-        return Lineage.of(self.cluster_id, self.epoch, self.first_cluster, self.restored_from)
 
 
 def filter_version(ranges: Sequence[holdfast_pb2.KeyRange]) -> int:
@@ -85,67 +55,48 @@ def filter_version(ranges: Sequence[holdfast_pb2.KeyRange]) -> int:
 class ReplicaCore:
     """The replica's data with its position. The driver feeds frames in and serves from `space`."""
 
-    def __init__(self, store: Store, ranges: Sequence[holdfast_pb2.KeyRange], node: int = 0) -> None:
-        """`node`: the volume id of this replica."""
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        ranges: Sequence[holdfast_pb2.KeyRange],
+        node: int = 0,
+        building: Store | None = None,
+    ) -> None:
+        """`node`: the volume id of this replica. `building`: what an earlier run got of a snapshot."""
         self.node = node
         self.path = self._end_of_path()
         self.ranges = list(ranges)
         self.filter_version = filter_version(ranges)
         self.intervals: list[Range] = joined(bounds(r.key, r.range_end) for r in ranges)
-        self._pending = Pending(store)
-        self.position = _load(store)
-        self._holding = self._narrow(self._held())
-        if self._holding.parts and store.get(Family.META, _HOLDING) is None:  # a directory of version 0.1
-            self._note_holding(self._holding)
-            self._flush()
-        self.shown: list[Range] = []  # the ranges that are complete at the watermark
-        self._show()
-        self.space = self._copy()
-        self._history = History(self.position.history_bytes, self.position.watermark)
-        self.written = 0  # counts changes, which have to be made durable
-        self._unsaved = False  # the watermark moved without a change, which is not stored at once
-        self._loading: list[kv_pb2.KeyValue] | None = None
-        self._loading_crc = 0
+        self.here = self._data(store)
+        self._next = self._data(building) if building is not None else None
+        if self._next is not None and not self._next.position.watermark:
+            self._next = None
+        self.wants_store = False  # the driver has to call `build` before the next frame
         self._hello: holdfast_pb2.FollowHello | None = None
-        self.notes = Notes(self._pending)
+        self._loading: list[kv_pb2.KeyValue] | None = None  # a snapshot whose chunks count with its trailer
+        self._loading_crc = 0
+        self._concluded = False  # what is built is about to take the place of what is here
+        self.notes = Notes(self._noted)
         self.rights = FollowedRights(self.notes)
 
-    def _copy(self) -> CopiedSpace:
-        p = self.position
-        return CopiedSpace(self._pending, p.watermark, p.floor, p.history_from)
-
-    def _held(self) -> Holding:
-        """What the store has, also of earlier prefixes."""
-        data = self._store.get(Family.META, _HOLDING)
-        if data is not None:
-            return Holding.read(data)
-        # Version 0.1 did not store it, but which filter it was.
-        known = self.position.watermark > 0 and self.position.filter_version == self.filter_version
-        return Holding.of(self.intervals) if known else Holding()
-
-    def _narrow(self, held: Holding) -> Holding:
-        """Give up what belongs to the prefixes no more. That is noted before the rows are removed: of what is left of
-        them after a crash nothing is shown, and a snapshot replaces it."""
-        kept = held.narrowed(self.intervals)
-        gone = without([(part.low, part.high) for part in held.parts], self.intervals)
-        if gone:
-            self._note_holding(kept)
-            self._flush()
-            for low, high in gone:
-                remove(self._pending, low, high)
-            self._flush()
-        return kept
-
-    def _note_holding(self, holding: Holding) -> None:
-        """It is stored when it changes, not with each change of a key."""
-        self._pending.put(Family.META, _HOLDING, holding.message().SerializeToString())
-
-    def _show(self) -> None:
-        watermark = self.position.watermark
-        self.shown = self._holding.shown(watermark) if watermark else []
+    def _data(self, store: Store) -> ReplicaData:
+        return ReplicaData(store, self.intervals, self.filter_version)
 
     # ---- what is here --------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> Position:
+        return self.here.position
+
+    @property
+    def space(self) -> CopiedSpace:
+        return self.here.space
+
+    @property
+    def shown(self) -> list[Range]:
+        """The ranges that are complete at the watermark."""
+        return self.here.shown
 
     @property
     def complete(self) -> bool:
@@ -155,12 +106,17 @@ class ReplicaCore:
     @property
     def whole(self) -> bool:
         """Whether all prefixes are served."""
-        return self.shown == self.intervals
+        return self.here.whole
 
     @property
     def lacking(self) -> list[Range]:
         """What of the prefixes is not here at all."""
-        return self._holding.lacking(self.intervals)
+        return self.here.lacking
+
+    @property
+    def written(self) -> int:
+        """Counts changes of what is here, which have to be made durable."""
+        return self.here.written
 
     def covers(self, start: bytes, end: bytes | None) -> bool:
         """Whether every key of [start, end) is complete here."""
@@ -170,9 +126,15 @@ class ReplicaCore:
         """Whether every key of [start, end) belongs to the prefixes."""
         return _within(start, end, self.intervals)
 
+    @property
+    def _followed(self) -> ReplicaData:
+        """What the frames of the upstream go to."""
+        return self._next or self.here
+
     def start(self, replica: str, pool: str) -> holdfast_pb2.FollowStart:
         """The first message to an upstream: what the replica has and what it wants."""
-        p = self.position
+        data = self._followed
+        p = data.position
         start = holdfast_pb2.FollowStart(
             cluster_id=p.cluster_id,
             epoch=p.epoch,
@@ -182,11 +144,12 @@ class ReplicaCore:
             filter_version=self.filter_version,
             replica=replica,
             pool=pool,
+            resumes=True,
         )
-        if not self.lacking:
+        if not data.lacking:
             start.watermark = p.watermark
         else:
-            start.held.CopyFrom(self._holding.message())
+            start.held.CopyFrom(data.held)
             start.held_watermark = p.watermark
         return start
 
@@ -199,7 +162,7 @@ class ReplicaCore:
         return hello is not None and here.cluster_id != 0 and lineage_of(hello).relation(here) is Relation.LATER
 
     def _check_lineage(self, hello: holdfast_pb2.FollowHello) -> None:
-        here, there = self.position.lineage, lineage_of(hello)
+        here, there = self._followed.position.lineage, lineage_of(hello)
         if not here.cluster_id:
             return
         relation = there.relation(here)
@@ -219,8 +182,15 @@ class ReplicaCore:
         self.follows(hello.path)  # version 0.1 says none; there, only members have followers
         self._hello = hello
         self.rights.greeted(hello)
-        self._loading = [] if hello.snapshot else None
+        self.wants_store = hello.snapshot and hello.ranged and not hello.partial
+        self._loading = [] if hello.snapshot and not hello.ranged else None
         self._loading_crc = 0
+
+    def build(self, store: Store) -> None:
+        """Build the snapshot that comes in this store, which is empty. What an earlier connection brought of another
+        one, which history does not lead on from, is given up."""
+        self.wants_store = False
+        self._next, self._concluded = self._data(store), False
 
     def take_rights(self, rights: holdfast_pb2.FollowRights) -> None:
         """Users and roles have changed."""
@@ -241,163 +211,120 @@ class ReplicaCore:
         return holdfast_pb2.FollowPath(nodes=[self.node], cut_off=True)
 
     def chunk(self, chunk: holdfast_pb2.FollowChunk) -> None:
-        if self._loading is None:
+        hello = self._hello
+        if hello is None or not hello.snapshot or hello.ranged != chunk.HasField("range") or self.wants_store:
             raise BrokenUpstream("the upstream sent part of a snapshot that it had not announced")
+        if self._loading is None:
+            self._followed.take(chunk, hello)
+            return
         for kv in chunk.kvs:
             self._loading_crc = google_crc32c.extend(self._loading_crc, kv.SerializeToString())
             self._loading.append(kv)
 
     def trailer(self, trailer: holdfast_pb2.FollowTrailer) -> Loaded:
-        """End a snapshot: replace the data by it if it matches the trailer and is not older."""
-        if self._hello is None or self._loading is None:
+        """End a snapshot: it has to be whole."""
+        hello = self._hello
+        if hello is None or not hello.snapshot or self.wants_store:
             raise BrokenUpstream("the upstream ended a snapshot that it had not announced")
-        loading, self._loading = self._loading, None
-        hello, p = self._hello, self.position
-        whole = len(loading) == trailer.count and self._loading_crc == trailer.hash
-        superseded = self.superseded
-        older = not superseded and trailer.revision < p.watermark
+        if self._loading is not None:
+            return self._load(trailer, hello)
+        if self._followed.lacking:
+            raise BrokenUpstream("the upstream ended a snapshot that is not whole")
+        return Loaded.CONTINUES if self._next is None else Loaded.KEPT
+
+    def _load(self, trailer: holdfast_pb2.FollowTrailer, hello: holdfast_pb2.FollowHello) -> Loaded:
+        """Replace the data by a snapshot from an upstream that does not say what its chunks cover, if it matches the
+        trailer and is not older."""
+        assert self._loading is not None
+        kvs, self._loading = self._loading, None
+        if hello.partial:
+            data, superseded = self._followed, False
+        else:
+            data, superseded = self.here, self.superseded
+        whole = len(kvs) == trailer.count and self._loading_crc == trailer.hash
+        older = not superseded and trailer.revision < data.position.watermark
         if not whole or older or trailer.filter_version != self.filter_version:
             return Loaded.REFUSED
         if hello.partial:
-            self._take_part(trailer, loading)
-            return Loaded.CONTINUES
-        load(self._pending, loading)
-        self._holding = Holding.of(self.intervals)
-        self._note_holding(self._holding)
-        self._write(
-            Position(
-                cluster_id=hello.cluster_id,
-                epoch=hello.epoch,
-                watermark=trailer.revision,
-                floor=trailer.revision,
-                term=hello.term,
-                filter_version=self.filter_version,
-                history_from=trailer.revision + 1,  # a snapshot lacks the deletions of its revision
-                first_cluster=hello.lineage,
-                restored_from=hello.restored_from,
-            )
-        )
-        self.space = self._copy()
-        self._history = History()
+            data.add([bounds(r.key, r.range_end) for r in trailer.filter], kvs, trailer.revision)
+            return Loaded.CONTINUES if data is self.here else Loaded.KEPT
+        data.replace(kvs, Position.began(hello, trailer.revision))
+        self._next, self._concluded = None, False
         return Loaded.ANOTHER_HISTORY if superseded else Loaded.CONTINUES
 
-    def _take_part(self, trailer: holdfast_pb2.FollowTrailer, loading: list[kv_pb2.KeyValue]) -> None:
-        """Add what was lacking. It is shown once the watermark has reached its revision, which may be now."""
-        ranges = [bounds(r.key, r.range_end) for r in trailer.filter]
-        if joined(ranges) != self.lacking:
-            raise BrokenUpstream("the upstream sent other ranges than this replica lacks")
-        load_part(self._pending, ranges, loading)
-        self._holding = self._holding.with_(ranges, trailer.revision)
-        self._note_holding(self._holding)
-        self._write(self._arrive(self.position))
-        self.space = self._copy()
-
-    def _arrive(self, position: Position) -> Position:
-        """The position when the watermark has reached it: of parts that have arrived there is no older history."""
-        since = self._holding.arrived(position.watermark)
-        if since:
-            self._show()
-            self._note_holding(self._holding)
-        if since <= position.floor:
-            return position
-        return replace(position, floor=since, history_from=max(position.history_from, since + 1))
-
     def revision(self, frame: holdfast_pb2.FollowRevision) -> list[Change]:
-        """Apply one revision and return its changes. A revision already applied is ignored and has no changes. Raises
-        BrokenUpstream if a change before it is missing."""
-        watermark = self.position.watermark
-        if frame.revision <= watermark:
-            return []
-        if frame.previous > watermark:
-            raise BrokenUpstream(f"the changes of revisions {watermark + 1} to {frame.previous} were left out")
-        events = [e for e in frame.events if not self._holding.has(e.kv.key, frame.revision)]
-        changes = self.space.apply(frame.revision, events)
-        self._history.add(frame.revision, sum(CHANGE_BYTES + len(change.kv) for change in changes))
-        moved = replace(self.position, watermark=frame.revision, term=frame.term, history_bytes=self._history.bytes)
-        self._write(self._arrive(moved))
-        self.space.begins_at(self.position.floor, self.position.history_from)
-        return changes
+        """Apply one revision and return its changes of what is served. Raises BrokenUpstream if a change before it is
+        missing."""
+        changes = self._followed.revision(frame)
+        return changes if self._next is None else []
 
     def progress(self, frame: holdfast_pb2.FollowProgress) -> bool:
-        """Note that no more changes come up to this revision. Returns whether the watermark moved.
+        """Note that no more changes come up to this revision. Returns whether the watermark moved."""
+        return self._followed.progress(frame) and self._next is None
 
-        It is stored with the next change, or by `save`: a replica that starts again at an older watermark has the same
-        keys, and a quiet filter costs no writes."""
-        if frame.revision <= self.position.watermark:
+    # ---- from one data to the next -------------------------------------------------------------------------
+
+    @property
+    def built(self) -> bool:
+        """Whether the snapshot is whole and not older than what is here."""
+        built, here = self._next, self.here
+        if built is None or not built.whole or built.stalled:
             return False
-        self.space.reach(frame.revision)
-        moved = replace(self.position, watermark=frame.revision, term=frame.term)
-        arrived = self._arrive(moved)
-        if arrived != moved:
-            self._write(arrived)
-            self.space.begins_at(arrived.floor, arrived.history_from)
-            return True
-        self.position = moved
-        self._unsaved = True
-        return True
+        same = built.position.lineage.relation(here.position.lineage) is Relation.SAME
+        return not same or built.position.watermark >= here.position.watermark
+
+    def conclude(self) -> None:
+        """Add to what is built what is noted here. Then make it durable, put it in use, and call `succeed`. What is
+        noted meanwhile is noted in both."""
+        assert self._next is not None
+        if not self._concluded:
+            self._next.take_notes(self.here)
+            self._concluded = True
+        self._next.save()
+
+    def succeed(self) -> Loaded:
+        """What was built takes the place of what was here."""
+        assert self._next is not None
+        before, now = self.here.position, self._next.position
+        self.here, self._next, self._concluded = self._next, None, False
+        another = before.cluster_id and now.lineage.relation(before.lineage) is not Relation.SAME
+        return Loaded.ANOTHER_HISTORY if another else Loaded.CONTINUES
+
+    def _noted(self) -> list[Pending]:
+        concluded = self._next if self._concluded else None
+        return [data.pending for data in (self.here, concluded) if data is not None]
+
+    # ---- the stores ----------------------------------------------------------------------------------------
+
+    @property
+    def building(self) -> Store | None:
+        """The store that a snapshot is built in."""
+        return None if self._next is None else self._next.store
 
     def save(self) -> None:
         """Store a watermark that moved without a change."""
-        if self._unsaved:
-            self._store_position()
-
-    def _write(self, position: Position) -> None:
-        """Store what is pending, together with the position that it leads to."""
-        self.position = position
-        self._show()
-        self.written += 1
-        self._store_position()
-
-    def _store_position(self) -> None:
-        # Version 0.1 takes all that its filter names for complete.
-        position = replace(self.position, filter_version=self.filter_version if self.whole else 0)
-        self._pending.put(Family.META, _POSITION, b"".join(n.to_bytes(8, "big") for n in astuple(position)))
-        self._unsaved = False
-        self._flush()
+        self.here.save()
 
     @property
     def stalled(self) -> bool:
-        """Whether the store has refused the last write. The write stays pending, and reads see it, but it would be lost
-        with the process: pass in no more frames until `settle` succeeds."""
-        return not self._pending.empty
+        """Whether a store has refused the last write: pass in no more frames until `settle` succeeds."""
+        return self.here.stalled or (self._next is not None and self._next.stalled)
 
     def settle(self) -> bool:
-        """Retry a pending write. Returns whether the store has everything now."""
-        self._flush()
-        return not self.stalled
-
-    def _flush(self) -> None:
-        with contextlib.suppress(StoreBusy):  # reported by `stalled`
-            self._pending.flush()
+        """Retry a pending write. Returns whether the stores have everything now."""
+        return self.here.settle() and (self._next is None or self._next.settle())
 
     def give_up(self, ranges: Sequence[Range]) -> None:
-        """These are not as they should be: they are not shown any more, and count as not here. A snapshot replaces
-        them."""
-        self._holding = self._holding.narrowed(without(self.intervals, ranges))
-        self._note_holding(self._holding)
-        self._write(self.position)
+        """These of what is shown are not as they should be."""
+        self.here.give_up(ranges)
 
     def forget_history(self) -> None:
         """Compact history that is too much. Pruning removes its rows later."""
-        floor = self._history.forget()
-        if floor > self.position.floor:
-            self.space.forget(floor)
-            self._write(replace(self.position, floor=floor, history_bytes=self._history.bytes))
+        self.here.forget_history()
 
 
 def _within(start: bytes, end: bytes | None, ranges: Sequence[Range]) -> bool:
     return any(low <= start and (high is None or (end is not None and end <= high)) for low, high in ranges)
-
-
-def _load(store: Store) -> Position:
-    data = store.get(Family.META, _POSITION)
-    if data is None:
-        return Position()
-    numbers = [int.from_bytes(data[i : i + 8], "big") for i in range(0, len(data), 8)]
-    if len(numbers) == _NUMBERS_0_1:
-        # Version 0.1 did not say where the history begins. That its floor came from a snapshot is possible.
-        numbers += [numbers[3] + 1, 0]
-    return Position(*numbers)
 
 
 def lineage_of(hello: holdfast_pb2.FollowHello) -> Lineage:

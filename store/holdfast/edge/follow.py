@@ -17,7 +17,8 @@ from holdfast.client.calls import CONNECT_SECONDS
 from holdfast.client.closed import channel_may_close
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
-from holdfast.edge.core import BrokenUpstream, EarlierEpoch, Loaded, Loop, ReplicaCore, WrongCluster, lineage_of
+from holdfast.edge.core import EarlierEpoch, Loaded, Loop, ReplicaCore, WrongCluster, lineage_of
+from holdfast.edge.data import BrokenUpstream
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.probes import Confirmed, Probes, bound_seconds
 from holdfast.kv.rows import Change
@@ -70,7 +71,8 @@ class Follower:
     `rights_changed` when who may read has changed, or may have, `placed` when the path to the cluster has changed,
     `fresher` when the data is known to be younger. `below`: reports of the replicas that follow this one. `restored` is
     awaited before the data of a restored cluster replaces that of the one before; if it raises Unavailable, it does
-    not.
+    not. `build` is awaited when the core wants a store, `built` when what is in it is whole; both may raise
+    Unavailable.
     """
 
     def __init__(
@@ -82,6 +84,8 @@ class Follower:
         pool: str,
         changed: Callable[[list[Change]], None],
         replaced: Callable[[Loaded], None],
+        build: Callable[[], Awaitable[None]],
+        built: Callable[[], Awaitable[None]],
         rights_changed: Callable[[], None] = lambda: None,
         placed: Callable[[], None] = lambda: None,
         fresher: Callable[[], None] = lambda: None,
@@ -94,6 +98,8 @@ class Follower:
         self._pool = pool
         self._changed = changed
         self._replaced = replaced
+        self._build = build
+        self._built = built
         self._rights_changed = rights_changed
         self._placed = placed
         self._fresher = fresher
@@ -245,6 +251,10 @@ class Follower:
                 self._take(upstream, response)
                 if response.HasField("hello") and self._core.superseded:
                     await self._superseded(lineage_of(response.hello))
+                if self._core.wants_store:
+                    await self._build()
+                if self._core.built:
+                    await self._built()
                 self._consider(upstream)
         finally:
             self._channel = None
@@ -342,7 +352,11 @@ class Follower:
                 "following %s from revision %d%s",
                 upstream.address,
                 core.position.watermark,
-                ", by a snapshot" if response.hello.snapshot else "",
+                ""
+                if not response.hello.snapshot
+                else ", by a snapshot of what is lacking"
+                if response.hello.partial
+                else ", by a snapshot",
             )
         elif kind == "chunk":
             core.chunk(response.chunk)
@@ -350,7 +364,8 @@ class Follower:
             loaded = core.trailer(response.trailer)
             if loaded is Loaded.REFUSED:
                 raise Unavailable("the snapshot does not match its trailer, or is older than the data here")
-            self._replaced(loaded)
+            if loaded is not Loaded.KEPT:
+                self._replaced(loaded)
         elif kind == "revision":
             changes = core.revision(response.revision)
             if changes:

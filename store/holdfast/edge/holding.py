@@ -24,10 +24,11 @@ class Part(NamedTuple):
 
 
 class Holding:
-    """Parts in order, which do not overlap."""
+    """Parts in order, which do not overlap. Those that touch and are complete since the same revision are one: of a
+    snapshot that arrives in a thousand chunks few parts are left."""
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
-        self.parts = sorted(parts, key=lambda part: part.low)
+        self.parts = _merged(sorted(parts, key=lambda part: part.low))
 
     @staticmethod
     def of(ranges: Iterable[Range]) -> Holding:
@@ -69,12 +70,22 @@ class Holding:
         """The latest revision of a part that the watermark has reached; 0: none arrived. It is settled afterwards."""
         latest = max((part.since for part in self.parts if part.since <= watermark), default=0)
         if latest:
-            self.parts = [part if part.since > watermark else part._replace(since=0) for part in self.parts]
+            self.parts = _merged(part if part.since > watermark else part._replace(since=0) for part in self.parts)
         return latest
 
-    def has(self, key: bytes, revision: int) -> bool:
-        """Whether the change of this key at this revision came with a snapshot."""
-        return any(revision <= part.since and within(key, part.low, part.high) for part in self.parts)
+    def takes(self, key: bytes, revision: int) -> bool:
+        """Whether a change of this key at this revision belongs to a part. Else it comes, or came, with a snapshot."""
+        return any(revision > part.since and within(key, part.low, part.high) for part in self.parts)
+
+
+def _merged(parts: Iterable[Part]) -> list[Part]:
+    """Parts in order, as few as possible."""
+    found: list[Part] = []
+    for part in parts:
+        if found and found[-1].high == part.low and found[-1].since == part.since:
+            part = Part(found.pop().low, part.high, part.since)
+        found.append(part)
+    return found
 
 
 def as_range(interval: Range) -> holdfast_pb2.KeyRange:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from holdfast.edge.core import Position
+from holdfast.edge.data import Position
 from holdfast.edge.lineage import Lineage
 from holdfast.kv.rows import PUT, Change
 from holdfast.kv.space import KeySpace

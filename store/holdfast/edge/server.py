@@ -31,6 +31,7 @@ from holdfast.edge.core import Loaded, ReplicaCore, ranges_of
 from holdfast.edge.flags import ReplicaFlags, ReplicaReader
 from holdfast.edge.follow import Follower
 from holdfast.edge.forward import Forwarder
+from holdfast.edge.generations import Generations
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.lost import keep_lost
 from holdfast.edge.offline import KnownFresh, OfflinePolicies, Policy
@@ -49,15 +50,9 @@ from holdfast.served.prune_task import PruneTask
 from holdfast.served.scans import Scans
 from holdfast.server import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
 from holdfast.storage.damage import DAMAGE, EXIT_CODE
-from holdfast.storage.identity import (
-    STATE_MARK,
-    DataDirectory,
-    DataDirectoryError,
-    NothingTaken,
-    ReadOnlyDirectory,
-)
+from holdfast.storage.identity import DataDirectory, DataDirectoryError, NothingTaken, ReadOnlyDirectory
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol
-from holdfast.storage.state import RocksStore, StateDirectory, StateUnreadable, TakesNothing
+from holdfast.storage.state import RocksStore, StateUnreadable, TakesNothing
 from holdfast.tls import TlsFiles
 
 log = logging.getLogger("holdfast.edge")
@@ -98,8 +93,13 @@ class EdgeServer:
     def __init__(self, config: EdgeConfig) -> None:
         self.config = config
         try:
-            self._data, self._store = _open(config.data_dir)
-            self.core = ReplicaCore(self._store, ranges_of(config.prefixes), self._data.identity.volume_id)
+            self._data, self.generations = _open(config.data_dir)
+            self.core = ReplicaCore(
+                self.generations.store,
+                ranges_of(config.prefixes),
+                self._data.identity.volume_id,
+                self.generations.building,
+            )
         except (DataDirectoryError, StateUnreadable) as error:
             raise StartError(str(error)) from error
         except OSError as error:
@@ -108,7 +108,7 @@ class EdgeServer:
             raise StartError(f"{error}. {EMPTY_IT}", EXIT_CODE) from error
         loop = asyncio.get_running_loop()
         self._damaged: asyncio.Future[StateDamaged] = loop.create_future()
-        self._store.on_damage = lambda damage: loop.call_soon_threadsafe(self._state_damaged, damage)
+        self._store.on_damage = self._found_damage
         reports = Reports(above=lambda: self.core.path.nodes)
         self._tiers = [
             Connection(list(listed), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / cache)
@@ -127,6 +127,8 @@ class EdgeServer:
             fresher=self._fresher,
             below=reports.all,
             restored=self._keep_lost,
+            build=self._build,
+            built=self._built,
         )
         notes = self.core.notes
         self.access = Access(
@@ -198,6 +200,10 @@ class EdgeServer:
     def _hold(self, call: Call, go_on: Callable[[], None]) -> bool:
         return self.api.hold(call, go_on)
 
+    @property
+    def _store(self) -> RocksStore:
+        return self.generations.store
+
     def _ready(self, query: Query, say: Say) -> None:
         """`?max-staleness=5s`: not if the data may be older."""
         if not self.core.complete:
@@ -222,6 +228,10 @@ class EdgeServer:
         if self.core.complete:
             return 200, as_json({"health": "true", "reason": ""})
         return 503, as_json({"health": "false", "reason": "no data yet"})
+
+    def _found_damage(self, damage: StateDamaged) -> None:
+        """On whichever thread."""
+        self._damaged.get_loop().call_soon_threadsafe(self._state_damaged, damage)
 
     def _state_damaged(self, damage: StateDamaged) -> None:
         """Handle damage found by a read: stop, and refuse to start again until the directory has been emptied."""
@@ -263,8 +273,7 @@ class EdgeServer:
             self.core.save()
             self._save_tokens()
         with contextlib.suppress(StateDamaged, StoreBusy):
-            await asyncio.get_running_loop().run_in_executor(None, self._store.flush)
-        self._store.close()
+            await self.generations.close()
         self._data.close()
         if self._damaged.done():
             raise StartError(f"{self._damaged.result()}. {EMPTY_IT}", EXIT_CODE)
@@ -291,6 +300,21 @@ class EdgeServer:
         self.flags.sets.read_again()
         self._tell()
         self.api.reached()
+
+    async def _build(self) -> None:
+        """A snapshot begins."""
+        self.core.build(await self.generations.renew())
+
+    async def _built(self) -> None:
+        """A snapshot is whole: it takes the place of what is here."""
+        self.core.conclude()
+        if self.core.stalled:
+            return  # the next frame waits for the store, and then it is tried again
+        await self.generations.use()
+        loaded = self.core.succeed()
+        self.generations.succeed().on_damage = self._found_damage
+        self._synced = self.core.written
+        self._replaced(loaded)
 
     async def _keep_lost(self, later: Lineage) -> None:
         """The cluster was restored: keep what it lost, before its snapshot replaces what is here."""
@@ -345,10 +369,13 @@ class EdgeServer:
             self._received.clear()
             if time.monotonic() > patrolled_at + SLICE_SECONDS:
                 patrolled_at = time.monotonic()
+                if patrol.store is not self._store:
+                    patrol = Patrol(self._store)
                 await loop.run_in_executor(None, patrol.step)
             self._turned_at = time.monotonic()
             self._end_what_is_too_old()
             await self._sync()
+            await self._remove_unused()
             self._forget_history()
 
     def _end_what_is_too_old(self) -> None:
@@ -361,8 +388,12 @@ class EdgeServer:
 
     async def _sync(self) -> None:
         now, core = time.monotonic(), self.core
+        building = self.generations.building
+        if building is not None and building.full:
+            self._go_on_if_there_is_room(building)
+        full = self._store.full or (building is not None and building.full)
         if self._store.full:
-            self._go_on_if_there_is_room()
+            self._go_on_if_there_is_room(self._store)
         elif not core.stalled:
             if now > self._saved_at + PROGRESS_SECONDS:
                 self._saved_at = now
@@ -377,16 +408,17 @@ class EdgeServer:
                     log.warning("what came in is not durable yet; it is tried again: %s", error)
                     return
                 self._synced, self._synced_at = written, now
-        if self._store.full and not self._was_full:
+        if full and not self._was_full:
             log.error("the disk of %s is full: changes are not taken until there is room", self._data.path)
-        self._was_full = self._store.full
+        self._was_full = full
 
     async def _durable(self) -> bool:
-        """Make all that was written durable. Returns whether it is."""
+        """Make durable all that was written. Returns whether it is."""
         if self.core.stalled:
             return False
         try:
-            await asyncio.get_running_loop().run_in_executor(None, self._store.sync)
+            for store in self.generations.used:
+                await asyncio.get_running_loop().run_in_executor(None, store.sync)
         except StoreBusy:
             return False
         return True
@@ -400,13 +432,20 @@ class EdgeServer:
         if self.access.tokens.changed:
             self.core.notes.put(_TOKENS, self.access.tokens.stored())
 
-    def _go_on_if_there_is_room(self) -> None:
+    def _go_on_if_there_is_room(self, store: RocksStore) -> None:
         """Reopen the store if there is room. No other read is in progress now: reads run on the loop, or are awaited by
         the task that calls this."""
-        if self.served.scans.idle and self._store.has_room():
-            self._store.reopen()
-            if not self._store.full:
+        if self.served.scans.idle and store.has_room():
+            store.reopen()
+            if not store.full:
                 log.warning("the disk of %s takes writes again: changes are taken", self._data.path)
+
+    async def _remove_unused(self) -> None:
+        """Remove what is not served any more, and a snapshot that is built no more."""
+        if self.core.building is None and not self.core.wants_store:
+            self.generations.give_up()
+        if self.generations.retired and self.served.scans.idle and not self.relay.follow.followers.snapshots:
+            await self.generations.remove_retired()
 
     def _forget_history(self) -> None:
         if self.served.pruned and not self.core.stalled:
@@ -433,13 +472,13 @@ class EdgeServer:
         )
 
 
-def _open(path: Path) -> tuple[DataDirectory | ReadOnlyDirectory, RocksStore]:
+def _open(path: Path) -> tuple[DataDirectory | ReadOnlyDirectory, Generations]:
     """Open the replica's directory and state, or create an empty one. If the disk takes nothing, what is there is
     served until it does. Raises DataDirectoryError, Damaged, StateDamaged or StateUnreadable."""
     data: DataDirectory | None = None
     try:
         data = DataDirectory(path, kind="replica")
-        return data, _open_state(data)
+        return data, Generations.of(data)
     except (NothingTaken, TakesNothing) as error:
         if data is not None:
             data.close()
@@ -447,21 +486,6 @@ def _open(path: Path) -> tuple[DataDirectory | ReadOnlyDirectory, RocksStore]:
             left = ReadOnlyDirectory(path, "replica")
         except DataDirectoryError:
             raise error from None  # there is nothing to serve
-        state = StateDirectory(left.path / "state").current()
-        store = RocksStore(state, wal=True, mark=left.path / STATE_MARK, read_only=True)
+        generations = Generations.read_only(left)
         log.error("%s: what is there is served; changes are not taken until the disk takes writes", error)
-        return left, store
-
-
-def _open_state(data: DataDirectory) -> RocksStore:
-    if not data.identity.made:
-        states = StateDirectory(data.begin_making() / "state")
-        store = RocksStore(states.fresh())
-        store.flush()
-        store.close()
-        states.use(store.path)
-        data.made()
-    states = StateDirectory(data.path / "state")
-    store = RocksStore(states.current(), wal=True, mark=data.path / STATE_MARK)
-    states.clean()
-    return store
+        return left, generations

@@ -5,7 +5,9 @@ they are compacted, then every revision as it is applied, and progress while its
 that a replica misses nothing:
 
 - An upstream that is behind its follower sends nothing until it has caught up.
-- A snapshot is of one revision, which its trailer names. The stream continues with the next revision.
+- A snapshot is of one revision, which its chunks and its trailer name. The stream continues with the next revision.
+- Of a snapshot that broke off, what the replica holds is brought up to date before the rest is sent. So keys that were
+  deleted meanwhile go, all of it becomes complete at one revision, and the next break loses nothing.
 - Progress is sent only when everything up to it has been sent.
 - Each revision says up to where the stream was complete before it, so a follower notices what was left out.
 
@@ -141,6 +143,7 @@ class Upstream:
         self._rights = b""  # as the follower was told
         self._told = 0  # revision up to which the follower was last told that it is complete
         self._frames: Iterator[bytes] | None = None  # the rest of a snapshot being sent
+        self._due: list[Range] = []  # to be sent as a snapshot once the rest of what the follower has is up to date
         self._moved_at = 0  # when the last snapshot frame was sent (ns)
         self._alive = (0, 0)  # the revision last told, and since when nothing was told (ns)
         self._over = False  # the follower does not keep up
@@ -196,7 +199,17 @@ class Upstream:
             if now_ns > self._moved_at + STALL_SECONDS * 1_000_000_000:
                 raise RequestError(_STALLED)
             return []
-        return self._progress() or self._sign_of_life(now_ns)
+        return [*self._complete(now_ns), *(self._progress() or self._sign_of_life(now_ns))]
+
+    def _complete(self, now_ns: int) -> list[bytes]:
+        """Begin to send what the follower lacks, if the rest of what it has is up to date."""
+        if not self._due or self._followers.full or not self._source.space.settled:
+            return []
+        frames = self._progress()
+        if self._hub.progress(self._stream) is not None and self._told == self._source.space.revision:
+            due, self._due = self._due, []
+            self._begin_filling(due, now_ns)
+        return frames
 
     def _check_same(self) -> None:
         """Raise RequestError if what the source has now is of another history than the follower was told."""
@@ -312,16 +325,20 @@ class Upstream:
             users=source.users,
             rights=bool(self.shares_rights and source.rights),
             path=source.path,
+            ranged=True,
         )
         self._path, self._lineage = source.path, lineage
         self._told = start.held_watermark if partial else source.space.revision if snapshot else start.watermark
-        if snapshot:
-            self._begin_filling(lacking, start.filter_version, now_ns)
+        if partial and start.resumes:
+            self._due = lacking
+        elif snapshot:
+            self._begin_filling(lacking, now_ns)
         self._hub.add(self._stream, self._watcher(self._told + 1))
         self._following = True
         self._users = hello.users
         source.poke()
-        return [holdfast_pb2.FollowResponse(hello=hello).SerializeToString(), *self._new_rights()]
+        told = holdfast_pb2.FollowResponse(hello=hello).SerializeToString()
+        return [told, *self._new_rights(), *self._complete(now_ns)]
 
     def _lacking(self, start: holdfast_pb2.FollowStart) -> list[Range]:
         """The ranges that the follower has to be sent as a snapshot, because history cannot bring it to the state of
@@ -341,10 +358,13 @@ class Upstream:
     def _watcher(self, revision: int) -> Watcher:
         return Watcher(_WATCHER, self._ranges, revision)
 
-    def _begin_filling(self, ranges: Sequence[Range], filter_version: int, now_ns: int) -> None:
+    def _begin_filling(self, ranges: Sequence[Range], now_ns: int) -> None:
+        assert self.start is not None
         space = self._source.space
         trailer = holdfast_pb2.FollowTrailer(
-            filter=[as_range(r) for r in ranges], filter_version=filter_version, revision=space.revision
+            filter=[as_range(r) for r in ranges],
+            filter_version=self.start.filter_version,
+            revision=space.revision,
         )
         filling = Filling(space.store, ranges, trailer, self._followers.chunk_rows)
         self._frames = filling.frames()

@@ -6,7 +6,7 @@ up to which revision the copy is complete, together with the rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from holdfast.keyrange import Range
 from holdfast.kv import rows
@@ -55,6 +55,19 @@ class CopiedSpace(KeySpace):
         """Make revisions below `revision` unreadable; it stays readable itself. Rows are removed later, in slices."""
         invariant(self.compacted <= revision <= self.revision, "a floor out of what is here")
         self.compacted = revision
+
+    def take_part(self, low: bytes, high: bytes | None, kvs: Sequence[kv_pb2.KeyValue]) -> None:
+        """Replace the keys of this range by those of a snapshot, which are in order. See `load_part`."""
+        for key in self.keys(low, high):
+            before = self.get(key)
+            self.live.remove(key)
+            if before is not None and before.lease:
+                self._detach(before.lease, key)
+        load_part(self._pending, [(low, high)], kvs)
+        self.live.update(kv.key for kv in kvs)
+        for kv in kvs:
+            if kv.lease:
+                self.leased.setdefault(kv.lease, set()).add(kv.key)
 
     def _take(self, event: kv_pb2.Event, revision: int, sub: int) -> None:
         kv = event.kv

@@ -26,6 +26,7 @@ _INV = Struct(">QI")
 _MAX64 = (1 << 64) - 1
 _MAX32 = (1 << 32) - 1
 CUR_HEAD = _CUR.size
+_LEASE = Struct(">q")  # the end of _CUR
 REV_HEAD = _REV.size
 _KEY_TAG = kv_pb2.KeyValue.DESCRIPTOR.fields_by_name["key"].number << 3 | 2  # its wire type: length-delimited
 
@@ -59,6 +60,12 @@ def pack_current(row: Current) -> bytes:
 def unpack_current(value: bytes) -> Current:
     create, mod, sub, version, lease = _CUR.unpack_from(value)
     return Current(create, mod, sub, version, lease, value[CUR_HEAD:])
+
+
+def lease_of(value: bytes) -> int:
+    """The lease of a packed Current, without the rest: an index of all keys is built at each start."""
+    lease: int = _LEASE.unpack_from(value, CUR_HEAD - _LEASE.size)[0]
+    return lease
 
 
 def revision_key(revision: int, sub: int = 0) -> bytes:

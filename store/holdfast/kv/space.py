@@ -41,7 +41,7 @@ class KeySpace:
         live: list[bytes] = []
         for key, value in pending.scan(Family.CUR, b"", None):
             live.append(key)
-            lease = rows.unpack_current(value).lease
+            lease = rows.lease_of(value)
             if lease:
                 self.leased.setdefault(lease, set()).add(key)
         self.live.update(live)

@@ -358,7 +358,7 @@ class FollowRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[FollowStart, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., report: _Optional[_Union[ReplicaReport, _Mapping]] = ...) -> None: ...
 
 class FollowStart(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "watermark", "filter", "filter_version", "replica", "pool", "held", "held_watermark", "lineage", "rights")
+    __slots__ = ("cluster_id", "epoch", "watermark", "filter", "filter_version", "replica", "pool", "held", "held_watermark", "lineage", "rights", "resumes")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_FIELD_NUMBER: _ClassVar[int]
@@ -370,6 +370,7 @@ class FollowStart(_message.Message):
     HELD_WATERMARK_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    RESUMES_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     epoch: int
     watermark: int
@@ -381,7 +382,8 @@ class FollowStart(_message.Message):
     held_watermark: int
     lineage: int
     rights: bool
-    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., watermark: _Optional[int] = ..., filter: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., filter_version: _Optional[int] = ..., replica: _Optional[str] = ..., pool: _Optional[str] = ..., held: _Optional[_Union[HeldRanges, _Mapping]] = ..., held_watermark: _Optional[int] = ..., lineage: _Optional[int] = ..., rights: _Optional[bool] = ...) -> None: ...
+    resumes: bool
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., watermark: _Optional[int] = ..., filter: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., filter_version: _Optional[int] = ..., replica: _Optional[str] = ..., pool: _Optional[str] = ..., held: _Optional[_Union[HeldRanges, _Mapping]] = ..., held_watermark: _Optional[int] = ..., lineage: _Optional[int] = ..., rights: _Optional[bool] = ..., resumes: _Optional[bool] = ...) -> None: ...
 
 class HeldRanges(_message.Message):
     __slots__ = ("ranges",)
@@ -447,7 +449,7 @@ class FollowResponse(_message.Message):
     def __init__(self, hello: _Optional[_Union[FollowHello, _Mapping]] = ..., revision: _Optional[_Union[FollowRevision, _Mapping]] = ..., progress: _Optional[_Union[FollowProgress, _Mapping]] = ..., chunk: _Optional[_Union[FollowChunk, _Mapping]] = ..., trailer: _Optional[_Union[FollowTrailer, _Mapping]] = ..., probe: _Optional[_Union[ProbeReply, _Mapping]] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., rights: _Optional[_Union[FollowRights, _Mapping]] = ...) -> None: ...
 
 class FollowHello(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "partial", "users", "path", "lineage", "restored_from", "rights")
+    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "partial", "users", "path", "lineage", "restored_from", "rights", "ranged")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -460,6 +462,7 @@ class FollowHello(_message.Message):
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     RESTORED_FROM_FIELD_NUMBER: _ClassVar[int]
     RIGHTS_FIELD_NUMBER: _ClassVar[int]
+    RANGED_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
     epoch: int
     term: int
@@ -472,7 +475,8 @@ class FollowHello(_message.Message):
     lineage: int
     restored_from: int
     rights: bool
-    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., partial: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rights: _Optional[bool] = ...) -> None: ...
+    ranged: bool
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., partial: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rights: _Optional[bool] = ..., ranged: _Optional[bool] = ...) -> None: ...
 
 class FollowRights(_message.Message):
     __slots__ = ("revision", "users", "roles")
@@ -513,10 +517,16 @@ class FollowProgress(_message.Message):
     def __init__(self, revision: _Optional[int] = ..., term: _Optional[int] = ...) -> None: ...
 
 class FollowChunk(_message.Message):
-    __slots__ = ("kvs",)
+    __slots__ = ("kvs", "range", "revision", "hash")
     KVS_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
     kvs: _containers.RepeatedCompositeFieldContainer[_kv_pb2.KeyValue]
-    def __init__(self, kvs: _Optional[_Iterable[_Union[_kv_pb2.KeyValue, _Mapping]]] = ...) -> None: ...
+    range: KeyRange
+    revision: int
+    hash: int
+    def __init__(self, kvs: _Optional[_Iterable[_Union[_kv_pb2.KeyValue, _Mapping]]] = ..., range: _Optional[_Union[KeyRange, _Mapping]] = ..., revision: _Optional[int] = ..., hash: _Optional[int] = ...) -> None: ...
 
 class FollowTrailer(_message.Message):
     __slots__ = ("filter", "filter_version", "revision", "count", "hash")

@@ -294,6 +294,12 @@ class RocksStore:
             self._mark.move(written)
             self._mark.sync()
 
+    def keep_mark(self, path: Path) -> None:
+        """Keep a new mark in this file from now on: all that was applied so far is durable. Raises OSError."""
+        written = self._db.latest_sequence_number()
+        self._db.flush_wal(True)
+        self._mark, self._mark_path = Mark.create(path, written), path
+
     def has_room(self) -> bool:
         """Whether there is room for `flush`, or with a write-ahead log for `reopen`: both write to tables what is in
         memory, or in that log."""
@@ -417,22 +423,33 @@ class StateDirectory:
         last entry of a received snapshot; 0 if the generation was not received."""
         for file in path.iterdir():
             sync_file(file)
+        self.point_to(path, installed=installed)
+
+    def point_to(self, path: Path, *, installed: int = 0) -> None:
+        """Like `use`, of a generation that is open and flushed: RocksDB has made its files durable itself, and may be
+        removing some."""
         sync_directory(path)
         sync_directory(self._directory)
         self._pointer.write({"generation": path.name, "installed": installed})
 
+    def unfinished(self) -> Path | None:
+        """A generation that was begun after the one in use."""
+        newest = max((p for p in self._directory.iterdir() if _GENERATION.fullmatch(p.name)), key=lambda p: p.name)
+        return newest if newest.name > self.current().name else None
+
     def discard(self, path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
-    def clean(self) -> None:
-        """Remove all other generations. Call this once the one in use has been opened successfully."""
+    def clean(self, unfinished: Path | None = None) -> None:
+        """Remove all generations but the one in use and this one. Call this once the one in use has been opened
+        successfully."""
         keep = self.current()
         for lack in self._pointer.lacks:
             log.warning("%s; the other one is good, and both are written anew", lack)
         if self._pointer.lacks or self.installed is None:
             self._pointer.write({"generation": keep.name, "installed": self.installed or 0})
         for path in self._directory.iterdir():
-            if path.is_dir() and path != keep:
+            if path.is_dir() and path not in (keep, unfinished):
                 shutil.rmtree(path)
 
     def checkpoint_path(self) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from holdfast.edge import upstream
-from holdfast.edge.core import ReplicaCore
+from holdfast.edge.data import ReplicaData
 from holdfast.edge.filling import Filling
 from holdfast.edge.upstream import Upstream
 from holdfast.keyrange import Range, prefix_end
@@ -749,12 +749,12 @@ def _replica_keeps_deleted_keys(patch: Patch) -> None:
 
 @_mutant("a replica's watermark is what it is complete to")
 def _replica_watermark_ahead(patch: Patch) -> None:
-    original = ReplicaCore._write
+    original = ReplicaData._write
 
-    def write(self: ReplicaCore, position: Any) -> None:
+    def write(self: ReplicaData, position: Any) -> None:
         original(self, replace(position, watermark=position.watermark + 1) if position.watermark else position)
 
-    patch(ReplicaCore, "_write", write)
+    patch(ReplicaData, "_write", write)
 
 
 @_mutant("a replica's history begins after the snapshot, which lacks the deletions of its revision")
@@ -788,8 +788,8 @@ def _follow_trailer_ahead(patch: Patch) -> None:
 def _follow_changes_amid_a_snapshot(patch: Patch) -> None:
     original = Upstream._begin_filling
 
-    def begin(self: Upstream, ranges: Any, filter_version: int, now_ns: int) -> None:
-        original(self, ranges, filter_version, now_ns)
+    def begin(self: Upstream, ranges: Any, now_ns: int) -> None:
+        original(self, ranges, now_ns)
         self._hub.unblock(self._stream)
 
     patch(Upstream, "_begin_filling", begin)

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
-from holdfast.edge.core import BrokenUpstream, Loaded, Loop, ReplicaCore, ranges_of
+from holdfast.edge.core import Loaded, Loop, ReplicaCore, ranges_of
+from holdfast.edge.data import BrokenUpstream, ReplicaData
+from holdfast.edge.holding import Holding, without
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.upstream import Followers, Source, Upstream, check_start
+from holdfast.keyrange import Range
 from holdfast.kv import requests
 from holdfast.kv.rows import Change, unpack_current
 from holdfast.kv.space import KeySpace
@@ -65,7 +68,9 @@ class Followed(Protocol):
 
 
 class SimReplica:
-    """One replica and its stream. What it shows is compared with the oracle at its watermark."""
+    """One replica and its stream. What it shows, and what it has of a snapshot that is not whole yet, is compared with
+    the oracle at its watermark. What it has shown it shows until it starts again, and of its first snapshot nothing
+    before it is whole (I22)."""
 
     removed = False  # as a node may be
     paused = False
@@ -81,21 +86,33 @@ class SimReplica:
         self._chance: Random = world.chance(f"replica/{number}")
         self._ranges = ranges_of(self._chance.choice(_PREFIXES))
         self._store = MemoryStore()
+        self._building: MemoryStore | None = None  # what a snapshot is built in
         self._synced = self._store.snapshot()
+        self._synced_building: MemoryStore | None = None
         self._node: Followed | None = None
         self._upstream: Upstream | None = None
         self._connection = 0  # its number; events planned for an earlier connection are void
         self._pumping = False
+        self._shown: list[Range] | None = None  # since it started
+        self._plain = False  # its upstream is of an earlier version, whose chunks say nothing of themselves
         self._pace = MS  # the longest time between parts of a snapshot
         self._hurried = False
-        self.core = ReplicaCore(self._store, self._ranges, self.stream)
+        self.core = self._started()
         world.at(world.now + self._chance.randrange(SECOND), self._connect)
         world.at(world.now + SECOND, self._live)
 
+    def _started(self) -> ReplicaCore:
+        self._shown = None
+        return ReplicaCore(self._store, self._ranges, self.stream, self._building)
+
+    def _truth(self, lineage: Lineage) -> Oracle:
+        """The truth about this history."""
+        return self._first_oracle
+
     @property
     def _oracle(self) -> Oracle:
-        """The truth about the history that the replica has."""
-        return self._first_oracle
+        """The truth about the history that the replica serves."""
+        return self._truth(self.core.position.lineage)
 
     # ---- the upstream's side -------------------------------------------------------------------------------
 
@@ -114,6 +131,8 @@ class SimReplica:
         self._node = node
         self._connection += 1
         self._pace = MS if self._hurried else self._chance.choice((4 * MS, 50 * MS, 300 * MS))
+        start.resumes = self._chance.random() < 0.8  # else as a replica of an earlier version
+        self._plain = self._chance.random() < 0.2
         self._upstream = Upstream(source, self.stream, self._followers)
         try:
             check_start(start)
@@ -230,6 +249,7 @@ class SimReplica:
             self._power_cut()
         elif draw < 0.6:
             self._synced = self._store.snapshot()
+            self._synced_building = None if self._building is None else self._building.snapshot()
         self._check_past()
         self._world.at(self._world.now + 300 * MS + self._chance.randrange(SECOND), self._live)
 
@@ -237,6 +257,8 @@ class SimReplica:
         if connection != self._connection:
             return
         response = holdfast_pb2.FollowResponse.FromString(frame)
+        if self._plain:
+            _make_plain(response)
         core, kind = self.core, response.WhichOneof("response")
         try:
             if kind == "hello":
@@ -244,13 +266,15 @@ class SimReplica:
                 self._greeted(response.hello)
                 self._world.sometimes("replica resumed" if not response.hello.snapshot else "replica took a snapshot")
                 if response.hello.partial:
-                    self._world.sometimes("replica took a part")
+                    resumed = core.building is not None
+                    self._world.sometimes("replica resumed a snapshot" if resumed else "replica took a part")
             elif kind == "chunk":
                 core.chunk(response.chunk)
             elif kind == "trailer":
                 loaded = core.trailer(response.trailer)
                 check(loaded is not Loaded.REFUSED, "I11", "a replica refused a whole snapshot")
-                self._replaced(loaded)
+                if loaded is not Loaded.KEPT:
+                    self._replaced(loaded)
             elif kind == "revision":
                 self._changed(core.revision(response.revision))
             elif kind == "progress":
@@ -264,7 +288,25 @@ class SimReplica:
             self.leave()
         except BrokenUpstream as error:
             raise Violation("I11", f"a replica's upstream breaks the protocol: {error}") from error
+        self._build()
         self.check()
+
+    def _build(self) -> None:
+        """What the driver of a replica does about stores."""
+        core = self.core
+        if core.wants_store:
+            if core.complete:
+                self._world.sometimes("replica builds a copy beside what it serves")
+            self._building, self._synced_building = MemoryStore(), None
+            core.build(self._building)
+        elif core.building is None:
+            self._building = self._synced_building = None
+        if core.built:
+            assert self._building is not None
+            core.conclude()
+            self._store, self._synced = self._building, self._building.snapshot()
+            self._building = self._synced_building = None
+            self._replaced(core.succeed())
 
     def _changed(self, changes: list[Change]) -> None:
         """A revision was applied."""
@@ -281,22 +323,36 @@ class SimReplica:
     def _power_cut(self) -> None:
         """Return to what was synced: older than what it has served, but never different."""
         self.leave()
+        amid = self.core.building is not None
         self._store = self._synced.snapshot()
-        self.core = ReplicaCore(self._store, self._ranges, self.stream)
-        self._world.sometimes("replica lost power")
+        self._building = None if self._synced_building is None else self._synced_building.snapshot()
+        self.core = self._started()
+        self._world.sometimes("replica lost power amid a snapshot" if amid else "replica lost power")
         self.check()
 
     # ---- what is checked -----------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """The replica has exactly the keys that the prefixes had at the watermark."""
-        core = self.core
-        for low, high in core.shown:
-            seen = [unpack_current(value).kv for _, value in self._store.scan(Family.CUR, low, high)]
-            self._oracle.check_range("an edge replica", low, high, core.position.watermark, seen)
-        known = sum(1 for low, high in core.intervals for _ in self._store.scan(Family.CUR, low, high))
-        total = sum(1 for _ in self._store.scan(Family.CUR, b"", None))
-        check(known == total, "I11", f"an edge replica has {total - known} keys that it did not ask for")
+        """The replica has exactly the keys that the prefixes had at the watermark, and so has a part of a snapshot."""
+        self._check_data("an edge replica", self.core.here)
+        if self.core._next is not None:
+            self._check_data("a snapshot that is not whole", self.core._next)
+        before, self._shown = self._shown, self.core.shown
+        if before is not None:
+            check(not without(before, self._shown), "I22", f"a replica showed {before}, and shows {self._shown}")
+            begins = bool(self._shown and not before)
+            check(not begins or self.core.whole, "I22", f"a replica shows {self._shown} of its first snapshot")
+
+    def _check_data(self, what: str, data: ReplicaData) -> None:
+        oracle, store, position = self._truth(data.position.lineage), data.store, data.position
+        for low, high in data.shown:
+            seen = [unpack_current(value).kv for _, value in store.scan(Family.CUR, low, high)]
+            oracle.check_range(what, low, high, position.watermark, seen)
+        held = Holding.read(data.held.SerializeToString()).parts
+        known = sum(1 for low, high, _ in held for _ in store.scan(Family.CUR, low, high))
+        total = sum(1 for _ in store.scan(Family.CUR, b"", None))
+        check(known == total, "I11", f"{what} has {total - known} keys that it does not hold")
+        check(known == len(data.space.live), "I11", f"{what} has {known} keys, and counts {len(data.space.live)}")
 
     def _check_past(self) -> None:
         """It can be read at any revision between its floor and its watermark."""
@@ -329,3 +385,11 @@ class SimReplica:
         self.check()
         at, end = self.core.position.watermark, self._oracle.revision
         check(at == end, "L1", f"a replica stays at revision {at}, while the cluster is at {end}")
+
+
+def _make_plain(response: holdfast_pb2.FollowResponse) -> None:
+    """As an earlier version says it."""
+    if response.HasField("hello"):
+        response.hello.ClearField("ranged")
+    elif response.HasField("chunk"):
+        response.chunk.CopyFrom(holdfast_pb2.FollowChunk(kvs=response.chunk.kvs))

@@ -9,7 +9,8 @@ from unittest import mock
 
 import google_crc32c
 import pytest
-from holdfast.edge.core import BrokenUpstream, Loaded, ReplicaCore, WrongCluster, ranges_of
+from holdfast.edge.core import Loaded, ReplicaCore, WrongCluster, ranges_of
+from holdfast.edge.data import BrokenUpstream
 from holdfast.edge.history import History
 from holdfast.keyrange import bounds
 from holdfast.kv import requests

@@ -49,8 +49,23 @@ def test_what_is_narrowed_and_what_is_lacking_make_up_what_is_wanted(
     assert Holding.read(whole.message().SerializeToString()).parts == whole.parts
     assert whole.shown(since) == joined(wanted)
     for key in keys_of(wanted):
-        assert whole.has(key, since)
-        assert not whole.has(key, since + 1)
+        assert not whole.takes(key, since)
+        assert whole.takes(key, since + 1)
+    for key in {*KEYS} - keys_of(wanted):
+        assert not whole.takes(key, since + 1)
     assert whole.arrived(since) == (since if whole.parts else 0)
     assert whole.shown(0) == joined(wanted)
     assert whole.arrived(since) == 0
+
+
+def test_parts_that_touch_and_are_of_one_revision_are_one() -> None:
+    """Else what a replica says that it holds would grow with every chunk of a snapshot."""
+    holding = Holding()
+    for n in range(0, 100, 2):
+        holding = holding.with_([(b"%03d" % n, b"%03d" % (n + 1))], 5)
+    assert len(holding.parts) == 50
+    for n in range(1, 100, 2):
+        holding = holding.with_([(b"%03d" % n, b"%03d" % (n + 1))], 6)
+    assert len(holding.parts) == 100
+    assert holding.arrived(6) == 6
+    assert holding.parts == [Part(b"000", b"100", 0)]

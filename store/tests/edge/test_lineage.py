@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from holdfast.edge.core import BrokenUpstream, EarlierEpoch, Position, ReplicaCore, WrongCluster, ranges_of
+from holdfast.edge.core import EarlierEpoch, ReplicaCore, WrongCluster, ranges_of
+from holdfast.edge.data import BrokenUpstream, Position
 from holdfast.edge.lineage import Lineage, Relation
 from holdfast.kv.copied import CopiedSpace
 from holdfast.kv.store import MemoryStore, Pending
@@ -74,7 +75,7 @@ def test_the_restored_cluster_replaces_what_is_here_even_by_smaller_revisions() 
     host.same()
     assert core.position.lineage == RESTORED
     assert core.position.watermark < watermark
-    again = ReplicaCore(core._store, ranges_of(["/a/"]))
+    again = ReplicaCore(core.here.store, ranges_of(["/a/"]))
     assert again.position == core.position
 
 
@@ -102,10 +103,7 @@ def test_a_foreign_cluster_and_one_that_continues_across_a_restore_are_left() ->
 
 
 def test_a_position_of_version_0_1_is_of_the_first_cluster() -> None:
-    store = MemoryStore()
-    core = ReplicaCore(store, ranges_of(["/a/"]))
-    core.position = Position(cluster_id=7, epoch=1, watermark=5, floor=5)
-    assert core.position.lineage == FIRST
+    assert Position(cluster_id=7, epoch=1, watermark=5, floor=5).lineage == FIRST
 
 
 def test_who_follows_a_replica_that_goes_over_begins_anew() -> None:

@@ -34,6 +34,11 @@ def entry(key: str, value: bytes = b"", *, deleted: bool = False) -> holdfast_pb
     return holdfast_pb2.ReportedEntry(key=key, value=value, deleted=deleted)
 
 
+def notes_in(store: MemoryStore) -> Notes:
+    pending = Pending(store)
+    return Notes(lambda: [pending])
+
+
 class Cluster:
     def __init__(self) -> None:
         self.space = KeySpace(Pending(MemoryStore()))
@@ -107,7 +112,7 @@ class Node:
     def end(self) -> None:
         """kill -9, and a start."""
         self.starts += 1
-        self.outbox = Outbox(Notes(Pending(self.store)), "n", self.starts)
+        self.outbox = Outbox(notes_in(self.store), "n", self.starts)
 
     def lose_power(self) -> None:
         self.store = self.synced.snapshot()
@@ -150,7 +155,7 @@ def test_the_newest_report_is_in_the_cluster_in_the_end_and_nothing_goes_back(se
 
 def test_what_is_reported_while_a_batch_is_under_way_waits() -> None:
     store = MemoryStore()
-    outbox = Outbox(Notes(Pending(store)), "n", 7)
+    outbox = Outbox(notes_in(store), "n", 7)
     outbox.put(entry("a", b"1"))
     outbox.put(entry("b", b"1"))
     batch = outbox.batch()
@@ -160,13 +165,13 @@ def test_what_is_reported_while_a_batch_is_under_way_waits() -> None:
     left = outbox.batch()
     assert left is not None
     assert [(e.key, e.value) for e in left.entries] == [("a", b"2")]
-    again = Outbox(Notes(Pending(store)), "n", 8).batch()
+    again = Outbox(notes_in(store), "n", 8).batch()
     assert again is not None
     assert (again.incarnation, [(e.key, e.value) for e in again.entries]) == (8, [("a", b"2")])
 
 
 def test_what_is_not_reported_any_more_goes() -> None:
-    cluster, outbox = Cluster(), Outbox(Notes(Pending(MemoryStore())), "n", 1)
+    cluster, outbox = Cluster(), Outbox(notes_in(MemoryStore()), "n", 1)
     for told in (entry("a", b"1"), entry("a", deleted=True)):
         outbox.put(told)
         batch = outbox.batch()
@@ -191,7 +196,7 @@ def test_batches_share_transactions_that_are_not_too_large() -> None:
 
 
 def test_what_waits_is_bounded() -> None:
-    outbox = Outbox(Notes(Pending(MemoryStore())), "n", 1)
+    outbox = Outbox(notes_in(MemoryStore()), "n", 1)
     for n in range(MAX_KEYS):
         outbox.put(entry(f"k{n}"))
     with pytest.raises(RequestError, match="wait to be delivered"):

@@ -69,6 +69,15 @@ class Host:
             kind = response.WhichOneof("response")
             assert kind is not None
             getattr(core, "follows" if kind == "path" else kind)(getattr(response, kind))
+            if core.wants_store:
+                core.build(MemoryStore())
+            self.succeed()
+
+    def succeed(self) -> None:
+        """Serve what was built, if it is whole."""
+        if self.core.built:
+            self.core.conclude()
+            self.core.succeed()
 
     def follow(self) -> None:
         """Begin, with the whole of a snapshot if one is needed, up to now."""
@@ -231,7 +240,7 @@ def test_what_is_not_as_in_the_upstream_is_found_and_fetched_anew() -> None:
     assert hash_of(host.space, watermark)[1] == 9
     assert hash_of(host.space, at) != hash_of(host.space, watermark)
 
-    pending = Pending(host.core._store)
+    pending = Pending(host.core.here.store)
     wrong = unpack_current(pending.get(Family.CUR, b"/a/5") or b"")
     pending.put(Family.CUR, b"/a/5", pack_current(wrong._replace(kv=wrong.kv[:-1] + b"X")))
     pending.put(Family.CUR, b"/a/6", None)
@@ -240,7 +249,7 @@ def test_what_is_not_as_in_the_upstream_is_found_and_fetched_anew() -> None:
 
     host.core.give_up(host.core.shown)
     assert not host.core.complete
-    again = ReplicaCore(host.core._store, ranges_of(["/a/"]))
+    again = ReplicaCore(host.core.here.store, ranges_of(["/a/"]))
     assert not again.complete, "a restart does not show it, either"
     host.upstream.close()
     host.connect(2)

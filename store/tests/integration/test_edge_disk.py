@@ -13,6 +13,7 @@ import pytest
 from holdfast import client
 from holdfast.edge.history import History
 from holdfast.edge.server import EdgeConfig, EdgeServer
+from holdfast.storage.state import RocksStore
 from holdfast_lab.processes import LocalCluster, free_ports
 
 from ..small_disk import fill, small_disk
@@ -22,7 +23,9 @@ from .replica import Edge
 VALUE = 100_000
 
 
-async def test_a_stalled_store_is_waited_for(cluster: LocalCluster, tmp_path: Path) -> None:
+async def test_a_stalled_store_is_waited_for(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """RocksDB stalls writes, and the snapshot of a replica, its changes and the removal of its history wait for it. The
     process ended."""
     (port,) = free_ports(1)
@@ -33,21 +36,30 @@ async def test_a_stalled_store_is_waited_for(cluster: LocalCluster, tmp_path: Pa
     async with client.connect(cluster.endpoints) as hf, client.connect(f"127.0.0.1:{port}") as at_edge:
         await hf.put("/a/1", "x")
         server, stop = EdgeServer(config), asyncio.Event()
-        stall(server._store)
+        renew = server.generations.renew
+
+        async def stalled() -> RocksStore:
+            store = await renew()
+            stall(store)
+            return store
+
+        monkeypatch.setattr(server.generations, "renew", stalled)
         running = asyncio.ensure_future(server.run(stop))
         try:
-            await _until(lambda: server.core.complete or running.done())
+            await _until(lambda: server.core.stalled or running.done())
             assert not running.done(), running.exception()
-            assert server.core.stalled, "the snapshot is not on the disk"
+            assert not server.core.complete, "the snapshot is not on the disk"
             put = await hf.put("/a/2", "y")
-            unstall(server._store)
+            building = server.generations.building
+            assert building is not None
+            unstall(building)
             await _until(lambda: server.core.position.watermark >= put.revision or running.done())
             assert not server.core.stalled
             for n in range(20):
                 put = await hf.put("/a/2", f"{n}")
             await _until(lambda: server.core.position.watermark >= put.revision)
-            server.core._history = History(1000, put.revision - 1, most=500)  # as after 64 MiB of changes
-            server.core._history.add(put.revision, 100)
+            server.core.here._history = History(1000, put.revision - 1, most=500)  # as after 64 MiB of changes
+            server.core.here._history.add(put.revision, 100)
             server.core.forget_history()
             assert server.core.position.floor == put.revision - 1
             stall(server._store)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from holdfast_lab.sim.edges.mutants import EDGE_MUTANTS
 from holdfast_lab.sim.mutation import broken
@@ -10,17 +12,19 @@ from holdfast_lab.sim.subject import EDGES
 
 from ..edge import test_core as core
 from ..edge import test_lineage as lineage
+from ..edge import test_snapshots as snapshots
 from ..edge import test_upstream as upstream
 from .clean import clean
 
 SEEDS = 60
 MUTANT_SEEDS = 80  # the most that a mutant may need
 # What breaks these needs three replicas that come together in one order, or one revision that changes what is shown
-# and what arrives; a test always has it.
-SELDOM = {
+# and what arrives; a test always has it. Simulated clusters have no users, which are what is noted.
+SELDOM: dict[str, Callable[[], None]] = {
     "path-is-told-once": upstream.test_a_follower_is_told_when_the_way_to_the_cluster_changes,
     "part-is-changed-twice": core.test_a_part_is_shown_when_the_watermark_has_reached_it,
     "streams-continue-across-a-restore": lineage.test_who_follows_a_replica_that_goes_over_begins_anew,
+    "notes-stay-behind": lambda: snapshots.test_what_is_noted_besides_the_data_goes_over(snapshots.filled()),
     "part-displaces-rows": core.test_a_part_is_shown_when_the_watermark_has_reached_it,
 }
 

@@ -6,13 +6,17 @@ I19. Once a probe that was sent at some time is answered and reached, the replic
 I20. No replica follows itself, directly or through others, for longer than a message takes to go around.
 I21. A replica whose cluster was restored goes over to the restored one as a whole, and never back. While its data is of
      the history before, it says nothing of its age.
+I22. What a replica shows it shows until it starts again: what takes its place does so as a whole. Of a first snapshot
+     nothing is shown before it is whole. And what it has of a snapshot is what the cluster had (I10), so that a key
+     that was deleted between two parts is never shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.edge.core import Loaded, ReplicaCore, lineage_of, ranges_of
+from holdfast.edge.core import Loaded, lineage_of, ranges_of
+from holdfast.edge.lineage import Lineage
 from holdfast.edge.probes import Probes
 from holdfast.edge.source import ReplicaSource
 from holdfast.edge.upstream import Followers, Source
@@ -65,10 +69,9 @@ class SimEdge(SimReplica):
         restored = self._restored()
         return restored is not None and self.core.position.lineage == restored.lineage
 
-    @property
-    def _oracle(self) -> Oracle:
+    def _truth(self, lineage: Lineage) -> Oracle:
         restored = self._restored()
-        return restored.oracle if restored is not None and self._is_of_restored() else self._first_oracle
+        return restored.oracle if restored is not None and lineage == restored.lineage else self._first_oracle
 
     @property
     def _acknowledged(self) -> Acknowledged:
@@ -92,7 +95,9 @@ class SimEdge(SimReplica):
     def _refused(self) -> None:
         self._world.sometimes("replica refuses the cluster before the restore")
         restored = self._restored()
-        check(restored is not None and self._is_of_restored(), "I21", "a replica was refused that is not ahead")
+        lineage = self.core._followed.position.lineage
+        ahead = restored is not None and lineage == restored.lineage
+        check(ahead, "I21", "a replica was refused that is not ahead")
         self.leave()
 
     def _source_of(self, node: Followed) -> Source:
@@ -129,7 +134,7 @@ class SimEdge(SimReplica):
         self.leave()
         before = self.core.shown
         self._ranges = ranges_of(self._chance.choice(_CHOICES))
-        self.core = ReplicaCore(self._store, self._ranges, self.stream)
+        self.core = self._started()
         self._world.sometimes("replica has other prefixes" if before != self.core.intervals else "replica restarted")
         if self.core.shown and not self.core.whole:
             self._world.sometimes("replica shows a part of its prefixes")

@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.edge.core import ReplicaCore
+from holdfast.edge.data import ReplicaData
+from holdfast.edge.filling import Filling
 from holdfast.edge.frames import RevisionFrames
 from holdfast.edge.holding import Holding, joined
 from holdfast.edge.lineage import Lineage, Relation
 from holdfast.edge.probes import Confirmed, Probes
 from holdfast.edge.upstream import Upstream
+from holdfast.keyrange import Range, prefix_end, within
 from holdfast.kv import copied
 from holdfast.kv.copied import CopiedSpace
+from holdfast.kv.store import Store
 from holdfast.proto import holdfast_pb2
 from holdfast.watch.hub import Hub
+from holdfast.watch.watcher import Watcher
 
 from holdfast_lab.sim.mutation import Mutants, Patch, registering
 
@@ -125,36 +130,104 @@ def _part_is_shown_early(patch: Patch) -> None:
 
 @_mutant("a change that came with a part is not applied again")
 def _part_is_changed_twice(patch: Patch) -> None:
-    patch(Holding, "has", lambda self, key, revision: False)
+    patch(Holding, "takes", lambda self, key, revision: any(within(key, p.low, p.high) for p in self.parts))
 
 
 @_mutant("a part has no history from before it arrived")
 def _part_has_the_history_of_the_rest(patch: Patch) -> None:
-    original = ReplicaCore._arrive
+    original = ReplicaData._arrive
 
-    def arrive(self: ReplicaCore, position: Any) -> Any:
+    def arrive(self: ReplicaData, position: Any) -> Any:
         original(self, position)
         return position
 
-    patch(ReplicaCore, "_arrive", arrive)
+    patch(ReplicaData, "_arrive", arrive)
 
 
 @_mutant("what belongs to the prefixes no more is given up")
 def _old_prefixes_are_kept(patch: Patch) -> None:
-    patch(ReplicaCore, "_narrow", lambda self, held: held)
+    patch(ReplicaData, "_narrow", lambda self, held: held)
 
 
 @_mutant("a replica with other prefixes is complete only for what it had")
 def _all_prefixes_are_taken_for_complete(patch: Patch) -> None:
-    def narrow(self: ReplicaCore, held: Holding) -> Holding:
+    def narrow(self: ReplicaData, held: Holding) -> Holding:
         return Holding.of(self.intervals) if held.parts else held
 
-    patch(ReplicaCore, "_narrow", narrow)
+    patch(ReplicaData, "_narrow", narrow)
 
 
 @_mutant("the rows of a part that arrives do not displace those of the same revisions")
 def _part_displaces_rows(patch: Patch) -> None:
     patch(copied, "PART_SUB", 0)
+
+
+# ---- snapshots that break off -------------------------------------------------------------------------------
+
+
+@_mutant("a chunk covers what it brings, and nothing after its last key")
+def _chunk_covers_too_much(patch: Patch) -> None:
+    original = Filling._chunk
+
+    def chunk(self: Filling, kvs: list[bytes], covered: Range) -> bytes:
+        low, high = covered
+        if high is not None and high.endswith(b"\x00"):
+            high = prefix_end(high[:-1])  # the key and those that begin with it
+            high = high[:-1] + bytes([high[-1] + 1])  # and the next one
+        return original(self, kvs, (low, high))
+
+    patch(Filling, "_chunk", chunk)
+
+
+@_mutant("what is held of a snapshot that broke off is brought up to date before the rest comes")
+def _resumed_part_stays_old(patch: Patch) -> None:
+    original = Upstream._watcher
+
+    def watcher(self: Upstream, revision: int) -> Watcher:
+        return original(self, self._source.space.revision + 1 if self._due else revision)
+
+    patch(Upstream, "_watcher", watcher)
+
+
+@_mutant("what is built beside what is served takes its place when it is whole")
+def _built_is_served_early(patch: Patch) -> None:
+    patch(ReplicaCore, "built", property(lambda self: self._next is not None and bool(self._next.shown)))
+
+
+@_mutant("what an earlier connection brought is given up if history does not lead on from it")
+def _built_goes_on_from_anywhere(patch: Patch) -> None:
+    original = ReplicaCore.build
+
+    def build(self: ReplicaCore, store: Store) -> None:
+        if self._next is None:
+            original(self, store)
+        self.wants_store = False
+
+    patch(ReplicaCore, "build", build)
+
+
+@_mutant("a snapshot of everything is not mixed with what is served")
+def _snapshot_is_built_in_place(patch: Patch) -> None:
+    def build(self: ReplicaCore, store: Store) -> None:
+        self.wants_store = False
+        self.here._holding = Holding()
+
+    patch(ReplicaCore, "build", build)
+
+
+@_mutant("changes of what is lacking come with its snapshot")
+def _changes_of_what_is_lacking(patch: Patch) -> None:
+    original = Holding.takes
+
+    def takes(self: Holding, key: bytes, revision: int) -> bool:
+        return original(self, key, revision) or not any(within(key, p.low, p.high) for p in self.parts)
+
+    patch(Holding, "takes", takes)
+
+
+@_mutant("what is noted besides the data goes over to what takes its place")
+def _notes_stay_behind(patch: Patch) -> None:
+    patch(ReplicaData, "take_notes", lambda self, other: None)
 
 
 # ---- a cluster that is restored ----------------------------------------------------------------------------
