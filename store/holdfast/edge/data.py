@@ -147,10 +147,11 @@ class ReplicaData:
         return self._holding.message()
 
     def take_notes(self, other: ReplicaData) -> None:
-        """Keep what the other one keeps besides its data (`edge.notes`)."""
-        for name, value in other.pending.scan(Family.META, _NOTES, _AFTER_NOTES):
-            if name not in (_POSITION, _HOLDING):
-                self._pending.put(Family.META, name, value)
+        """Keep what the other one keeps besides its data (`edge.notes`), and nothing that an earlier attempt took."""
+        mine = [name for name, _ in self._pending.scan(Family.META, _NOTES, _AFTER_NOTES)]
+        notes = dict(other.pending.scan(Family.META, _NOTES, _AFTER_NOTES))
+        for name in {*mine, *notes} - {_POSITION, _HOLDING}:
+            self._pending.put(Family.META, name, notes.get(name))
         self._flush()
 
     # ---- snapshots -----------------------------------------------------------------------------------------

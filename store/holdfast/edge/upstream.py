@@ -22,7 +22,7 @@ from typing import Protocol
 
 from holdfast.edge.filling import CHUNK_ROWS, Filling
 from holdfast.edge.frames import RevisionFrames
-from holdfast.edge.holding import as_range, without
+from holdfast.edge.holding import as_range, joined, without
 from holdfast.edge.lineage import Lineage, Relation
 from holdfast.keyrange import Range, bounds
 from holdfast.kv.rows import Change
@@ -310,7 +310,7 @@ class Upstream:
         assert start is not None
         lacking = self._lacking(start)
         snapshot = bool(lacking)
-        partial = snapshot and lacking != list(self._ranges)
+        partial = snapshot and lacking != joined(self._ranges)
         lineage = source.lineage
         hello = holdfast_pb2.FollowHello(
             cluster_id=lineage.cluster_id,
@@ -337,8 +337,8 @@ class Upstream:
         self._following = True
         self._users = hello.users
         source.poke()
-        told = holdfast_pb2.FollowResponse(hello=hello).SerializeToString()
-        return [told, *self._new_rights(), *self._complete(now_ns)]
+        first = [holdfast_pb2.FollowResponse(hello=hello).SerializeToString(), *self._new_rights()]
+        return [*first, *self._complete(now_ns)]
 
     def _lacking(self, start: holdfast_pb2.FollowStart) -> list[Range]:
         """The ranges that the follower has to be sent as a snapshot, because history cannot bring it to the state of
@@ -346,7 +346,7 @@ class Upstream:
         watermark = start.watermark or start.held_watermark
         fresh = not watermark or not self._same_history(start)
         if fresh or watermark + 1 < self._source.space.history_from:
-            return list(self._ranges)
+            return joined(self._ranges)
         if start.watermark:
             return []
         return without(self._ranges, [bounds(h.range.key, h.range.range_end) for h in start.held.ranges])

@@ -9,7 +9,7 @@ import pytest
 from holdfast.edge.core import ReplicaCore, ranges_of
 from holdfast.edge.data import BrokenUpstream
 from holdfast.edge.upstream import MAX_HELD, Followers, Upstream
-from holdfast.kv.store import MemoryStore, StoreBusy, Write
+from holdfast.kv.store import Family, MemoryStore, StoreBusy, Write
 from holdfast.proto import holdfast_pb2, kv_pb2
 
 from .test_lineage import RESTORED
@@ -303,3 +303,28 @@ def test_a_store_that_takes_nothing_is_waited_for(host: Breaking) -> None:
         assert core.settle()
         host.succeed()
     host.same()
+
+
+def test_what_is_noted_while_a_snapshot_takes_its_place_is_in_both_stores(host: Breaking) -> None:
+    """Whichever of them a crash leaves in use, it has that. What an earlier attempt took is not brought back."""
+    core, store = host.core, MemoryStore()
+    core.notes.put(b"kept", b"1")
+    core.notes.put(b"removed", b"1")
+    store.apply([(Family.META, b"replica/of an earlier attempt", b"1")])
+    host.take(host.upstream.tick(0))
+    core.build(store)
+    while not core.built:
+        for frame in host.upstream.fill(0):
+            core.chunk(holdfast_pb2.FollowResponse.FromString(frame).chunk)
+    old = core.here.store
+    core.conclude()
+    core.notes.put(b"meanwhile", b"1")
+    core.notes.put(b"removed", None)
+    for kept in (old, store):
+        names = {row for row, _ in kept.scan(Family.META, b"replica/", b"replica0")}
+        assert names - {b"replica/position", b"replica/holding"} == {b"replica/kept", b"replica/meanwhile"}
+    core.succeed()
+    core.notes.put(b"after", b"1")
+    assert core.notes.get(b"after")
+    assert store.get(Family.META, b"replica/after")
+    assert old.get(Family.META, b"replica/after") is None
