@@ -7,7 +7,7 @@ write of a status leads to another pass. So a bound that was reported holds for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 HOLD_SECONDS = 120.0  # longer than the pause between two passes
@@ -55,6 +55,23 @@ def peaks(before: Mapping[str, Peak], reports: Mapping[str, Report], now: float)
             known = Peak(report.bound, now)
         found[name] = known
     return found
+
+
+def last_seen(
+    before: Mapping[str, float], wanted: Sequence[str], reports: Mapping[str, Report], now: float
+) -> dict[str, float]:
+    """When each of the wanted replicas was last reported as following (Unix seconds)."""
+    known = {name: before[name] for name in wanted if name in before}
+    return known | {name: now for name, report in reports.items() if report.online}
+
+
+def corrected(reports: Mapping[str, Report], seen: Mapping[str, float]) -> dict[str, Report]:
+    """The reports, of which none says that a replica is offline since a time before it was last seen. A member that the
+    replica left long ago says so while the one that it follows is restarted."""
+    return {
+        name: report if report.online else replace(report, offline_since=max(report.offline_since, seen.get(name, 0.0)))
+        for name, report in reports.items()
+    }
 
 
 def judged(

@@ -11,8 +11,8 @@ A name that follows is not offline, whatever else is told of it: so a replica th
 stream of a relay ends, nothing is known of those below it; they are offline too, until they report elsewhere. All of
 it is in memory: a server that was started anew knows who reports from then on.
 
-A replica sends something once a second. Where the network is cut, the kernel keeps its connection for a minute; a stream
-that is silent for longer than a replica would bear from its upstream tells nothing of now.
+A replica sends something once a second. Where the network is cut, the kernel keeps its connection for a minute; a
+stream that is silent for longer than a replica would bear from its upstream tells nothing of now.
 """
 
 from __future__ import annotations
