@@ -93,7 +93,8 @@ class PoolReconciler:
         templates = {name: template_of(stateful) for name, stateful in wanted.items()}
         first = frozenset(_pod(resources.replica_on(name, node)) for node in relays)
         found = [_replica(pod, nodes, templates, first, self._kube.now()) for pod in pods]
-        replaced = None if paused else replace_one(found)
+        missing = not shared and _is_missing(name, nodes, found)
+        replaced = None if paused else replace_one(found, missing=missing)
         refused = await self._replace(replaced) if replaced is not None else ""
         seen = self._seen(pool, wanted, found, first, reports, shared=shared)
         await status.tell(self._kube, pool, pool_status(pool, spec, seen, refused))
@@ -194,6 +195,12 @@ def _is_shared(pool: Object, cluster: ForPools, live: dict[str, Object]) -> bool
 
 def _pod(stateful: str, ordinal: int = 0) -> str:
     return f"{stateful}-{ordinal}"
+
+
+def _is_missing(pool: str, nodes: dict[str, Object], found: Iterable[Replica]) -> bool:
+    """Whether a node that is ready has no pod of its replica: it has just joined, or its pod was deleted."""
+    there = {replica.name for replica in found}
+    return any(is_ready(node) and _pod(resources.replica_on(pool, name)) not in there for name, node in nodes.items())
 
 
 def _wanted(
