@@ -42,9 +42,9 @@ class Load:
 class Site(Cluster):
     """The cluster with its pool."""
 
-    def pool_with(self, prefixes: list[str]) -> None:
+    def pool_with(self, prefixes: list[str], relays: int = 1) -> None:
         made = json.loads(self.pool(POOL))
-        made["spec"] |= {"prefixes": prefixes, "relaysPerSite": 1, "stalenessTargetSeconds": TARGET}
+        made["spec"] |= {"prefixes": prefixes, "relaysPerSite": relays, "stalenessTargetSeconds": TARGET}
         self.kubectl("apply", "-f", "-", stdin=json.dumps(made))
 
     def configure(self, data: dict[str, str]) -> None:
@@ -113,6 +113,16 @@ class Site(Cluster):
             and condition(pod, "Ready") == "True"
             for pod in pods
         )
+
+    def pool_settled(self) -> bool:
+        """Whether the operator has done what the newest spec says."""
+        pool = self.get("hfep", POOL)
+        current = pool["status"].get("observedGeneration") == pool["metadata"]["generation"]
+        return current and condition(pool, "Ready") == "True"
+
+    def relays(self) -> list[str]:
+        """The pods that others may follow."""
+        return sorted(pod["metadata"]["name"] for pod in self.pods("holdfast.dev/relay=true"))
 
     def oldest_replica(self) -> str:
         return str(min(self.pods(REPLICAS), key=lambda p: p["metadata"]["creationTimestamp"])["metadata"]["name"])

@@ -42,7 +42,7 @@ def site() -> Iterator[Site]:
 def test_site_follows_through_its_relay(site: Site) -> None:
     relay, child = eventually("one replica follows the members, the other one follows it", site.relay_and_child)
     print(site.holdfast("edge", "status"))
-    assert [pod["metadata"]["name"] for pod in site.pods("holdfast.dev/relay=true")] == [relay]
+    assert site.relays() == [relay]
     assert relay != child
     assert site.load().following == 1, "the members feed the relay and no other"
     eventually("the pool has its relay, and fresh data", site.all_well, TOLD)
@@ -104,7 +104,7 @@ def test_site_has_other_prefixes(site: Site) -> None:
     by_pool = Observer(site, "by-the-pool", CONTROL_PLANE, f"{POOL}-replica", site.revision() + 1, [CONFIG])
     for prefixes in ([CONFIG], [CONFIG, WRITES]):
         began = time.time()
-        relay = site.pods("holdfast.dev/relay=true")[0]["metadata"]["name"]
+        relay = site.relays()[0]
         site.pool_with(prefixes)
         eventually("all replicas are started with them", lambda: site.rolled(prefixes))  # noqa: B023
         site.pool_ready(POOL)
@@ -120,3 +120,16 @@ def test_site_has_other_prefixes(site: Site) -> None:
     site.configure({"payment.yaml": "provider: last"})
     for observer in (*inside, by_pool):
         eventually(f"{observer.name} goes on", lambda o=observer: o.reads()[-1]["read"] == "provider: last")  # type: ignore[misc]
+
+
+def test_site_has_another_number_of_relays(site: Site) -> None:
+    """Of two replicas both are relays, then none is; all that the pool had for relays is gone."""
+    for relays in (2, 0):
+        site.pool_with([CONFIG, WRITES], relays)
+        eventually(f"the pool has {relays} relays", site.pool_settled)
+        site.pool_ready(POOL)
+        assert len(site.relays()) == relays
+        service = site.kubectl("get", "service", f"{POOL}-relay", "--ignore-not-found", "-o", "name")
+        assert bool(service) == bool(relays)
+        eventually("both follow members", lambda: site.load().following == 2)
+        eventually("each replica has what the cluster has", lambda: site.same_as_cluster([CONFIG, WRITES]))

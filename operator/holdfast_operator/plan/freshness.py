@@ -1,7 +1,8 @@
 """Whether the data of a pool's replicas is as fresh as wanted, from what the members report about them.
 
 A report bounds the age of a replica's data in coarse steps. A bound may go to and fro between two of them, and each
-write of a status leads to another pass. So a bound that was reported holds for a while, unless a higher one comes.
+write of a status leads to another pass. So a bound that was reported holds for a while, unless a higher one comes. What
+a replica reports first after it was offline is as old as that, and does not hold: it catches up.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The highest bound of late, and when it was last reported (Unix seconds)."""
+    """The highest bound of late, and when it was last reported (Unix seconds; 0: it does not hold)."""
 
     bound: int
     at: float
@@ -51,7 +52,9 @@ def peaks(before: Mapping[str, Peak], reports: Mapping[str, Report], now: float)
         if not report.online or not report.bound:
             continue
         known = before.get(name)
-        if known is None or report.bound >= known.bound or now > known.at + HOLD_SECONDS:
+        if known is None:
+            known = Peak(report.bound, at=0.0)
+        elif report.bound >= known.bound or now > known.at + HOLD_SECONDS:
             known = Peak(report.bound, now)
         found[name] = known
     return found

@@ -81,6 +81,13 @@ def test_a_bound_rises_at_once_and_falls_after_a_while() -> None:
     assert peaks(known, {"a": following(5)}, NOW + 2 + HOLD_SECONDS)["a"].bound == 5
 
 
+def test_what_a_replica_reports_first_after_it_was_offline_does_not_hold() -> None:
+    known = peaks({"a": Peak(2, NOW)}, {"a": offline(100)}, NOW)
+    known = peaks(known, {"a": following(200)}, NOW + 1)
+    assert known["a"].bound == 200
+    assert peaks(known, {"a": following(2)}, NOW + 2)["a"].bound == 2
+
+
 @pytest.mark.parametrize("report", [following(0), offline(1)])
 def test_nothing_is_remembered_of_a_replica_whose_bound_is_not_known_now(report: Report) -> None:
     assert peaks({"a": Peak(50, NOW)}, {"a": report}, NOW) == {}
