@@ -174,6 +174,18 @@ def _replicas_are_replaced_together(patch: Patch) -> None:
 
 
 @mutant(
+    "none is replaced while another one is not made yet", events="other_relays node_is_deleted " * 3, edges=3, seed=1
+)
+def _missing_replicas_do_not_count(patch: Patch) -> None:
+    original = reconcile_pool.replace_one
+
+    def replace_one(replicas: Sequence[Replica], *, missing: bool = False) -> Replica | None:
+        return original(replicas)
+
+    patch(reconcile_pool, "replace_one", replace_one)
+
+
+@mutant(
     "a replica on a node that is cut off stays",
     edges=3,
     relays=0,
