@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -177,12 +177,10 @@ def _replicas_are_replaced_together(patch: Patch) -> None:
     "none is replaced while another one is not made yet", events="other_relays node_is_deleted " * 3, edges=3, seed=1
 )
 def _missing_replicas_do_not_count(patch: Patch) -> None:
-    original = reconcile_pool.replace_one
+    def is_missing(pool: str, nodes: dict[str, Object], found: Iterable[Replica]) -> bool:
+        return False
 
-    def replace_one(replicas: Sequence[Replica], *, missing: bool = False) -> Replica | None:
-        return original(replicas)
-
-    patch(reconcile_pool, "replace_one", replace_one)
+    patch(reconcile_pool, "_is_missing", is_missing)
 
 
 @mutant(
