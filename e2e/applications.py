@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from e2e.clusters import IMAGE, SHOP, Cluster
-from e2e.kubectl import ROOT, apply, eventually, lines
+from e2e.kubectl import ROOT, apply, eventually, lines, on_node
 
 
 def provide_scripts(namespace: str = "default") -> None:
@@ -44,6 +44,12 @@ spec:
   - {{name: cache, emptyDir: {{}}}}
 """
     )
+
+
+def said_on_node(node: str, name: str, namespace: str = "default") -> list[dict[str, Any]]:
+    """What an application printed, read on its node: that works while the node is cut off."""
+    text = on_node(node, "sh", "-c", f"cat /var/log/pods/{namespace}_{name}_*/app/*.log")
+    return lines("\n".join(line.split(" ", 3)[-1] for line in text.splitlines()))
 
 
 class Writer:

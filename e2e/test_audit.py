@@ -103,7 +103,6 @@ def test_audit_of_permissions_in_one_namespace(cluster: Cluster) -> None:
 # What is granted for what no test here does, with the reason.
 _SELDOM = {
     "get persistentvolumes": "whether a voter's volume was on a node that is gone",
-    "delete services": "relaysPerSite of a pool becomes 0",
     "update holdfastclusters/finalizers.holdfast.dev": "checked by the plug-in OwnerReferencesPermissionEnforcement",
     "update holdfastedgepools/finalizers.holdfast.dev": "checked by the plug-in OwnerReferencesPermissionEnforcement",
 }

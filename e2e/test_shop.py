@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from e2e.applications import Writer, application
+from e2e.applications import Writer, application, said_on_node
 from e2e.clusters import SECOND_IMAGE, SHOP
-from e2e.kubectl import apply, condition, eventually, get, kubectl, lines, on_node
+from e2e.kubectl import apply, condition, eventually, get, kubectl, on_node
 
 KEY = "/stores/common/checkout/payment.yaml"
 EDGE_LABEL = "holdfast.dev/tier=edge"
@@ -23,12 +23,6 @@ pytestmark = pytest.mark.timeout(900)
 
 def edge_nodes() -> list[str]:
     return sorted(n["metadata"]["name"] for n in get("nodes", "-l", EDGE_LABEL)["items"])
-
-
-def reader_output(node: str, name: str) -> list[dict[str, Any]]:
-    """What the reader printed, read on its node: that works while the node is cut off."""
-    text = on_node(node, "sh", "-c", f"cat /var/log/pods/default_{name}_*/app/*.log")
-    return lines("\n".join(line.split(" ", 3)[-1] for line in text.splitlines()))
 
 
 def test_apply_to_a_value_at_the_edge() -> None:
@@ -53,7 +47,7 @@ def test_apply_to_a_value_at_the_edge() -> None:
         application(name, "reader.py", ["shop-edge.default.svc:2379", KEY], node)
         found = eventually(
             f"a pod on {node} reads the value",
-            lambda n=node, r=name: [line for line in reader_output(n, r) if line.get("read")],  # type: ignore[misc]
+            lambda n=node, r=name: [line for line in said_on_node(n, r) if line.get("read")],  # type: ignore[misc]
         )
         assert "provider: acme" in found[-1]["read"]
         assert found[-1]["revision"] >= config["status"]["revision"]
@@ -163,7 +157,7 @@ def test_an_edge_node_is_cut_off() -> None:
     other = f"reader-{edge_nodes()[1]}"
 
     def last_read() -> dict[str, Any]:
-        return next(line for line in reversed(reader_output(node, name)) if "read" in line or "error" in line)
+        return next(line for line in reversed(said_on_node(node, name)) if "read" in line or "error" in line)
 
     _config({"payment.yaml": "provider: before"})
     eventually("the value is at the edge", lambda: last_read().get("read") == "provider: before")
@@ -174,17 +168,17 @@ def test_an_edge_node_is_cut_off() -> None:
             eventually(
                 "the other edge node has it",
                 lambda n=n: any(  # type: ignore[misc]
-                    line.get("value") == f"provider: during {n}" for line in reader_output(edge_nodes()[1], other)
+                    line.get("value") == f"provider: during {n}" for line in said_on_node(edge_nodes()[1], other)
                 ),
             )
-        reads = len(reader_output(node, name))
-        eventually("reads go on", lambda: len(reader_output(node, name)) > reads + 3)
+        reads = len(said_on_node(node, name))
+        eventually("reads go on", lambda: len(said_on_node(node, name)) > reads + 3)
         assert last_read()["read"] == "provider: before"
-        starts = sum(1 for line in reader_output(node, name) if "started" in line)
+        starts = sum(1 for line in said_on_node(node, name) if "started" in line)
         on_node(node, "pkill", "-9", "-f", "/app/reader.py")
 
         def started() -> bool:
-            out = reader_output(node, name)
+            out = said_on_node(node, name)
             at = [i for i, line in enumerate(out) if "started" in line]
             return len(at) > starts and any(line.get("read") == "provider: before" for line in out[at[-1] :])
 
@@ -195,7 +189,7 @@ def test_an_edge_node_is_cut_off() -> None:
     eventually("the healed node has the new value", lambda: last_read().get("read") == "provider: after")
 
     def events(at: str, reader: str) -> list[tuple[int, str]]:
-        return [(e["revision"], e["value"]) for e in reader_output(at, reader) if "event" in e]
+        return [(e["revision"], e["value"]) for e in said_on_node(at, reader) if "event" in e]
 
     wanted = eventually(
         "both saw the end",

@@ -26,6 +26,15 @@ class Seen:
     peaks: Mapping[str, Peak]
     now: float  # Unix seconds
 
+    @property
+    def settling(self) -> bool:
+        """Whether a replica that is ready is not known to follow with all of its data, and of a known age. It has just
+        been started or connected, as a rule, and no event tells when members know more of it."""
+        if self.reports is None:
+            return False
+        found = [self.reports.get(r.name) for r in self.replicas if r.ready and r.reachable and r.name in self.wanted]
+        return any(r is None or not (r.online and r.whole and r.bound) for r in found)
+
 
 def reports_of(
     pool: str, wanted: Sequence[str], listed: Sequence[holdfast_pb2.ReplicaReport] | None

@@ -15,7 +15,7 @@ from holdfast_operator.model.parse import InvalidSpec, parse
 from holdfast_operator.model.pool import PoolSpec
 from holdfast_operator.objects import Leaving, NotOurs, ensure, ensure_absent, ensure_from, is_owned
 from holdfast_operator.plan.facts import Run
-from holdfast_operator.plan.freshness import Peak, peaks
+from holdfast_operator.plan.freshness import Peak, corrected, last_seen, peaks
 from holdfast_operator.plan.pool import Replica, replace_one
 from holdfast_operator.plan.relays import relays as chosen
 from holdfast_operator.pods import is_ready, run_of, trouble_of
@@ -44,11 +44,13 @@ class PoolReconciler:
         self._cluster = cluster
         self._turn = itertools.count()
         self._peaks: dict[str, dict[str, Peak]] = {}  # by uid of the pool, and by pod
+        self._followed: dict[str, dict[str, float]] = {}  # the same: when it was last seen to follow
 
     def forget_others(self, pools: Iterable[Object]) -> None:
         """Keep what is remembered of these pools alone."""
         uids = {pool["metadata"]["uid"] for pool in pools}
         self._peaks = {uid: peaks for uid, peaks in self._peaks.items() if uid in uids}
+        self._followed = {uid: seen for uid, seen in self._followed.items() if uid in uids}
 
     async def run(self, pool: Object, cluster: ForPools | None, reports: Reports) -> float | None:
         """One pass. `cluster`: None if there is none that can be used. `reports`: what the cluster's members report
@@ -91,13 +93,16 @@ class PoolReconciler:
         templates = {name: template_of(stateful) for name, stateful in wanted.items()}
         first = frozenset(_pod(resources.replica_on(name, node)) for node in relays)
         found = [_replica(pod, nodes, templates, first, self._kube.now()) for pod in pods]
-        replaced = None if paused else replace_one(found)
+        missing = not shared and _is_missing(name, nodes, found)
+        replaced = None if paused else replace_one(found, missing=missing)
         refused = await self._replace(replaced) if replaced is not None else ""
         seen = self._seen(pool, wanted, found, first, reports, shared=shared)
         await status.tell(self._kube, pool, pool_status(pool, spec, seen, refused))
         if refused:
             return RETRY
-        return SOON if any(replica.outdated for replica in found) and not paused else LATER
+        if any(replica.outdated for replica in found) and not paused:
+            return SOON
+        return RETRY if seen.settling else LATER
 
     def _seen(
         self,
@@ -112,6 +117,8 @@ class PoolReconciler:
         uid, now = pool["metadata"]["uid"], self._kube.now().timestamp()
         pods = [_pod(name, n) for name, stateful in wanted.items() for n in range(stateful["spec"]["replicas"])]
         reports = reports_of(pool["metadata"]["name"], pods, listed)
+        followed = self._followed[uid] = last_seen(self._followed.get(uid, {}), pods, reports or {}, now)
+        reports = None if reports is None else corrected(reports, followed)
         self._peaks[uid] = peaks(self._peaks.get(uid, {}), reports or {}, now)
         return Seen(pods, shared, relays, found, reports, self._peaks[uid], now)
 
@@ -188,6 +195,12 @@ def _is_shared(pool: Object, cluster: ForPools, live: dict[str, Object]) -> bool
 
 def _pod(stateful: str, ordinal: int = 0) -> str:
     return f"{stateful}-{ordinal}"
+
+
+def _is_missing(pool: str, nodes: dict[str, Object], found: Iterable[Replica]) -> bool:
+    """Whether a node that is ready has no pod of its replica: it has just joined, or its pod was deleted."""
+    there = {replica.name for replica in found}
+    return any(is_ready(node) and _pod(resources.replica_on(pool, name)) not in there for name, node in nodes.items())
 
 
 def _wanted(

@@ -6,9 +6,10 @@ from typing import Any
 
 from holdfast_operator.model.cluster import ClusterSpec, RolloutStatus
 from holdfast_operator.model.pool import PoolSpec
+from holdfast_operator.plan.pool import Replica
 from holdfast_operator.plan.relays import relays
 from holdfast_operator.reconcile_cluster import ForPools
-from holdfast_operator.reconcile_pool import _is_shared, _wanted
+from holdfast_operator.reconcile_pool import _is_missing, _is_shared, _wanted
 from holdfast_operator.resources.common import template_of
 from holdfast_operator.resources.pool import RELAY_LABEL, replica_on
 
@@ -62,3 +63,15 @@ def test_other_prefixes_change_the_template_of_each_replica_and_nothing_that_can
     for name, made in before.items():
         assert template_of(made) != template_of(after[name])
         assert {**made["spec"], "template": None} == {**after[name]["spec"], "template": None}
+
+
+def test_a_replica_is_missing_while_its_node_is_ready_and_it_has_no_pod() -> None:
+    def replica(node: str) -> Replica:
+        pod = f"{replica_on('berlin', node)}-0"
+        return Replica(pod, "u", outdated=False, ready=False, runs=False, terminating=False, reachable=True)
+
+    nodes = {name: {"status": {"conditions": [{"type": "Ready", "status": "True"}]}} for name in NODES}
+    assert not _is_missing("berlin", nodes, map(replica, NODES))
+    assert _is_missing("berlin", nodes, map(replica, NODES[1:]))
+    nodes["n1"]["status"]["conditions"][0]["status"] = "Unknown"
+    assert not _is_missing("berlin", nodes, map(replica, NODES[1:]))

@@ -45,6 +45,31 @@ def counts(status: dict[str, Any]) -> tuple[int | None, ...]:
     return tuple(status[key] for key in ("replicas", "online", "offline", "synced", "worstBoundSeconds"))
 
 
+# ---- when to look again ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("last", "again"),
+    [
+        (report(PODS[2], bound=2), False),
+        (report(PODS[2]), True),  # its age is not known yet
+        (report(PODS[2], watermark=0, bound=2), True),
+        (report(PODS[2], bound=2, left=NOW - 5), True),
+        (report("another"), True),  # none of it
+    ],
+)
+def test_while_a_replica_that_is_ready_is_not_known_to_be_well_its_status_is_looked_at_again_soon(
+    last: Any, again: bool
+) -> None:
+    listed = [report(PODS[0], bound=2), report(PODS[1], bound=500), last]
+    found = seen(listed)
+    assert found.settling == again
+    *others, third = found.replicas
+    assert not replace(found, replicas=[*others, replace(third, ready=False)]).settling, "its pod's event will tell"
+    assert not replace(found, replicas=[*others, replace(third, reachable=False)]).settling
+    assert not replace(found, reports=None).settling
+
+
 # ---- who follows -------------------------------------------------------------------------------------------
 
 

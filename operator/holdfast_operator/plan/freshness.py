@@ -1,13 +1,14 @@
 """Whether the data of a pool's replicas is as fresh as wanted, from what the members report about them.
 
 A report bounds the age of a replica's data in coarse steps. A bound may go to and fro between two of them, and each
-write of a status leads to another pass. So a bound that was reported holds for a while, unless a higher one comes.
+write of a status leads to another pass. So a bound that was reported holds for a while, unless a higher one comes. What
+a replica reports first after it was offline is as old as that, and does not hold: it catches up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 HOLD_SECONDS = 120.0  # longer than the pause between two passes
@@ -29,7 +30,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The highest bound of late, and when it was last reported (Unix seconds)."""
+    """The highest bound of late, and when it was last reported (Unix seconds; 0: it does not hold)."""
 
     bound: int
     at: float
@@ -51,10 +52,29 @@ def peaks(before: Mapping[str, Peak], reports: Mapping[str, Report], now: float)
         if not report.online or not report.bound:
             continue
         known = before.get(name)
-        if known is None or report.bound >= known.bound or now > known.at + HOLD_SECONDS:
+        if known is None:
+            known = Peak(report.bound, at=0.0)
+        elif report.bound >= known.bound or now > known.at + HOLD_SECONDS:
             known = Peak(report.bound, now)
         found[name] = known
     return found
+
+
+def last_seen(
+    before: Mapping[str, float], wanted: Sequence[str], reports: Mapping[str, Report], now: float
+) -> dict[str, float]:
+    """When each of the wanted replicas was last reported as following (Unix seconds)."""
+    known = {name: before[name] for name in wanted if name in before}
+    return known | {name: now for name, report in reports.items() if report.online}
+
+
+def corrected(reports: Mapping[str, Report], seen: Mapping[str, float]) -> dict[str, Report]:
+    """The reports, of which none says that a replica is offline since a time before it was last seen. A member that the
+    replica left long ago says so while the one that it follows is restarted."""
+    return {
+        name: report if report.online else replace(report, offline_since=max(report.offline_since, seen.get(name, 0.0)))
+        for name, report in reports.items()
+    }
 
 
 def judged(

@@ -19,11 +19,12 @@ class Replica:
     relay: bool = False  # others of the pool are to follow it
 
 
-def replace_one(replicas: Sequence[Replica]) -> Replica | None:
+def replace_one(replicas: Sequence[Replica], *, missing: bool = False) -> Replica | None:
     """The replica to replace now, or None. Relays come first, so that those below have something to follow, which has
-    all of their prefixes. One that does not run is replaced at once; others one at a time, and only
-    while all that can be reached are ready. On a node that is cut off nothing is known: what failed when it last
-    reported may run by now, and its kubelet would hear of a deletion only once it is back."""
+    all of their prefixes. One that does not run is replaced at once; others one at a time, and only while all that can
+    be reached are ready, and none is `missing`: not made yet on a node that can be reached. On a node that is cut off
+    nothing is known: what failed when it last reported may run by now, and its kubelet would hear of a deletion only
+    once it is back."""
     ordered = sorted(replicas, key=lambda r: (not r.relay, r.name))
     outdated = [r for r in ordered if r.outdated and not r.terminating]
     idle = [r for r in outdated if not r.runs and r.reachable]
@@ -35,6 +36,6 @@ def replace_one(replicas: Sequence[Replica]) -> Replica | None:
     broken = [r for r in outdated if r.reachable and not r.ready]
     if broken:
         return broken[0]
-    if any(not r.ready for r in here):
+    if missing or any(not r.ready for r in here):
         return None
     return next((r for r in outdated if r.reachable), None)

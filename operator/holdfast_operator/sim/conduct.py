@@ -17,6 +17,7 @@ from holdfast_operator.resources.common import (
     peer_secret,
     voter_name,
 )
+from holdfast_operator.resources.pool import NODE_ANNOTATION
 from holdfast_operator.sim.kube import Request
 from holdfast_operator.sim.machines import Runtime
 from holdfast_operator.sim.objects import Object, going, holds, labels_of, name_of, uid_of
@@ -50,6 +51,8 @@ class Conduct:
             paused = event != "DELETED" and bool(obj["spec"].get("paused"))
             self._paused = min(self._paused, now) if paused else NEVER
         elif obj["kind"] == "StatefulSet":
+            if event == "ADDED":
+                self._gone.setdefault(f"{name_of(obj)}-0", now)  # its first pod is not there yet
             template = _made_from(obj)
             if self._seen.get(uid) != template:
                 self._templated, self._seen[uid] = now, template
@@ -143,6 +146,14 @@ class Conduct:
                 continue
             if self._unready.get(uid_of(other), NEVER) < operator.pass_at:
                 what = f"{name_of(pod)} is replaced while {name_of(other)} is not ready"
+                self._world.fail("replaces one replica at a time", what)
+        for stateful in self._world.api.list("StatefulSet", NAMESPACE, pool) if ready else ():
+            other_name = f"{name_of(stateful)}-0"
+            node = self._world.api.get(
+                "Node", "", (stateful["metadata"].get("annotations") or {}).get(NODE_ANNOTATION, "")
+            )
+            if self._gone.get(other_name, NEVER) < operator.pass_at and node is not None and holds(node, "Ready"):
+                what = f"{name_of(pod)} is replaced while {other_name} is not made yet"
                 self._world.fail("replaces one replica at a time", what)
 
     # ---- the leader ----------------------------------------------------------------------------------------

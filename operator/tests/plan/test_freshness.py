@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from holdfast_operator.plan.freshness import HOLD_SECONDS, Peak, Report, judged, peaks
+from holdfast_operator.plan.freshness import HOLD_SECONDS, Peak, Report, corrected, judged, last_seen, peaks
 
 NOW = 1_800_000_000.0
 WANTED = ["a", "b", "c", "d", "e"]
@@ -81,7 +81,26 @@ def test_a_bound_rises_at_once_and_falls_after_a_while() -> None:
     assert peaks(known, {"a": following(5)}, NOW + 2 + HOLD_SECONDS)["a"].bound == 5
 
 
+def test_what_a_replica_reports_first_after_it_was_offline_does_not_hold() -> None:
+    known = peaks({"a": Peak(2, NOW)}, {"a": offline(100)}, NOW)
+    known = peaks(known, {"a": following(200)}, NOW + 1)
+    assert known["a"].bound == 200
+    assert peaks(known, {"a": following(2)}, NOW + 2)["a"].bound == 2
+
+
 @pytest.mark.parametrize("report", [following(0), offline(1)])
 def test_nothing_is_remembered_of_a_replica_whose_bound_is_not_known_now(report: Report) -> None:
     assert peaks({"a": Peak(50, NOW)}, {"a": report}, NOW) == {}
     assert peaks({"gone": Peak(50, NOW)}, {}, NOW) == {}
+
+
+def test_what_a_member_says_that_a_replica_left_long_ago_is_not_believed_after_it_was_seen_elsewhere() -> None:
+    """The member that it follows is restarted, so only that other member tells of it."""
+    seen = last_seen({}, WANTED, ALL, NOW - 3)
+    assert last_seen(seen, ["a"], {}, NOW) == {"a": NOW - 3}, "what is not wanted any more is forgotten"
+    reports = {name: offline(600) for name in WANTED}
+    assert verdict(reports)[0] is False
+    assert verdict(corrected(reports, last_seen(seen, WANTED, reports, NOW)))[0] is None
+    assert verdict(corrected(reports, last_seen({}, WANTED, reports, NOW)))[0] is False, "never seen to follow"
+    assert corrected({"a": offline(2)}, seen) == {"a": offline(2)}, "it stopped following since"
+    assert corrected(ALL, last_seen(seen, WANTED, ALL, NOW)) == ALL

@@ -27,3 +27,10 @@ def test_relays_wait_for_the_others_too() -> None:
 def test_a_relay_that_is_cut_off_holds_up_nobody() -> None:
     assert next_of(OLD, replace(RELAY, reachable=False)) == "a"
     assert next_of(replace(RELAY, reachable=False)) == ""
+
+
+def test_none_is_replaced_while_another_is_not_made_yet() -> None:
+    """A node comes back and takes its place as a relay again: the other replica serves the site until it is there."""
+    assert replace_one([OLD], missing=True) is None
+    idle = replace(OLD, runs=False, ready=False)
+    assert replace_one([idle], missing=True) == idle, "it serves nobody"

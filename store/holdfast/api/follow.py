@@ -165,6 +165,7 @@ class FollowStream:
             self._owed += 1  # it may send more once it has read what it was sent
         else:
             self._service.router.act(Credit(self._call.id, 1))
+        self._service.reports.heard(self._call.id)
         request = holdfast_pb2.FollowRequest.FromString(body)
         kind = request.WhichOneof("request")
         if kind == "start":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from holdfast.api.reports import MAX_REPORTS, Reports
+from holdfast.api.reports import MAX_REPORTS, SILENT_MS, Reports
 from holdfast.edge.follow import REPORT_BYTES, fitting
 from holdfast.proto.holdfast_pb2 import ReplicaReport
 
@@ -73,6 +73,30 @@ def test_when_a_relay_ends_nothing_is_known_of_those_below_it() -> None:
     assert server.listed == {"relay": 0, "leaf": 2000, "lost": 500}
     server.put(2, "relay", report("leaf"))
     assert server.listed == {"relay": 0, "leaf": 0, "lost": 500}
+
+
+def test_who_is_silent_is_offline_since_its_last_message_until_it_says_something() -> None:
+    """A network that is cut ends no stream for a minute."""
+    server = Server()
+    server.put(1, "relay", report("leaf"), report("lost", offline=500))
+    server.put(2, "other")
+    server.now = 16_000
+    server.reports.heard(1)
+    server.reports.heard(2)
+    assert server.listed == {"relay": 0, "leaf": 0, "lost": 500, "other": 0}
+    server.now = 16_000 + SILENT_MS
+    server.reports.heard(2)
+    assert server.listed == {"relay": 0, "leaf": 0, "lost": 500, "other": 0}
+    server.now += 1
+    assert server.listed == {"relay": 16_000, "leaf": 16_000, "lost": 500, "other": 0}
+    server.reports.heard(1)
+    assert server.listed == {"relay": 0, "leaf": 0, "lost": 500, "other": 0}
+    server.now += SILENT_MS + 1
+    server.put(3, "leaf")
+    assert server.listed == {"relay": 31_001, "leaf": 0, "lost": 500, "other": 31_000}, "it follows elsewhere"
+    server.gone(1, at=77_000)
+    server.reports.heard(1)
+    assert server.listed["relay"] == 31_001, "not since its connection was given up"
 
 
 def test_who_has_moved_is_not_offline() -> None:

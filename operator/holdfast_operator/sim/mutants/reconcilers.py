@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -157,7 +157,7 @@ def _replica_of_a_gone_node_stays(patch: Patch) -> None:
 
 @mutant("a replica that does not run is replaced, whatever the others do", events="image_typo image_typo", edges=3)
 def _idle_replica_waits_for_the_others(patch: Patch) -> None:
-    def replace_one(replicas: Sequence[Replica]) -> Replica | None:
+    def replace_one(replicas: Sequence[Replica], *, missing: bool = False) -> Replica | None:
         if any(not r.ready for r in replicas):
             return None
         return next((r for r in replicas if r.outdated), None)
@@ -167,10 +167,20 @@ def _idle_replica_waits_for_the_others(patch: Patch) -> None:
 
 @mutant("replicas are replaced one at a time", events="new_version new_version", edges=3)
 def _replicas_are_replaced_together(patch: Patch) -> None:
-    def replace_one(replicas: Sequence[Replica]) -> Replica | None:
+    def replace_one(replicas: Sequence[Replica], *, missing: bool = False) -> Replica | None:
         return next((r for r in replicas if r.outdated and not r.terminating), None)
 
     patch(reconcile_pool, "replace_one", replace_one)
+
+
+@mutant(
+    "none is replaced while another one is not made yet", events="other_relays node_is_deleted " * 3, edges=3, seed=1
+)
+def _missing_replicas_do_not_count(patch: Patch) -> None:
+    def is_missing(pool: str, nodes: dict[str, Object], found: Iterable[Replica]) -> bool:
+        return False
+
+    patch(reconcile_pool, "_is_missing", is_missing)
 
 
 @mutant(
@@ -181,7 +191,7 @@ def _replicas_are_replaced_together(patch: Patch) -> None:
     seed=1,
 )
 def _cut_off_replica_is_replaced(patch: Patch) -> None:
-    def replace_one(replicas: Sequence[Replica]) -> Replica | None:
+    def replace_one(replicas: Sequence[Replica], *, missing: bool = False) -> Replica | None:
         outdated = [r for r in replicas if r.outdated and not r.terminating]
         return next((r for r in outdated if not r.reachable), None) or next(iter(outdated), None)
 
