@@ -122,10 +122,10 @@ class Judge:
             self._check_has("S2", at - answer.bound, asked, answer)
         if answer.revision < mode.revision:
             check(False, "S3", f"{asked} was answered by {answer}")
-        self._check_forward(asked, answer)
         least = self._written[asked.key].upto(answer.revision)
         if answer.number < least or answer.changed > answer.revision:
             check(False, "S5", f"{least} was written up to the position of {answer}, to {asked}")
+        self._check_forward(asked, answer)
         self._count(asked, answer)
 
     def _check_has(self, rule: str, before: int, asked: Asked, answer: Answer) -> None:

@@ -74,12 +74,12 @@ async def _run(tree: Tree, count: int, chance: Random) -> Report:
     ]
     owners = [Client() for _ in range(READERS)]
     try:
-        await until_fresh(readers, HEALED_SECONDS)
+        await until_fresh(readers[::READERS], HEALED_SECONDS)
         faults = Faults(tree, judge, chance)
         work = [asyncio.ensure_future(write(key, endpoints, judge, chance)) for key in KEYS]
         work += [asyncio.ensure_future(r.run(owners[n % READERS])) for n, r in enumerate(readers)]
         await _until_done([*work, asyncio.ensure_future(faults.run())], tree, report, count)
-        await until_fresh(readers, HEALED_SECONDS)
+        await until_fresh(readers[::READERS], HEALED_SECONDS)
     finally:
         await asyncio.gather(*(reader.close() for reader in readers))
     report.seconds, report.writes, report.faults = time.monotonic() - began, judge.writes, faults.done
