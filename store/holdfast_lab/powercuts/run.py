@@ -15,7 +15,7 @@ from holdfast_lab.powercuts.life import Life, Report
 from holdfast_lab.powercuts.replica import Replica
 from holdfast_lab.processes import LocalCluster
 
-REPLICAS = 4
+REPLICAS = 8
 SAY_CUTS = 100
 
 
@@ -55,5 +55,8 @@ async def _run(authority: Authority, replicas: list[Replica], count: int, seed: 
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
+    for task in work:
+        if not task.cancelled():
+            task.result()  # what was wrong since the last look
     report.seconds, report.revisions = time.monotonic() - began, authority.revision
     return report

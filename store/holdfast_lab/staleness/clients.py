@@ -8,8 +8,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
-import grpc
-import grpc.aio
 from holdfast import client
 from holdfast.api.read_modes import BOUND, POSITION, READ
 from holdfast.client.position import Position
@@ -17,21 +15,17 @@ from holdfast.durations import seconds
 from holdfast.proto import rpc_pb2
 
 from holdfast_lab.sim.violation import check
+from holdfast_lab.staleness.calls import Calls, Failed
 from holdfast_lab.staleness.judge import Answer, Asked, Judge, Mode
 from holdfast_lab.staleness.tree import PREFIX
 
 KEYS = [f"{PREFIX}{n}" for n in range(6)]
+REQUESTS = {key: rpc_pb2.RangeRequest(key=key.encode()).SerializeToString() for key in KEYS}
 WRITE_SECONDS = 0.03  # between two writes of a key, on average
 READERS = 24  # at each replica
 READ_SECONDS = 3.0  # after so long no answer is waited for
 FAILED_SECONDS = 0.05  # pause of a reader after a failure: a replica that is down refuses at once
 BOUNDS = ("50ms", "100ms", "200ms", "500ms", "1s", "2s", "5s")
-CHANNEL = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 300),
-    ("grpc.use_local_subchannel_pool", 1),
-)
 LOCAL = Mode("local", "local")
 BOUNDED = [Mode("bounded", f"bounded={text}", within=int(seconds(text) * 1e9)) for text in BOUNDS]
 
@@ -78,17 +72,12 @@ class Reads:
 class Reader:
     """Reads at one replica, in changing modes."""
 
-    def __init__(self, replica: str, endpoint: str, judge: Judge, reads: Reads, chance: Random) -> None:
+    def __init__(self, replica: str, calls: Calls, judge: Judge, reads: Reads, chance: Random) -> None:
         self._replica = replica
         self._judge = judge
         self._reads = reads
         self._chance = chance
-        self._channel = grpc.aio.insecure_channel(endpoint, options=CHANNEL)
-        self._range = self._channel.unary_unary(
-            "/etcdserverpb.KV/Range",
-            request_serializer=rpc_pb2.RangeRequest.SerializeToString,
-            response_deserializer=rpc_pb2.RangeResponse.FromString,
-        )
+        self._calls = calls
 
     async def run(self, owner: Client) -> None:
         """Until cancelled. Raises Violation."""
@@ -107,18 +96,13 @@ class Reader:
         """Whether it was answered."""
         key = self._chance.choice(KEYS)
         asked = self._judge.asked(self._replica, key, mode)
-        call = self._range(
-            rpc_pb2.RangeRequest(key=key.encode()), metadata=((READ, mode.metadata),), timeout=READ_SECONDS
-        )
         try:
-            found = await call
-            headers = {str(name): str(value) for name, value in await call.initial_metadata()}
-        except grpc.aio.AioRpcError as error:
-            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            (self._reads.silent if late else self._reads.refused)[mode.name] += 1
+            headers, found = await self._calls.range(REQUESTS[key], READ, mode.metadata)
+        except Failed as error:
+            (self._reads.silent if error.late else self._reads.refused)[mode.name] += 1
             await asyncio.sleep(FAILED_SECONDS)
             return False
-        self._answered(asked, found, headers, owner)
+        self._answered(asked, rpc_pb2.RangeResponse.FromString(found), headers, owner)
         return True
 
     def _answered(self, asked: Asked, found: rpc_pb2.RangeResponse, headers: dict[str, str], owner: Client) -> None:
@@ -128,9 +112,6 @@ class Reader:
         self._judge.answered(asked, Answer(headers[READ], number, changed, position.revision, known))
         self._reads.answered[asked.mode.name] += 1
         owner.position = max(owner.position or position, position, key=lambda p: p.revision)
-
-    async def close(self) -> None:
-        await self._channel.close()
 
 
 async def until_fresh(readers: list[Reader], limit: float) -> None:
