@@ -1,4 +1,4 @@
-"""The commands of the laboratory: `python -m holdfast_lab demo|sim|crashtest|handovers|swaps`."""
+"""The commands of the laboratory: `python -m holdfast_lab demo|sim|crashtest|handovers|swaps|staleness|powercuts`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 from holdfast_lab import demo
 from holdfast_lab.crash.command import crashtest
 from holdfast_lab.handovers.command import handovers
+from holdfast_lab.powercuts.command import powercuts
 from holdfast_lab.sim.command import sim
+from holdfast_lab.staleness.command import staleness
 from holdfast_lab.swaps import swaps
 
 app = typer.Typer(
@@ -23,6 +25,8 @@ app.command()(sim)
 app.command()(crashtest)
 app.command()(handovers)
 app.command()(swaps)
+app.command()(staleness)
+app.command()(powercuts)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 
 
 class Acknowledged:
@@ -21,3 +21,8 @@ class Acknowledged:
         """The highest revision that was acknowledged before this time; 0: none."""
         found = bisect_left(self._times, at)
         return self._highest[found - 1] if found else 0
+
+    def after(self, revision: int) -> int | None:
+        """When the first one higher than this was acknowledged; None: none yet."""
+        found = bisect_right(self._highest, revision)
+        return self._times[found] if found < len(self._times) else None
