@@ -130,9 +130,9 @@ class Follower:
 
     @property
     def staleness_ms(self) -> int | None:
-        """The maximum age of the served data; None: unknown (no probe was answered since the start)."""
+        """The maximum age of the served data, rounded up; None: unknown (no probe was answered since the start)."""
         fresh_at = self.fresh_at
-        return None if fresh_at is None else (boot_ns() - fresh_at) // 1_000_000
+        return None if fresh_at is None else -((fresh_at - boot_ns()) // 1_000_000)
 
     def fetch_anew(self) -> None:
         """Something of the prefixes is not here any more: begin again, to be sent it."""

@@ -15,7 +15,7 @@ from holdfast_lab.powercuts.life import Life, Report
 from holdfast_lab.powercuts.replica import Replica
 from holdfast_lab.processes import LocalCluster
 
-REPLICAS = 8
+REPLICAS = 4
 SAY_CUTS = 100
 
 
