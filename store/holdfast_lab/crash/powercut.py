@@ -119,6 +119,8 @@ def _unsynced(changes: list[_Change]) -> list[_Change]:
 
 def _take_back(change: _Change) -> None:
     path = Path(change.path)
+    if not path.parent.is_dir():
+        return  # the whole directory was removed afterwards, as one that is not in use any more; that stays so
     if change.kind == b"W" and path.exists():
         with path.open("r+b") as file:
             file.seek(change.offset)
