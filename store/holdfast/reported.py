@@ -72,6 +72,8 @@ def check_batches(request: holdfast_pb2.DeliverRequest) -> None:
             raise _invalid(f"a batch of {batch.node}: at most {MAX_KEYS} reports, and numbers of 63 bits")
         for entry in batch.entries:
             check_entry(entry)
+        if len({entry.key for entry in batch.entries}) < len(batch.entries):
+            raise _invalid(f"a batch of {batch.node} has several reports of one key")
 
 
 def _invalid(what: str) -> RequestError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from holdfast.member.driver import Answered, Member
 from holdfast.member.interface import Answer
 from holdfast.member.node import Node, State
 from holdfast.proto import raft_pb2, rpc_pb2
+from holdfast.raft.invariant import InvariantViolation
 from holdfast.served.scans import S
 from holdfast.status import (
     LEARNER_UNSUPPORTED,
@@ -75,7 +77,10 @@ class Serving:
     versions: Versions = field(default_factory=Versions)
 
 
+log = logging.getLogger("holdfast.api")
+
 SESSION = "holdfast-session"
+_FAILED = Refusal(Code.INTERNAL, "holdfast: an unexpected error; see the server's log")
 
 
 class Service:
@@ -139,6 +144,11 @@ class Service:
             self.router.fail(call.id, error.refusal)
         except StateDamaged:
             self.router.fail(call.id, STATE_DAMAGED)
+        except InvariantViolation:
+            raise
+        except Exception:  # as in a call that is served at once: it ends this call, and not the server
+            log.exception("%s failed", call.method)
+            self.router.fail(call.id, _FAILED)
 
     def propose(
         self, call: Call, member: Member, command: raft_pb2.Command, answered: Answered, *, cost: int = 0
@@ -149,12 +159,12 @@ class Service:
         state = member.state
         if state.auth.enabled:
             who = self.principal(call, member)
-            command.principal, command.auth_revision = who.user, who.revision
+            command.principal, command.auth_revision, command.via = who.user, who.revision, ",".join(who.via)
             state.check_rights(command, who.via)
         if SESSION in call.metadata:
             name_command(command, call)
             if state.level >= 2 and state.auth.enabled:
-                state.clients.check_owner(command.session, command.principal)
+                state.clients.check_owner(command.session, state.clients.owner_of(command))
         self.submit(call, member, command, answered, cost=cost)
 
     def submit(

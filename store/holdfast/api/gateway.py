@@ -15,6 +15,7 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
 from holdfast.api.gateway_routes import Route, routes
+from holdfast.api.identity import FORWARDERS
 from holdfast.api.json_request import decode
 from holdfast.api.json_stream import NotObjects, Objects
 from holdfast.api.local import PASSED_ON
@@ -191,10 +192,11 @@ class _Exchange:
         if timeout is not None and left is None:
             self._refuse(Code.INVALID_ARGUMENT, f"invalid grpc-timeout: {timeout}")
             return None
-        metadata = {name: headers[name] for name in PASSED_ON if name in headers}
+        metadata = {name: headers[name] for name in PASSED_ON if name in headers and name not in FORWARDERS}
         for name, value in headers.items():
-            if name.startswith("grpc-metadata-"):
-                metadata[name.removeprefix("grpc-metadata-")] = value
+            named = name.removeprefix("grpc-metadata-")
+            if named != name and named not in FORWARDERS:  # a page or a script is no replica
+                metadata[named] = value
         # As in etcd, the certificate's common name is not used as the user of a JSON request.
         peer = Peer(self._request.peer.address, self._request.peer.tls, outbox=self._request.peer.outbox)
         deadline = None if left is None else time.monotonic_ns() + left

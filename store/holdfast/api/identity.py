@@ -36,9 +36,11 @@ _LEAST_SECRET = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes (RFC 7518, sect
 FORWARDED = "holdfast-forwarded"
 ON_BEHALF = "holdfast-on-behalf-of"  # the user whose certificate the forwarder has verified, percent-encoded
 VIA = "holdfast-via"  # the users of the replicas below the forwarder, through which the call came, percent-encoded
+FORWARDERS = frozenset((FORWARDED, ON_BEHALF, VIA))
 MAX_VIA = 8  # replicas in a row
 _LETTERS = string.ascii_letters
 _NEVER = 1 << 62
+_FAR = 1 << 40  # seconds; a token that ends so late does not end
 
 
 class BadTokenOptions(Exception):
@@ -160,7 +162,7 @@ class JwtTokens:
 
     def ends_ms(self, token: str) -> int:
         known = self._known.get(token)
-        return 0 if known is None or known[1] >= _NEVER else int(known[1] * 1000)
+        return 0 if known is None or known[1] >= _FAR else int(known[1] * 1000)
 
 
 def new_token() -> str:
@@ -237,6 +239,17 @@ def _only(names: tuple[str, ...]) -> str:
     return names[0]
 
 
+def _named(encoded: str) -> str:
+    """A user's name in metadata. Raises RequestError."""
+    name = unquote(encoded)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        text = f"holdfast: the metadata {ON_BEHALF} or {VIA} has a name that is not UTF-8"
+        raise RequestError(Refusal(Code.INVALID_ARGUMENT, text)) from None
+    return name
+
+
 class Identities:
     """Finds the authenticated user of a call."""
 
@@ -271,11 +284,11 @@ class Identities:
 
     def _vouched_for(self, call: Call, auth: AuthStore) -> Principal:
         """The user that a replica says it makes the call for."""
-        user = unquote(call.metadata.get(ON_BEHALF, ""))
+        user = _named(call.metadata.get(ON_BEHALF, ""))
         if not user:
             return NOBODY
         below = call.metadata.get(VIA, "")
-        via = (self.certified(call), *(unquote(name) for name in below.split(",") if name))
+        via = (self.certified(call), *(map(_named, below.split(",")) if below else ()))
         for replica in via:
             if not auth.has_role(replica, REPLICA_ROLE):
                 text = (

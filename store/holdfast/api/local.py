@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from holdfast.api.identity import FORWARDED
+from holdfast.api.identity import FORWARDED, ON_BEHALF, VIA
 from holdfast.api.router import Router
 from holdfast.front.calls import Action, Call, Cancelled, Fail, Open, Reply, Send, Unary
 from holdfast.front.calls import Message as StreamMessage
@@ -26,7 +26,7 @@ from holdfast.status import (
 R = TypeVar("R", bound=Message)
 
 # The caller's metadata that services use, which is passed on.
-PASSED_ON = ("token", "authorization", "hasleader", "client-api-version", FORWARDED)
+PASSED_ON = ("token", "authorization", "hasleader", "client-api-version", FORWARDED, ON_BEHALF, VIA)
 
 
 class _Answers:

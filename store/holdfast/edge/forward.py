@@ -45,6 +45,10 @@ class Forwarder:
     def on_behalf_of(self, call: Call) -> list[tuple[str, str]]:
         """The metadata of a forwarded call."""
         passed_on = [(name, call.metadata[name]) for name in _PASSED_ON if name in call.metadata]
+        for name, value in passed_on:
+            if not (value.isascii() and value.isprintable()):
+                text = f"holdfast: the value of the metadata {name} is not printable ASCII"
+                raise RequestError(Refusal(Code.INVALID_ARGUMENT, text))
         return [*passed_on, *self._access.on_behalf_of(call), (FORWARDED, "1")]
 
     async def ask(self, method: str, body: bytes, token: str) -> bytes:
@@ -138,6 +142,8 @@ class ForwardedKeepAlives:
             router.fail(call.id, Refusal(Code.UNAVAILABLE, f"holdfast: no answer within {FORWARD_SECONDS:g} s"))
         except (Unavailable, grpc.aio.AioRpcError) as error:
             router.fail(call.id, refusal(error))
+        except RequestError as error:
+            router.fail(call.id, error.refusal)
 
 
 class ForwardedAnswers:
@@ -187,4 +193,6 @@ class ForwardedAnswers:
             router.finish(call.id)
         except (Unavailable, grpc.aio.AioRpcError) as error:
             router.fail(call.id, refusal(error))
+        except RequestError as error:
+            router.fail(call.id, error.refusal)
         router.flush()

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from holdfast.api.reported import DELIVER, REPORT
 from holdfast.api.router import Router
@@ -26,6 +27,7 @@ from holdfast.status import Code, Refusal, RequestError
 log = logging.getLogger("holdfast.edge")
 
 INTERVAL_SECONDS = 1.0
+MOST_BYTES = 1 << 20  # of a request; it may be exceeded by what one replica below delivers together
 LONGEST_PAUSE = 60.0  # after deliveries have failed
 _FULL = Refusal(Code.UNAVAILABLE, "holdfast: the disk of the replica takes no writes, so the report cannot be kept")
 _TOO_MANY = Refusal(Code.RESOURCE_EXHAUSTED, f"holdfast: {MAX_BATCHES} batches of replicas below wait here already")
@@ -80,6 +82,9 @@ class Reporting:
     def deliver(self, call: Call, body: bytes) -> None:
         request = holdfast_pb2.DeliverRequest.FromString(body)
         check_batches(request)
+        if not request.batches:
+            self._router.reply(call.id, holdfast_pb2.DeliverResponse().SerializeToString())
+            return
         caller = self._access.caller(call)
         for batch in request.batches:
             caller.require_write(place_key(batch.node))
@@ -113,30 +118,74 @@ class Reporting:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _deliver(self) -> bool:
-        """Returns whether the cluster has all that waited."""
-        own, below = self._outbox.batch(), dict(self._below)
+        """Returns whether the cluster has all that the node itself reported."""
+        own = self._outbox.batch()
         if own is not None and not await self._durable():
             own = None
-        batches = [batch for _, of in below.values() for batch in of] + ([own] if own is not None else [])
-        if not batches:
-            return True
-        request = holdfast_pb2.DeliverRequest(batches=newest(batches))
-        try:
-            answer = await self._ask(DELIVER, request.SerializeToString())
-        except RequestError as error:
-            log.info("reports are not delivered yet: %s", error.refusal.message)
-            for id in below:
-                if self._below.pop(id, None) is not None:
-                    self._router.fail(id, error.refusal)
-            self._router.flush()
-            return own is None
+        parts = [_Part(id, batches) for id, (_, batches) in self._below.items()]
         if own is not None:
-            self._outbox.delivered(own)
-            self._core.settle()
-        for id in below:
-            if self._below.pop(id, None) is not None:
-                self._router.reply(id, answer)
+            parts.insert(0, _Part(0, [own]))
+        done = True
+        for group in _groups(parts):
+            if not await self._send(group) and len(group) > 1:
+                for part in group:  # what is wrong with one of them does not hold up the others
+                    await self._send([part])
+        for part in parts:
+            done &= self._answer(part)
         self._router.flush()
-        if not self._outbox.empty or self._below:
+        if own is None and not self._outbox.empty:
+            done = False
+        if done and (not self._outbox.empty or self._below):
             self._wanted.set()
+        return done
+
+    async def _send(self, group: list[_Part]) -> bool:
+        """Deliver these together. Returns False if it may be because of one of them that they are refused."""
+        request = holdfast_pb2.DeliverRequest(batches=newest(batch for part in group for batch in part.batches))
+        try:
+            answer: bytes | Refusal = await self._ask(DELIVER, request.SerializeToString())
+        except RequestError as error:
+            answer = error.refusal
+        for part in group:
+            part.answer = answer
+        return isinstance(answer, bytes) or answer.code is Code.UNAVAILABLE
+
+    def _answer(self, part: _Part) -> bool:
+        """Tell whoever waits. Returns False if these are reports of the node itself, and they are not delivered."""
+        if isinstance(part.answer, Refusal):
+            log.info("reports are not delivered yet: %s", part.answer.message)
+        if part.call == 0:
+            if isinstance(part.answer, Refusal):
+                return False
+            self._outbox.delivered(part.batches[0])
+            self._core.settle()
+        elif self._below.pop(part.call, None) is not None:
+            if isinstance(part.answer, Refusal):
+                self._router.fail(part.call, part.answer)
+            else:
+                self._router.reply(part.call, part.answer)
         return True
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is delivered for one call of a replica below, or (0) for this node."""
+
+    call: int
+    batches: list[holdfast_pb2.ReportedBatch]
+    answer: bytes | Refusal = _FULL
+
+
+def _groups(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
+    """Parts that fit one request."""
+    group: list[_Part] = []
+    size = 0
+    for part in parts:
+        bytes_ = sum(batch.ByteSize() for batch in part.batches)
+        if group and size + bytes_ > MOST_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(part)
+        size += bytes_
+    if group:
+        yield group

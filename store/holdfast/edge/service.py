@@ -53,6 +53,7 @@ _ELSEWHERE = frozenset((*FORWARDED, *WAITING, *ANSWERS))  # a member checks thei
 SHOWN_BYTES = 200  # of a key in an error text
 # To a member all logins through a replica come from one connection, so the replica's clients have to take turns here.
 LOGINS = 8  # forwarded at the same time
+MAX_ASKED = 64  # tokens about which members are asked at the same time
 MAX_LOGINS = 64  # of one connection, being forwarded or waiting
 # Response types of reads and writes, which are answered only once the replica has reached the response's revision.
 # Otherwise a client could afterwards read an older state here.
@@ -338,6 +339,10 @@ class EdgeApi:
             return False
         known = self.access.tokens.identify(token, self.access.auth) is not None
         waiting = self._asked.get(token)
+        if waiting is None and len(self._asked) >= MAX_ASKED:
+            if known:
+                return False
+            raise RequestError(TOO_MANY_REQUESTS)
         if waiting is None:
             waiting = self._asked[token] = []
             self._tasks.spawn(self._ask(token))

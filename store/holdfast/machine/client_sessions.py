@@ -101,6 +101,12 @@ class ClientSessions:
 
     # ---- owners --------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def owner_of(command: raft_pb2.Command) -> str:
+        """Who owns what this command makes. Through replicas a user has sessions of its own: these vouch for who it is,
+        and must not get hold of those that it made itself."""
+        return f"{command.principal}\n{command.via}" if command.via else command.principal
+
     def owner(self, lease: int) -> str | None:
         """The user that the session belongs to; None if it has no owner yet."""
         return self._owners.get(lease)

@@ -203,11 +203,11 @@ class Machine:
             return self.clients.find(session, command.session_seq)
         if users:
             self.auth.require_current(Principal(command.principal, command.auth_revision))
-            self.clients.check_owner(session, command.principal)
+            self.clients.check_owner(session, self.clients.owner_of(command))
             self.check_rights(command)
         kept = self.clients.find(session, command.session_seq, hash, only_hashed=users)
         if users:
-            self.clients.bind(session, command.principal)
+            self.clients.bind(session, self.clients.owner_of(command))
         return kept
 
     def _granted_again(self, kept: Kept) -> LeaseEvent | None:
@@ -295,7 +295,7 @@ class Machine:
         grant = command.lease_grant
         done = self._leases.grant(grant, delays=self.level >= 2)
         if grant.session and self.level >= 2 and self.auth.enabled:
-            self.clients.bind(grant.id, command.principal)
+            self.clients.bind(grant.id, self.clients.owner_of(command))
         return done
 
     def _revoke(self, command: raft_pb2.Command) -> tuple[Message, Effect | None]:
@@ -354,7 +354,7 @@ class Machine:
         elif kind == "lease_revoke":
             checks.check_lease(self.auth, who, command.lease_revoke.id, self.space.leased)
             owner = self.clients.owner(command.lease_revoke.id)
-            if owner not in (None, who.user) and not self.auth.is_admin(who):
+            if owner not in (None, self.clients.owner_of(command)) and not self.auth.is_admin(who):
                 raise RequestError(PERMISSION_DENIED)  # ending a session deletes the answers kept for its owner
         elif kind == "cachable" or (kind == "compact" and self.level >= 2):
             self.auth.require_admin(who)

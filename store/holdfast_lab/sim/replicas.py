@@ -276,6 +276,7 @@ class SimReplica:
                 if loaded is not Loaded.KEPT:
                     self._replaced(loaded)
             elif kind == "revision":
+                self._check_keys(response.revision)
                 self._changed(core.revision(response.revision))
             elif kind == "progress":
                 core.progress(response.progress)
@@ -307,6 +308,12 @@ class SimReplica:
             self._store, self._synced = self._building, self._building.snapshot()
             self._building = self._synced_building = None
             self._replaced(core.succeed())
+
+    def _check_keys(self, frame: holdfast_pb2.FollowRevision) -> None:
+        """A replica is not told of keys of others, even if it would not take them."""
+        for event in frame.events:
+            key = event.kv.key
+            check(self.core.wants(key, key + b"\x00"), "I11", f"a replica was sent {key!r}, which it did not ask for")
 
     def _changed(self, changes: list[Change]) -> None:
         """A revision was applied."""

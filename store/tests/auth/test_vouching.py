@@ -90,6 +90,19 @@ def test_all_replicas_on_the_way_vouch() -> None:
         who("edge", **{FORWARDED: "1", ON_BEHALF: "ann", VIA: ",".join(["leaf"] * MAX_VIA)})
 
 
+@pytest.mark.parametrize("via", [",", "leaf,", ",leaf"])
+def test_an_empty_name_vouches_for_nobody(via: str) -> None:
+    """It is that of a caller who has shown no certificate."""
+    with pytest.raises(RequestError, match="''"):
+        who("edge", **{FORWARDED: "1", ON_BEHALF: "ann", VIA: via})
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    """It ended the member, where it was answered."""
+    with pytest.raises(RequestError, match="not UTF-8"):
+        who("edge", **{FORWARDED: "1", ON_BEHALF: "\udcff"})
+
+
 def test_names_are_encoded() -> None:
     assert who("edge", **{FORWARDED: "1", ON_BEHALF: "a%2Cb%20%C3%A4"}).user == "a,b ä"
 

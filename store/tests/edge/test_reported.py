@@ -212,6 +212,13 @@ def test_what_is_no_report(bad: holdfast_pb2.ReportedEntry) -> None:
         check_entry(bad)
 
 
+def test_a_batch_has_one_report_of_a_key() -> None:
+    """A transaction that puts a key twice is refused, with all that is in it."""
+    batch = holdfast_pb2.ReportedBatch(node="n", entries=[entry("a", b"1"), entry("a", b"2")])
+    with pytest.raises(RequestError, match="several reports of one key"):
+        check_batches(holdfast_pb2.DeliverRequest(batches=[batch]))
+
+
 @pytest.mark.parametrize("node", ["", "a/b", "a b", "x" * 254, "a\x00"])
 def test_what_is_no_node(node: str) -> None:
     with pytest.raises(RequestError, match=re.escape("a report is invalid: the node")):

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -15,7 +20,7 @@ import pytest_asyncio
 from google.protobuf.message import Message
 from holdfast import client
 from holdfast.auth.store import REPLICA_ROLE
-from holdfast.proto import auth_pb2, holdfast_pb2, rpc_pb2
+from holdfast.proto import auth_pb2, holdfast_pb2, lock_pb2, rpc_pb2
 from holdfast_lab.processes import LocalCluster, Process, free_ports
 
 from ..certificates import Authority
@@ -268,3 +273,84 @@ async def test_rights_hold_while_cut_off_and_after_a_restart(site: Site) -> None
                 await asyncio.sleep(0.1)
         assert code is grpc.StatusCode.UNAVAILABLE
         assert await local(eve, "/eve/1") is not None, "a certificate is one for as long as it is valid"
+
+
+async def test_nobody_but_a_replica_says_whose_call_it_is(site: Site) -> None:
+    """Neither a user, nor a certificate without a name, nor a page: not to a member, a relay or a leaf. The honest
+    replica in between must not lend them its role."""
+    forged = (("holdfast-forwarded", "1"), ("holdfast-on-behalf-of", "eve"))
+    (site.directory / "nameless").mkdir()
+    key, certificate = site.authority.client()
+    for file, text in (("tls.key", key), ("tls.crt", certificate), ("ca.crt", site.authority.certificate)):
+        (site.directory / "nameless" / file).write_bytes(text)
+    nameless = client.Tls.from_directory(site.directory / "nameless")
+    async with site.connect("eve", site.leaf) as eve:
+        await until(lambda: local(eve, "/eve/1"))
+    for process in (site.member, site.relay, site.leaf):
+        for tls in (site.tls["mat"], nameless):
+            async with client.connect(process.endpoint, timeout=20, tls=tls) as hf:
+                channel = await hf.connection.ready(process.endpoint, 10)
+                for more in ((), (("holdfast-via", "edge"),), (("holdfast-via", ","),)):
+                    call = channel.unary_unary("/etcdserverpb.KV/Put")(
+                        rpc_pb2.PutRequest(key=b"/eve/1", value=b"forged").SerializeToString(),
+                        metadata=(*forged, *more),
+                    )
+                    assert await call.code() in (
+                        grpc.StatusCode.PERMISSION_DENIED,
+                        grpc.StatusCode.INVALID_ARGUMENT,
+                    ), await call.details()
+        status = await asyncio.to_thread(_forged_page, site, process)
+        assert status in (400, 401, 403), status
+    async with site.connect("root", site.member) as root:
+        assert (await root.range("/eve/1")).kvs[0].value != b"forged"
+
+
+def _forged_page(site: Site, process: Process) -> int:
+    """The status of a put by the JSON gateway that claims to be forwarded."""
+    context = ssl.create_default_context(cafile=str(site.directory / "mat" / "ca.crt"))
+    context.load_cert_chain(site.directory / "mat" / "tls.crt", site.directory / "mat" / "tls.key")
+    body = {"key": base64.b64encode(b"/eve/1").decode(), "value": base64.b64encode(b"forged").decode()}
+    headers = {"Grpc-Metadata-holdfast-forwarded": "1", "Grpc-Metadata-holdfast-on-behalf-of": "eve"}
+    url = f"https://localhost:{process.endpoint.rpartition(':')[2]}/v3/kv/put"
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+async def test_locks_and_elections_through_a_replica_are_the_callers(site: Site) -> None:
+    async with site.connect("eve", site.leaf) as eve, site.connect("mat", site.leaf) as mat:
+        await until(lambda: local(eve, "/eve/1"))
+
+        async def lock(hf: client.Client) -> lock_pb2.LockResponse:
+            path = "/v3lockpb.Lock/Lock"
+            return await hf.connection.call(
+                path, lock_pb2.LockRequest(name=b"/eve/lock"), lock_pb2.LockResponse, idempotent=True
+            )
+
+        assert (await lock(eve)).key.startswith(b"/eve/lock/")
+        await at_once(lambda: lock(mat), DENIED)
+
+
+async def test_a_replica_does_not_get_hold_of_sessions(site: Site) -> None:
+    """A user's session through a replica is not the one that the user has made itself."""
+    async with site.connect("eve", site.member) as direct, site.connect("eve", site.relay) as through:
+        await until(lambda: local(through, "/eve/1"))
+        await direct.put("/eve/1", "1")
+        assert direct._session._lease is not None
+        session = direct._session._lease.id
+        request = rpc_pb2.PutRequest(key=b"/eve/1", value=b"x")
+        name = (("holdfast-session", str(session)), ("holdfast-seq", "1000000"), ("holdfast-low", "1000000"))
+        with pytest.raises(client.Refused, match="belongs to another user"):
+            await through.connection.call(
+                "/etcdserverpb.KV/Put", request, rpc_pb2.PutResponse, idempotent=False, name=name
+            )
+        revoke = rpc_pb2.LeaseRevokeRequest(ID=session)
+        with pytest.raises(client.Refused, match=DENIED):
+            await through.connection.call(
+                "/etcdserverpb.Lease/LeaseRevoke", revoke, rpc_pb2.LeaseRevokeResponse, idempotent=True
+            )
+        await direct.put("/eve/1", "2")
+        await through.put("/eve/1", "3")
