@@ -275,6 +275,8 @@ class Upstream:
         """The reply to a probe: `revision` includes every write that was acknowledged before the probe was sent. A
         follower that has everything is told so at once: it may hold back an answer until then. Raises RequestError to
         end the stream."""
+        if not self._following:
+            return []  # the follower was not told yet of which history this revision is
         self._check_same()
         reply = holdfast_pb2.ProbeReply(id=id, revision=revision)
         return [*self._progress(), holdfast_pb2.FollowResponse(probe=reply).SerializeToString()]

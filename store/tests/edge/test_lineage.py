@@ -118,6 +118,16 @@ def test_who_follows_a_replica_that_goes_over_begins_anew() -> None:
         assert "the cluster was restored" in told
 
 
+def test_a_follower_that_waits_is_not_told_of_revisions() -> None:
+    """They may be of the history after a restore, which it was not told of."""
+    host = after(b"/a/1", b"/a/2")
+    behind = Host()
+    behind.core = host.core
+    upstream = behind.connect(2)
+    assert upstream.tick(0) == [], "it is ahead of this upstream"
+    assert upstream.probed(1, 5) == []
+
+
 def test_watches_end_where_another_history_begins() -> None:
     """Those that wait for a future revision, too: it would be of another change."""
     served = after(b"/a/1", b"/a/2").served
