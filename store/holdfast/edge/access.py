@@ -108,8 +108,9 @@ class Access:
         if FORWARDED not in call.metadata:
             return [(ON_BEHALF, quote(user, safe=""))] if user else []
         named = call.metadata.get(ON_BEHALF, "")
-        if not named or not self.auth.has_role(user, REPLICA_ROLE):
-            return []  # whoever calls may not say who somebody else is
+        if not named or not user:
+            return []  # without a certificate, a caller may not say who somebody else is
+        # A member refuses the call, and says why, unless each user of VIA has the role of a replica.
         below = call.metadata.get(VIA, "")
         return [(ON_BEHALF, named), (VIA, quote(user, safe="") + (f",{below}" if below else ""))]
 

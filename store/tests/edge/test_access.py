@@ -104,6 +104,7 @@ def test_it_says_whose_call_it_is_and_passes_on_what_replicas_say() -> None:
     assert access.on_behalf_of(call("leaf", **forged)) == [(ON_BEHALF, "root"), (VIA, "leaf")]
     assert access.on_behalf_of(call("leaf", **forged, **{VIA: "below"})) == [(ON_BEHALF, "root"), (VIA, "leaf,below")]
     assert access.on_behalf_of(call("leaf", **{FORWARDED: "1"})) == []
-    for certificate in ("ann", "", "unknown"):
-        assert access.on_behalf_of(call(certificate, **forged)) == []
+    assert access.on_behalf_of(call("", **forged)) == []
+    for certificate in ("ann", "unknown"):  # a member refuses it: they have not the role of a replica
+        assert access.on_behalf_of(call(certificate, **forged)) == [(ON_BEHALF, "root"), (VIA, certificate)]
     assert Replica(rights=False).access.on_behalf_of(call("leaf", **forged)) == []
