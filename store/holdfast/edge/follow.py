@@ -124,6 +124,11 @@ class Follower:
         self._wanted.set()
 
     @property
+    def reaches_cluster(self) -> bool:
+        """A server is followed, and it reaches the cluster."""
+        return self.connected and not self._core.path.cut_off
+
+    @property
     def fresh_at(self) -> int | None:
         """Every write that was acknowledged before this time (boot_ns) is here; None: unknown."""
         return self._probes.fresh_at

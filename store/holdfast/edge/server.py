@@ -195,7 +195,7 @@ class EdgeServer:
         self._received = asyncio.Event()  # a snapshot, to be made durable at once
 
     def _reaches_cluster(self) -> bool:
-        return self.follower.connected and not self.core.path.cut_off
+        return self.follower.reaches_cluster
 
     def _hold(self, call: Call, go_on: Callable[[], None]) -> bool:
         return self.api.hold(call, go_on)

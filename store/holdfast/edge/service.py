@@ -224,7 +224,7 @@ class EdgeApi:
         if here is not None and here >= wanted:
             work()
             return
-        if not self._follower.connected or self._core.path.cut_off:
+        if not self._follower.reaches_cluster:
             raise RequestError(self._too_old(mode))
         seconds = FORWARD_SECONDS
         if call.deadline_ns is not None:
@@ -371,7 +371,7 @@ class EdgeApi:
         self._tasks.spawn(self._do_forward(call, body))
 
     def _check_connected(self) -> None:
-        if not self._follower.connected or self._core.path.cut_off:
+        if not self._follower.reaches_cluster:
             raise RequestError(REPLICA_DISCONNECTED.fill(name=self._name, prefixes=", ".join(self._prefixes)))
 
     def _forward_waiting(self, call: Call, body: bytes) -> None:
