@@ -135,10 +135,11 @@ class ReplicaCore:
         """The first message to an upstream: what the replica has and what it wants."""
         data = self._followed
         p = data.position
+        known = p if p.cluster_id else self.here.position  # while nothing has come of what is built
         start = holdfast_pb2.FollowStart(
-            cluster_id=p.cluster_id,
-            epoch=p.epoch,
-            lineage=p.lineage.first,
+            cluster_id=known.cluster_id,
+            epoch=known.epoch,
+            lineage=known.lineage.first,
             rights=True,
             filter=self.ranges,
             filter_version=self.filter_version,
@@ -162,17 +163,23 @@ class ReplicaCore:
         return hello is not None and here.cluster_id != 0 and lineage_of(hello).relation(here) is Relation.LATER
 
     def _check_lineage(self, hello: holdfast_pb2.FollowHello) -> None:
-        here, there = self._followed.position.lineage, lineage_of(hello)
-        if not here.cluster_id:
-            return
-        relation = there.relation(here)
+        """What is here counts also while nothing of its successor has come: the successor is never of an earlier
+        epoch."""
+        for data in (self.here, self._next):
+            if data is not None and data.position.cluster_id:
+                self._check_relation(hello, data.position.lineage)
+
+    def _check_relation(self, hello: holdfast_pb2.FollowHello, held: Lineage) -> None:
+        there = lineage_of(hello)
+        relation = there.relation(held)
         if relation is Relation.FOREIGN:
             raise WrongCluster(
-                f"the data here is of cluster {here.cluster_id:x}, the upstream is of {there.cluster_id:x}"
+                f"the data here is of cluster {held.cluster_id:x}, the upstream is of {there.cluster_id:x}"
             )
         if relation is Relation.EARLIER:
-            raise EarlierEpoch(f"it is of epoch {there.epoch}, and a restore has begun epoch {here.epoch}")
-        if relation is Relation.LATER and (hello.partial or not hello.snapshot):
+            raise EarlierEpoch(f"it is of epoch {there.epoch}, and a restore has begun epoch {held.epoch}")
+        continues = hello.partial or not hello.snapshot
+        if relation is Relation.LATER and continues and held == self._followed.position.lineage:
             raise BrokenUpstream("the upstream continues across a restore")
 
     def hello(self, hello: holdfast_pb2.FollowHello) -> None:

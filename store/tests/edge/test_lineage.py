@@ -92,6 +92,22 @@ def test_the_cluster_before_the_restore_is_followed_no_more() -> None:
         host.core.hello(hello)
 
 
+def test_nor_while_nothing_has_come_of_a_later_snapshot() -> None:
+    """What is here says of which epoch the replica is, also once an empty store waits for the snapshot."""
+    before = after(b"/a/1")
+    host = Restored(before.core)
+    host.connect(2)
+    host.follow()
+    core = before.core = host.core
+    core.build(MemoryStore())
+    with pytest.raises(RequestError, match="which a restore began, and this is the cluster before it"):
+        before.connect(3)
+    hello = holdfast_pb2.FollowHello(cluster_id=7, epoch=1, filter_version=core.filter_version, snapshot=True)
+    with pytest.raises(EarlierEpoch):
+        core.hello(hello)
+    assert host.connect(4).tick(0), "the restored cluster is followed"
+
+
 def test_a_foreign_cluster_and_one_that_continues_across_a_restore_are_left() -> None:
     core = after(b"/a/1").core
     foreign = holdfast_pb2.FollowHello(cluster_id=9, epoch=5, filter_version=core.filter_version, snapshot=True)
