@@ -17,6 +17,7 @@ from holdfast.proto import holdfast_pb2, rpc_pb2
 from holdfast.status import Code, Refusal, RequestError
 
 PREFIX = b"/reported/"
+LOCAL = "local/"  # what a node reports below are the keys of its site
 MAX_KEYS = 60  # of a node that wait; with the place they fit a transaction of etcd's default size
 MAX_VALUE = 4096  # bytes
 MAX_BATCHES = 1000  # of a request

@@ -21,10 +21,17 @@ FRAGMENT_BYTES = 2 << 20
 PROGRESS_SECONDS = 600.0
 _CREATE = rpc_pb2.WatchCreateRequest
 _MASK = (1 << 64) - 1
+_ANOTHER_SPACE = (
+    "holdfast: keys of the site and keys of the cluster have revisions of their own: watch them on streams of their own"
+)
 
 
 class Watchable(Protocol):
-    """Something that can be watched: a member or an edge replica."""
+    """A key space that can be watched: that of a member, or one of an edge replica."""
+
+    def part(self, start: bytes, end: bytes | None) -> Watchable:
+        """The key space that this range is of: this one, but at a replica that has keys of a site, too."""
+        ...
 
     @property
     def hub(self) -> Hub: ...
@@ -53,7 +60,7 @@ class WatchService:
     ) -> None:
         self.router = router
         self._host = host
-        self._hub: Hub | None = None
+        self._hubs: set[Hub] = set()
         self._progress_seconds = progress_seconds
         self.streams: dict[int, WatchStream] = {}
         router.stream("/etcdserverpb.Watch/Watch", Kind.BIDI, self.open)
@@ -61,10 +68,14 @@ class WatchService:
 
     def open(self, call: Call) -> WatchStream:
         host = self._host(call)
-        self._hub = host.hub
+        self.watched(host.hub)
         stream = WatchStream(self, call, host)
         self.streams[call.id] = stream
         return stream
+
+    def watched(self, hub: Hub) -> None:
+        """Tell watchers of this hub that nothing has changed, from time to time."""
+        self._hubs.add(hub)
 
     def deliver(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Send the hub's deliveries to their streams. Returns those for streams of other services."""
@@ -85,8 +96,8 @@ class WatchService:
 
     def _tick(self) -> None:
         asyncio.get_running_loop().call_later(self._progress_seconds, self._tick)
-        if self._hub is not None:
-            self.deliver(self._hub.tick())
+        for hub in self._hubs:
+            self.deliver(hub.tick())
 
 
 class WatchStream:
@@ -95,6 +106,7 @@ class WatchStream:
     def __init__(self, service: WatchService, call: Call, host: Watchable) -> None:
         self._service = service
         self._call = call
+        self._spaces = host
         self._host = host
         self._hub = host.hub
         self._over = False  # the client does not read this stream
@@ -123,7 +135,9 @@ class WatchStream:
         id = request.watch_id
         key = request.key or b"\x00"
         start, end = bounds(key, request.range_end)
-        reason = COMPACTED.message if request.start_revision < 0 else self._host.refuse_watch(start, end)
+        reason = self._turn_to(self._spaces.part(start, end))
+        if not reason:
+            reason = COMPACTED.message if request.start_revision < 0 else self._host.refuse_watch(start, end)
         if not reason and end is not None and end <= start:
             reason = "mvcc: watcher range is empty"
         if not reason and id and self._hub.has(self._call.id, id):
@@ -144,6 +158,20 @@ class WatchStream:
         self._hub.add(self._call.id, watcher)
         self._send(rpc_pb2.WatchResponse(watch_id=watcher.id, created=True))
         self._host.poke()
+
+    def _turn_to(self, host: Watchable) -> str:
+        """A stream is of one key space, that of its first watch: progress is told for all of its watches together.
+        Returns the reason if this is another one."""
+        if host.hub is self._hub:
+            return ""
+        if self._hub.watchers_of(self._call.id):
+            return _ANOTHER_SPACE
+        self._hub.close(self._call.id)
+        self._host, self._hub = host, host.hub
+        self._service.watched(self._hub)
+        self._hub.open(self._call.id)
+        self._regulate()
+        return ""
 
     def check_rights(self) -> None:
         for watcher in self._hub.watchers_of(self._call.id):

@@ -20,6 +20,9 @@ class WatchedMember:
         self._member = service.member(call)
         self._caller = service.caller(call, self._member)
 
+    def part(self, start: bytes, end: bytes | None) -> WatchedMember:
+        return self
+
     @property
     def hub(self) -> Hub:
         return self._member.hub

@@ -28,6 +28,7 @@ from holdfast.durations import seconds
 
 if TYPE_CHECKING:
     from holdfast.edge.offline import Policy
+    from holdfast.edge.site_keys import Site
 
 
 class _Replica(TyperGroup):
@@ -106,6 +107,20 @@ def replica(
             help="How often all data is compared with that of the server that the replica follows: 24h, … 0s: never."
         ),
     ] = "24h",
+    site: Annotated[
+        str,
+        typer.Option(
+            help="Name of the site that this replica is of. Keys below /local/SITE/ are written at the site only, also "
+            "while it is cut off, and reported to the cluster. Default: none."
+        ),
+    ] = "",
+    site_writer: Annotated[
+        str,
+        typer.Option(
+            help="The replica that writes the keys of the site: NAME=HOST:PORT, the same at all replicas of the site; "
+            "the others follow it there."
+        ),
+    ] = "",
     flags_prefix: FlagsPrefix = "/flags/",
     log_level: LogLevel = "info",
 ) -> None:
@@ -134,6 +149,7 @@ def replica(
         fail("--client-cert-auth needs --trusted-ca-file, the CA to verify clients by")
     honoured, between = _seconds("--offline-tokens", offline_tokens), _seconds("--verify-every", verify_every)
     policies = _policies(offline, prefix)
+    of_site = _site(site, site_writer, prefix)
     try:
         listed, upstream_tls = parse(endpoints, Tls.from_directory(upstream_tls_dir) if upstream_tls_dir else None)
     except ValueError as error:
@@ -159,6 +175,7 @@ def replica(
             offline=policies,
             verify_seconds=between,
             offline_token_seconds=honoured,
+            site=of_site,
             flags_prefix=flags_prefix,
         )
 
@@ -177,6 +194,32 @@ def _seconds(option: str, text: str) -> float:
         return seconds(text)
     except ValueError as error:
         fail(f"{option}: {error}")
+
+
+def _site(name: str, writer: str, prefixes: list[str]) -> Site | None:
+    """--site and --site-writer."""
+    from holdfast.client.endpoints import parse
+    from holdfast.edge.site_keys import ALL_SITES, Site
+
+    if bool(name) != bool(writer):
+        fail("--site and --site-writer belong together: the name of the site, and which replica writes its keys")
+    if not name:
+        return None
+    local = ALL_SITES.decode()
+    for prefix in prefixes:
+        if prefix.startswith(local) or local.startswith(prefix):
+            fail(f"--prefix {prefix!r} has keys below {local}, which with --site are keys of the site")
+    replica, found, address = writer.partition("=")
+    try:
+        (address,), _ = parse(address, None)
+        if not found or not replica:
+            raise ValueError("give NAME=HOST:PORT")
+    except ValueError as error:
+        fail(f"--site-writer {writer!r}: {error}")
+    try:
+        return Site(name, replica, address)
+    except ValueError as error:
+        fail(f"--site: {error}")
 
 
 def _policies(texts: list[str], prefixes: list[str]) -> tuple[Policy, ...]:

@@ -141,13 +141,18 @@ class ReplicaCaller:
             self._access.auth.require_current(who)
 
     def require_write(self, key: bytes) -> None:
-        """Raise RequestError unless the caller may write this key. Who may read anonymously may not write so."""
+        """Raise RequestError unless the caller may write this key."""
+        self.require(lambda auth, who: auth.require_write(who, key))
+
+    def require(self, check: Callable[[AuthStore, Principal], None]) -> None:
+        """Raise RequestError unless the caller has the rights that `check` asks for. Who may read anonymously may do
+        nothing else."""
         access = self._access
         if not access.users:
             return
         access.require_rights()
         access.require_checked(self._call)
-        access.auth.require_write(self._caller.shown(), key)
+        check(access.auth, self._caller.shown())
 
     def require_read(self, range: Range, *, again: bool = False) -> None:
         """Raise RequestError unless the caller may read this range."""

@@ -80,7 +80,7 @@ class ReplicaData:
         self._filter_version = filter_version
         self.intervals = list(intervals)
         self._pending = Pending(store)
-        self.position = _load(store)
+        self.position = position_in(store)
         self._holding = self._narrow(self._held())
         if self._holding.parts and store.get(Family.META, _HOLDING) is None:  # a directory of version 0.1
             self._note_holding(self._holding)
@@ -308,7 +308,8 @@ def _checked(chunk: holdfast_pb2.FollowChunk) -> Range:
     return low, high
 
 
-def _load(store: Store) -> Position:
+def position_in(store: Store | Pending) -> Position:
+    """The position of the data that a replica keeps in this store; of none if it keeps none there."""
     data = store.get(Family.META, _POSITION)
     if data is None:
         return Position()
@@ -317,3 +318,9 @@ def _load(store: Store) -> Position:
         # Version 0.1 did not say where the history begins. That its floor came from a snapshot is possible.
         numbers += [numbers[3] + 1, 0]
     return Position(*numbers)
+
+
+def forget_position(pending: Pending) -> None:
+    """The rows here are not a copy any more: they are changed here."""
+    for name, _ in list(pending.scan(Family.META, _NOTES, _AFTER_NOTES)):
+        pending.put(Family.META, name, None)

@@ -72,7 +72,7 @@ class Follower:
     `fresher` when the data is known to be younger. `below`: reports of the replicas that follow this one. `restored` is
     awaited before the data of a restored cluster replaces that of the one before; if it raises Unavailable, it does
     not. `build` is awaited when the core wants a store, `built` when what is in it is whole; both may raise
-    Unavailable.
+    Unavailable. `metadata` is that of the Follow call. Without `reports` the upstream is told of no position.
     """
 
     def __init__(
@@ -91,6 +91,8 @@ class Follower:
         fresher: Callable[[], None] = lambda: None,
         below: Callable[[], list[holdfast_pb2.ReplicaReport]] = list,
         restored: Callable[[Lineage], Awaitable[None]] | None = None,
+        metadata: tuple[tuple[str, str], ...] = (),
+        reports: bool = True,
     ) -> None:
         self._core = core
         self._tiers = tiers
@@ -105,6 +107,8 @@ class Follower:
         self._fresher = fresher
         self._below = below
         self._restored = restored
+        self._metadata = metadata
+        self._reports = reports
         self.connected = False
         self._channel: grpc.aio.Channel | None = None  # to the server that is followed
         self._anew = False  # begin again
@@ -232,7 +236,7 @@ class Follower:
             "/holdfast.v1.Edge/Follow",
             request_serializer=holdfast_pb2.FollowRequest.SerializeToString,
             response_deserializer=holdfast_pb2.FollowResponse.FromString,
-        )()
+        )(metadata=self._metadata)
         talking: asyncio.Task[None] | None = None
         looking = asyncio.ensure_future(self._look_for_parents()) if upstream.tier else None
         silence = random.uniform(*SILENCE_SECONDS)
@@ -312,7 +316,7 @@ class Follower:
             if self.connected and not self._core.stalled:
                 await self._probe(call)
                 now = time.monotonic()
-                if now >= report_at:
+                if self._reports and now >= report_at:
                     report_at, report = now + PROBE_SECONDS, self._report()
                     if (data := report.SerializeToString()) != reported:
                         reported = data

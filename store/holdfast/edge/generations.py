@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,13 +42,22 @@ class Generations:
     def of(cls, data: DataDirectory) -> Generations:
         """Open the replica's state, or create an empty one. Raises as the constructor does."""
         if not data.identity.made:
-            states = StateDirectory(data.begin_making() / "state")
-            store = RocksStore(states.fresh())
-            store.flush()
-            store.close()
-            states.use(store.path)
+            _make_empty(StateDirectory(data.begin_making() / "state"))
             data.made()
         return cls(data.path, read_only=False)
+
+    @classmethod
+    def at(cls, path: Path) -> Generations:
+        """Open the state in this directory, or create the directory with an empty one. It is there as a whole or not
+        at all, so one that lost its files is not taken for a new one. Raises as the constructor does."""
+        if not path.exists():
+            making = path.with_name(path.name + ".new")
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            _make_empty(StateDirectory(making / "state"))
+            making.rename(path)
+            sync_directory(path.parent)
+        return cls(path, read_only=False)
 
     @classmethod
     def read_only(cls, data: ReadOnlyDirectory) -> Generations:
@@ -153,3 +163,10 @@ class Generations:
             for store in (self.store, self.building, *self._retired):
                 if store is not None:
                     store.close()
+
+
+def _make_empty(states: StateDirectory) -> None:
+    store = RocksStore(states.fresh())
+    store.flush()
+    store.close()
+    states.use(store.path)

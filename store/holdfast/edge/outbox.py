@@ -34,6 +34,10 @@ class Outbox:
     def empty(self) -> bool:
         return not self._entries
 
+    def waits(self, key: str) -> bool:
+        """Whether a report with this key is not delivered yet."""
+        return key in self._entries
+
     def put(self, entry: holdfast_pb2.ReportedEntry) -> int:
         """Take a report, in the place of an earlier one with its key. Returns its number. Raises RequestError if too
         many wait."""

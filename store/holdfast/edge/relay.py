@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.api.follow import FollowService
+from holdfast.api.follow import FollowService, Host
 from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
 from holdfast.edge.service import EdgeApi
+from holdfast.edge.site_copy import SITE
+from holdfast.edge.site_writer import SiteWriter, WriterHost
 from holdfast.edge.source import ReplicaSource
 from holdfast.front.calls import Call
 from holdfast.keyrange import bounds
@@ -33,12 +35,34 @@ class Relay:
         self._api = api
         self.follow = FollowService(router, reports, self._host)
 
-    def _host(self, call: Call) -> _ReplicaHost:
+    def _host(self, call: Call) -> Host:
         if len(self.follow.streams) >= MAX_CHILDREN:
             raise RequestError(Refusal(Code.UNAVAILABLE, f"holdfast: {MAX_CHILDREN} replicas follow this one already"))
         if len(self._core.path.nodes) > MAX_DEPTH:
             raise RequestError(Refusal(Code.UNAVAILABLE, f"holdfast: {MAX_DEPTH} replicas are above this one already"))
+        wanted = call.metadata.get(SITE)
+        if wanted is not None:
+            return self._site_host(call, wanted)
         return _ReplicaHost(self._core, self._follower, self._api, call)
+
+    def _site_host(self, call: Call, wanted: str) -> WriterHost:
+        """Another replica of the site wants the keys of the site."""
+        local = self._api.local
+        if local is None or local.keys.site.name != wanted or not isinstance(local.site, SiteWriter):
+            text = f"holdfast: this replica does not write the keys of the site {wanted!r}; correct --site-writer"
+            raise RequestError(Refusal(Code.FAILED_PRECONDITION, text))
+        keys, caller = local.keys, self._api.access.caller(call)
+
+        def check(start: holdfast_pb2.FollowStart | None, again: bool) -> None:
+            caller.require_user(again=again)
+            for part in start.filter if start is not None else ():
+                range = bounds(part.key, part.range_end)
+                if not keys.has(range):
+                    text = f"holdfast: {part.key[:100]!r} is no key of the site {wanted}"
+                    raise RequestError(Refusal(Code.INVALID_ARGUMENT, text))
+                caller.require_read(range, again=again)
+
+        return WriterHost(local.site, local.poke, check)
 
 
 class _ReplicaHost:

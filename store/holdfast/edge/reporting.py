@@ -18,10 +18,11 @@ from holdfast.api.reported import DELIVER, REPORT
 from holdfast.api.router import Router
 from holdfast.edge.access import Access
 from holdfast.edge.core import ReplicaCore
+from holdfast.edge.local_reports import LocalReports
 from holdfast.edge.outbox import Outbox
 from holdfast.front.calls import Call
 from holdfast.proto import holdfast_pb2
-from holdfast.reported import MAX_BATCHES, check_batches, check_entry, newest, place_key
+from holdfast.reported import LOCAL, MAX_BATCHES, check_batches, check_entry, newest, place_key
 from holdfast.status import Code, Refusal, RequestError
 
 log = logging.getLogger("holdfast.edge")
@@ -49,7 +50,9 @@ class Reporting:
         ask: Ask,
         durable: Callable[[], Awaitable[bool]],
         node: str,
+        local: LocalReports | None = None,
     ) -> None:
+        self._local = local
         self._router = router
         self._core = core
         self._outbox = outbox
@@ -60,7 +63,7 @@ class Reporting:
         self._below: dict[int, tuple[Call, list[holdfast_pb2.ReportedBatch]]] = {}  # calls that wait
         self._wanted = asyncio.Event()
         self._again = asyncio.Event()
-        if not outbox.empty:
+        if not outbox.empty or local is not None:
             self._wanted.set()
         router.unary(REPORT, self.report)
         router.unary(DELIVER, self.deliver)
@@ -69,6 +72,9 @@ class Reporting:
         request = holdfast_pb2.ReportRequest.FromString(body)
         entry = holdfast_pb2.ReportedEntry(key=request.key, value=request.value, deleted=request.deleted)
         check_entry(entry)
+        if self._local is not None and entry.key.startswith(LOCAL):
+            text = f"holdfast: what {self._node} reports below {LOCAL} are the keys of its site; choose another key"
+            raise RequestError(Refusal(Code.INVALID_ARGUMENT, text))
         self._access.caller(call).require_write(place_key(self._node) + b"/" + entry.key.encode())
         if self._core.stalled:
             raise RequestError(_FULL)
@@ -96,6 +102,10 @@ class Reporting:
         self._router.on_cancel(call, lambda: self._below.pop(call.id, None))
         self._wanted.set()
 
+    def look(self) -> None:
+        """Keys of the site have changed."""
+        self._wanted.set()
+
     def try_again(self) -> None:
         """The way to the cluster has changed: do not wait longer than usual."""
         self._again.set()
@@ -119,6 +129,8 @@ class Reporting:
 
     async def _deliver(self) -> bool:
         """Returns whether the cluster has all that the node itself reported."""
+        if self._local is not None and not self._core.stalled:
+            self._local.feed()
         own = self._outbox.batch()
         if own is not None and not await self._durable():
             own = None
@@ -159,6 +171,8 @@ class Reporting:
                 return False
             self._outbox.delivered(part.batches[0])
             self._core.settle()
+            if self._local is not None:
+                self._local.feed()
         elif self._below.pop(part.call, None) is not None:
             if isinstance(part.answer, Refusal):
                 self._router.fail(part.call, part.answer)

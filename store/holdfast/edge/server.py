@@ -33,12 +33,18 @@ from holdfast.edge.follow import Follower
 from holdfast.edge.forward import Forwarder
 from holdfast.edge.generations import Generations
 from holdfast.edge.lineage import Lineage
+from holdfast.edge.local import LocalApi
+from holdfast.edge.local_reports import LocalReports
 from holdfast.edge.lost import keep_lost
 from holdfast.edge.offline import KnownFresh, OfflinePolicies, Policy
 from holdfast.edge.outbox import Outbox
 from holdfast.edge.relay import Relay
 from holdfast.edge.reporting import Reporting
 from holdfast.edge.service import EdgeApi
+from holdfast.edge.site import open_site
+from holdfast.edge.site_keys import Site, SiteKeys
+from holdfast.edge.site_writer import SiteWriter
+from holdfast.edge.telling import Telling
 from holdfast.edge.tokens import CheckedTokens
 from holdfast.edge.verify import Verifier
 from holdfast.front.calls import Call
@@ -54,6 +60,7 @@ from holdfast.storage.identity import DataDirectory, DataDirectoryError, Nothing
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol
 from holdfast.storage.state import RocksStore, StateUnreadable, TakesNothing
 from holdfast.tls import TlsFiles
+from holdfast.watch.hub import Delivery
 
 log = logging.getLogger("holdfast.edge")
 
@@ -61,7 +68,14 @@ SYNC_SECONDS = 1.0
 PROGRESS_SECONDS = 10.0  # a watermark that moved without a change is stored so often
 DURABLE_SECONDS = 600.0  # and made durable so often: a power cut makes the replica ask for nothing twice
 _TOKENS, _FRESH = b"tokens", b"fresh"  # among the notes; see `edge.tokens` and `edge.offline`
-EMPTY_IT = "This is a replica: nothing in its directory is needed; empty the directory and it follows anew"
+EMPTY_IT = (
+    "This is a replica: nothing in its directory is needed but local/, the keys of its site; remove the rest, and it "
+    "follows anew"
+)
+_SITE_LOST = (
+    "These are keys that only this replica writes. What it has reported of them is in the cluster, below "
+    "/reported/REPLICA/local/; remove the directory local/ to begin without them"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,7 @@ class EdgeConfig:
     offline: tuple[Policy, ...] = ()  # what is served while the replica is cut off
     verify_seconds: float = 86400.0  # between two comparisons with the upstream; 0: none
     offline_token_seconds: float = 3600.0  # for so long a token is honoured after a member has checked it
+    site: Site | None = None  # whose keys below /local/ this replica writes, or has a copy of
     flags_prefix: str = DEFAULT_PREFIX  # of feature flags, for providers that send no selector
 
 
@@ -149,6 +164,8 @@ class EdgeServer:
         self._was_served = self._offline.state()
         self.router = Router(hold=self._hold)
         self.served = ServedSpace(self.core.space, Scans(loop.call_soon, self.router.flush))
+        self._telling = Telling(self.served, self._deliver)
+        self._local = self._open_site()
         self.api = EdgeApi(
             self.router,
             self.core,
@@ -162,11 +179,20 @@ class EdgeServer:
             served=self.served,
             reports=reports,
             poke=self._tell,
+            local=self._local,
         )
         self.relay = Relay(self.router, self.core, self.follower, self.api, reports)
         outbox = Outbox(notes, config.name, self._data.identity.incarnation)
+        site = self._local.site if self._local is not None else None
         self._reporting = Reporting(
-            self.router, self.core, outbox, self.access, ask=self.follower.ask, durable=self._durable, node=config.name
+            self.router,
+            self.core,
+            outbox,
+            self.access,
+            ask=self.follower.ask,
+            durable=self._durable,
+            node=config.name,
+            local=LocalReports(site.overlay, outbox) if isinstance(site, SiteWriter) else None,
         )
         self._verifier = Verifier(self.core, self.served, self.follower.ask, self._gave_up, config.verify_seconds)
         self.watch = WatchService(self.router, self.api.watchable)
@@ -189,7 +215,6 @@ class EdgeServer:
         self._turned_at = time.monotonic()
         self._synced = self.core.written
         self._saved_at = self._synced_at = time.monotonic()
-        self._telling = False  # a further slice of catch-up is scheduled for the loop's next turn
         self._pruning = PruneTask(self.served, loop.call_later, self.router.flush)
         self._was_full = False
         self._received = asyncio.Event()  # a snapshot, to be made durable at once
@@ -251,13 +276,16 @@ class EdgeServer:
         syncing = asyncio.ensure_future(self._keep())
         reporting = asyncio.ensure_future(self._reporting.run())
         verifying = asyncio.ensure_future(self._verifier.run()) if self.config.verify_seconds else None
-        for task in (following, syncing, reporting):
+        site = self._local.site if self._local is not None else None
+        keeping_site = [] if site is None else [asyncio.ensure_future(site.run())]
+        tasks = (following, syncing, reporting, *keeping_site)
+        for task in tasks:
             task.add_done_callback(lambda _: stop.set())
         self._damaged.add_done_callback(lambda _: stop.set())
         await stop.wait()
         self._pruning.stop()
-        failed = next((t for t in (following, syncing, reporting) if t.done() and not t.cancelled()), None)
-        for task in (following, syncing, reporting):
+        failed = next((t for t in tasks if t.done() and not t.cancelled()), None)
+        for task in tasks:
             task.cancel()
         if verifying is not None:
             verifying.cancel()
@@ -272,8 +300,10 @@ class EdgeServer:
             self._save_fresh()
             self.core.save()
             self._save_tokens()
-        with contextlib.suppress(StateDamaged, StoreBusy):
-            await self.generations.close()
+        for part in (site, self.generations):
+            with contextlib.suppress(StateDamaged, StoreBusy):
+                if part is not None:
+                    await part.close()
         self._data.close()
         if self._damaged.done():
             raise StartError(f"{self._damaged.result()}. {EMPTY_IT}", EXIT_CODE)
@@ -341,19 +371,55 @@ class EdgeServer:
         self._reporting.try_again()
 
     def _tell(self, revisions: Sequence[list[Change]] = ()) -> None:
-        """Deliver these revisions to watchers, and history to watchers that are behind, one slice per turn."""
-        deliveries = self.served.publish(revisions)
-        if deliveries:
-            for delivery in self.watch.deliver(deliveries):
-                self.relay.follow.deliver(delivery) or self.flags.deliver(delivery)
-            self.router.flush()
-        if self.served.busy and not self._telling:
-            self._telling = True
-            asyncio.get_running_loop().call_soon(self._tell_more)
+        self._telling.tell(revisions)
 
-    def _tell_more(self) -> None:
-        self._telling = False
-        self._tell()
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        for delivery in self.watch.deliver(deliveries):
+            self.relay.follow.deliver(delivery) or self.flags.deliver(delivery)
+        self.router.flush()
+
+    # ---- keys of the site ----------------------------------------------------------------------------------
+
+    def _open_site(self) -> LocalApi | None:
+        config, site = self.config, self.config.site
+        if site is None:
+            return None
+        writes = site.writer == config.name
+        writer = None if writes else Connection([site.address], tls=config.upstream_tls, timeout=7.0)
+        try:
+            keys = open_site(
+                self._data.path,
+                site,
+                name=config.name,
+                node=self._data.identity.volume_id,
+                writer=writer,
+                tell=self._tell_site,
+                changed=self._site_changed,
+                damaged=self._found_damage,
+                flush=self.router.flush,
+            )
+        except (OSError, StateUnreadable, StoreBusy) as error:
+            raise StartError(f"cannot use the keys of the site in {self._data.path}: {error}") from error
+        except DAMAGE as error:
+            raise StartError(f"{error}. {_SITE_LOST if writes else EMPTY_IT}", EXIT_CODE) from error
+        self._telling_site = Telling(keys.served, self._deliver)
+        return LocalApi(
+            self.router,
+            SiteKeys(site),
+            keys,
+            None if writer is None else Forwarder(writer, self.access),
+            self.access,
+            node=self._data.identity.volume_id,
+            poke=self._telling_site.tell,
+        )
+
+    def _site_changed(self) -> None:
+        self._reporting.look()
+
+    def _tell_site(self, revisions: list[list[Change]]) -> None:
+        assert self._local is not None
+        self._telling_site.tell(revisions)
+        self._local.reached()
 
     # ---- the data on disk ----------------------------------------------------------------------------------
 

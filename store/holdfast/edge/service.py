@@ -26,6 +26,7 @@ from holdfast.edge.follow import Follower, boot_ns
 from holdfast.edge.forward import FORWARD_SECONDS, ForwardedAnswers, ForwardedKeepAlives, Forwarder
 from holdfast.edge.forwarded import ANSWERS, FORWARDED, WAITING
 from holdfast.edge.holding import as_range
+from holdfast.edge.local import CHANGES, LocalApi, WatchedSite
 from holdfast.edge.offline import OfflinePolicies
 from holdfast.edge.waiting import Waiting
 from holdfast.front.calls import Call, Kind
@@ -81,6 +82,12 @@ class WatchedReplica:
         self.header = api.header
         self.poke = api.poke
 
+    def part(self, start: bytes, end: bytes | None) -> WatchedReplica | WatchedSite:
+        local = self._api.local
+        if local is None or not local.keys.has((start, end)):
+            return self
+        return WatchedSite(local, self._caller)
+
     @property
     def hub(self) -> Hub:
         return self._api.hub
@@ -120,7 +127,10 @@ class EdgeApi:
         served: ServedSpace,
         reports: Reports,
         poke: Callable[[], None],
+        local: LocalApi | None = None,
     ) -> None:
+        """`local` answers requests about keys of the site, if the replica is of one."""
+        self.local = local
         self._router = router
         self._core = core
         self._follower = follower
@@ -141,7 +151,7 @@ class EdgeApi:
         router.unary("/etcdserverpb.KV/Range", self.range)
         router.unary("/etcdserverpb.Auth/Authenticate", self._login)
         for path in FORWARDED:
-            router.unary(path, self._forward)
+            router.unary(path, self._forward if local is None or path not in CHANGES else self._change)
         for path in WAITING:
             router.unary(path, self._forward_waiting)
         for path in ANSWERS:
@@ -201,11 +211,14 @@ class EdgeApi:
     def range(self, call: Call, body: bytes) -> None:
         request = rpc_pb2.RangeRequest.FromString(body)
         check_range(request)
+        wanted = bounds(request.key, request.range_end)
+        if self.local is not None and self.local.keys.has(wanted):
+            self.local.range(call, body)
+            return
         mode = mode_of(call, serializable=request.serializable)
         if mode.fresh is Fresh.LINEARIZABLE:
             self._forward(call, body)
             return
-        wanted = bounds(request.key, request.range_end)
         self.access.caller(call).require_read(wanted)
         self.check_served(wanted)
         mode.check_cluster(self._core.position.cluster_id)
@@ -334,7 +347,8 @@ class EdgeApi:
     def hold(self, call: Call, go_on: Callable[[], None]) -> bool:
         """Ask a member about the call's token if that is due. Returns whether the call waits for it, and goes on by
         `go_on`; what is known of a token is used until the answer is here."""
-        token = "" if call.method in _ELSEWHERE else self.access.due(call)
+        here = call.method not in _ELSEWHERE or (self.local is not None and call.method in CHANGES)
+        token = self.access.due(call) if here else ""
         if not token:
             return False
         known = self.access.tokens.identify(token, self.access.auth) is not None
@@ -369,6 +383,11 @@ class EdgeApi:
     def _forward(self, call: Call, body: bytes) -> None:
         self._check_connected()
         self._tasks.spawn(self._do_forward(call, body))
+
+    def _change(self, call: Call, body: bytes) -> None:
+        assert self.local is not None
+        if not self.local.take(call, body):
+            self._forward(call, body)
 
     def _check_connected(self) -> None:
         if not self._follower.reaches_cluster:

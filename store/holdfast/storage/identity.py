@@ -49,7 +49,8 @@ _MADE = ("log.synced", "log", "state")
 _OURS = ("identity.json", "founding.json", "making", "state.synced", *_MADE)
 RESTORING = "RESTORING"
 STATE_MARK = "state.synced"
-_NOBODYS = ("LOCK", "FORMAT.new", "lost+found", RESTORING)
+SITE = "local"  # the keys of a site, at a replica: they stay when everything else is removed
+_NOBODYS = ("LOCK", "FORMAT.new", "lost+found", RESTORING, SITE, f"{SITE}.new")
 _EPOCH = 1_767_225_600  # 2026-01-01
 
 

@@ -1,0 +1,270 @@
+"""Requests about keys of the site, below /local/SITE/. The replica that writes them answers them itself. Others serve
+serializable reads and watches from their copies, and forward all else to the one that writes.
+
+None of this needs the cluster. Whoever may read and write which of these keys is decided by the cluster's users and
+roles, as they are known here, as for all other keys.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from holdfast.api.read_modes import READ, Fresh, described, mode_of
+from holdfast.api.router import Router
+from holdfast.api.wire import range_response
+from holdfast.auth.checks import check_delete as check_delete_rights
+from holdfast.auth.checks import check_put as check_put_rights
+from holdfast.auth.checks import check_txn as check_txn_rights
+from holdfast.edge.access import Access, ReplicaCaller
+from holdfast.edge.forward import FORWARD_SECONDS, Forwarder
+from holdfast.edge.site_copy import SiteCopy
+from holdfast.edge.site_keys import SiteKeys, puts_of
+from holdfast.edge.site_writer import SiteWriter
+from holdfast.edge.waiting import Waiting
+from holdfast.front.calls import Call
+from holdfast.keyrange import Range, bounds, prefix_end
+from holdfast.kv.scan import RangeScan
+from holdfast.kv.validate import check_delete, check_put, check_range, check_txn
+from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
+from holdfast.status import FUTURE_REVISION, Code, Refusal, RequestError
+from holdfast.tasks import Tasks
+from holdfast.watch.hub import Hub
+
+PUT, DELETE, TXN = (f"/etcdserverpb.KV/{name}" for name in ("Put", "DeleteRange", "Txn"))
+CHANGES = (PUT, DELETE, TXN, "/holdfast.v1.Keys/PutSequential")
+_RESPONSES: dict[str, Callable[[], Any]] = {
+    PUT: rpc_pb2.PutResponse,
+    DELETE: rpc_pb2.DeleteRangeResponse,
+    TXN: rpc_pb2.TxnResponse,
+}
+
+
+class LocalApi:
+    """`forwarder` leads to the replica that writes; None: it is this one. `node` is this replica's volume id."""
+
+    def __init__(
+        self,
+        router: Router,
+        keys: SiteKeys,
+        site: SiteWriter | SiteCopy,
+        forwarder: Forwarder | None,
+        access: Access,
+        *,
+        node: int,
+        poke: Callable[[], None],
+    ) -> None:
+        self.keys = keys
+        self.site = site
+        self.poke = poke
+        self._router = router
+        self._forwarder = forwarder
+        self._access = access
+        self._node = node
+        self._tasks = Tasks()
+        self._for_revision = Waiting()
+
+    @property
+    def writes(self) -> bool:
+        return self._forwarder is None
+
+    @property
+    def hub(self) -> Hub:
+        return self.site.served.hub
+
+    def header(self, revision: int | None) -> rpc_pb2.ResponseHeader:
+        lineage = self.site.lineage
+        return rpc_pb2.ResponseHeader(
+            cluster_id=lineage.cluster_id,
+            member_id=self._node,
+            revision=self.site.served.space.revision if revision is None else revision,
+            raft_term=lineage.epoch,
+        )
+
+    def require_data(self) -> None:
+        """Raise RequestError if there is no copy yet."""
+        if not self.site.complete:
+            raise self._unreachable("nothing of its keys is here yet")
+
+    def _unreachable(self, why: str) -> RequestError:
+        site = self.keys.site
+        text = f"holdfast: the keys of the site {site.name} are written by {site.writer}, at {site.address}: {why}"
+        return RequestError(Refusal(Code.UNAVAILABLE, text))
+
+    # ---- reads ---------------------------------------------------------------------------------------------
+
+    def range(self, call: Call, body: bytes) -> None:
+        """A Range of keys of the site. Raises RequestError."""
+        request = rpc_pb2.RangeRequest.FromString(body)
+        check_range(request)
+        mode = mode_of(call, serializable=request.serializable)
+        here = mode.fresh is Fresh.LOCAL
+        if self._forwarder is not None and not here:
+            self._forward(call, body)
+            return
+        self._access.caller(call).require_read(bounds(request.key, request.range_end))
+        self.require_data()
+        mode.check_cluster(self.site.lineage.cluster_id)
+        if mode.fresh is Fresh.AT_LEAST and mode.position.revision > self.site.served.space.revision:
+            raise RequestError(FUTURE_REVISION)
+        fresh = Fresh.LOCAL if here else Fresh.LINEARIZABLE
+        told = self._described(fresh) if READ in call.metadata or not self.writes else ()
+
+        def failed(error: Refusal) -> None:
+            self._router.fail(call.id, error)
+
+        def done(scan: RangeScan) -> None:
+            kvs, more, count = scan.result()
+            self._router.reply(call.id, range_response(header, kvs, more, count), told)
+
+        header = self.header(None).SerializeToString()
+        cancel = self.site.served.scans.run(
+            lambda: self.site.served.space.scan(request),
+            done,
+            failed,
+            owner=call.peer.address,
+            outbox=call.peer.outbox,
+        )
+        self._router.on_cancel(call, cancel)
+
+    def _described(self, fresh: Fresh) -> tuple[tuple[bytes, bytes], ...]:
+        staleness = 0 if isinstance(self.site, SiteWriter) else self.site.follower.staleness_ms
+        bound = "unknown" if staleness is None else f"{staleness / 1000:.3f}s" if staleness else "0s"
+        return described(fresh, self.site.lineage.cluster_id, self.site.served.space.revision, bound)
+
+    # ---- writes --------------------------------------------------------------------------------------------
+
+    def take(self, call: Call, body: bytes) -> bool:
+        """Whether this call of `CHANGES` is about keys of the site: then it is answered. Raises RequestError."""
+        if call.method == PUT:
+            return self._put(call, body)
+        if call.method == DELETE:
+            return self._delete(call, body)
+        if call.method == TXN:
+            return self._txn(call, body)
+        return self._put_sequential(body)
+
+    def _put_sequential(self, body: bytes) -> bool:
+        request = holdfast_pb2.PutSequentialRequest.FromString(body)
+        if request.prefix and self.keys.has(bounds(request.prefix, prefix_end(request.prefix))):
+            text = "holdfast: keys of a site are not numbered by PutSequential: put them in a transaction"
+            raise RequestError(Refusal(Code.INVALID_ARGUMENT, text))
+        return False
+
+    def _put(self, call: Call, body: bytes) -> bool:
+        request = rpc_pb2.PutRequest.FromString(body)
+        check_put(request)
+        if not self.keys.has(bounds(request.key, b"")):
+            return False
+        self.keys.check_put(request)
+        caller = self._access.caller(call)
+        caller.require(lambda auth, who: check_put_rights(auth, who, request, {}))
+        self._change(call, body, raft_pb2.Command(put=request))
+        return True
+
+    def _delete(self, call: Call, body: bytes) -> bool:
+        request = rpc_pb2.DeleteRangeRequest.FromString(body)
+        check_delete(request)
+        if not self.keys.has(bounds(request.key, request.range_end)):
+            return False
+        caller = self._access.caller(call)
+        caller.require(lambda auth, who: check_delete_rights(auth, who, request))
+        self._change(call, body, raft_pb2.Command(delete_range=request))
+        return True
+
+    def _txn(self, call: Call, body: bytes) -> bool:
+        request = rpc_pb2.TxnRequest.FromString(body)
+        check_txn(request)
+        if not self.keys.has_all(request):
+            return False
+        for put in puts_of(request):
+            self.keys.check_put(put)
+        caller = self._access.caller(call)
+        caller.require(lambda auth, who: check_txn_rights(auth, who, request, {}))
+        self._change(call, body, raft_pb2.Command(txn=request))
+        return True
+
+    def _change(self, call: Call, body: bytes, command: raft_pb2.Command) -> None:
+        if self._forwarder is not None:
+            self._forward(call, body)
+            return
+        assert isinstance(self.site, SiteWriter)
+
+        def done(response: Message, revision: int) -> None:
+            head = type(response)(header=self.header(revision))
+            head.MergeFrom(response)
+            self._router.reply(call.id, head.SerializeToString())
+
+        def failed(refusal: Refusal) -> None:
+            self._router.fail(call.id, refusal)
+
+        self.site.change(command, done, failed)
+
+    # ---- at a replica that does not write ------------------------------------------------------------------
+
+    def _forward(self, call: Call, body: bytes) -> None:
+        self._tasks.spawn(self._do_forward(call, body))
+
+    async def _do_forward(self, call: Call, body: bytes) -> None:
+        assert self._forwarder is not None
+        seconds = FORWARD_SECONDS
+        if call.deadline_ns is not None:
+            seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
+        try:
+            answer = await self._forwarder.call(call, body, seconds)
+        except RequestError as error:
+            refusal = error.refusal
+            if refusal.code is Code.UNAVAILABLE:
+                refusal = self._unreachable(refusal.message).refusal
+            self._router.fail(call.id, refusal)
+            return
+
+        def reply() -> None:
+            self._router.reply(call.id, answer)
+
+        kind = _RESPONSES.get(call.method)
+        revision = 0 if kind is None else kind.FromString(answer).header.revision  # type: ignore[attr-defined]
+        if revision <= self.site.served.space.revision:
+            reply()
+        else:  # until what was written can be read here
+            self._for_revision.wait(revision, reply, seconds, reply)
+
+    def reached(self) -> None:
+        """The copy has moved."""
+        self._for_revision.reached(self.site.served.space.revision)
+
+
+class WatchedSite:
+    """Adapts the keys of the site to `api.watch.Watchable`, for one watch stream."""
+
+    def __init__(self, api: LocalApi, caller: ReplicaCaller) -> None:
+        self._api = api
+        self._caller = caller
+        self.header = api.header
+        self.poke = api.poke
+
+    def part(self, start: bytes, end: bytes | None) -> WatchedSite:
+        return self
+
+    @property
+    def hub(self) -> Hub:
+        return self._api.hub
+
+    def refuse_watch(self, start: bytes, end: bytes | None) -> str:
+        return self._refuse((start, end), again=False)
+
+    def refuse_further(self, start: bytes, end: bytes | None) -> str:
+        return self._refuse((start, end), again=True)
+
+    def _refuse(self, range: Range, *, again: bool) -> str:
+        try:
+            self._caller.require_read(range, again=again)
+            self._api.require_data()
+        except RequestError as error:
+            if error.refusal.code is Code.UNAVAILABLE:
+                raise
+            return error.refusal.in_go_words()
+        return ""
