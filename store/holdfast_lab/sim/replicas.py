@@ -94,6 +94,7 @@ class SimReplica:
         self._connection = 0  # its number; events planned for an earlier connection are void
         self._pumping = False
         self._shown: list[Range] | None = None  # since it started
+        self._had_data = False  # when it was checked last
         self._plain = False  # its upstream is of an earlier version, whose chunks say nothing of themselves
         self._pace = MS  # the longest time between parts of a snapshot
         self._hurried = False
@@ -345,9 +346,10 @@ class SimReplica:
         if self.core._next is not None:
             self._check_data("a snapshot that is not whole", self.core._next)
         before, self._shown = self._shown, self.core.shown
+        had_data, self._had_data = self._had_data, self.core.position.watermark > 0
         if before is not None:
             check(not without(before, self._shown), "I22", f"a replica showed {before}, and shows {self._shown}")
-            begins = bool(self._shown and not before)
+            begins = bool(self._shown and not before and not had_data)
             check(not begins or self.core.whole, "I22", f"a replica shows {self._shown} of its first snapshot")
 
     def _check_data(self, what: str, data: ReplicaData) -> None:
