@@ -253,6 +253,11 @@ REPLICA_DISCONNECTED = RefusalTemplate(
     _OURS + "replica {name} is disconnected from its cluster: only serializable reads and watches of {prefixes} are "
     "answered here",
 )
+WRITER_UNREACHABLE = RefusalTemplate(
+    Code.UNAVAILABLE,
+    _OURS + "replica {name} does not reach {writer} at {address}, which writes the keys of the site {site}: only "
+    "serializable reads and watches of them are answered here",
+)
 OUTSIDE_PREFIXES = RefusalTemplate(
     Code.FAILED_PRECONDITION,
     _OURS + "{key} is outside this replica's prefixes ({prefixes}). Read it from the cluster, or add its prefix to the "

@@ -80,6 +80,7 @@ class SimConnection(Connection):
         name: tuple[tuple[str, str], ...] | None = None,
         anonymous: bool = False,
         metadata: tuple[tuple[str, str], ...] = (),
+        noted: bool = True,
     ) -> Response:
         network, faults = self._network, self._faults
         seconds = timeout or self.timeout

@@ -27,6 +27,7 @@ from holdfast.client.errors import (
 from holdfast.client.forks import Forked
 from holdfast.client.lease import Lease
 from holdfast.client.position import Position
+from holdfast.client.site import SiteValue, SiteView
 from holdfast.client.txn import Txn, TxnResult
 from holdfast.client.values import Event, KeyValue, PutResult, RangeResult, SequentialResult
 
@@ -50,6 +51,8 @@ __all__ = [
     "RangeResult",
     "Refused",
     "SequentialResult",
+    "SiteValue",
+    "SiteView",
     "SyncState",
     "Tls",
     "Txn",

@@ -36,6 +36,7 @@ from holdfast.status import (
     REPLICA_DISCONNECTED,
     REPLICA_EMPTY,
     TOO_MANY_REQUESTS,
+    WRITER_UNREACHABLE,
     said_by_server,
 )
 
@@ -54,6 +55,7 @@ _BEFORE_ANYTHING = (
     NOT_RECOVERED,
     REPLICA_EMPTY,
     REPLICA_DISCONNECTED,
+    WRITER_UNREACHABLE,
     LEARNER_UNSUPPORTED,
 )
 _READS = ("/etcdserverpb.KV/Range",)

@@ -24,6 +24,7 @@ from holdfast.client.login import Login, Metadata
 from holdfast.client.picker import Address, Picker, Policy
 from holdfast.client.position import Position
 from holdfast.client.session import Session
+from holdfast.client.site import SiteView
 from holdfast.client.txn import Key, Ops, Txn
 from holdfast.client.values import (
     DeleteResult,
@@ -233,6 +234,10 @@ class Client:
             request.value = to_bytes(value)
         path = "/holdfast.v1.Reported/Report"
         await self.connection.call(path, request, holdfast_pb2.ReportResponse, idempotent=True)
+
+    def site(self, name: str) -> SiteView:
+        """The keys as this site sees them, with those that it has set itself; see `SiteView`."""
+        return SiteView(self, name)
 
     async def put_sequential(
         self, prefix: str | bytes, value: str | bytes, *, lease: Lease | int = 0

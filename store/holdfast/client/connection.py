@@ -340,9 +340,11 @@ class Connection:
         name: Metadata | None = None,
         anonymous: bool = False,
         metadata: Metadata = (),
+        noted: bool = True,
     ) -> Response:
         """Make a unary call to one of the endpoints (or to `endpoint`). `name`: the session's name for a write;
-        `anonymous`: send no credentials; `metadata`: more of it. Raises a ClientError."""
+        `anonymous`: send no credentials; `metadata`: more of it; `noted`: the answer says how far the cluster is.
+        Raises a ClientError."""
         seconds = self.timeout if timeout is None else timeout
         how = (path, request, response, idempotent, seconds, endpoint, name)
         who = () if anonymous else await self.who()
@@ -354,6 +356,6 @@ class Connection:
             # It was refused, so it had no effect.
             answer = await self._caller.call(*how, (*await self.who(), *metadata))
         header = getattr(answer, "header", None)
-        if isinstance(header, rpc_pb2.ResponseHeader):
+        if noted and isinstance(header, rpc_pb2.ResponseHeader):
             self.seen.note(header)
         return answer

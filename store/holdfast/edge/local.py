@@ -19,6 +19,7 @@ from holdfast.api.wire import range_response
 from holdfast.auth.checks import check_delete as check_delete_rights
 from holdfast.auth.checks import check_put as check_put_rights
 from holdfast.auth.checks import check_txn as check_txn_rights
+from holdfast.client.errors import Unavailable
 from holdfast.edge.access import Access, ReplicaCaller
 from holdfast.edge.forward import FORWARD_SECONDS, Forwarder
 from holdfast.edge.site_copy import SiteCopy
@@ -30,7 +31,7 @@ from holdfast.keyrange import Range, bounds, prefix_end
 from holdfast.kv.scan import RangeScan
 from holdfast.kv.validate import check_delete, check_put, check_range, check_txn
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
-from holdfast.status import FUTURE_REVISION, Code, Refusal, RequestError
+from holdfast.status import FUTURE_REVISION, REPLICA_EMPTY, WRITER_UNREACHABLE, Code, Refusal, RequestError
 from holdfast.tasks import Tasks
 from holdfast.watch.hub import Hub
 
@@ -44,7 +45,8 @@ _RESPONSES: dict[str, Callable[[], Any]] = {
 
 
 class LocalApi:
-    """`forwarder` leads to the replica that writes; None: it is this one. `node` is this replica's volume id."""
+    """`forwarder` leads to the replica that writes; None: it is this one. `name` is this replica's name, `node`
+    its volume id."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class LocalApi:
         forwarder: Forwarder | None,
         access: Access,
         *,
+        name: str,
         node: int,
         poke: Callable[[], None],
     ) -> None:
@@ -63,6 +66,7 @@ class LocalApi:
         self._router = router
         self._forwarder = forwarder
         self._access = access
+        self._name = name
         self._node = node
         self._tasks = Tasks()
         self._for_revision = Waiting()
@@ -87,12 +91,11 @@ class LocalApi:
     def require_data(self) -> None:
         """Raise RequestError if there is no copy yet."""
         if not self.site.complete:
-            raise self._unreachable("nothing of its keys is here yet")
+            raise RequestError(REPLICA_EMPTY.fill(name=self._name))
 
-    def _unreachable(self, why: str) -> RequestError:
+    def _unreachable(self) -> Refusal:
         site = self.keys.site
-        text = f"holdfast: the keys of the site {site.name} are written by {site.writer}, at {site.address}: {why}"
-        return RequestError(Refusal(Code.UNAVAILABLE, text))
+        return WRITER_UNREACHABLE.fill(name=self._name, writer=site.writer, address=site.address, site=site.name)
 
     # ---- reads ---------------------------------------------------------------------------------------------
 
@@ -214,12 +217,14 @@ class LocalApi:
         if call.deadline_ns is not None:
             seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
         try:
+            await self._forwarder.channel(seconds)
+        except Unavailable:
+            self._router.fail(call.id, self._unreachable())  # nothing was sent
+            return
+        try:
             answer = await self._forwarder.call(call, body, seconds)
         except RequestError as error:
-            refusal = error.refusal
-            if refusal.code is Code.UNAVAILABLE:
-                refusal = self._unreachable(refusal.message).refusal
-            self._router.fail(call.id, refusal)
+            self._router.fail(call.id, error.refusal)
             return
 
         def reply() -> None:

@@ -409,6 +409,7 @@ class EdgeServer:
             keys,
             None if writer is None else Forwarder(writer, self.access),
             self.access,
+            name=config.name,
             node=self._data.identity.volume_id,
             poke=self._telling_site.tell,
         )

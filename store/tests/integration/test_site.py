@@ -1,0 +1,203 @@
+"""Keys of a site: written at one replica of it, also while the site is cut off; copied to the others, reported to the
+cluster, and never taken for keys of the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from holdfast import client
+from holdfast.client.errors import ClientError, Unavailable
+from holdfast.proto import rpc_pb2
+from holdfast_lab.processes import LocalCluster
+
+from .replica import Edge
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def options(writer: Edge) -> list[str]:
+    return ["--site=berlin", f"--site-writer={writer.name}={writer.endpoint}"]
+
+
+@asynccontextmanager
+async def site(cluster: LocalCluster, directory: Path) -> AsyncIterator[tuple[Edge, Edge]]:
+    """The replica that writes, and another one."""
+    await cluster.wait_ready(60)
+    edges = [Edge(directory, cluster.endpoints, ("/a/",), name=name) for name in ("berlin-0", "berlin-1")]
+    writer, other = edges
+    try:
+        for edge in edges:
+            await edge.start(options(writer))
+        yield writer, other
+    finally:
+        for edge in edges:
+            if edge.process is not None:
+                edge.process.kill()
+                print(edge.process.tail(40))
+            await edge.relay.close()
+
+
+async def has(hf: client.Client, key: str, value: bytes | None, *, serializable: bool = False) -> None:
+    """Wait until the key has this value."""
+    async with asyncio.timeout(40):
+        while True:
+            try:
+                found = await hf.get(key, serializable=serializable)
+            except Unavailable:
+                found = None
+            if (None if found is None else found.value) == value:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalCluster, tmp_path: Path) -> None:
+    async with (
+        client.connect(cluster.endpoints, timeout=20) as hf,
+        site(cluster, tmp_path) as (writer, other),
+        client.connect(writer.endpoint, timeout=10, session_ttl=0) as at_writer,
+        client.connect(other.endpoint, timeout=10) as at_other,
+    ):
+        await hf.put("/a/greeting", "hello")
+        await at_writer.put("/local/berlin/a/greeting", "hallo")
+        await has(at_other, "/local/berlin/a/greeting", b"hallo", serializable=True)
+        await has(hf, "/reported/berlin-0/local/berlin/a/greeting", b"hallo")
+        assert await hf.get("/local/berlin/a/greeting") is None, "it is no key of the cluster"
+        await has(at_other, "/a/greeting", b"hello", serializable=True)
+
+        for edge in (writer, other):
+            edge.relay.cut()
+        async with (
+            client.connect(writer.endpoint, timeout=10, session_ttl=0) as cut_off,
+            client.connect(other.endpoint, timeout=10, session_ttl=0) as cut_off_too,
+        ):
+            await writer.is_cut(cut_off)
+            await other.is_cut(cut_off_too)
+            written = await cut_off_too.put("/local/berlin/a/greeting", "moin")  # forwarded within the site
+            found = await cut_off_too.get("/local/berlin/a/greeting", serializable=True)
+            assert found is not None
+            assert (found.value, found.mod_revision) == (b"moin", written.revision), "who wrote it can read it there"
+            await cut_off.put("/local/berlin/b", "1")
+            await cut_off.delete("/local/berlin/b")
+
+            seen = client.connect(other.endpoint, timeout=10)
+            async with seen:
+                view = seen.site("berlin")
+                await view.put("/a/color", "red")
+                assert [(v.key, v.value, v.local) for v in await view.range("/a/")] == [
+                    (b"/a/color", b"red", True),
+                    (b"/a/greeting", b"moin", True),
+                ]
+                assert await view.delete("/a/greeting")
+                value = await view.get("/a/greeting")
+                assert value is not None
+                assert (value.value, value.local) == (b"hello", False)
+                await view.put("/a/greeting", "moin")
+
+            assert writer.process is not None
+            writer.process.kill()
+            await has(cut_off_too, "/local/berlin/a/greeting", b"moin", serializable=True)
+            with pytest.raises(ClientError, match="which writes the keys of the site berlin"):
+                await cut_off_too.put("/local/berlin/a/greeting", "?")
+            writer.process.start()
+        for edge in (writer, other):
+            edge.relay.heal()
+        await has(hf, "/reported/berlin-0/local/berlin/a/greeting", b"moin")
+        await has(hf, "/reported/berlin-0/local/berlin/b", None)
+
+
+async def test_what_was_answered_is_there_after_a_kill(cluster: LocalCluster, tmp_path: Path) -> None:
+    async with site(cluster, tmp_path) as (writer, _), client.connect(writer.endpoint, timeout=10, session_ttl=0) as hf:
+        revisions = [(await hf.put(f"/local/berlin/{n % 7}", str(n))).revision for n in range(50)]
+        assert revisions == list(range(2, 52)), "the site's keys have revisions of their own"
+        process = writer.process
+        assert process is not None
+        process.kill()
+        process.start()
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    result = await hf.range("/local/berlin/", prefix=True)
+                    break
+                except ClientError:
+                    await asyncio.sleep(0.1)
+        assert {kv.key: kv.value for kv in result.kvs} == {
+            b"/local/berlin/%d" % (n % 7): b"%d" % n for n in range(43, 50)
+        }
+
+
+async def test_transactions_and_watches_are_of_one_key_space(cluster: LocalCluster, tmp_path: Path) -> None:
+    async with (
+        site(cluster, tmp_path) as (writer, _),
+        client.connect(cluster.endpoints, timeout=20) as hf,
+        grpc.aio.insecure_channel(writer.endpoint) as channel,
+        client.connect(writer.endpoint, timeout=10, session_ttl=0) as at_writer,
+    ):
+        put = await hf.put("/a/x", "1")
+        await writer.reaches(at_writer, put.revision)
+        call = channel.unary_unary(
+            "/etcdserverpb.KV/Txn",
+            request_serializer=rpc_pb2.TxnRequest.SerializeToString,
+            response_deserializer=rpc_pb2.TxnResponse.FromString,
+        )
+        mine = rpc_pb2.TxnRequest()
+        mine.compare.add(key=b"/local/berlin/x", target=rpc_pb2.Compare.VERSION, version=0)
+        mine.success.add().request_put.key = b"/local/berlin/x"
+        assert (await call(mine)).succeeded
+        assert not (await call(mine)).succeeded
+        mine.success.add().request_put.key = b"/a/x"
+        with pytest.raises(grpc.aio.AioRpcError, match="not about both"):
+            await call(mine)
+        for key, why in (("/local/hamburg/x", "of the site berlin"), ("/local/berlin/white space", "reported")):
+            with pytest.raises(ClientError, match=why):
+                await at_writer.put(key, "1")
+
+        watch = channel.stream_stream(
+            "/etcdserverpb.Watch/Watch",
+            request_serializer=rpc_pb2.WatchRequest.SerializeToString,
+            response_deserializer=rpc_pb2.WatchResponse.FromString,
+        )()
+
+        async def create(key: bytes, start: int) -> rpc_pb2.WatchResponse:
+            request = rpc_pb2.WatchRequest()
+            request.create_request.key, request.create_request.start_revision = key, start
+            await watch.write(request)
+            return await watch.read()
+
+        created = await create(b"/local/berlin/x", 1)
+        assert created.created
+        assert not created.canceled
+        events = await watch.read()
+        assert [event.kv.key for event in events.events] == [b"/local/berlin/x"]
+        refused = await create(b"/a/x", 1)
+        assert refused.canceled
+        assert "streams of their own" in refused.cancel_reason
+        await at_writer.put("/local/berlin/x", "2")
+        assert [event.kv.value for event in (await watch.read()).events] == [b"2"]
+        watch.cancel()
+
+
+async def test_another_replica_takes_over_the_writing(cluster: LocalCluster, tmp_path: Path) -> None:
+    """The one that wrote has failed for good; what the other one has of the keys goes on, with a new history."""
+    async with (
+        site(cluster, tmp_path) as (writer, other),
+        client.connect(other.endpoint, timeout=10, session_ttl=0) as hf,
+    ):
+        await hf.put("/local/berlin/x", "1")
+        await hf.put("/local/berlin/y", "1")
+        assert writer.process is not None
+        assert other.process is not None
+        writer.process.kill()
+        other.process.kill()
+        await other.start(options(other))
+        await has(hf, "/local/berlin/x", b"1")
+        await hf.put("/local/berlin/x", "2")
+        writer.process.kill()
+        await writer.start(options(other))
+        async with client.connect(writer.endpoint, timeout=10) as at_first:
+            await has(at_first, "/local/berlin/x", b"2", serializable=True)
+            await has(at_first, "/local/berlin/y", b"1", serializable=True)
