@@ -12,7 +12,7 @@ from holdfast_operator import status
 from holdfast_operator.children import ensure_certificate
 from holdfast_operator.kube import ApiError, Kube, Object
 from holdfast_operator.model.parse import InvalidSpec, parse
-from holdfast_operator.model.pool import PoolSpec
+from holdfast_operator.model.pool import PoolSpec, SiteKeys
 from holdfast_operator.objects import Leaving, NotOurs, ensure, ensure_absent, ensure_from, is_owned
 from holdfast_operator.plan.facts import Run
 from holdfast_operator.plan.freshness import Peak, corrected, last_seen, peaks
@@ -85,7 +85,7 @@ class PoolReconciler:
             await self._ensure_services(pool, spec, cluster, relays=spec.relaysPerSite > 0 and not shared)
             if not shared:
                 new = [name for name in wanted if name not in live]
-                await self._ensure_certificates(pool, cluster, new, list(wanted), relays)
+                await self._ensure_certificates(pool, cluster, new, list(wanted), relays, spec.site)
             for stateful_name, stateful in wanted.items():
                 await ensure_from(self._kube, pool, stateful, live.get(stateful_name))
             await self._prune(pool, live, wanted)
@@ -129,6 +129,10 @@ class PoolReconciler:
             await ensure(self._kube, pool, resources.relay_service(pool, spec, rendering))
         else:
             await ensure_absent(self._kube, pool, "Service", resources.relay_name(pool["metadata"]["name"]))
+        if spec.site is not None:
+            await ensure(self._kube, pool, resources.writer_service(pool, spec, spec.site, rendering))
+        else:
+            await ensure_absent(self._kube, pool, "Service", resources.writer_name(pool["metadata"]["name"]))
 
     async def _replace(self, replica: Replica) -> str:
         """End its pod. One that is ready is evicted, so that disruption budgets are respected. Returns why that was
@@ -145,19 +149,31 @@ class PoolReconciler:
         return ""
 
     async def _ensure_certificates(
-        self, pool: Object, cluster: ForPools, new: list[str], replicas: list[str], relays: frozenset[str]
+        self,
+        pool: Object,
+        cluster: ForPools,
+        new: list[str],
+        replicas: list[str],
+        relays: frozenset[str],
+        site: SiteKeys | None,
     ) -> None:
-        """Certificates of new replicas, of the relays (by node), and of a few others in turn: a thousand of them cost
-        no thousand requests. Any replica may become a relay, so where there are relays, all replicas have the name of
-        their Service; those that are relays now need it at once."""
+        """Certificates of new replicas, of those that others follow (by node), and of a few in turn: a thousand of them
+        cost no thousand requests. Any replica may become a relay, or the writer of the site, so all replicas have the
+        names of these Services; those that need them now have them at once."""
         ca = cluster.authority
         if ca is None or not replicas:
             return
         start = next(self._turn) * CERTIFICATES_PER_PASS
         turn = [replicas[(start + n) % len(replicas)] for n in range(min(CERTIFICATES_PER_PASS, len(replicas)))]
         name = pool["metadata"]["name"]
-        services = [resources.replica_name(name), *([resources.relay_name(name)] if relays else [])]
-        due = dict.fromkeys([*new, *(resources.replica_on(name, node) for node in sorted(relays)), *turn], services)
+        services = [
+            resources.replica_name(name),
+            *([resources.relay_name(name)] if relays else []),
+            *([resources.writer_name(name)] if site is not None else []),
+        ]
+        followed = {*relays, *([site.writer] if site is not None else [])}
+        first = [made for node in sorted(followed) if (made := resources.replica_on(name, node)) in replicas]
+        due = dict.fromkeys([*new, *first, *turn], services)
         owner = {"metadata": {**pool["metadata"], "name": self._cluster}, "kind": pool["kind"]}
         for wanted in certificates.wanted(owner, cluster.spec, due, []):
             if wanted.role == "edge":

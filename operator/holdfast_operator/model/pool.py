@@ -18,6 +18,9 @@ class PoolPlacement(Model):
     )
 
 
+LOCAL = "/local/"
+
+
 class OfflineRule(Model):
     prefix: Prefix = Field(description="Keys that begin so; it begins with one of the pool's prefixes.")
     policy: Literal["Serve", "ServeUntil", "RequireOnline"] = Field(
@@ -33,6 +36,16 @@ class OfflineRule(Model):
         if (self.policy == "ServeUntil") != (self.seconds is not None):
             raise ValueError("seconds are given for the policy ServeUntil, and for no other")
         return self
+
+
+class SiteKeys(Model):
+    name: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] = Field(
+        description="Name of the site: its keys are those below /local/NAME/."
+    )
+    writer: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        description="Name of the node whose replica writes these keys. If that node has failed for good, name another "
+        "one: it goes on from its copy."
+    )
 
 
 class PoolSpec(PodFields):
@@ -64,6 +77,11 @@ class PoolSpec(PodFields):
         description="What replicas serve while they are cut off from the cluster. The longest prefix of a key decides; "
         "other keys are served always.",
     )
+    site: SiteKeys | None = Field(
+        default=None,
+        description="The replicas have keys of their own, below /local/NAME/, which are written at the site only, also "
+        "while it is cut off. They are reported to the cluster, below /reported/.",
+    )
     storage: Storage = Field(
         default_factory=Storage, description="The volume of each replica. Immutable: volumes are not resized yet."
     )
@@ -77,6 +95,13 @@ class PoolSpec(PodFields):
         for rule in self.offline or ():
             if not rule.prefix.startswith(tuple(self.prefixes)):
                 raise ValueError(f"offline: {rule.prefix} begins with none of the prefixes")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_of_a_site_are_not_followed(self) -> Self:
+        for prefix in self.prefixes if self.site is not None else ():
+            if prefix.startswith(LOCAL) or LOCAL.startswith(prefix):
+                raise ValueError(f"prefixes: {prefix} has keys below {LOCAL}, which with a site are keys of the site")
         return self
 
     @field_validator("podOverlay")

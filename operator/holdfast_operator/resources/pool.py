@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import replace
 
 from holdfast_operator.model.cluster import ClusterSpec
-from holdfast_operator.model.pool import OfflineRule, PoolSpec
+from holdfast_operator.model.pool import OfflineRule, PoolSpec, SiteKeys
 from holdfast_operator.resources.cluster import client_endpoint
 from holdfast_operator.resources.common import (
     CLIENT_PORT,
@@ -36,6 +36,11 @@ def replica_name(pool: str) -> str:
 def relay_name(pool: str) -> str:
     """Of the Service of the pool's relays."""
     return f"{pool}-relay"
+
+
+def writer_name(pool: str) -> str:
+    """Of the Service of the replica that writes the keys of the site."""
+    return f"{pool}-writer"
 
 
 def node_hash(node: str) -> str:
@@ -111,6 +116,7 @@ def _arguments(name: str, namespace: str, spec: PoolSpec, tls: bool, how: Defaul
         *(f"--prefix={prefix}" for prefix in prefixes),
         *(["--anonymous-reads"] if spec.anonymousReads else []),
         *(f"--offline={_literal(_offline(rule), how)}" for rule in spec.offline or ()),
+        *_site(name, namespace, spec),
     ]
     if tls:
         arguments += [
@@ -121,6 +127,13 @@ def _arguments(name: str, namespace: str, spec: PoolSpec, tls: bool, how: Defaul
             f"--upstream-tls-dir={_TLS}",
         ]
     return arguments
+
+
+def _site(name: str, namespace: str, spec: PoolSpec) -> list[str]:
+    if spec.site is None:
+        return []
+    writer = f"{replica_on(name, spec.site.writer)}-0={writer_name(name)}.{namespace}.svc:{CLIENT_PORT}"
+    return [f"--site={spec.site.name}", f"--site-writer={writer}"]
 
 
 def _literal(text: str, how: Defaults) -> str:
@@ -229,6 +242,24 @@ def relay_service(of: Object, spec: PoolSpec, rendering: int = OLDEST) -> Object
         "metadata": metadata(relay_name(name), namespace, of, labels(spec.clusterRef.name, COMPONENT, name)),
         "spec": {
             "selector": {**selector(spec.clusterRef.name, COMPONENT, name), RELAY_LABEL: "true"},
+            **service_families(rendering),
+            "clusterIP": "None",
+            "ports": [{"name": "client", "port": CLIENT_PORT, "targetPort": "client"}],
+            "publishNotReadyAddresses": True,
+        },
+    }
+
+
+def writer_service(of: Object, spec: PoolSpec, site: SiteKeys, rendering: int = OLDEST) -> Object:
+    """The replica that writes the keys of the site, also while Kubernetes calls it unready: the site may be cut off."""
+    name, namespace = of["metadata"]["name"], of["metadata"]["namespace"]
+    writer = {**selector(spec.clusterRef.name, COMPONENT, name), NODE_LABEL: node_hash(site.writer)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(writer_name(name), namespace, of, labels(spec.clusterRef.name, COMPONENT, name)),
+        "spec": {
+            "selector": writer,
             **service_families(rendering),
             "clusterIP": "None",
             "ports": [{"name": "client", "port": CLIENT_PORT, "targetPort": "client"}],

@@ -8,7 +8,7 @@ import pytest
 from holdfast.cli.parsing import parse_urls
 from holdfast.edge.offline import parse_policy
 from holdfast_operator.model.cluster import ClusterSpec
-from holdfast_operator.model.pool import PoolSpec
+from holdfast_operator.model.pool import PoolSpec, SiteKeys
 from holdfast_operator.resources import cluster, pool
 from holdfast_operator.resources.common import TEMPLATE_LABEL, host_port, template_of
 from holdfast_operator.resources.overlay import merged
@@ -286,6 +286,21 @@ def test_others_follow_the_relays_if_they_can_and_relays_follow_the_cluster() ->
     assert not [a for a in arguments(relay["spec"]) if a.startswith("--parents")]
     for made in (relay, below):
         assert value(made["spec"], "--endpoints") == "shop-client.default.svc:2379"
+
+
+def test_one_replica_of_a_site_writes_its_keys_and_all_are_told_which() -> None:
+    fields = edge_spec(site={"name": "factory", "writer": "edge-1"})
+    pods = [
+        pool.replica(POOL, fields, spec(), IMAGE, node, NEWEST)["spec"]["template"] for node in ("edge-1", "edge-2")
+    ]
+    service = pool.writer_service(POOL, fields, SiteKeys(name="factory", writer="edge-1"), NEWEST)
+    address = f"{service['metadata']['name']}.default.svc:2379"
+    for pod in pods:
+        assert value(pod["spec"], "--site") == "factory"
+        assert value(pod["spec"], "--site-writer") == f"{pool.replica_on('berlin', 'edge-1')}-0={address}"
+    leads_to = [service["spec"]["selector"].items() <= pod["metadata"]["labels"].items() for pod in pods]
+    assert leads_to == [True, False]
+    assert service["spec"]["publishNotReadyAddresses"], "the site may be cut off"
 
 
 def test_the_service_of_the_relays_leads_to_them_alone_by_their_own_addresses() -> None:

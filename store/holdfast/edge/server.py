@@ -385,7 +385,9 @@ class EdgeServer:
         if site is None:
             return None
         writes = site.writer == config.name
-        writer = None if writes else Connection([site.address], tls=config.upstream_tls, timeout=7.0)
+        # The name of the writer is looked up before the site is cut off, perhaps from its DNS as well.
+        cache = config.data_dir / "cache-site"
+        writer = None if writes else Connection([site.address], tls=config.upstream_tls, timeout=7.0, cache_dir=cache)
         try:
             keys = open_site(
                 self._data.path,

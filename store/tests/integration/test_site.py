@@ -166,7 +166,9 @@ async def test_transactions_and_watches_are_of_one_key_space(cluster: LocalClust
             request = rpc_pb2.WatchRequest()
             request.create_request.key, request.create_request.start_revision = key, start
             await watch.write(request)
-            return await watch.read()
+            response = await watch.read()
+            assert isinstance(response, rpc_pb2.WatchResponse)
+            return response
 
         created = await create(b"/local/berlin/x", 1)
         assert created.created
