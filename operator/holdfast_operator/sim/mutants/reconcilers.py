@@ -230,9 +230,15 @@ def _relay_has_the_certificate_of_others(patch: Patch) -> None:
     original = PoolReconciler._ensure_certificates
 
     async def ensure(
-        self: PoolReconciler, pool: Object, cluster: ForPools, new: list[str], replicas: list[str], relays: Any
+        self: PoolReconciler,
+        pool: Object,
+        cluster: ForPools,
+        new: list[str],
+        replicas: list[str],
+        relays: Any,
+        site: Any,
     ) -> None:
-        await original(self, pool, cluster, new, replicas, frozenset())
+        await original(self, pool, cluster, new, replicas, frozenset(), site)
 
     patch(PoolReconciler, "_ensure_certificates", ensure)
 
