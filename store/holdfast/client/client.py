@@ -237,7 +237,7 @@ class Client:
 
     def site(self, name: str) -> SiteView:
         """The keys as this site sees them, with those that it has set itself; see `SiteView`."""
-        return SiteView(self, name)
+        return SiteView(self.connection, name)
 
     async def put_sequential(
         self, prefix: str | bytes, value: str | bytes, *, lease: Lease | int = 0

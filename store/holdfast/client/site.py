@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from holdfast.client.connection import Connection
 from holdfast.client.values import KeyValue, range_end, to_bytes
 from holdfast.proto import rpc_pb2
-
-if TYPE_CHECKING:
-    from holdfast.client.client import Client
 
 _KV = "/etcdserverpb.KV/"
 
@@ -32,11 +29,11 @@ class SiteValue:
 class SiteView:
     """The keys as a site sees them. Its replica has to be among the client's endpoints."""
 
-    def __init__(self, hf: Client, site: str) -> None:
+    def __init__(self, connection: Connection, site: str) -> None:
         """Raises ValueError if this is no name of a site."""
         if not site or "/" in site:
             raise ValueError(f"{site!r} is no name of a site")
-        self._hf = hf
+        self._connection = connection
         self._prefix = b"/local/" + site.encode() + b"/"
 
     def _local(self, key: bytes) -> bytes:
@@ -46,33 +43,31 @@ class SiteView:
         """The key as the replica has it now: the site's own value if there is one, else the cluster's. Raises
         Unavailable if the replica has no copy of the site's keys: then it is not known whether there is one."""
         base = to_bytes(key)
-        of_cluster, of_site = await asyncio.gather(
-            self._hf.get(base, serializable=True), self._read(rpc_pb2.RangeRequest(key=self._local(base)))
-        )
-        if of_site:
-            return SiteValue(base, of_site[0].value, True, of_site[0])
-        return None if of_cluster is None else SiteValue(base, of_cluster.value, False, of_cluster)
+        of_cluster, of_site = await asyncio.gather(self._read(base, b""), self._read(self._local(base), b""))
+        local = bool(of_site)
+        found = of_site or of_cluster
+        return SiteValue(base, found[0].value, local, found[0]) if found else None
 
     async def range(self, prefix: str | bytes) -> list[SiteValue]:
         """All keys that begin with `prefix`, in order, as `get` gives them."""
         base = to_bytes(prefix)
-        start = self._local(base)
-        of_cluster, of_site = await asyncio.gather(
-            self._hf.range(base, prefix=True, serializable=True),
-            self._read(rpc_pb2.RangeRequest(key=start, range_end=range_end(start, prefix=True, end=None))),
-        )
-        found = {kv.key: SiteValue(kv.key, kv.value, False, kv) for kv in of_cluster.kvs}
+        of_cluster, of_site = await asyncio.gather(*(self._read_all(start) for start in (base, self._local(base))))
+        found = {kv.key: SiteValue(kv.key, kv.value, False, kv) for kv in of_cluster}
         slash = b"/" if base.startswith(b"/") else b""
         for kv in of_site:
             key = slash + kv.key.removeprefix(self._prefix)
             found[key] = SiteValue(key, kv.value, True, kv)
         return [found[key] for key in sorted(found)]
 
-    async def _read(self, request: rpc_pb2.RangeRequest) -> list[KeyValue]:
-        """Keys of the site, whose revisions say nothing of how far the cluster is."""
-        request.serializable = True
-        answer = await self._hf.connection.call(
-            _KV + "Range", request, rpc_pb2.RangeResponse, idempotent=True, noted=False
+    async def _read_all(self, prefix: bytes) -> list[KeyValue]:
+        return await self._read(prefix, range_end(prefix, prefix=True, end=None))
+
+    async def _read(self, start: bytes, end: bytes) -> list[KeyValue]:
+        request = rpc_pb2.RangeRequest(key=start, range_end=end, serializable=True)
+        # The revisions of the site's keys say nothing of how far the cluster is.
+        of_cluster = not start.startswith(self._prefix)
+        answer = await self._connection.call(
+            _KV + "Range", request, rpc_pb2.RangeResponse, idempotent=True, noted=of_cluster
         )
         return [KeyValue.of(kv) for kv in answer.kvs]
 
@@ -80,15 +75,13 @@ class SiteView:
         """Set the key for this site. Returns the revision, which is one of the site's keys. Raises OutcomeUnknown if it
         was sent, but no answer came: there are no client sessions at a site."""
         request = rpc_pb2.PutRequest(key=self._local(to_bytes(key)), value=to_bytes(value))
-        answer = await self._hf.connection.call(
-            _KV + "Put", request, rpc_pb2.PutResponse, idempotent=False, noted=False
-        )
+        answer = await self._connection.call(_KV + "Put", request, rpc_pb2.PutResponse, idempotent=False, noted=False)
         return answer.header.revision
 
     async def delete(self, key: str | bytes) -> bool:
         """Let the cluster's value of this key count again. Returns whether the site had set it. Raises as `put`."""
         request = rpc_pb2.DeleteRangeRequest(key=self._local(to_bytes(key)))
-        answer = await self._hf.connection.call(
+        answer = await self._connection.call(
             _KV + "DeleteRange", request, rpc_pb2.DeleteRangeResponse, idempotent=False, noted=False
         )
         return answer.deleted > 0
