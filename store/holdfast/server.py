@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import os
-import resource
-import signal
-import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from holdfast import __version__
 from holdfast.api import debug
 from holdfast.api.access import Access, Allowed
 from holdfast.api.auth import AuthService
-from holdfast.api.base import Limits, Serving, Versions
+from holdfast.api.base import Limits, Serving
 from holdfast.api.caches import CacheService
 from holdfast.api.cluster import ClusterService
 from holdfast.api.edge import EdgeService
@@ -29,7 +23,7 @@ from holdfast.api.flag_member import MemberReader
 from holdfast.api.flags import DEFAULT_PREFIX, FlagsService
 from holdfast.api.gateway import Gateway
 from holdfast.api.health import Health
-from holdfast.api.identity import Identities, SimpleTokens, Tokens
+from holdfast.api.identity import Identities, Tokens
 from holdfast.api.kv import KvService
 from holdfast.api.lease import LeaseService
 from holdfast.api.lock import LockService
@@ -44,23 +38,33 @@ from holdfast.api.reported import ReportedService
 from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.api.session import SessionService
+from holdfast.api.tokens import SimpleTokens
+from holdfast.api.versions import Versions
 from holdfast.api.watch import WatchService
 from holdfast.api.watched import WatchedMember
 from holdfast.api.whoami import IdentityService
-from holdfast.front.calls import AddressInUse, Call
+from holdfast.front.calls import Call
 from holdfast.front.http import HttpHandler
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.store import StateDamaged
 from holdfast.member.bootstrap import BootstrapRefused
 from holdfast.member.compactor import Compactor, Retention
 from holdfast.member.node import Node, NodeConfig, NodeHooks
+from holdfast.process import (
+    GRACE_SECONDS,
+    StartError,
+    file_limit,
+    front_for_probes,
+    host_port,
+    listen,
+    room_for_clients,
+)
 from holdfast.raft.invariant import InvariantViolation
 from holdfast.storage.damage import DAMAGE, EXIT_CODE
-from holdfast.storage.files import PRIVATE_UMASK
 from holdfast.storage.identity import DataDirectory, DataDirectoryError
 from holdfast.storage.state import StateUnreadable
 from holdfast.tasks import Tasks
-from holdfast.tls import TlsFiles, server_context
+from holdfast.tls import TlsFiles
 from holdfast.watch.hub import Delivery
 
 if TYPE_CHECKING:
@@ -68,21 +72,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("holdfast")
 
-GRACE_SECONDS = 3.0
-OWN_FILES = 768  # file descriptors reserved for the state's tables, the log, peers and probes
-MAX_PROBES = 64  # connections to the port for probes and metrics
-MIN_CONNECTIONS = 64
-FULL = 2  # the generation of a full garbage collection
-PROBE_IDLE_SECONDS = 60.0  # an HTTP/2 probe connection idle for longer is pinged; HTTP/1.1 is closed sooner
 MESSAGE_OVERHEAD_BYTES = 512 << 10  # a message may exceed --max-request-bytes by this, as in etcd
-
-
-class StartError(Exception):
-    """The process cannot start or continue. The message is one line that says why and what to do."""
-
-    def __init__(self, line: str, code: int = 1) -> None:
-        super().__init__(line)
-        self.code = code  # the process's exit code
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,49 +103,6 @@ class ServerConfig:
     debug_pages: bool = False
     browsers: Allowed = field(default_factory=Allowed)
     flags_prefix: str = DEFAULT_PREFIX  # of feature flags, for providers that send no selector
-
-
-def file_limit() -> int:
-    """How many files and sockets this process may open. Raises the soft limit to the hard limit, as Go does: the usual
-    1,024 is meant for programs that use select()."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard if hard != resource.RLIM_INFINITY else 1 << 20
-
-
-def room_for_clients() -> int:
-    """The maximum number of client connections."""
-    return max(MIN_CONNECTIONS, file_limit() - OWN_FILES)
-
-
-def host_port(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    try:
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port and parts.path in ("", "/"):
-            return parts.hostname, parts.port
-    except ValueError:
-        pass
-    raise StartError(f"{url!r} is not a URL to listen on or be reached at: give http(s)://HOST:PORT")
-
-
-async def listen(front: Http2Front, urls: tuple[str, ...], files: TlsFiles | None = None) -> None:
-    """Listen on `urls`, with TLS for https URLs. Raises StartError."""
-    tls = server_context(files, alpn=("h2", "http/1.1")) if files is not None and files.given else None
-    for url in urls:
-        host, port = host_port(url)
-        if url.startswith("https") and tls is None:
-            raise StartError(f"{url} needs TLS; give --cert-file and --key-file")
-        try:
-            await front.listen(host, port, tls if url.startswith("https") else None)
-        except AddressInUse as error:
-            raise StartError(str(error)) from error
-
-
-def front_for_probes(pages: Pages) -> Http2Front:
-    """The front for probes and metrics. It uses few file descriptors, and a new connection replaces the one idle
-    longest, so that open connections cannot lock out a probe: a failing probe would restart the member."""
-    return Http2Front({}, pages, max_connections=MAX_PROBES, newest_first=True, keepalive_seconds=PROBE_IDLE_SECONDS)
 
 
 class Server:
@@ -409,36 +356,3 @@ class Server:
         if member.disk_stalled:
             return "the disk takes no writes"
         return "has not caught up since its start"
-
-
-def freeze_what_survives() -> None:
-    """Let a full garbage collection look at each object once only. What was imported and what is stored stays, and with
-    100,000 rows each look at all of it would hold up the loop for 70 ms. Reference counts free almost everything here:
-    full collections find nothing, whatever clients do. A cycle that dies after it was looked at is not found, so the
-    soak test watches the memory."""
-
-    def collected(phase: str, info: Mapping[str, int]) -> None:
-        if phase == "stop" and info["generation"] == FULL:
-            gc.freeze()
-
-    gc.callbacks.append(collected)
-    gc.collect()
-
-
-def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run `main` on uvloop until SIGTERM or SIGINT sets its event."""
-    import uvloop
-
-    os.umask(PRIVATE_UMASK)
-    # A thread that finishes an fsync must get the GIL at once, not after 5 ms (measured: docs/decisions/0004).
-    sys.setswitchinterval(1e-4)
-    freeze_what_survives()
-
-    async def run() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await main(stop)
-
-    uvloop.run(run())

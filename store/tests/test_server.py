@@ -7,7 +7,7 @@ import sys
 
 _SERVE = """
 import asyncio, gc
-from holdfast.server import run_until_signal
+from holdfast.process import run_until_signal
 
 async def main(stop: asyncio.Event) -> None:
     print(gc.get_freeze_count(), len(gc.get_objects()))

@@ -15,7 +15,7 @@ import bcrypt
 from google.protobuf.message import Message
 
 from holdfast.api.base import Service, Serving
-from holdfast.api.identity import new_token
+from holdfast.api.tokens import new_token
 from holdfast.auth.store import AuthStore, Principal
 from holdfast.front.calls import Call
 from holdfast.member.driver import Member

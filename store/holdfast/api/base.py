@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
-from holdfast import __version__
-from holdfast.api.identity import Caller, Identities, SimpleTokens
-from holdfast.api.pages import as_json
+from holdfast.api.identity import Caller, Identities
 from holdfast.api.router import Router
+from holdfast.api.tokens import SimpleTokens
+from holdfast.api.versions import Versions
 from holdfast.auth.store import Principal
 from holdfast.front.calls import Call
 from holdfast.kv.store import StateDamaged
@@ -43,27 +43,6 @@ class Limits:
     request_bytes: int = 1_572_864
     txn_ops: int = 128
     quota_bytes: int = 2 << 30  # of the state on disk; negative: no limit
-
-
-@dataclass(frozen=True, slots=True)
-class Versions:
-    """Reported versions. Clients and Kubernetes choose features by them, so these are versions of the etcd API that is
-    implemented, not of this program."""
-
-    server: str = "3.6.16"
-    cluster: str = "3.6.0"
-    storage: str = "3.6.0"
-
-    def page(self) -> str:
-        """For /version, as etcd says it."""
-        return as_json(
-            {
-                "etcdserver": self.server,
-                "etcdcluster": self.cluster,
-                "storage": self.storage,
-                "holdfast": __version__,
-            }
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,12 @@ from holdfast.histogram import Histogram
 from holdfast.proto import rpc_pb2
 
 if TYPE_CHECKING:
-    from holdfast.api.base import Limits, Versions
+    from holdfast.api.base import Limits
     from holdfast.api.edge import EdgeService
     from holdfast.api.health import Health
     from holdfast.api.maintenance import MaintenanceService
     from holdfast.api.router import Router
+    from holdfast.api.versions import Versions
     from holdfast.member.driver import Member
     from holdfast.member.node import Node
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from holdfast.api.base import Service, Serving
 from holdfast.api.local import Local
+from holdfast.api.methods import DELIVER, REPORT
 from holdfast.front.calls import Call
 from holdfast.proto import holdfast_pb2, rpc_pb2
 from holdfast.reported import Known, Place, check_batches, newest, packs, place_key, transaction
 from holdfast.status import Code, Refusal, RequestError
 from holdfast.tasks import Tasks
 
-DELIVER = "/holdfast.v1.Reported/Deliver"
-REPORT = "/holdfast.v1.Reported/Report"
 TRIES = 8
 _BUSY = Refusal(Code.UNAVAILABLE, "holdfast: other batches of the same nodes come at the same time; deliver it again")
 _AT_A_MEMBER = Refusal(

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from holdfast.api.base import Service, Serving
 from holdfast.api.identity import token_of
+from holdfast.api.methods import WHO_AM_I
 from holdfast.front.calls import Call
 from holdfast.proto import holdfast_pb2
-
-WHO_AM_I = "/holdfast.v1.Identity/WhoAmI"
 
 
 class IdentityService(Service):

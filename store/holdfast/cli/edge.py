@@ -133,7 +133,7 @@ def replica(
         from holdfast.client.connection import Tls
         from holdfast.client.endpoints import parse
         from holdfast.edge.server import EdgeConfig, EdgeServer
-        from holdfast.server import StartError, run_until_signal
+        from holdfast.process import StartError, run_until_signal
         from holdfast.tls import TlsError, TlsFiles
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; a replica needs it: pip install 'holdfast[server]'")

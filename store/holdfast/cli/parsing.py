@@ -13,7 +13,7 @@ from holdfast.cli.errors import fail
 from holdfast.durations import seconds
 
 if TYPE_CHECKING:
-    from holdfast.api.base import Versions
+    from holdfast.api.versions import Versions
     from holdfast.member.compactor import Retention
 
 
@@ -114,7 +114,7 @@ def retention(mode: str, text: str) -> Retention:
 
 def versions(text: str) -> Versions:
     """Check --etcd-version: clients parse each of its parts as a number."""
-    from holdfast.api.base import Versions
+    from holdfast.api.versions import Versions
 
     if not text:
         return Versions()

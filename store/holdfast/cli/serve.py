@@ -220,12 +220,13 @@ def serve(
     try:
         from holdfast.api.access import Allowed
         from holdfast.api.base import Limits
-        from holdfast.api.identity import BadTokenOptions, parse_tokens
         from holdfast.api.operator import Operator
+        from holdfast.api.tokens import BadTokenOptions, parse_tokens
         from holdfast.cli import peers
         from holdfast.member.node import NodeConfig
+        from holdfast.process import StartError, run_until_signal
         from holdfast.raft.types import Settings
-        from holdfast.server import Server, ServerConfig, StartError, run_until_signal
+        from holdfast.server import Server, ServerConfig
         from holdfast.tls import TlsError, TlsFiles, client_context, server_context
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; a server needs it: pip install 'holdfast[server]'")

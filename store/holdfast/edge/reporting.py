@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from holdfast.api.reported import DELIVER, REPORT
+from holdfast.api.methods import DELIVER, REPORT
 from holdfast.api.router import Router
 from holdfast.edge.access import Access
 from holdfast.edge.core import ReplicaCore

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from holdfast.api.base import Versions
 from holdfast.api.flags import DEFAULT_PREFIX, FlagsService
 from holdfast.api.gateway import Gateway
 from holdfast.api.memory import memory
@@ -21,6 +20,7 @@ from holdfast.api.ofrep import ROOT, Ofrep
 from holdfast.api.pages import Pages, Query, Say, alive, as_json, fixed
 from holdfast.api.reports import Reports
 from holdfast.api.router import Router
+from holdfast.api.versions import Versions
 from holdfast.api.watch import WatchService
 from holdfast.client.connection import Connection
 from holdfast.client.connection import Tls as ClientTls
@@ -51,10 +51,10 @@ from holdfast.front.calls import Call
 from holdfast.front.http2.front import Http2Front
 from holdfast.kv.rows import Change
 from holdfast.kv.store import StateDamaged, StoreBusy
+from holdfast.process import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
 from holdfast.served.keyspace import ServedSpace
 from holdfast.served.prune_task import PruneTask
 from holdfast.served.scans import Scans
-from holdfast.server import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
 from holdfast.storage.damage import DAMAGE, EXIT_CODE
 from holdfast.storage.identity import DataDirectory, DataDirectoryError, NothingTaken, ReadOnlyDirectory
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast import __version__
-from holdfast.api.base import Versions
+from holdfast.api.methods import WHO_AM_I
 from holdfast.api.read_modes import Fresh, ReadMode, described, mode_of
 from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.api.stream import Stream
-from holdfast.api.whoami import WHO_AM_I
+from holdfast.api.versions import Versions
 from holdfast.api.wire import range_response
 from holdfast.edge.access import Access, ReplicaCaller
 from holdfast.edge.core import ReplicaCore

@@ -339,7 +339,7 @@ async def test_what_is_told_only_if_it_was_asked_for(tmp_path: Path) -> None:
         status, body = await http.ask("GET", "/debug/pprof/profile?seconds=0.3")
         assert status == 200
         stack, count = body.decode().splitlines()[0].rsplit(" ", 1)
-        assert "holdfast.server.run_until_signal" in stack
+        assert "holdfast.process.run_until_signal" in stack
         assert int(count) > 0
         for seconds in ("x", "0", "-1", "nan", "1e9"):
             assert (await http.ask("GET", f"/debug/pprof/profile?seconds={seconds}"))[0] == 400

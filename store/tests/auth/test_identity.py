@@ -11,7 +11,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from holdfast.api.identity import BadTokenOptions, SimpleTokens, parse_tokens
+from holdfast.api.tokens import BadTokenOptions, SimpleTokens, parse_tokens
 from holdfast.auth.store import NOBODY, AuthStore, Principal
 from holdfast.kv.store import MemoryStore, Pending
 from holdfast.proto import raft_pb2, rpc_pb2

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from holdfast.api.identity import FORWARDED, MAX_VIA, ON_BEHALF, VIA, Identities, SimpleTokens
+from holdfast.api.identity import FORWARDED, MAX_VIA, ON_BEHALF, VIA, Identities
+from holdfast.api.tokens import SimpleTokens
 from holdfast.auth.followed import copy_of, rights_of
 from holdfast.auth.store import NOBODY, REPLICA_ROLE, AuthStore, Principal
 from holdfast.front.calls import Call, Peer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from holdfast import client
-from holdfast.server import MAX_PROBES, OWN_FILES
+from holdfast.process import MAX_PROBES, OWN_FILES
 from holdfast_lab.processes import LocalCluster, free_ports
 
 from ..certificates import Authority
