@@ -7,6 +7,7 @@ import sys
 
 _SERVE = """
 import asyncio, gc
+import holdfast.server  # as a member does
 from holdfast.process import run_until_signal
 
 async def main(stop: asyncio.Event) -> None:
