@@ -15,6 +15,7 @@ from typing import Protocol
 
 from holdfast.api.reports import Reports
 from holdfast.api.router import Router
+from holdfast.edge.compression import Compressor
 from holdfast.edge.upstream import Followers, Source, Upstream, check_below, check_start
 from holdfast.front.calls import Call, Credit, Kind
 from holdfast.keyrange import bounds
@@ -73,6 +74,7 @@ class FollowService:
         self.reports = reports
         self.streams: dict[int, FollowStream] = {}
         self.followers = Followers()
+        self.compressor = Compressor()
         self._host = host
         self._filling: deque[FollowStream] = deque()  # have more of a snapshot to send, the next one first
         router.stream("/holdfast.v1.Edge/Follow", Kind.BIDI, self.open)
@@ -154,6 +156,7 @@ class FollowStream:
         self._upstream = Upstream(host.source, call.id, service.followers)
         self._timer: asyncio.TimerHandle | None = None
         self._name = self._pool = ""
+        self._compressed = False  # the follower reads compressed frames
         self._over = False  # the follower does not read what it is sent
         self._owed = 0  # messages that it may send once it does
         self._probes = 0  # not answered yet
@@ -186,6 +189,7 @@ class FollowStream:
         self._host.check(start)
         self._upstream.begin(start, shares_rights=self._host.shares_rights())
         self._name, self._pool = start.replica, start.pool
+        self._compressed = start.zstd
         self._tick()
 
     def check_rights(self) -> None:
@@ -258,7 +262,7 @@ class FollowStream:
         router = self._service.router
         try:
             for frame in frames():
-                router.send(self._call.id, frame)
+                router.send(self._call.id, self._service.compressor.pack(frame) if self._compressed else frame)
         except RequestError as error:
             router.fail(self._call.id, error.refusal)
 

@@ -146,6 +146,7 @@ class ReplicaCore:
             replica=replica,
             pool=pool,
             resumes=True,
+            zstd=True,
         )
         if not data.lacking:
             start.watermark = p.watermark

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from holdfast.client.calls import CONNECT_SECONDS
 from holdfast.client.closed import channel_may_close
 from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
+from holdfast.edge.compression import BadFrame, unpack
 from holdfast.edge.core import EarlierEpoch, Loaded, Loop, ReplicaCore, WrongCluster, lineage_of
 from holdfast.edge.data import BrokenUpstream
 from holdfast.edge.lineage import Lineage
@@ -348,6 +350,9 @@ class Follower:
     def _take(self, upstream: _Upstream, response: holdfast_pb2.FollowResponse) -> None:
         core = self._core
         kind = response.WhichOneof("response")
+        if kind == "zstd":
+            response = _unpacked(response.zstd)
+            kind = response.WhichOneof("response")
         if kind == "hello":
             core.hello(response.hello)
             self._probes.greeted(lineage_of(response.hello))
@@ -408,6 +413,14 @@ class Follower:
         )
         if self._restored is not None:
             await self._restored(later)
+
+
+def _unpacked(packed: bytes) -> holdfast_pb2.FollowResponse:
+    """Raises BrokenUpstream."""
+    try:
+        return holdfast_pb2.FollowResponse.FromString(unpack(packed))
+    except (BadFrame, DecodeError) as error:
+        raise BrokenUpstream(f"the upstream sent {error}") from None
 
 
 def fitting(reports: list[holdfast_pb2.ReplicaReport]) -> list[holdfast_pb2.ReplicaReport]:
