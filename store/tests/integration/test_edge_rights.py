@@ -57,6 +57,7 @@ class Site:
 
     def _replica(self, name: str, upstream: str) -> Process:
         (port,) = free_ports(1)
+        writer = f"127.0.0.1:{port}" if name == "edge" else upstream
         arguments = [
             "edge",
             f"--name={name}",
@@ -67,6 +68,8 @@ class Site:
             "--prefix=/more/",
             f"--upstream-tls-dir={self.directory / name}",
             f"--offline-tokens={OFFLINE}",
+            "--site=berlin",
+            f"--site-writer=edge={writer}",
             *self._files,
         ]
         return Process(name, arguments, self.directory / f"{name}.log", port)
@@ -95,6 +98,9 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
                 ("reads", auth_pb2.Permission.READ, b"/more/"),
                 (REPLICA_ROLE, auth_pb2.Permission.READWRITE, b"/eve/"),
                 ("r", auth_pb2.Permission.READWRITE, b"/more/"),
+                ("r", auth_pb2.Permission.READWRITE, b"/local/berlin/eve/"),
+                ("reads", auth_pb2.Permission.READ, b"/local/berlin/"),
+                (REPLICA_ROLE, auth_pb2.Permission.READWRITE, b"/local/berlin/eve/"),
             ):
                 perm = auth_pb2.Permission(permType=kind, key=prefix, range_end=prefix[:-1] + b"0")
                 await ask(root, "RoleGrantPermission", rpc_pb2.AuthRoleGrantPermissionRequest(name=role, perm=perm))
@@ -275,6 +281,36 @@ async def test_rights_hold_while_cut_off_and_after_a_restart(site: Site) -> None
         assert await local(eve, "/eve/1") is not None, "a certificate is one for as long as it is valid"
 
 
+async def test_keys_of_the_site_are_for_those_who_have_the_right(site: Site) -> None:
+    """Written at the relay, for whom the leaf forwards; by certificate and by token, also while the site is cut off.
+    Nothing is written as the leaf, or as the relay."""
+    mine, others = "/local/berlin/eve/1", "/local/berlin/other"
+    async with (
+        site.connect("eve", site.leaf) as eve,
+        site.connect("eve", site.leaf, password=True, certificate="mat") as by_token,
+        site.connect("mat", site.leaf) as mat,
+    ):
+        await until(lambda: local(eve, "/eve/1"))
+        assert await local(by_token, "/eve/1") == b"1"
+        await eve.site("berlin").put("/eve/1", "1")
+        assert await local(eve, mine) == b"1"
+        await by_token.site("berlin").put("/eve/1", "2")
+        site.cluster.kill()
+        for hf, value in ((eve, "3"), (by_token, "4")):
+            await hf.site("berlin").put("/eve/1", value)
+            assert await local(hf, mine) == value.encode()
+        for hf in (eve, by_token, mat):
+            with pytest.raises(client.Refused, match=DENIED):
+                await hf.site("berlin").put("/other", "?")
+            with pytest.raises(client.Refused, match=DENIED):
+                await hf.get(others, serializable=True)
+        with pytest.raises(client.Refused, match=DENIED):
+            await local(mat, mine)
+        with pytest.raises(client.Refused, match=DENIED):
+            await mat.site("berlin").delete("/eve/1")
+        assert await local(eve, mine) == b"4"
+
+
 async def test_nobody_but_a_replica_says_whose_call_it_is(site: Site) -> None:
     """Neither a user, nor a certificate without a name, nor a page: not to a member, a relay or a leaf. The honest
     replica in between must not lend them its role."""
@@ -291,14 +327,19 @@ async def test_nobody_but_a_replica_says_whose_call_it_is(site: Site) -> None:
             async with client.connect(process.endpoint, timeout=20, tls=tls) as hf:
                 channel = await hf.connection.ready(process.endpoint, 10)
                 for more in ((), (("holdfast-via", "edge"),), (("holdfast-via", ","),)):
-                    call = channel.unary_unary("/etcdserverpb.KV/Put")(
-                        rpc_pb2.PutRequest(key=b"/eve/1", value=b"forged").SerializeToString(),
-                        metadata=(*forged, *more),
-                    )
-                    assert await call.code() in (
-                        grpc.StatusCode.PERMISSION_DENIED,
-                        grpc.StatusCode.INVALID_ARGUMENT,
-                    ), await call.details()
+                    for method, request in (
+                        ("Put", rpc_pb2.PutRequest(key=b"/eve/1", value=b"forged")),
+                        ("Put", rpc_pb2.PutRequest(key=b"/local/berlin/eve/1", value=b"forged")),
+                        ("Range", rpc_pb2.RangeRequest(key=b"/eve/1", serializable=True)),
+                        ("Range", rpc_pb2.RangeRequest(key=b"/local/berlin/eve/1", serializable=True)),
+                    ):
+                        call = channel.unary_unary(f"/etcdserverpb.KV/{method}")(
+                            request.SerializeToString(), metadata=(*forged, *more)
+                        )
+                        assert await call.code() in (
+                            grpc.StatusCode.PERMISSION_DENIED,
+                            grpc.StatusCode.INVALID_ARGUMENT,
+                        ), (method, request, await call.details())
         status = await asyncio.to_thread(_forged_page, site, process)
         assert status in (400, 401, 403), status
     async with site.connect("root", site.member) as root:
