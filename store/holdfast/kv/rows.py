@@ -27,6 +27,8 @@ _MAX64 = (1 << 64) - 1
 _MAX32 = (1 << 32) - 1
 CUR_HEAD = _CUR.size
 _LEASE = Struct(">q")  # the end of _CUR
+LEASE_AT = slice(CUR_HEAD - _LEASE.size, CUR_HEAD)  # where a packed Current has its lease
+NO_LEASE = bytes(_LEASE.size)
 REV_HEAD = _REV.size
 _KEY_TAG = kv_pb2.KeyValue.DESCRIPTOR.fields_by_name["key"].number << 3 | 2  # its wire type: length-delimited
 
@@ -64,7 +66,7 @@ def unpack_current(value: bytes) -> Current:
 
 def lease_of(value: bytes) -> int:
     """The lease of a packed Current, without the rest: an index of all keys is built at each start."""
-    lease: int = _LEASE.unpack_from(value, CUR_HEAD - _LEASE.size)[0]
+    lease: int = _LEASE.unpack(value[LEASE_AT])[0]
     return lease
 
 

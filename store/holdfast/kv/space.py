@@ -39,11 +39,11 @@ class KeySpace:
         self.looked_at = 0  # cost, in rows, of what requests examined and wrote in one go
         self._changes: list[Change] = []
         live: list[bytes] = []
-        for key, value in pending.scan(Family.CUR, b"", None):
+        lease_at, no_lease = rows.LEASE_AT, rows.NO_LEASE
+        for key, value in pending.scan(Family.CUR, b"", None):  # of all keys, at each start: a call each would cost
             live.append(key)
-            lease = rows.lease_of(value)
-            if lease:
-                self.leased.setdefault(lease, set()).add(key)
+            if value[lease_at] != no_lease:
+                self.leased.setdefault(rows.lease_of(value), set()).add(key)
         self.live.update(live)
 
     @property
