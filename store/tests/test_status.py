@@ -33,7 +33,9 @@ FRAGMENT = 20  # characters of a text that nobody writes by chance
 def filled(constant: Known) -> Refusal:
     if isinstance(constant, Refusal):
         return constant
-    return constant.fill(key="/a {key} (b", name="shop-7", prefixes="/a/, /b/")
+    return constant.fill(
+        key="/a {key} (b", name="shop-7", prefixes="/a/, /b/", writer="shop-0", address="[::1]:2379", site="shop"
+    )
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
