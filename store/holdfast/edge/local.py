@@ -28,15 +28,28 @@ from holdfast.edge.site_writer import SiteWriter
 from holdfast.edge.waiting import Waiting
 from holdfast.front.calls import Call
 from holdfast.keyrange import Range, bounds, prefix_end
+from holdfast.kv.requests import changes
 from holdfast.kv.scan import RangeScan
+from holdfast.kv.txn_check import TxnCheck
+from holdfast.kv.txn_scan import TxnScan
 from holdfast.kv.validate import check_delete, check_put, check_range, check_txn
 from holdfast.proto import holdfast_pb2, raft_pb2, rpc_pb2
-from holdfast.status import FUTURE_REVISION, REPLICA_EMPTY, WRITER_UNREACHABLE, Code, Refusal, RequestError
+from holdfast.served.scans import S
+from holdfast.status import (
+    FUTURE_REVISION,
+    REPLICA_EMPTY,
+    REQUEST_TOO_LARGE,
+    WRITER_UNREACHABLE,
+    Code,
+    Refusal,
+    RequestError,
+)
 from holdfast.tasks import Tasks
 from holdfast.watch.hub import Hub
 
 PUT, DELETE, TXN = (f"/etcdserverpb.KV/{name}" for name in ("Put", "DeleteRange", "Txn"))
 CHANGES = (PUT, DELETE, TXN, "/holdfast.v1.Keys/PutSequential")
+MAX_REQUEST_BYTES = 1_572_864  # as at a member
 _RESPONSES: dict[str, Callable[[], Any]] = {
     PUT: rpc_pb2.PutResponse,
     DELETE: rpc_pb2.DeleteRangeResponse,
@@ -116,21 +129,28 @@ class LocalApi:
         fresh = Fresh.LOCAL if here else Fresh.LINEARIZABLE
         told = self._described(fresh) if READ in call.metadata or not self.writes else ()
 
-        def failed(error: Refusal) -> None:
-            self._router.fail(call.id, error)
+        space, header = self.site.served.space, self.header(None).SerializeToString()
 
         def done(scan: RangeScan) -> None:
             kvs, more, count = scan.result()
             self._router.reply(call.id, range_response(header, kvs, more, count), told)
 
-        header = self.header(None).SerializeToString()
-        cancel = self.site.served.scans.run(
-            lambda: self.site.served.space.scan(request),
-            done,
-            failed,
-            owner=call.peer.address,
-            outbox=call.peer.outbox,
-        )
+        self._in_slices(call, lambda: space.scan(request), done)
+
+    def _in_slices(self, call: Call, begin: Callable[[], S], done: Callable[[S], None]) -> None:
+        """Do work on many rows, in turns with other connections; then call `done`. The call fails if the work does, or
+        `done`."""
+
+        def failed(error: Refusal) -> None:
+            self._router.fail(call.id, error)
+
+        def finished(work: S) -> None:
+            try:
+                done(work)
+            except RequestError as error:
+                failed(error.refusal)
+
+        cancel = self.site.served.scans.run(begin, finished, failed, owner=call.peer.address, outbox=call.peer.outbox)
         self._router.on_cancel(call, cancel)
 
     def _described(self, fresh: Fresh) -> tuple[tuple[bytes, bytes], ...]:
@@ -142,6 +162,8 @@ class LocalApi:
 
     def take(self, call: Call, body: bytes) -> bool:
         """Whether this call of `CHANGES` is about keys of the site: then it is answered. Raises RequestError."""
+        if len(body) > MAX_REQUEST_BYTES:
+            raise RequestError(REQUEST_TOO_LARGE)
         if call.method == PUT:
             return self._put(call, body)
         if call.method == DELETE:
@@ -187,8 +209,19 @@ class LocalApi:
             self.keys.check_put(put)
         caller = self._access.caller(call)
         caller.require(lambda auth, who: check_txn_rights(auth, who, request, {}))
-        self._change(call, body, raft_pb2.Command(txn=request))
+        space = self.site.served.space
+        if self._forwarder is not None:
+            self._forward(call, body)
+        elif changes(request):
+            command = raft_pb2.Command(txn=request)
+            self._in_slices(call, lambda: TxnCheck(space, request), lambda _: self._change(call, body, command))
+        else:
+            self._in_slices(call, lambda: TxnScan(space, request), lambda scan: self._answer_txn(call, scan))
         return True
+
+    def _answer_txn(self, call: Call, scan: TxnScan) -> None:
+        scan.response.header.CopyFrom(self.header(scan.revision))
+        self._router.reply(call.id, scan.response.SerializeToString())
 
     def _change(self, call: Call, body: bytes, command: raft_pb2.Command) -> None:
         if self._forwarder is not None:

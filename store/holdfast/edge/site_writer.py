@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from google.protobuf.message import Message
@@ -23,6 +24,7 @@ from holdfast.status import TOO_MANY_REQUESTS, Code, Refusal, RequestError
 from holdfast.watch.hub import Hub
 
 BUSY_SECONDS = 0.2  # before the disk is asked again for what it did not take
+TURN_SECONDS = 0.005  # of the loop, for requests that are applied in a row
 ROOM_SECONDS = 1.0
 MAX_WAITING = 1000  # requests
 _FULL = Refusal(Code.UNAVAILABLE, "holdfast: the disk of the replica takes no writes, so nothing can be changed")
@@ -56,6 +58,7 @@ class SiteWriter:
         self._flush = flush
         self._waiting: list[tuple[raft_pb2.Command, Done, Failed]] = []
         self._writing: asyncio.Task[None] | None = None
+        self._broken: Exception | None = None
         self._pruning = PruneTask(self.served, loop.call_later, flush)
 
     @property
@@ -85,13 +88,20 @@ class SiteWriter:
                         failed(_FULL)
                 else:
                     await self._sync()
-                    self._apply(first, batch)
+                    await self._apply(first, batch)
                 self._flush()
+        except Exception as error:
+            self._broken = error  # ends the server: better no answer than a wrong one
+            raise
         finally:
             self._writing = None
 
-    def _apply(self, first: int, batch: list[tuple[raft_pb2.Command, Done, Failed]]) -> None:
+    async def _apply(self, first: int, batch: list[tuple[raft_pb2.Command, Done, Failed]]) -> None:
+        since = time.monotonic()
         for number, (command, done, failed) in enumerate(batch, first):
+            if time.monotonic() > since + TURN_SECONDS:
+                await asyncio.sleep(0)  # others have their turn
+                since = time.monotonic()
             try:
                 response, changes = self.overlay.apply(number, command)
             except RequestError as error:
@@ -117,6 +127,8 @@ class SiteWriter:
         store = self._generations.store
         while True:
             await asyncio.sleep(ROOM_SECONDS)
+            if self._broken is not None:
+                raise self._broken
             if store.full and self.served.scans.idle and self._writing is None and store.has_room():
                 store.reopen()
 

@@ -149,6 +149,12 @@ async def test_transactions_and_watches_are_of_one_key_space(cluster: LocalClust
         mine.success.add().request_put.key = b"/local/berlin/x"
         assert (await call(mine)).succeeded
         assert not (await call(mine)).succeeded
+        read = rpc_pb2.TxnRequest()
+        for _ in range(2):
+            read.success.add().request_range.key = b"/local/berlin/x"
+        answer = await call(read)
+        assert [op.response_range.count for op in answer.responses] == [1, 1]
+        assert answer.header.revision == 2, "a transaction that only reads takes no revision"
         mine.success.add().request_put.key = b"/a/x"
         with pytest.raises(grpc.aio.AioRpcError, match="not about both"):
             await call(mine)
