@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 import grpc
@@ -128,6 +129,57 @@ async def test_what_was_answered_is_there_after_a_kill(cluster: LocalCluster, tm
         assert {kv.key: kv.value for kv in result.kvs} == {
             b"/local/berlin/%d" % (n % 7): b"%d" % n for n in range(43, 50)
         }
+
+
+async def test_kills_lose_no_write_and_the_copy_stays_the_same(cluster: LocalCluster, tmp_path: Path) -> None:
+    """Clients write through both replicas, which are killed again and again. Each answered write is there, no revision
+    is given twice, and copy and reports become what the writer has."""
+    answered: dict[bytes, tuple[str, int]] = {}
+    unknown: dict[bytes, set[str]] = {}
+    revisions: list[int] = []
+    over = False
+
+    async def write(number: int, endpoints: list[str]) -> None:
+        async with client.connect(endpoints, timeout=5, session_ttl=0) as hf:
+            for n in count():
+                if over:
+                    return
+                key, value = b"/local/berlin/%d-%d" % (number, n % 10), f"{number}.{n}"
+                try:
+                    put = await hf.put(key, value)
+                    answered[key] = value, put.revision
+                    revisions.append(put.revision)
+                except ClientError:
+                    unknown.setdefault(key, set()).add(value)
+
+    async with (
+        site(cluster, tmp_path) as (writer, other),
+        client.connect(writer.endpoint, timeout=10, session_ttl=0) as at_writer,
+        client.connect(other.endpoint, timeout=10, session_ttl=0) as at_other,
+        client.connect(cluster.endpoints, timeout=20) as hf,
+    ):
+        work = [asyncio.ensure_future(write(n, [writer.endpoint, other.endpoint])) for n in range(4)]
+        for edge in (writer, other, writer, writer):
+            seen = len(revisions)
+            async with asyncio.timeout(30):
+                while len(revisions) < seen + 200:
+                    await asyncio.sleep(0.02)
+            assert edge.process is not None
+            edge.process.kill()
+            edge.process.start()
+        await has(at_writer, "/local/berlin/none", None)
+        over = True
+        await asyncio.gather(*work)
+
+        now = {kv.key: kv for kv in (await at_writer.range("/local/berlin/", prefix=True)).kvs}
+        for key, (value, revision) in answered.items():
+            kept = now[key]
+            newer = kept.mod_revision > revision and kept.value.decode() in unknown.get(key, set())
+            assert newer or (kept.value.decode(), kept.mod_revision) == (value, revision)
+        assert len(set(revisions)) == len(revisions)
+        for key, kv in now.items():
+            await has(at_other, key.decode(), kv.value, serializable=True)
+            await has(hf, f"/reported/berlin-0{key.decode()}", kv.value)
 
 
 async def test_transactions_and_watches_are_of_one_key_space(cluster: LocalCluster, tmp_path: Path) -> None:
