@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from holdfast import client
 from holdfast.cli.errors import fail
@@ -102,6 +99,11 @@ def check_output(output: str) -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table that fits the terminal; plain columns, and nothing cut, if the output is not a terminal."""
+    # Servers are started by the same program, and show no tables.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     console = Console(width=None if sys.stdout.isatty() else 1 << 24)
     grid = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
