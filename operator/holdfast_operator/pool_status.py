@@ -9,9 +9,10 @@ from holdfast.proto import holdfast_pb2
 
 from holdfast_operator import status
 from holdfast_operator.kube import Object
-from holdfast_operator.model.pool import PoolSpec
+from holdfast_operator.model.pool import PoolSpec, SiteKeys
 from holdfast_operator.plan.freshness import Peak, Report, judged
 from holdfast_operator.plan.pool import Replica
+from holdfast_operator.resources.pool import replica_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def pool_status(pool: Object, spec: PoolSpec, seen: Seen, refused: str) -> Objec
             *status.ready(pool, good, reason, message, progressing=not good and wanted > 0, stalled=False),
             status.condition(pool, "Available", 0 < wanted == ready, reason, message),
             *([_relays(pool, seen)] if spec.relaysPerSite else []),
+            *([_site_writer(pool, seen, spec.site)] if spec.site is not None else []),
             *([_fresh(pool, seen, spec.stalenessTargetSeconds)] if spec.stalenessTargetSeconds else []),
         ],
     }
@@ -90,6 +92,25 @@ def _relays(pool: Object, seen: Seen) -> Object:
     good = 0 < len(there) == len(seen.relays)
     message = f"{len(there)} of {len(seen.relays)} relays are ready{': ' if there else ''}{', '.join(there)}"
     return status.condition(pool, "Relays", good, "AllReady" if good else "NotReady", message)
+
+
+def _site_writer(pool: Object, seen: Seen, site: SiteKeys) -> Object:
+    """Whether somebody writes the keys of the site."""
+    if seen.shared:
+        why = (
+            "site has no effect: this pool has one StatefulSet for all nodes, as an operator of 0.1 made it, and its "
+            "replicas cannot differ; make a new pool in its place"
+        )
+        return status.condition(pool, "SiteWriter", False, "OneStatefulSet", why)
+    writer = f"{replica_on(pool['metadata']['name'], site.writer)}-0"
+    if writer not in seen.wanted:
+        why = f"site.writer: no node {site.writer} has the labels of placement.nodeSelector, so nothing can be written"
+        return status.condition(pool, "SiteWriter", False, "NoSuchNode", why)
+    good = any(r.ready and not r.outdated for r in seen.replicas if r.name == writer)
+    message = f"{writer}, on the node {site.writer}, writes the keys of the site {site.name}"
+    return status.condition(
+        pool, "SiteWriter", good, "Ready" if good else "NotReady", message if good else f"{message}, and is not ready"
+    )
 
 
 def _fresh(pool: Object, seen: Seen, target: int) -> Object:

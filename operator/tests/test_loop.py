@@ -88,15 +88,19 @@ async def test_a_pool_says_what_is_not_known_and_nothing_of_an_earlier_pass() ->
     server = Server()
     server.api.create("Node", "", {"metadata": {"name": "n1", "labels": {"tier": "edge"}}})
     server.make("HoldfastCluster", "shop", SPEC)
-    made = server.make("HoldfastEdgePool", "berlin", {**POOL, "relaysPerSite": 1, "stalenessTargetSeconds": 10})
+    site = {"name": "factory", "writer": "n1"}
+    spec = {**POOL, "relaysPerSite": 1, "stalenessTargetSeconds": 10, "site": site}
+    made = server.make("HoldfastEdgePool", "berlin", spec)
     server.loops.wake("d", "shop")
     await until(lambda: server.condition("HoldfastEdgePool", "berlin", "Fresh") == ("Unknown", "NoAnswer"))
     assert server.condition("HoldfastEdgePool", "berlin", "Relays") == ("False", "NotReady")
-    assert server.api.get("Service", "d", "berlin-relay") is not None
+    assert server.condition("HoldfastEdgePool", "berlin", "SiteWriter") == ("False", "NotReady")
+    for service in ("berlin-relay", "berlin-writer"):
+        assert server.api.get("Service", "d", service) is not None
     server.api.edit(made, lambda obj: obj["spec"].update(prefixes=7))
     server.loops.wake("d", "shop")
     await until(lambda: server.condition("HoldfastEdgePool", "berlin", "Stalled") == ("True", "InvalidSpec"))
-    for type_ in ("Fresh", "Relays"):
+    for type_ in ("Fresh", "Relays", "SiteWriter"):
         assert server.condition("HoldfastEdgePool", "berlin", type_) == ("", "")
     await server.loops.close()
 

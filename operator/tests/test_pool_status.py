@@ -11,6 +11,7 @@ from holdfast_operator.model.pool import PoolSpec
 from holdfast_operator.plan.freshness import peaks
 from holdfast_operator.plan.pool import Replica
 from holdfast_operator.pool_status import Seen, pool_status, reports_of
+from holdfast_operator.resources.pool import replica_on
 
 from .resources.cases import POOL, POOLS
 
@@ -34,6 +35,22 @@ def seen(listed: Reports | None, pods: list[str] = PODS) -> Seen:
 
 def told(found: Seen, **fields: int) -> dict[str, Any]:
     return pool_status(OBJECT, PoolSpec.model_validate({**POOLS["plain"], **fields}), found, "")
+
+
+def written_by(node: str, **changes: Any) -> tuple[str, str]:
+    writer = f"{replica_on('berlin', 'edge-1')}-0"
+    spec = PoolSpec.model_validate({**POOLS["plain"], "site": {"name": "factory", "writer": node}})
+    found = seen([report(writer)], [writer])
+    found = replace(found, replicas=[replace(found.replicas[0], **changes.pop("replica", {}))], **changes)
+    return condition(pool_status(OBJECT, spec, found, ""), "SiteWriter")[:2]
+
+
+def test_the_writer_of_a_site_is_told() -> None:
+    assert written_by("edge-1") == ("True", "Ready")
+    assert written_by("edge-1", replica={"ready": False}) == ("False", "NotReady")
+    assert written_by("edge-7") == ("False", "NoSuchNode")
+    assert written_by("edge-1", shared=True) == ("False", "OneStatefulSet")
+    assert condition(told(seen([])), "SiteWriter") == ("", "", "")
 
 
 def condition(status: dict[str, Any], type_: str) -> tuple[str, str, str]:

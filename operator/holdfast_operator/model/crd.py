@@ -193,6 +193,7 @@ def crds() -> list[Schema]:
             _column("Offline", ".status.offline", "integer"),
             _condition("Fresh", wide=True),
             _condition("Relays", wide=True),
+            _condition("SiteWriter", wide=True),
             _MESSAGE,
             _AGE,
         ],

@@ -134,6 +134,6 @@ class PoolStatus(Model):
     summary: str | None = Field(default=None, description="Ready and wanted replicas, for kubectl get.")
     conditions: list[Condition] | None = Field(
         default=None,
-        description="Ready sums up the rollout and Available; its reason and message say what is wrong. Fresh and "
-        "Relays are there if the spec asks for them.",
+        description="Ready sums up the rollout and Available; its reason and message say what is wrong. Fresh, "
+        "Relays and SiteWriter are there if the spec asks for them.",
     )

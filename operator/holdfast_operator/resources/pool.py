@@ -82,7 +82,8 @@ def _template(
     secret = (secret or edge_secret(spec.clusterRef.name)) if tls else ""
     below = bool(node) and spec.relaysPerSite > 0 and not relay
     parents = f"{relay_name(name)}.{namespace}.svc:{CLIENT_PORT}" if below else ""
-    pod = pod_spec(container(image, _arguments(name, namespace, spec, tls, how, parents), resources, tls), secret)
+    arguments = [*_arguments(name, namespace, spec, tls, how, parents), *(_site(name, namespace, spec) if node else [])]
+    pod = pod_spec(container(image, arguments, resources, tls), secret)
     if not node:
         pod["nodeSelector"] = spec.placement.nodeSelector
     # A node that is cut off keeps its pods, however long that lasts.
@@ -116,7 +117,6 @@ def _arguments(name: str, namespace: str, spec: PoolSpec, tls: bool, how: Defaul
         *(f"--prefix={prefix}" for prefix in prefixes),
         *(["--anonymous-reads"] if spec.anonymousReads else []),
         *(f"--offline={_literal(_offline(rule), how)}" for rule in spec.offline or ()),
-        *_site(name, namespace, spec),
     ]
     if tls:
         arguments += [
