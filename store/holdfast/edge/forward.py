@@ -8,6 +8,7 @@ caller's identity.
 from __future__ import annotations
 
 import asyncio
+import time
 
 import grpc
 import grpc.aio
@@ -86,6 +87,11 @@ class Forwarder:
             except Unavailable as error:
                 last = error
         raise last or Unavailable("no endpoints")
+
+
+def seconds_left(call: Call, longest: float = FORWARD_SECONDS) -> float:
+    """Until the call's deadline, but no more than `longest`. It may be negative."""
+    return longest if call.deadline_ns is None else min(longest, (call.deadline_ns - time.monotonic_ns()) / 1e9)
 
 
 def refusal(error: Unavailable | grpc.aio.AioRpcError) -> Refusal:

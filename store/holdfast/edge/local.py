@@ -7,7 +7,6 @@ roles, as they are known here, as for all other keys.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +19,8 @@ from holdfast.auth.checks import check_delete as check_delete_rights
 from holdfast.auth.checks import check_put as check_put_rights
 from holdfast.auth.checks import check_txn as check_txn_rights
 from holdfast.client.errors import Unavailable
-from holdfast.edge.access import Access, ReplicaCaller
-from holdfast.edge.forward import FORWARD_SECONDS, Forwarder
+from holdfast.edge.access import Access
+from holdfast.edge.forward import Forwarder, seconds_left
 from holdfast.edge.site_copy import SiteCopy
 from holdfast.edge.site_keys import SiteKeys, puts_of
 from holdfast.edge.site_writer import SiteWriter
@@ -50,7 +49,7 @@ from holdfast.watch.hub import Hub
 PUT, DELETE, TXN = (f"/etcdserverpb.KV/{name}" for name in ("Put", "DeleteRange", "Txn"))
 CHANGES = (PUT, DELETE, TXN, "/holdfast.v1.Keys/PutSequential")
 MAX_REQUEST_BYTES = 1_572_864  # as at a member
-_RESPONSES: dict[str, Callable[[], Any]] = {
+RESPONSES: dict[str, Callable[[], Any]] = {
     PUT: rpc_pb2.PutResponse,
     DELETE: rpc_pb2.DeleteRangeResponse,
     TXN: rpc_pb2.TxnResponse,
@@ -101,8 +100,8 @@ class LocalApi:
             raft_term=lineage.epoch,
         )
 
-    def require_data(self) -> None:
-        """Raise RequestError if there is no copy yet."""
+    def check_served(self, range: Range) -> None:
+        """Raise RequestError if there is no copy yet. All of the site's keys are here, or none."""
         if not self.site.complete:
             raise RequestError(REPLICA_EMPTY.fill(name=self._name))
 
@@ -121,8 +120,9 @@ class LocalApi:
         if self._forwarder is not None and not here:
             self._forward(call, body)
             return
-        self._access.caller(call).require_read(bounds(request.key, request.range_end))
-        self.require_data()
+        wanted = bounds(request.key, request.range_end)
+        self._access.caller(call).require_read(wanted)
+        self.check_served(wanted)
         mode.check_cluster(self.site.lineage.cluster_id)
         if mode.fresh is Fresh.AT_LEAST and mode.position.revision > self.site.served.space.revision:
             raise RequestError(FUTURE_REVISION)
@@ -246,9 +246,7 @@ class LocalApi:
 
     async def _do_forward(self, call: Call, body: bytes) -> None:
         assert self._forwarder is not None
-        seconds = FORWARD_SECONDS
-        if call.deadline_ns is not None:
-            seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
+        seconds = seconds_left(call)
         try:
             await self._forwarder.channel(seconds)
         except Unavailable:
@@ -263,8 +261,11 @@ class LocalApi:
         def reply() -> None:
             self._router.reply(call.id, answer)
 
-        kind = _RESPONSES.get(call.method)
-        revision = 0 if kind is None else kind.FromString(answer).header.revision  # type: ignore[attr-defined]
+        revision = 0
+        if call.method in RESPONSES:
+            response = RESPONSES[call.method]()
+            response.ParseFromString(answer)
+            revision = response.header.revision
         if revision <= self.site.served.space.revision:
             reply()
         else:  # until what was written can be read here
@@ -273,36 +274,3 @@ class LocalApi:
     def reached(self) -> None:
         """The copy has moved."""
         self._for_revision.reached(self.site.served.space.revision)
-
-
-class WatchedSite:
-    """Adapts the keys of the site to `api.watch.Watchable`, for one watch stream."""
-
-    def __init__(self, api: LocalApi, caller: ReplicaCaller) -> None:
-        self._api = api
-        self._caller = caller
-        self.header = api.header
-        self.poke = api.poke
-
-    def part(self, start: bytes, end: bytes | None) -> WatchedSite:
-        return self
-
-    @property
-    def hub(self) -> Hub:
-        return self._api.hub
-
-    def refuse_watch(self, start: bytes, end: bytes | None) -> str:
-        return self._refuse((start, end), again=False)
-
-    def refuse_further(self, start: bytes, end: bytes | None) -> str:
-        return self._refuse((start, end), again=True)
-
-    def _refuse(self, range: Range, *, again: bool) -> str:
-        try:
-            self._caller.require_read(range, again=again)
-            self._api.require_data()
-        except RequestError as error:
-            if error.refusal.code is Code.UNAVAILABLE:
-                raise
-            return error.refusal.in_go_words()
-        return ""

@@ -137,10 +137,6 @@ class Overlay:
 
     # ---- what has to be reported ---------------------------------------------------------------------------
 
-    @property
-    def all_reported(self) -> bool:
-        return next(iter(self._pending.scan(Family.META, _DUE, _AFTER_DUE)), None) is None
-
     def due(self) -> dict[bytes, int]:
         """The keys whose newest change is not reported yet, each with the revision of that change."""
         rows = self._pending.scan(Family.META, _DUE, _AFTER_DUE)

@@ -384,14 +384,14 @@ class EdgeServer:
         config, site = self.config, self.config.site
         if site is None:
             return None
-        writes = site.writer == config.name
+        keys, writes = SiteKeys(site), site.writer == config.name
         # The name of the writer is looked up before the site is cut off, perhaps from its DNS as well.
         cache = config.data_dir / "cache-site"
         writer = None if writes else Connection([site.address], tls=config.upstream_tls, timeout=7.0, cache_dir=cache)
         try:
-            keys = open_site(
+            served = open_site(
                 self._data.path,
-                site,
+                keys,
                 name=config.name,
                 node=self._data.identity.volume_id,
                 writer=writer,
@@ -404,11 +404,11 @@ class EdgeServer:
             raise StartError(f"cannot use the keys of the site in {self._data.path}: {error}") from error
         except DAMAGE as error:
             raise StartError(f"{error}. {_SITE_LOST if writes else EMPTY_IT}", EXIT_CODE) from error
-        self._telling_site = Telling(keys.served, self._deliver)
+        self._telling_site = Telling(served.served, self._deliver)
         return LocalApi(
             self.router,
-            SiteKeys(site),
             keys,
+            served,
             None if writer is None else Forwarder(writer, self.access),
             self.access,
             name=config.name,

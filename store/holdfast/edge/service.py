@@ -23,12 +23,13 @@ from holdfast.api.wire import range_response
 from holdfast.edge.access import Access, ReplicaCaller
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower, boot_ns
-from holdfast.edge.forward import FORWARD_SECONDS, ForwardedAnswers, ForwardedKeepAlives, Forwarder
+from holdfast.edge.forward import FORWARD_SECONDS, ForwardedAnswers, ForwardedKeepAlives, Forwarder, seconds_left
 from holdfast.edge.forwarded import ANSWERS, FORWARDED, WAITING
 from holdfast.edge.holding import as_range
-from holdfast.edge.local import CHANGES, LocalApi, WatchedSite
+from holdfast.edge.local import CHANGES, RESPONSES, LocalApi
 from holdfast.edge.offline import OfflinePolicies
 from holdfast.edge.waiting import Waiting
+from holdfast.edge.watched import Watched
 from holdfast.front.calls import Call, Kind
 from holdfast.keyrange import Range, bounds
 from holdfast.kv.scan import RangeScan
@@ -59,10 +60,8 @@ MAX_LOGINS = 64  # of one connection, being forwarded or waiting
 # Response types of reads and writes, which are answered only once the replica has reached the response's revision.
 # Otherwise a client could afterwards read an older state here.
 _WRITES: dict[str, Callable[[], Any]] = {
-    "/etcdserverpb.KV/Put": rpc_pb2.PutResponse,
-    "/etcdserverpb.KV/DeleteRange": rpc_pb2.DeleteRangeResponse,
+    **RESPONSES,
     "/holdfast.v1.Keys/PutSequential": holdfast_pb2.PutSequentialResponse,
-    "/etcdserverpb.KV/Txn": rpc_pb2.TxnResponse,
     "/etcdserverpb.Lease/LeaseRevoke": rpc_pb2.LeaseRevokeResponse,
     "/v3lockpb.Lock/Lock": lock_pb2.LockResponse,
     "/v3lockpb.Lock/Unlock": lock_pb2.UnlockResponse,
@@ -73,40 +72,17 @@ _WRITES: dict[str, Callable[[], Any]] = {
 }
 
 
-class WatchedReplica:
-    """Adapts a replica to `api.watch.Watchable`, for one watch stream."""
+class WatchedReplica(Watched):
+    """The keys of the cluster, and the way to those of the site."""
 
     def __init__(self, api: EdgeApi, caller: ReplicaCaller) -> None:
-        self._api = api
-        self._caller = caller
-        self.header = api.header
-        self.poke = api.poke
+        super().__init__(api, caller)
+        self._local = api.local
 
-    def part(self, start: bytes, end: bytes | None) -> WatchedReplica | WatchedSite:
-        local = self._api.local
-        if local is None or not local.keys.has((start, end)):
+    def part(self, start: bytes, end: bytes | None) -> Watched:
+        if self._local is None or not self._local.keys.has((start, end)):
             return self
-        return WatchedSite(local, self._caller)
-
-    @property
-    def hub(self) -> Hub:
-        return self._api.hub
-
-    def refuse_watch(self, start: bytes, end: bytes | None) -> str:
-        return self._refuse((start, end), again=False)
-
-    def refuse_further(self, start: bytes, end: bytes | None) -> str:
-        return self._refuse((start, end), again=True)
-
-    def _refuse(self, range: Range, *, again: bool) -> str:
-        try:
-            self._caller.require_read(range, again=again)
-            self._api.check_served(range)
-        except RequestError as error:
-            if error.refusal.code is Code.UNAVAILABLE:
-                raise  # it ends the stream: clients try again, here or elsewhere, and would give up a cancelled watch
-            return error.refusal.in_go_words()
-        return ""
+        return Watched(self._local, self._caller)
 
 
 class EdgeApi:
@@ -140,7 +116,7 @@ class EdgeApi:
         self._prefixes = prefixes
         self.access = access
         self.offline = offline
-        self._poke = poke
+        self.poke = poke
         self._served = served
         self._reports = reports
         self._for_watermark = Waiting()  # answers and reads that want a revision
@@ -176,9 +152,6 @@ class EdgeApi:
             revision=p.watermark if revision is None else revision,
             raft_term=p.term,
         )
-
-    def poke(self) -> None:
-        self._poke()
 
     def watchable(self, call: Call) -> WatchedReplica:
         caller = self.access.caller(call)
@@ -239,9 +212,7 @@ class EdgeApi:
             return
         if not self._follower.reaches_cluster:
             raise RequestError(self._too_old(mode))
-        seconds = FORWARD_SECONDS
-        if call.deadline_ns is not None:
-            seconds = min(seconds, (call.deadline_ns - time.monotonic_ns()) / 1e9)
+        seconds = seconds_left(call)
 
         def too_late() -> None:
             self._router.fail(call.id, self._too_old(mode))

@@ -10,7 +10,7 @@ from pathlib import Path
 from holdfast.client.connection import Connection
 from holdfast.edge.generations import Generations
 from holdfast.edge.site_copy import SiteCopy
-from holdfast.edge.site_keys import Site, SiteKeys
+from holdfast.edge.site_keys import SiteKeys
 from holdfast.edge.site_writer import SiteWriter
 from holdfast.kv.rows import Change
 from holdfast.kv.store import StateDamaged
@@ -22,7 +22,7 @@ log = logging.getLogger("holdfast.edge")
 
 def open_site(
     data: Path,
-    site: Site,
+    keys: SiteKeys,
     *,
     name: str,
     node: int,
@@ -35,14 +35,14 @@ def open_site(
     """The keys of the site, in the data directory `data` of the replica `name`. `writer` leads to the replica that
     writes them; None: it is this one. `changed` is called when there is something to report. Raises Damaged,
     StateDamaged, StateUnreadable or OSError, as `Generations.at` does."""
-    keys, path = SiteKeys(site), data / SITE
+    path = data / SITE
     try:
         generations = Generations.at(path)
     except (TakesNothing, OSError):
         if not path.exists():
             raise
         generations = Generations(path, read_only=True)
-        log.error("the disk of %s takes nothing: keys of the site %s can be read, not changed", data, site.name)
+        log.error("the disk of %s takes nothing: keys of the site %s can be read, not changed", data, keys.site.name)
     generations.store.on_damage = damaged
     if writer is None:
         id = secrets.randbits(62) + 1
