@@ -169,13 +169,17 @@ class LocalCluster:
         return "\n".join(f"--- {p.name}\n{p.tail()}" for p in self.voters.values())
 
     async def wait_ready(self, seconds: float = 30.0) -> None:
-        """Wait until every running voter answers a linearizable read."""
+        """Wait until every running voter answers a linearizable read. Raises RuntimeError with the last lines of one
+        that does not."""
         end = time.monotonic() + seconds
         for process in self.voters.values():
             if process.running is None:
                 continue
             async with client.connect(process.endpoint, timeout=max(0.1, end - time.monotonic())) as hf:
-                await hf.get("ready?")
+                try:
+                    await hf.get("ready?")
+                except client.Unavailable as error:
+                    raise RuntimeError(f"{process.name} is not ready: {error}\n{process.tail()}") from error
 
     async def leader(self, seconds: float = 15.0) -> Process:
         """The current leader, as most members report it. Raises TimeoutError."""

@@ -55,7 +55,7 @@ from holdfast.process import GRACE_SECONDS, StartError, front_for_probes, listen
 from holdfast.served.keyspace import ServedSpace
 from holdfast.served.prune_task import PruneTask
 from holdfast.served.scans import Scans
-from holdfast.storage.damage import DAMAGE, EXIT_CODE
+from holdfast.storage.damage import DAMAGE, EXIT_CODE, REPLACE
 from holdfast.storage.identity import DataDirectory, DataDirectoryError, NothingTaken, ReadOnlyDirectory
 from holdfast.storage.patrol import SLICE_SECONDS, Patrol
 from holdfast.storage.state import RocksStore, StateUnreadable, TakesNothing
@@ -68,14 +68,17 @@ SYNC_SECONDS = 1.0
 PROGRESS_SECONDS = 10.0  # a watermark that moved without a change is stored so often
 DURABLE_SECONDS = 600.0  # and made durable so often: a power cut makes the replica ask for nothing twice
 _TOKENS, _FRESH = b"tokens", b"fresh"  # among the notes; see `edge.tokens` and `edge.offline`
-EMPTY_IT = (
-    "This is a replica: nothing in its directory is needed but local/, the keys of its site; remove the rest, and it "
-    "follows anew"
-)
+EMPTY_IT = "remove all but local/, the keys of its site, from the replica's directory, and it follows anew"
 _SITE_LOST = (
-    "These are keys that only this replica writes. What it has reported of them is in the cluster, below "
-    "/reported/REPLICA/local/; remove the directory local/ to begin without them"
+    "remove the directory local/ to begin without these keys, which only this replica writes; what it has reported of "
+    "them is in the cluster, below /reported/REPLICA/local/"
 )
+
+
+def _with_way_back(damage: Exception, way_back: str = EMPTY_IT) -> str:
+    """What was found, and what to do about it. The layers below say what to do with a member."""
+    found = str(damage)
+    return found.replace(REPLACE, way_back) if REPLACE in found else f"{found}; {way_back}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ class EdgeServer:
         except OSError as error:
             raise StartError(f"cannot use the data directory {config.data_dir}: {error}") from error
         except DAMAGE as error:
-            raise StartError(f"{error}. {EMPTY_IT}", EXIT_CODE) from error
+            raise StartError(_with_way_back(error), EXIT_CODE) from error
         loop = asyncio.get_running_loop()
         self._damaged: asyncio.Future[StateDamaged] = loop.create_future()
         self._store.on_damage = self._found_damage
@@ -261,7 +264,7 @@ class EdgeServer:
     def _state_damaged(self, damage: StateDamaged) -> None:
         """Handle damage found by a read: stop, and refuse to start again until the directory has been emptied."""
         if not self._damaged.done():
-            log.critical("%s. %s", damage, EMPTY_IT)
+            log.critical("%s", _with_way_back(damage))
             self._data.mark_damaged(str(damage))
             self._damaged.set_result(damage)
 
@@ -306,7 +309,7 @@ class EdgeServer:
                     await part.close()
         self._data.close()
         if self._damaged.done():
-            raise StartError(f"{self._damaged.result()}. {EMPTY_IT}", EXIT_CODE)
+            raise StartError(_with_way_back(self._damaged.result()), EXIT_CODE)
         if failed is not None:
             try:
                 failed.result()
@@ -403,7 +406,7 @@ class EdgeServer:
         except (OSError, StateUnreadable, StoreBusy) as error:
             raise StartError(f"cannot use the keys of the site in {self._data.path}: {error}") from error
         except DAMAGE as error:
-            raise StartError(f"{error}. {_SITE_LOST if writes else EMPTY_IT}", EXIT_CODE) from error
+            raise StartError(_with_way_back(error, _SITE_LOST if writes else EMPTY_IT), EXIT_CODE) from error
         self._telling_site = Telling(served.served, self._deliver)
         return LocalApi(
             self.router,

@@ -160,7 +160,8 @@ async def test_a_replica_whose_state_is_damaged_says_so_and_follows_anew_once_em
         for _ in range(2):
             replica.start()
             assert ends(replica) == EXIT_CODE
-            assert "empty the directory and it follows anew" in replica.tail(1)
+            assert "from the replica's directory, and it follows anew" in replica.tail(1)
+            assert "remove this member" not in replica.tail(1)
         shutil.rmtree(place)
         replica.start()
         assert await holds_all()
