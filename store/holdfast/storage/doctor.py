@@ -43,9 +43,7 @@ REPLACED = """the way back is a new identity:
 `holdfast member list` shows the ids. An operator does all of this by itself once the volume is empty.
 A member alone in its cluster has nobody to take its data from: restore a snapshot (holdfast snapshot restore)."""
 UNFINISHED = "the way back: run `holdfast snapshot restore` into it again, or empty the directory"
-EMPTIED = (
-    "the way back: remove all but local/, the keys of its site, from the replica's directory, and it follows anew"
-)
+EMPTIED = "the way back: remove all but local/, the keys of its site, from the replica's directory, and it follows anew"
 RESTORE = "restore"
 
 
