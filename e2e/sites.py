@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
@@ -10,9 +11,11 @@ from typing import Any, NamedTuple
 
 from e2e.applications import application, said_on_node
 from e2e.clusters import REPLICAS, Cluster
-from e2e.kubectl import condition, eventually, on_node
+from e2e.kubectl import condition, eventually, lines, on_node
+from e2e.nodes import nodes
 
-POOL, WRITER = "site", "writer-site"
+POOL, WRITER, SITE = "site", "writer-site", "factory"
+LOCAL = f"/local/{SITE}/"
 CONFIG, WRITES = "/config/", f"/e2e/{WRITER}/"
 KEY = f"{CONFIG}app/payment.yaml"
 TARGET = 20  # seconds: how old the data may be
@@ -45,7 +48,13 @@ class Site(Cluster):
     def pool_with(self, prefixes: list[str], relays: int = 1) -> None:
         made = json.loads(self.pool(POOL))
         made["spec"] |= {"prefixes": prefixes, "relaysPerSite": relays, "stalenessTargetSeconds": TARGET}
+        made["spec"]["site"] = {"name": SITE, "writer": self.writes}
         self.kubectl("apply", "-f", "-", stdin=json.dumps(made))
+
+    @property
+    def writes(self) -> str:
+        """The node whose replica writes the keys of the site."""
+        return nodes("edge")[0]
 
     def configure(self, data: dict[str, str]) -> None:
         self.kubectl("apply", "-f", "-", stdin=self.config(data))
@@ -95,7 +104,13 @@ class Site(Cluster):
             inside = ["exec", replica, "-c", "holdfast", "--", "holdfast", *words, "--serializable"]
             found = self.kubectl(*inside, "--endpoints", "localhost:2379", "--tls-dir", "/etc/holdfast/tls")
         return [
-            (kv["key"], kv["value"], kv["create_revision"], kv["mod_revision"], kv["version"])
+            (
+                base64.b64decode(kv["key"]).decode(),
+                kv["value"],
+                kv["create_revision"],
+                kv["mod_revision"],
+                kv["version"],
+            )
             for kv in json.loads(found)["kvs"]
         ]
 
@@ -127,6 +142,12 @@ class Site(Cluster):
     def oldest_replica(self) -> str:
         return str(min(self.pods(REPLICAS), key=lambda p: p["metadata"]["creationTimestamp"])["metadata"]["name"])
 
+    def lost(self, replica: str) -> set[str]:
+        """The values that the replica has kept which a restored cluster lacks."""
+        words = ("sh", "-c", "cat /var/lib/holdfast/data/lost/*.jsonl")
+        kept = lines(self.kubectl("exec", replica, "-c", "holdfast", "--", *words))
+        return {base64.b64decode(change["value"]).decode() for change in kept if "value" in change}
+
     # ---- what it costs ---------------------------------------------------------------------------------------
 
     def load(self) -> Load:
@@ -146,6 +167,39 @@ class Site(Cluster):
             total("etcd_network_client_grpc_sent_bytes_total"),
             total("etcd_network_client_grpc_received_bytes_total"),
         )
+
+
+class LocalWriter:
+    """A pod that writes keys of the site at the replica of its own node."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.name = "writer-of-the-site"
+        endpoint = f"{site.name}-edge.{site.namespace}.svc:2379"
+        application(self.name, "local_writer.py", [endpoint, SITE], site.writes, site)
+        eventually(f"{self.name} writes", self.acknowledged)
+
+    def acknowledged(self) -> list[str]:
+        said = said_on_node(self.site.writes, self.name, self.site.namespace)
+        return [line["acknowledged"] for line in said if "acknowledged" in line]
+
+    def writes_on(self) -> None:
+        before = len(self.acknowledged())
+        eventually(f"{self.name} goes on", lambda: len(self.acknowledged()) > before + 5)
+
+    def stop(self) -> None:
+        """End it, and wait until all it wrote is at each replica, and reported to the cluster."""
+        acknowledged = {f"{LOCAL}{key.removeprefix('/')}" for key in self.acknowledged()}
+        self.site.kubectl("delete", "pod", self.name)
+        writer = next(pod for pod in self.site.pods(REPLICAS) if pod["spec"]["nodeName"] == self.site.writes)
+        reported = f"/reported/{writer['metadata']['name']}"
+
+        def everywhere() -> bool:
+            at_replicas = [{row[0] for row in self.site.rows(LOCAL, name)} for name in self.site.pod_uids(REPLICAS)]
+            in_cluster = {row[0].removeprefix(reported) for row in self.site.rows(f"{reported}{LOCAL}")}
+            return len(at_replicas) == 2 and all(found >= acknowledged for found in (*at_replicas, in_cluster))
+
+        eventually(f"all {len(acknowledged)} keys of the site are at its replicas, and reported", everywhere)
 
 
 class Observer:

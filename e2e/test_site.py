@@ -1,4 +1,5 @@
-"""A site with a relay: cut off from the cloud with its replicas restarted, healed, and given other prefixes.
+"""A site with a relay: cut off from the cloud with its replicas restarted, healed, given other prefixes, and with a
+cluster that is restored.
 
 The tests go in order. SITE_CUT_SECONDS: how long the site is cut off at least.
 """
@@ -8,14 +9,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from e2e.applications import Writer, provide_scripts
+from e2e.backups import restore, save
 from e2e.clusters import REPLICAS, namespace
 from e2e.kubectl import eventually
 from e2e.nodes import CONTROL_PLANE, cut_off, nodes
-from e2e.sites import CONFIG, POOL, WRITER, WRITES, Observer, Site, restart
+from e2e.sites import CONFIG, POOL, WRITER, WRITES, LocalWriter, Observer, Site, restart
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -23,6 +26,12 @@ CUT_SECONDS = float(os.environ.get("SITE_CUT_SECONDS", "60"))
 TOLD = 150.0  # seconds until the status tells of a cut
 MOST_STREAMS = 10  # that two replicas begin when they are connected again: each may try some upstreams
 MOST_SENT = 10  # times the data
+GAP = 2.0  # seconds in which no read of an observer works, while its replica goes over to another cluster
+
+
+def lives(pods: list[Any]) -> dict[str, int]:
+    """How often the container of each pod was started, by the pod's uid."""
+    return {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +64,14 @@ def test_site_is_cut_off(site: Site) -> None:
     start, watched = site.revision() + 1, [CONFIG, WRITES]
     cloud = Observer(site, "in-the-cloud", CONTROL_PLANE, "shop-client", start, watched)
     inside = [Observer(site, f"on-{node}", node, "shop-edge", start, watched) for node in nodes("edge")]
-    writer = Writer(WRITER, site, CONTROL_PLANE)
+    writer, local = Writer(WRITER, site, CONTROL_PLANE), LocalWriter(site)
     eventually("the site has what is written", lambda: all(observer.events(WRITES) for observer in inside))
     began = time.monotonic()
     with cut_off([observer.node for observer in inside]):
         for observer in inside:
             restart(site, observer)
         before = [observer.events(WRITES) for observer in inside]
+        local.writes_on()
         site.configure({"payment.yaml": "provider: during"})
         eventually("the status tells of the cut", site.all_offline, TOLD)
         print(site.kubectl("get", "hfep", POOL, "-o", "wide"))
@@ -78,6 +88,8 @@ def test_site_is_cut_off(site: Site) -> None:
         f"   {time.monotonic() - began:.1f} s after the healing; the members meanwhile: {(grown := site.load() - load)}"
     )
     writer.writes_on()
+    local.writes_on()
+    local.stop()
     acknowledged = writer.stop()
 
     def told_once() -> bool:
@@ -120,6 +132,33 @@ def test_site_has_other_prefixes(site: Site) -> None:
     site.configure({"payment.yaml": "provider: last"})
     for observer in (*inside, by_pool):
         eventually(f"{observer.name} goes on", lambda o=observer: o.reads()[-1]["read"] == "provider: last")  # type: ignore[misc]
+
+
+def test_site_goes_over_to_the_restored_cluster(site: Site) -> None:
+    """The way of docs/kubernetes.md. Nobody touches the replicas."""
+    before, replicas = site.object()["status"]["clusterID"], site.pods(REPLICAS)
+    observer = Observer(site, "all-the-time", nodes("edge")[1], "shop-edge", 0, [])
+    saved = site.rows(WRITES)
+    save(site)
+    site.holdfast("put", f"{WRITES}lost", "written after the snapshot")
+    site.holdfast("del", saved[0][0])
+    eventually("each replica has what the cluster has", lambda: site.same_as_cluster([WRITES]))
+    began = time.time()
+    restore(site)
+    site.wait_ready()
+    assert site.object()["status"]["clusterID"] != before
+    print(f"   restored, with three voters, after {time.time() - began:.1f} s")
+    assert site.rows(WRITES) == saved
+    eventually("each replica has what the cluster has", lambda: site.same_as_cluster([CONFIG, WRITES]))
+    eventually("the pool has its relay, and fresh data", site.all_well, TOLD)
+    assert lives(site.pods(REPLICAS)) == lives(replicas), "no replica was restarted"
+    print(f"   {observer.name}: no read for {observer.longest_gap(began):.2f} s at most")
+    assert observer.longest_gap(began) < GAP
+    for pod in replicas:
+        assert "written after the snapshot" in site.lost(pod["metadata"]["name"])
+    site.configure({"payment.yaml": "provider: restored"})
+    eventually("it goes on", lambda: observer.reads()[-1]["read"] == "provider: restored")
+    observer.stop()
 
 
 def test_site_has_another_number_of_relays(site: Site) -> None:
