@@ -133,7 +133,7 @@ def replica(
         from holdfast.client.connection import Tls
         from holdfast.client.endpoints import parse
         from holdfast.edge.server import EdgeConfig, EdgeServer
-        from holdfast.process import StartError, run_until_signal
+        from holdfast.process import StartError, run_until_signal, share_one_arena
         from holdfast.tls import TlsError, TlsFiles
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; a replica needs it: pip install 'holdfast[server]'")
@@ -182,6 +182,7 @@ def replica(
         async def main(stop: asyncio.Event) -> None:
             await EdgeServer(config).run(stop)
 
+        share_one_arena()
         run_until_signal(main)
     except StartError as error:
         fail(str(error), error.code)

@@ -31,7 +31,10 @@ from holdfast.storage.sealed import SealedFile
 log = logging.getLogger("holdfast.storage")
 
 REOPEN_BYTES = 4 << 20  # free space that opening needs for manifests and similar files
-WRITE_BUFFER_BYTES = 16 << 20  # after a full disk RocksDB goes on only once so much is free; the default is 64 MiB
+# Rows in memory until they are flushed. After a full disk RocksDB goes on only once so much is free; its default is
+# 64 MiB. A replica has less: devices at the edge are small, and it reads its write-ahead log before it answers.
+WRITE_BUFFER_BYTES = 16 << 20
+REPLICA_BUFFER_BYTES = 4 << 20
 WRITE_BUFFERS = 4
 RETRY_SECONDS = 0.25  # between two attempts to write while the disk is full
 VERIFY_BYTES = 4 << 20  # read by one iterator: an old iterator keeps files from being deleted
@@ -65,11 +68,11 @@ def _ignore(_: StateDamaged) -> None:
     """The default of `on_damage`."""
 
 
-def _options(*, create: bool) -> Options:
+def _options(buffer_bytes: int, *, create: bool) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(create)
     options.set_max_open_files(512)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_write_buffer_size(buffer_bytes)
     options.set_max_write_buffer_number(WRITE_BUFFERS)
     options.set_keep_log_file_num(2)
     return options
@@ -97,6 +100,7 @@ class RocksStore:
         self.full = False  # the last write or flush found no room; a write-ahead log accepts nothing before `reopen`
         self._retry_at = 0.0
         self._wal = wal
+        self._buffer_bytes = REPLICA_BUFFER_BYTES if wal else WRITE_BUFFER_BYTES
         self._mark: Mark | None = None
         self._mark_path = mark
         self._view: tempfile.TemporaryDirectory[str] | None = None
@@ -118,7 +122,7 @@ class RocksStore:
 
     def _open(self, *, create: bool) -> Rdict:
         try:
-            return Rdict(str(self.path), options=_options(create=create))
+            return Rdict(str(self.path), options=_options(self._buffer_bytes, create=create))
         except Exception as error:  # rocksdict raises plain Exception
             raise self._not_opened(error) from error
 
@@ -155,7 +159,7 @@ class RocksStore:
             raise self._not_opened(error) from error
 
     def _opened_read_only(self, path: Path) -> Rdict:
-        return Rdict(str(path), options=_options(create=False), access_type=AccessType.read_only())
+        return Rdict(str(path), options=_options(self._buffer_bytes, create=False), access_type=AccessType.read_only())
 
     def _check_mark(self, *, read_only: bool = False) -> None:
         """Raises StateDamaged if rows are lost that were synced. A directory of version 0.1 has no mark yet."""
@@ -308,7 +312,7 @@ class RocksStore:
         else:
             needed = self._property("cur-size-all-mem-tables")
         takes = os.access(self.path, os.W_OK)  # a disk that is mounted read-only does not
-        return takes and free_bytes(self.path) >= max(needed, WRITE_BUFFER_BYTES) + REOPEN_BYTES
+        return takes and free_bytes(self.path) >= max(needed, self._buffer_bytes) + REOPEN_BYTES
 
     def reopen(self) -> None:
         """Accept writes again after the disk was full. Once a write to RocksDB's write-ahead log has failed, it stays
