@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from holdfast.cli.main import app
+from holdfast.cli.main import COMMANDS, Command, command_line
 from typer.testing import CliRunner
 
 from ..certificates import Authority
@@ -14,7 +14,7 @@ REFUSED, USAGE, UNAVAILABLE = 1, 2, 3
 
 
 def refused(*words: str, code: int = REFUSED) -> str:
-    result = CliRunner().invoke(app, list(words))
+    result = CliRunner().invoke(command_line(), list(words))
     assert result.exit_code == code, result.output
     assert "Traceback" not in result.output
     return " ".join(result.output.replace("│", " ").split())
@@ -104,11 +104,22 @@ def test_the_other_commands(words: list[str], code: int, said: str) -> None:
 
 
 def test_every_command_and_flag_has_help() -> None:
-    result = CliRunner().invoke(app, ["--help"])
+    result = CliRunner().invoke(command_line(), ["--help"])
     assert result.exit_code == 0
     for command in ("put", "get", "del", "txn", "watch", "status", "member", "lease", "snapshot", "serve", "edge"):
         assert command in result.output
-        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
-    said = CliRunner().invoke(app, ["edge", "--help"]).output
+        assert CliRunner().invoke(command_line(), [command, "--help"]).exit_code == 0
+    said = CliRunner().invoke(command_line(), ["edge", "--help"]).output
     assert "--anonymous-reads" in said
     assert "status" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command.name))
+def test_a_command_is_the_same_alone(command: Command) -> None:
+    """Only the command that is called is imported; its help is that which it has beside the others."""
+    alone, all_ = (
+        CliRunner().invoke(command_line(wanted), [command.name, "--help"], prog_name="holdfast").output
+        for wanted in (command.name, "")
+    )
+    assert alone == all_
+    assert "Usage: holdfast " + command.name in alone

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from holdfast.cli.main import app
+from holdfast.cli.main import command_line
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis
 from holdfast.member.disk import open_disk
@@ -105,18 +105,18 @@ def test_a_restore_without_room_says_so_in_one_line(saved: Path, tmp_path: Path)
     with small_disk(tmp_path / "disk", 20) as disk:
         fill(disk / "ballast", leave=1 << 20)
         words = ["snapshot", "restore", str(saved), f"--data-dir={disk / 'm'}"]
-        result = CliRunner().invoke(app, words)
+        result = CliRunner().invoke(command_line(), words)
         assert result.exit_code == 1
         assert isinstance(result.exception, SystemExit), result.exception
         assert result.output.count("\n") == 1
         assert "no room" in result.output
         with pytest.raises(DataDirectoryError, match="restore"):
             opened(disk / "m")
-        status = CliRunner().invoke(app, ["doctor", f"--data-dir={disk / 'm'}"])
+        status = CliRunner().invoke(command_line(), ["doctor", f"--data-dir={disk / 'm'}"])
         assert status.exit_code == 4
         assert "may have acknowledged" not in status.output
         (disk / "ballast").unlink()
-        assert CliRunner().invoke(app, words).exit_code == 0
+        assert CliRunner().invoke(command_line(), words).exit_code == 0
         assert opened(disk / "m")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from holdfast.cli.main import app
+from holdfast.cli.main import command_line
 from holdfast.kv.store import Family
 from holdfast.machine import Genesis
 from holdfast.member.disk import found_cluster, make_log, open_disk
@@ -38,7 +38,7 @@ def place(founded: Path, tmp_path: Path) -> Path:
 
 
 def doctor(place: Path) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["doctor", f"--data-dir={place}"])
+    result = CliRunner().invoke(command_line(), ["doctor", f"--data-dir={place}"])
     return result.exit_code, result.output
 
 
