@@ -320,6 +320,12 @@ def position_in(store: Store | Pending) -> Position:
     return Position(*numbers)
 
 
+def note_position(pending: Pending, position: Position, ranges: Sequence[Range]) -> None:
+    """The rows here, which were changed here, are a copy from now on: of these ranges, whole, at this position."""
+    pending.put(Family.META, _POSITION, b"".join(n.to_bytes(8, "big") for n in astuple(position)))
+    pending.put(Family.META, _HOLDING, Holding.of(ranges).message().SerializeToString())
+
+
 def forget_position(pending: Pending) -> None:
     """The rows here are not a copy any more: they are changed here."""
     for name, _ in list(pending.scan(Family.META, _NOTES, _AFTER_NOTES)):

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from holdfast.client.errors import Unavailable
+from holdfast.edge.core import ReplicaCore
 from holdfast.edge.data import Position
 from holdfast.edge.lineage import Lineage
 from holdfast.kv.rows import PUT, Change
@@ -21,8 +24,22 @@ from holdfast.kv.space import KeySpace
 from holdfast.proto import kv_pb2
 from holdfast.storage.files import sync_directory
 
+log = logging.getLogger("holdfast.edge")
+
 DIRECTORY = "lost"
 STEP = 500  # changes read in a turn of the loop
+
+
+async def keep_before_going_over(data: Path, core: ReplicaCore, later: Lineage) -> None:
+    """`keep_lost` of a replica that is about to go over to `later`. Raises Unavailable if it cannot be kept: then the
+    replica must not."""
+    try:
+        file = await keep_lost(data, core.position, core.space, later)
+    except OSError as error:
+        text = f"what the later history lacks cannot be kept in {data / DIRECTORY}, so it stays here: {error}"
+        raise Unavailable(text) from error
+    if file is not None:
+        log.warning("the later history lacks changes that this replica has: they are kept in %s", file)
 
 
 async def keep_lost(data: Path, position: Position, space: KeySpace, later: Lineage) -> Path | None:

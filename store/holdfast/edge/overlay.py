@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
-from holdfast.edge.data import forget_position, position_in
+from holdfast.edge.data import Position, forget_position, note_position, position_in
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.site_keys import MAX_KEYS, SiteKeys, puts_of
+from holdfast.keyrange import bounds, prefix_end
 from holdfast.kv import requests
 from holdfast.kv.rows import Change
 from holdfast.kv.space import KeySpace
@@ -64,7 +65,9 @@ class Overlay:
         self.lineage = Lineage.of(id, copied.epoch + 1, copied.first_cluster or copied.cluster_id, copied.watermark)
         self._pending.put(Family.META, _LINEAGE, b"".join(n.to_bytes(8, "big") for n in self.lineage))
         if copied.watermark:
-            KeySpace(self._pending).skip(self._pending, max(0, copied.watermark - 1))
+            space = KeySpace(self._pending)
+            if space.revision < copied.watermark:  # else these keys were written here before
+                space.skip(self._pending, copied.watermark - space.revision)
             for key, _ in list(self._pending.scan(Family.CUR, b"", None)):
                 self._pending.put(Family.META, _DUE + key, copied.watermark.to_bytes(8, "big"))
             forget_position(self._pending)
@@ -153,6 +156,30 @@ class Overlay:
         if row is not None and int.from_bytes(row, "big") == revision:
             self._pending.put(Family.META, _DUE + key, None)
             self.settle()
+
+
+def end_writing(store: Store, keys: SiteKeys) -> None:
+    """Make what was written here a copy, if it is not one: another replica writes from now on. So this one notices that
+    the other went on without what nobody had copied, as a replica does whose cluster was restored. Raises StoreBusy."""
+    if store.get(Family.META, _LINEAGE) is None:
+        return
+    written = Overlay(store, keys, 0)
+    lineage, space = written.lineage, written.space
+    position = Position(
+        cluster_id=lineage.cluster_id,
+        epoch=lineage.epoch,
+        watermark=space.revision,
+        floor=max(1, space.compacted),
+        history_from=space.compacted + 1,
+        first_cluster=lineage.first,
+        restored_from=lineage.restored_from,
+    )
+    pending = Pending(store)
+    note_position(pending, position, [bounds(keys.prefix, prefix_end(keys.prefix))])
+    for row, _ in list(store.scan(Family.META, _DUE, _AFTER_DUE)):
+        pending.put(Family.META, row, None)
+    pending.put(Family.META, _LINEAGE, None)
+    pending.flush()
 
 
 def _row(number: int) -> bytes:

@@ -24,7 +24,6 @@ from holdfast.api.versions import Versions
 from holdfast.api.watch import WatchService
 from holdfast.client.connection import Connection
 from holdfast.client.connection import Tls as ClientTls
-from holdfast.client.errors import Unavailable
 from holdfast.durations import seconds
 from holdfast.edge.access import Access
 from holdfast.edge.core import Loaded, ReplicaCore, ranges_of
@@ -35,7 +34,7 @@ from holdfast.edge.generations import Generations
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.local import LocalApi
 from holdfast.edge.local_reports import LocalReports
-from holdfast.edge.lost import keep_lost
+from holdfast.edge.lost import keep_before_going_over
 from holdfast.edge.offline import KnownFresh, OfflinePolicies, Policy
 from holdfast.edge.outbox import Outbox
 from holdfast.edge.relay import Relay
@@ -351,12 +350,7 @@ class EdgeServer:
 
     async def _keep_lost(self, later: Lineage) -> None:
         """The cluster was restored: keep what it lost, before its snapshot replaces what is here."""
-        try:
-            file = await keep_lost(self._data.path, self.core.position, self.core.space, later)
-        except OSError as error:
-            raise Unavailable(f"what the restored cluster lost cannot be kept, so it stays here: {error}") from error
-        if file is not None:
-            log.warning("the restored cluster lacks changes that this replica has: they are kept in %s", file)
+        await keep_before_going_over(self._data.path, self.core, later)
 
     def _rights_changed(self) -> None:
         self.watch.rights_changed()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from holdfast.client.connection import Connection
 from holdfast.edge.generations import Generations
+from holdfast.edge.overlay import end_writing
 from holdfast.edge.site_copy import SiteCopy
 from holdfast.edge.site_keys import SiteKeys
 from holdfast.edge.site_writer import SiteWriter
@@ -47,4 +48,8 @@ def open_site(
     if writer is None:
         id = secrets.randbits(62) + 1
         return SiteWriter(generations, keys, id, node=node, tell=tell, changed=changed, flush=flush)
-    return SiteCopy(generations, keys, node=node, writer=writer, name=name, tell=tell, damaged=damaged, flush=flush)
+    if not generations.store.full:
+        end_writing(generations.store, keys)
+    return SiteCopy(
+        data, generations, keys, node=node, writer=writer, name=name, tell=tell, damaged=damaged, flush=flush
+    )

@@ -7,12 +7,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from holdfast.client.connection import Connection
 from holdfast.edge.core import Loaded, ReplicaCore, ranges_of
 from holdfast.edge.follow import Follower
 from holdfast.edge.generations import Generations
 from holdfast.edge.lineage import Lineage
+from holdfast.edge.lost import keep_before_going_over
 from holdfast.edge.site_keys import SiteKeys
 from holdfast.kv.rows import Change
 from holdfast.kv.store import StateDamaged, StoreBusy
@@ -27,10 +29,12 @@ SYNC_SECONDS = 1.0
 
 
 class SiteCopy:
-    """`tell` delivers changes to watchers; `damaged` is told of damage to the store, on any thread."""
+    """`data`: the data directory of the replica. `tell` delivers changes to watchers; `damaged` is told of damage to
+    the store, on any thread."""
 
     def __init__(
         self,
+        data: Path,
         generations: Generations,
         keys: SiteKeys,
         *,
@@ -42,6 +46,7 @@ class SiteCopy:
         flush: Callable[[], None],
     ) -> None:
         loop = asyncio.get_running_loop()
+        self._data = data
         self._generations = generations
         self.core = ReplicaCore(generations.store, ranges_of([keys.prefix.decode()]), node, generations.building)
         self.served = ServedSpace(self.core.space, Scans(loop.call_soon, flush))
@@ -58,6 +63,7 @@ class SiteCopy:
             replaced=self._replaced,
             build=self._build,
             built=self._built,
+            restored=self._keep_lost,
             metadata=((SITE, keys.site.name),),
             reports=False,
         )
@@ -89,6 +95,10 @@ class SiteCopy:
         self._generations.succeed().on_damage = self._damaged
         self._synced = self.core.written
         self._replaced(loaded)
+
+    async def _keep_lost(self, later: Lineage) -> None:
+        """Another replica writes now, and went on from its copy: keep what that lacked."""
+        await keep_before_going_over(self._data, self.core, later)
 
     async def run(self) -> None:
         keeping = asyncio.ensure_future(self._keep())

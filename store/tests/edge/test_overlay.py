@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
+from holdfast.edge.core import ReplicaCore, ranges_of
+from holdfast.edge.data import Position, position_in
 from holdfast.edge.lineage import Relation
 from holdfast.edge.local_reports import AT_ONCE, LocalReports
 from holdfast.edge.notes import Notes
 from holdfast.edge.outbox import Outbox
-from holdfast.edge.overlay import Overlay
+from holdfast.edge.overlay import Overlay, end_writing
 from holdfast.edge.site_keys import MAX_KEYS, Site, SiteKeys
 from holdfast.keyrange import bounds
 from holdfast.kv.store import MemoryStore, Pending, StoreBusy, Write
@@ -155,6 +157,36 @@ def test_a_copy_that_is_written_from_now_on_is_a_later_epoch_and_reports_all() -
     again = Overlay(core.here.store, KEYS, 10)
     assert content(again) == content(overlay)
     assert again.lineage == overlay.lineage
+
+
+def test_what_was_written_here_is_a_copy_once_another_replica_writes() -> None:
+    """Its position tells it that what the other one writes is a later history, and what that lacks."""
+    store, copied = MemoryStore(), MemoryStore()
+    end_writing(store, KEYS)
+    assert position_in(store) == Position(), "nothing was written there"
+    writer = Overlay(store, KEYS, 9)
+    do(writer, put("x", "1"))
+    copied = store.snapshot()
+    end_writing(copied, KEYS)
+    later = Overlay(copied, KEYS, 10)  # the other one goes on from its copy
+    do(writer, put("x", "2"))
+    writer.note([put("y", "noted, and not applied before the end")])
+
+    for _ in range(2):
+        end_writing(store, KEYS)
+        core = ReplicaCore(store, ranges_of([KEYS.prefix.decode()]), 1)
+        assert core.complete
+        assert (core.position.watermark, later.lineage.restored_from) == (4, 2)
+        assert later.lineage.relation(core.position.lineage) is Relation.LATER
+        assert [(change.revision, change.key) for change, _, _ in core.space.history(3, 4)] == [
+            (3, b"/local/berlin/x"),
+            (4, b"/local/berlin/y"),
+        ]
+    again = Overlay(store, KEYS, 11)
+    assert again.lineage.relation(writer.lineage) is Relation.LATER
+    assert set(again.due()) == {b"/local/berlin/x", b"/local/berlin/y"}
+    do(again, put("z", "1"))
+    assert again.space.revision == 5
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ cluster, and never taken for keys of the cluster."""
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -249,10 +251,13 @@ async def test_another_replica_takes_over_the_writing(cluster: LocalCluster, tmp
     ):
         await hf.put("/local/berlin/x", "1")
         await hf.put("/local/berlin/y", "1")
+        await has(hf, "/local/berlin/y", b"1", serializable=True)
         assert writer.process is not None
         assert other.process is not None
-        writer.process.kill()
         other.process.kill()
+        async with client.connect(writer.endpoint, timeout=10, session_ttl=0) as at_writer:
+            await at_writer.put("/local/berlin/y", "copied by nobody")
+        writer.process.kill()
         await other.start(options(other))
         await has(hf, "/local/berlin/x", b"1")
         await hf.put("/local/berlin/x", "2")
@@ -261,3 +266,6 @@ async def test_another_replica_takes_over_the_writing(cluster: LocalCluster, tmp
         async with client.connect(writer.endpoint, timeout=10) as at_first:
             await has(at_first, "/local/berlin/x", b"2", serializable=True)
             await has(at_first, "/local/berlin/y", b"1", serializable=True)
+        (kept,) = (writer.data / "lost").iterdir()
+        values = [json.loads(line).get("value") for line in kept.read_text().splitlines()[1:]]
+        assert [base64.b64decode(value) for value in values] == [b"copied by nobody"]
