@@ -1,4 +1,4 @@
-"""The commands of the laboratory: `python -m holdfast_lab demo|sim|crashtest|handovers|swaps|staleness|powercuts`."""
+"""The commands of the laboratory: `python -m holdfast_lab demo|sim|crashtest|handovers|swaps|staleness|powercuts|…`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import typer
 
 from holdfast_lab import demo
+from holdfast_lab.cells.command import cells
 from holdfast_lab.crash.command import crashtest
 from holdfast_lab.handovers.command import handovers
 from holdfast_lab.powercuts.command import powercuts
@@ -27,6 +28,7 @@ app.command()(handovers)
 app.command()(swaps)
 app.command()(staleness)
 app.command()(powercuts)
+app.command()(cells)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Agreement between clusters: registers (CASPaxos, each acceptor a whole cluster), and transactions decided by them."""

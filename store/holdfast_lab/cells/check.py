@@ -1,0 +1,53 @@
+"""Which worlds are explored, and what is found there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from holdfast_lab.cells import commits, registers
+from holdfast_lab.cells.explore import Found, explore
+
+# Rounds of each proposer, requests that arrive twice, answers that get lost.
+REGISTERS = (((1, 1), 1, 0), ((1, 2), 0, 0), ((2, 2), 0, 0), ((1, 1), 1, 1))
+# Transactions, parts that arrive twice, and whether what is over is forgotten.
+COMMITS = (("t", 1, False), ("t", 1, True), ("tu", 0, False))
+
+
+class Explored(NamedTuple):
+    world: str
+    states: int
+    seconds: float
+    wrong: str
+    way: tuple[object, ...]
+
+
+def explore_registers(rules: registers.Registers) -> Iterator[Explored]:
+    for rounds, duplicates, losses in REGISTERS:
+        counts = " + ".join(map(str, rounds))
+        first = registers.beginning(rounds, duplicates, losses)
+        yield _explored(
+            f"a register: {counts} rounds, {duplicates} requests twice, {losses} answers lost",
+            lambda: explore(first, rules.nexts, rules.wrong),  # noqa: B023 - called at once
+        )
+
+
+def explore_commits(rules: commits.Commits) -> Iterator[Explored]:
+    for txns, duplicates, forgetting in COMMITS:
+        first = commits.beginning(txns, duplicates=duplicates, forgetting=forgetting)
+        ending = ", what is over is forgotten" if forgetting else ""
+        yield _explored(
+            f"{len(txns)} transactions: {duplicates} parts twice{ending}",
+            lambda: explore(first, rules.nexts, rules.wrong),  # noqa: B023 - called at once
+        )
+
+
+def _explored(world: str, run: Callable[[], Found[registers.World] | Found[commits.World]]) -> Explored:
+    began = time.monotonic()
+    found = run()
+    return Explored(world, found.states, time.monotonic() - began, found.wrong, found.way)
+
+
+def first_violation(explored: Iterator[Explored]) -> Explored | None:
+    return next((found for found in explored if found.wrong), None)
