@@ -1,1 +1,11 @@
-"""Agreement between clusters: registers (CASPaxos, each acceptor a whole cluster), and transactions decided by them."""
+"""Agreement between clusters: registers (CASPaxos, each acceptor a whole cluster), and transactions decided by them.
+
+async with cells.connect({"eu": client.connect(…), "us": client.connect(…), "ap": client.connect(…)}) as them:
+    await them.register("primary").change(lambda before: before or b"eu")
+"""
+
+from holdfast.cells.cells import Cells, connect
+from holdfast.cells.errors import CellsUnavailable, NotSetUp
+from holdfast.cells.register import Register
+
+__all__ = ["Cells", "CellsUnavailable", "NotSetUp", "Register", "connect"]

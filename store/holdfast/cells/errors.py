@@ -1,0 +1,13 @@
+"""What can go wrong between cells. Each is a `ClientError`, so programs that handle those handle these."""
+
+from __future__ import annotations
+
+from holdfast.client.errors import ClientError
+
+
+class CellsUnavailable(ClientError):
+    """Too few cells answered, and nothing was changed. The message says of each why."""
+
+
+class NotSetUp(ClientError):
+    """A cell does not know that it is one, or is one of another set; `holdfast cells init` sets it up."""

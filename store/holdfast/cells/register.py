@@ -1,0 +1,169 @@
+"""A register that is kept by several clusters: it can be read and changed while a minority of them is away.
+
+    async with cells.connect({"eu": …, "us": …, "ap": …}) as them:
+        primary = them.register("primary")
+        await primary.change(lambda before: b"eu" if before is None else before)
+
+A read takes one round trip to the cells if nobody changes the register meanwhile, a change takes two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable
+
+from holdfast.cells import wire
+from holdfast.cells.acceptor import Acceptor
+from holdfast.cells.ballot import NONE, Ballot
+from holdfast.cells.errors import CellsUnavailable
+from holdfast.cells.links import Links
+from holdfast.cells.record import Effect, Record
+from holdfast.cells.round import Phase, Round
+from holdfast.cells.wire import AnotherIdentity
+from holdfast.client.errors import ClientError, OutcomeUnknown
+from holdfast.client.values import to_bytes
+from holdfast.proto import rpc_pb2
+
+Change = Callable[[bytes | None], str | bytes | None]  # the next value; None: leave it as it is
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0  # seconds after a round that another proposer won
+
+
+class Register:
+    """`name`: without slashes. Changes by one Register come one after the other."""
+
+    def __init__(self, links: Links, name: str, timeout: float) -> None:
+        if not name or "/" in name:
+            raise ValueError(f"{name!r} is no name of a register: give one without a slash")
+        self.name = name
+        self._links = links
+        self._timeout = timeout
+        self._proposer = secrets.randbits(64)
+        self._highest = NONE  # ballot that was seen
+        self._turn = asyncio.Lock()
+
+    async def read(self) -> bytes | None:
+        """The value, as of some time between call and answer. Raises CellsUnavailable."""
+        found = await self._look(time.monotonic() + self._timeout)
+        if found is None:  # somebody is changing it: decide what it is
+            return await self.change(lambda _: None)
+        return Record.unpacked(found.accepted.value).value
+
+    async def change(self, change: Change) -> bytes | None:
+        """Replace the value by `change(value)`, as if nobody else did anything meanwhile; returns the new one. `change`
+        may be called several times. Raises CellsUnavailable, or OutcomeUnknown if it cannot be said whether the change
+        took effect."""
+        async with self._turn:
+            return await self._change(change, time.monotonic() + self._timeout)
+
+    async def _change(self, change: Change, end: float) -> bytes | None:
+        id, tried_at, pause = secrets.token_bytes(8), -1, FIRST_PAUSE  # `tried_at`: changes when the cells were asked
+
+        while True:
+            before = Record()
+            taken = False
+
+            def next_value(value: bytes | None, tried_at: int = tried_at) -> bytes:
+                nonlocal before, taken
+                before = Record.unpacked(value)
+                if tried_at >= 0:
+                    effect = before.effect(id, tried_at)
+                    if effect is Effect.UNKNOWN:
+                        raise OutcomeUnknown(
+                            f"{self.name}: too many other changes since to say if this one took effect"
+                        )
+                    taken = effect is Effect.TAKEN
+                wanted = None if taken else change(before.value)
+                return (before if wanted is None else before.changed(to_bytes(wanted), id)).packed()
+
+            if self._links.set is None:
+                await self._links.learn(max(0.0, end - time.monotonic()))
+            round = await self._round(next_value, end, tried=tried_at >= 0)
+            self._highest = max(self._highest, round.ballot, round.higher)
+            if round.phase is Phase.DECIDED:
+                return Record.unpacked(round.value).value
+            if round.value is not None and not taken:
+                tried_at = before.changes if tried_at < 0 else tried_at
+            if time.monotonic() + pause > end:
+                error = OutcomeUnknown if tried_at >= 0 else CellsUnavailable
+                raise error(f"{self.name}: others were changing it for {self._timeout:g} s")
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _round(self, change: Callable[[bytes | None], bytes], end: float, *, tried: bool) -> Round:
+        assert self._links.set is not None
+        round = Round(self._highest.after(self._proposer), self._links.set)
+        round = await self._ask(round, change, end, tried=tried)
+        if round.phase is Phase.ACCEPT:
+            round = await self._ask(round, change, end, tried=True)
+        return round
+
+    async def _ask(self, round: Round, change: Callable[[bytes | None], bytes], end: float, *, tried: bool) -> Round:
+        """Ask all cells for what this phase needs, until the next one. Raises OutcomeUnknown if the cells were asked to
+        accept a value before (`tried`), CellsUnavailable otherwise."""
+        phase, errors = round.phase, {}
+        ballot, value = round.ballot, round.value
+
+        def request(identity: bytes) -> rpc_pb2.TxnRequest:
+            if value is None:
+                return wire.prepare(identity, self.name, ballot)
+            return wire.accept(identity, self.name, ballot, value)
+
+        async for cell, answer in self._links.ask(request, max(0.0, end - time.monotonic())):
+            if isinstance(answer, ClientError):
+                errors[cell] = str(answer)
+                continue
+            if phase is Phase.PREPARE:
+                promised = wire.prepared(answer)
+                if isinstance(promised, AnotherIdentity):
+                    errors[cell] = self._another(cell)
+                    continue
+                round = round.promise(cell, promised, change)
+            else:
+                taken = wire.taken(answer)
+                if isinstance(taken, AnotherIdentity):
+                    errors[cell] = self._another(cell)
+                    continue
+                round = round.taken(cell, taken)
+            if round.phase is not phase:
+                return round
+        said = "; ".join(f"{cell}: {why}" for cell, why in sorted(errors.items()))
+        error = OutcomeUnknown if tried else CellsUnavailable
+        raise error(f"{self.name}: too few cells answered ({said})")
+
+    def _another(self, cell: str) -> str:
+        self._links.set = None  # learn it anew
+        return f"{cell} belongs to another set of cells than when it was last asked"
+
+    async def _look(self, end: float) -> Acceptor | None:
+        """The state that a quorum of cells agrees on; None if there is none."""
+        if self._links.set is None:
+            await self._links.learn(max(0.0, end - time.monotonic()))
+        cells = self._links.set
+        assert cells is not None
+        errors: dict[str, str] = {}
+        by: dict[Acceptor, set[str]] = {}
+        async for cell, answer in self._links.ask(
+            lambda id: wire.look(id, self.name), max(0.0, end - time.monotonic())
+        ):
+            if isinstance(answer, ClientError):
+                errors[cell] = str(answer)
+                continue
+            found = wire.seen(answer)
+            if isinstance(found, AnotherIdentity):
+                errors[cell] = self._another(cell)
+                continue
+            by.setdefault(found, set()).add(cell)
+            if found.promised == found.accepted.ballot and cells.is_quorum(by[found]):
+                return found
+        if not cells.is_quorum(set().union(*by.values())):
+            said = "; ".join(f"{cell}: {why}" for cell, why in sorted(errors.items()))
+            raise CellsUnavailable(f"{self.name}: too few cells answered ({said})")
+        return None
+
+    @property
+    def ballot(self) -> Ballot:
+        """The highest that this register has used or seen."""
+        return self._highest

@@ -1,0 +1,31 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class CellIdentity(_message.Message):
+    __slots__ = ("cell", "cluster_id", "version", "cells", "after")
+    CELL_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    cell: str
+    cluster_id: int
+    version: int
+    cells: _containers.RepeatedScalarFieldContainer[str]
+    after: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cell: _Optional[str] = ..., cluster_id: _Optional[int] = ..., version: _Optional[int] = ..., cells: _Optional[_Iterable[str]] = ..., after: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RegisterRecord(_message.Message):
+    __slots__ = ("value", "changes", "recent")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    RECENT_FIELD_NUMBER: _ClassVar[int]
+    value: bytes
+    changes: int
+    recent: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, value: _Optional[bytes] = ..., changes: _Optional[int] = ..., recent: _Optional[_Iterable[bytes]] = ...) -> None: ...
