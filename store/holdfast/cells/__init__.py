@@ -5,7 +5,17 @@ async with cells.connect({"eu": client.connect(…), "us": client.connect(…), 
 """
 
 from holdfast.cells.cells import Cells, connect
-from holdfast.cells.errors import CellsUnavailable, NotSetUp
+from holdfast.cells.errors import CellsUnavailable, NotSetUp, TransactionAborted
 from holdfast.cells.register import Register
+from holdfast.cells.transaction import CellsTxn, Result
 
-__all__ = ["Cells", "CellsUnavailable", "NotSetUp", "Register", "connect"]
+__all__ = [
+    "Cells",
+    "CellsTxn",
+    "CellsUnavailable",
+    "NotSetUp",
+    "Register",
+    "Result",
+    "TransactionAborted",
+    "connect",
+]

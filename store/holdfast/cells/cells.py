@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from types import TracebackType
 
 from holdfast.cells.cell_set import CellSet
 from holdfast.cells.links import Links, set_up
 from holdfast.cells.register import Register
+from holdfast.cells.resolver import Resolver
+from holdfast.cells.sessions import Sessions
+from holdfast.cells.transaction import CellsTxn
 from holdfast.client.client import Client
+from holdfast.client.errors import ClientError
 
 
 def connect(clients: Mapping[str, Client], *, timeout: float = 10.0) -> Cells:
@@ -20,6 +25,8 @@ class Cells:
     def __init__(self, clients: Mapping[str, Client], timeout: float) -> None:
         self._links = Links(clients)
         self._timeout = timeout
+        self._sessions = Sessions(self._links)
+        self._resolver = Resolver(self._links, self.register, timeout)
 
     async def __aenter__(self) -> Cells:
         return self
@@ -30,6 +37,8 @@ class Cells:
         await self.close()
 
     async def close(self) -> None:
+        with contextlib.suppress(ClientError):  # they end by themselves, too
+            await self._sessions.close()
         for client in self._links.clients.values():
             await client.close()
 
@@ -37,5 +46,21 @@ class Cells:
         """Make these clusters a set of cells, once. All of them have to answer."""
         return await set_up(self._links.clients)
 
+    def client(self, cell: str) -> Client:
+        """The client of one cell."""
+        return self._links.clients[cell]
+
+    def txn(self) -> CellsTxn:
+        """A transaction of keys in several cells."""
+        return CellsTxn(self._links, self._sessions, self._resolver, self._timeout)
+
+    async def resolve(self, cell: str, txn: str) -> None:
+        """Bring a transaction to its end that this cell has a part of: it is aborted, unless it was decided to commit.
+        Whoever waits for a key that it holds does so after a second."""
+        if self._links.set is None:
+            await self._links.learn(self._timeout)
+        await self._resolver.resolve(cell, txn)
+
     def register(self, name: str) -> Register:
+        """A value that the cells keep together."""
         return Register(self._links, name, self._timeout)

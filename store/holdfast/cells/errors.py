@@ -9,5 +9,9 @@ class CellsUnavailable(ClientError):
     """Too few cells answered, and nothing was changed. The message says of each why."""
 
 
+class TransactionAborted(ClientError):
+    """Nothing was changed, because another transaction was in the way. It may be tried again at once."""
+
+
 class NotSetUp(ClientError):
     """A cell does not know that it is one, or is one of another set; `holdfast cells init` sets it up."""

@@ -9,14 +9,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import NamedTuple
 
-from holdfast.cells import wire
+from holdfast.cells import part_wire, wire
 from holdfast.cells.cell_set import CellSet
 from holdfast.cells.errors import CellsUnavailable, NotSetUp
 from holdfast.cells.identity import Identity
+from holdfast.cells.participant import Outcome
 from holdfast.client.client import Client
 from holdfast.client.errors import ClientError
 from holdfast.client.txn import Key, Ops
-from holdfast.proto import rpc_pb2
+from holdfast.proto import cells_pb2, rpc_pb2
 
 Ask = Callable[[bytes], rpc_pb2.TxnRequest]  # the request, from the packed identity of the cell that is asked
 
@@ -79,6 +80,43 @@ class Links:
         finally:
             for task in asked:
                 task.cancel()
+
+    async def prepare(
+        self, cell: str, part: cells_pb2.TransactionPart, timeout: float
+    ) -> part_wire.Prepared | ClientError:
+        cell, answer = await self._ask(cell, lambda identity: part_wire.prepare(identity, part), timeout)
+        if isinstance(answer, ClientError):
+            return answer
+        prepared = part_wire.prepared(self._known[cell].packed(), part, answer)
+        if isinstance(prepared, wire.AnotherIdentity):
+            del self._known[cell]  # learn it anew
+            return CellsUnavailable(f"{cell} belongs to another set of cells than when it was last asked; try again")
+        return prepared
+
+    async def mark(self, cell: str, txn: str, timeout: float) -> bytes:
+        """What the cell has of the transaction: its part, or the outcome; empty if nothing. Raises ClientError."""
+        read = rpc_pb2.TxnRequest(success=[Ops.get(part_wire.mark_key(txn))])
+        _, answer = await self._ask(cell, lambda _: read, timeout)
+        if isinstance(answer, ClientError):
+            raise answer
+        kvs = answer.responses[0].response_range.kvs
+        return kvs[0].value if kvs else b""
+
+    async def resolve(self, cell: str, txn: str, outcome: Outcome, timeout: float) -> Outcome | None:
+        """Tell the cell the outcome. Returns what it says has become of the transaction; None if it knows nothing of
+        it. Raises ClientError."""
+        mark = await self.mark(cell, txn, timeout)
+        known = part_wire.is_outcome(mark)
+        if known is not None:
+            return known
+        request = part_wire.resolve(mark, txn, outcome)
+        _, answer = await self._ask(cell, lambda _: request, timeout)
+        if isinstance(answer, ClientError):
+            raise answer
+        if answer.succeeded and (mark or outcome is Outcome.ABORTED):
+            return outcome
+        # Somebody else told the cell meanwhile, or there was nothing.
+        return part_wire.is_outcome(await self.mark(cell, txn, timeout))
 
     async def _ask(self, cell: str, request: Ask, timeout: float) -> Answered:
         identity = self._known.get(cell) or await self._identify(cell, timeout)

@@ -1,8 +1,9 @@
+from holdfast.proto import rpc_pb2 as _rpc_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -29,3 +30,17 @@ class RegisterRecord(_message.Message):
     changes: int
     recent: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, value: _Optional[bytes] = ..., changes: _Optional[int] = ..., recent: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class TransactionPart(_message.Message):
+    __slots__ = ("txn", "session", "cells", "compares", "writes")
+    TXN_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    COMPARES_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    txn: str
+    session: str
+    cells: _containers.RepeatedScalarFieldContainer[str]
+    compares: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.Compare]
+    writes: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.RequestOp]
+    def __init__(self, txn: _Optional[str] = ..., session: _Optional[str] = ..., cells: _Optional[_Iterable[str]] = ..., compares: _Optional[_Iterable[_Union[_rpc_pb2.Compare, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[_rpc_pb2.RequestOp, _Mapping]]] = ...) -> None: ...

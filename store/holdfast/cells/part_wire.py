@@ -1,0 +1,131 @@
+"""The requests of transactions between cells as transactions of a cell: what the functions of `cells.participant` say.
+
+/cells/sessions/SESSION          a coordinator is alive; the key is bound to its lease in this cell
+/cells/transactions/TXN          the part while the outcome is open; then the outcome
+/cells/intents/KEY               the transaction that holds the key
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from holdfast.cells.participant import Answer, Outcome
+from holdfast.cells.wire import SELF, AnotherIdentity
+from holdfast.client.txn import Key, Op, Ops
+from holdfast.proto import cells_pb2, rpc_pb2
+
+SESSIONS = b"/cells/sessions/"
+TRANSACTIONS = b"/cells/transactions/"
+INTENTS = b"/cells/intents/"
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
+
+
+class Held(NamedTuple):
+    """Another transaction holds a key of the part."""
+
+    key: bytes
+    txn: str
+
+
+class Prepared(NamedTuple):
+    answer: Answer
+    held: Held | None = None
+
+
+def session_key(session: str) -> bytes:
+    return SESSIONS + session.encode()
+
+
+def mark_key(txn: str) -> bytes:
+    return TRANSACTIONS + txn.encode()
+
+
+def keys_of(part: cells_pb2.TransactionPart) -> list[bytes]:
+    keys = {compare.key for compare in part.compares}
+    keys |= {op.request_put.key or op.request_delete_range.key for op in part.writes}
+    return sorted(keys)
+
+
+def prepare(identity: bytes, part: cells_pb2.TransactionPart) -> rpc_pb2.TxnRequest:
+    keys = keys_of(part)
+    return rpc_pb2.TxnRequest(
+        compare=[
+            Key(SELF).value == identity,
+            Key(mark_key(part.txn)).version == 0,
+            Key(session_key(part.session)).version > 0,
+            *(Key(INTENTS + key).version == 0 for key in keys),
+            *part.compares,
+        ],
+        success=[
+            Ops.put(mark_key(part.txn), part.SerializeToString()),
+            *(Ops.put(INTENTS + key, part.txn) for key in keys),
+        ],
+        failure=[
+            Ops.get(SELF),
+            Ops.get(mark_key(part.txn)),
+            Ops.get(session_key(part.session)),
+            *(Ops.get(INTENTS + key) for key in keys),
+        ],
+    )
+
+
+def prepared(
+    identity: bytes, part: cells_pb2.TransactionPart, answer: rpc_pb2.TxnResponse
+) -> Prepared | AnotherIdentity:
+    if answer.succeeded:
+        return Prepared(Answer.PREPARED)
+    there, mark, session, *intents = (_value(response) for response in answer.responses)
+    if there != identity:
+        return AnotherIdentity(there or b"")
+    if mark is not None:
+        return Prepared(Answer[_OUTCOMES[mark].name] if mark in _OUTCOMES else Answer.PREPARED)
+    if session is None:
+        return Prepared(Answer.SESSION_ENDED)
+    for key, held in zip(keys_of(part), intents, strict=True):
+        if held is not None:
+            return Prepared(Answer.HELD, Held(key, held.decode()))
+    return Prepared(Answer.DIFFERS)
+
+
+def resolve(part: bytes, txn: str, outcome: Outcome) -> rpc_pb2.TxnRequest:
+    """`part`: the mark as it was read in this cell; empty if there was none."""
+    mark = mark_key(txn)
+    if not part:
+        if outcome is Outcome.COMMITTED:
+            return rpc_pb2.TxnRequest(success=[Ops.get(mark)])
+        return rpc_pb2.TxnRequest(
+            compare=[Key(mark).version == 0],
+            success=[Ops.put(mark, outcome.value), Ops.get(mark)],
+            failure=[Ops.get(mark), Ops.get(mark)],
+        )
+    held = cells_pb2.TransactionPart.FromString(part)
+    return rpc_pb2.TxnRequest(
+        compare=[Key(mark).value == part],
+        success=[
+            Ops.put(mark, outcome.value),
+            *(Ops.delete(INTENTS + key) for key in keys_of(held)),
+            *(held.writes if outcome is Outcome.COMMITTED else ()),
+        ],
+        failure=[Ops.get(mark)],
+    )
+
+
+def is_outcome(mark: bytes) -> Outcome | None:
+    return _OUTCOMES.get(mark)
+
+
+def _value(response: rpc_pb2.ResponseOp) -> bytes | None:
+    kvs = response.response_range.kvs
+    return kvs[0].value if kvs else None
+
+
+def writes(ops: list[Op]) -> list[Op]:
+    """Raises ValueError unless each puts or deletes one key outside /cells/."""
+    for op in ops:
+        kind = op.WhichOneof("request")
+        if kind not in ("request_put", "request_delete_range") or op.request_delete_range.range_end:
+            raise ValueError("between cells a transaction puts or deletes single keys")
+        key = op.request_put.key or op.request_delete_range.key
+        if not key or key.startswith(b"/cells/"):
+            raise ValueError(f"{key!r} cannot be written by a transaction between cells")
+    return ops
