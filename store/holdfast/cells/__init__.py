@@ -5,7 +5,8 @@ async with cells.connect({"eu": client.connect(…), "us": client.connect(…), 
 """
 
 from holdfast.cells.cells import Cells, connect
-from holdfast.cells.errors import CellsUnavailable, NotSetUp, TransactionAborted
+from holdfast.cells.errors import CellsUnavailable, NotSetUp, QueueFull, TransactionAborted
+from holdfast.cells.queue import Lag, Message, Queue
 from holdfast.cells.register import Register
 from holdfast.cells.transaction import CellsTxn, Result
 
@@ -13,7 +14,11 @@ __all__ = [
     "Cells",
     "CellsTxn",
     "CellsUnavailable",
+    "Lag",
+    "Message",
     "NotSetUp",
+    "Queue",
+    "QueueFull",
     "Register",
     "Result",
     "TransactionAborted",

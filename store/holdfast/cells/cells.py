@@ -8,6 +8,7 @@ from types import TracebackType
 
 from holdfast.cells.cell_set import CellSet
 from holdfast.cells.links import Links, set_up
+from holdfast.cells.queue import Queue
 from holdfast.cells.register import Register
 from holdfast.cells.resolver import Resolver
 from holdfast.cells.sessions import Sessions
@@ -60,6 +61,10 @@ class Cells:
         if self._links.set is None:
             await self._links.learn(self._timeout)
         await self._resolver.resolve(cell, txn)
+
+    def queue(self, source: str, destination: str) -> Queue:
+        """Messages from one cell to another."""
+        return Queue(self._links, source, destination)
 
     def register(self, name: str) -> Register:
         """A value that the cells keep together."""

@@ -13,5 +13,9 @@ class TransactionAborted(ClientError):
     """Nothing was changed, because another transaction was in the way. It may be tried again at once."""
 
 
+class QueueFull(ClientError):
+    """The message was not sent: too many wait already."""
+
+
 class NotSetUp(ClientError):
     """A cell does not know that it is one, or is one of another set; `holdfast cells init` sets it up."""

@@ -44,3 +44,11 @@ class TransactionPart(_message.Message):
     compares: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.Compare]
     writes: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.RequestOp]
     def __init__(self, txn: _Optional[str] = ..., session: _Optional[str] = ..., cells: _Optional[_Iterable[str]] = ..., compares: _Optional[_Iterable[_Union[_rpc_pb2.Compare, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[_rpc_pb2.RequestOp, _Mapping]]] = ...) -> None: ...
+
+class QueueMessage(_message.Message):
+    __slots__ = ("compares", "writes")
+    COMPARES_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    compares: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.Compare]
+    writes: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.RequestOp]
+    def __init__(self, compares: _Optional[_Iterable[_Union[_rpc_pb2.Compare, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[_rpc_pb2.RequestOp, _Mapping]]] = ...) -> None: ...

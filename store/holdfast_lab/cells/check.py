@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from holdfast_lab.cells import commits, registers
+from holdfast_lab.cells import commits, handovers, registers
 from holdfast_lab.cells.explore import Found, explore
 
 # Rounds of each proposer, requests that arrive twice, answers that get lost.
 REGISTERS = (((1, 1), 1, 0), ((1, 2), 0, 0), ((2, 2), 0, 0), ((1, 1), 1, 1))
 # Transactions, parts that arrive twice, and whether what is over is forgotten.
 COMMITS = (("t", 1, False), ("t", 1, True), ("tu", 0, False))
+
+
+AnyFound = Found[registers.World] | Found[commits.World] | Found[handovers.World]
 
 
 class Explored(NamedTuple):
@@ -43,7 +46,12 @@ def explore_commits(rules: commits.Commits) -> Iterator[Explored]:
         )
 
 
-def _explored(world: str, run: Callable[[], Found[registers.World] | Found[commits.World]]) -> Explored:
+def explore_handovers(rules: handovers.Handovers) -> Iterator[Explored]:
+    first = handovers.World()
+    yield _explored("a queue: 3 messages", lambda: explore(first, rules.nexts, rules.wrong))
+
+
+def _explored(world: str, run: Callable[[], AnyFound]) -> Explored:
     began = time.monotonic()
     found = run()
     return Explored(world, found.states, time.monotonic() - began, found.wrong, found.way)

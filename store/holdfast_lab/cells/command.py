@@ -9,16 +9,17 @@ from typing import Annotated
 import typer
 from holdfast.cli.errors import fail
 
-from holdfast_lab.cells.check import Explored, explore_commits, explore_registers, first_violation
+from holdfast_lab.cells.check import Explored, explore_commits, explore_handovers, explore_registers, first_violation
 from holdfast_lab.cells.commits import Commits
-from holdfast_lab.cells.mutants import COMMITS, REGISTERS
+from holdfast_lab.cells.handovers import Handovers
+from holdfast_lab.cells.mutants import COMMITS, HANDOVERS, REGISTERS
 from holdfast_lab.cells.registers import Registers
 
 
 def cells(
     mutants: Annotated[bool, typer.Option(help="Check that broken rules are found, instead.")] = False,
 ) -> None:
-    """Explore all states of the protocols between cells: registers, and transactions that they decide.
+    """Explore all states of the protocols between cells: registers, transactions that they decide, and queues.
 
     There are three cells. Requests arrive in every order, late, twice or never; proposers and coordinators stop at any
     point. Fails if a state violates what is promised, or if a mutant is not found.
@@ -26,7 +27,7 @@ def cells(
     if mutants:
         _mutants()
         return
-    for found in chain(explore_registers(Registers()), explore_commits(Commits())):
+    for found in chain(explore_registers(Registers()), explore_commits(Commits()), explore_handovers(Handovers())):
         print(f"{found.world}: {found.states:,} states in {found.seconds:.0f} s", flush=True)
         if found.wrong:
             fail(_told(found))
@@ -35,9 +36,10 @@ def cells(
 
 def _mutants() -> None:
     missed = []
-    explored: list[tuple[type[Registers | Commits], Iterator[Explored]]] = [
+    explored: list[tuple[type[Registers | Commits | Handovers], Iterator[Explored]]] = [
         *((mutant, explore_registers(mutant())) for mutant in REGISTERS),
         *((mutant, explore_commits(mutant())) for mutant in COMMITS),
+        *((mutant, explore_handovers(mutant())) for mutant in HANDOVERS),
     ]
     for mutant, worlds in explored:
         found = first_violation(worlds)

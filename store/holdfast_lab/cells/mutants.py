@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from holdfast.cells.acceptor import Accepted, Acceptor, Promise, Refused, Taken
 from holdfast.cells.ballot import Ballot
+from holdfast.cells.outbox import Inbox, Outbox, acknowledge
 from holdfast.cells.participant import Answer, Outcome, Part, Participant
 from holdfast.cells.participant import prepare as prepare_part
 from holdfast.cells.participant import resolve as resolve_part
@@ -13,6 +15,8 @@ from holdfast.cells.round import Phase, Round
 
 from holdfast_lab.cells.commits import CELLS, Commits, Coordinator
 from holdfast_lab.cells.commits import World as CommitWorld
+from holdfast_lab.cells.handovers import Handovers
+from holdfast_lab.cells.handovers import World as HandoverWorld
 from holdfast_lab.cells.registers import Registers
 
 
@@ -157,6 +161,50 @@ class UnknownIsCommitted(Commits):
         return after, Answer.COMMITTED if answer is Answer.UNKNOWN else answer
 
 
+class CountedApart(Handovers):
+    """the inbox counts a message in the transaction that carries it out"""
+
+    def arrive(self, world: HandoverWorld, number: int, message: str) -> Iterator[HandoverWorld]:
+        if (number, message) in world.half:
+            counted = replace(world.inbox, last=max(world.inbox.last, number))
+            yield replace(
+                world,
+                inbox=counted,
+                half=world.half - {(number, message)},
+                acknowledgements=world.acknowledgements | {counted.last},
+            )
+        if number == world.inbox.last + 1:
+            done = replace(world.inbox, done=(*world.inbox.done, message))
+            yield replace(world, inbox=done, half=world.half | {(number, message)})
+
+
+class NumberIsIgnored(Handovers):
+    """a message is carried out only if the one before was the last"""
+
+    @staticmethod
+    def deliver(inbox: Inbox, number: int, message: str) -> Inbox:
+        return Inbox(max(inbox.last, number), (*inbox.done, message)[: 2 * len(inbox.done) + 2])
+
+
+class LaterNumbersCount(Handovers):
+    """no message is left out"""
+
+    @staticmethod
+    def deliver(inbox: Inbox, number: int, message: str) -> Inbox:
+        return Inbox(number, (*inbox.done, message)) if number > inbox.last else inbox
+
+    @staticmethod
+    def acknowledge(outbox: Outbox, last: int) -> Outbox:
+        return acknowledge(outbox, last + 1)
+
+
+class SentIsAcknowledged(Handovers):
+    """what was read is removed only once it has arrived"""
+
+    def told(self, inbox: Inbox, number: int) -> int:
+        return number + 1
+
+
 REGISTERS: tuple[type[Registers], ...] = (
     PromiseIsNotStored,
     AcceptedIsNotTold,
@@ -177,3 +225,4 @@ COMMITS: tuple[type[Commits], ...] = (
     SessionIsIgnored,
     UnknownIsCommitted,
 )
+HANDOVERS: tuple[type[Handovers], ...] = (CountedApart, NumberIsIgnored, LaterNumbersCount, SentIsAcknowledged)

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import pytest
-from holdfast_lab.cells import commits, registers
-from holdfast_lab.cells.check import explore_commits, explore_registers, first_violation
+from holdfast_lab.cells import commits, handovers, registers
+from holdfast_lab.cells.check import explore_commits, explore_handovers, explore_registers, first_violation
 from holdfast_lab.cells.explore import explore
-from holdfast_lab.cells.mutants import COMMITS, REGISTERS
+from holdfast_lab.cells.mutants import COMMITS, HANDOVERS, REGISTERS
 
 LARGE = {"OldestCounts"}  # its violation needs two rounds of each proposer: left to the command
 
@@ -37,3 +37,15 @@ def test_broken_registers_are_found(mutant: type[registers.Registers]) -> None:
 @pytest.mark.parametrize("mutant", COMMITS, ids=lambda mutant: str(mutant.__name__))
 def test_broken_transactions_are_found(mutant: type[commits.Commits]) -> None:
     assert first_violation(explore_commits(mutant())), mutant.__doc__
+
+
+def test_messages_are_carried_out_once_and_in_order() -> None:
+    rules = handovers.Handovers()
+    found = explore(handovers.World(), rules.nexts, rules.wrong)
+    assert not found.wrong, found.way
+    assert found.states > 20
+
+
+@pytest.mark.parametrize("mutant", HANDOVERS, ids=lambda mutant: str(mutant.__name__))
+def test_broken_queues_are_found(mutant: type[handovers.Handovers]) -> None:
+    assert first_violation(explore_handovers(mutant())), mutant.__doc__
