@@ -144,6 +144,9 @@ def test_site_goes_over_to_the_restored_cluster(site: Site) -> None:
     site.holdfast("del", saved[0][0])
     eventually("each replica has what the cluster has", lambda: site.same_as_cluster([WRITES]))
     began = time.time()
+    with pytest.raises(AssertionError, match="nothing was restored"):
+        restore(site, "no-such-snapshot.db")
+    assert {"data-shop-voter-1", "data-shop-voter-2"} <= set(site.claim_uids()), "nothing is given up"
     restore(site)
     site.wait_ready()
     assert site.object()["status"]["clusterID"] != before

@@ -87,6 +87,10 @@ def restore(
             "revisions: such a client would miss changes. By default revisions skip ahead."
         ),
     ] = False,
+    for_operator: Annotated[
+        bool,
+        typer.Option(help="For serve --bootstrap=managed: it serves no client until an operator has taken it over."),
+    ] = False,
 ) -> None:
     """Create a new cluster of one member with the data in FILE; others join it by `member add`.
 
@@ -104,7 +108,7 @@ def restore(
     os.umask(PRIVATE_UMASK)
     try:
         urls = parse_urls(initial_advertise_peer_urls)
-        outcome = make(file, data_dir, name, urls, 0 if keep_revisions else BUMP)
+        outcome = make(file, data_dir, name, urls, 0 if keep_revisions else BUMP, opened=not for_operator)
     except (ArchiveError, DataDirectoryError, RestoreRefused, *DAMAGE) as error:
         fail(str(error))
     print(f"{data_dir} holds the data of revision {outcome.revision}, in a new cluster of the one member {name!r}")

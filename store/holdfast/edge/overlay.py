@@ -145,6 +145,15 @@ class Overlay:
         rows = self._pending.scan(Family.META, _DUE, _AFTER_DUE)
         return {row[len(_DUE) :]: int.from_bytes(value, "big") for row, value in rows}
 
+    def report_again(self) -> None:
+        """The cluster was restored, and may lack what was reported: all keys are due, also those that were deleted
+        since the history here begins."""
+        space = self.space
+        deleted = {change.key for change, _, _ in space.history(space.compacted + 1, space.revision)}
+        for key in {*space.keys(b"", None), *deleted}:
+            self._pending.put(Family.META, _DUE + key, space.revision.to_bytes(8, "big"))
+        self.settle()
+
     def value(self, key: bytes) -> bytes | None:
         """None: it is deleted."""
         now = self.space.get(key)

@@ -351,6 +351,9 @@ class EdgeServer:
     async def _keep_lost(self, later: Lineage) -> None:
         """The cluster was restored: keep what it lost, before its snapshot replaces what is here."""
         await keep_before_going_over(self._data.path, self.core, later)
+        if self._local is not None and isinstance(self._local.site, SiteWriter):
+            self._local.site.overlay.report_again()
+            self._reporting.look()
 
     def _rights_changed(self) -> None:
         self.watch.rights_changed()

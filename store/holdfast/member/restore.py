@@ -34,13 +34,15 @@ class Outcome(NamedTuple):
     ended_alarms: tuple[str, ...]  # that the saved cluster had, and the new one does not have
 
 
-def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], bump: int = BUMP) -> Outcome:
-    """Make `directory` the data directory of the only member of a new cluster with the snapshot's data. If it raises
-    ArchiveError, DataDirectoryError or RestoreRefused, no member was made, and a directory in which it has begun is
-    refused by `serve`."""
+def restore(
+    file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], bump: int = BUMP, *, opened: bool = True
+) -> Outcome:
+    """Make `directory` the data directory of the only member of a new cluster with the snapshot's data. Unless
+    `opened`, it serves clients only once it is told to (`Node/Open`). If it raises ArchiveError, DataDirectoryError or
+    RestoreRefused, no member was made, and a directory in which it has begun is refused by `serve`."""
     manifest = verify(file)
     try:
-        ended = _restore(file, manifest, directory, name, peer_urls, bump)
+        ended = _restore(file, manifest, directory, name, peer_urls, bump, opened=opened)
     except (OSError, StoreBusy, StateUnreadable) as error:
         room = isinstance(error, NoRoom) or (isinstance(error, OSError) and error.errno in NO_ROOM)
         why = "no room" if room else str(error)
@@ -52,7 +54,7 @@ def restore(file: Path, directory: Path, name: str, peer_urls: tuple[str, ...], 
 
 
 def _restore(
-    file: Path, manifest: Manifest, directory: Path, name: str, peer_urls: tuple[str, ...], bump: int
+    file: Path, manifest: Manifest, directory: Path, name: str, peer_urls: tuple[str, ...], bump: int, *, opened: bool
 ) -> tuple[str, ...]:
     """Returns the alarms that ended."""
     data = DataDirectory(directory, restoring=True)
@@ -77,7 +79,7 @@ def _restore(
             store.close()
         states.use(place)
         make_log(making, (index, term), term)
-        data.join(cluster_id=mint_id(), member_id=member_id)  # last: this makes the member valid
+        data.join(cluster_id=mint_id(), member_id=member_id, opened=opened)  # last: this makes the member valid
     finally:
         data.close()
     return ended

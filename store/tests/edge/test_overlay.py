@@ -159,6 +159,20 @@ def test_a_copy_that_is_written_from_now_on_is_a_later_epoch_and_reports_all() -
     assert again.lineage == overlay.lineage
 
 
+def test_after_a_restore_of_the_cluster_all_is_reported_again() -> None:
+    store = MemoryStore()
+    overlay = Overlay(store, KEYS, 9)
+    for command in (put("x", "1"), put("y", "1"), delete("y")):
+        do(overlay, command)
+    for key, revision in overlay.due().items():
+        overlay.reported(key, revision)
+    assert not overlay.due()
+    overlay.report_again()
+    again = Overlay(store, KEYS, 9)
+    assert set(again.due()) == {b"/local/berlin/x", b"/local/berlin/y"}
+    assert (again.value(b"/local/berlin/x"), again.value(b"/local/berlin/y")) == (b"1", None)
+
+
 def test_what_was_written_here_is_a_copy_once_another_replica_writes() -> None:
     """Its position tells it that what the other one writes is a later history, and what that lacks."""
     store, copied = MemoryStore(), MemoryStore()

@@ -14,6 +14,7 @@ from holdfast.member.restore import restore
 from holdfast.proto import raft_pb2, rpc_pb2
 from holdfast.raft.log import Entry
 from holdfast.storage.archive import ArchiveError, Manifest, pack, verify
+from holdfast.storage.identity import DataDirectory, Identity
 from holdfast.storage.state import RocksStore
 
 
@@ -57,9 +58,24 @@ def manifest(**changed: object) -> bytes:
     return json.dumps({**fields, **changed}).encode()
 
 
+def identity(directory: Path) -> Identity:
+    data = DataDirectory(directory)
+    data.close()
+    return data.identity
+
+
 def test_what_was_saved_is_restored_and_told(saved: Path, tmp_path: Path) -> None:
     outcome = restore(with_manifest(saved, manifest()), tmp_path / "m", "m1", ("http://localhost:2380",))
     assert outcome == (2, ("NOSPACE of member ab",))
+    assert identity(tmp_path / "m").opened
+
+
+def test_for_an_operator_it_is_not_open_to_clients(saved: Path, tmp_path: Path) -> None:
+    """The volume may be one of several that an operator looks at: only the cluster that it takes over may serve."""
+    file = with_manifest(saved, manifest())
+    restore(file, tmp_path / "m", "m1", ("http://localhost:2380",), opened=False)
+    found = identity(tmp_path / "m")
+    assert (found.made, found.opened) == (True, False)
 
 
 @pytest.mark.parametrize(
