@@ -138,10 +138,11 @@ def test_site_goes_over_to_the_restored_cluster(site: Site) -> None:
     """The way of docs/kubernetes.md. Nobody touches the replicas."""
     before, replicas = site.object()["status"]["clusterID"], site.pods(REPLICAS)
     observer = Observer(site, "all-the-time", nodes("edge")[1], "shop-edge", 0, [])
+    site.holdfast("put", f"{WRITES}removed", "later")
     saved = site.rows(WRITES)
     save(site)
     site.holdfast("put", f"{WRITES}lost", "written after the snapshot")
-    site.holdfast("del", saved[0][0])
+    site.holdfast("del", f"{WRITES}removed")
     eventually("each replica has what the cluster has", lambda: site.same_as_cluster([WRITES]))
     began = time.time()
     with pytest.raises(AssertionError, match="nothing was restored"):

@@ -254,6 +254,7 @@ class Connection:
 
     async def ready(self, address: str, seconds: float) -> grpc.aio.Channel:
         """The connected channel to `address`. Raises Unavailable if it does not connect within `seconds`."""
+        broken = False  # the other side, or its machine, refused; else nothing came from there
         try:
             async with asyncio.timeout(seconds):
                 await self._free.wait()
@@ -264,17 +265,19 @@ class Connection:
                         raise ChannelClosed("its connection was closed by this client")
                     if state in _BROKEN:
                         # For example, connection refused. Try other addresses; the name is resolved again next time.
+                        broken = True
                         raise TimeoutError
                     with channel_may_close():
                         await channel.wait_for_state_change(state)
         except TimeoutError:
             self.picker.failed(address, time.monotonic())
             await self.drop(address)
-            how = (
-                "with TLS (does it serve TLS, with a certificate of this CA and name, and does it want one of yours?)"
-                if self._tls
-                else "without TLS"
-            )
+            if not broken:
+                how = f"within {seconds:.1f} s: it does not answer"
+            elif self._tls:
+                how = "with TLS (does it serve it, with a certificate of this CA and name, and does it want one of yours?)"
+            else:
+                how = "without TLS"
             raise Unavailable(f"cannot connect to {self.shown(address)} {how}") from None
         return channel
 
