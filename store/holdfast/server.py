@@ -251,6 +251,12 @@ class Server:
             if self.node.member is not None:
                 compactor.look(self.node.member)
 
+    async def _sweep_tokens(self, tokens: SimpleTokens) -> None:
+        while True:
+            await asyncio.sleep(tokens.sweep_seconds)
+            if self.node.member is not None:
+                tokens.sweep(self.node.member.state.auth)
+
     async def run(self, stop: asyncio.Event) -> None:
         node = self.node
         await self._listen()
@@ -268,6 +274,8 @@ class Server:
         self._watch_leader()
         if self.config.retention != Retention():
             self._tasks.spawn(self._compact())
+        if isinstance(self.identities.tokens, SimpleTokens):
+            self._tasks.spawn(self._sweep_tokens(self.identities.tokens))
         await stop.wait()
         failure = node.failed.result() if node.failed.done() else None
         if isinstance(failure, DAMAGE):

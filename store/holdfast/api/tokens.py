@@ -37,17 +37,16 @@ class BadTokenOptions(Exception):
 
 
 class SimpleTokens:
-    """Random tokens, known from the log. Each use extends a token's life by the TTL."""
+    """Random tokens, known from the log. Each use extends a token's life by the TTL. `sweep` has to be called every
+    `sweep_seconds`: a token that is not used here lives for so long more at most."""
 
     def __init__(self, ttl_seconds: float = SIMPLE_TTL_SECONDS) -> None:
         self._ttl = ttl_seconds
         self._used: dict[str, float] = {}
-        self._swept = time.monotonic()
+        self.sweep_seconds = min(SWEEP_SECONDS, self._ttl / 5)
 
     def identify(self, token: str, auth: AuthStore) -> Principal | None:
         now = time.monotonic()
-        if now > self._swept + min(SWEEP_SECONDS, self._ttl):
-            self._sweep(auth, now)
         user = auth.tokens.get(token)
         if user is None:
             return None
@@ -57,9 +56,10 @@ class SimpleTokens:
         self._used[token] = now
         return Principal(user, auth.revision)
 
-    def _sweep(self, auth: AuthStore, now: float) -> None:
-        """Drop expired tokens. The TTL of a token that was never used on this member starts now."""
-        self._swept = now
+    def sweep(self, auth: AuthStore) -> None:
+        """Drop expired tokens. The TTL of a token that was never seen on this member starts now: also of one that has
+        been issued, and that nobody uses."""
+        now = time.monotonic()
         self._used = {token: self._used.get(token, now) for token in auth.tokens}
         for token in [t for t, used in self._used.items() if now > used + self._ttl]:
             self._drop(token, auth)

@@ -275,7 +275,7 @@ class Connection:
             if not broken:
                 how = f"within {seconds:.1f} s: it does not answer"
             elif self._tls:
-                how = "with TLS (does it serve it, with a certificate of this CA and name, and does it want one of yours?)"
+                how = "with TLS: does it serve TLS, with a certificate of this CA and name, and want one of yours?"
             else:
                 how = "without TLS"
             raise Unavailable(f"cannot connect to {self.shown(address)} {how}") from None

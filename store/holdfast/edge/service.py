@@ -156,7 +156,6 @@ class EdgeApi:
     def watchable(self, call: Call) -> WatchedReplica:
         caller = self.access.caller(call)
         caller.require_user()
-        self._check_data()
         return WatchedReplica(self, caller)
 
     # ---- local ---------------------------------------------------------------------------------------------

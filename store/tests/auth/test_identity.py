@@ -49,10 +49,15 @@ def test_tokens_that_nobody_uses_are_forgotten(auth: AuthStore, monkeypatch: pyt
     monkeypatch.setattr(time, "monotonic", lambda: now)
     tokens = SimpleTokens(300.0)
     auth.tokens.update({f"t.{n}": "ann" for n in range(100)})
-    for _ in range(10):
-        now += 61
-        tokens.identify("other", auth)
-    assert not auth.tokens
+    for _ in range(5):
+        assert auth.tokens
+        tokens.sweep(auth)
+        now += tokens.sweep_seconds
+    assert tokens.identify("t.1", auth) is not None, "it was just not too old"
+    now += 1
+    assert tokens.identify("t.2", auth) is None, "though it was never used"
+    tokens.sweep(auth)
+    assert set(auth.tokens) == {"t.1"}
 
 
 @pytest.fixture

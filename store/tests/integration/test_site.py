@@ -16,7 +16,7 @@ import pytest
 from holdfast import client
 from holdfast.client.errors import ClientError, Unavailable
 from holdfast.proto import rpc_pb2
-from holdfast_lab.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster, free_ports
 
 from .replica import Edge
 
@@ -111,6 +111,34 @@ async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalClus
             edge.relay.heal()
         await has(hf, "/reported/berlin-0/local/berlin/a/greeting", b"moin")
         await has(hf, "/reported/berlin-0/local/berlin/b", None)
+
+
+async def test_watches_of_the_site_need_no_data_of_the_cluster(tmp_path: Path) -> None:
+    """A new site that has not reached the cluster yet."""
+    (port,) = free_ports(1)
+    edge = Edge(tmp_path, [f"127.0.0.1:{port}"], ("/a/",), name="berlin-0")
+    try:
+        await edge.start(options(edge))
+        async with client.connect(edge.endpoint, timeout=10, session_ttl=0) as hf, asyncio.timeout(30):
+            put = await hf.put("/local/berlin/x", "1")
+            async for event in hf.watch("/local/berlin/", prefix=True, start_revision=put.revision):
+                assert (event.kv.key, event.kv.value) == (b"/local/berlin/x", b"1")
+                break
+            async with grpc.aio.insecure_channel(edge.endpoint) as channel:
+                watch = channel.stream_stream(
+                    "/etcdserverpb.Watch/Watch",
+                    request_serializer=rpc_pb2.WatchRequest.SerializeToString,
+                    response_deserializer=rpc_pb2.WatchResponse.FromString,
+                )()
+                request = rpc_pb2.WatchRequest()
+                request.create_request.key = b"/a/x"
+                await watch.write(request)
+                with pytest.raises(grpc.aio.AioRpcError, match="must reach the cluster once"):
+                    await watch.read()
+    finally:
+        if edge.process is not None:
+            edge.process.kill()
+        await edge.relay.close()
 
 
 async def test_what_was_answered_is_there_after_a_kill(cluster: LocalCluster, tmp_path: Path) -> None:
