@@ -6,6 +6,7 @@ import re
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+LONGEST_SECONDS = (1 << 63) / 1e9  # Go counts nanoseconds in 63 bits
 
 
 def seconds(text: str) -> float:
@@ -13,7 +14,10 @@ def seconds(text: str) -> float:
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration: write 90s, 5m or 1h30m")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    found = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not found < LONGEST_SECONDS:
+        raise ValueError(f"{text[:20]}… is too long: a duration is less than {LONGEST_SECONDS:g} s, as in Go")
+    return found
 
 
 _GRPC_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")

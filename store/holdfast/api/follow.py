@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from holdfast.api.read_modes import REVISIONS
 from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.edge.compression import Compressor
@@ -35,6 +36,7 @@ _USERS_CHANGED = Refusal(
     "holdfast: authentication was enabled or disabled in the cluster, or what this replica may know of its users has "
     "changed; reconnect to learn that",
 )
+_NO_REVISION = Refusal(Code.INVALID_ARGUMENT, "holdfast: what is to be compared has a revision that there is not")
 _ANOTHER_HISTORY = Refusal(
     Code.FAILED_PRECONDITION, "holdfast: what is here is of another cluster or epoch than what is to be compared"
 )
@@ -92,6 +94,8 @@ class FollowService:
         start = holdfast_pb2.FollowStart(filter=request.ranges)
         check_start(start)
         host.check(start)
+        if not 0 <= request.revision < REVISIONS:
+            raise RequestError(_NO_REVISION)
         lineage = host.source.lineage
         if (request.cluster_id, request.epoch) != (lineage.cluster_id, lineage.epoch):
             raise RequestError(_ANOTHER_HISTORY)

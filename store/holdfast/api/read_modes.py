@@ -71,7 +71,7 @@ def mode_of(call: Call, *, serializable: bool) -> ReadMode:
         Refusal(
             Code.INVALID_ARGUMENT,
             f"holdfast: {READ}: {asked[:SHOWN]!r} is none of linearizable, local, bounded=DURATION (2s, 500ms), "
-            "at-least=CLUSTER:REVISION",
+            "at-least=CLUSTER:REVISION (less than 10^18)",
         )
     )
 

@@ -38,6 +38,8 @@ _HEALTH = "/grpc.health.v1.Health/Check"
 _BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 Response = TypeVar("Response", bound=Message)
 
+SILENT_SECONDS = 1.0  # after which an address is said not to answer
+
 _OPTIONS = [
     ("grpc.max_receive_message_length", (1 << 31) - 1),
     ("grpc.keepalive_time_ms", 10_000),
@@ -272,7 +274,7 @@ class Connection:
         except TimeoutError:
             self.picker.failed(address, time.monotonic())
             await self.drop(address)
-            if not broken:
+            if not broken and seconds >= SILENT_SECONDS:
                 how = f"within {seconds:.1f} s: it does not answer"
             elif self._tls:
                 how = "with TLS: does it serve TLS, with a certificate of this CA and name, and want one of yours?"

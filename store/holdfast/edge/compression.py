@@ -13,7 +13,7 @@ import zstandard
 from holdfast.kv.fields import delimited
 
 LEAST_BYTES = 1024
-MOST_BYTES = 256 << 20  # of a frame when it is decompressed; a snapshot of an earlier version comes in one
+MOST_BYTES = 16 << 20  # of a frame that is compressed: a larger one is not, so a few bytes cannot become very many
 KEPT = 16  # frames, for other followers of the same filter
 LEVEL = 3
 _ZSTD = b"\x4a"  # the field `zstd` of FollowResponse
@@ -32,7 +32,7 @@ class Compressor:
 
     def pack(self, frame: bytes) -> bytes:
         """This serialised FollowResponse, or one that has it in fewer bytes."""
-        if len(frame) < LEAST_BYTES:
+        if not LEAST_BYTES <= len(frame) <= MOST_BYTES:
             return frame
         packed = self._newest.get(frame)
         if packed is None:

@@ -23,6 +23,7 @@ from holdfast.edge.core import EarlierEpoch, Loaded, Loop, ReplicaCore, WrongClu
 from holdfast.edge.data import BrokenUpstream
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.probes import Confirmed, Probes, bound_seconds
+from holdfast.edge.received import checked
 from holdfast.kv.rows import Change
 from holdfast.proto import holdfast_pb2
 from holdfast.status import Code, Refusal, RequestError, said_by_server
@@ -347,11 +348,12 @@ class Follower:
             bound_seconds=bound_seconds(self.staleness_ms),
         )
 
-    def _take(self, upstream: _Upstream, response: holdfast_pb2.FollowResponse) -> None:
+    def _take(self, upstream: _Upstream, response: holdfast_pb2.FollowResponse | None) -> None:
         core = self._core
+        response = checked(response, greeted=self.connected)
         kind = response.WhichOneof("response")
         if kind == "zstd":
-            response = _unpacked(response.zstd)
+            response = checked(_unpacked(response.zstd), greeted=self.connected)
             kind = response.WhichOneof("response")
         if kind == "hello":
             core.hello(response.hello)

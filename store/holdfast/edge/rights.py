@@ -5,6 +5,10 @@ States: auth is off; auth is on and users and roles are not known here; auth is 
 
 from __future__ import annotations
 
+import contextlib
+
+from google.protobuf.message import DecodeError
+
 from holdfast.auth.followed import copy_of
 from holdfast.auth.store import AuthStore
 from holdfast.edge.notes import Notes
@@ -42,4 +46,8 @@ class FollowedRights:
         self._read()
 
     def _read(self) -> None:
-        self.auth = copy_of(holdfast_pb2.FollowResponse.FromString(self.frame).rights) if self.frame else None
+        """What cannot be read counts as no rights: nobody is let in before they are sent again."""
+        self.auth = None
+        with contextlib.suppress(DecodeError, UnicodeDecodeError):
+            if self.frame:
+                self.auth = copy_of(holdfast_pb2.FollowResponse.FromString(self.frame).rights)

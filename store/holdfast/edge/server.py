@@ -180,7 +180,7 @@ class EdgeServer:
             offline=self._offline,
             served=self.served,
             reports=reports,
-            poke=self._tell,
+            poke=self._telling.soon,
             local=self._local,
         )
         self.relay = Relay(self.router, self.core, self.follower, self.api, reports)
@@ -413,7 +413,7 @@ class EdgeServer:
             self.access,
             name=config.name,
             node=self._data.identity.volume_id,
-            poke=self._telling_site.tell,
+            poke=self._telling_site.soon,
         )
 
     def _site_changed(self) -> None:

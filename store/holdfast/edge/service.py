@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from holdfast import __version__
 from holdfast.api.methods import WHO_AM_I
 from holdfast.api.read_modes import Fresh, ReadMode, described, mode_of
@@ -59,6 +61,7 @@ MAX_ASKED = 64  # tokens about which members are asked at the same time
 MAX_LOGINS = 64  # of one connection, being forwarded or waiting
 # Response types of reads and writes, which are answered only once the replica has reached the response's revision.
 # Otherwise a client could afterwards read an older state here.
+_NO_ANSWER = Refusal(Code.INTERNAL, "holdfast: the upstream answered with something that is no answer")
 _WRITES: dict[str, Callable[[], Any]] = {
     **RESPONSES,
     "/holdfast.v1.Keys/PutSequential": holdfast_pb2.PutSequentialResponse,
@@ -408,7 +411,11 @@ class EdgeApi:
         # Hold the response until its revision can be read here, or until the deadline, so that a client of this replica
         # does not read an older state afterwards.
         response = kind()
-        response.ParseFromString(answer)
+        try:
+            response.ParseFromString(answer)
+        except DecodeError:
+            self._router.fail(call.id, _NO_ANSWER)
+            return
         revision = response.header.revision
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if kind is rpc_pb2.RangeResponse:

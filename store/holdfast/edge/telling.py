@@ -16,14 +16,20 @@ class Telling:
     def __init__(self, served: ServedSpace, deliver: Callable[[list[Delivery]], None]) -> None:
         self._served = served
         self._deliver = deliver
-        self._scheduled = False  # a further slice of catch-up, for the loop's next turn
+        self._scheduled = False  # for the loop's next turn
 
     def tell(self, revisions: Sequence[list[Change]] = ()) -> None:
         """Deliver these revisions to watchers."""
         deliveries = self._served.publish(revisions)
         if deliveries:
             self._deliver(deliveries)
-        if self._served.busy and not self._scheduled:
+        if self._served.busy:
+            self.soon()
+
+    def soon(self) -> None:
+        """Deliver in the loop's next turn what is due. Who begins to watch or to follow asks for it, and first sends
+        what comes before the changes: the answer to the request."""
+        if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._go_on)
 

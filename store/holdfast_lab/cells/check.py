@@ -10,7 +10,9 @@ from holdfast_lab.cells import commits, handovers, registers
 from holdfast_lab.cells.explore import Found, explore
 
 # Rounds of each proposer, requests that arrive twice, answers that get lost.
-REGISTERS = (((1, 1), 1, 0), ((1, 2), 0, 0), ((2, 2), 0, 0), ((1, 1), 1, 1))
+REGISTERS = (((1, 1), 1, 0), ((2, 1), 0, 0), ((1, 1), 1, 1))
+# Both proposers begin twice: more states than memory holds, of which the first ones lead to what only that can show.
+DEEP = ((2, 2), 0, 0)
 # Transactions, parts that arrive twice, and whether what is over is forgotten.
 COMMITS = (("t", 1, False), ("t", 1, True), ("tu", 0, False))
 
@@ -26,8 +28,9 @@ class Explored(NamedTuple):
     way: tuple[object, ...]
 
 
-def explore_registers(rules: registers.Registers) -> Iterator[Explored]:
-    for rounds, duplicates, losses in REGISTERS:
+def explore_registers(rules: registers.Registers, *, deep: bool = False) -> Iterator[Explored]:
+    """`deep`: also the world of which only a part can be visited; it raises TooManyStates if it finds nothing there."""
+    for rounds, duplicates, losses in (*REGISTERS, *([DEEP] if deep else [])):
         counts = " + ".join(map(str, rounds))
         first = registers.beginning(rounds, duplicates, losses)
         yield _explored(

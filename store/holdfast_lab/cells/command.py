@@ -37,7 +37,7 @@ def cells(
 def _mutants() -> None:
     missed = []
     explored: list[tuple[type[Registers | Commits | Handovers], Iterator[Explored]]] = [
-        *((mutant, explore_registers(mutant())) for mutant in REGISTERS),
+        *((mutant, explore_registers(mutant(), deep=True)) for mutant in REGISTERS),
         *((mutant, explore_commits(mutant())) for mutant in COMMITS),
         *((mutant, explore_handovers(mutant())) for mutant in HANDOVERS),
     ]
