@@ -63,7 +63,7 @@ class Overlay:
     def _begin(self, id: int) -> None:
         copied = position_in(self._pending)
         self.lineage = Lineage.of(id, copied.epoch + 1, copied.first_cluster or copied.cluster_id, copied.watermark)
-        self._pending.put(Family.META, _LINEAGE, b"".join(n.to_bytes(8, "big") for n in self.lineage))
+        self._note_lineage()
         if copied.watermark:
             space = KeySpace(self._pending)
             if space.revision < copied.watermark:  # else these keys were written here before
@@ -144,6 +144,16 @@ class Overlay:
         """The keys whose newest change is not reported yet, each with the revision of that change."""
         rows = self._pending.scan(Family.META, _DUE, _AFTER_DUE)
         return {row[len(_DUE) :]: int.from_bytes(value, "big") for row, value in rows}
+
+    def begin_later_epoch(self, id: int) -> None:
+        """This store is an older copy: revisions after its newest one have been given before. Go on as the next epoch,
+        so that those who have them go over to this one, and keep what it lacks."""
+        self.lineage = Lineage.of(id, self.lineage.epoch + 1, self.lineage.first, self.space.revision)
+        self._note_lineage()
+        self.report_again()
+
+    def _note_lineage(self) -> None:
+        self._pending.put(Family.META, _LINEAGE, b"".join(n.to_bytes(8, "big") for n in self.lineage))
 
     def report_again(self) -> None:
         """The cluster was restored, and may lack what was reported: all keys are due, also those that were deleted

@@ -69,8 +69,9 @@ DURABLE_SECONDS = 600.0  # and made durable so often: a power cut makes the repl
 _TOKENS, _FRESH = b"tokens", b"fresh"  # among the notes; see `edge.tokens` and `edge.offline`
 EMPTY_IT = "remove all but local/, the keys of its site, from the replica's directory, and it follows anew"
 _SITE_LOST = (
-    "remove the directory local/ to begin without these keys, which only this replica writes; what it has reported of "
-    "them is in the cluster, below /reported/REPLICA/local/"
+    "these keys are written by this replica: name another one as --site-writer, which goes on from its copy; or remove "
+    "the directory local/ at all replicas of the site, to begin without them. What was reported of them is in the "
+    "cluster, below /reported/REPLICA/local/"
 )
 
 

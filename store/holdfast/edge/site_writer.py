@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import secrets
 import time
 from collections.abc import Callable
 
@@ -22,6 +24,8 @@ from holdfast.served.prune_task import PruneTask
 from holdfast.served.scans import Scans
 from holdfast.status import TOO_MANY_REQUESTS, Code, Refusal, RequestError
 from holdfast.watch.hub import Hub
+
+log = logging.getLogger("holdfast.edge")
 
 BUSY_SECONDS = 0.2  # before the disk is asked again for what it did not take
 TURN_SECONDS = 0.005  # of the loop, for requests that are applied in a row
@@ -172,10 +176,30 @@ class WriterHost:
         check: Callable[[holdfast_pb2.FollowStart | None, bool], None],
     ) -> None:
         self.source = WrittenHere(site, poke)
+        self._site = site
         self._check = check
+        self._began_again = False  # once: a follower that is wrong about it must not do more harm
 
     def check(self, start: holdfast_pb2.FollowStart | None, *, again: bool = False) -> None:
         self._check(start, again)
+        if start is not None and not self._began_again and self._is_ahead(start):
+            self._began_again = True
+            self._begin_later_epoch(start)
+
+    def _is_ahead(self, start: holdfast_pb2.FollowStart) -> bool:
+        lineage = self._site.lineage
+        same = (start.cluster_id, start.epoch) == (lineage.cluster_id, lineage.epoch)
+        return same and max(start.watermark, start.held_watermark) > self._site.overlay.space.revision
+
+    def _begin_later_epoch(self, start: holdfast_pb2.FollowStart) -> None:
+        """Only this replica writes the keys, so if another one has later revisions, what is here is older than what was
+        here before."""
+        log.error(
+            "the directory of the keys of the site is an older copy: it has revision %d, and the replica %s has %d. "
+            "This goes on as a later epoch; the other replicas keep what it lacks in lost/",
+            *(self._site.overlay.space.revision, start.replica[:60], max(start.watermark, start.held_watermark)),
+        )
+        self._site.overlay.begin_later_epoch(secrets.randbits(62) + 1)
 
     def shares_rights(self) -> bool:
         return False

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -297,3 +298,34 @@ async def test_another_replica_takes_over_the_writing(cluster: LocalCluster, tmp
         (kept,) = (writer.data / "lost").iterdir()
         values = [json.loads(line).get("value") for line in kept.read_text().splitlines()[1:]]
         assert [base64.b64decode(value) for value in values] == [b"copied by nobody"]
+
+
+async def test_a_writer_whose_directory_is_an_older_copy_goes_on_as_a_later_epoch(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """Its revisions are given a second time. A copy of the first ones must not take them for what it has."""
+    async with (
+        site(cluster, tmp_path) as (writer, other),
+        client.connect(writer.endpoint, timeout=10, session_ttl=0) as hf,
+        client.connect(other.endpoint, timeout=10) as at_other,
+    ):
+        await hf.put("/local/berlin/kept", "1")
+        assert writer.process is not None
+        assert writer.process.stop() == 0
+        shutil.copytree(writer.data / "local", tmp_path / "older")
+        writer.process.start()
+        await has(hf, "/local/berlin/kept", b"1")
+        for n in range(5):
+            await hf.put(f"/local/berlin/lost/{n}", "1")
+        await has(at_other, "/local/berlin/lost/4", b"1", serializable=True)
+        writer.process.kill()
+        shutil.rmtree(writer.data / "local")
+        shutil.copytree(tmp_path / "older", writer.data / "local")
+        writer.process.start()
+        await has(at_other, "/local/berlin/lost/4", None, serializable=True)
+        await hf.put("/local/berlin/new", "2")
+        await has(at_other, "/local/berlin/new", b"2", serializable=True)
+        await has(at_other, "/local/berlin/kept", b"1", serializable=True)
+        assert "is an older copy: it has revision 2" in writer.process.tail(100)
+        (kept,) = (other.data / "lost").iterdir()
+        assert len(kept.read_text().splitlines()) == 1 + 5
