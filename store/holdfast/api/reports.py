@@ -79,8 +79,9 @@ class Reports:
 
     def all(self) -> list[holdfast_pb2.ReplicaReport]:
         """One report for each name, at most MAX_REPORTS: those that are offline, the latest last, then those that
-        follow."""
+        follow. Last are those that follow this server itself: whatever one of them tells, none pushes out another."""
         following: dict[str, holdfast_pb2.ReplicaReport] = {}
+        here: dict[str, holdfast_pb2.ReplicaReport] = {}
         offline = dict(self._offline)
         for stream, report in self._by_stream.items():
             if since := self._silent_since(stream):
@@ -92,10 +93,12 @@ class Reports:
                     _keep_newest(offline, below)
                 else:
                     following[below.replica] = below
-            following[report.replica] = _alone(report)
+            here[report.replica] = _alone(report)
+        further = [report for name, report in following.items() if name not in here]
         above = set(self._above())
-        left = [r for r in _by_age(offline) if r.replica not in following and r.volume_id not in above]
-        return [*left, *following.values()][-MAX_REPORTS:]
+        known = following.keys() | here.keys()
+        left = [r for r in _by_age(offline) if r.replica not in known and r.volume_id not in above]
+        return [*left, *further, *here.values()][-MAX_REPORTS:]
 
 
 def _offline(report: holdfast_pb2.ReplicaReport, since: int) -> Iterator[holdfast_pb2.ReplicaReport]:

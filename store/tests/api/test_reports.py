@@ -161,6 +161,17 @@ def test_the_list_is_bounded_and_those_that_are_offline_for_longest_go_first() -
     assert not any(server.listed.values())
 
 
+def test_what_one_replica_tells_of_others_pushes_out_none_that_follows_here() -> None:
+    server = Server()
+    server.put(1, "berlin")
+    server.put(2, "mallory", *(report(f"invented-{n}") for n in range(MAX_REPORTS + 1000)))
+    server.put(3, "paris")
+    assert {"berlin", "mallory", "paris"} <= server.listed.keys()
+    assert len(server.listed) == MAX_REPORTS
+    server.put(2, "mallory", report("berlin", watermark=9))
+    assert [r.watermark for r in server.reports.all() if r.replica == "berlin"] == [1], "its own stream knows better"
+
+
 def test_of_what_does_not_fit_a_message_those_that_are_offline_for_longest_are_left_out() -> None:
     server = Server()
     for n in range(MAX_REPORTS - 10):
