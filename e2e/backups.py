@@ -1,4 +1,4 @@
-"""A cluster is saved and restored, by the steps of docs/kubernetes.md and the manifests that it names."""
+"""A cluster is saved and restored, by the manifests and the script that docs/kubernetes.md names."""
 
 from __future__ import annotations
 

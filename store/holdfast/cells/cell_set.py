@@ -22,10 +22,6 @@ class CellSet:
     def all(self) -> frozenset[str]:
         return self.cells | self.after
 
-    @property
-    def joint(self) -> bool:
-        return bool(self.after)
-
     def is_quorum(self, answered: Set[str]) -> bool:
         """Whether these cells are enough. Those that do not belong to the set do not count."""
         return _majority(self.cells, answered) and (not self.after or _majority(self.after, answered))
@@ -33,23 +29,6 @@ class CellSet:
     def can_be_quorum(self, without: Set[str]) -> bool:
         """Whether the others are enough."""
         return self.is_quorum(self.all - without)
-
-    def changing(self, after: frozenset[str]) -> CellSet:
-        """The joint set on the way to `after`. Raises ValueError if more than one cell comes or goes: each change is
-        one that a person can look at."""
-        if self.joint:
-            raise ValueError("the set of cells is changing already; let that end first")
-        if not after:
-            raise ValueError("at least one cell has to stay")
-        if len(self.cells ^ after) != 1:
-            raise ValueError("add or remove one cell at a time")
-        return CellSet(self.version + 1, self.cells, after)
-
-    def changed(self) -> CellSet:
-        """The set after the joint one."""
-        if not self.joint:
-            raise ValueError("the set of cells is not changing")
-        return CellSet(self.version + 1, self.after)
 
 
 def _majority(cells: Set[str], answered: Set[str]) -> bool:

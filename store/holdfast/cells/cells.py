@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from types import TracebackType
 
@@ -14,7 +13,6 @@ from holdfast.cells.resolver import Resolver
 from holdfast.cells.sessions import Sessions
 from holdfast.cells.transaction import CellsTxn
 from holdfast.client.client import Client
-from holdfast.client.errors import ClientError
 
 
 def connect(clients: Mapping[str, Client], *, timeout: float = 10.0) -> Cells:
@@ -38,8 +36,7 @@ class Cells:
         await self.close()
 
     async def close(self) -> None:
-        with contextlib.suppress(ClientError):  # they end by themselves, too
-            await self._sessions.close()
+        await self._sessions.close()
         for client in self._links.clients.values():
             await client.close()
 
@@ -58,8 +55,6 @@ class Cells:
     async def resolve(self, cell: str, txn: str) -> None:
         """Bring a transaction to its end that this cell has a part of: it is aborted, unless it was decided to commit.
         Whoever waits for a key that it holds does so after a second."""
-        if self._links.set is None:
-            await self._links.learn(self._timeout)
         await self._resolver.resolve(cell, txn)
 
     def queue(self, source: str, destination: str) -> Queue:

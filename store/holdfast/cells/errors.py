@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from holdfast.client.errors import ClientError
+
+
+def each(errors: Mapping[str, object]) -> str:
+    """What each of the cells said, for a message."""
+    return "; ".join(f"{cell}: {why}" for cell, why in sorted(errors.items()))
 
 
 class CellsUnavailable(ClientError):
@@ -18,4 +25,4 @@ class QueueFull(ClientError):
 
 
 class NotSetUp(ClientError):
-    """A cell does not know that it is one, or is one of another set; `holdfast cells init` sets it up."""
+    """A cell does not know that it is one, or is one of another set; `Cells.set_up` sets it up."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from holdfast.cells import part_wire, wire
 from holdfast.cells.cell_set import CellSet
-from holdfast.cells.errors import CellsUnavailable, NotSetUp
+from holdfast.cells.errors import CellsUnavailable, NotSetUp, each
 from holdfast.cells.identity import Identity
 from holdfast.cells.participant import Outcome
 from holdfast.client.client import Client
@@ -37,23 +37,29 @@ class Links:
     def __init__(self, clients: Mapping[str, Client]) -> None:
         self.clients = dict(clients)
         self._known: dict[str, Identity] = {}
-        self.set: CellSet | None = None  # the newest that any cell knows
+        self._set: CellSet | None = None  # the newest that any cell knows
 
-    async def learn(self, timeout: float) -> CellSet:
-        """Ask the cells which set they belong to. Raises NotSetUp or CellsUnavailable."""
+    def forget_set(self) -> None:
+        """Ask again which set it is, before the next request."""
+        self._set = None
+
+    async def cells(self, timeout: float) -> CellSet:
+        """The set of cells, which is asked for if it is not known. Raises NotSetUp or CellsUnavailable."""
+        return self._set if self._set is not None else await self._learn(timeout)
+
+    async def _learn(self, timeout: float) -> CellSet:
         found = await asyncio.gather(*(self._identify(cell, timeout) for cell in self.clients))
         self._known = {identity.cell: identity for identity in found if isinstance(identity, Identity)}
         if not self._known:
-            errors = dict(zip(self.clients, found, strict=True))
-            said = "; ".join(f"{cell}: {why}" for cell, why in sorted(errors.items()))
-            if all(isinstance(why, NotSetUp) for why in errors.values()):
+            said = each(dict(zip(self.clients, found, strict=True)))
+            if all(isinstance(why, NotSetUp) for why in found):
                 raise NotSetUp(f"the cells are not set up ({said})")
             raise CellsUnavailable(f"no cell can be asked ({said})")
         newest = max((identity.set for identity in self._known.values()), key=lambda cells: cells.version)
         strangers = newest.all - self.clients.keys()
         if strangers:
             raise NotSetUp(f"the cells {', '.join(sorted(strangers))} belong to the set, and no endpoints are given")
-        self.set = newest
+        self._set = newest
         return newest
 
     async def _identify(self, cell: str, timeout: float) -> Identity | ClientError:
@@ -71,9 +77,8 @@ class Links:
 
     async def ask(self, request: Ask, timeout: float) -> AsyncIterator[Answered]:
         """Ask all cells of the set at once; the answers come as they arrive. Who stops listening cancels the rest."""
-        if self.set is None:
-            raise AssertionError("learn which set it is first")
-        asked = [asyncio.ensure_future(self._ask(cell, request, timeout)) for cell in sorted(self.set.all)]
+        cells = await self.cells(timeout)
+        asked = [asyncio.ensure_future(self._ask(cell, request, timeout)) for cell in sorted(cells.all)]
         try:
             for answered in asyncio.as_completed(asked):
                 yield await answered
@@ -95,28 +100,27 @@ class Links:
 
     async def mark(self, cell: str, txn: str, timeout: float) -> bytes:
         """What the cell has of the transaction: its part, or the outcome; empty if nothing. Raises ClientError."""
-        read = rpc_pb2.TxnRequest(success=[Ops.get(part_wire.mark_key(txn))])
-        _, answer = await self._ask(cell, lambda _: read, timeout)
-        if isinstance(answer, ClientError):
-            raise answer
-        kvs = answer.responses[0].response_range.kvs
-        return kvs[0].value if kvs else b""
+        return part_wire.mark_in(await self._told(cell, part_wire.look(txn), timeout))
 
-    async def resolve(self, cell: str, txn: str, outcome: Outcome, timeout: float) -> Outcome | None:
-        """Tell the cell the outcome. Returns what it says has become of the transaction; None if it knows nothing of
-        it. Raises ClientError."""
-        mark = await self.mark(cell, txn, timeout)
-        known = part_wire.is_outcome(mark)
-        if known is not None:
-            return known
-        request = part_wire.resolve(mark, txn, outcome)
+    async def resolve(
+        self, cell: str, txn: str, outcome: Outcome, timeout: float, part: bytes | None = None
+    ) -> Outcome | None:
+        """Tell the cell the outcome. `part`: what it has if it is prepared there, as far as the caller knows. Returns
+        what it says has become of the transaction; None if it knows nothing of it. Raises ClientError."""
+        mark = await self.mark(cell, txn, timeout) if part is None else part
+        while (known := part_wire.is_outcome(mark)) is None:
+            answer = await self._told(cell, part_wire.resolve(mark, txn, outcome), timeout)
+            if answer.succeeded:
+                return outcome if mark or outcome is Outcome.ABORTED else None
+            mark = part_wire.mark_in(answer)  # somebody else told the cell, or it is not prepared
+        return known
+
+    async def _told(self, cell: str, request: rpc_pb2.TxnRequest, timeout: float) -> rpc_pb2.TxnResponse:
+        """Raises ClientError."""
         _, answer = await self._ask(cell, lambda _: request, timeout)
         if isinstance(answer, ClientError):
             raise answer
-        if answer.succeeded and (mark or outcome is Outcome.ABORTED):
-            return outcome
-        # Somebody else told the cell meanwhile, or there was nothing.
-        return part_wire.is_outcome(await self.mark(cell, txn, timeout))
+        return answer
 
     async def _ask(self, cell: str, request: Ask, timeout: float) -> Answered:
         identity = self._known.get(cell) or await self._identify(cell, timeout)
@@ -131,8 +135,10 @@ class Links:
         except TimeoutError:
             return Answered(cell, CellsUnavailable(f"no answer within {timeout:.1f} s"))
         if answer.header.cluster_id != identity.cluster_id:
-            text = f"{cell} was restored: its cluster is {answer.header.cluster_id:x}, not {identity.cluster_id:x}"
-            return Answered(cell, Restored(f"{text}; `holdfast cells readmit {cell}` tells it its registers again"))
+            there, known = answer.header.cluster_id, identity.cluster_id
+            return Answered(
+                cell, Restored(f"{cell} does not count: its cluster is {there:x}, it was set up as {known:x}")
+            )
         return Answered(cell, answer)
 
 

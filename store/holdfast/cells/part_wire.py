@@ -40,9 +40,14 @@ def mark_key(txn: str) -> bytes:
     return TRANSACTIONS + txn.encode()
 
 
+def key_of(op: Op) -> bytes:
+    """The key that a put or a deletion is about."""
+    return op.request_put.key or op.request_delete_range.key
+
+
 def keys_of(part: cells_pb2.TransactionPart) -> list[bytes]:
     keys = {compare.key for compare in part.compares}
-    keys |= {op.request_put.key or op.request_delete_range.key for op in part.writes}
+    keys |= {key_of(op) for op in part.writes}
     return sorted(keys)
 
 
@@ -87,27 +92,27 @@ def prepared(
     return Prepared(Answer.DIFFERS)
 
 
+def look(txn: str) -> rpc_pb2.TxnRequest:
+    """Read the mark, and change nothing."""
+    return rpc_pb2.TxnRequest(success=[Ops.get(mark_key(txn))])
+
+
 def resolve(part: bytes, txn: str, outcome: Outcome) -> rpc_pb2.TxnRequest:
-    """`part`: the mark as it was read in this cell; empty if there was none."""
+    """`part`: the mark as it is in this cell; empty if there is none. If it is another one, the answer has that."""
     mark = mark_key(txn)
-    if not part:
-        if outcome is Outcome.COMMITTED:
-            return rpc_pb2.TxnRequest(success=[Ops.get(mark)])
-        return rpc_pb2.TxnRequest(
-            compare=[Key(mark).version == 0],
-            success=[Ops.put(mark, outcome.value), Ops.get(mark)],
-            failure=[Ops.get(mark), Ops.get(mark)],
-        )
+    as_known = Key(mark).value == part if part else Key(mark).version == 0
     held = cells_pb2.TransactionPart.FromString(part)
-    return rpc_pb2.TxnRequest(
-        compare=[Key(mark).value == part],
-        success=[
-            Ops.put(mark, outcome.value),
-            *(Ops.delete(INTENTS + key) for key in keys_of(held)),
-            *(held.writes if outcome is Outcome.COMMITTED else ()),
-        ],
-        failure=[Ops.get(mark)],
-    )
+    done = [*(Ops.delete(INTENTS + key) for key in keys_of(held))]
+    if outcome is Outcome.COMMITTED:
+        done += held.writes
+    if part or outcome is Outcome.ABORTED:
+        done.append(Ops.put(mark, outcome.value))
+    return rpc_pb2.TxnRequest(compare=[as_known], success=done, failure=[Ops.get(mark)])
+
+
+def mark_in(answer: rpc_pb2.TxnResponse) -> bytes:
+    """Of `look`, or of `resolve` if that did not succeed; empty if there is none."""
+    return _value(answer.responses[0]) or b""
 
 
 def is_outcome(mark: bytes) -> Outcome | None:
@@ -125,7 +130,7 @@ def writes(ops: list[Op]) -> list[Op]:
         kind = op.WhichOneof("request")
         if kind not in ("request_put", "request_delete_range") or op.request_delete_range.range_end:
             raise ValueError("between cells a transaction puts or deletes single keys")
-        key = op.request_put.key or op.request_delete_range.key
+        key = key_of(op)
         if not key or key.startswith(b"/cells/"):
             raise ValueError(f"{key!r} cannot be written by a transaction between cells")
     return ops

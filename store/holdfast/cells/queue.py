@@ -205,7 +205,7 @@ def _together(messages: list[cells_pb2.QueueMessage]) -> list[cells_pb2.QueueMes
     found: list[cells_pb2.QueueMessage] = []
     written: set[bytes] = set()
     for message in messages:
-        keys = {op.request_put.key or op.request_delete_range.key for op in message.writes}
+        keys = {part_wire.key_of(op) for op in message.writes}
         alone = bool(message.compares)
         if found and (alone or keys & written or len(written) + len(keys) > MAX_WRITES):
             break

@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 from holdfast.cells import wire
 from holdfast.cells.acceptor import Acceptor
-from holdfast.cells.ballot import NONE, Ballot
-from holdfast.cells.errors import CellsUnavailable
+from holdfast.cells.ballot import NONE
+from holdfast.cells.errors import CellsUnavailable, each
 from holdfast.cells.links import Links
 from holdfast.cells.record import Effect, Record
 from holdfast.cells.round import Phase, Round
@@ -78,8 +78,6 @@ class Register:
                 wanted = None if taken else change(before.value)
                 return (before if wanted is None else before.changed(to_bytes(wanted), id)).packed()
 
-            if self._links.set is None:
-                await self._links.learn(max(0.0, end - time.monotonic()))
             round = await self._round(next_value, end, tried=tried_at >= 0)
             self._highest = max(self._highest, round.ballot, round.higher)
             if round.phase is Phase.DECIDED:
@@ -93,8 +91,8 @@ class Register:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _round(self, change: Callable[[bytes | None], bytes], end: float, *, tried: bool) -> Round:
-        assert self._links.set is not None
-        round = Round(self._highest.after(self._proposer), self._links.set)
+        cells = await self._links.cells(_left(end))
+        round = Round(self._highest.after(self._proposer), cells)
         round = await self._ask(round, change, end, tried=tried)
         if round.phase is Phase.ACCEPT:
             round = await self._ask(round, change, end, tried=True)
@@ -111,7 +109,7 @@ class Register:
                 return wire.prepare(identity, self.name, ballot)
             return wire.accept(identity, self.name, ballot, value)
 
-        async for cell, answer in self._links.ask(request, max(0.0, end - time.monotonic())):
+        async for cell, answer in self._links.ask(request, _left(end)):
             if isinstance(answer, ClientError):
                 errors[cell] = str(answer)
                 continue
@@ -129,25 +127,19 @@ class Register:
                 round = round.taken(cell, taken)
             if round.phase is not phase:
                 return round
-        said = "; ".join(f"{cell}: {why}" for cell, why in sorted(errors.items()))
         error = OutcomeUnknown if tried else CellsUnavailable
-        raise error(f"{self.name}: too few cells answered ({said})")
+        raise error(f"{self.name}: too few cells answered ({each(errors)})")
 
     def _another(self, cell: str) -> str:
-        self._links.set = None  # learn it anew
+        self._links.forget_set()
         return f"{cell} belongs to another set of cells than when it was last asked"
 
     async def _look(self, end: float) -> Acceptor | None:
         """The state that a quorum of cells agrees on; None if there is none."""
-        if self._links.set is None:
-            await self._links.learn(max(0.0, end - time.monotonic()))
-        cells = self._links.set
-        assert cells is not None
+        cells = await self._links.cells(_left(end))
         errors: dict[str, str] = {}
         by: dict[Acceptor, set[str]] = {}
-        async for cell, answer in self._links.ask(
-            lambda id: wire.look(id, self.name), max(0.0, end - time.monotonic())
-        ):
+        async for cell, answer in self._links.ask(lambda id: wire.look(id, self.name), _left(end)):
             if isinstance(answer, ClientError):
                 errors[cell] = str(answer)
                 continue
@@ -159,11 +151,9 @@ class Register:
             if found.promised == found.accepted.ballot and cells.is_quorum(by[found]):
                 return found
         if not cells.is_quorum(set().union(*by.values())):
-            said = "; ".join(f"{cell}: {why}" for cell, why in sorted(errors.items()))
-            raise CellsUnavailable(f"{self.name}: too few cells answered ({said})")
+            raise CellsUnavailable(f"{self.name}: too few cells answered ({each(errors)})")
         return None
 
-    @property
-    def ballot(self) -> Ballot:
-        """The highest that this register has used or seen."""
-        return self._highest
+
+def _left(end: float) -> float:
+    return max(0.0, end - time.monotonic())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from holdfast.cells import part_wire
 from holdfast.cells.decision import decide, decided
@@ -28,15 +28,16 @@ class Resolver:
         value = await self._register(f"decision.{txn}").change(decide(wanted))
         return decided(value or b"")
 
-    async def tell(self, txn: str, outcome: Outcome, cells: Iterable[str]) -> Outcome | None:
-        """Tell the cells. Returns what they say has become of the transaction; None if none of them knows."""
-        told = await asyncio.gather(*(self._tell(cell, txn, outcome) for cell in cells))
+    async def tell(self, txn: str, outcome: Outcome, parts: Mapping[str, bytes | None]) -> Outcome | None:
+        """Tell the cells. `parts`: what each of them has if it is prepared there; None: it has to be asked. Returns
+        what they say has become of the transaction; None if none of them knows."""
+        told = await asyncio.gather(*(self._tell(cell, txn, outcome, part) for cell, part in parts.items()))
         return next((found for found in told if found is not None), None)
 
-    async def _tell(self, cell: str, txn: str, outcome: Outcome) -> Outcome | None:
+    async def _tell(self, cell: str, txn: str, outcome: Outcome, part: bytes | None) -> Outcome | None:
         """A cell that is not reached is told by whoever meets the intents there."""
         try:
-            return await self._links.resolve(cell, txn, outcome, self._timeout)
+            return await self._links.resolve(cell, txn, outcome, self._timeout, part)
         except ClientError:
             return None
 
@@ -48,5 +49,5 @@ class Resolver:
             return None
         part = cells_pb2.TransactionPart.FromString(mark)
         outcome = await self.decide(txn, Outcome.ABORTED)
-        await self.tell(txn, outcome, part.cells)
+        await self.tell(txn, outcome, dict.fromkeys(part.cells) | {cell: mark})
         return outcome

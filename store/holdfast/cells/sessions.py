@@ -6,10 +6,12 @@ A part is prepared only while the session is there, so once it has ended no part
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 
 from holdfast.cells import part_wire
 from holdfast.cells.links import Links
+from holdfast.client.errors import ClientError
 from holdfast.client.lease import Lease
 from holdfast.client.txn import Ops
 
@@ -36,4 +38,5 @@ class Sessions:
 
     async def close(self) -> None:
         for lease, _ in self._leases.values():
-            await lease.revoke()
+            with contextlib.suppress(ClientError):  # it ends by itself, too
+                await lease.revoke()

@@ -90,15 +90,13 @@ class CellsTxn:
         if not self._parts or len(self._parts) > MAX_PARTS:
             raise ValueError(f"a transaction has parts at one cell at least, and at {MAX_PARTS} at most")
         end = time.monotonic() + self._timeout
-        if self._links.set is None:
-            await self._links.learn(self._timeout)
-        parts = await self._made(secrets.token_hex(8))
-        txn = next(iter(parts.values())).txn
+        txn = secrets.token_hex(8)
+        parts = await self._made(txn)
         refused = await self._prepare(parts, end)
         wanted = Outcome.COMMITTED if refused is None else Outcome.ABORTED
         # Only the coordinator decides to commit, so if it does not, nothing has to be written down.
         outcome = await self._resolver.decide(txn, wanted) if refused is None else wanted
-        told = await self._resolver.tell(txn, outcome, parts)
+        told = await self._resolver.tell(txn, outcome, {cell: part.SerializeToString() for cell, part in parts.items()})
         if told is Outcome.COMMITTED:
             return Result(succeeded=True)
         if told is None and outcome is Outcome.COMMITTED:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from holdfast.api.identity import FORWARDED
 from holdfast.api.router import Router
@@ -20,9 +23,11 @@ from holdfast.client.connection import Connection
 from holdfast.client.errors import Unavailable
 from holdfast.edge.access import Access
 from holdfast.front.calls import Call, Credit
+from holdfast.proto import rpc_pb2
 from holdfast.status import Code, Refusal, RequestError
 
 FORWARD_SECONDS = 7.0
+_NO_ANSWER = Refusal(Code.INTERNAL, "holdfast: the upstream answered with something that is no answer")
 # The caller's metadata that is forwarded.
 _PASSED_ON = (
     "token",
@@ -92,6 +97,17 @@ class Forwarder:
 def seconds_left(call: Call, longest: float = FORWARD_SECONDS) -> float:
     """Until the call's deadline, but no more than `longest`. It may be negative."""
     return longest if call.deadline_ns is None else min(longest, (call.deadline_ns - time.monotonic_ns()) / 1e9)
+
+
+def header_of(answer: bytes, kind: Callable[[], Any]) -> rpc_pb2.ResponseHeader:
+    """The header of a response of this type. Raises RequestError if the answer is none."""
+    response = kind()
+    try:
+        response.ParseFromString(answer)
+    except DecodeError:
+        raise RequestError(_NO_ANSWER) from None
+    header: rpc_pb2.ResponseHeader = response.header
+    return header
 
 
 def refusal(error: Unavailable | grpc.aio.AioRpcError) -> Refusal:

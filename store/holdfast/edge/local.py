@@ -20,7 +20,7 @@ from holdfast.auth.checks import check_put as check_put_rights
 from holdfast.auth.checks import check_txn as check_txn_rights
 from holdfast.client.errors import Unavailable
 from holdfast.edge.access import Access
-from holdfast.edge.forward import Forwarder, seconds_left
+from holdfast.edge.forward import Forwarder, header_of, seconds_left
 from holdfast.edge.site_copy import SiteCopy
 from holdfast.edge.site_keys import SiteKeys, puts_of
 from holdfast.edge.site_writer import SiteWriter
@@ -254,6 +254,7 @@ class LocalApi:
             return
         try:
             answer = await self._forwarder.call(call, body, seconds)
+            revision = header_of(answer, RESPONSES[call.method]).revision if call.method in RESPONSES else 0
         except RequestError as error:
             self._router.fail(call.id, error.refusal)
             return
@@ -261,11 +262,6 @@ class LocalApi:
         def reply() -> None:
             self._router.reply(call.id, answer)
 
-        revision = 0
-        if call.method in RESPONSES:
-            response = RESPONSES[call.method]()
-            response.ParseFromString(answer)
-            revision = response.header.revision
         if revision <= self.site.served.space.revision:
             reply()
         else:  # until what was written can be read here

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from holdfast import __version__
 from holdfast.api.methods import WHO_AM_I
 from holdfast.api.read_modes import Fresh, ReadMode, described, mode_of
@@ -25,7 +23,14 @@ from holdfast.api.wire import range_response
 from holdfast.edge.access import Access, ReplicaCaller
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower, boot_ns
-from holdfast.edge.forward import FORWARD_SECONDS, ForwardedAnswers, ForwardedKeepAlives, Forwarder, seconds_left
+from holdfast.edge.forward import (
+    FORWARD_SECONDS,
+    ForwardedAnswers,
+    ForwardedKeepAlives,
+    Forwarder,
+    header_of,
+    seconds_left,
+)
 from holdfast.edge.forwarded import ANSWERS, FORWARDED, WAITING
 from holdfast.edge.holding import as_range
 from holdfast.edge.local import CHANGES, RESPONSES, LocalApi
@@ -61,7 +66,6 @@ MAX_ASKED = 64  # tokens about which members are asked at the same time
 MAX_LOGINS = 64  # of one connection, being forwarded or waiting
 # Response types of reads and writes, which are answered only once the replica has reached the response's revision.
 # Otherwise a client could afterwards read an older state here.
-_NO_ANSWER = Refusal(Code.INTERNAL, "holdfast: the upstream answered with something that is no answer")
 _WRITES: dict[str, Callable[[], Any]] = {
     **RESPONSES,
     "/holdfast.v1.Keys/PutSequential": holdfast_pb2.PutSequentialResponse,
@@ -399,27 +403,22 @@ class EdgeApi:
         if call.deadline_ns is not None:
             left = (call.deadline_ns - time.monotonic_ns()) / 1e9
             seconds = left if seconds is None else min(seconds, left)
+        kind = _WRITES.get(call.method)
         try:
             answer = await self._forwarder.call(call, body, seconds)
+            header = None if kind is None else header_of(answer, kind)
         except RequestError as error:
             self._router.fail(call.id, error.refusal)
             return
-        kind = _WRITES.get(call.method)
-        if kind is None:
+        if header is None:
             self._router.reply(call.id, answer)
             return
         # Hold the response until its revision can be read here, or until the deadline, so that a client of this replica
         # does not read an older state afterwards.
-        response = kind()
-        try:
-            response.ParseFromString(answer)
-        except DecodeError:
-            self._router.fail(call.id, _NO_ANSWER)
-            return
-        revision = response.header.revision
+        revision = header.revision
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if kind is rpc_pb2.RangeResponse:
-            headers = described(Fresh.LINEARIZABLE, response.header.cluster_id, revision, "0s")
+            headers = described(Fresh.LINEARIZABLE, header.cluster_id, revision, "0s")
 
         def reply() -> None:
             self._router.reply(call.id, answer, headers)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from holdfast_lab.cells import commits, handovers, registers
-from holdfast_lab.cells.explore import Found, explore
+from holdfast_lab.cells.explore import State, explore
 
 # Rounds of each proposer, requests that arrive twice, answers that get lost.
 REGISTERS = (((1, 1), 1, 0), ((2, 1), 0, 0), ((1, 1), 1, 1))
@@ -15,9 +15,6 @@ REGISTERS = (((1, 1), 1, 0), ((2, 1), 0, 0), ((1, 1), 1, 1))
 DEEP = ((2, 2), 0, 0)
 # Transactions, parts that arrive twice, and whether what is over is forgotten.
 COMMITS = (("t", 1, False), ("t", 1, True), ("tu", 0, False))
-
-
-AnyFound = Found[registers.World] | Found[commits.World] | Found[handovers.World]
 
 
 class Explored(NamedTuple):
@@ -33,30 +30,27 @@ def explore_registers(rules: registers.Registers, *, deep: bool = False) -> Iter
     for rounds, duplicates, losses in (*REGISTERS, *([DEEP] if deep else [])):
         counts = " + ".join(map(str, rounds))
         first = registers.beginning(rounds, duplicates, losses)
-        yield _explored(
-            f"a register: {counts} rounds, {duplicates} requests twice, {losses} answers lost",
-            lambda: explore(first, rules.nexts, rules.wrong),  # noqa: B023 - called at once
-        )
+        world = f"a register: {counts} rounds, {duplicates} requests twice, {losses} answers lost"
+        yield _explored(world, first, rules.nexts, rules.wrong)
 
 
 def explore_commits(rules: commits.Commits) -> Iterator[Explored]:
     for txns, duplicates, forgetting in COMMITS:
         first = commits.beginning(txns, duplicates=duplicates, forgetting=forgetting)
         ending = ", what is over is forgotten" if forgetting else ""
-        yield _explored(
-            f"{len(txns)} transactions: {duplicates} parts twice{ending}",
-            lambda: explore(first, rules.nexts, rules.wrong),  # noqa: B023 - called at once
-        )
+        world = f"{len(txns)} transactions: {duplicates} parts twice{ending}"
+        yield _explored(world, first, rules.nexts, rules.wrong)
 
 
 def explore_handovers(rules: handovers.Handovers) -> Iterator[Explored]:
-    first = handovers.World()
-    yield _explored("a queue: 3 messages", lambda: explore(first, rules.nexts, rules.wrong))
+    yield _explored("a queue: 3 messages", handovers.World(), rules.nexts, rules.wrong)
 
 
-def _explored(world: str, run: Callable[[], AnyFound]) -> Explored:
+def _explored(
+    world: str, first: State, nexts: Callable[[State], Iterable[State]], wrong: Callable[[State], str]
+) -> Explored:
     began = time.monotonic()
-    found = run()
+    found = explore(first, nexts, wrong)
     return Explored(world, found.states, time.monotonic() - began, found.wrong, found.way)
 
 

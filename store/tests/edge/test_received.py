@@ -6,11 +6,13 @@ import pytest
 import zstandard
 from holdfast.edge.compression import MOST_BYTES, BadFrame, Compressor, unpack
 from holdfast.edge.data import BrokenUpstream
+from holdfast.edge.forward import header_of
 from holdfast.edge.notes import Notes
 from holdfast.edge.received import MAX_REVISION, checked
 from holdfast.edge.rights import FollowedRights
 from holdfast.kv.store import MemoryStore, Pending
-from holdfast.proto import auth_pb2, holdfast_pb2, kv_pb2
+from holdfast.proto import auth_pb2, holdfast_pb2, kv_pb2, rpc_pb2
+from holdfast.status import RequestError
 
 Frame = holdfast_pb2.FollowResponse
 
@@ -91,3 +93,11 @@ def test_few_bytes_do_not_become_very_many() -> None:
     assert unpack(inside) == bytes(MOST_BYTES)
     with pytest.raises(BadFrame, match="at most"):
         unpack(zstandard.ZstdCompressor(write_content_size=True).compress(large))
+
+
+def test_an_answer_that_is_none_is_an_error_of_the_call() -> None:
+    """It is forwarded, and its revision has to be read here."""
+    answer = rpc_pb2.PutResponse(header=rpc_pb2.ResponseHeader(revision=7))
+    assert header_of(answer.SerializeToString(), rpc_pb2.PutResponse).revision == 7
+    with pytest.raises(RequestError, match="no answer"):
+        header_of(b"\xff" * 100, rpc_pb2.PutResponse)

@@ -29,8 +29,9 @@ async def test_each_message_is_carried_out_once_and_in_order(clusters: dict[str,
                 assert await queue.send(*messages, then=[Ops.put("/sent", str(number + 4))]) == number + 4
 
         sending = asyncio.ensure_future(send())
-        for cell in ("us", "eu", "us"):
-            await asyncio.sleep(0.3)
+        for number, cell in enumerate(("us", "eu", "us"), 1):
+            while (await queue.lag()).arrived < number * COUNT // 8:
+                await asyncio.sleep(0.01)
             clusters[cell].kill()
             clusters[cell].start()
             couriers.pop(0).cancel()

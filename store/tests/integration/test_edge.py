@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from holdfast import client
 from holdfast.kv.rows import pack_current, unpack_current
 from holdfast.kv.store import Family
-from holdfast.proto import election_pb2, lock_pb2, rpc_pb2
+from holdfast.proto import election_pb2, holdfast_pb2, lock_pb2, rpc_pb2
 from holdfast.storage.state import RocksStore, StateDirectory
 from holdfast_lab.processes import LocalCluster
 
@@ -410,3 +410,18 @@ async def test_what_a_bad_disk_made_of_the_data_is_fetched_anew(cluster: LocalCl
             edge.process.kill()
             await edge.relay.close()
             print(edge.process.tail(40))
+
+
+@pytest.mark.parametrize("revision", [-1, (1 << 63) - 1])
+async def test_a_revision_that_there_is_not_is_not_compared(cluster: LocalCluster, revision: int) -> None:
+    await cluster.wait_ready(60)
+    async with grpc.aio.insecure_channel(cluster.endpoints[0]) as channel:
+        verify = channel.unary_unary(
+            "/holdfast.v1.Edge/Verify",
+            request_serializer=holdfast_pb2.VerifyRequest.SerializeToString,
+            response_deserializer=holdfast_pb2.VerifyResponse.FromString,
+        )
+        request = holdfast_pb2.VerifyRequest(revision=revision)
+        request.ranges.add(key=b"/a/", range_end=b"/a0")
+        with pytest.raises(grpc.aio.AioRpcError, match="a revision that there is not"):
+            await verify(request)
