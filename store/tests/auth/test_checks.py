@@ -53,7 +53,9 @@ def allowed(check: object, request: object, *more: object) -> bool:
     try:
         check(copy_of(followed()), WHO, request, *more)
     except RequestError as error:
-        return error.refusal != PERMISSION_DENIED
+        if error.refusal != PERMISSION_DENIED:
+            raise
+        return False
     return True
 
 
