@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +25,6 @@ GRACE_SECONDS = 3.0
 OWN_FILES = 768  # file descriptors reserved for the state's tables, the log, peers and probes
 MAX_PROBES = 64  # connections to the port for probes and metrics
 MIN_CONNECTIONS = 64
-FULL = 2  # the generation of a full garbage collection
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 LARGE_PIECE_BYTES = 1 << 16
 PROBE_IDLE_SECONDS = 60.0  # an HTTP/2 probe connection idle for longer is pinged; HTTP/1.1 is closed sooner
@@ -83,20 +81,6 @@ def front_for_probes(pages: Pages) -> Http2Front:
     return Http2Front({}, pages, max_connections=MAX_PROBES, newest_first=True, keepalive_seconds=PROBE_IDLE_SECONDS)
 
 
-def freeze_what_survives() -> None:
-    """Let a full garbage collection look at each object once only. What was imported and what is stored stays, and with
-    100,000 rows each look at all of it would hold up the loop for 70 ms. Reference counts free almost everything here:
-    full collections find nothing, whatever clients do. A cycle that dies after it was looked at is not found, so the
-    soak test watches the memory."""
-
-    def collected(phase: str, info: Mapping[str, int]) -> None:
-        if phase == "stop" and info["generation"] == FULL:
-            gc.freeze()
-
-    gc.callbacks.append(collected)
-    gc.collect()
-
-
 def share_one_arena() -> None:
     """Let all threads allocate from one arena, and return what is freed in large pieces at once. glibc has an arena for
     each thread, and keeps what was freed: the chunks of a snapshot that a replica has taken, for ever. It costs
@@ -116,7 +100,6 @@ def run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
     os.umask(PRIVATE_UMASK)
     # A thread that finishes an fsync must get the GIL at once, not after 5 ms (measured: docs/decisions/0004).
     sys.setswitchinterval(1e-4)
-    freeze_what_survives()
 
     async def run() -> None:
         stop = asyncio.Event()

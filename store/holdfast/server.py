@@ -46,6 +46,7 @@ from holdfast.api.whoami import IdentityService
 from holdfast.front.calls import Call
 from holdfast.front.http import HttpHandler
 from holdfast.front.http2.front import Http2Front
+from holdfast.garbage import freeze_what_survives
 from holdfast.kv.store import StateDamaged
 from holdfast.member.bootstrap import BootstrapRefused
 from holdfast.member.compactor import Compactor, Retention
@@ -270,6 +271,7 @@ class Server:
             raise StartError(str(error)) from error
         except OSError as error:
             raise StartError(f"cannot use the data directory {self.config.data_dir}: {error}") from error
+        freeze_what_survives()
         node.failed.add_done_callback(lambda _: stop.set())
         self._watch_leader()
         if self.config.retention != Retention():

@@ -8,9 +8,11 @@ import sys
 _SERVE = """
 import asyncio, gc
 import holdfast.server  # as a member does
+from holdfast.garbage import freeze_what_survives
 from holdfast.process import run_until_signal
 
 async def main(stop: asyncio.Event) -> None:
+    freeze_what_survives()
     print(gc.get_freeze_count(), len(gc.get_objects()))
     kept = [[number] for number in range(300_000)]
     print(gc.get_freeze_count(), len(gc.get_objects()))

@@ -25,6 +25,7 @@ from holdfast.cli.options import (
 )
 from holdfast.cli.parsing import parse_urls
 from holdfast.durations import seconds
+from holdfast.garbage import collect_nothing_yet
 
 if TYPE_CHECKING:
     from holdfast.edge.offline import Policy
@@ -129,6 +130,7 @@ def replica(
         if endpoints:
             fail(f"options of `edge {context.invoked_subcommand}` come after its name", 2)
         return
+    collect_nothing_yet()
     try:
         from holdfast.client.connection import Tls
         from holdfast.client.endpoints import parse

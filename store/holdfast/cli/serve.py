@@ -31,6 +31,7 @@ from holdfast.cli.parsing import (
     versions,
     words,
 )
+from holdfast.garbage import collect_nothing_yet
 
 
 def serve(
@@ -217,6 +218,7 @@ def serve(
 
     Without options it founds a cluster of one member on localhost:2379.
     """
+    collect_nothing_yet()
     try:
         from holdfast.api.access import Allowed
         from holdfast.api.base import Limits

@@ -48,6 +48,7 @@ from holdfast.edge.tokens import CheckedTokens
 from holdfast.edge.verify import Verifier
 from holdfast.front.calls import Call
 from holdfast.front.http2.front import Http2Front
+from holdfast.garbage import freeze_what_survives
 from holdfast.kv.rows import Change
 from holdfast.kv.store import StateDamaged, StoreBusy
 from holdfast.process import GRACE_SECONDS, StartError, front_for_probes, listen, room_for_clients
@@ -272,6 +273,7 @@ class EdgeServer:
         await listen(self.probes, self.config.listen_metrics_urls)
         await listen(self.front, self.config.listen_client_urls, self.config.server_tls)
         self.router.attach(self.front)
+        freeze_what_survives()
         p = self.core.position
         if p.cluster_id:
             log.info("holding cluster %x as of revision %d", p.cluster_id, p.watermark)
