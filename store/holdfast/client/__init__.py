@@ -8,28 +8,35 @@
             ...
 
 `connect_blocking` returns a client with the same methods without `await`.
+
+
+Each name is imported when it is first used: a replica, and each command, needs few of them when it starts.
 """
 
-from holdfast.client.applied import Applied, SyncState, digest, sync_state
-from holdfast.client.blocking import BlockingClient, connect_blocking
-from holdfast.client.cache import Cache
-from holdfast.client.client import Client, connect
-from holdfast.client.config import Config, InvalidConfig
-from holdfast.client.connection import Tls
-from holdfast.client.errors import (
-    ClientError,
-    Compacted,
-    OutcomeUnknown,
-    OutOfScope,
-    Refused,
-    Unavailable,
-)
-from holdfast.client.forks import Forked
-from holdfast.client.lease import Lease
-from holdfast.client.position import Position
-from holdfast.client.site import SiteValue, SiteView
-from holdfast.client.txn import Txn, TxnResult
-from holdfast.client.values import Event, KeyValue, PutResult, RangeResult, SequentialResult
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.client.applied import Applied, SyncState, digest, sync_state
+    from holdfast.client.blocking import BlockingClient, connect_blocking
+    from holdfast.client.cache import Cache
+    from holdfast.client.client import Client, connect
+    from holdfast.client.config import Config, InvalidConfig
+    from holdfast.client.connection import Tls
+    from holdfast.client.errors import (
+        ClientError,
+        Compacted,
+        OutcomeUnknown,
+        OutOfScope,
+        Refused,
+        Unavailable,
+    )
+    from holdfast.client.forks import Forked
+    from holdfast.client.lease import Lease
+    from holdfast.client.position import Position
+    from holdfast.client.site import SiteValue, SiteView
+    from holdfast.client.txn import Txn, TxnResult
+    from holdfast.client.values import Event, KeyValue, PutResult, RangeResult, SequentialResult
 
 __all__ = [
     "Applied",
@@ -63,3 +70,48 @@ __all__ = [
     "digest",
     "sync_state",
 ]
+
+_MODULES = {
+    "Applied": "applied",
+    "BlockingClient": "blocking",
+    "Cache": "cache",
+    "Client": "client",
+    "ClientError": "errors",
+    "Compacted": "errors",
+    "Config": "config",
+    "Event": "values",
+    "Forked": "forks",
+    "InvalidConfig": "config",
+    "KeyValue": "values",
+    "Lease": "lease",
+    "OutOfScope": "errors",
+    "OutcomeUnknown": "errors",
+    "Position": "position",
+    "PutResult": "values",
+    "RangeResult": "values",
+    "Refused": "errors",
+    "SequentialResult": "values",
+    "SiteValue": "site",
+    "SiteView": "site",
+    "SyncState": "applied",
+    "Tls": "connection",
+    "Txn": "txn",
+    "TxnResult": "txn",
+    "Unavailable": "errors",
+    "connect": "client",
+    "connect_blocking": "blocking",
+    "digest": "applied",
+    "sync_state": "applied",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted([*globals(), *_MODULES])
