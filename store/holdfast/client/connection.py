@@ -40,8 +40,8 @@ Response = TypeVar("Response", bound=Message)
 
 SILENT_SECONDS = 1.0  # after which an address is said not to answer
 
+MAX_ANSWER_BYTES = (1 << 31) - 1  # as in etcd's client
 _OPTIONS = [
-    ("grpc.max_receive_message_length", (1 << 31) - 1),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -83,7 +83,8 @@ class Tls:
 
 class Connection:
     """Channels to `endpoints` (HOST:PORT), created when first needed. `hedge`: send a read to a second address when the
-    first is slower than nineteen of twenty. `monotonic`: see `position.py`."""
+    first is slower than nineteen of twenty. `monotonic`: see `position.py`. A call whose answer is larger than
+    `max_answer_bytes` fails."""
 
     def __init__(
         self,
@@ -96,6 +97,7 @@ class Connection:
         picker: Picker | None = None,
         hedge: bool = True,
         monotonic: bool = False,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         if not endpoints:
             raise ValueError("no endpoints given")
@@ -104,6 +106,7 @@ class Connection:
         self.picker = picker or Picker()
         self.seen = Seen(floor=monotonic)
         self._tls = tls
+        self._options = [*_OPTIONS, ("grpc.max_receive_message_length", max_answer_bytes)]
         self._login = login
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._dropped: dict[asyncio.Future[None], grpc.aio.Channel] = {}
@@ -229,9 +232,9 @@ class Connection:
 
     def _make(self, target: str, host: str) -> grpc.aio.Channel:
         if self._tls is None:
-            return grpc.aio.insecure_channel(target, options=_OPTIONS)
+            return grpc.aio.insecure_channel(target, options=self._options)
         name = self._tls.server_name or host
-        options = [*_OPTIONS, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)]
+        options = [*self._options, ("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)]
         return grpc.aio.secure_channel(target, self._tls.credentials(), options=options)
 
     async def drop(self, address: str) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ from google.protobuf.message import DecodeError
 from holdfast.api.identity import FORWARDED
 from holdfast.api.router import Router
 from holdfast.client.closed import channel_may_close
-from holdfast.client.connection import Connection
+from holdfast.client.connection import Connection, Tls
 from holdfast.client.errors import Unavailable
 from holdfast.edge.access import Access
 from holdfast.front.calls import Call, Credit
@@ -27,7 +28,14 @@ from holdfast.proto import rpc_pb2
 from holdfast.status import Code, Refusal, RequestError
 
 FORWARD_SECONDS = 7.0
+MAX_ANSWER_BYTES = 64 << 20  # a replica runs where memory is scarce
 _NO_ANSWER = Refusal(Code.INTERNAL, "holdfast: the upstream answered with something that is no answer")
+ANSWER_TOO_LARGE = Refusal(
+    Code.RESOURCE_EXHAUSTED,
+    f"holdfast: the answer has more than {MAX_ANSWER_BYTES >> 20} MiB, which a replica does not forward: read in pages "
+    "(limit), or at a member",
+)
+_LARGER = "Received message larger than max"  # in an error of gRPC's own
 # The caller's metadata that is forwarded.
 _PASSED_ON = (
     "token",
@@ -39,6 +47,13 @@ _PASSED_ON = (
     "holdfast-low",
     "holdfast-read",
 )
+
+
+def connection_to(endpoints: Sequence[str], tls: Tls | None, cache_dir: Path) -> Connection:
+    """To servers that a replica follows and forwards to."""
+    return Connection(
+        list(endpoints), tls=tls, timeout=FORWARD_SECONDS, cache_dir=cache_dir, max_answer_bytes=MAX_ANSWER_BYTES
+    )
 
 
 class Forwarder:
@@ -113,6 +128,8 @@ def header_of(answer: bytes, kind: Callable[[], Any]) -> rpc_pb2.ResponseHeader:
 def refusal(error: Unavailable | grpc.aio.AioRpcError) -> Refusal:
     """The error to return to the caller when forwarding failed."""
     if isinstance(error, grpc.aio.AioRpcError):
+        if _LARGER in (error.details() or ""):
+            return ANSWER_TOO_LARGE
         return Refusal(Code(error.code().value[0]), error.details() or "")
     return Refusal(Code.UNAVAILABLE, f"holdfast: {error}")
 

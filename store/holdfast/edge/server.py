@@ -22,14 +22,13 @@ from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.api.versions import Versions
 from holdfast.api.watch import WatchService
-from holdfast.client.connection import Connection
 from holdfast.client.connection import Tls as ClientTls
 from holdfast.durations import seconds
 from holdfast.edge.access import Access
 from holdfast.edge.core import Loaded, ReplicaCore, ranges_of
 from holdfast.edge.flags import ReplicaFlags, ReplicaReader
 from holdfast.edge.follow import Follower
-from holdfast.edge.forward import Forwarder
+from holdfast.edge.forward import Forwarder, connection_to
 from holdfast.edge.generations import Generations
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.local import LocalApi
@@ -130,7 +129,7 @@ class EdgeServer:
         self._store.on_damage = self._found_damage
         reports = Reports(above=lambda: self.core.path.nodes)
         self._tiers = [
-            Connection(list(listed), tls=config.upstream_tls, timeout=7.0, cache_dir=config.data_dir / cache)
+            connection_to(listed, config.upstream_tls, config.data_dir / cache)
             for listed, cache in ((config.parents, "cache-parents"), (config.endpoints, "cache"))
             if listed
         ]
@@ -390,7 +389,7 @@ class EdgeServer:
         keys, writes = SiteKeys(site), site.writer == config.name
         # The name of the writer is looked up before the site is cut off, perhaps from its DNS as well.
         cache = config.data_dir / "cache-site"
-        writer = None if writes else Connection([site.address], tls=config.upstream_tls, timeout=7.0, cache_dir=cache)
+        writer = None if writes else connection_to([site.address], config.upstream_tls, cache)
         try:
             served = open_site(
                 self._data.path,
