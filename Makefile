@@ -100,6 +100,9 @@ bench-edge: setup tools ## what replicas cost members, directly and behind relay
 	$(BIN)/python benchmarks/edge.py
 	$(BIN)/python benchmarks/edge_join.py
 
+bench-cells: setup ## registers, transactions and queues between three clusters, near and 50 ms away
+	$(BIN)/python benchmarks/cells.py
+
 bench-watchers: setup tools ## ten thousand watchers of one key, compared with etcd
 	$(BIN)/python benchmarks/many.py watchers
 

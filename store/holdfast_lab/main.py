@@ -7,7 +7,9 @@ import os
 import typer
 
 from holdfast_lab import demo
+from holdfast_lab.cells.bank.command import cells_bank
 from holdfast_lab.cells.command import cells
+from holdfast_lab.cells.handoffs.command import cells_handoffs
 from holdfast_lab.crash.command import crashtest
 from holdfast_lab.handovers.command import handovers
 from holdfast_lab.powercuts.command import powercuts
@@ -29,6 +31,8 @@ app.command()(swaps)
 app.command()(staleness)
 app.command()(powercuts)
 app.command()(cells)
+app.command()(cells_bank)
+app.command()(cells_handoffs)
 
 
 def main() -> None:

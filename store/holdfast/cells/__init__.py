@@ -5,22 +5,29 @@ async with cells.connect({"eu": client.connect(…), "us": client.connect(…), 
 """
 
 from holdfast.cells.cells import Cells, connect
-from holdfast.cells.errors import CellsUnavailable, NotSetUp, QueueFull, TransactionAborted
+from holdfast.cells.errors import CellsUnavailable, LeaseLost, NotSetUp, QueueFull, TransactionAborted
+from holdfast.cells.lease import Holder, Lease, LeaseRegister
 from holdfast.cells.queue import Lag, Message, Queue
 from holdfast.cells.register import Register
+from holdfast.cells.survey import Survey
 from holdfast.cells.transaction import CellsTxn, Result
 
 __all__ = [
     "Cells",
     "CellsTxn",
     "CellsUnavailable",
+    "Holder",
     "Lag",
+    "Lease",
+    "LeaseLost",
+    "LeaseRegister",
     "Message",
     "NotSetUp",
     "Queue",
     "QueueFull",
     "Register",
     "Result",
+    "Survey",
     "TransactionAborted",
     "connect",
 ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from types import TracebackType
 
 from holdfast.cells.cell_set import CellSet
+from holdfast.cells.janitor import Janitor
+from holdfast.cells.lease import LeaseRegister
 from holdfast.cells.links import Links, set_up
 from holdfast.cells.queue import Queue
 from holdfast.cells.register import Register
 from holdfast.cells.resolver import Resolver
 from holdfast.cells.sessions import Sessions
+from holdfast.cells.set_change import SetChange
+from holdfast.cells.survey import Survey, survey
 from holdfast.cells.transaction import CellsTxn
 from holdfast.client.client import Client
 
@@ -44,6 +48,22 @@ class Cells:
         """Make these clusters a set of cells, once. All of them have to answer."""
         return await set_up(self._links.clients)
 
+    async def survey(self) -> Survey:
+        """How the cells are, for people."""
+        return await survey(self._links, self._timeout)
+
+    async def change_set(self, cells: Set[str]) -> CellSet:
+        """Make these cells the set; there has to be a client of each cell before and after. All that are added have to
+        answer, and a majority before and after. It may be repeated after a failure."""
+        return await SetChange(self._links, self.register, self._timeout).to(frozenset(cells))
+
+    async def readmit(self, cell: str) -> CellSet:
+        """Take in a cell again whose cluster was restored from a snapshot: it has forgotten what it promised since, so
+        it is removed from the set, and added as a new one. The others have to be a majority without it."""
+        before = (await self._links.cells(self._timeout)).all
+        await self.change_set(before - {cell})
+        return await self.change_set(before)
+
     def client(self, cell: str) -> Client:
         """The client of one cell."""
         return self._links.clients[cell]
@@ -57,6 +77,10 @@ class Cells:
         Whoever waits for a key that it holds does so after a second."""
         await self._resolver.resolve(cell, txn)
 
+    def janitor(self) -> Janitor:
+        """Ends what coordinators have left, and removes what is over: `run` it in a process or two."""
+        return Janitor(self._links, self._resolver, self._timeout)
+
     def queue(self, source: str, destination: str) -> Queue:
         """Messages from one cell to another."""
         return Queue(self._links, source, destination)
@@ -64,3 +88,7 @@ class Cells:
     def register(self, name: str) -> Register:
         """A value that the cells keep together."""
         return Register(self._links, name, self._timeout)
+
+    def lease(self, name: str, *, ttl: float = 10.0) -> LeaseRegister:
+        """What one process holds at a time. `ttl`: seconds until it is free again if its holder is gone."""
+        return LeaseRegister(self._links, name, ttl, self._timeout)

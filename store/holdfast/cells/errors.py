@@ -20,6 +20,10 @@ class TransactionAborted(ClientError):
     """Nothing was changed, because another transaction was in the way. It may be tried again at once."""
 
 
+class LeaseLost(ClientError):
+    """The lease is not held any more: its time ran out, another one has taken it, or it was released."""
+
+
 class QueueFull(ClientError):
     """The message was not sent: too many wait already."""
 

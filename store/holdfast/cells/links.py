@@ -17,8 +17,10 @@ from holdfast.cells.participant import Outcome
 from holdfast.client.client import Client
 from holdfast.client.errors import ClientError
 from holdfast.client.txn import Key, Ops
+from holdfast.keyrange import prefix_end
 from holdfast.proto import cells_pb2, rpc_pb2
 
+PAGE = 500  # keys that are read at once
 Ask = Callable[[bytes], rpc_pb2.TxnRequest]  # the request, from the packed identity of the cell that is asked
 
 
@@ -43,24 +45,72 @@ class Links:
         """Ask again which set it is, before the next request."""
         self._set = None
 
+    def is_newest(self, cells: CellSet) -> bool:
+        """Whether no cell has said yet that this is not the set any more."""
+        return self._set == cells
+
     async def cells(self, timeout: float) -> CellSet:
         """The set of cells, which is asked for if it is not known. Raises NotSetUp or CellsUnavailable."""
         return self._set if self._set is not None else await self._learn(timeout)
 
     async def _learn(self, timeout: float) -> CellSet:
-        found = await asyncio.gather(*(self._identify(cell, timeout) for cell in self.clients))
-        self._known = {identity.cell: identity for identity in found if isinstance(identity, Identity)}
-        if not self._known:
-            said = each(dict(zip(self.clients, found, strict=True)))
-            if all(isinstance(why, NotSetUp) for why in found):
-                raise NotSetUp(f"the cells are not set up ({said})")
-            raise CellsUnavailable(f"no cell can be asked ({said})")
-        newest = max((identity.set for identity in self._known.values()), key=lambda cells: cells.version)
+        """The newest set that is known to those who answer first; they are a quorum of it. Later versions are known to
+        others then, who say so when they are asked."""
+        asked = {cell: asyncio.ensure_future(self._identify(cell, timeout)) for cell in self.clients}
+        newest: CellSet | None = None
+        said: set[str] = set()
+        try:
+            for answered in asyncio.as_completed(asked.values()):
+                identity = await answered
+                if isinstance(identity, ClientError):
+                    continue
+                self._known[identity.cell] = identity
+                newest = identity.set if newest is None or identity.set.version > newest.version else newest
+                said.add(identity.cell)
+                if newest.is_quorum({cell for cell in said if self._known[cell].set.version == newest.version}):
+                    break
+        finally:
+            for task in asked.values():
+                task.cancel()
+        if newest is None:
+            found = {cell: task.result() for cell, task in asked.items()}
+            if all(isinstance(why, NotSetUp) for why in found.values()):
+                raise NotSetUp(f"the cells are not set up ({each(found)})")
+            raise CellsUnavailable(f"no cell can be asked ({each(found)})")
         strangers = newest.all - self.clients.keys()
         if strangers:
             raise NotSetUp(f"the cells {', '.join(sorted(strangers))} belong to the set, and no endpoints are given")
+        known = sorted(newest.all & self._known.keys())
+        late = [cell for cell in known if self._known[cell].set.version < newest.version]
+        await asyncio.gather(*(self.install(cell, newest, timeout) for cell in late))
         self._set = newest
         return newest
+
+    async def install(self, cell: str, cells: CellSet, timeout: float, *, new: bool = False) -> ClientError | None:
+        """Let the cell belong to this set, which was decided, unless it does already or to a later one. `new`: it was
+        not in the set before. Then it may be a cluster that was restored or comes from elsewhere, and what it has of
+        registers is removed. Returns why it does not belong to it."""
+        request = rpc_pb2.TxnRequest(success=[Ops.get(wire.SELF)])
+        while True:
+            answer = await self._commit(cell, request, timeout)
+            if isinstance(answer, ClientError):
+                return answer
+            kvs = answer.responses[-1].response_range.kvs
+            before = Identity.unpacked(kvs[0].value) if kvs else None
+            cluster = answer.header.cluster_id
+            same = before is not None and before.cluster_id == cluster
+            if before is not None and before.set.version >= cells.version and same:
+                self._known[cell] = before
+                return None
+            # What has joined this version once has promises of it to keep, so it cannot be new any more.
+            joined = before is not None and before.set.version >= cells.version
+            if not same and (joined or not new):
+                return Restored(f"{cell} does not count: its cluster is {cluster:x}, which is not the one of the set")
+            wanted = Identity(cell, cluster, cells).packed()
+            as_known = Key(wire.SELF).value == kvs[0].value if kvs else Key(wire.SELF).version == 0
+            gone = [Ops.delete(wire.REGISTERS, prefix=True)] if new else []
+            put = [*gone, Ops.put(wire.SELF, wanted), Ops.get(wire.SELF)]
+            request = rpc_pb2.TxnRequest(compare=[as_known], success=put, failure=[Ops.get(wire.SELF)])
 
     async def _identify(self, cell: str, timeout: float) -> Identity | ClientError:
         try:
@@ -75,10 +125,11 @@ class Links:
             return CellsUnavailable(f"no answer within {timeout:.1f} s")
         return identity if identity.cell == cell else NotSetUp(f"it is the cell {identity.cell}")
 
-    async def ask(self, request: Ask, timeout: float) -> AsyncIterator[Answered]:
-        """Ask all cells of the set at once; the answers come as they arrive. Who stops listening cancels the rest."""
-        cells = await self.cells(timeout)
-        asked = [asyncio.ensure_future(self._ask(cell, request, timeout)) for cell in sorted(cells.all)]
+    async def ask(self, cells: CellSet, request: Ask, timeout: float) -> AsyncIterator[Answered]:
+        """Ask all cells of the set at once; the answers come as they arrive. Who stops listening cancels the rest. Only
+        cells that belong to this very version of the set answer: two versions that follow each other may decide without
+        each other."""
+        asked = [asyncio.ensure_future(self._ask(cell, request, timeout, cells)) for cell in sorted(cells.all)]
         try:
             for answered in asyncio.as_completed(asked):
                 yield await answered
@@ -103,17 +154,43 @@ class Links:
         return part_wire.mark_in(await self._told(cell, part_wire.look(txn), timeout))
 
     async def resolve(
-        self, cell: str, txn: str, outcome: Outcome, timeout: float, part: bytes | None = None
+        self,
+        cell: str,
+        txn: str,
+        outcome: Outcome,
+        sessions: Mapping[str, str],
+        timeout: float,
+        part: bytes | None = None,
     ) -> Outcome | None:
-        """Tell the cell the outcome. `part`: what it has if it is prepared there, as far as the caller knows. Returns
-        what it says has become of the transaction; None if it knows nothing of it. Raises ClientError."""
+        """Tell the cell the outcome. `sessions`: of the coordinator. `part`: what the cell has if it is prepared there,
+        as far as the caller knows. Returns what the cell says has become of the transaction; None if it knows nothing
+        of it. Raises ClientError."""
         mark = await self.mark(cell, txn, timeout) if part is None else part
         while (known := part_wire.is_outcome(mark)) is None:
-            answer = await self._told(cell, part_wire.resolve(mark, txn, outcome), timeout)
+            answer = await self._told(cell, part_wire.resolve(mark, txn, outcome, sessions), timeout)
             if answer.succeeded:
                 return outcome if mark or outcome is Outcome.ABORTED else None
             mark = part_wire.mark_in(answer)  # somebody else told the cell, or it is not prepared
         return known
+
+    async def rows(self, cell: str, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+        """All keys with this prefix, and their values, a page at a time. Raises ClientError."""
+        start, end = prefix, prefix_end(prefix)
+        while start:
+            found = await self.clients[cell].range(start, end=end, limit=PAGE)
+            for kv in found.kvs:
+                yield kv.key, kv.value
+            start = found.kvs[-1].key + b"\0" if found.more else b""
+
+    async def tell(self, cell: str, request: Ask, timeout: float) -> rpc_pb2.TxnResponse:
+        """Make a request of one cell. Raises ClientError, also if the cell belongs to another set than it did."""
+        _, answer = await self._ask(cell, request, timeout)
+        if isinstance(answer, ClientError):
+            raise answer
+        if not answer.succeeded:
+            self._known.pop(cell, None)
+            raise CellsUnavailable(f"{cell} belongs to another set of cells than when it was last asked; try again")
+        return answer
 
     async def _told(self, cell: str, request: rpc_pb2.TxnRequest, timeout: float) -> rpc_pb2.TxnResponse:
         """Raises ClientError."""
@@ -122,24 +199,34 @@ class Links:
             raise answer
         return answer
 
-    async def _ask(self, cell: str, request: Ask, timeout: float) -> Answered:
+    async def _ask(self, cell: str, request: Ask, timeout: float, cells: CellSet | None = None) -> Answered:
         identity = self._known.get(cell) or await self._identify(cell, timeout)
         if isinstance(identity, ClientError):
             return Answered(cell, identity)
         self._known[cell] = identity
-        try:
-            async with asyncio.timeout(timeout):
-                answer = await self.clients[cell].commit(request(identity.packed()))
-        except ClientError as error:
-            return Answered(cell, error)
-        except TimeoutError:
-            return Answered(cell, CellsUnavailable(f"no answer within {timeout:.1f} s"))
+        if cells is not None and identity.set.version != cells.version:
+            self.forget_set()
+            return Answered(cell, CellsUnavailable(f"it belongs to version {identity.set.version} of the set of cells"))
+        answer = await self._commit(cell, request(identity.packed()), timeout)
+        if isinstance(answer, ClientError):
+            return Answered(cell, answer)
         if answer.header.cluster_id != identity.cluster_id:
             there, known = answer.header.cluster_id, identity.cluster_id
             return Answered(
                 cell, Restored(f"{cell} does not count: its cluster is {there:x}, it was set up as {known:x}")
             )
         return Answered(cell, answer)
+
+    async def _commit(
+        self, cell: str, request: rpc_pb2.TxnRequest, timeout: float
+    ) -> rpc_pb2.TxnResponse | ClientError:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.clients[cell].commit(request)
+        except ClientError as error:
+            return error
+        except TimeoutError:
+            return CellsUnavailable(f"no answer within {timeout:.1f} s")
 
 
 async def set_up(clients: Mapping[str, Client]) -> CellSet:

@@ -1,12 +1,13 @@
 """The requests of transactions between cells as transactions of a cell: what the functions of `cells.participant` say.
 
 /cells/sessions/SESSION          a coordinator is alive; the key is bound to its lease in this cell
-/cells/transactions/TXN          the part while the outcome is open; then the outcome
+/cells/transactions/TXN          the part while the outcome is open; then the outcome, and whose transaction it was
 /cells/intents/KEY               the transaction that holds the key
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from holdfast.cells.participant import Answer, Outcome
@@ -83,7 +84,8 @@ def prepared(
     if there != identity:
         return AnotherIdentity(there or b"")
     if mark is not None:
-        return Prepared(Answer[_OUTCOMES[mark].name] if mark in _OUTCOMES else Answer.PREPARED)
+        outcome = is_outcome(mark)
+        return Prepared(Answer.PREPARED if outcome is None else Answer[outcome.name])
     if session is None:
         return Prepared(Answer.SESSION_ENDED)
     for key, held in zip(keys_of(part), intents, strict=True):
@@ -97,8 +99,9 @@ def look(txn: str) -> rpc_pb2.TxnRequest:
     return rpc_pb2.TxnRequest(success=[Ops.get(mark_key(txn))])
 
 
-def resolve(part: bytes, txn: str, outcome: Outcome) -> rpc_pb2.TxnRequest:
-    """`part`: the mark as it is in this cell; empty if there is none. If it is another one, the answer has that."""
+def resolve(part: bytes, txn: str, outcome: Outcome, sessions: Mapping[str, str]) -> rpc_pb2.TxnRequest:
+    """`part`: the mark as it is in this cell; empty if there is none. If it is another one, the answer has that.
+    `sessions`: of the coordinator, in each cell that has a part."""
     mark = mark_key(txn)
     as_known = Key(mark).value == part if part else Key(mark).version == 0
     held = cells_pb2.TransactionPart.FromString(part)
@@ -106,8 +109,14 @@ def resolve(part: bytes, txn: str, outcome: Outcome) -> rpc_pb2.TxnRequest:
     if outcome is Outcome.COMMITTED:
         done += held.writes
     if part or outcome is Outcome.ABORTED:
-        done.append(Ops.put(mark, outcome.value))
+        done.append(Ops.put(mark, outcome_mark(outcome, sessions)))
     return rpc_pb2.TxnRequest(compare=[as_known], success=done, failure=[Ops.get(mark)])
+
+
+def forget(identity: bytes, names: Iterable[str]) -> rpc_pb2.TxnRequest:
+    """Remove the marks of transactions that are over."""
+    gone = [Ops.delete(mark_key(txn)) for txn in names]
+    return rpc_pb2.TxnRequest(compare=[Key(SELF).value == identity], success=gone)
 
 
 def mark_in(answer: rpc_pb2.TxnResponse) -> bytes:
@@ -115,8 +124,23 @@ def mark_in(answer: rpc_pb2.TxnResponse) -> bytes:
     return _value(answer.responses[0]) or b""
 
 
+def outcome_mark(outcome: Outcome, sessions: Mapping[str, str]) -> bytes:
+    found = cells_pb2.TransactionOutcome(cells=sessions, sessions=sessions.values())
+    return outcome.value.encode() + b" " + found.SerializeToString()
+
+
 def is_outcome(mark: bytes) -> Outcome | None:
-    return _OUTCOMES.get(mark)
+    """None: it is a part, so the outcome is open."""
+    return _OUTCOMES.get(mark.partition(b" ")[0])
+
+
+def sessions_in(mark: bytes) -> dict[str, str]:
+    """The sessions of the coordinator in the cells that have a part, from a part or an outcome."""
+    if is_outcome(mark) is None:
+        part = cells_pb2.TransactionPart.FromString(mark)
+        return dict(zip(part.cells, part.sessions, strict=True))
+    found = cells_pb2.TransactionOutcome.FromString(mark.partition(b" ")[2])
+    return dict(zip(found.cells, found.sessions, strict=True))
 
 
 def _value(response: rpc_pb2.ResponseOp) -> bytes | None:

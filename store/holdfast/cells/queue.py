@@ -20,17 +20,19 @@ In the destination:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.cells import part_wire
 from holdfast.cells.errors import QueueFull
 from holdfast.cells.links import Links
 from holdfast.client.client import Client
-from holdfast.client.errors import ClientError, OutcomeUnknown
+from holdfast.client.errors import ClientError
 from holdfast.client.txn import Compare, Key, Op, Ops
+from holdfast.keyrange import prefix_end
 from holdfast.proto import cells_pb2, rpc_pb2
 
+OUTBOX, INBOX = "/cells/outbox/", "/cells/inbox/"
 MAX_WAITING = 10_000  # messages in an outbox
 AT_ONCE = 100  # messages in one transaction of the destination
 MAX_WRITES = 110  # operations of a transaction; a cell allows 128
@@ -46,8 +48,18 @@ class Message:
     compares: Sequence[Compare] = field(default=())
 
     def packed(self) -> bytes:
+        """Raises ValueError for what the destination could never carry out, because it would stop the queue."""
+        if max(len(self.writes), len(self.compares)) > MAX_WRITES:
+            raise ValueError(f"a message has at most {MAX_WRITES} writes, and as many compares")
+        if len({part_wire.key_of(op) for op in self.writes}) < len(self.writes):
+            raise ValueError("a message writes each key once")
         found = cells_pb2.QueueMessage(compares=self.compares, writes=part_wire.writes(list(self.writes)))
         return found.SerializeToString()
+
+    @staticmethod
+    def unpacked(data: bytes) -> Message:
+        found = cells_pb2.QueueMessage.FromString(data)
+        return Message(tuple(found.writes), tuple(found.compares))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +81,11 @@ class Queue:
         if source == destination:
             raise ValueError("a queue leads from one cell to another one; inside a cell a transaction does")
         self._links = links
-        self._outbox = f"/cells/outbox/{destination}"
-        self._inbox = f"/cells/inbox/{source}"
+        for cell in (source, destination):
+            if cell not in links.clients:
+                raise ValueError(f"{cell} is no cell; there are {', '.join(sorted(links.clients))}")
+        self._outbox = f"{OUTBOX}{destination}"
+        self._inbox = f"{INBOX}{source}"
         self._source: Client = links.clients[source]
         self._destination: Client = links.clients[destination]
         self._refusals = 0
@@ -124,14 +139,18 @@ class Queue:
 
     # ---- the courier ---------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Deliver what is sent, until it is cancelled. Any number of processes may do this."""
+    async def run(self, told: Callable[[int | ClientError], None] = lambda _: None) -> None:
+        """Deliver what is sent, until it is cancelled. Any number of processes may do this. `told` is called with the
+        number of messages that have arrived, and with the error while a cell is away."""
         while True:
             try:
                 delivered = await self.deliver()
-            except (OutcomeUnknown, ClientError):
-                delivered = 0  # a cell is away
-            if not delivered:
+            except ClientError as error:
+                delivered = 0
+                told(error)
+            if delivered:
+                told(delivered)
+            else:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def deliver(self) -> int:
@@ -180,6 +199,18 @@ class Queue:
             self._destination.txn().if_(before).then(aside, Ops.put(f"{self._inbox}/last", str(number))).commit()
         )
         return number if done.succeeded else number - 1
+
+    async def refused(self) -> AsyncIterator[tuple[int, Message]]:
+        """The messages that were put aside, with their numbers."""
+        prefix = f"{self._inbox}/refused/"
+        start = prefix
+        while True:
+            page = await self._destination.range(start, end=prefix_end(prefix.encode()), limit=AT_ONCE)
+            for kv in page.kvs:
+                yield int(kv.key.decode().removeprefix(prefix)), Message.unpacked(kv.value)
+            if not page.more:
+                return
+            start = page.kvs[-1].key.decode() + "\0"
 
     async def _acknowledge(self, last: int) -> None:
         """Remove what has arrived. Who comes late removes nothing that has not."""

@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from holdfast.cells import wire
 from holdfast.cells.acceptor import Acceptor
 from holdfast.cells.ballot import NONE
+from holdfast.cells.clock import now
 from holdfast.cells.errors import CellsUnavailable, each
 from holdfast.cells.links import Links
 from holdfast.cells.record import Effect, Record
@@ -46,7 +47,7 @@ class Register:
 
     async def read(self) -> bytes | None:
         """The value, as of some time between call and answer. Raises CellsUnavailable."""
-        found = await self._look(time.monotonic() + self._timeout)
+        found = await self._look(now() + self._timeout)
         if found is None:  # somebody is changing it: decide what it is
             return await self.change(lambda _: None)
         return Record.unpacked(found.accepted.value).value
@@ -56,7 +57,7 @@ class Register:
         may be called several times. Raises CellsUnavailable, or OutcomeUnknown if it cannot be said whether the change
         took effect."""
         async with self._turn:
-            return await self._change(change, time.monotonic() + self._timeout)
+            return await self._change(change, now() + self._timeout)
 
     async def _change(self, change: Change, end: float) -> bytes | None:
         id, tried_at, pause = secrets.token_bytes(8), -1, FIRST_PAUSE  # `tried_at`: changes when the cells were asked
@@ -84,9 +85,9 @@ class Register:
                 return Record.unpacked(round.value).value
             if round.value is not None and not taken:
                 tried_at = before.changes if tried_at < 0 else tried_at
-            if time.monotonic() + pause > end:
+            if now() + pause > end:
                 error = OutcomeUnknown if tried_at >= 0 else CellsUnavailable
-                raise error(f"{self.name}: others were changing it for {self._timeout:g} s")
+                raise error(f"{self.name}: others were changing it, or the set of cells, for {self._timeout:g} s")
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -109,7 +110,7 @@ class Register:
                 return wire.prepare(identity, self.name, ballot)
             return wire.accept(identity, self.name, ballot, value)
 
-        async for cell, answer in self._links.ask(request, _left(end)):
+        async for cell, answer in self._links.ask(round.cells, request, _left(end)):
             if isinstance(answer, ClientError):
                 errors[cell] = str(answer)
                 continue
@@ -127,6 +128,8 @@ class Register:
                 round = round.taken(cell, taken)
             if round.phase is not phase:
                 return round
+        if round.refused or not self._links.is_newest(round.cells):
+            return replace(round, phase=Phase.LOST)  # begin another one, with a higher ballot or for the new set
         error = OutcomeUnknown if tried else CellsUnavailable
         raise error(f"{self.name}: too few cells answered ({each(errors)})")
 
@@ -139,7 +142,7 @@ class Register:
         cells = await self._links.cells(_left(end))
         errors: dict[str, str] = {}
         by: dict[Acceptor, set[str]] = {}
-        async for cell, answer in self._links.ask(lambda id: wire.look(id, self.name), _left(end)):
+        async for cell, answer in self._links.ask(cells, lambda id: wire.look(id, self.name), _left(end)):
             if isinstance(answer, ClientError):
                 errors[cell] = str(answer)
                 continue
@@ -150,10 +153,10 @@ class Register:
             by.setdefault(found, set()).add(cell)
             if found.promised == found.accepted.ballot and cells.is_quorum(by[found]):
                 return found
-        if not cells.is_quorum(set().union(*by.values())):
+        if self._links.is_newest(cells) and not cells.is_quorum(set().union(*by.values())):
             raise CellsUnavailable(f"{self.name}: too few cells answered ({each(errors)})")
         return None
 
 
 def _left(end: float) -> float:
-    return max(0.0, end - time.monotonic())
+    return max(0.0, end - now())

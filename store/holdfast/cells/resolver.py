@@ -11,7 +11,8 @@ from holdfast.cells.links import Links
 from holdfast.cells.participant import Outcome
 from holdfast.cells.register import Register
 from holdfast.client.errors import ClientError
-from holdfast.proto import cells_pb2
+
+DECISION = "decision."  # and the transaction: the name of the register
 
 
 class Resolver:
@@ -25,19 +26,24 @@ class Resolver:
     async def decide(self, txn: str, wanted: Outcome) -> Outcome:
         """The outcome of the transaction, which is `wanted` if nobody has decided before. Raises CellsUnavailable or
         OutcomeUnknown."""
-        value = await self._register(f"decision.{txn}").change(decide(wanted))
+        value = await self._register(DECISION + txn).change(decide(wanted))
         return decided(value or b"")
 
-    async def tell(self, txn: str, outcome: Outcome, parts: Mapping[str, bytes | None]) -> Outcome | None:
-        """Tell the cells. `parts`: what each of them has if it is prepared there; None: it has to be asked. Returns
-        what they say has become of the transaction; None if none of them knows."""
-        told = await asyncio.gather(*(self._tell(cell, txn, outcome, part) for cell, part in parts.items()))
+    async def tell(
+        self, txn: str, outcome: Outcome, sessions: Mapping[str, str], parts: Mapping[str, bytes]
+    ) -> Outcome | None:
+        """Tell all cells that have a part. `sessions`: of the coordinator, in each of them. `parts`: what they have if
+        they are prepared, of those that need not be asked. Returns what they say has become of the transaction; None
+        if none of them knows."""
+        told = await asyncio.gather(*(self._tell(cell, txn, outcome, sessions, parts.get(cell)) for cell in sessions))
         return next((found for found in told if found is not None), None)
 
-    async def _tell(self, cell: str, txn: str, outcome: Outcome, part: bytes | None) -> Outcome | None:
+    async def _tell(
+        self, cell: str, txn: str, outcome: Outcome, sessions: Mapping[str, str], part: bytes | None
+    ) -> Outcome | None:
         """A cell that is not reached is told by whoever meets the intents there."""
         try:
-            return await self._links.resolve(cell, txn, outcome, self._timeout, part)
+            return await self._links.resolve(cell, txn, outcome, sessions, self._timeout, part)
         except ClientError:
             return None
 
@@ -47,7 +53,6 @@ class Resolver:
         mark = await self._links.mark(cell, txn, self._timeout)
         if not mark or part_wire.is_outcome(mark) is not None:
             return None
-        part = cells_pb2.TransactionPart.FromString(mark)
         outcome = await self.decide(txn, Outcome.ABORTED)
-        await self.tell(txn, outcome, dict.fromkeys(part.cells) | {cell: mark})
+        await self.tell(txn, outcome, part_wire.sessions_in(mark), {cell: mark})
         return outcome

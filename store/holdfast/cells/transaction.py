@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from holdfast.cells import part_wire
+from holdfast.cells.clock import now
 from holdfast.cells.errors import CellsUnavailable, TransactionAborted
 from holdfast.cells.links import Links
 from holdfast.cells.part_wire import Held, Prepared
@@ -27,7 +29,9 @@ from holdfast.client.txn import Compare, Op
 from holdfast.proto import cells_pb2
 
 MAX_PARTS = 16
-MAX_OPS = 64  # compares and writes of a part
+MAX_OPS = (
+    60  # compares and writes of a part: with an intent for each, a request has less than the 128 that a cell allows
+)
 HELD_SECONDS = 1.0  # a transaction that holds a key for longer is resolved by whoever waits for it
 
 
@@ -72,7 +76,12 @@ class CellsTxn:
         return self
 
     def then(self, *ops: Op) -> CellsTxn:
-        self._part.writes.extend(part_wire.writes(list(ops)))
+        writes = [*self._part.writes, *part_wire.writes(list(ops))]
+        written = Counter(part_wire.key_of(op) for op in writes)
+        for key, times in written.items():
+            if times > 1:
+                raise ValueError(f"{key!r} is written twice at {self._at}")
+        self._part.writes = writes
         return self
 
     @property
@@ -89,14 +98,19 @@ class CellsTxn:
                 raise ValueError(f"the part at {cell} has more than {MAX_OPS} compares and writes")
         if not self._parts or len(self._parts) > MAX_PARTS:
             raise ValueError(f"a transaction has parts at one cell at least, and at {MAX_PARTS} at most")
-        end = time.monotonic() + self._timeout
+        async with self._sessions.of(sorted(self._parts)) as sessions:
+            return await self._commit(sessions)
+
+    async def _commit(self, sessions: dict[str, str]) -> Result:
+        end = now() + self._timeout
         txn = secrets.token_hex(8)
-        parts = await self._made(txn)
+        parts = self._made(txn, sessions)
         refused = await self._prepare(parts, end)
         wanted = Outcome.COMMITTED if refused is None else Outcome.ABORTED
         # Only the coordinator decides to commit, so if it does not, nothing has to be written down.
         outcome = await self._resolver.decide(txn, wanted) if refused is None else wanted
-        told = await self._resolver.tell(txn, outcome, {cell: part.SerializeToString() for cell, part in parts.items()})
+        prepared = {cell: part.SerializeToString() for cell, part in parts.items()}
+        told = await self._resolver.tell(txn, outcome, sessions, prepared)
         if told is Outcome.COMMITTED:
             return Result(succeeded=True)
         if told is None and outcome is Outcome.COMMITTED:
@@ -116,18 +130,19 @@ class CellsTxn:
             raise TransactionAborted(f"nothing was changed: at {cell} the key {key} is held by another; try again")
         raise TransactionAborted(f"nothing was changed: {cell}: {why.answer.value}; try again")
 
-    async def _made(self, txn: str) -> dict[str, cells_pb2.TransactionPart]:
-        cells = sorted(self._parts)
-        sessions = await asyncio.gather(*(self._sessions.of(cell) for cell in cells))
+    def _made(self, txn: str, sessions: dict[str, str]) -> dict[str, cells_pb2.TransactionPart]:
+        begun = time.time_ns() // 1_000_000
         return {
             cell: cells_pb2.TransactionPart(
                 txn=txn,
                 session=session,
-                cells=cells,
+                cells=sessions,
+                sessions=sessions.values(),
                 compares=self._parts[cell].compares,
                 writes=self._parts[cell].writes,
+                begun=begun,
             )
-            for cell, session in zip(cells, sessions, strict=True)
+            for cell, session in sessions.items()
         }
 
     async def _prepare(
@@ -138,12 +153,12 @@ class CellsTxn:
         return next(_refusals(parts, answers), None)
 
     async def _prepare_at(self, cell: str, part: cells_pb2.TransactionPart, end: float) -> Prepared | ClientError:
-        patience = time.monotonic() + HELD_SECONDS
+        patience = now() + HELD_SECONDS
         while True:
-            answer = await self._links.prepare(cell, part, max(0.0, end - time.monotonic()))
+            answer = await self._links.prepare(cell, part, max(0.0, end - now()))
             if not isinstance(answer, Prepared) or answer.held is None:
                 return answer
-            if time.monotonic() > min(patience, end):
+            if now() > min(patience, end):
                 return await self._resolve_and_try_again(cell, part, answer.held, end)
             await asyncio.sleep(0.02)
 
@@ -154,7 +169,7 @@ class CellsTxn:
             await self._resolver.resolve(cell, held.txn)
         except ClientError as error:
             return error
-        return await self._links.prepare(cell, part, max(0.0, end - time.monotonic()))
+        return await self._links.prepare(cell, part, max(0.0, end - now()))
 
 
 def _refusals(

@@ -10,6 +10,7 @@ the functions of `cells.acceptor` say, in the cell's own log. A plain etcd would
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from holdfast.cells.acceptor import NOTHING, Accepted, Acceptor, Promise, Refused, Taken
@@ -31,23 +32,34 @@ def _promised(name: str) -> bytes:
     return REGISTERS + name.encode() + b"/promised"
 
 
-def _accepted(name: str) -> bytes:
+def accepted_key(name: str) -> bytes:
+    """Where a cell keeps what it has accepted; `accepted` reads it."""
     return REGISTERS + name.encode() + b"/accepted"
 
 
 def prepare(identity: bytes, name: str, ballot: Ballot) -> rpc_pb2.TxnRequest:
-    promise = [Ops.put(_promised(name), ballot.packed()), Ops.get(_accepted(name))]
+    promise = [Ops.put(_promised(name), ballot.packed()), Ops.get(accepted_key(name))]
     return _unless_higher_is_promised(identity, name, ballot, promise)
 
 
 def accept(identity: bytes, name: str, ballot: Ballot, value: bytes) -> rpc_pb2.TxnRequest:
-    take = [Ops.put(_promised(name), ballot.packed()), Ops.put(_accepted(name), ballot.packed() + value)]
+    take = [Ops.put(_promised(name), ballot.packed()), Ops.put(accepted_key(name), ballot.packed() + value)]
     return _unless_higher_is_promised(identity, name, ballot, take)
 
 
 def look(identity: bytes, name: str) -> rpc_pb2.TxnRequest:
     """Read the acceptor, and change nothing."""
-    return _of_cell(identity, [Ops.get(_promised(name)), Ops.get(_accepted(name))])
+    return _of_cell(identity, [Ops.get(_promised(name)), Ops.get(accepted_key(name))])
+
+
+def forget(identity: bytes, names: Iterable[str]) -> rpc_pb2.TxnRequest:
+    """Remove registers that nobody will ask for again. An acceptor that forgets may accept what it had refused."""
+    return _of_cell(identity, [Ops.delete(REGISTERS + name.encode() + b"/", prefix=True) for name in names])
+
+
+def register_of(key: bytes) -> str:
+    """The name of the register that this key of a cell belongs to."""
+    return key.removeprefix(REGISTERS).rpartition(b"/")[0].decode()
 
 
 def _unless_higher_is_promised(identity: bytes, name: str, ballot: Ballot, then: list[Op]) -> rpc_pb2.TxnRequest:
@@ -68,7 +80,7 @@ def prepared(answer: rpc_pb2.TxnResponse) -> Promise | Refused | AnotherIdentity
     if not answer.succeeded:
         return AnotherIdentity(_value(answer, 0) or b"")
     inner = answer.responses[0].response_txn
-    return Refused(_ballot(_value(inner, 0))) if inner.succeeded else Promise(_read(_value(inner, 1)))
+    return Refused(_ballot(_value(inner, 0))) if inner.succeeded else Promise(accepted(_value(inner, 1)))
 
 
 def taken(answer: rpc_pb2.TxnResponse) -> Taken | Refused | AnotherIdentity:
@@ -81,7 +93,7 @@ def taken(answer: rpc_pb2.TxnResponse) -> Taken | Refused | AnotherIdentity:
 def seen(answer: rpc_pb2.TxnResponse) -> Acceptor | AnotherIdentity:
     if not answer.succeeded:
         return AnotherIdentity(_value(answer, 0) or b"")
-    return Acceptor(_ballot(_value(answer, 0)), _read(_value(answer, 1)))
+    return Acceptor(_ballot(_value(answer, 0)), accepted(_value(answer, 1)))
 
 
 def _value(answer: rpc_pb2.TxnResponse, at: int) -> bytes | None:
@@ -93,7 +105,8 @@ def _ballot(value: bytes | None) -> Ballot:
     return NONE if value is None else Ballot.unpacked(value)
 
 
-def _read(value: bytes | None) -> Accepted:
+def accepted(value: bytes | None) -> Accepted:
+    """Raises ValueError."""
     if value is None:
         return NOTHING
     return Accepted(Ballot.unpacked(value[:PACKED_BYTES]), value[PACKED_BYTES:])

@@ -37,6 +37,7 @@ COMMANDS = (
     Command("status", "cluster", "status", "Cluster"),
     Command("member", "cluster", "member", "Cluster"),
     Command("snapshot", "snapshot", "snapshot", "Cluster"),
+    Command("cells", "cells", "cells", "Between clusters"),
     Command("serve", "serve", "serve", "Servers"),
     Command("edge", "edge", "edge", "Servers"),
     Command("operator", "operator", "operator", "Servers"),

@@ -51,7 +51,7 @@ def run(
     work: Callable[[client.Client], Coroutine[Any, Any, None]],
 ) -> None:
     """Connect and run `work`; on an error, print one line and exit."""
-    name, password = _credentials(user)
+    name, password = credentials(user)
 
     async def connected() -> None:
         tls = client.Tls.from_directory(tls_dir) if tls_dir else None
@@ -79,7 +79,7 @@ def run(
         raise SystemExit(130) from None
 
 
-def _credentials(user: str) -> tuple[str, str]:
+def credentials(user: str) -> tuple[str, str]:
     """(name, password); both empty: no user."""
     name, given, password = user.partition(":")
     if not name or given:

@@ -32,18 +32,30 @@ class RegisterRecord(_message.Message):
     def __init__(self, value: _Optional[bytes] = ..., changes: _Optional[int] = ..., recent: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class TransactionPart(_message.Message):
-    __slots__ = ("txn", "session", "cells", "compares", "writes")
+    __slots__ = ("txn", "session", "cells", "compares", "writes", "sessions", "begun")
     TXN_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     CELLS_FIELD_NUMBER: _ClassVar[int]
     COMPARES_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_FIELD_NUMBER: _ClassVar[int]
     txn: str
     session: str
     cells: _containers.RepeatedScalarFieldContainer[str]
     compares: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.Compare]
     writes: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.RequestOp]
-    def __init__(self, txn: _Optional[str] = ..., session: _Optional[str] = ..., cells: _Optional[_Iterable[str]] = ..., compares: _Optional[_Iterable[_Union[_rpc_pb2.Compare, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[_rpc_pb2.RequestOp, _Mapping]]] = ...) -> None: ...
+    sessions: _containers.RepeatedScalarFieldContainer[str]
+    begun: int
+    def __init__(self, txn: _Optional[str] = ..., session: _Optional[str] = ..., cells: _Optional[_Iterable[str]] = ..., compares: _Optional[_Iterable[_Union[_rpc_pb2.Compare, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[_rpc_pb2.RequestOp, _Mapping]]] = ..., sessions: _Optional[_Iterable[str]] = ..., begun: _Optional[int] = ...) -> None: ...
+
+class TransactionOutcome(_message.Message):
+    __slots__ = ("cells", "sessions")
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    cells: _containers.RepeatedScalarFieldContainer[str]
+    sessions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cells: _Optional[_Iterable[str]] = ..., sessions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class QueueMessage(_message.Message):
     __slots__ = ("compares", "writes")
@@ -52,3 +64,19 @@ class QueueMessage(_message.Message):
     compares: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.Compare]
     writes: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.RequestOp]
     def __init__(self, compares: _Optional[_Iterable[_Union[_rpc_pb2.Compare, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[_rpc_pb2.RequestOp, _Mapping]]] = ...) -> None: ...
+
+class LeaseRecord(_message.Message):
+    __slots__ = ("holder", "tenure", "fence", "renewals", "ttl_ms", "released")
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    TENURE_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    RENEWALS_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    holder: bytes
+    tenure: bytes
+    fence: int
+    renewals: int
+    ttl_ms: int
+    released: bool
+    def __init__(self, holder: _Optional[bytes] = ..., tenure: _Optional[bytes] = ..., fence: _Optional[int] = ..., renewals: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., released: _Optional[bool] = ...) -> None: ...

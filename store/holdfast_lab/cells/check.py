@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from holdfast_lab.cells import commits, handovers, registers
+from holdfast_lab.cells import commits, handovers, leases, registers
 from holdfast_lab.cells.explore import State, explore
 
 # Rounds of each proposer, requests that arrive twice, answers that get lost.
@@ -15,6 +15,8 @@ REGISTERS = (((1, 1), 1, 0), ((2, 1), 0, 0), ((1, 1), 1, 1))
 DEEP = ((2, 2), 0, 0)
 # Transactions, parts that arrive twice, and whether what is over is forgotten.
 COMMITS = (("t", 1, False), ("t", 1, True), ("tu", 0, False))
+# Attempts of each process to take the lease, renewals of each, answers that get lost.
+LEASES = (((1, 1), 1, 1), ((2, 1), 0, 1), ((2, 1), 1, 0))
 
 
 class Explored(NamedTuple):
@@ -44,6 +46,13 @@ def explore_commits(rules: commits.Commits) -> Iterator[Explored]:
 
 def explore_handovers(rules: handovers.Handovers) -> Iterator[Explored]:
     yield _explored("a queue: 3 messages", handovers.World(), rules.nexts, rules.wrong)
+
+
+def explore_leases(rules: leases.Leases) -> Iterator[Explored]:
+    for takes, renewals, losses in LEASES:
+        counts = " + ".join(map(str, takes))
+        world = f"a lease: {counts} attempts to take it, {renewals} renewals, {losses} answers lost"
+        yield _explored(world, leases.beginning(takes, renewals, losses), rules.nexts, rules.wrong)
 
 
 def _explored(

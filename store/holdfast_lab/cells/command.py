@@ -9,9 +9,18 @@ from typing import Annotated
 import typer
 from holdfast.cli.errors import fail
 
-from holdfast_lab.cells.check import Explored, explore_commits, explore_handovers, explore_registers, first_violation
+from holdfast_lab.cells.check import (
+    Explored,
+    explore_commits,
+    explore_handovers,
+    explore_leases,
+    explore_registers,
+    first_violation,
+)
 from holdfast_lab.cells.commits import Commits
 from holdfast_lab.cells.handovers import Handovers
+from holdfast_lab.cells.lease_mutants import LEASES
+from holdfast_lab.cells.leases import Leases
 from holdfast_lab.cells.mutants import COMMITS, HANDOVERS, REGISTERS
 from holdfast_lab.cells.registers import Registers
 
@@ -19,7 +28,8 @@ from holdfast_lab.cells.registers import Registers
 def cells(
     mutants: Annotated[bool, typer.Option(help="Check that broken rules are found, instead.")] = False,
 ) -> None:
-    """Explore all states of the protocols between cells: registers, transactions that they decide, and queues.
+    """Explore all states of the protocols between cells: registers, transactions that they decide, queues, and
+    leases.
 
     There are three cells. Requests arrive in every order, late, twice or never; proposers and coordinators stop at any
     point. Fails if a state violates what is promised, or if a mutant is not found.
@@ -27,7 +37,12 @@ def cells(
     if mutants:
         _mutants()
         return
-    for found in chain(explore_registers(Registers()), explore_commits(Commits()), explore_handovers(Handovers())):
+    for found in chain(
+        explore_registers(Registers()),
+        explore_commits(Commits()),
+        explore_handovers(Handovers()),
+        explore_leases(Leases()),
+    ):
         print(f"{found.world}: {found.states:,} states in {found.seconds:.0f} s", flush=True)
         if found.wrong:
             fail(_told(found))
@@ -36,10 +51,11 @@ def cells(
 
 def _mutants() -> None:
     missed = []
-    explored: list[tuple[type[Registers | Commits | Handovers], Iterator[Explored]]] = [
+    explored: list[tuple[type[Registers | Commits | Handovers | Leases], Iterator[Explored]]] = [
         *((mutant, explore_registers(mutant(), deep=True)) for mutant in REGISTERS),
         *((mutant, explore_commits(mutant())) for mutant in COMMITS),
         *((mutant, explore_handovers(mutant())) for mutant in HANDOVERS),
+        *((mutant, explore_leases(mutant())) for mutant in LEASES),
     ]
     for mutant, worlds in explored:
         found = first_violation(worlds)

@@ -92,7 +92,10 @@ class Commits:
 
     def may_forget(self, world: World, txn: str) -> bool:
         """Whether the decision may be forgotten."""
-        return all(isinstance(dict(cell.marks).get(txn), Outcome) for cell in world.cells)
+        return all(
+            isinstance(mark, Outcome) or (mark is None and SESSIONS[txn] not in cell.sessions)
+            for cell, mark in ((cell, dict(cell.marks).get(txn)) for cell in world.cells)
+        )
 
     # ---- steps ---------------------------------------------------------------------------------------------
 

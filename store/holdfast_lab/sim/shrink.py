@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from holdfast_lab.sim.mix import CLASSES
 from holdfast_lab.sim.runner import Failure, attempt, name_of
-from holdfast_lab.sim.simulation import FAILURES, Run
-from holdfast_lab.sim.subject import MEMBERS, SUBJECTS
+from holdfast_lab.sim.simulation import FAILURES
+from holdfast_lab.sim.subject import MEMBERS, SUBJECTS, Runnable
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ def shrink(failure: Failure, of: str = MEMBERS) -> Shrunk:
 
 def trace(
     seed: int, seconds: int, without: list[str], keep: int = 400, of: str = MEMBERS
-) -> tuple[BaseException | None, Run]:
+) -> tuple[BaseException | None, Runnable]:
     """Run again and keep the last `keep` lines (0 = all) of the trace. Returns the failure and the run."""
     run = SUBJECTS[of].make(seed, seconds=seconds, without=without, keep_trace=keep)
     try:

@@ -1,19 +1,47 @@
-"""What the simulator can run: the members with their clients, applications that use the recipes, or edge replicas."""
+"""What the simulator can run: the members with their clients, applications that use the recipes, edge replicas, or
+several clusters that agree with each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from holdfast_lab.sim.apps.mutants import RECIPE_MUTANTS
 from holdfast_lab.sim.apps.run import APPS_SOMETIMES, AppsRun
 from holdfast_lab.sim.cache_mutants import CACHE_MUTANTS
+from holdfast_lab.sim.cells.mutants import CELLS_MUTANTS
+from holdfast_lab.sim.cells.run import CELLS_SOMETIMES, CellsRun
 from holdfast_lab.sim.edges.mutants import EDGE_MUTANTS
 from holdfast_lab.sim.edges.run import EDGES_SOMETIMES, EdgesRun
 from holdfast_lab.sim.mutants import MUTANTS
 from holdfast_lab.sim.mutation import Mutants
-from holdfast_lab.sim.simulation import Run
+from holdfast_lab.sim.simulation import Result, Run
 from holdfast_lab.sim.sometimes import SOMETIMES
+
+
+class Trace(Protocol):
+    """What happened. `now`: nanoseconds since the beginning."""
+
+    @property
+    def now(self) -> int: ...
+
+    @property
+    def tail(self) -> Iterable[str]: ...
+
+    def trace(self) -> str: ...
+
+    def note(self, what: str) -> None: ...
+
+
+class Runnable(Protocol):
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def world(self) -> Trace: ...
+
+    def run(self) -> Result: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +49,15 @@ class Subject:
     """`make(seed, seconds=…, without=…, keep_trace=…)` is one run; `sometimes`: the states that some run must reach."""
 
     command: str  # that runs it
-    make: Callable[..., Run]
+    make: Callable[..., Runnable]
     mutants: Mutants
     sometimes: tuple[str, ...]
 
 
-MEMBERS, RECIPES, EDGES = "members", "recipes", "edges"
+MEMBERS, RECIPES, EDGES, CELLS = "members", "recipes", "edges", "cells"
 SUBJECTS = {
     MEMBERS: Subject("python -m holdfast_lab sim", Run, MUTANTS | CACHE_MUTANTS, SOMETIMES),
     RECIPES: Subject("python -m holdfast_lab sim --recipes", AppsRun, RECIPE_MUTANTS, APPS_SOMETIMES),
     EDGES: Subject("python -m holdfast_lab sim --edges", EdgesRun, EDGE_MUTANTS, EDGES_SOMETIMES),
+    CELLS: Subject("python -m holdfast_lab sim --cells", CellsRun, CELLS_MUTANTS, CELLS_SOMETIMES),
 }

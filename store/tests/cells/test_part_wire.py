@@ -31,9 +31,11 @@ steps = st.lists(
     max_size=10,
 )
 
+SESSIONS = {"eu": "s"}
+
 
 def message(part: Part) -> cells_pb2.TransactionPart:
-    found = cells_pb2.TransactionPart(txn=part.txn, session=part.session, cells=["eu"])
+    found = cells_pb2.TransactionPart(txn=part.txn, session=part.session, cells=["eu"], sessions=[part.session])
     for key, value in part.compares:
         found.compares.append(Key(key).version == 0 if value is None else Key(key).value == value)
     found.writes.extend(Ops.delete(key) if value is None else Ops.put(key, value) for key, value in part.writes)
@@ -48,7 +50,7 @@ def read(cell: Cell, key: bytes) -> bytes:
 def resolve(cell: Cell, txn: str, outcome: Outcome) -> Answer:
     mark = read(cell, part_wire.mark_key(txn))
     if part_wire.is_outcome(mark) is None:
-        cell.commit(part_wire.resolve(mark, txn, outcome))
+        cell.commit(part_wire.resolve(mark, txn, outcome, SESSIONS))
     after = part_wire.is_outcome(read(cell, part_wire.mark_key(txn)))
     return Answer.UNKNOWN if after is None else Answer[after.name]
 
@@ -83,10 +85,10 @@ def test_an_outcome_that_comes_second_changes_nothing() -> None:
     cell.commit(rpc_pb2.TxnRequest(success=[Ops.put(part_wire.session_key("s"), b"")]))
     cell.commit(part_wire.prepare(MINE, part))
     mark = read(cell, part_wire.mark_key("t"))
-    assert cell.commit(part_wire.resolve(mark, "t", Outcome.COMMITTED)).succeeded
+    assert cell.commit(part_wire.resolve(mark, "t", Outcome.COMMITTED, SESSIONS)).succeeded
     cell.commit(rpc_pb2.TxnRequest(success=[Ops.put("x", "later")]))
     for outcome in Outcome:
-        assert not cell.commit(part_wire.resolve(mark, "t", outcome)).succeeded
+        assert not cell.commit(part_wire.resolve(mark, "t", outcome, SESSIONS)).succeeded
     assert read(cell, b"x") == b"later"
 
 

@@ -21,9 +21,8 @@ from holdfast.client.position import Seen
 from holdfast.client.stalls import Stalls
 from holdfast.proto import rpc_pb2
 from holdfast.status import TOO_MANY_REQUESTS
-
-from tests.client import virtual_loop
-from tests.client.virtual_loop import VirtualLoop
+from holdfast_lab import virtual_loop
+from holdfast_lab.virtual_loop import VirtualLoop
 
 ADDRESSES = ["10.0.0.1:2379", "10.0.0.2:2379", "10.0.0.3:2379"]
 FROZEN = ADDRESSES[0]

@@ -26,7 +26,8 @@ async def value(them: Cells, cell: str, key: str) -> bytes | None:
 
 async def stop_after(them: Cells, txn: CellsTxn, step: int) -> None:
     """Do what `commit` does, up to this step."""
-    parts = await txn._made("stopped")
+    async with them._sessions.of(sorted(txn._parts)) as sessions:
+        parts = txn._made("stopped", sessions)
     first = next(iter(parts))
     if step == 0:
         await txn._prepare({first: parts[first]}, time.monotonic() + 10)
@@ -35,7 +36,9 @@ async def stop_after(them: Cells, txn: CellsTxn, step: int) -> None:
     if step >= 2:
         assert await them._resolver.decide("stopped", Outcome.COMMITTED) is Outcome.COMMITTED
     if step == 3:
-        assert await them._resolver.tell("stopped", Outcome.COMMITTED, {first: None}) is Outcome.COMMITTED
+        assert (
+            await them._resolver.tell("stopped", Outcome.COMMITTED, {first: sessions[first]}, {}) is Outcome.COMMITTED
+        )
 
 
 async def nothing_is_open(them: Cells) -> None:

@@ -1,0 +1,170 @@
+"""A client of a simulated cell: what it sends may be lost, late, or arrive twice, and answers may be lost as well."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from holdfast.cells.clock import now
+from holdfast.client.client import Client
+from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable
+from holdfast.client.txn import Op, Txn
+from holdfast.client.values import KeyValue, RangeResult, to_bytes
+from holdfast.keyrange import prefix_end
+from holdfast.proto import rpc_pb2
+from holdfast.status import RequestError
+
+from holdfast_lab.sim.cells.cell import SimCell
+
+Answer = TypeVar("Answer")
+CALL_SECONDS = 3.0  # then the client gives up
+SLOW_SECONDS = 8.0  # after which a slow request arrives
+
+
+class Weather:
+    """What happens to messages. `calm`: nothing bad any more."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.lost = chance.choice((0.0, 0.01, 0.05))
+        self.slow = chance.choice((0.0, 0.01, 0.05))
+        self.twice = chance.choice((0.0, 0.02))
+        self.calm = False
+
+    def happens(self, probability: float) -> bool:
+        return not self.calm and self.chance.random() < probability
+
+    def delay(self) -> float:
+        if self.happens(self.slow):
+            return self.chance.uniform(0.0, SLOW_SECONDS)
+        return self.chance.uniform(0.001, 0.05)
+
+
+class SimClient:
+    """What the cells' code uses of a Client."""
+
+    def __init__(self, cell: SimCell, weather: Weather) -> None:
+        self._cell = cell
+        self._weather = weather
+        self._leases: list[SimLease] = []
+
+    async def close(self) -> None:
+        for lease in self._leases:
+            lease.stop()
+
+    async def _call(self, execute: Callable[[], Answer], unanswered: Exception) -> Answer:
+        loop, weather, cell = asyncio.get_running_loop(), self._weather, self._cell
+        answered: asyncio.Future[Answer] = loop.create_future()
+
+        def arrive() -> None:
+            if not cell.up:
+                return
+            cell.expire(now())
+            try:
+                answer = execute()
+            except RequestError as error:
+                refusal = error.refusal
+                loop.call_later(weather.delay(), fail, Refused(refusal.code, refusal.message))
+                return
+            if not weather.happens(weather.lost):
+                loop.call_later(weather.delay(), done, answer)
+
+        def done(answer: Answer) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        def fail(error: Exception) -> None:
+            if not answered.done():
+                answered.set_exception(error)
+
+        if not weather.happens(weather.lost):
+            loop.call_later(weather.delay(), arrive)
+        if weather.happens(weather.twice):
+            loop.call_later(weather.delay(), arrive)
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await answered
+        except TimeoutError:
+            raise unanswered from None
+
+    # ---- as a Client ---------------------------------------------------------------------------------------
+
+    async def commit(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+        sent = rpc_pb2.TxnRequest.FromString(request.SerializeToString())
+        return await self._call(lambda: self._cell.execute(sent), OutcomeUnknown(f"{self._cell.name}: no answer"))
+
+    def txn(self) -> Txn:
+        return Txn(self.commit)
+
+    async def range(
+        self, key: str | bytes, *, prefix: bool = False, end: bytes | None = None, limit: int = 0
+    ) -> RangeResult:
+        start = to_bytes(key)
+        until = prefix_end(start) if prefix else end or b""
+        op = Op(request_range=rpc_pb2.RangeRequest(key=start, range_end=until, limit=limit))
+        read = rpc_pb2.TxnRequest(success=[op])
+        answer = await self._call(lambda: self._cell.execute(read), Unavailable(f"{self._cell.name}: no answer"))
+        found = answer.responses[0].response_range
+        return RangeResult([KeyValue.of(kv) for kv in found.kvs], found.count, found.more, answer.header.revision)
+
+    async def get(self, key: str | bytes) -> KeyValue | None:
+        found = await self.range(key)
+        return found.kvs[0] if found.kvs else None
+
+    async def status(self) -> rpc_pb2.StatusResponse:
+        return rpc_pb2.StatusResponse(header=(await self.commit(rpc_pb2.TxnRequest())).header)
+
+    async def lease(self, ttl: int) -> SimLease:
+        unknown = Unavailable(f"{self._cell.name}: no answer")
+        id = await self._call(lambda: self._cell.grant(now() + ttl), unknown)
+        lease = SimLease(self, id, ttl)
+        self._leases.append(lease)
+        return lease
+
+    async def renew(self, lease: int, ttl: int) -> bool:
+        return await self._call(lambda: self._cell.renew(lease, now() + ttl), Unavailable("no answer"))
+
+    async def revoke(self, lease: int) -> None:
+        await self._call(lambda: self._cell.revoke(lease), Unavailable("no answer"))
+
+
+class SimLease:
+    """A lease that is kept alive until it is stopped."""
+
+    def __init__(self, client: SimClient, id: int, ttl: int) -> None:
+        self.id = id
+        self._client = client
+        self._ttl = ttl
+        self._until = now() + ttl
+        self._keeping = asyncio.ensure_future(self._keep())
+
+    @property
+    def alive(self) -> bool:
+        return now() < self._until
+
+    async def _keep(self) -> None:
+        while self.alive:
+            await asyncio.sleep(self._ttl / 3)
+            asked = now()
+            try:
+                if not await self._client.renew(self.id, self._ttl):
+                    self._until = 0.0
+                else:
+                    self._until = asked + self._ttl
+            except Unavailable:
+                continue
+
+    def stop(self) -> None:
+        self._keeping.cancel()
+
+    async def revoke(self) -> None:
+        self.stop()
+        self._until = 0.0
+        await self._client.revoke(self.id)
+
+
+def client_of(cell: SimCell, weather: Weather) -> Client:
+    """It has all of a Client that the code of the cells uses."""
+    return cast(Client, SimClient(cell, weather))
