@@ -10,6 +10,7 @@ from holdfast.cells.janitor import Janitor
 from holdfast.cells.lease import LeaseRegister
 from holdfast.cells.links import Links, set_up
 from holdfast.cells.queue import Queue
+from holdfast.cells.queue_mending import mend_queues
 from holdfast.cells.register import Register
 from holdfast.cells.resolver import Resolver
 from holdfast.cells.sessions import Sessions
@@ -57,12 +58,15 @@ class Cells:
         answer, and a majority before and after. It may be repeated after a failure."""
         return await SetChange(self._links, self.register, self._timeout).to(frozenset(cells))
 
-    async def readmit(self, cell: str) -> CellSet:
-        """Take in a cell again whose cluster was restored from a snapshot: it has forgotten what it promised since, so
-        it is removed from the set, and added as a new one. The others have to be a majority without it."""
-        before = (await self._links.cells(self._timeout)).all
+    async def readmit(self, cell: str) -> dict[str, int]:
+        """Take in a cell again whose cluster was restored from a snapshot. It has forgotten what it promised since, so
+        it is removed from the set, and added as a new one; the others have to be a majority without it. Its queues go
+        on behind what the other cells have. Returns how many messages of each source it had carried out and lost."""
+        before = (await self._links.cells(self._timeout)).all | {cell}
         await self.change_set(before - {cell})
-        return await self.change_set(before)
+        lost = await mend_queues(self._links, cell)
+        await self.change_set(before)
+        return lost
 
     def client(self, cell: str) -> Client:
         """The client of one cell."""
@@ -83,7 +87,7 @@ class Cells:
 
     def queue(self, source: str, destination: str) -> Queue:
         """Messages from one cell to another."""
-        return Queue(self._links, source, destination)
+        return Queue(self._links, source, destination, self._timeout)
 
     def register(self, name: str) -> Register:
         """A value that the cells keep together."""

@@ -28,6 +28,14 @@ class Restored(ClientError):
     """The cluster behind a cell is another one than that which was set up."""
 
 
+class OtherSet(CellsUnavailable):
+    """The cell belongs to another version of the set than it was asked for. `newer`: to a later one."""
+
+    def __init__(self, there: CellSet | None, asked: CellSet) -> None:
+        super().__init__("it belongs to another version of the set of cells")
+        self.newer = there is not None and there.version > asked.version
+
+
 class Answered(NamedTuple):
     cell: str
     answer: rpc_pb2.TxnResponse | ClientError
@@ -45,6 +53,12 @@ class Links:
         """Ask again which set it is, before the next request."""
         self._set = None
 
+    def moved(self, cell: str, there: CellSet | None, asked: CellSet) -> OtherSet:
+        """The cell belongs to this version (None: to none) and was asked for another one: learn anew which it is."""
+        self._known.pop(cell, None)
+        self._set = None
+        return OtherSet(there, asked)
+
     def is_newest(self, cells: CellSet) -> bool:
         """Whether no cell has said yet that this is not the set any more."""
         return self._set == cells
@@ -58,7 +72,7 @@ class Links:
         others then, who say so when they are asked."""
         asked = {cell: asyncio.ensure_future(self._identify(cell, timeout)) for cell in self.clients}
         newest: CellSet | None = None
-        said: set[str] = set()
+        versions: dict[str, int] = {}
         try:
             for answered in asyncio.as_completed(asked.values()):
                 identity = await answered
@@ -66,8 +80,8 @@ class Links:
                     continue
                 self._known[identity.cell] = identity
                 newest = identity.set if newest is None or identity.set.version > newest.version else newest
-                said.add(identity.cell)
-                if newest.is_quorum({cell for cell in said if self._known[cell].set.version == newest.version}):
+                versions[identity.cell] = identity.set.version
+                if newest.is_quorum({cell for cell, version in versions.items() if version == newest.version}):
                     break
         finally:
             for task in asked.values():
@@ -80,8 +94,7 @@ class Links:
         strangers = newest.all - self.clients.keys()
         if strangers:
             raise NotSetUp(f"the cells {', '.join(sorted(strangers))} belong to the set, and no endpoints are given")
-        known = sorted(newest.all & self._known.keys())
-        late = [cell for cell in known if self._known[cell].set.version < newest.version]
+        late = [cell for cell in sorted(newest.all & versions.keys()) if versions[cell] < newest.version]
         await asyncio.gather(*(self.install(cell, newest, timeout) for cell in late))
         self._set = newest
         return newest
@@ -117,13 +130,13 @@ class Links:
             async with asyncio.timeout(timeout):
                 found = await self.clients[cell].get(wire.SELF)
             if found is None:
-                return NotSetUp("it does not know that it is a cell")
+                return NotSetUp(f"{cell} is not set up as a cell: `holdfast cells init` does that")
             identity = Identity.unpacked(found.value)
         except (ClientError, ValueError) as error:
             return error if isinstance(error, ClientError) else NotSetUp(str(error))
         except TimeoutError:
             return CellsUnavailable(f"no answer within {timeout:.1f} s")
-        return identity if identity.cell == cell else NotSetUp(f"it is the cell {identity.cell}")
+        return identity if identity.cell == cell else NotSetUp(f"{cell} is set up as the cell {identity.cell}")
 
     async def ask(self, cells: CellSet, request: Ask, timeout: float) -> AsyncIterator[Answered]:
         """Ask all cells of the set at once; the answers come as they arrive. Who stops listening cancels the rest. Only
@@ -140,18 +153,25 @@ class Links:
     async def prepare(
         self, cell: str, part: cells_pb2.TransactionPart, timeout: float
     ) -> part_wire.Prepared | ClientError:
-        cell, answer = await self._ask(cell, lambda identity: part_wire.prepare(identity, part), timeout)
+        asked_as = b""
+
+        def request(identity: bytes) -> rpc_pb2.TxnRequest:
+            nonlocal asked_as
+            asked_as = identity
+            return part_wire.prepare(identity, part)
+
+        cell, answer = await self._ask(cell, request, timeout)
         if isinstance(answer, ClientError):
             return answer
-        prepared = part_wire.prepared(self._known[cell].packed(), part, answer)
+        prepared = part_wire.prepared(asked_as, part, answer)
         if isinstance(prepared, wire.AnotherIdentity):
-            del self._known[cell]  # learn it anew
+            self._known.pop(cell, None)  # learn it anew
             return CellsUnavailable(f"{cell} belongs to another set of cells than when it was last asked; try again")
         return prepared
 
     async def mark(self, cell: str, txn: str, timeout: float) -> bytes:
         """What the cell has of the transaction: its part, or the outcome; empty if nothing. Raises ClientError."""
-        return part_wire.mark_in(await self._told(cell, part_wire.look(txn), timeout))
+        return part_wire.mark_in(await self.request(cell, part_wire.look(txn), timeout))
 
     async def resolve(
         self,
@@ -167,7 +187,7 @@ class Links:
         of it. Raises ClientError."""
         mark = await self.mark(cell, txn, timeout) if part is None else part
         while (known := part_wire.is_outcome(mark)) is None:
-            answer = await self._told(cell, part_wire.resolve(mark, txn, outcome, sessions), timeout)
+            answer = await self.request(cell, part_wire.resolve(mark, txn, outcome, sessions), timeout)
             if answer.succeeded:
                 return outcome if mark or outcome is Outcome.ABORTED else None
             mark = part_wire.mark_in(answer)  # somebody else told the cell, or it is not prepared
@@ -192,8 +212,8 @@ class Links:
             raise CellsUnavailable(f"{cell} belongs to another set of cells than when it was last asked; try again")
         return answer
 
-    async def _told(self, cell: str, request: rpc_pb2.TxnRequest, timeout: float) -> rpc_pb2.TxnResponse:
-        """Raises ClientError."""
+    async def request(self, cell: str, request: rpc_pb2.TxnRequest, timeout: float) -> rpc_pb2.TxnResponse:
+        """Make a request of one cell, whichever set it belongs to. Raises ClientError, also if it was restored."""
         _, answer = await self._ask(cell, lambda _: request, timeout)
         if isinstance(answer, ClientError):
             raise answer
@@ -205,8 +225,7 @@ class Links:
             return Answered(cell, identity)
         self._known[cell] = identity
         if cells is not None and identity.set.version != cells.version:
-            self.forget_set()
-            return Answered(cell, CellsUnavailable(f"it belongs to version {identity.set.version} of the set of cells"))
+            return Answered(cell, self.moved(cell, identity.set, cells))
         answer = await self._commit(cell, request(identity.packed()), timeout)
         if isinstance(answer, ClientError):
             return Answered(cell, answer)

@@ -36,6 +36,7 @@ OUTBOX, INBOX = "/cells/outbox/", "/cells/inbox/"
 MAX_WAITING = 10_000  # messages in an outbox
 AT_ONCE = 100  # messages in one transaction of the destination
 MAX_WRITES = 110  # operations of a transaction; a cell allows 128
+MAX_BYTES = 1 << 20  # of messages that go together; a cell takes requests of 2 MiB
 REFUSALS = 5  # after which a message is put aside
 PAUSE_SECONDS = 0.05  # before a message is tried again, or an empty outbox is looked at
 
@@ -77,13 +78,15 @@ class Lag:
 class Queue:
     """From the cell `source` to the cell `destination`."""
 
-    def __init__(self, links: Links, source: str, destination: str) -> None:
+    def __init__(self, links: Links, source: str, destination: str, timeout: float) -> None:
         if source == destination:
             raise ValueError("a queue leads from one cell to another one; inside a cell a transaction does")
         self._links = links
         for cell in (source, destination):
             if cell not in links.clients:
                 raise ValueError(f"{cell} is no cell; there are {', '.join(sorted(links.clients))}")
+        self._names = source, destination
+        self._timeout = timeout
         self._outbox = f"{OUTBOX}{destination}"
         self._inbox = f"{INBOX}{source}"
         self._source: Client = links.clients[source]
@@ -127,10 +130,11 @@ class Queue:
         return f"{self._outbox}/messages/{number:020d}"
 
     async def _lag_at_source(self) -> Lag:
-        answer = await (
-            self._source.txn().then(Ops.get(f"{self._outbox}/last"), Ops.get(f"{self._outbox}/acknowledged")).commit()
-        )
-        sent, arrived = (int(found[0].value) if isinstance(found, list) and found else 0 for found in answer.responses)
+        """Raises Restored if the source was: it knows of messages that it has sent no more."""
+        read = [Ops.get(f"{self._outbox}/last"), Ops.get(f"{self._outbox}/acknowledged")]
+        answer = await self._links.request(self._names[0], rpc_pb2.TxnRequest(success=read), self._timeout)
+        found = (response.response_range.kvs for response in answer.responses)
+        sent, arrived = (int(kvs[0].value) if kvs else 0 for kvs in found)
         return Lag(sent, arrived)
 
     async def lag(self) -> Lag:
@@ -156,11 +160,14 @@ class Queue:
     async def deliver(self) -> int:
         """Bring what waits to the destination, as much as one transaction takes. Returns how many messages of those
         that waited have arrived, by whomever. Raises ClientError if a cell does not answer."""
-        waiting = await self._source.range(f"{self._outbox}/messages/", prefix=True, limit=AT_ONCE)
-        if not waiting.kvs:
+        prefix = f"{self._outbox}/messages/".encode()
+        page = Op(request_range=rpc_pb2.RangeRequest(key=prefix, range_end=prefix_end(prefix), limit=AT_ONCE))
+        answer = await self._links.request(self._names[0], rpc_pb2.TxnRequest(success=[page]), self._timeout)
+        waiting = answer.responses[0].response_range.kvs
+        if not waiting:
             return 0
-        first = int(waiting.kvs[0].key.decode().rpartition("/")[2])
-        messages = _together([cells_pb2.QueueMessage.FromString(kv.value) for kv in waiting.kvs])
+        first = int(waiting[0].key.decode().rpartition("/")[2])
+        messages = _together([kv.value for kv in waiting])
         last = await self._carry_out(first, messages)
         arrived = max(0, last - first + 1)
         if arrived:
@@ -172,13 +179,12 @@ class Queue:
         place = f"{self._inbox}/last"
         before = Key(place).value == str(first - 1) if first > 1 else Key(place).version == 0
         last = first + len(messages) - 1
-        done = await self._destination.commit(
-            rpc_pb2.TxnRequest(
-                compare=[before, *(compare for message in messages for compare in message.compares)],
-                success=[*(op for message in messages for op in message.writes), Ops.put(place, str(last))],
-                failure=[Ops.get(place)],
-            )
+        request = rpc_pb2.TxnRequest(
+            compare=[before, *(compare for message in messages for compare in message.compares)],
+            success=[*(op for message in messages for op in message.writes), Ops.put(place, str(last))],
+            failure=[Ops.get(place)],
         )
+        done = await self._links.request(self._names[1], request, self._timeout)
         if done.succeeded:
             self._refusals = 0
             return last
@@ -230,15 +236,18 @@ class Queue:
         )
 
 
-def _together(messages: list[cells_pb2.QueueMessage]) -> list[cells_pb2.QueueMessage]:
+def _together(waiting: Iterable[bytes]) -> list[cells_pb2.QueueMessage]:
     """The first ones that one transaction can carry out: one with compares goes alone, because what does not hold must
     not hold up the others; and no key is written twice."""
     found: list[cells_pb2.QueueMessage] = []
     written: set[bytes] = set()
-    for message in messages:
+    size = 0
+    for packed in waiting:
+        message = cells_pb2.QueueMessage.FromString(packed)
         keys = {part_wire.key_of(op) for op in message.writes}
+        size += len(packed)
         alone = bool(message.compares)
-        if found and (alone or keys & written or len(written) + len(keys) > MAX_WRITES):
+        if found and (alone or keys & written or len(written) + len(keys) > MAX_WRITES or size > MAX_BYTES):
             break
         found.append(message)
         written |= keys

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from holdfast.cells import wire
-from holdfast.cells.acceptor import Acceptor
+from holdfast.cells.acceptor import Acceptor, Promise, Refused, Taken
 from holdfast.cells.ballot import NONE
+from holdfast.cells.cell_set import CellSet
 from holdfast.cells.clock import now
 from holdfast.cells.errors import CellsUnavailable, each
-from holdfast.cells.links import Links
+from holdfast.cells.links import Links, OtherSet
 from holdfast.cells.record import Effect, Record
 from holdfast.cells.round import Phase, Round
 from holdfast.cells.wire import AnotherIdentity
@@ -44,6 +45,7 @@ class Register:
         self._proposer = secrets.randbits(64)
         self._highest = NONE  # ballot that was seen
         self._turn = asyncio.Lock()
+        self._missing = ""  # which answers the last round lacked
 
     async def read(self) -> bytes | None:
         """The value, as of some time between call and answer. Raises CellsUnavailable."""
@@ -79,6 +81,7 @@ class Register:
                 wanted = None if taken else change(before.value)
                 return (before if wanted is None else before.changed(to_bytes(wanted), id)).packed()
 
+            self._missing = ""
             round = await self._round(next_value, end, tried=tried_at >= 0)
             self._highest = max(self._highest, round.ballot, round.higher)
             if round.phase is Phase.DECIDED:
@@ -87,7 +90,8 @@ class Register:
                 tried_at = before.changes if tried_at < 0 else tried_at
             if now() + pause > end:
                 error = OutcomeUnknown if tried_at >= 0 else CellsUnavailable
-                raise error(f"{self.name}: others were changing it, or the set of cells, for {self._timeout:g} s")
+                why = self._missing or f"others were changing it for {self._timeout:g} s"
+                raise error(f"{self.name}: {why}")
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -102,7 +106,8 @@ class Register:
     async def _ask(self, round: Round, change: Callable[[bytes | None], bytes], end: float, *, tried: bool) -> Round:
         """Ask all cells for what this phase needs, until the next one. Raises OutcomeUnknown if the cells were asked to
         accept a value before (`tried`), CellsUnavailable otherwise."""
-        phase, errors = round.phase, {}
+        phase = round.phase
+        errors: dict[str, ClientError] = {}
         ballot, value = round.ballot, round.value
 
         def request(identity: bytes) -> rpc_pb2.TxnRequest:
@@ -111,44 +116,42 @@ class Register:
             return wire.accept(identity, self.name, ballot, value)
 
         async for cell, answer in self._links.ask(round.cells, request, _left(end)):
-            if isinstance(answer, ClientError):
-                errors[cell] = str(answer)
-                continue
-            if phase is Phase.PREPARE:
-                promised = wire.prepared(answer)
-                if isinstance(promised, AnotherIdentity):
-                    errors[cell] = self._another(cell)
-                    continue
-                round = round.promise(cell, promised, change)
+            said = answer if isinstance(answer, ClientError) else self._said(cell, answer, phase, round.cells)
+            if isinstance(said, ClientError):
+                errors[cell] = said
+                if isinstance(said, OtherSet) and said.newer:
+                    break
+            elif isinstance(said, Taken) or (phase is Phase.ACCEPT and isinstance(said, Refused)):
+                round = round.taken(cell, said)
             else:
-                taken = wire.taken(answer)
-                if isinstance(taken, AnotherIdentity):
-                    errors[cell] = self._another(cell)
-                    continue
-                round = round.taken(cell, taken)
+                round = round.promise(cell, said, change)
             if round.phase is not phase:
                 return round
+        self._missing = f"too few cells answered ({each(errors)})"
         if round.refused or not self._links.is_newest(round.cells):
             return replace(round, phase=Phase.LOST)  # begin another one, with a higher ballot or for the new set
         error = OutcomeUnknown if tried else CellsUnavailable
-        raise error(f"{self.name}: too few cells answered ({each(errors)})")
+        raise error(f"{self.name}: {self._missing}")
 
-    def _another(self, cell: str) -> str:
-        self._links.forget_set()
-        return f"{cell} belongs to another set of cells than when it was last asked"
+    def _said(
+        self, cell: str, answer: rpc_pb2.TxnResponse, phase: Phase, cells: CellSet
+    ) -> Promise | Taken | Refused | OtherSet:
+        said = wire.prepared(answer) if phase is Phase.PREPARE else wire.taken(answer)
+        return self._links.moved(cell, said.set, cells) if isinstance(said, AnotherIdentity) else said
 
     async def _look(self, end: float) -> Acceptor | None:
         """The state that a quorum of cells agrees on; None if there is none."""
         cells = await self._links.cells(_left(end))
-        errors: dict[str, str] = {}
+        errors: dict[str, ClientError] = {}
         by: dict[Acceptor, set[str]] = {}
         async for cell, answer in self._links.ask(cells, lambda id: wire.look(id, self.name), _left(end)):
-            if isinstance(answer, ClientError):
-                errors[cell] = str(answer)
-                continue
-            found = wire.seen(answer)
+            found = answer if isinstance(answer, ClientError) else wire.seen(answer)
             if isinstance(found, AnotherIdentity):
-                errors[cell] = self._another(cell)
+                found = self._links.moved(cell, found.set, cells)
+            if isinstance(found, ClientError):
+                errors[cell] = found
+                if isinstance(found, OtherSet) and found.newer:
+                    return None
                 continue
             by.setdefault(found, set()).add(cell)
             if found.promised == found.accepted.ballot and cells.is_quorum(by[found]):

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from holdfast.cells.acceptor import NOTHING, Accepted, Acceptor, Promise, Refused, Taken
 from holdfast.cells.ballot import NONE, PACKED_BYTES, Ballot
+from holdfast.cells.cell_set import CellSet
+from holdfast.cells.identity import Identity
 from holdfast.client.txn import Key, Op, Ops
 from holdfast.proto import rpc_pb2
 
@@ -26,6 +28,10 @@ class AnotherIdentity(NamedTuple):
     """The cell is not what was expected. `found`: its identity; empty: it has none."""
 
     found: bytes
+
+    @property
+    def set(self) -> CellSet | None:
+        return Identity.unpacked(self.found).set if self.found else None
 
 
 def _promised(name: str) -> bytes:

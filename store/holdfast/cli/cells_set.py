@@ -47,7 +47,10 @@ def readmit(
     check_cells(known, name)
 
     async def work(them: Cells) -> None:
-        print(f"{name} counts again: {set_line(await them.readmit(name))}")
+        lost = await them.readmit(name)
+        print(f"{name} counts again")
+        for source, count in lost.items():
+            print(f"{count} messages from {source} had been carried out there and were lost with the restore")
 
     run(known, user, timeout, work)
 

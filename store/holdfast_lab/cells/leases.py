@@ -1,9 +1,9 @@
-"""All states of a lease that two processes take from each other, while real time goes on in ticks, as many as there are.
+"""All states of a lease that two processes take from each other, while real time goes on in ticks without end.
 
-One clock is as slow as is allowed, the other one as fast, so that the rules have no time to spare; they differ from real
-time by half here, to need few ticks. Between what a process decides, what comes of it, and what it hears of it, any time
-may go by. An answer gets lost; its request may arrive whenever it likes, or never. The register is atomic: `registers`
-explores that.
+One clock is as slow as is allowed, the other one as fast, so that the rules have no time to spare; they differ from
+real time by half here, to need few ticks. Between what a process decides, what comes of it, and what it hears of it,
+any time may go by. An answer gets lost; its request may arrive whenever it likes, or never. The register is atomic:
+`registers` explores that.
 
 Each clock shows 0 at any time: a tick moves back the times that its process remembers. What is so old that no rule can
 tell is not moved any more, so there are finitely many states.
@@ -124,22 +124,25 @@ class Leases:
                 asked = Asked(Kind.RENEW, by, NOW, own)
                 yield replace(process, renewals=process.renewals - 1, asked=asked)
             yield replace(self.releasing(process), asked=Asked(Kind.RELEASE, by, NOW, own))
-        elif process.tenure is None and process.takes and process.watched is not None:
-            if self.free_at(by, process.watched) <= NOW:
-                tenure = Tenure(self.tenure_id(by, process.takes), NOW, TTLS_MS[by])
-                asked = Asked(Kind.TAKE, by, NOW, tenure, process.watched.record)
-                yield replace(process, takes=process.takes - 1, tenure=tenure, asked=asked)
+        elif self._may_take(by, process) and process.watched is not None:
+            tenure = Tenure(self.tenure_id(by, process.takes), NOW, TTLS_MS[by])
+            asked = Asked(Kind.TAKE, by, NOW, tenure, process.watched.record)
+            yield replace(process, takes=process.takes - 1, tenure=tenure, asked=asked)
+
+    def _may_take(self, by: int, process: Process) -> bool:
+        if process.tenure is not None or not process.takes or process.watched is None:
+            return False
+        return self.free_at(by, process.watched) <= NOW
 
     def _goes_on(self, world: World, by: int, process: Process, asked: Asked) -> Iterator[World]:
         if asked.kind is Kind.READ:
             yield self._received(world, by, process, asked, world.record)
-            return
-        if process.answer is not None:
+        elif process.answer is not None:
             yield self._received(world, by, process, asked, process.answer[0])
         else:
             arrived = self._arrive(world, asked)
             yield _with(arrived, by, replace(process, answer=(arrived.record,)))
-        if world.losses:
+        if world.losses and asked.kind is not Kind.READ:
             late = world.late if process.answer is not None else world.late | {asked._replace(since=NOW)}
             lost = replace(self.unanswered(process, asked), asked=None, answer=None)
             yield replace(_with(world, by, lost), losses=world.losses - 1, late=late)

@@ -17,7 +17,7 @@ Change = Callable[[bytes | None], bytes | None]
 
 
 class World:
-    """The clock, and what is in the register. `before` is called with each change that arrives, and may be replaced."""
+    """The clock, and what is in the register. `fate`: what becomes of a change; it is given what carries it out."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -26,7 +26,7 @@ class World:
         self.fate: Callable[[Callable[[], None]], None] = lambda carry_out: carry_out()
 
     def once(self, fate: Callable[[Callable[[], None]], None]) -> None:
-        """What becomes of the next change. `fate` is called with what carries it out."""
+        """For the next change only."""
         usual = self.fate
 
         def happen(carry_out: Callable[[], None]) -> None:

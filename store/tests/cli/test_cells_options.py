@@ -75,18 +75,20 @@ def test_a_wrong_text_is_said_with_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "said", "code"),
     [
-        (["init", "--timeout=0.2"], "no endpoint answered in time"),
-        (["register", "get", "r", "--timeout=0.2"], "no cell can be asked"),
-        (["register", "get", "a/b"], "no name of a register"),
-        (["queue", "lag", "eu", "eu"], "from one cell to another one"),
-        (["queue", "lag", "eu", "us", "--timeout=0.2"], "no endpoint answered in time"),
-        (["register", "get", "r", "--tls-dir=/nowhere"], "/nowhere"),
+        (["init", "--timeout=0.2"], "no endpoint answered in time", 3),
+        (["register", "get", "r", "--timeout=0.2"], "no cell can be asked", 3),
+        (["register", "get", "a/b"], "no name of a register", 1),
+        (["queue", "lag", "eu", "eu"], "from one cell to another one", 1),
+        (["queue", "lag", "eu", "us", "--timeout=0.2"], "no endpoint answered in time", 3),
+        (["register", "get", "r", "--tls-dir=/nowhere"], "/nowhere", 1),
+        (["change", "eu", "ap"], "ap is no cell", 2),
+        (["readmit", "ap"], "ap is no cell", 2),
     ],
 )
-def test_what_fails_is_one_line(words: list[str], said: str) -> None:
-    output = command(*words, EU, US, code=1)
+def test_what_fails_is_one_line(words: list[str], said: str, code: int) -> None:
+    output = command(*words, EU, US, code=code)
     assert said in output
     assert output.startswith("error: ")
     assert output.count("\n") == 1

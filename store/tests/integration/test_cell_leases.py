@@ -86,22 +86,25 @@ async def test_a_lease_goes_from_one_to_the_next(clusters: dict[str, LocalCluste
 
 
 async def test_who_is_cut_off_knows_it_before_another_one_has_it(clusters: dict[str, LocalCluster]) -> None:
-    async with reach(clusters, timeout=2.0) as them, reach(clusters, timeout=2.0) as others:
-        async with await them.lease("primary", ttl=3).acquire("eu") as first:
-            next_one = asyncio.ensure_future(acquired(others.lease("primary", ttl=3), "us"))
-            await asyncio.wait([next_one], timeout=1.0)
-            assert first.valid
-            for name in ("eu", "us"):
-                clusters[name].kill()
-            with pytest.raises(ClientError):
-                while True:
-                    await first.renew()
-            await first.lost.wait()
-            assert not first.valid
-            assert not next_one.done()
-            for name in ("eu", "us"):
-                clusters[name].start()
-            second = await next_one
-            assert second.valid
-            assert second.fence > first.fence
-            assert not first.valid
+    away = [clusters["eu"], clusters["us"]]
+    async with (
+        reach(clusters, timeout=2.0) as them,
+        reach(clusters, timeout=2.0) as others,
+        await them.lease("primary", ttl=3).acquire("eu") as first,
+    ):
+        next_one = asyncio.ensure_future(acquired(others.lease("primary", ttl=3), "us"))
+        await asyncio.wait([next_one], timeout=1.0)
+        assert first.valid
+        for cluster in away:
+            cluster.kill()
+        with pytest.raises(ClientError):
+            await first.renew()
+        await first.lost.wait()
+        assert not first.valid
+        assert not next_one.done()
+        for cluster in away:
+            cluster.start()
+        second = await next_one
+        assert second.valid
+        assert second.fence > first.fence
+        assert not first.valid

@@ -18,6 +18,7 @@ COUNT = 400
 
 async def test_each_message_is_carried_out_once_and_in_order(clusters: dict[str, LocalCluster]) -> None:  # noqa: F811
     async with reach(clusters, 20.0) as them, reach(clusters, 20.0) as others:
+        await them.set_up()
         queue = them.queue("eu", "us")
         couriers = [asyncio.ensure_future(each.queue("eu", "us").run()) for each in (them, others)]
 
@@ -52,6 +53,7 @@ async def test_each_message_is_carried_out_once_and_in_order(clusters: dict[str,
 
 async def test_a_message_that_is_refused_is_put_aside(clusters: dict[str, LocalCluster]) -> None:  # noqa: F811
     async with reach(clusters) as them:
+        await them.set_up()
         queue = them.queue("eu", "us")
         free = [Client.key("/seat").version == 0]
         await queue.send(
@@ -72,6 +74,7 @@ async def test_a_message_that_is_refused_is_put_aside(clusters: dict[str, LocalC
 async def test_a_full_outbox_says_so(clusters: dict[str, LocalCluster], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.setattr("holdfast.cells.queue.MAX_WAITING", 2)
     async with reach(clusters) as them:
+        await them.set_up()
         queue = them.queue("eu", "us")
         message = Message([Ops.put("/x", "1")])
         await queue.send(message, message)

