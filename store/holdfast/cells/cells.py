@@ -41,6 +41,7 @@ class Cells:
         await self.close()
 
     async def close(self) -> None:
+        await self._resolver.close()
         await self._sessions.close()
         for client in self._links.clients.values():
             await client.close()

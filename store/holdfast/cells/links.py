@@ -15,7 +15,7 @@ from holdfast.cells.errors import CellsUnavailable, NotSetUp, each
 from holdfast.cells.identity import Identity
 from holdfast.cells.participant import Outcome
 from holdfast.client.client import Client
-from holdfast.client.errors import ClientError
+from holdfast.client.errors import ClientError, OutcomeUnknown
 from holdfast.client.txn import Key, Ops
 from holdfast.keyrange import prefix_end
 from holdfast.proto import cells_pb2, rpc_pb2
@@ -245,7 +245,12 @@ class Links:
         except ClientError as error:
             return error
         except TimeoutError:
-            return CellsUnavailable(f"no answer within {timeout:.1f} s")
+            what = f"{cell}: no answer within {timeout:.1f} s"
+            return OutcomeUnknown(what) if _writes(request) else CellsUnavailable(what)
+
+
+def _writes(request: rpc_pb2.TxnRequest) -> bool:
+    return any(op.WhichOneof("request") != "request_range" for op in (*request.success, *request.failure))
 
 
 async def set_up(clients: Mapping[str, Client]) -> CellSet:

@@ -20,6 +20,7 @@ In the destination:
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +39,7 @@ AT_ONCE = 100  # messages in one transaction of the destination
 MAX_WRITES = 110  # operations of a transaction; a cell allows 128
 MAX_BYTES = 1 << 20  # of messages that go together; a cell takes requests of 2 MiB
 REFUSALS = 5  # after which a message is put aside
+OTHER_SECONDS = 1.0  # after which a courier looks whether another one is still at work
 PAUSE_SECONDS = 0.05  # before a message is tried again, or an empty outbox is looked at
 
 
@@ -92,6 +94,10 @@ class Queue:
         self._source: Client = links.clients[source]
         self._destination: Client = links.clients[destination]
         self._refusals = 0
+        self._known: Lag | None = None  # as of the last message that was sent by this Queue
+        self._page: list[tuple[int, bytes]] | None = None  # read ahead
+        self._acknowledging: asyncio.Task[None] | None = None
+        self._overtaken = False
 
     # ---- the source ----------------------------------------------------------------------------------------
 
@@ -101,29 +107,31 @@ class Queue:
         """Send messages in one transaction of the source, together with `then`, if the compares hold there. Returns the
         number of the last message; None if a compare did not hold: then nothing was sent. Raises QueueFull."""
         compares, ops = list(if_), list(then)
+        lag = self._known
         for _ in range(attempts):
-            lag = await self._lag_at_source()
+            if lag is None or lag.waiting + len(messages) > MAX_WAITING:
+                lag = await self._lag_at_source()
             if lag.waiting + len(messages) > MAX_WAITING:
                 raise QueueFull(f"{lag.waiting:,} messages wait in {self._outbox}; the destination is away or slow")
             first = lag.sent + 1
             head = f"{self._outbox}/last"
             unchanged = Key(head).value == str(lag.sent) if lag.sent else Key(head).version == 0
-            answer = await (
-                self._source.txn()
-                .if_(unchanged, *compares)
-                .then(
-                    Ops.put(head, str(lag.sent + len(messages))),
-                    *(Ops.put(self._place(first + n), m.packed()) for n, m in enumerate(messages)),
-                    *ops,
-                )
-                .else_(Ops.get(head))
-                .commit()
+            places = (Ops.put(self._place(first + n), message.packed()) for n, message in enumerate(messages))
+            last = lag.sent + len(messages)
+            request = rpc_pb2.TxnRequest(
+                compare=[unchanged, *compares],
+                success=[Ops.put(head, str(last)), *places, *ops],
+                failure=[Ops.get(head)],
             )
+            self._known = None  # unless it is known what became of it
+            answer = await self._links.request(self._names[0], request, self._timeout)
             if answer.succeeded:
-                return lag.sent + len(messages)
-            (found,) = answer.responses
-            if isinstance(found, list) and (int(found[0].value) if found else 0) == lag.sent:
+                self._known = Lag(last, lag.arrived)
+                return last
+            if _number_in(answer) == lag.sent:
+                self._known = lag
                 return None  # it was not the other senders
+            lag = None
         raise QueueFull(f"{attempts} other messages came first, one after the other; send more of them at once")
 
     def _place(self, number: int) -> str:
@@ -144,35 +152,83 @@ class Queue:
     # ---- the courier ---------------------------------------------------------------------------------------
 
     async def run(self, told: Callable[[int | ClientError], None] = lambda _: None) -> None:
-        """Deliver what is sent, until it is cancelled. Any number of processes may do this. `told` is called with the
-        number of messages that have arrived, and with the error while a cell is away."""
+        """Deliver what is sent, until it is cancelled. Any number of processes may do this; one is at work, and the
+        others go on when it stops. `told` is called with the number of messages that have arrived, and with the error
+        while a cell is away."""
         while True:
             try:
-                delivered = await self.deliver()
+                delivered = await self._deliver_next()
             except ClientError as error:
                 delivered = 0
                 told(error)
             if delivered:
                 told(delivered)
-            else:
+            if self._overtaken:
+                await self._let_the_other_deliver()
+            elif not delivered:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def deliver(self) -> int:
         """Bring what waits to the destination, as much as one transaction takes. Returns how many messages of those
         that waited have arrived, by whomever. Raises ClientError if a cell does not answer."""
-        prefix = f"{self._outbox}/messages/".encode()
-        page = Op(request_range=rpc_pb2.RangeRequest(key=prefix, range_end=prefix_end(prefix), limit=AT_ONCE))
-        answer = await self._links.request(self._names[0], rpc_pb2.TxnRequest(success=[page]), self._timeout)
-        waiting = answer.responses[0].response_range.kvs
-        if not waiting:
-            return 0
-        first = int(waiting[0].key.decode().rpartition("/")[2])
-        messages = _together([kv.value for kv in waiting])
-        last = await self._carry_out(first, messages)
-        arrived = max(0, last - first + 1)
-        if arrived:
-            await self._acknowledge(last)
+        self._page = None  # what was read before may have been delivered by others
+        arrived = await self._deliver_next()
+        await self._acknowledged()
         return arrived
+
+    async def _deliver_next(self) -> int:
+        """While a batch is carried out the next one is read, and the one before is removed from the outbox."""
+        page, self._page = self._page, None
+        if not page:
+            await self._acknowledged()
+            page = await self._read(0)
+        if not page:
+            return 0
+        first = page[0][0]
+        messages = _together([packed for _, packed in page])
+        last = first + len(messages) - 1
+        carrying = asyncio.ensure_future(self._carry_out(first, messages))
+        try:
+            ahead = await self._read(last + 1)
+            reached = await carrying
+        finally:
+            carrying.cancel()
+        if reached == last:
+            self._page = ahead
+        arrived = max(0, reached - first + 1)
+        if arrived:
+            await self._acknowledged()
+            self._acknowledging = asyncio.ensure_future(self._acknowledge(reached))
+        return arrived
+
+    async def _read(self, number: int) -> list[tuple[int, bytes]]:
+        """Messages of the outbox, from this number on."""
+        prefix = f"{self._outbox}/messages/".encode()
+        read = rpc_pb2.RangeRequest(key=self._place(number).encode(), range_end=prefix_end(prefix), limit=AT_ONCE)
+        request = rpc_pb2.TxnRequest(success=[Op(request_range=read)])
+        answer = await self._links.request(self._names[0], request, self._timeout)
+        return [(int(kv.key[len(prefix) :]), kv.value) for kv in answer.responses[0].response_range.kvs]
+
+    async def _acknowledged(self) -> None:
+        """Wait for what is being removed from the outbox. Raises ClientError."""
+        if self._acknowledging is not None:
+            task, self._acknowledging = self._acknowledging, None
+            await task
+
+    async def _let_the_other_deliver(self) -> None:
+        """Another courier carries out messages: wait until it does not any more. Raises nothing."""
+        self._overtaken, self._page = False, None
+        before = -1
+        while (there := await self._arrived_there(before)) != before:
+            before = there
+            await asyncio.sleep(OTHER_SECONDS * random.uniform(0.5, 1.5))
+
+    async def _arrived_there(self, unknown: int) -> int:
+        try:
+            read = rpc_pb2.TxnRequest(success=[Ops.get(f"{self._inbox}/last")])
+            return _number_in(await self._links.request(self._names[1], read, self._timeout))
+        except ClientError:
+            return unknown
 
     async def _carry_out(self, first: int, messages: list[cells_pb2.QueueMessage]) -> int:
         """Returns the number of the last message that the destination has."""
@@ -188,10 +244,10 @@ class Queue:
         if done.succeeded:
             self._refusals = 0
             return last
-        kvs = done.responses[0].response_range.kvs
-        there = int(kvs[0].value) if kvs else 0
+        there = _number_in(done)
         if there != first - 1:
-            return there  # another courier was faster
+            self._overtaken = True  # by another courier
+            return there
         self._refusals += 1
         if self._refusals < REFUSALS:
             return there
@@ -234,6 +290,12 @@ class Queue:
                 success=[Op(request_delete_range=gone), Ops.put(place, str(last))],
             )
         )
+
+
+def _number_in(answer: rpc_pb2.TxnResponse) -> int:
+    """What a number is that was read; 0 if it is not there."""
+    kvs = answer.responses[0].response_range.kvs
+    return int(kvs[0].value) if kvs else 0
 
 
 def _together(waiting: Iterable[bytes]) -> list[cells_pb2.QueueMessage]:

@@ -13,7 +13,6 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from holdfast.cells import part_wire
@@ -148,9 +147,20 @@ class CellsTxn:
     async def _prepare(
         self, parts: dict[str, cells_pb2.TransactionPart], end: float
     ) -> tuple[str, Prepared | ClientError] | None:
-        """Prepare all parts. Returns the first refusal; None if all are prepared."""
-        answers = await asyncio.gather(*(self._prepare_at(cell, part, end) for cell, part in parts.items()))
-        return next(_refusals(parts, answers), None)
+        """Prepare all parts. Returns the first refusal, without waiting for other cells; None if all are prepared."""
+        asked = {asyncio.ensure_future(self._prepare_at(cell, part, end)): cell for cell, part in parts.items()}
+        waiting = set(asked)
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    answer = task.result()
+                    if isinstance(answer, ClientError) or answer.answer is not Answer.PREPARED:
+                        return asked[task], answer
+            return None
+        finally:
+            for task in waiting:
+                task.cancel()
 
     async def _prepare_at(self, cell: str, part: cells_pb2.TransactionPart, end: float) -> Prepared | ClientError:
         patience = now() + HELD_SECONDS
@@ -170,11 +180,3 @@ class CellsTxn:
         except ClientError as error:
             return error
         return await self._links.prepare(cell, part, max(0.0, end - now()))
-
-
-def _refusals(
-    parts: Iterable[str], answers: Iterable[Prepared | ClientError]
-) -> Iterator[tuple[str, Prepared | ClientError]]:
-    for cell, answer in zip(parts, answers, strict=True):
-        if isinstance(answer, ClientError) or answer.answer is not Answer.PREPARED:
-            yield cell, answer

@@ -131,7 +131,7 @@ async def test_the_sum_of_all_accounts_stays(clusters: dict[str, LocalCluster]) 
                 became.append("done")
 
         async def many() -> None:
-            for _ in range(12):
+            while min(became.count("done"), became.count("stopped")) < 6:
                 await one()
 
         running = asyncio.gather(*(many() for _ in range(3)))
@@ -141,8 +141,6 @@ async def test_the_sum_of_all_accounts_stays(clusters: dict[str, LocalCluster]) 
         clusters["ap"].start()
         await running
         print({what: became.count(what) for what in set(became)})
-        assert became.count("done") > 5
-        assert became.count("stopped") > 5
         await clusters["ap"].wait_ready(60)
         for cell in NAMES:
             for kv in (await them.client(cell).range("/cells/intents/", prefix=True)).kvs:
