@@ -25,10 +25,13 @@ $(VENV)/.done: requirements/dev.txt pyproject.toml
 run: setup ## demonstration: a local cluster with an edge replica; runs until Ctrl-C
 	@$(BIN)/python -m holdfast_lab demo
 
+# Tests of what is pure and of what is on disks; none of them needs a process. `coverage` runs them.
+COVERED := $(addprefix store/tests/,raft member kv auth watch edge served storage machine)
+
 test: setup tools lint ## all tests except those on a real Kubernetes
-	$(BIN)/pytest store/tests
-	$(BIN)/pytest operator/tests
 	@$(MAKE) --no-print-directory coverage
+	$(BIN)/pytest store/tests $(addprefix --ignore=,$(COVERED))
+	$(BIN)/pytest operator/tests
 
 # With STORE=holdfast the API server keeps its own data in holdfast instead of etcd.
 export STORE ?= etcd
@@ -127,8 +130,6 @@ differential: setup tools ## OPS=100000 random calls to holdfast and etcd, all a
 
 check-perf: setup tools ## etcdctl check perf --load=s against three members
 	$(BIN)/python benchmarks/check_perf.py
-
-COVERED := $(addprefix store/tests/,raft member kv auth watch edge served storage machine)
 
 coverage: setup ## lines and branches that tests reach, of what is pure and of what is on disks
 	$(BIN)/coverage run -m pytest -q -m "not integration" $(COVERED)

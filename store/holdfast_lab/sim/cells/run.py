@@ -94,7 +94,7 @@ class CellsRun:
     async def _main(self) -> None:
         await self._set_up()
         work: list[Callable[[Cells], Awaitable[None]]] = [self._use_registers, self._use_registers, self._change_set]
-        work.append(self._change_set if self._chance.random() < 0.3 else self._use_registers)
+        work.append(self._change_set if self._chance.random() < 0.6 else self._use_registers)
         if not self._restores:
             work += [self._move_money, self._move_money, self._clear_away]
         async with asyncio.TaskGroup() as group:
@@ -248,9 +248,9 @@ class CellsRun:
                     cell.up = False
                     self._tell(f"{cell.name} is away")
                     asyncio.get_running_loop().call_later(self._chance.uniform(0.2, 8), setattr, cell, "up", True)
-                case 2:
+                case 2 if cell.name not in self._backups:  # the older, the more is forgotten
                     self._backups[cell.name] = cell.backup()
-                case 3 if self._restores and self._restored is None and cell.name in self._backups:
+                case 2 | 3 if self._restores and self._restored is None and cell.name in self._backups:
                     self._restored = cell.name
                     cell.restore(self._backups.pop(cell.name), self._chance.getrandbits(60))
                     self._note("a cell was restored")
