@@ -96,7 +96,12 @@ class Register:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _round(self, change: Callable[[bytes | None], bytes], end: float, *, tried: bool) -> Round:
-        cells = await self._links.cells(_left(end))
+        try:
+            cells = await self._links.cells(_left(end))
+        except CellsUnavailable as error:
+            if tried:
+                raise OutcomeUnknown(f"{self.name}: {error}") from error
+            raise
         round = Round(self._highest.after(self._proposer), cells)
         round = await self._ask(round, change, end, tried=tried)
         if round.phase is Phase.ACCEPT:
