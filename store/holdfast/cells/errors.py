@@ -9,7 +9,9 @@ from holdfast.client.errors import ClientError
 
 def each(errors: Mapping[str, object]) -> str:
     """What each of the cells said, for a message."""
-    return "; ".join(f"{cell}: {why}" for cell, why in sorted(errors.items()))
+    return "; ".join(
+        str(why) if str(why).startswith(cell) else f"{cell}: {why}" for cell, why in sorted(errors.items())
+    )
 
 
 class CellsUnavailable(ClientError):

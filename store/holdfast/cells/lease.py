@@ -17,12 +17,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 
+from holdfast.cells import clock
 from holdfast.cells import lease_rules as rules
 from holdfast.cells.errors import LeaseLost
 from holdfast.cells.learner import Learner
@@ -121,8 +121,8 @@ class LeaseRegister:
         try:
             return await self._register.change(change)
         except OutcomeUnknown:
-            end = time.monotonic() + self._timeout
-            while time.monotonic() < end:
+            end = clock.now() + self._timeout
+            while clock.now() < end:
                 with contextlib.suppress(ClientError):
                     return await self._register.read()
                 await asyncio.sleep(PAUSE_SECONDS)

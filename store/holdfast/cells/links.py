@@ -14,13 +14,12 @@ from holdfast.cells.cell_set import CellSet
 from holdfast.cells.errors import CellsUnavailable, NotSetUp, each
 from holdfast.cells.identity import Identity
 from holdfast.cells.participant import Outcome
+from holdfast.cells.rows import rows
 from holdfast.client.client import Client
 from holdfast.client.errors import ClientError, OutcomeUnknown
 from holdfast.client.txn import Key, Ops
-from holdfast.keyrange import prefix_end
 from holdfast.proto import cells_pb2, rpc_pb2
 
-PAGE = 500  # keys that are read at once
 Ask = Callable[[bytes], rpc_pb2.TxnRequest]  # the request, from the packed identity of the cell that is asked
 
 
@@ -112,11 +111,11 @@ class Links:
             before = Identity.unpacked(kvs[0].value) if kvs else None
             cluster = answer.header.cluster_id
             same = before is not None and before.cluster_id == cluster
-            if before is not None and before.set.version >= cells.version and same:
+            joined = before is not None and before.set.version >= cells.version
+            if before is not None and same and joined:
                 self._known[cell] = before
                 return None
             # What has joined this version once has promises of it to keep, so it cannot be new any more.
-            joined = before is not None and before.set.version >= cells.version
             if not same and (joined or not new):
                 return Restored(f"{cell} does not count: its cluster is {cluster:x}, which is not the one of the set")
             wanted = Identity(cell, cluster, cells).packed()
@@ -135,7 +134,7 @@ class Links:
         except (ClientError, ValueError) as error:
             return error if isinstance(error, ClientError) else NotSetUp(str(error))
         except TimeoutError:
-            return CellsUnavailable(f"no answer within {timeout:.1f} s")
+            return CellsUnavailable(f"{cell}: no answer within {timeout:.1f} s")
         return identity if identity.cell == cell else NotSetUp(f"{cell} is set up as the cell {identity.cell}")
 
     async def ask(self, cells: CellSet, request: Ask, timeout: float) -> AsyncIterator[Answered]:
@@ -164,10 +163,11 @@ class Links:
         if isinstance(answer, ClientError):
             return answer
         prepared = part_wire.prepared(asked_as, part, answer)
-        if isinstance(prepared, wire.AnotherIdentity):
-            self._known.pop(cell, None)  # learn it anew
-            return CellsUnavailable(f"{cell} belongs to another set of cells than when it was last asked; try again")
-        return prepared
+        return self._of_another_set(cell) if isinstance(prepared, wire.AnotherIdentity) else prepared
+
+    def _of_another_set(self, cell: str) -> CellsUnavailable:
+        self._known.pop(cell, None)  # learn it anew
+        return CellsUnavailable(f"{cell} belongs to another set of cells than when it was last asked; try again")
 
     async def mark(self, cell: str, txn: str, timeout: float) -> bytes:
         """What the cell has of the transaction: its part, or the outcome; empty if nothing. Raises ClientError."""
@@ -194,27 +194,24 @@ class Links:
         return known
 
     async def rows(self, cell: str, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
-        """All keys with this prefix, and their values, a page at a time. Raises ClientError."""
-        start, end = prefix, prefix_end(prefix)
-        while start:
-            found = await self.clients[cell].range(start, end=end, limit=PAGE)
-            for kv in found.kvs:
-                yield kv.key, kv.value
-            start = found.kvs[-1].key + b"\0" if found.more else b""
+        """All keys with this prefix, and their values. Raises ClientError."""
+        client = self.clients[cell]
+        async for row in rows(lambda start, end, limit: client.range(start, end=end, limit=limit), prefix):
+            yield row
 
     async def tell(self, cell: str, request: Ask, timeout: float) -> rpc_pb2.TxnResponse:
         """Make a request of one cell. Raises ClientError, also if the cell belongs to another set than it did."""
-        _, answer = await self._ask(cell, request, timeout)
-        if isinstance(answer, ClientError):
-            raise answer
+        answer = await self._answer(cell, request, timeout)
         if not answer.succeeded:
-            self._known.pop(cell, None)
-            raise CellsUnavailable(f"{cell} belongs to another set of cells than when it was last asked; try again")
+            raise self._of_another_set(cell)
         return answer
 
     async def request(self, cell: str, request: rpc_pb2.TxnRequest, timeout: float) -> rpc_pb2.TxnResponse:
         """Make a request of one cell, whichever set it belongs to. Raises ClientError, also if it was restored."""
-        _, answer = await self._ask(cell, lambda _: request, timeout)
+        return await self._answer(cell, lambda _: request, timeout)
+
+    async def _answer(self, cell: str, request: Ask, timeout: float) -> rpc_pb2.TxnResponse:
+        _, answer = await self._ask(cell, request, timeout)
         if isinstance(answer, ClientError):
             raise answer
         return answer

@@ -46,6 +46,16 @@ def key_of(op: Op) -> bytes:
     return op.request_put.key or op.request_delete_range.key
 
 
+def written_twice(ops: Iterable[Op]) -> bytes | None:
+    """A key that more than one of these writes, which a cell refuses."""
+    keys: set[bytes] = set()
+    for op in ops:
+        if key_of(op) in keys:
+            return key_of(op)
+        keys.add(key_of(op))
+    return None
+
+
 def keys_of(part: cells_pb2.TransactionPart) -> list[bytes]:
     keys = {compare.key for compare in part.compares}
     keys |= {key_of(op) for op in part.writes}

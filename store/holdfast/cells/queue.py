@@ -54,7 +54,7 @@ class Message:
         """Raises ValueError for what the destination could never carry out, because it would stop the queue."""
         if max(len(self.writes), len(self.compares)) > MAX_WRITES:
             raise ValueError(f"a message has at most {MAX_WRITES} writes, and as many compares")
-        if len({part_wire.key_of(op) for op in self.writes}) < len(self.writes):
+        if part_wire.written_twice(self.writes) is not None:
             raise ValueError("a message writes each key once")
         found = cells_pb2.QueueMessage(compares=self.compares, writes=part_wire.writes(list(self.writes)))
         return found.SerializeToString()
@@ -264,15 +264,9 @@ class Queue:
 
     async def refused(self) -> AsyncIterator[tuple[int, Message]]:
         """The messages that were put aside, with their numbers."""
-        prefix = f"{self._inbox}/refused/"
-        start = prefix
-        while True:
-            page = await self._destination.range(start, end=prefix_end(prefix.encode()), limit=AT_ONCE)
-            for kv in page.kvs:
-                yield int(kv.key.decode().removeprefix(prefix)), Message.unpacked(kv.value)
-            if not page.more:
-                return
-            start = page.kvs[-1].key.decode() + "\0"
+        prefix = f"{self._inbox}/refused/".encode()
+        async for key, message in self._links.rows(self._names[1], prefix):
+            yield int(key.removeprefix(prefix)), Message.unpacked(message)
 
     async def _acknowledge(self, last: int) -> None:
         """Remove what has arrived. Who comes late removes nothing that has not."""

@@ -6,7 +6,7 @@ Nothing is changed, and a cell that does not answer holds up none of the others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
@@ -17,12 +17,11 @@ from holdfast.cells.errors import CellsUnavailable
 from holdfast.cells.identity import Identity
 from holdfast.cells.links import Links
 from holdfast.cells.queue import INBOX, OUTBOX
+from holdfast.cells.rows import rows
 from holdfast.client.client import Client
 from holdfast.client.errors import ClientError
 from holdfast.keyrange import prefix_end
-from holdfast.proto import cells_pb2, kv_pb2, rpc_pb2
-
-PAGE = 1000  # keys of one read
+from holdfast.proto import cells_pb2, rpc_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +145,6 @@ class _Reader:
         except TimeoutError:
             raise CellsUnavailable(f"no answer within {self._timeout:g} s") from None
 
-    async def all(self, prefix: bytes) -> AsyncIterator[kv_pb2.KeyValue]:
-        """The keys that begin with `prefix`, page by page: each that stays is there once."""
-        start = prefix
-        while True:
-            page = await self.range(start, prefix_end(prefix), limit=PAGE)
-            for kv in page.kvs:
-                yield kv
-            if not page.more:
-                return
-            start = page.kvs[-1].key + b"\0"
-
     async def names(self, prefix: bytes) -> list[str]:
         """The names that follow `prefix`, up to a slash. The keys below a name are skipped, however many they are."""
         names: list[bytes] = []
@@ -174,12 +162,12 @@ class _Reader:
 
 async def _transactions(reader: _Reader) -> Transactions:
     prepared, outcomes, begun = 0, 0, 0
-    async for kv in reader.all(part_wire.TRANSACTIONS):
-        if part_wire.is_outcome(kv.value) is not None:
+    async for _, mark in rows(lambda start, end, limit: reader.range(start, end, limit=limit), part_wire.TRANSACTIONS):
+        if part_wire.is_outcome(mark) is not None:
             outcomes += 1
             continue
         prepared += 1
-        this = cells_pb2.TransactionPart.FromString(kv.value).begun
+        this = cells_pb2.TransactionPart.FromString(mark).begun
         begun = min(begun or this, this or begun)
     return Transactions(prepared, begun, outcomes)
 

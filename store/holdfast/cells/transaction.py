@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 
 from holdfast.cells import part_wire
@@ -76,10 +75,9 @@ class CellsTxn:
 
     def then(self, *ops: Op) -> CellsTxn:
         writes = [*self._part.writes, *part_wire.writes(list(ops))]
-        written = Counter(part_wire.key_of(op) for op in writes)
-        for key, times in written.items():
-            if times > 1:
-                raise ValueError(f"{key!r} is written twice at {self._at}")
+        twice = part_wire.written_twice(writes)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is written twice at {self._at}")
         self._part.writes = writes
         return self
 

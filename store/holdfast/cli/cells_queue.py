@@ -11,7 +11,7 @@ import typer
 
 from holdfast.cells import Cells, Message, Queue
 from holdfast.cli.cells_form import lines_of, message
-from holdfast.cli.cells_reach import CellOption, CellTls, check_cells, one_line, places, run, until_signal
+from holdfast.cli.cells_reach import CellOption, CellTls, one_line, places, run, until_signal
 from holdfast.cli.cells_text import TextFile, parsed
 from holdfast.cli.errors import say
 from holdfast.cli.session import Output, Timeout, TlsDir, User, as_json, check_output, table, text
@@ -37,8 +37,7 @@ def lag(
 ) -> None:
     """Show how many messages were sent, have arrived, and wait, as the source knows."""
     check_output(output)
-    known = places(cell, cell_tls, tls_dir)
-    check_cells(known, source, destination)
+    known = places(cell, cell_tls, tls_dir, source, destination)
 
     async def work(them: Cells) -> None:
         found = await them.queue(source, destination).lag()
@@ -62,8 +61,7 @@ def send(
     timeout: Timeout = 10.0,
 ) -> None:
     """Send a message, and print its number. The text is as for `cells txn`, without `at`."""
-    known = places(cell, cell_tls, tls_dir)
-    check_cells(known, source, destination)
+    known = places(cell, cell_tls, tls_dir, source, destination)
     wanted = parsed(file, message)
 
     async def work(them: Cells) -> None:
@@ -83,8 +81,7 @@ def run_(
     timeout: Timeout = 10.0,
 ) -> None:
     """Deliver what is sent, until SIGINT or SIGTERM. Any number of processes may do this."""
-    known = places(cell, cell_tls, tls_dir)
-    check_cells(known, source, destination)
+    known = places(cell, cell_tls, tls_dir, source, destination)
 
     async def work(them: Cells) -> None:
         await _deliver(them.queue(source, destination), f"{source} to {destination}")
@@ -144,8 +141,7 @@ def refused(
 ) -> None:
     """Show the messages that were put aside at the destination, because their compares did not hold."""
     check_output(output)
-    known = places(cell, cell_tls, tls_dir)
-    check_cells(known, source, destination)
+    known = places(cell, cell_tls, tls_dir, source, destination)
 
     async def work(them: Cells) -> None:
         found = [each async for each in them.queue(source, destination).refused()]

@@ -44,12 +44,18 @@ class Place:
     tls: Tls | None = None
 
 
-def places(cell: Sequence[str] | None, cell_tls: Sequence[str] | None, tls_dir: Path | None) -> dict[str, Place]:
-    """The cells, by name. Exits if an option is wrong."""
+def places(
+    cell: Sequence[str] | None, cell_tls: Sequence[str] | None, tls_dir: Path | None, *named: str
+) -> dict[str, Place]:
+    """The cells, by name. Exits if an option is wrong, or if one of the `named` cells is none of them."""
     try:
-        return parse_places(cell or (), cell_tls or (), tls_dir)
+        known = parse_places(cell or (), cell_tls or (), tls_dir)
     except ValueError as error:
         fail(str(error), 2)
+    for name in named:
+        if name not in known:
+            fail(f"{name} is no cell; there are {', '.join(known)}", 2)
+    return known
 
 
 def parse_places(cells: Sequence[str], cell_tls: Sequence[str], tls_dir: Path | None) -> dict[str, Place]:
@@ -83,12 +89,6 @@ def _pairs(option: str, form: str, words: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"{option} names {name} twice")
         pairs[name] = value
     return pairs
-
-
-def check_cells(known: dict[str, Place], *names: str) -> None:
-    for name in names:
-        if name not in known:
-            fail(f"{name} is no cell; there are {', '.join(known)}", 2)
 
 
 def run(

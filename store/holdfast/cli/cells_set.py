@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from holdfast.cells import Cells
-from holdfast.cli.cells_reach import CellOption, CellTls, check_cells, places, run, until_signal
+from holdfast.cli.cells_reach import CellOption, CellTls, places, run, until_signal
 from holdfast.cli.cells_status import set_line
 from holdfast.cli.session import Timeout, TlsDir, User
 
@@ -25,8 +25,7 @@ def change(
 
     Those that are added have to answer, and a majority before and after. It may be repeated after a failure.
     """
-    known = places(cell, cell_tls, tls_dir)
-    check_cells(known, *names)
+    known = places(cell, cell_tls, tls_dir, *names)
 
     async def work(them: Cells) -> None:
         print(f"the cells are: {set_line(await them.change_set(set(names)))}")
@@ -43,8 +42,7 @@ def readmit(
     timeout: Timeout = 10.0,
 ) -> None:
     """Take in a cell again whose cluster was restored from a snapshot. The others have to be a majority without it."""
-    known = places(cell, cell_tls, tls_dir)
-    check_cells(known, name)
+    known = places(cell, cell_tls, tls_dir, name)
 
     async def work(them: Cells) -> None:
         lost = await them.readmit(name)

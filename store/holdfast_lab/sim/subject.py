@@ -3,7 +3,7 @@ several clusters that agree with each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,20 +18,7 @@ from holdfast_lab.sim.mutants import MUTANTS
 from holdfast_lab.sim.mutation import Mutants
 from holdfast_lab.sim.simulation import Result, Run
 from holdfast_lab.sim.sometimes import SOMETIMES
-
-
-class Trace(Protocol):
-    """What happened. `now`: nanoseconds since the beginning."""
-
-    @property
-    def now(self) -> int: ...
-
-    @property
-    def tail(self) -> Iterable[str]: ...
-
-    def trace(self) -> str: ...
-
-    def note(self, what: str) -> None: ...
+from holdfast_lab.sim.world import World
 
 
 class Runnable(Protocol):
@@ -39,7 +26,7 @@ class Runnable(Protocol):
     def steps(self) -> int: ...
 
     @property
-    def world(self) -> Trace: ...
+    def world(self) -> World: ...
 
     def run(self) -> Result: ...
 

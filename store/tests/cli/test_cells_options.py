@@ -81,7 +81,7 @@ def test_a_wrong_text_is_said_with_its_line(tmp_path: Path) -> None:
         (["register", "get", "r", "--timeout=0.2"], "no cell can be asked", 3),
         (["register", "get", "a/b"], "no name of a register", 1),
         (["queue", "lag", "eu", "eu"], "from one cell to another one", 1),
-        (["queue", "lag", "eu", "us", "--timeout=0.2"], "no endpoint answered in time", 3),
+        (["queue", "lag", "eu", "us", "--timeout=0.2"], "eu: no answer within 0.2 s", 3),
         (["register", "get", "r", "--tls-dir=/nowhere"], "/nowhere", 1),
         (["change", "eu", "ap"], "ap is no cell", 2),
         (["readmit", "ap"], "ap is no cell", 2),

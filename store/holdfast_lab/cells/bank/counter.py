@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 
 from holdfast.cells import Cells, part_wire
+from holdfast.cells.rows import rows
 from holdfast.client import ClientError
-from holdfast.keyrange import prefix_end
 
 from holdfast_lab.cells.bank.ledger import Ledger, packed, unpacked
 from holdfast_lab.cells.bank.parts import Parts
@@ -19,7 +19,6 @@ BALANCE = 100  # of each account at the beginning
 FENCE = f"{PREFIX}~fence"  # written when nobody is at work: watches that have it have everything
 CALM_SECONDS = 1.0  # without a new part: what the killed coordinators sent has arrived
 PATIENCE_SECONDS = 60.0
-PAGE = 1000
 
 
 class Counter:
@@ -92,15 +91,13 @@ class Counter:
 
     async def _marks(self, cell: str) -> tuple[int, list[str]]:
         """Of how many transactions the cell knows, and those of which it has a part that is prepared."""
-        client, key = self._them.client(cell), part_wire.TRANSACTIONS
-        count, prepared = 0, []
-        while True:
-            page = await client.range(key, end=prefix_end(part_wire.TRANSACTIONS), limit=PAGE)
-            count += len(page.kvs)
-            prepared += [kv.key.decode() for kv in page.kvs if part_wire.is_outcome(kv.value) is None]
-            if not page.more:
-                return count, prepared
-            key = page.kvs[-1].key + b"\x00"
+        client, count, prepared = self._them.client(cell), 0, []
+        read = rows(lambda start, end, limit: client.range(start, end=end, limit=limit), part_wire.TRANSACTIONS)
+        async for key, mark in read:
+            count += 1
+            if part_wire.is_outcome(mark) is None:
+                prepared.append(key.decode())
+        return count, prepared
 
     async def _until_told(self) -> None:
         """Wait until the watches of accounts have everything."""

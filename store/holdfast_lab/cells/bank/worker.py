@@ -35,7 +35,8 @@ async def transfer(them: Cells, source: tuple[str, str], target: tuple[str, str]
         before, after = await asyncio.gather(*(them.client(cell).get(key) for cell, key in (source, target)))
     except ClientError:
         return "not begun"
-    assert before is not None and after is not None  # noqa: PT018 - accounts are never closed
+    assert before is not None, "accounts are never closed"
+    assert after is not None
     amount = min(amount, unpacked(before.value)[0])
     if amount == 0:
         return "not begun"

@@ -1,4 +1,4 @@
-"""What programs did with registers and transactions, and the checks of it.
+"""What programs did with registers and transactions, and the checks of a run: `run` has those of the set of cells.
 
 | Check | What holds |
 |---|---|
@@ -6,6 +6,8 @@
 | R2 | what a change or a read returned was the value at some time: it is a beginning of the last value |
 | R3 | a change that is said to be made is, and one that is said not to be made is not |
 | R4 | who begins after another one ended sees at least as much |
+| S1 | in the end each cell of the set counts |
+| S2 | a version of the set is one set |
 | T1 | the balances are those that the receipts say: no write is lost, and none is made twice |
 | T2 | a transaction is made in all of its cells, or in none |
 | T3 | a transaction that is said to be made is, and one that is said not to be made is not |

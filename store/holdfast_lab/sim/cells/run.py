@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from holdfast.cells import register, sessions, transaction, wire
+from holdfast.cells.cell_set import CellSet
 from holdfast.cells.cells import Cells
 from holdfast.cells.clock import now
 from holdfast.cells.errors import CellsUnavailable, NotSetUp, TransactionAborted
@@ -22,9 +23,9 @@ from holdfast_lab.sim.cells import history as checks
 from holdfast_lab.sim.cells.cell import Rows, SimCell
 from holdfast_lab.sim.cells.history import History, Transfer
 from holdfast_lab.sim.cells.network import Weather, client_of
-from holdfast_lab.sim.cells.story import Story
 from holdfast_lab.sim.simulation import Result
 from holdfast_lab.sim.violation import Violation, check
+from holdfast_lab.sim.world import World
 from holdfast_lab.virtual_loop import VirtualLoop
 
 NAMES = ("ap", "eu", "sa", "us")
@@ -63,9 +64,9 @@ class CellsRun:
         self._restores = self._chance.random() < 0.5
         self._restored: str | None = None  # the cell that was, until it is taken in again
         self._backups: dict[str, Rows] = {}
-        self.world = Story(keep_trace)
+        self._sets: dict[int, CellSet] = {}  # by version
+        self.world = World(seed, keep_trace)
         self.steps = 0
-        self._reached: set[str] = set()
         self._faults = 0
         self._next = 0
         self._over = False
@@ -76,6 +77,8 @@ class CellsRun:
         with seeded(self._chance), asyncio.Runner(loop_factory=VirtualLoop) as runner:
             try:
                 runner.run(self._main())
+            except ExceptionGroup as group:  # of the programs, each of which may have seen it
+                raise group.exceptions[0] from None
             except (ClientError, TimeoutError) as error:
                 raise Violation("L1", f"all cells are well again, and still: {error!r}") from error
         return Result(
@@ -86,7 +89,7 @@ class CellsRun:
             operations=self._history.count,
             acknowledged=self._history.acknowledged,
             faults=self._faults,
-            reached=self._reached,
+            reached=self.world.reached,
         )
 
     # ---- the run -------------------------------------------------------------------------------------------
@@ -132,23 +135,23 @@ class CellsRun:
                 task.result()
 
     async def _live(self, work: Callable[[Cells], Awaitable[None]]) -> None:
-        clients = {name: client_of(cell, self._weather) for name, cell in self._cells.items()}
-        them = Cells(clients, 5.0)
+        them = self._reach()
         try:
             while not self._over:
                 await asyncio.sleep(self._chance.expovariate(2))
                 await work(them)
         finally:
-            for client in clients.values():  # its leases end by themselves
-                await client.close()
+            for name in NAMES:  # its leases end by themselves
+                await them.client(name).close()
 
     def _note(self, what: str) -> None:
-        self._reached.add(what)
+        self.world.sometimes(what)
         self._tell(what)
 
     def _tell(self, what: object) -> None:
         self.steps += 1
-        self.world.note(str(what), now())
+        self.world.now = int(now() * 1e9)
+        self.world.note(str(what))
 
     # ---- what programs do ----------------------------------------------------------------------------------
 
@@ -217,6 +220,15 @@ class CellsRun:
                 self._note("the set of cells was changed")
         except (ClientError, NotSetUp):
             self._note("a change of the set of cells was not finished")
+        self._check_sets()
+
+    def _check_sets(self) -> None:
+        for cell in self._cells.values():
+            itself = _data(cell).get(wire.SELF)
+            if itself is not None:
+                found = Identity.unpacked(itself).set
+                known = self._sets.setdefault(found.version, found)
+                check(found == known, "S2", f"{cell.name} belongs to {found}, and others to {known}")
 
     async def _clear_away(self, them: Cells) -> None:
         janitor = them.janitor()
@@ -242,6 +254,7 @@ class CellsRun:
         while not self._over:
             await asyncio.sleep(self._chance.expovariate(1 / 2))
             self._faults += 1
+            self._check_sets()
             cell = self._cells[self._chance.choice(NAMES)]
             match self._chance.randrange(4):
                 case 0 | 1:
