@@ -62,11 +62,13 @@ class Cells:
     async def readmit(self, cell: str) -> dict[str, int]:
         """Take in a cell again whose cluster was restored from a snapshot. It has forgotten what it promised since, so
         it is removed from the set, and added as a new one; the others have to be a majority without it. Its queues go
-        on behind what the other cells have. Returns how many messages of each source it had carried out and lost."""
-        before = (await self._links.cells(self._timeout)).all | {cell}
-        await self.change_set(before - {cell})
+        on behind what the other cells have. Returns how many messages of each source it had carried out and lost. A
+        cell that counts is left as it is."""
+        change = SetChange(self._links, self.register, self._timeout)
+        if cell in (await change.remove_restored(cell)).cells:
+            return {}
         lost = await mend_queues(self._links, cell)
-        await self.change_set(before)
+        await change.add(cell)
         return lost
 
     def client(self, cell: str) -> Client:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from holdfast.cells.cell_set import CellSet
+from holdfast.cells.cell_set import CellSet, Member
 from holdfast.proto import cells_pb2
 
 
@@ -27,6 +27,7 @@ class Identity:
             version=self.set.version,
             cells=sorted(self.set.cells),
             after=sorted(self.set.after),
+            members=[cells_pb2.CellMember(**member._asdict()) for member in sorted(self.set.members)],
         ).SerializeToString(deterministic=True)
 
     @staticmethod
@@ -36,6 +37,8 @@ class Identity:
             found = cells_pb2.CellIdentity.FromString(data)
         except DecodeError as error:
             raise ValueError(f"this is no identity of a cell: {error}") from error
-        return Identity(
-            found.cell, found.cluster_id, CellSet(found.version, frozenset(found.cells), frozenset(found.after))
-        )
+        members = frozenset(Member(member.cell, member.cluster_id, member.since) for member in found.members)
+        cells = CellSet(found.version, frozenset(found.cells), frozenset(found.after), members)
+        if sorted(member.cell for member in members) != sorted(cells.all):
+            raise ValueError(f"this is no identity of a cell: its set is {cells}")
+        return Identity(found.cell, found.cluster_id, cells)

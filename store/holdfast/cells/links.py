@@ -98,10 +98,10 @@ class Links:
         self._set = newest
         return newest
 
-    async def install(self, cell: str, cells: CellSet, timeout: float, *, new: bool = False) -> ClientError | None:
-        """Let the cell belong to this set, which was decided, unless it does already or to a later one. `new`: it was
-        not in the set before. Then it may be a cluster that was restored or comes from elsewhere, and what it has of
-        registers is removed. Returns why it does not belong to it."""
+    async def install(self, cell: str, cells: CellSet, timeout: float) -> ClientError | None:
+        """Tell the cell that this set was decided, unless it knows a later one. What it has of registers from before it
+        was added is removed. Returns why it does not count."""
+        member = cells.member(cell)
         request = rpc_pb2.TxnRequest(success=[Ops.get(wire.SELF)])
         while True:
             answer = await self._commit(cell, request, timeout)
@@ -111,16 +111,15 @@ class Links:
             before = Identity.unpacked(kvs[0].value) if kvs else None
             cluster = answer.header.cluster_id
             same = before is not None and before.cluster_id == cluster
-            joined = before is not None and before.set.version >= cells.version
-            if before is not None and same and joined:
+            if not (same if member is None else member.cluster_id == cluster):
+                return Restored(f"{cell} does not count: its cluster is {cluster:x}, which is not the one of the set")
+            stays = same and before is not None and (member is None or before.set.version >= member.since)
+            if before is not None and stays and before.set.version >= cells.version:
                 self._known[cell] = before
                 return None
-            # What has joined this version once has promises of it to keep, so it cannot be new any more.
-            if not same and (joined or not new):
-                return Restored(f"{cell} does not count: its cluster is {cluster:x}, which is not the one of the set")
             wanted = Identity(cell, cluster, cells).packed()
             as_known = Key(wire.SELF).value == kvs[0].value if kvs else Key(wire.SELF).version == 0
-            gone = [Ops.delete(wire.REGISTERS, prefix=True)] if new else []
+            gone = [] if stays else [Ops.delete(wire.REGISTERS, prefix=True)]
             put = [*gone, Ops.put(wire.SELF, wanted), Ops.get(wire.SELF)]
             request = rpc_pb2.TxnRequest(compare=[as_known], success=put, failure=[Ops.get(wire.SELF)])
 
@@ -253,9 +252,10 @@ def _writes(request: rpc_pb2.TxnRequest) -> bool:
 async def set_up(clients: Mapping[str, Client]) -> CellSet:
     """Make these clusters a set of cells. It may be repeated after a failure. Raises NotSetUp if one belongs to another
     set, and ClientError if one does not answer."""
-    wanted = CellSet(1, frozenset(clients))
+    clusters = {cell: (await client.status()).header.cluster_id for cell, client in clients.items()}
+    wanted = CellSet.first(clusters)
     for cell, client in clients.items():
-        identity = Identity(cell, (await client.status()).header.cluster_id, wanted)
+        identity = Identity(cell, clusters[cell], wanted)
         answer = await (
             client.txn()
             .if_(Key(wire.SELF).version == 0)

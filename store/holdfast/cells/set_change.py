@@ -42,32 +42,58 @@ class SetChange:
         """Make `wanted` the set of cells. Raises CellsUnavailable if too few cells answer, or one that is to be added
         does not: do it again then. Raises OutcomeUnknown as registers do. A cell that is added and then goes away
         before it is told does not count until it is taken in again."""
+        while (now := await self._complete()).cells != wanted:
+            await self._begin(now, wanted)
+        await self._install(now, now.all)
+        return now
+
+    async def add(self, cell: str) -> CellSet:
+        """Add the cell, whatever the others are meanwhile. Raises as `to` does."""
+        while cell not in (now := await self._complete()).cells:
+            await self._begin(now, now.cells | {cell})
+        await self._install(now, now.all)
+        return now
+
+    async def remove_restored(self, cell: str) -> CellSet:
+        """Remove the cell from the set if its cluster is another one than that which was added. Whoever calls this
+        while somebody else takes the cell in again does not remove it once more. Raises as `to` does."""
+        while cell in (now := await self._complete()).cells:
+            if now.is_member(cell, (await self._clusters({cell}))[cell]):
+                break
+            await self._begin(now, now.cells - {cell})
+        return now
+
+    async def _complete(self) -> CellSet:
+        """The set, when no change of it is left."""
+        while True:
+            self._links.forget_set()
+            now = await self._links.cells(self._timeout)
+            if not now.after:
+                return now
+            await self._finish(now)
+
+    async def _begin(self, now: CellSet, wanted: frozenset[str]) -> None:
         if not wanted:
             raise ValueError("a set has at least one cell")
         strangers = wanted - self._links.clients.keys()
         if strangers:
             raise ValueError(f"no endpoints are given for {', '.join(sorted(strangers))}")
-        while True:
-            self._links.forget_set()
-            now = await self._links.cells(self._timeout)
-            if now.after:
-                await self._finish(now)
-            elif now.cells == wanted:
-                await self._install(now, now.all)
-                return now
-            else:
-                await self._answer(wanted - now.cells)
-                await self._decide(CellSet(now.version + 1, now.cells, wanted), now.cells | wanted)
+        added = await self._clusters(wanted - now.cells)
+        await self._decide(now.joint(wanted, added), now.cells | wanted)
 
-    async def _answer(self, added: frozenset[str]) -> None:
-        """Raises CellsUnavailable unless all of these cells can be reached."""
-        asked = sorted(added)
-        found = await asyncio.gather(
-            *(self._links.clients[cell].get(wire.SELF) for cell in asked), return_exceptions=True
-        )
-        errors = {cell: why for cell, why in zip(asked, found, strict=True) if isinstance(why, BaseException)}
+    async def _clusters(self, cells: Set[str]) -> dict[str, int]:
+        """Their cluster ids. Raises CellsUnavailable unless all of them can be reached."""
+        asked = sorted(cells)
+        found = await asyncio.gather(*(self._links.clients[cell].status() for cell in asked), return_exceptions=True)
+        clusters, errors = {}, {}
+        for cell, status in zip(asked, found, strict=True):
+            if isinstance(status, BaseException):
+                errors[cell] = status
+            else:
+                clusters[cell] = status.header.cluster_id
         if errors:
-            raise CellsUnavailable(f"{', '.join(errors)} cannot be added ({each(errors)})")
+            raise CellsUnavailable(f"{', '.join(errors)} cannot be asked which cluster it is ({each(errors)})")
+        return clusters
 
     async def _decide(self, next: CellSet, at: frozenset[str]) -> None:
         """Decide the next version, which is another one if somebody was faster, and tell these cells."""
@@ -79,11 +105,8 @@ class SetChange:
     async def _install(self, cells: CellSet, at: Set[str]) -> frozenset[str]:
         """Let the version before decide nothing any more. Returns the cells that belong to it. Raises
         CellsUnavailable."""
-        added = cells.after - cells.cells
         asked = sorted(at)
-        found = await asyncio.gather(
-            *(self._links.install(cell, cells, self._timeout, new=cell in added) for cell in asked)
-        )
+        found = await asyncio.gather(*(self._links.install(cell, cells, self._timeout) for cell in asked))
         errors = {cell: why for cell, why in zip(asked, found, strict=True) if why is not None}
         if not cells.is_quorum(at - errors.keys()):
             raise CellsUnavailable(f"too few cells have version {cells.version} of the set of cells ({each(errors)})")
@@ -96,7 +119,7 @@ class SetChange:
         names = sorted(await self._registers(joint, installed & joint.cells))
         for first in range(0, len(names), AT_ONCE):
             await asyncio.gather(*(self._register(name).change(_as_it_is) for name in names[first : first + AT_ONCE]))
-        await self._decide(CellSet(joint.version + 1, joint.after), joint.all)
+        await self._decide(joint.completed(), joint.all)
 
     async def _registers(self, joint: CellSet, cells: frozenset[str]) -> set[str]:
         """The names of all that a majority of the cells before can have decided. Raises CellsUnavailable."""

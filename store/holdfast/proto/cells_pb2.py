@@ -25,23 +25,25 @@ _sym_db = _symbol_database.Default()
 from holdfast.proto import rpc_pb2 as holdfast_dot_proto_dot_rpc__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aholdfast/proto/cells.proto\x12\x11holdfast.cells.v1\x1a\x18holdfast/proto/rpc.proto\"_\n\x0c\x43\x65llIdentity\x12\x0c\n\x04\x63\x65ll\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\x06\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\r\n\x05\x63\x65lls\x18\x04 \x03(\t\x12\r\n\x05\x61\x66ter\x18\x05 \x03(\t\"@\n\x0eRegisterRecord\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hanges\x18\x02 \x01(\x04\x12\x0e\n\x06recent\x18\x03 \x03(\x0c\"\xb1\x01\n\x0fTransactionPart\x12\x0b\n\x03txn\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\r\n\x05\x63\x65lls\x18\x03 \x03(\t\x12\'\n\x08\x63ompares\x18\x04 \x03(\x0b\x32\x15.etcdserverpb.Compare\x12\'\n\x06writes\x18\x05 \x03(\x0b\x32\x17.etcdserverpb.RequestOp\x12\x10\n\x08sessions\x18\x06 \x03(\t\x12\r\n\x05\x62\x65gun\x18\x07 \x01(\x04\"5\n\x12TransactionOutcome\x12\r\n\x05\x63\x65lls\x18\x01 \x03(\t\x12\x10\n\x08sessions\x18\x02 \x03(\t\"`\n\x0cQueueMessage\x12\'\n\x08\x63ompares\x18\x01 \x03(\x0b\x32\x15.etcdserverpb.Compare\x12\'\n\x06writes\x18\x02 \x03(\x0b\x32\x17.etcdserverpb.RequestOp\"p\n\x0bLeaseRecord\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x0e\n\x06tenure\x18\x02 \x01(\x0c\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x04\x12\x10\n\x08renewals\x18\x04 \x01(\x04\x12\x0e\n\x06ttl_ms\x18\x05 \x01(\x04\x12\x10\n\x08released\x18\x06 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aholdfast/proto/cells.proto\x12\x11holdfast.cells.v1\x1a\x18holdfast/proto/rpc.proto\"\x8f\x01\n\x0c\x43\x65llIdentity\x12\x0c\n\x04\x63\x65ll\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\x06\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\r\n\x05\x63\x65lls\x18\x04 \x03(\t\x12\r\n\x05\x61\x66ter\x18\x05 \x03(\t\x12.\n\x07members\x18\x06 \x03(\x0b\x32\x1d.holdfast.cells.v1.CellMember\"=\n\nCellMember\x12\x0c\n\x04\x63\x65ll\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\x06\x12\r\n\x05since\x18\x03 \x01(\x04\"@\n\x0eRegisterRecord\x12\r\n\x05value\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hanges\x18\x02 \x01(\x04\x12\x0e\n\x06recent\x18\x03 \x03(\x0c\"\xb1\x01\n\x0fTransactionPart\x12\x0b\n\x03txn\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\r\n\x05\x63\x65lls\x18\x03 \x03(\t\x12\'\n\x08\x63ompares\x18\x04 \x03(\x0b\x32\x15.etcdserverpb.Compare\x12\'\n\x06writes\x18\x05 \x03(\x0b\x32\x17.etcdserverpb.RequestOp\x12\x10\n\x08sessions\x18\x06 \x03(\t\x12\r\n\x05\x62\x65gun\x18\x07 \x01(\x04\"5\n\x12TransactionOutcome\x12\r\n\x05\x63\x65lls\x18\x01 \x03(\t\x12\x10\n\x08sessions\x18\x02 \x03(\t\"`\n\x0cQueueMessage\x12\'\n\x08\x63ompares\x18\x01 \x03(\x0b\x32\x15.etcdserverpb.Compare\x12\'\n\x06writes\x18\x02 \x03(\x0b\x32\x17.etcdserverpb.RequestOp\"p\n\x0bLeaseRecord\x12\x0e\n\x06holder\x18\x01 \x01(\x0c\x12\x0e\n\x06tenure\x18\x02 \x01(\x0c\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x04\x12\x10\n\x08renewals\x18\x04 \x01(\x04\x12\x0e\n\x06ttl_ms\x18\x05 \x01(\x04\x12\x10\n\x08released\x18\x06 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.proto.cells_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CELLIDENTITY']._serialized_start=75
-  _globals['_CELLIDENTITY']._serialized_end=170
-  _globals['_REGISTERRECORD']._serialized_start=172
-  _globals['_REGISTERRECORD']._serialized_end=236
-  _globals['_TRANSACTIONPART']._serialized_start=239
-  _globals['_TRANSACTIONPART']._serialized_end=416
-  _globals['_TRANSACTIONOUTCOME']._serialized_start=418
-  _globals['_TRANSACTIONOUTCOME']._serialized_end=471
-  _globals['_QUEUEMESSAGE']._serialized_start=473
-  _globals['_QUEUEMESSAGE']._serialized_end=569
-  _globals['_LEASERECORD']._serialized_start=571
-  _globals['_LEASERECORD']._serialized_end=683
+  _globals['_CELLIDENTITY']._serialized_start=76
+  _globals['_CELLIDENTITY']._serialized_end=219
+  _globals['_CELLMEMBER']._serialized_start=221
+  _globals['_CELLMEMBER']._serialized_end=282
+  _globals['_REGISTERRECORD']._serialized_start=284
+  _globals['_REGISTERRECORD']._serialized_end=348
+  _globals['_TRANSACTIONPART']._serialized_start=351
+  _globals['_TRANSACTIONPART']._serialized_end=528
+  _globals['_TRANSACTIONOUTCOME']._serialized_start=530
+  _globals['_TRANSACTIONOUTCOME']._serialized_end=583
+  _globals['_QUEUEMESSAGE']._serialized_start=585
+  _globals['_QUEUEMESSAGE']._serialized_end=681
+  _globals['_LEASERECORD']._serialized_start=683
+  _globals['_LEASERECORD']._serialized_end=795
 # @@protoc_insertion_point(module_scope)

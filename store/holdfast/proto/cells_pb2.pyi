@@ -8,18 +8,30 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CellIdentity(_message.Message):
-    __slots__ = ("cell", "cluster_id", "version", "cells", "after")
+    __slots__ = ("cell", "cluster_id", "version", "cells", "after", "members")
     CELL_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CELLS_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     cell: str
     cluster_id: int
     version: int
     cells: _containers.RepeatedScalarFieldContainer[str]
     after: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, cell: _Optional[str] = ..., cluster_id: _Optional[int] = ..., version: _Optional[int] = ..., cells: _Optional[_Iterable[str]] = ..., after: _Optional[_Iterable[str]] = ...) -> None: ...
+    members: _containers.RepeatedCompositeFieldContainer[CellMember]
+    def __init__(self, cell: _Optional[str] = ..., cluster_id: _Optional[int] = ..., version: _Optional[int] = ..., cells: _Optional[_Iterable[str]] = ..., after: _Optional[_Iterable[str]] = ..., members: _Optional[_Iterable[_Union[CellMember, _Mapping]]] = ...) -> None: ...
+
+class CellMember(_message.Message):
+    __slots__ = ("cell", "cluster_id", "since")
+    CELL_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    cell: str
+    cluster_id: int
+    since: int
+    def __init__(self, cell: _Optional[str] = ..., cluster_id: _Optional[int] = ..., since: _Optional[int] = ...) -> None: ...
 
 class RegisterRecord(_message.Message):
     __slots__ = ("value", "changes", "recent")

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 ballots = st.builds(Ballot, st.integers(1, 3), st.integers(0, 2))
 steps = st.lists(st.tuples(ballots, st.none() | st.sampled_from([b"", b"x", b"y"])), max_size=12)
-MINE = Identity("eu", 7, CellSet(1, frozenset({"eu", "us", "ap"}))).packed()
+SET = CellSet.first({"eu": 7, "us": 8, "ap": 9})
+MINE = Identity("eu", 7, SET).packed()
 
 
 class Cell:
@@ -47,7 +48,7 @@ def test_transactions_are_those_of_the_acceptor(requests_: list[tuple[Ballot, by
 
 def test_a_cell_that_is_another_one_changes_nothing() -> None:
     cell = Cell(MINE)
-    other = Identity("eu", 7, CellSet(2, frozenset({"eu", "us", "ap"}), frozenset({"eu", "us"}))).packed()
+    other = Identity("eu", 7, SET.joint(frozenset({"eu", "us"}), {})).packed()
     before = cell.space.revision
     for request, read in (
         (wire.prepare(other, "r", Ballot(1, 1)), wire.prepared),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 from holdfast.cells import janitor, part_wire, wire
 from holdfast.cells.ballot import Ballot
-from holdfast.cells.cell_set import CellSet
+from holdfast.cells.cell_set import CellSet, Member
 from holdfast.cells.links import Answered, Ask, Links
 from holdfast.cells.participant import Outcome
 from holdfast.cells.record import Effect, Record
@@ -100,9 +101,20 @@ def _set_changes_at_once(patch: Patch) -> None:
     decide = SetChange._decide
 
     async def at_once(self: Any, next: CellSet, at: frozenset[str]) -> None:
-        await decide(self, CellSet(next.version, next.after or next.cells), at)
+        await decide(self, replace(next.completed(), version=next.version) if next.after else next, at)
 
     patch(SetChange, "_decide", at_once)
+
+
+@_mutant("what a cell has of registers from before it was added is removed")
+def _a_cell_brings_what_it_had(patch: Patch) -> None:
+    member = CellSet.member
+
+    def since_ever(self: CellSet, cell: str) -> Member | None:
+        found = member(self, cell)
+        return found and found._replace(since=0)
+
+    patch(CellSet, "member", since_ever)
 
 
 # ---- transactions ------------------------------------------------------------------------------------------
