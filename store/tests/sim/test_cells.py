@@ -15,7 +15,10 @@ from .clean import clean
 
 SEEDS = 40
 MUTANT_SEEDS = 40  # the most that a mutant may need
-SELDOM = ("any-version-counts",)  # `sim --cells --mutants` needs some hundreds of seeds for it
+SELDOM = (  # the simulation needs some hundreds of seeds for them
+    "any-version-counts",
+    "a-cell-brings-what-it-had",  # tests/cells/test_set_changes.py finds it
+)
 
 
 @pytest.mark.sim

@@ -61,6 +61,7 @@ class CellsRun:
         self._cells = {name: SimCell(name, number + 1) for number, name in enumerate(NAMES)}
         self._weather = Weather(self._chance)
         self._history = History()
+        self._haste = self._chance.choice((1, 5))  # how often programs do something, compared with others
         self._restores = self._chance.random() < 0.5
         self._restored: str | None = None  # the cell that was, until it is taken in again
         self._backups: dict[str, Rows] = {}
@@ -138,7 +139,7 @@ class CellsRun:
         them = self._reach()
         try:
             while not self._over:
-                await asyncio.sleep(self._chance.expovariate(2))
+                await asyncio.sleep(self._chance.expovariate(2 * self._haste))
                 await work(them)
         finally:
             for name in NAMES:  # its leases end by themselves
@@ -208,7 +209,7 @@ class CellsRun:
         self._tell(transfer)
 
     async def _change_set(self, them: Cells) -> None:
-        await asyncio.sleep(self._chance.expovariate(1 / 4))
+        await asyncio.sleep(self._chance.expovariate(self._haste / 4))
         cell = self._restored
         try:
             if cell is not None:
