@@ -62,6 +62,10 @@ class Links:
         """Whether no cell has said yet that this is not the set any more."""
         return self._set == cells
 
+    def knows(self, version: int) -> bool:
+        """Whether the newest set that any cell knows has this version, or is a later one."""
+        return self._set is not None and self._set.version >= version
+
     async def cells(self, timeout: float) -> CellSet:
         """The set of cells, which is asked for if it is not known. Raises NotSetUp or CellsUnavailable."""
         return self._set if self._set is not None else await self._learn(timeout)
@@ -71,11 +75,13 @@ class Links:
         others then, who say so when they are asked."""
         asked = {cell: asyncio.ensure_future(self._identify(cell, timeout)) for cell in self.clients}
         newest: CellSet | None = None
-        versions: dict[str, int] = {}
+        versions: dict[str, int] = {}  # 0: a cell was not told of any set
         try:
-            for answered in asyncio.as_completed(asked.values()):
-                identity = await answered
+            for answered in asyncio.as_completed([_named(cell, task) for cell, task in asked.items()]):
+                cell, identity = await answered
                 if isinstance(identity, ClientError):
+                    if isinstance(identity, NotSetUp):
+                        versions[cell] = 0
                     continue
                 self._known[identity.cell] = identity
                 newest = identity.set if newest is None or identity.set.version > newest.version else newest
@@ -124,17 +130,19 @@ class Links:
             request = rpc_pb2.TxnRequest(compare=[as_known], success=put, failure=[Ops.get(wire.SELF)])
 
     async def _identify(self, cell: str, timeout: float) -> Identity | ClientError:
+        answer = await self._commit(cell, rpc_pb2.TxnRequest(success=[Ops.get(wire.SELF)]), timeout)
+        if isinstance(answer, ClientError):
+            return answer
+        kvs = answer.responses[-1].response_range.kvs
+        if not kvs:
+            return NotSetUp(f"{cell} is not set up as a cell: `holdfast cells init` does that")
         try:
-            async with asyncio.timeout(timeout):
-                found = await self.clients[cell].get(wire.SELF)
-            if found is None:
-                return NotSetUp(f"{cell} is not set up as a cell: `holdfast cells init` does that")
-            identity = Identity.unpacked(found.value)
-        except (ClientError, ValueError) as error:
-            return error if isinstance(error, ClientError) else NotSetUp(str(error))
-        except TimeoutError:
-            return CellsUnavailable(f"{cell}: no answer within {timeout:.1f} s")
-        return identity if identity.cell == cell else NotSetUp(f"{cell} is set up as the cell {identity.cell}")
+            identity = Identity.unpacked(kvs[0].value)
+        except ValueError as error:
+            return NotSetUp(f"{cell}: {error}")
+        if identity.cell != cell:
+            return NotSetUp(f"{cell} is set up as the cell {identity.cell}")
+        return _restored(cell, answer, identity) or identity
 
     async def ask(self, cells: CellSet, request: Ask, timeout: float) -> AsyncIterator[Answered]:
         """Ask all cells of the set at once; the answers come as they arrive. Who stops listening cancels the rest. Only
@@ -225,12 +233,7 @@ class Links:
         answer = await self._commit(cell, request(identity.packed()), timeout)
         if isinstance(answer, ClientError):
             return Answered(cell, answer)
-        if answer.header.cluster_id != identity.cluster_id:
-            there, known = answer.header.cluster_id, identity.cluster_id
-            return Answered(
-                cell, Restored(f"{cell} does not count: its cluster is {there:x}, it was set up as {known:x}")
-            )
-        return Answered(cell, answer)
+        return Answered(cell, _restored(cell, answer, identity) or answer)
 
     async def _commit(
         self, cell: str, request: rpc_pb2.TxnRequest, timeout: float
@@ -243,6 +246,18 @@ class Links:
         except TimeoutError:
             what = f"{cell}: no answer within {timeout:.1f} s"
             return OutcomeUnknown(what) if _writes(request) else CellsUnavailable(what)
+
+
+async def _named(cell: str, task: asyncio.Future[Identity | ClientError]) -> tuple[str, Identity | ClientError]:
+    return cell, await task
+
+
+def _restored(cell: str, answer: rpc_pb2.TxnResponse, identity: Identity) -> Restored | None:
+    """Why the answer does not count, if it is not from the cluster that the identity names."""
+    there = answer.header.cluster_id
+    if there == identity.cluster_id:
+        return None
+    return Restored(f"{cell} does not count: its cluster is {there:x}, it was set up as {identity.cluster_id:x}")
 
 
 def _writes(request: rpc_pb2.TxnRequest) -> bool:

@@ -24,7 +24,7 @@ from holdfast.cells.errors import CellsUnavailable, each
 from holdfast.cells.identity import Identity
 from holdfast.cells.links import Links
 from holdfast.cells.register import Register
-from holdfast.client.errors import ClientError
+from holdfast.client.errors import ClientError, OutcomeUnknown
 
 AT_ONCE = 32  # registers that are decided again at a time
 _REGISTER = "set."  # and the version: decides that version
@@ -98,7 +98,12 @@ class SetChange:
     async def _decide(self, next: CellSet, at: frozenset[str]) -> None:
         """Decide the next version, which is another one if somebody was faster, and tell these cells."""
         packed = Identity("", 0, next).packed()
-        found = await self._register(f"{_REGISTER}{next.version}").change(lambda before: before or packed)
+        try:
+            found = await self._register(f"{_REGISTER}{next.version}").change(lambda before: before or packed)
+        except (CellsUnavailable, OutcomeUnknown):
+            if self._links.knows(next.version):
+                return  # a cell has it: it was decided before
+            raise
         decided = Identity.unpacked(found or packed).set
         await self._install(decided, (at | decided.all) & self._links.clients.keys())
 
