@@ -12,6 +12,7 @@ from holdfast.cells.links import Links, set_up
 from holdfast.cells.queue import Queue
 from holdfast.cells.queue_mending import mend_queues
 from holdfast.cells.register import Register
+from holdfast.cells.replication import Replication
 from holdfast.cells.resolver import Resolver
 from holdfast.cells.sessions import Sessions
 from holdfast.cells.set_change import SetChange
@@ -91,6 +92,10 @@ class Cells:
     def queue(self, source: str, destination: str) -> Queue:
         """Messages from one cell to another."""
         return Queue(self._links, source, destination, self._timeout)
+
+    def replication(self, source: str, destination: str, prefix: str) -> Replication:
+        """A copy of a prefix of one cell in another one. Raises ValueError."""
+        return Replication(self._links, source, destination, prefix, self._timeout)
 
     def register(self, name: str) -> Register:
         """A value that the cells keep together."""

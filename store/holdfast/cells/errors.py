@@ -32,3 +32,7 @@ class QueueFull(ClientError):
 
 class NotSetUp(ClientError):
     """A cell does not know that it is one, or is one of another set; `Cells.set_up` sets it up."""
+
+
+class ReplicationRefused(ClientError):
+    """A prefix must not be replicated like this: it would come back to where it comes from, or has two sources."""
