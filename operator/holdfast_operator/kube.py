@@ -31,11 +31,13 @@ _PATHS = {
     "Event": "api/v1/{ns}events",
     "Node": "api/v1/nodes",
     "PersistentVolume": "api/v1/persistentvolumes",
+    "Deployment": "apis/apps/v1/{ns}deployments",
     "StatefulSet": "apis/apps/v1/{ns}statefulsets",
     "PodDisruptionBudget": "apis/policy/v1/{ns}poddisruptionbudgets",
     "HoldfastCluster": "apis/holdfast.dev/v1alpha1/{ns}holdfastclusters",
     "HoldfastEdgePool": "apis/holdfast.dev/v1alpha1/{ns}holdfastedgepools",
     "HoldfastConfig": "apis/holdfast.dev/v1alpha1/{ns}holdfastconfigs",
+    "HoldfastCells": "apis/holdfast.dev/v1alpha1/{ns}holdfastcells",
 }
 
 

@@ -101,5 +101,5 @@ def test_the_operator_is_ready_when_it_watches_and_leaves_a_lost_node_soon() -> 
 
 def test_crds_stay_when_the_release_goes() -> None:
     made = [o for o in rendered("holdfast", "system") if o["kind"] == "CustomResourceDefinition"]
-    assert len(made) == 3
+    assert len(made) == 4
     assert {o["metadata"]["annotations"]["helm.sh/resource-policy"] for o in made} == {"keep"}
