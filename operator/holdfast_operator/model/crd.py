@@ -266,7 +266,9 @@ def _cells() -> Schema:
             _AGE,
         ],
         [
-            _rule("self.cells.all(c, has(c.cluster) != has(c.endpoints))", "give each cell either cluster or endpoints"),
+            _rule(
+                "self.cells.all(c, has(c.cluster) != has(c.endpoints))", "give each cell either cluster or endpoints"
+            ),
             _rule(
                 "self.cells.all(c, !has(c.tls) || has(c.endpoints))",
                 "tls belongs to endpoints; the certificates of a HoldfastCluster are known",
