@@ -46,7 +46,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
 
 
 def registry(loops: Loops, cells: Loops) -> kopf.OperatorRegistry:
-    """Our handlers; `loops`: of clusters. They are event handlers, because these put no finalizer and no annotation on objects."""
+    """Our handlers; `loops`: of clusters. They are event handlers, because these put no finalizer and no annotation on
+    objects."""
     found = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=found)

@@ -18,11 +18,11 @@ from holdfast.client.connection import Connection, Response, Tls
 
 from holdfast_operator.places import Place
 
-CALL_SECONDS = 5.0
-
 
 class CellsConnection:
-    def __init__(self) -> None:
+    def __init__(self, timeout: float) -> None:
+        """`timeout`: seconds for each call."""
+        self._timeout = timeout
         self._places: Mapping[str, Place] = {}
         self._files: tempfile.TemporaryDirectory[str] | None = None
         self._cells: cells.Cells | None = None
@@ -36,8 +36,10 @@ class CellsConnection:
         if self._cells is None or self._places != places:
             await self.close()
             self._files = tempfile.TemporaryDirectory(prefix="holdfast-cells-")
-            clients = {cell: _client(place, Path(self._files.name) / cell) for cell, place in places.items()}
-            self._cells, self._places = cells.connect(clients, timeout=CALL_SECONDS), dict(places)
+            clients = {
+                cell: _client(place, Path(self._files.name) / cell, self._timeout) for cell, place in places.items()
+            }
+            self._cells, self._places = cells.connect(clients, timeout=self._timeout), dict(places)
         return self._cells
 
     async def close(self) -> None:
@@ -49,14 +51,14 @@ class CellsConnection:
             files.cleanup()
 
 
-def _client(place: Place, directory: Path) -> client.Client:
+def _client(place: Place, directory: Path, timeout: float) -> client.Client:
     if place.trouble:
         return client.Client(_Unreachable(place.trouble))
     try:
         tls = _written(place, directory)
     except (binascii.Error, ValueError) as error:
         return client.Client(_Unreachable(f"the Secret {place.secret} cannot be decoded: {error}"))
-    return client.connect(place.endpoints, tls=tls, timeout=CALL_SECONDS, session_ttl=0)
+    return client.connect(place.endpoints, tls=tls, timeout=timeout, session_ttl=0)
 
 
 def _written(place: Place, directory: Path) -> Tls | None:
@@ -75,7 +77,7 @@ class _Unreachable(Connection):
     """Fails each call with the reason."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(["unreachable:0"], tls=None, timeout=CALL_SECONDS)
+        super().__init__(["unreachable:0"], tls=None, timeout=1.0)
         self._why = why
 
     async def call(

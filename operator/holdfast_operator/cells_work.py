@@ -1,4 +1,5 @@
-"""One step of a set of cells, carried out beside the passes: a change of the set may take minutes, and the status goes on.
+"""One step of a set of cells, carried out beside the passes: a change of the set may take minutes, and the status goes
+on.
 
 | State | |
 |---|---|

@@ -1,4 +1,5 @@
-"""Loops that keep objects as they are wanted. Events wake one, several at once count as one, and it backs off after errors.
+"""Loops that keep objects as they are wanted. Events wake one, several at once count as one, and it backs off after
+errors.
 
 Handlers only wake a loop. What a pass does depends on what it reads from the API server, never on the event.
 """

@@ -31,18 +31,28 @@ from holdfast_operator.resources.common import CELLS_LABEL
 log = logging.getLogger("holdfast.operator")
 
 PASS_SECONDS = 10.0
+CALL_SECONDS = 5.0
 
 
 class CellsReconciler:
     """What outlives a pass: the connections, and the step that is under way."""
 
-    def __init__(self, kube: Kube, namespace: str, name: str, image: str, wake: Callable[[], None]) -> None:
-        """`image`: of the pods, unless the spec names one. `wake`: called when a step is done."""
+    def __init__(
+        self,
+        kube: Kube,
+        namespace: str,
+        name: str,
+        image: str,
+        wake: Callable[[], None],
+        timeout: float = CALL_SECONDS,
+    ) -> None:
+        """`image`: of the pods, unless the spec names one. `wake`: called when a step is done. `timeout`: seconds for
+        each call to a cell."""
         self._kube = kube
         self._namespace = namespace
         self._name = name
         self._image = image
-        self._connection = CellsConnection()
+        self._connection = CellsConnection(timeout)
         self._work = CellsWork(wake)
 
     async def close(self) -> None:
@@ -143,12 +153,12 @@ class CellsReconciler:
     async def _not_ready(self, spec: CellsSpec, live: Object) -> str:
         told = live.get("status") or {}
         current = told.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
-        ready = min(told.get("readyReplicas", 0), told.get("updatedReplicas", 0))
+        ready = min(told.get("readyReplicas", 0), told.get("updatedReplicas", 0)) if current else 0
         if current and ready >= spec.replicas:
             return ""
         pods = await self._kube.list("Pod", self._namespace, labels=f"{CELLS_LABEL}={self._name}")
         troubles = [f"{pod['metadata']['name']}: {trouble}" for pod in pods for trouble in troubles_of(pod)]
-        return "; ".join([f"{ready} of {spec.replicas} pods are ready", *troubles])
+        return "; ".join([f"{ready} of {spec.replicas} pods are up to date and ready", *troubles])
 
     async def _stalled(self, obj: Object, reason: str, message: str) -> None:
         conditions = [

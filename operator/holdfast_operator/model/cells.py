@@ -57,7 +57,7 @@ class Cell(Where):
     readmit: Annotated[str, Field(pattern="^[0-9a-f]{1,16}$")] | None = Field(
         default=None,
         description="A cluster id, as the status shows it. If the cluster of the cell was restored from a snapshot or "
-        "replaced, and has this id now, it is taken in again. What the cell had carried out after its snapshot is lost.",
+        "replaced, and has this id now, it is taken in again. What it had carried out after its snapshot is lost.",
     )
 
     @model_validator(mode="after")
