@@ -199,8 +199,8 @@ async def test_the_set_changes_to_what_the_spec_says(world: World) -> None:
     await world.settle("ap", "eu")
     assert world.status["version"] == 5
     await world.until(lambda: [row["name"] for row in world.status["cells"]] == ["ap", "eu"])
-    arguments = world.api.named("Deployment", "d", "regions-cells")["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert not [word for word in arguments if word.startswith("--cell=us")]
+    (janitor,) = world.api.named("Deployment", "d", "regions-cells")["spec"]["template"]["spec"]["containers"]
+    assert "us=" not in str(janitor["env"])
 
 
 async def test_a_cell_that_is_added_has_to_answer(world: World) -> None:
@@ -297,6 +297,8 @@ async def test_the_commands_of_the_pods_do_their_work(world: World, tmp_path: Pa
         containers = world.api.named("Deployment", "d", "regions-cells")["spec"]["template"]["spec"]["containers"]
         assert [container["name"] for container in containers] == ["janitor", "courier-eu--us"]
         running = [Process(c["name"], c["args"], tmp_path / f"{c['name']}.log", 0) for c in containers]
+        for process, container in zip(running, containers, strict=True):
+            process.environment = {variable["name"]: variable["value"] for variable in container["env"]}
         for process in running:
             process.start()
         try:

@@ -4,7 +4,7 @@
 |---|---|
 | none is a cell, and all answer | they are set up |
 | none is a cell, and one does not answer | wait: it may be a cell of another set |
-| one is a cell of another set | nothing, ever: the user has to say what is meant |
+| one knows another set | nothing, ever: the user has to say what is meant |
 | they are a set that no operator has changed for this object | nothing, unless it is just the set that the spec names |
 | they are a set, and the spec names another one, or a change of it is not complete | the set is changed |
 | one of the set is another cluster than that which was added | nothing, until the user has confirmed its cluster id |
@@ -130,11 +130,11 @@ def _of_another_set(asked: Mapping[str, SurveyedCell], known: CellSet) -> str:
             continue
         if identity.cell != cell:
             return f"{cell} is set up already, as the cell {identity.cell} of {_names(identity.set.all)}"
-        belongs = identity.set.is_member(cell, found.cluster_id)
-        if belongs and not _is_same_set(identity.set, known):
+        if not _is_same_set(identity.set, known):
             return (
-                f"{cell} belongs to the set {_names(identity.set.all)} already, which has no cluster in common with "
-                f"the set {_names(known.all)}: take it out of that set first, or name another cluster"
+                f"{cell} knows the set {_names(identity.set.all)}, and others the set {_names(known.all)}, which have "
+                "no cluster in common: name only clusters of one set. A cluster that has left a set for good forgets "
+                "it when its keys below /cells/ are deleted"
             )
     return ""
 

@@ -49,12 +49,15 @@ def workers(of: Object, spec: CellsSpec, places: Mapping[str, Place], image: str
 
 def _pod(spec: CellsSpec, places: Mapping[str, Place], image: str) -> Object:
     secrets = {cell: place.secret for cell, place in sorted(places.items()) if place.secret}
-    reach = [f"--cell={cell}={place.endpoints}" for cell, place in sorted(places.items())]
-    reach += [f"--cell-tls={cell}={_TLS}/{cell}" for cell in secrets]
+    # As variables, so that every command of `holdfast cells` works in `kubectl exec` without an option.
+    environment = [
+        {"name": "HOLDFAST_CELLS", "value": " ".join(f"{c}={place.endpoints}" for c, place in sorted(places.items()))},
+        {"name": "HOLDFAST_CELLS_TLS", "value": " ".join(f"{cell}={_TLS}/{cell}" for cell in secrets)},
+    ]
     mounts = [{"name": f"tls-{cell}", "mountPath": f"{_TLS}/{cell}", "readOnly": True} for cell in secrets]
     pod: Object = {
         **pod_security(),
-        "containers": [_container(name, words, reach, mounts, image, spec) for name, words in _commands(spec)],
+        "containers": [_container(name, words, environment, mounts, image, spec) for name, words in _commands(spec)],
         "volumes": [secret_volume(f"tls-{cell}", secret) for cell, secret in secrets.items()],
         "tolerations": tolerations(spec.placement.tolerations),
     }
@@ -78,14 +81,15 @@ def _commands(spec: CellsSpec) -> Iterator[tuple[str, list[str]]]:
 
 
 def _container(
-    name: str, words: list[str], reach: list[str], mounts: list[Object], image: str, spec: CellsSpec
+    name: str, words: list[str], environment: list[Object], mounts: list[Object], image: str, spec: CellsSpec
 ) -> Object:
     """Without probes: nobody calls it, and it ends by itself if it cannot go on."""
     return {
         "name": name,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["cells", *words, *reach],
+        "args": ["cells", *words],
+        "env": environment,
         "volumeMounts": mounts,
         "resources": dump(spec.resources if spec.resources is not None else DEFAULT_RESOURCES),
         "securityContext": container_security(),
