@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from holdfast import cells, client
 from holdfast.client.connection import Connection, Response, Tls
 
-from holdfast_operator.places import Place
+from holdfast_operator.resources.cells import Place
 
 
 class CellsConnection:

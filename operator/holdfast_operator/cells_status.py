@@ -18,8 +18,8 @@ from holdfast_operator.kube import Object
 from holdfast_operator.members import hex_id
 from holdfast_operator.model.cells import CellsStatus, CellStatus, QueueStatus, Where
 from holdfast_operator.model.common import dump
-from holdfast_operator.places import Place
 from holdfast_operator.plan.cells import Act, Await, Change, Readmit, Refuse, SetUp, Step, counting
+from holdfast_operator.resources.cells import Place
 
 SHOWN_CHARACTERS = 300
 _STEPS = (1, 2, 5)

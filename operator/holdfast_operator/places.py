@@ -6,23 +6,12 @@ A HoldfastCluster is reached by the Service of its voters, with the certificate 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from holdfast_operator.kube import Kube, Object
 from holdfast_operator.model.cells import Where
+from holdfast_operator.resources.cells import Place
 from holdfast_operator.resources.cluster import client_endpoint
 from holdfast_operator.resources.common import client_secret
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """`endpoints`: HOST:PORT, separated by commas. `secret`: the Secret with its certificates; empty: there is no TLS.
-    `files`: what the Secret has, base64. `trouble`: why the cell cannot be reached; empty: it can be tried."""
-
-    endpoints: str
-    secret: str = ""
-    files: tuple[tuple[str, str], ...] = ()
-    trouble: str = ""
 
 
 async def places_of(kube: Kube, namespace: str, cells: Mapping[str, Where]) -> dict[str, Place]:

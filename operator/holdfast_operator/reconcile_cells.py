@@ -22,10 +22,10 @@ from holdfast_operator.members import from_hex
 from holdfast_operator.model.cells import CellsSpec, CellsStatus, Where
 from holdfast_operator.model.parse import InvalidSpec, parse, parse_status
 from holdfast_operator.objects import Leaving, NotOurs, ensure
-from holdfast_operator.places import Place, places_of
+from holdfast_operator.places import places_of
 from holdfast_operator.plan.cells import Change, Readmit, Refuse, SetUp, Step, plan
 from holdfast_operator.pods import troubles_of
-from holdfast_operator.resources.cells import workers, workers_name
+from holdfast_operator.resources.cells import Place, workers, workers_name
 from holdfast_operator.resources.common import CELLS_LABEL
 
 log = logging.getLogger("holdfast.operator")

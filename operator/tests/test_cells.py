@@ -68,10 +68,12 @@ class World:
 
     @property
     def status(self) -> Object:
-        return self.object.get("status", {})
+        found: Object = self.object.get("status", {})
+        return found
 
     def condition(self, type_: str) -> Object:
-        return next((c for c in self.status.get("conditions", []) if c["type"] == type_), {})
+        found: list[Object] = self.status.get("conditions", [])
+        return next((c for c in found if c["type"] == type_), {})
 
     @property
     def told(self) -> tuple[str, str]:
@@ -80,7 +82,8 @@ class World:
         return ready.get("status", ""), ready.get("reason", "")
 
     def row(self, cell: str) -> Object:
-        return next(row for row in self.status["cells"] if row["name"] == cell)
+        rows: list[Object] = self.status["cells"]
+        return next(row for row in rows if row["name"] == cell)
 
     def counting(self) -> set[str]:
         return {row["name"] for row in self.status["cells"] if row["counts"]}

@@ -9,15 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from holdfast_operator.model.cells import DEFAULT_RESOURCES, CellsSpec
 from holdfast_operator.model.common import dump
-from holdfast_operator.places import Place
 from holdfast_operator.resources.common import CELLS_LABEL, Object, metadata
 from holdfast_operator.resources.pods import container_security, pod_security, secret_volume, tolerations
 
 CERTIFICATES = "holdfast.dev/certificates"  # annotation: the hash of the certificates that the processes began with
 _TLS = "/etc/holdfast/cells"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`endpoints`: HOST:PORT, separated by commas. `secret`: the Secret with its certificates; empty: there is no TLS.
+    `files`: what the Secret has, base64. `trouble`: why the cell cannot be reached; empty: it can be tried."""
+
+    endpoints: str
+    secret: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+    trouble: str = ""
 
 
 def workers_name(name: str) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast_operator.model.cells import CellsSpec
-from holdfast_operator.places import Place
-from holdfast_operator.resources.cells import CERTIFICATES, workers
+from holdfast_operator.resources.cells import CERTIFICATES, Place, workers
 
 OF = {"kind": "HoldfastCells", "metadata": {"name": "regions", "namespace": "d", "uid": "u1"}}
 SPEC: dict[str, Any] = {
