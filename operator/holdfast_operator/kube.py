@@ -49,6 +49,11 @@ class ApiError(Exception):
         self.status = status
         self.reason = reason
 
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may succeed later, so that the user need not know of it."""
+        return self.reason == "Conflict" or self.status == 429 or self.status >= 500
+
 
 class Kube:
     """One connection to the API server, in a pod as its service account."""

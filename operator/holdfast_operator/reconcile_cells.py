@@ -72,6 +72,10 @@ class CellsReconciler:
             await self._stalled(obj, "InvalidSpec", f"this operator cannot use the object: {error}")
         except NotOurs as error:
             await self._stalled(obj, "NotOurs", str(error))
+        except ApiError as error:
+            if error.passes:
+                raise  # the loop tries again
+            await self._stalled(obj, "Refused", str(error))
         return PASS_SECONDS
 
     async def _pass(self, obj: Object) -> None:
@@ -145,8 +149,8 @@ class CellsReconciler:
         except Leaving as leaving:
             return str(leaving)
         except ApiError as error:
-            if error.reason == "Conflict" or error.status == 429 or error.status >= 500:
-                raise  # nothing that the user has to know of; the loop tries again
+            if error.passes:
+                raise  # the loop tries again
             return f"the Deployment {workers_name(self._name)} is refused: {error}"
         return await self._not_ready(spec, live)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -312,7 +313,8 @@ async def test_the_commands_of_the_pods_do_their_work(world: World, tmp_path: Pa
             assert all(process.running is not None and process.running.poll() is None for process in running)
         finally:
             codes = [process.stop() for process in running]
-        assert codes == [0, 0]
+        assert codes[1] == 0
+        assert codes[0] in (0, -signal.SIGTERM), "what the janitor does is seen late, so it may just have begun"
 
 
 async def test_a_place_that_is_not_known_holds_up_no_other_cell(world: World) -> None:
