@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 
 from holdfast import client
+from holdfast.client import SyncState
 from holdfast.proto import holdfast_pb2, rpc_pb2
 
-from holdfast_operator import status
+from holdfast_operator import config_sync, status
+from holdfast_operator.config_sync import Sync
 from holdfast_operator.kube import Kube, Object
 from holdfast_operator.model.config import ConfigSpec
 from holdfast_operator.model.parse import InvalidSpec, parse
@@ -55,11 +57,12 @@ class ConfigReconciler:
         try:
             known = config.get("status", {}).get("revision") or 0
             revision = await self._put(hf, config["metadata"]["name"], spec, known)
+            sync = await config_sync.sync(hf, spec.prefix, _at_pools(reports, pools), revision)
         except BrokenRecord as broken:
             return await self._refuse(config, "BrokenRecord", str(broken))
         except client.ClientError as error:
             return await self._wait(config, "WriteFailed", str(error))
-        found = _pools(spec, pools, reports, revision)
+        found = _pools(spec, pools, reports, revision, sync)
         total, have = sum(p["replicas"] for p in found), sum(p["applied"] for p in found)
         message = f"{len(spec.data)} keys at revision {revision}"
         conditions = [
@@ -67,9 +70,11 @@ class ConfigReconciler:
             status.condition(config, "Accepted", True, "Valid", "the data can be written"),
             status.condition(config, "Applied", True, "Written", message),
         ]
+        if sync.states:
+            conditions.append(status.condition(config, "InSync", sync.reason == "InSync", sync.reason, sync.message))
         told = {"revision": revision, "keys": len(spec.data), "pools": found, "summary": f"{have}/{total}"}
         await status.tell(self._kube, config, {**told, "conditions": conditions})
-        return LATER if have == total else SOON
+        return LATER if have == total and sync.reason != "Pending" else SOON
 
     async def _refuse(self, config: Object, reason: str, message: str) -> float:
         conditions = [
@@ -143,10 +148,15 @@ def _conflict(config: Object, spec: ConfigSpec, configs: list[Object]) -> str:
     return ""
 
 
+def _at_pools(reports: list[holdfast_pb2.ReplicaReport], pools: list[Object]) -> list[holdfast_pb2.ReplicaReport]:
+    names = {pool["metadata"]["name"] for pool in pools}
+    return [report for report in reports if report.pool in names]
+
+
 def _pools(
-    spec: ConfigSpec, pools: list[Object], reports: list[holdfast_pb2.ReplicaReport], revision: int
+    spec: ConfigSpec, pools: list[Object], reports: list[holdfast_pb2.ReplicaReport], revision: int, sync: Sync
 ) -> list[Object]:
-    """For each pool whose prefixes cover this prefix: how many replicas have the revision."""
+    """For each pool whose prefixes cover this prefix: how many replicas have the revision, and what their nodes say."""
     found = []
     for pool in pools:
         try:
@@ -157,5 +167,8 @@ def _pools(
             name = pool["metadata"]["name"]
             have = sum(1 for r in reports if r.pool == name and r.watermark >= revision)
             replicas = pool.get("status", {}).get("replicas", 0)
-            found.append({"name": name, "replicas": replicas, "applied": min(have, replicas)})
+            said = {"inSync": SyncState.IN_SYNC, "failed": SyncState.FAILED, "drifted": SyncState.DRIFTED}
+            nodes = [r.replica for r in reports if r.pool == name and r.replica in sync.states]
+            counts = {word: sync.count(state, nodes) for word, state in said.items()} if nodes else {}
+            found.append({"name": name, "replicas": replicas, "applied": min(have, replicas), **counts})
     return sorted(found, key=lambda p: str(p["name"]))

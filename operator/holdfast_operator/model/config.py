@@ -23,6 +23,9 @@ class PoolApplied(Model):
     name: str = Field(description="Name of the HoldfastEdgePool.")
     replicas: int = Field(description="How many replicas it has.")
     applied: int = Field(description="Replicas that have this revision.")
+    inSync: int | None = Field(default=None, description="Nodes whose programs report that they use this data.")
+    failed: int | None = Field(default=None, description="Nodes whose programs report that they cannot use it.")
+    drifted: int | None = Field(default=None, description="Nodes whose programs report that they use something else.")
 
 
 class ConfigStatus(Model):

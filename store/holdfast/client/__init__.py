@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from holdfast.client.applied import Applied, SyncState, digest, sync_state
+    from holdfast.client.applied import Applied, SyncState, applied_key, digest, sync_state
     from holdfast.client.blocking import BlockingClient, connect_blocking
     from holdfast.client.cache import Cache
     from holdfast.client.client import Client, connect
@@ -65,6 +65,7 @@ __all__ = [
     "Txn",
     "TxnResult",
     "Unavailable",
+    "applied_key",
     "connect",
     "connect_blocking",
     "digest",
@@ -100,6 +101,7 @@ _MODULES = {
     "Unavailable": "errors",
     "connect": "client",
     "connect_blocking": "blocking",
+    "applied_key": "applied",
     "digest": "applied",
     "sync_state": "applied",
 }

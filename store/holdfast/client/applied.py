@@ -48,6 +48,11 @@ class Applied:
             return None
 
 
+def applied_key(prefix: str) -> str:
+    """Under which key a program reports `Applied` of this prefix."""
+    return f"applied/{prefix.strip('/')}"
+
+
 def digest(kvs: Iterable[KeyValue]) -> str:
     """Of keys and values, whatever their revisions: a value that is written again is the same configuration."""
     total = hashlib.sha256()

@@ -26,6 +26,7 @@ from holdfast.proto import holdfast_pb2
 from holdfast.watch.hub import Hub
 
 from holdfast_lab.sim.edges.acknowledged import Acknowledged
+from holdfast_lab.sim.edges.reports import SimReports, Truth
 from holdfast_lab.sim.edges.restored import RestoredCluster
 from holdfast_lab.sim.ledger import RequestLedger
 from holdfast_lab.sim.mix import MS, SECOND
@@ -50,6 +51,7 @@ class SimEdge(SimReplica):
         followers: Followers,
         others: Callable[[], list[SimEdge]],
         acknowledged: Acknowledged,
+        reported: Truth,
         restored: Callable[[], RestoredCluster | None] = lambda: None,
     ) -> None:
         self._acknowledged_first = acknowledged
@@ -63,6 +65,9 @@ class SimEdge(SimReplica):
         self._poked = False
         self._probes = Probes()
         self._looped_since = 0
+        chance = self._world.chance(f"reports/{number}")
+        self.reports = SimReports(ledger, chance, f"n{number}", reported, follows=self._follows, sync=self._sync)
+        self.reports.started(self.core.notes)
         self._world.at(self._world.now + self._chance.randrange(PROBE_NS), self._probe_regularly)
 
     def _is_of_restored(self) -> bool:
@@ -146,11 +151,19 @@ class SimEdge(SimReplica):
             child.gone(self)
         self._epoch = 0  # what was not synced is lost
         super()._power_cut()
-        self._restarted()
+        self._restarted(power_lost=True)
 
-    def _restarted(self) -> None:
+    def _restarted(self, *, power_lost: bool = False) -> None:
         self._hub = Hub(self.core.space)
         self._probes = Probes()
+        self.reports.started(self.core.notes, power_lost=power_lost)
+
+    def _follows(self) -> tuple[Followed | None, SimReports | None]:
+        return self._node, self._node.reports if isinstance(self._node, SimEdge) else None
+
+    def _sync(self) -> None:
+        self._synced = self._store.snapshot()
+        self._synced_building = None if self._building is None else self._building.snapshot()
 
     # ---- as an upstream ------------------------------------------------------------------------------------
 
@@ -280,6 +293,7 @@ class SimEdge(SimReplica):
     def hurry(self) -> None:
         """Follow a member in the end, directly or through one that does."""
         super().hurry()
+        self.reports.hurried = True
         restored, node = self._restored(), self._node
         if isinstance(node, SimEdge):
             good = not self.core.path.cut_off and (restored is None or node._is_of_restored())

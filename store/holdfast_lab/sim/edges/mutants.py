@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from holdfast.edge.core import ReplicaCore
@@ -10,16 +11,20 @@ from holdfast.edge.filling import Filling
 from holdfast.edge.frames import RevisionFrames
 from holdfast.edge.holding import Holding, joined
 from holdfast.edge.lineage import Lineage, Relation
+from holdfast.edge.notes import Notes
+from holdfast.edge.outbox import Outbox
 from holdfast.edge.probes import Confirmed, Probes
 from holdfast.edge.upstream import Upstream
 from holdfast.keyrange import Range, prefix_end, within
 from holdfast.kv import copied
 from holdfast.kv.copied import CopiedSpace
 from holdfast.kv.store import Store
-from holdfast.proto import holdfast_pb2
+from holdfast.proto import holdfast_pb2, rpc_pb2
+from holdfast.reported import Known, Place, transaction
 from holdfast.watch.hub import Hub
 from holdfast.watch.watcher import Watcher
 
+from holdfast_lab.sim.edges import reports
 from holdfast_lab.sim.mutation import Mutants, Patch, registering
 
 EDGE_MUTANTS: Mutants = {}
@@ -272,3 +277,63 @@ def _frames_of_the_history_before(patch: Patch) -> None:
 def _streams_continue_across_a_restore(patch: Patch) -> None:
     patch(Hub, "begin_anew", Hub.replace_space)
     patch(Upstream, "_check_same", lambda self: None)
+
+
+# ---- reports -----------------------------------------------------------------------------------------------
+
+
+@_mutant("a report is durable at its node before it is delivered")
+def _delivered_before_it_is_durable(patch: Patch) -> None:
+    patch(reports.SimReports, "_make_durable", lambda self: None)
+
+
+@_mutant("a batch that is older than one that is in changes nothing")
+def _old_batch_is_taken(patch: Patch) -> None:
+    def taken(batches: Any, known: Mapping[str, Known]) -> rpc_pb2.TxnRequest | None:
+        return transaction(batches, {node: Known(Place(0, 0), at.revision) for node, at in known.items()})
+
+    patch(reports, "transaction", taken)
+
+
+@_mutant("a batch is entered if no other one of its node has come in between")
+def _batch_between_is_not_noticed(patch: Patch) -> None:
+    def blind(batches: Any, known: Mapping[str, Known]) -> rpc_pb2.TxnRequest | None:
+        txn = transaction(batches, known)
+        if txn is not None:
+            txn.ClearField("compare")
+        return txn
+
+    patch(reports, "transaction", blind)
+
+
+@_mutant("what was reported while a batch was under way still waits")
+def _all_is_taken_for_delivered(patch: Patch) -> None:
+    delivered = Outbox.delivered
+
+    def all_of_them(self: Outbox, batch: holdfast_pb2.ReportedBatch) -> None:
+        delivered(self, holdfast_pb2.ReportedBatch(seq=1 << 62))
+
+    patch(Outbox, "delivered", all_of_them)
+
+
+@_mutant("a batch has all that is not acknowledged")
+def _batch_has_the_last_report(patch: Patch) -> None:
+    batch = Outbox.batch
+
+    def last(self: Outbox) -> holdfast_pb2.ReportedBatch | None:
+        found = batch(self)
+        if found is not None:
+            del found.entries[:-1]
+        return found
+
+    patch(Outbox, "batch", last)
+
+
+@_mutant("batches of a later start are later")
+def _starts_are_not_counted(patch: Patch) -> None:
+    original = Outbox.__init__
+
+    def init(self: Outbox, notes: Notes, node: str, incarnation: int) -> None:
+        original(self, notes, node, 1)
+
+    patch(Outbox, "__init__", init)

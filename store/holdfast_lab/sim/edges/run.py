@@ -11,6 +11,7 @@ from holdfast.member.interface import Answer
 
 from holdfast_lab.sim.edges.acknowledged import Acknowledged
 from holdfast_lab.sim.edges.edge import SimEdge
+from holdfast_lab.sim.edges.reports import Truth
 from holdfast_lab.sim.edges.restored import RestoredCluster
 from holdfast_lab.sim.mix import SECOND, Mix, draw
 from holdfast_lab.sim.node import Node
@@ -40,6 +41,8 @@ EDGES_SOMETIMES = (
     "replica goes over to a restored cluster",
     "replica refuses the cluster before the restore",
     "restored cluster gives revisions anew",
+    "reports come late and twice",
+    "reports go over a replica",
 )
 RESTORES = 0.5  # of the runs
 BUMPS = (0, 5, 100_000)  # with 0, the same revisions are other changes
@@ -58,12 +61,19 @@ class EdgesRun(Run):
         world, chance = self.world, self.world.chance("edges")
         self._chance = chance
         self._acknowledged = Acknowledged()
+        self._reported = Truth()
         followers = Followers(most_snapshots=2, chunk_rows=2)
         self._edges: list[SimEdge] = []
         self._restored: RestoredCluster | None = None
         for number in range(chance.randrange(2, 8)):
             edge = SimEdge(
-                self.ledger, number, followers, lambda: self._edges, self._acknowledged, lambda: self._restored
+                self.ledger,
+                number,
+                followers,
+                lambda: self._edges,
+                self._acknowledged,
+                self._reported,
+                lambda: self._restored,
             )
             self._edges.append(edge)
         self._streams |= {edge.stream: edge for edge in self._edges}
@@ -100,3 +110,7 @@ class EdgesRun(Run):
         super()._check_end()
         for edge in self._edges:
             edge.check_end()
+        if self._restored is None:  # what was reported after the snapshot is gone
+            space = next(n.core.machine.space for n in self.nodes.values() if n.core is not None and not n.removed)
+            for edge in self._edges:
+                edge.reports.check_end(space)
