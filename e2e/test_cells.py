@@ -64,7 +64,7 @@ class Regions:
         return self.kubectl(*inside, stdin=stdin)
 
     def value(self, cell: str, key: str) -> str:
-        return self.clusters[cell].holdfast("get", key, "--print-value-only", "-o", "simple").strip()
+        return "\n".join(self.clusters[cell].holdfast("get", key, "-o", "simple").splitlines()[1:])  # after the key
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from holdfast_operator.model.cells import CellsSpec, CellsStatus, Where
 from holdfast_operator.model.parse import InvalidSpec, parse, parse_status
 from holdfast_operator.objects import Leaving, NotOurs, ensure
 from holdfast_operator.places import places_of
-from holdfast_operator.plan.cells import Change, Readmit, Refuse, SetUp, Step, plan
+from holdfast_operator.plan.cells import Change, Readmit, Refuse, SetUp, Step, counting, plan
 from holdfast_operator.pods import troubles_of
 from holdfast_operator.resources.cells import Place, workers, workers_name
 from holdfast_operator.resources.common import CELLS_LABEL
@@ -93,11 +93,10 @@ class CellsReconciler:
         step = plan(wanted, places.keys(), survey, managed=before.version is not None, readmit=readmit)
         not_working = await self._keep_workers(obj, spec, places, survey, step)
         self._begin(obj, step, them)
-        stays = wanted | (survey.set.all if survey.set is not None else frozenset())
         seen = Seen(
             wanted=wanted,
             where=where,
-            places={cell: place for cell, place in places.items() if cell in stays},
+            places={cell: place for cell, place in places.items() if cell in wanted or not _has_left(cell, survey)},
             survey=survey,
             version=_version(before, survey, step),
             step=step,
@@ -176,6 +175,11 @@ class CellsReconciler:
 
 async def _whole(work: Awaitable[object]) -> None:
     await work
+
+
+def _has_left(cell: str, survey: Survey) -> bool:
+    """Whether a majority says so: a cell that is told late knows an older set."""
+    return survey.set is not None and cell not in survey.set.all and survey.set.is_quorum(counting(survey))
 
 
 def _version(before: CellsStatus, survey: Survey, step: Step) -> int | None:

@@ -219,6 +219,20 @@ async def test_a_cell_that_is_added_has_to_answer(world: World) -> None:
     await world.settle(*NAMES)
 
 
+async def test_where_a_cell_is_that_goes_is_not_forgotten_while_none_answers(world: World) -> None:
+    world.make(*NAMES)
+    await world.start(*NAMES)
+    await world.settle(*NAMES)
+    for cluster in world.clusters.values():
+        cluster.kill()
+    world.want(world.cell("ap"), world.cell("eu"))
+    await world.until(lambda: world.status["reachable"] == "0/3")
+    assert world.row("us")["endpoints"] == world.clusters["us"].endpoints
+    await world.start("ap", "eu")
+    await world.settle("ap", "eu")
+    assert world.status["reachable"] == "2/2"
+
+
 def _restored(cluster: LocalCluster, saved: Path) -> None:
     (name,) = cluster.voters
     place = cluster.directory / name
