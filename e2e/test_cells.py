@@ -168,7 +168,7 @@ def test_a_cell_is_down(regions: Regions) -> None:
 def test_a_settled_object_is_not_written(regions: Regions) -> None:
     regions.wait_ready()
     version = regions.object()["metadata"]["resourceVersion"]
-    eventually("three passes are over", _passes(4), SEEN)
+    eventually("three passes are over", _passes(4), CALM)
     assert regions.object()["metadata"]["resourceVersion"] == version
 
 
@@ -199,6 +199,7 @@ def test_the_set_changes_and_data_outlives_the_object(regions: Regions) -> None:
     eventually("the witness has left", lambda: regions.row()["REACHABLE"] == "2/2", CALM)
     regions.wait_ready()
     assert regions.row()["VERSION"] == "3"
+    assert "witness" not in json.dumps(regions.get("deployment", "regions-cells")["spec"])
     regions.kubectl("delete", "hfcells", "regions")
     eventually(
         "the Deployment is gone",

@@ -91,12 +91,13 @@ class CellsReconciler:
         survey = await them.survey()
         readmit = {cell.name: from_hex(cell.readmit) for cell in spec.cells if cell.readmit}
         step = plan(wanted, places.keys(), survey, managed=before.version is not None, readmit=readmit)
-        not_working = await self._keep_workers(obj, spec, places, survey, step)
+        staying = {cell: place for cell, place in places.items() if cell in wanted or not _has_left(cell, survey)}
+        not_working = await self._keep_workers(obj, spec, staying, survey, step)
         self._begin(obj, step, them)
         seen = Seen(
             wanted=wanted,
             where=where,
-            places={cell: place for cell, place in places.items() if cell in wanted or not _has_left(cell, survey)},
+            places=staying,
             survey=survey,
             version=_version(before, survey, step),
             step=step,
