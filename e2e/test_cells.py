@@ -20,6 +20,7 @@ from e2e.kubectl import CALM, ROOT, condition, eventually
 pytestmark = pytest.mark.timeout(1800)
 
 VOTERS = {"eu": 3, "us": 1, "witness": 1}
+EU_US = [{"name": name, "cluster": name} for name in ("eu", "us")]
 SEEN = 40.0  # seconds: two passes of the operator, and what a cell that is away costs
 _HELP = subprocess.run([ROOT / ".venv/bin/holdfast", "cells", "--help"], capture_output=True, text=True, check=False)
 
@@ -33,9 +34,11 @@ class Regions:
         self.get = self.clusters["eu"].get
 
     def manifest(self, name: str = "regions", **spec: Any) -> str:
-        cells = [{"name": cluster, "cluster": cluster} for cluster in VOTERS]
-        meta = {"name": name, "namespace": self.clusters["eu"].namespace}
-        wanted = {"cells": cells, "queues": [{"from": "eu", "to": "us"}], **spec}
+        namespace = self.clusters["eu"].namespace
+        elsewhere = [f"witness-client.{namespace}.svc:2379"]
+        witness = {"name": "witness", "endpoints": elsewhere, "tls": {"secretName": "witness-client-tls"}}
+        meta = {"name": name, "namespace": namespace}
+        wanted = {"cells": [*EU_US, witness], "queues": [{"from": "eu", "to": "us"}], **spec}
         return json.dumps({"apiVersion": API, "kind": "HoldfastCells", "metadata": meta, "spec": wanted})
 
     def apply(self, **spec: Any) -> None:
@@ -78,8 +81,8 @@ class Regions:
 def regions() -> Iterator[Regions]:
     with namespace("cells") as name:
         made = Regions(name)
-        for cluster, voters in VOTERS.items():
-            made.clusters[cluster].apply(voters)
+        for each, voters in VOTERS.items():
+            made.clusters[each].apply(voters)
         made.apply()
         for cluster in made.clusters.values():
             cluster.wait_ready()
@@ -194,8 +197,7 @@ def test_a_prefix_is_replicated(regions: Regions) -> None:
 
 
 def test_the_set_changes_and_data_outlives_the_object(regions: Regions) -> None:
-    cells = [{"name": name, "cluster": name} for name in ("eu", "us")]
-    regions.apply(cells=cells)
+    regions.apply(cells=EU_US)
     eventually("the witness has left", lambda: regions.row()["REACHABLE"] == "2/2", CALM)
     regions.wait_ready()
     assert regions.row()["VERSION"] == "3"
@@ -207,7 +209,7 @@ def test_the_set_changes_and_data_outlives_the_object(regions: Regions) -> None:
         60,
     )
     assert regions.value("us", "/orders/7") == "two chairs"
-    regions.apply(cells=cells)
+    regions.apply(cells=EU_US)
     regions.wait_ready()
     assert regions.row()["VERSION"] == "3", "it takes the set over as it is"
     assert regions.cells("register", "get", "primary").strip() == "eu"
