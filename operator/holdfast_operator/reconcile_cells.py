@@ -1,7 +1,7 @@
 """One pass over one HoldfastCells: ask all cells, begin the next step, keep the Deployment, write the status.
 
 A cell that has left the spec stays in the status, with its place, until it has left the set; so it can be reached until
-then, also by an operator that has just started.
+then, also by an operator that has just started. Invariant: no step begins before the status has the place of each cell.
 """
 
 from __future__ import annotations
@@ -93,7 +93,6 @@ class CellsReconciler:
         step = plan(wanted, places.keys(), survey, managed=before.version is not None, readmit=readmit)
         staying = {cell: place for cell, place in places.items() if cell in wanted or not _has_left(cell, survey)}
         not_working = await self._keep_workers(obj, spec, staying, survey, step)
-        self._begin(obj, step, them)
         seen = Seen(
             wanted=wanted,
             where=where,
@@ -101,11 +100,12 @@ class CellsReconciler:
             survey=survey,
             version=_version(before, survey, step),
             step=step,
-            failed=self._work.failed,
+            failed=self._work.failed if self._work.step == step else "",
             workers=not_working,
             now=time.time_ns() // 1_000_000,
         )
-        await status.tell(self._kube, obj, cells_status(obj, seen))
+        if await status.tell(self._kube, obj, cells_status(obj, seen)):
+            self._begin(obj, step, them)
 
     # ---- the set -------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class World:
         self.clusters = {name: LocalCluster(directory / name, voters=1) for name in NAMES}
         self.api = ApiServer(lambda: 0.0)
         self.writes: list[str] = []
+        self.before_write: Callable[[str], None] = lambda _: None
         self.kube = SimKube(self.api, Random(1), Faults(latency=0.0), self._note, lambda _: None)
         self.reconciler = self.operator()
 
@@ -46,6 +47,7 @@ class World:
     def _note(self, request: Request) -> None:
         if request.writes:
             self.writes.append(str(request))
+            self.before_write(str(request))
 
     async def start(self, *names: str) -> None:
         for name in names:
@@ -231,6 +233,25 @@ async def test_where_a_cell_is_that_goes_is_not_forgotten_while_none_answers(wor
     await world.start("ap", "eu")
     await world.settle("ap", "eu")
     assert world.status["reachable"] == "2/2"
+
+
+async def test_no_step_begins_before_the_status_says_where_each_cell_is(world: World) -> None:
+    """Or nobody could reach a cell that was added, and taken out of the spec at the same moment."""
+    world.make("eu", "us")
+    await world.start(*NAMES)
+    await world.settle("eu", "us")
+    world.want(*(world.cell(name) for name in NAMES))
+
+    def somebody_changes_the_object(request: str) -> None:
+        if request == "PUT HoldfastCells/status regions":
+            world.api.edit(world.object, lambda obj: obj["metadata"].update(labels={"n": str(len(world.writes))}))
+
+    world.before_write = somebody_changes_the_object
+    for _ in range(3):
+        await world.reconciler.run()
+        assert world.reconciler._work.step is None
+    world.before_write = lambda _: None
+    await world.settle(*NAMES)
 
 
 def _restored(cluster: LocalCluster, saved: Path) -> None:
