@@ -50,6 +50,7 @@ class Checker:
         self._conf_before: dict[int, tuple[int, ConfState]] = {}  # (index, configuration) after a member's last step
         self._matched: dict[tuple[int, int], tuple[int, int]] = {}  # (leader, member) -> (term, match) looked at
         self._roles: dict[int, tuple[Role, int]] = {}
+        self.values_are_unique = True
         self._values: set[bytes] = set()
         self._conf_of: dict[int, int] = {}
         self._last_of: dict[int, int] = {}  # member -> end of its log at its last write
@@ -294,7 +295,7 @@ class Checker:
     def _check_once(self, changes: list[Change]) -> None:
         """I14: what a client wrote once is applied once. Reports are numbers of their nodes, and may be equal."""
         for change in changes:
-            if change.type == PUT and not change.key.startswith(REPORTED):
+            if self.values_are_unique and change.type == PUT and not change.key.startswith(REPORTED):
                 value = kv_pb2.KeyValue.FromString(change.kv).value
                 check(value not in self._values, "I14", f"{value!r} was written twice")
                 self._values.add(value)

@@ -41,6 +41,11 @@ class World:
         self._counter += 1
         heapq.heappush(self._queue, (when if when > self.now else self.now, self._counter, what, arguments))
 
+    @property
+    def due(self) -> int | None:
+        """When the next event is."""
+        return self._queue[0][0] if self._queue else None
+
     def run_until(self, end: int) -> None:
         queue, pop = self._queue, heapq.heappop
         at_once = 0

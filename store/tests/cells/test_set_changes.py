@@ -13,7 +13,7 @@ from holdfast.cells.ballot import Ballot
 from holdfast.cells.errors import CellsUnavailable
 from holdfast.cells.record import Record
 from holdfast.proto import rpc_pb2
-from holdfast_lab.sim.cells.cell import SimCell
+from holdfast_lab.sim.cells.cell import Answered, SimCell
 from holdfast_lab.sim.cells.network import Weather, client_of
 from holdfast_lab.virtual_loop import VirtualLoop
 
@@ -25,10 +25,10 @@ class Leaving(SimCell):
 
     left = -1
 
-    def execute(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+    def execute(self, request: rpc_pb2.TxnRequest, answered: Answered[rpc_pb2.TxnResponse]) -> None:
         self.left -= 1
         self.up = self.left != 0
-        return super().execute(request)
+        super().execute(request, answered)
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

@@ -1,17 +1,43 @@
 """One cell: a cluster that executes transactions one after the other, as a Raft cluster does for who asks it.
 
-It is a key space of the production code. That a cluster of members behaves like this is what the simulation of members
-shows. It can be away, and it can be restored from what it was earlier.
+It is a key space of the production code. In some runs a cell is a cluster of members instead (`sim.cells.members`). It
+can be away, and it can be restored from what it was earlier.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from holdfast.cells.clock import now
 from holdfast.kv import requests
 from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, MemoryStore, Pending
 from holdfast.proto import rpc_pb2
+from holdfast.status import Refusal, RequestError
 
+T = TypeVar("T")
+Answered = Callable[[T | Refusal], None]  # a cell that cannot say what has become of a request does not call it
 Rows = tuple[dict[bytes, bytes], ...]
+
+
+class Cell(Protocol):
+    """What clients use of a cell. `up`: requests arrive. `space`: what it has, for checks; None: nobody can say."""
+
+    name: str
+    cluster_id: int
+    up: bool
+
+    @property
+    def space(self) -> KeySpace | None: ...
+
+    def execute(self, request: rpc_pb2.TxnRequest, answered: Answered[rpc_pb2.TxnResponse]) -> None: ...
+
+    def grant(self, ttl: int, answered: Answered[int]) -> None: ...
+
+    def renew(self, lease: int, ttl: int, answered: Answered[bool]) -> None: ...
+
+    def revoke(self, lease: int, answered: Answered[None]) -> None: ...
 
 
 class SimCell:
@@ -24,8 +50,14 @@ class SimCell:
         self._pending = Pending(MemoryStore())
         self.space = KeySpace(self._pending)
 
-    def execute(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
-        """Raises RequestError."""
+    def execute(self, request: rpc_pb2.TxnRequest, answered: Answered[rpc_pb2.TxnResponse]) -> None:
+        self.expire(now())
+        try:
+            answered(self._txn(request))
+        except RequestError as error:
+            answered(error.refusal)
+
+    def _txn(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
         response = requests.txn(self.space, self.leases, request)
         self._commit()
         response.header.cluster_id = self.cluster_id
@@ -38,26 +70,31 @@ class SimCell:
 
     # ---- leases --------------------------------------------------------------------------------------------
 
-    def grant(self, end: float) -> int:
+    def grant(self, ttl: int, answered: Answered[int]) -> None:
         self._last_lease += 1
-        self.leases[self._last_lease] = end
-        return self._last_lease
+        self.leases[self._last_lease] = now() + ttl
+        answered(self._last_lease)
 
-    def renew(self, lease: int, end: float) -> bool:
+    def renew(self, lease: int, ttl: int, answered: Answered[bool]) -> None:
+        self.expire(now())
         if lease in self.leases:
-            self.leases[lease] = end
-        return lease in self.leases
+            self.leases[lease] = now() + ttl
+        answered(lease in self.leases)
 
-    def revoke(self, lease: int) -> None:
+    def revoke(self, lease: int, answered: Answered[None]) -> None:
+        self._end(lease)
+        answered(None)
+
+    def _end(self, lease: int) -> None:
         if self.leases.pop(lease, None) is None:
             return
         for key in sorted(self.space.leased.get(lease, ())):
             self.space.delete(key)
         self._commit()
 
-    def expire(self, now: float) -> None:
-        for lease in [lease for lease, end in self.leases.items() if end <= now]:
-            self.revoke(lease)
+    def expire(self, time: float) -> None:
+        for lease in [lease for lease, end in self.leases.items() if end <= time]:
+            self._end(lease)
 
     # ---- backup --------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, cast
 
 from holdfast.cells.clock import now
@@ -14,9 +15,9 @@ from holdfast.client.txn import Op, Txn
 from holdfast.client.values import KeyValue, RangeResult, to_bytes
 from holdfast.keyrange import prefix_end
 from holdfast.proto import rpc_pb2
-from holdfast.status import RequestError
+from holdfast.status import Refusal
 
-from holdfast_lab.sim.cells.cell import SimCell
+from holdfast_lab.sim.cells.cell import Answered, Cell
 
 Answer = TypeVar("Answer")
 CALL_SECONDS = 3.0  # then the client gives up
@@ -45,7 +46,7 @@ class Weather:
 class SimClient:
     """What the cells' code uses of a Client."""
 
-    def __init__(self, cell: SimCell, weather: Weather) -> None:
+    def __init__(self, cell: Cell, weather: Weather) -> None:
         self._cell = cell
         self._weather = weather
         self._leases: list[SimLease] = []
@@ -54,30 +55,25 @@ class SimClient:
         for lease in self._leases:
             lease.stop()
 
-    async def _call(self, execute: Callable[[], Answer], unanswered: Exception) -> Answer:
+    async def _call(self, ask: Callable[[Answered[Answer]], None], unanswered: Exception) -> Answer:
         loop, weather, cell = asyncio.get_running_loop(), self._weather, self._cell
         answered: asyncio.Future[Answer] = loop.create_future()
 
         def arrive() -> None:
-            if not cell.up:
-                return
-            cell.expire(now())
-            try:
-                answer = execute()
-            except RequestError as error:
-                refusal = error.refusal
-                loop.call_later(weather.delay(), fail, Refused(refusal.code, refusal.message))
-                return
+            if cell.up:
+                ask(answer)
+
+        def answer(found: Answer | Refusal) -> None:
             if not weather.happens(weather.lost):
-                loop.call_later(weather.delay(), done, answer)
+                loop.call_later(weather.delay(), come_back, found)
 
-        def done(answer: Answer) -> None:
-            if not answered.done():
-                answered.set_result(answer)
-
-        def fail(error: Exception) -> None:
-            if not answered.done():
-                answered.set_exception(error)
+        def come_back(found: Answer | Refusal) -> None:
+            if answered.done():
+                return
+            if isinstance(found, Refusal):
+                answered.set_exception(Refused(found.code, found.message))
+            else:
+                answered.set_result(found)
 
         if not weather.happens(weather.lost):
             loop.call_later(weather.delay(), arrive)
@@ -93,7 +89,8 @@ class SimClient:
 
     async def commit(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
         sent = rpc_pb2.TxnRequest.FromString(request.SerializeToString())
-        return await self._call(lambda: self._cell.execute(sent), OutcomeUnknown(f"{self._cell.name}: no answer"))
+        unknown = OutcomeUnknown(f"{self._cell.name}: no answer")
+        return await self._call(partial(self._cell.execute, sent), unknown)
 
     def txn(self) -> Txn:
         return Txn(self.commit)
@@ -105,7 +102,8 @@ class SimClient:
         until = prefix_end(start) if prefix else end or b""
         op = Op(request_range=rpc_pb2.RangeRequest(key=start, range_end=until, limit=limit))
         read = rpc_pb2.TxnRequest(success=[op])
-        answer = await self._call(lambda: self._cell.execute(read), Unavailable(f"{self._cell.name}: no answer"))
+        unanswered = Unavailable(f"{self._cell.name}: no answer")
+        answer = await self._call(partial(self._cell.execute, read), unanswered)
         found = answer.responses[0].response_range
         return RangeResult([KeyValue.of(kv) for kv in found.kvs], found.count, found.more, answer.header.revision)
 
@@ -118,16 +116,16 @@ class SimClient:
 
     async def lease(self, ttl: int) -> SimLease:
         unknown = Unavailable(f"{self._cell.name}: no answer")
-        id = await self._call(lambda: self._cell.grant(now() + ttl), unknown)
+        id = await self._call(partial(self._cell.grant, ttl), unknown)
         lease = SimLease(self, id, ttl)
         self._leases.append(lease)
         return lease
 
     async def renew(self, lease: int, ttl: int) -> bool:
-        return await self._call(lambda: self._cell.renew(lease, now() + ttl), Unavailable("no answer"))
+        return await self._call(partial(self._cell.renew, lease, ttl), Unavailable("no answer"))
 
     async def revoke(self, lease: int) -> None:
-        await self._call(lambda: self._cell.revoke(lease), Unavailable("no answer"))
+        await self._call(partial(self._cell.revoke, lease), Unavailable("no answer"))
 
 
 class SimLease:
@@ -165,6 +163,6 @@ class SimLease:
         await self._client.revoke(self.id)
 
 
-def client_of(cell: SimCell, weather: Weather) -> Client:
+def client_of(cell: Cell, weather: Weather) -> Client:
     """It has all of a Client that the code of the cells uses."""
     return cast(Client, SimClient(cell, weather))

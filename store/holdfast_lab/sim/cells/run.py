@@ -16,12 +16,14 @@ from holdfast.cells.clock import now
 from holdfast.cells.errors import CellsUnavailable, NotSetUp, TransactionAborted
 from holdfast.cells.identity import Identity
 from holdfast.client.errors import ClientError, OutcomeUnknown
-from holdfast.client.txn import Key, Op, Ops
+from holdfast.client.txn import Key, Ops
+from holdfast.kv import requests
 from holdfast.proto import rpc_pb2
 
 from holdfast_lab.sim.cells import history as checks
-from holdfast_lab.sim.cells.cell import Rows, SimCell
+from holdfast_lab.sim.cells.cell import Cell, Rows, SimCell
 from holdfast_lab.sim.cells.history import History, Transfer
+from holdfast_lab.sim.cells.members import MemberCell
 from holdfast_lab.sim.cells.network import Weather, client_of
 from holdfast_lab.sim.simulation import Result
 from holdfast_lab.sim.violation import Violation, check
@@ -34,6 +36,7 @@ REGISTERS = ("one", "two")
 ACCOUNTS = {f"/account/{number}": FIRST[number % 3] for number in range(6)}
 INITIAL = 100
 SECONDS = 40
+OF_MEMBERS = 0.2  # of the runs without restores
 SETTLE_SECONDS = 600.0
 CELLS_SOMETIMES = (
     "a change was of unknown outcome",
@@ -46,6 +49,7 @@ CELLS_SOMETIMES = (
     "the janitor forgot a transaction",
     "the set of cells was changed",
     "a change of the set of cells was not finished",
+    "cells were clusters of members",
     "a cell was restored",
     "a restored cell was taken in again",
 )
@@ -58,11 +62,13 @@ class CellsRun:
         self.seed = seed
         self._seconds = seconds or SECONDS
         self._chance = random.Random(seed)
-        self._cells = {name: SimCell(name, number + 1) for number, name in enumerate(NAMES)}
+        self._cells: dict[str, SimCell | MemberCell] = {}
         self._weather = Weather(self._chance)
         self._history = History()
         self._haste = self._chance.choice((1, 5))  # how often programs do something, compared with others
         self._restores = self._chance.random() < 0.5
+        self._of_members = not self._restores and self._chance.random() < OF_MEMBERS
+        self._violated: list[BaseException] = []  # by members
         self._restored: str | None = None  # the cell that was, until it is taken in again
         self._backups: dict[str, Rows] = {}
         self._sets: dict[int, CellSet] = {}  # by version
@@ -81,7 +87,13 @@ class CellsRun:
             except ExceptionGroup as group:  # of the programs, each of which may have seen it
                 raise group.exceptions[0] from None
             except (ClientError, TimeoutError) as error:
+                if self._violated:
+                    raise self._violated[0] from error
                 raise Violation("L1", f"all cells are well again, and still: {error!r}") from error
+        for member_cell in self._member_cells():
+            member_cell.check_end()
+        if self._violated:
+            raise self._violated[0]
         return Result(
             self.seed,
             self.world.trace(),
@@ -96,6 +108,7 @@ class CellsRun:
     # ---- the run -------------------------------------------------------------------------------------------
 
     async def _main(self) -> None:
+        self._cells = {name: self._cell(name, number) for number, name in enumerate(NAMES)}
         await self._set_up()
         work: list[Callable[[Cells], Awaitable[None]]] = [self._use_registers, self._use_registers, self._change_set]
         work.append(self._change_set if self._chance.random() < 0.6 else self._use_registers)
@@ -108,13 +121,31 @@ class CellsRun:
             group.create_task(self._watch_time())
         await self._end()
 
+    def _cell(self, name: str, number: int) -> SimCell | MemberCell:
+        if not self._of_members:
+            return SimCell(name, number + 1)
+        self.world.sometimes("cells were clusters of members")
+        return MemberCell(name, number + 1, len(NAMES) * self.seed + number, self._violated.append)
+
+    def _member_cells(self) -> list[MemberCell]:
+        return [cell for cell in self._cells.values() if isinstance(cell, MemberCell)]
+
     async def _set_up(self) -> None:
         calm, self._weather.calm = self._weather.calm, True
         async with self._reach(FIRST) as them:
+            while not await self._try_to_set_up(them):
+                await asyncio.sleep(1)
+        self._weather.calm = calm
+
+    async def _try_to_set_up(self, them: Cells) -> bool:
+        """False: a cell had no leader."""
+        try:
             await them.set_up()
             for account, cell in ACCOUNTS.items():
                 await them.client(cell).txn().then(Ops.put(account, str(INITIAL))).commit()
-        self._weather.calm = calm
+        except OutcomeUnknown:
+            return False
+        return True
 
     def _reach(self, names: Collection[str] = NAMES) -> Cells:
         return Cells({name: client_of(self._cells[name], self._weather) for name in names}, 5.0)
@@ -262,9 +293,10 @@ class CellsRun:
                     cell.up = False
                     self._tell(f"{cell.name} is away")
                     asyncio.get_running_loop().call_later(self._chance.uniform(0.2, 8), setattr, cell, "up", True)
-                case 2 if cell.name not in self._backups:  # the older, the more is forgotten
-                    self._backups[cell.name] = cell.backup()
+                case 2 if isinstance(cell, SimCell) and cell.name not in self._backups:
+                    self._backups[cell.name] = cell.backup()  # the older, the more is forgotten
                 case 2 | 3 if self._restores and self._restored is None and cell.name in self._backups:
+                    assert isinstance(cell, SimCell)
                     self._restored = cell.name
                     cell.restore(self._backups.pop(cell.name), self._chance.getrandbits(60))
                     self._note("a cell was restored")
@@ -274,10 +306,13 @@ class CellsRun:
         self._weather.calm = True
         for cell in self._cells.values():
             cell.up = True
+        for member_cell in self._member_cells():
+            member_cell.heal()
         async with asyncio.timeout(SETTLE_SECONDS):
             await asyncio.sleep(60)  # no session is left
             for cell in self._cells.values():
-                cell.expire(now())
+                if isinstance(cell, SimCell):
+                    cell.expire(now())
             async with self._reach() as them:
                 for cell in self._cells.values():
                     if not _counts(cell):
@@ -305,19 +340,20 @@ def _listed(value: bytes | None) -> list[str]:
     return value.decode().split(",") if value else []
 
 
-def _counts(cell: SimCell) -> bool:
+def _counts(cell: Cell) -> bool:
     """Whether it was not restored after it joined the set."""
     itself = _data(cell).get(wire.SELF)
     return itself is None or Identity.unpacked(itself).cluster_id == cell.cluster_id
 
 
-def _text(cell: SimCell) -> dict[str, str]:
+def _text(cell: Cell) -> dict[str, str]:
     return {key.decode(): value.decode(errors="replace") for key, value in _data(cell).items()}
 
 
-def _data(cell: SimCell) -> dict[bytes, bytes]:
-    read = Op(request_range=rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"))
-    kvs = cell.execute(rpc_pb2.TxnRequest(success=[read])).responses[0].response_range.kvs
+def _data(cell: Cell) -> dict[bytes, bytes]:
+    if cell.space is None:
+        return {}
+    kvs = requests.range_now(cell.space, rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0")).kvs
     return {kv.key: kv.value for kv in kvs}
 
 
