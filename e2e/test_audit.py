@@ -105,6 +105,7 @@ _SELDOM = {
     "get persistentvolumes": "whether a voter's volume was on a node that is gone",
     "update holdfastclusters/finalizers.holdfast.dev": "checked by the plug-in OwnerReferencesPermissionEnforcement",
     "update holdfastedgepools/finalizers.holdfast.dev": "checked by the plug-in OwnerReferencesPermissionEnforcement",
+    "update holdfastcells/finalizers.holdfast.dev": "checked by the plug-in OwnerReferencesPermissionEnforcement",
 }
 
 

@@ -9,12 +9,15 @@ import os
 from typing import Any
 
 import kopf
+from holdfast import __version__
 
+from holdfast_operator.cells_loop import cells_loops
+from holdfast_operator.cluster_loop import cluster_loops
 from holdfast_operator.kube import Kube
 from holdfast_operator.loop import Loops
 from holdfast_operator.model.common import GROUP, VERSION
 from holdfast_operator.pods import is_ready
-from holdfast_operator.resources.common import CLUSTER_LABEL
+from holdfast_operator.resources.common import CELLS_LABEL, CLUSTER_LABEL
 
 log = logging.getLogger("holdfast.operator")
 
@@ -28,6 +31,7 @@ CHILDREN = (
     ("apps", "v1", "statefulsets"),
     ("policy", "v1", "poddisruptionbudgets"),
 )
+WORKERS = ("apps", "v1", "deployments")
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -38,10 +42,12 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.process.ultimate_exiting_timeout = 20
     for child in CHILDREN:  # the API server sends no others, above all no other Secrets
         settings.watching.label_selectors[child] = CLUSTER_LABEL
+    settings.watching.label_selectors[WORKERS] = CELLS_LABEL
 
 
-def registry(loops: Loops) -> kopf.OperatorRegistry:
-    """Our handlers. They are event handlers, because these put no finalizer and no annotation on objects."""
+def registry(loops: Loops, cells: Loops) -> kopf.OperatorRegistry:
+    """Our handlers; `loops`: of clusters. They are event handlers, because these put no finalizer and no annotation on
+    objects."""
     found = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=found)
@@ -70,6 +76,22 @@ def registry(loops: Loops) -> kopf.OperatorRegistry:
     for group, version, plural in CHILDREN:
         kopf.on.event(group, version, plural, id=plural, labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)(child)
 
+    generations: dict[str, int] = {}  # of HoldfastCells, by uid
+
+    @kopf.on.event(GROUP, VERSION, "holdfastcells", registry=found)
+    async def of_cells(namespace: str | None, name: str | None, type: str | None, meta: Any, **_: Any) -> None:
+        """The status that a pass writes makes no other pass."""
+        uid, now = str(meta["uid"]), int(meta["generation"])
+        if type == "DELETED" or "deletionTimestamp" in meta or generations.get(uid) != now:
+            cells.wake(namespace or "", name or "")
+        generations[uid] = now
+        if type == "DELETED":
+            del generations[uid]
+
+    @kopf.on.event(*WORKERS, labels={CELLS_LABEL: kopf.PRESENT}, registry=found)
+    async def workers(namespace: str | None, labels: Any, **_: Any) -> None:
+        cells.wake(namespace or "", labels[CELLS_LABEL])
+
     known: dict[str, object] = {}  # what matters of each node; kubelets report more often than that changes
 
     @kopf.on.event("v1", "nodes", registry=found)
@@ -81,9 +103,10 @@ def registry(loops: Loops) -> kopf.OperatorRegistry:
 
     @kopf.on.probe(id="loops", registry=found)
     async def alive(**_: Any) -> float:
-        if loops.stuck_seconds > STUCK_SECONDS:
-            raise kopf.PermanentError(f"a loop has been stuck for {loops.stuck_seconds:.0f} s")
-        return loops.stuck_seconds
+        stuck = max(loops.stuck_seconds, cells.stuck_seconds)
+        if stuck > STUCK_SECONDS:
+            raise kopf.PermanentError(f"a loop has been stuck for {stuck:.0f} s")
+        return stuck
 
     return found
 
@@ -94,11 +117,12 @@ async def main(stop: asyncio.Event) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     kube = Kube.in_cluster()
     repository = os.environ.get("HOLDFAST_IMAGE_REPOSITORY", "holdfast")
-    loops = Loops(kube, repository, kubernetes=await kube.version())
+    loops = cluster_loops(kube, repository, kubernetes=await kube.version())
+    cells = cells_loops(kube, f"{repository}:{__version__}")
     namespaces = [n for n in os.environ.get("WATCH_NAMESPACES", "").split(",") if n]
     running = asyncio.ensure_future(
         kopf.operator(
-            registry=registry(loops),
+            registry=registry(loops, cells),
             settings=kopf.OperatorSettings(),
             namespaces=namespaces,
             clusterwide=not namespaces,
@@ -111,6 +135,7 @@ async def main(stop: asyncio.Event) -> None:
         await running
     finally:
         await loops.close()
+        await cells.close()
         await kube.close()
         with contextlib.suppress(asyncio.CancelledError):
             running.cancel()

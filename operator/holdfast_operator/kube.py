@@ -31,11 +31,13 @@ _PATHS = {
     "Event": "api/v1/{ns}events",
     "Node": "api/v1/nodes",
     "PersistentVolume": "api/v1/persistentvolumes",
+    "Deployment": "apis/apps/v1/{ns}deployments",
     "StatefulSet": "apis/apps/v1/{ns}statefulsets",
     "PodDisruptionBudget": "apis/policy/v1/{ns}poddisruptionbudgets",
     "HoldfastCluster": "apis/holdfast.dev/v1alpha1/{ns}holdfastclusters",
     "HoldfastEdgePool": "apis/holdfast.dev/v1alpha1/{ns}holdfastedgepools",
     "HoldfastConfig": "apis/holdfast.dev/v1alpha1/{ns}holdfastconfigs",
+    "HoldfastCells": "apis/holdfast.dev/v1alpha1/{ns}holdfastcells",
 }
 
 
@@ -46,6 +48,11 @@ class ApiError(Exception):
         super().__init__(f"{reason} ({status}): {message}")
         self.status = status
         self.reason = reason
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may succeed later, so that the user need not know of it."""
+        return self.reason == "Conflict" or self.status == 429 or self.status >= 500
 
 
 class Kube:

@@ -1,7 +1,7 @@
-"""One loop per cluster. Events wake it, several at once count as one, and it backs off after errors.
+"""Loops that keep objects as they are wanted. Events wake one, several at once count as one, and it backs off after
+errors.
 
-Handlers only wake the loop. What a pass does depends on what it reads from the API server, never on the event. The
-cluster, each pool and each configuration fail alone.
+Handlers only wake a loop. What a pass does depends on what it reads from the API server, never on the event.
 """
 
 from __future__ import annotations
@@ -9,44 +9,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from asyncio import get_running_loop
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
-from holdfast_operator.kube import Kube, Object
-from holdfast_operator.members import Members
-from holdfast_operator.reconcile_cluster import LATER, ClusterReconciler, MembersOf
-from holdfast_operator.reconcile_config import ConfigReconciler
-from holdfast_operator.reconcile_pool import OLDEST_KUBERNETES, PoolReconciler
+from holdfast_operator.reconcile_cluster import LATER
 
 log = logging.getLogger("holdfast.operator")
 
-Key = tuple[str, str]  # namespace, cluster
+Key = tuple[str, str]  # namespace, name
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 QUIET_SECONDS = 0.05
 
 
-class ClusterLoop:
-    """Reconciles one cluster, its pools and its configurations."""
+class Loop(ABC):
+    """Makes one pass after the other over one object, and over those that belong to it."""
 
-    def __init__(
-        self,
-        kube: Kube,
-        key: Key,
-        repository: str,
-        members: MembersOf = Members,
-        kubernetes: tuple[int, int] = OLDEST_KUBERNETES,
-    ) -> None:
-        self._kube = kube
+    def __init__(self, key: Key) -> None:
         self._namespace, self._name = key
-        self._cluster = ClusterReconciler(kube, *key, repository, members)
-        self._pools = PoolReconciler(kube, *key, kubernetes)
-        self._configs = ConfigReconciler(kube, *key)
         self._failures: dict[str, int] = {}  # by object: how often in a row
         self.woken = asyncio.Event()
         self.passed_at = get_running_loop().time()
 
     async def run(self) -> None:
-        """Run until no object refers to this cluster any more."""
+        """Run until nothing is left to be kept."""
         while True:
             self.woken.clear()
             delay = await self._pass()
@@ -60,27 +46,13 @@ class ClusterLoop:
                     await self.woken.wait()
                     await asyncio.sleep(QUIET_SECONDS)  # events come in bursts; one pass serves them all
 
+    @abstractmethod
     async def close(self) -> None:
-        await self._cluster.close()
+        """Close the connections."""
 
+    @abstractmethod
     async def _pass(self) -> float | None:
-        """Returns the seconds until the next pass is due; None if nothing is left of the cluster."""
-        try:
-            pools = await self._mine("HoldfastEdgePool")
-            configs = await self._mine("HoldfastConfig")
-        except Exception as error:
-            return self._failed("lists", error)
-        delays = [await self._alone("cluster", self._cluster.run(pools))]
-        cluster, reports = self._cluster.for_pools, self._cluster.reports
-        self._pools.forget_others(pools)
-        delays += [await self._alone(_named(pool), self._pools.run(pool, cluster, reports)) for pool in pools]
-        if configs and not self._cluster.paused:
-            hf = await self._cluster.client()
-            delays += [
-                await self._alone(_named(config), self._configs.run(config, configs, pools, hf, reports or []))
-                for config in configs
-            ]
-        return min((delay for delay in delays if delay is not None), default=None)
+        """Returns the seconds until the next pass is due; None if nothing is left."""
 
     async def _alone(self, what: str, work: Awaitable[float | None]) -> float | None:
         """Do the work for one object. If it fails, it is tried again later and later, and nothing else is held up."""
@@ -97,50 +69,25 @@ class ClusterLoop:
         log.warning("%s/%s: the pass for %s failed: %r", self._namespace, self._name, what, error, exc_info=count == 0)
         return BACKOFF_SECONDS[min(count, len(BACKOFF_SECONDS) - 1)]
 
-    async def _mine(self, kind: str) -> list[Object]:
-        found = await self._kube.list(kind, self._namespace)
-        return sorted(
-            (o for o in found if o["spec"].get("clusterRef", {}).get("name") == self._name and _stays(o)),
-            key=lambda o: str(o["metadata"]["name"]),
-        )
-
-
-def _stays(obj: Object) -> bool:
-    return "deletionTimestamp" not in obj["metadata"]
-
-
-def _named(obj: Object) -> str:
-    return f"{obj['kind']} {obj['metadata']['name']}"
-
 
 class Loops:
-    """The loops of all clusters."""
+    """The loops of all objects of a kind."""
 
-    def __init__(
-        self,
-        kube: Kube,
-        repository: str,
-        members: MembersOf = Members,
-        kubernetes: tuple[int, int] = OLDEST_KUBERNETES,
-    ) -> None:
-        """`kubernetes`: the version of the API server."""
-        self._kube = kube
-        self._repository = repository
-        self._members = members
-        self._kubernetes = kubernetes
-        self._loops: dict[Key, tuple[ClusterLoop, asyncio.Task[None]]] = {}
+    def __init__(self, make: Callable[[Key], Loop]) -> None:
+        self._make = make
+        self._loops: dict[Key, tuple[Loop, asyncio.Task[None]]] = {}
 
-    def wake(self, namespace: str, cluster: str) -> None:
-        """Something of this cluster has changed. A loop that has ended starts again."""
-        key = (namespace, cluster)
+    def wake(self, namespace: str, name: str) -> None:
+        """Something of this object has changed. A loop that has ended starts again."""
+        key = (namespace, name)
         known = self._loops.get(key)
         if known is None or known[1].done():
-            loop = ClusterLoop(self._kube, key, self._repository, self._members, self._kubernetes)
+            loop = self._make(key)
             self._loops[key] = (loop, asyncio.ensure_future(self._run(key, loop)))
         else:
             known[0].woken.set()
 
-    async def _run(self, key: Key, loop: ClusterLoop) -> None:
+    async def _run(self, key: Key, loop: Loop) -> None:
         try:
             await loop.run()
         finally:

@@ -70,6 +70,21 @@ def trouble_of(pod: Object, now: datetime) -> str:
     return "it has been starting for long: see its events" if run is Run.NEVER else ""
 
 
+def troubles_of(pod: Object) -> list[str]:
+    """What is wrong with each container of a pod that has several, and with the pod; empty if nothing is."""
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return [_words(scheduled)]
+    found = []
+    for container in pod.get("status", {}).get("containerStatuses") or ():
+        waiting, terminated = _waiting(container), _terminated(container)
+        if container.get("ready") or waiting.get("reason") in _NORMAL:
+            continue
+        why = f"{waiting.get('reason', 'Terminated')}: exit code {terminated.get('exitCode')}" if terminated else ""
+        found.append(f"{container['name']} {why or _words(waiting)}")
+    return found
+
+
 def _container(pod: Object) -> Object:
     found: list[Object] = pod.get("status", {}).get("containerStatuses") or [{}]
     return found[0]

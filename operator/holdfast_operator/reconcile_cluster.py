@@ -124,8 +124,8 @@ class ClusterReconciler:
             await self._waiting(cluster, "WaitingForDeletion", str(leaving))
             return SOON
         except ApiError as error:
-            if error.reason == "Conflict" or error.status == 429 or error.status >= 500:
-                raise  # nothing that the user has to know of; the loop tries again
+            if error.passes:
+                raise  # the loop tries again
             await self._stalled(cluster, "Refused", str(error))
         return LATER
 

@@ -56,10 +56,12 @@ async def write(kube: Kube, obj: Object, status: dict[str, Any]) -> None:
     obj["metadata"]["resourceVersion"] = answer["metadata"]["resourceVersion"]
 
 
-async def tell(kube: Kube, obj: Object, status: dict[str, Any]) -> None:
-    """Write `status`, unless the object has changed or is gone: then the next pass writes it."""
+async def tell(kube: Kube, obj: Object, status: dict[str, Any]) -> bool:
+    """Write `status`. False: the object has changed or is gone, and the next pass writes it."""
     try:
         await write(kube, obj, {"observedGeneration": obj["metadata"]["generation"], **status})
     except ApiError as error:
         if error.reason not in ("Conflict", "NotFound"):
             raise
+        return False
+    return True

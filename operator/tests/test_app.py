@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import kopf
-from holdfast_operator.app import CHILDREN, configure
+from holdfast_operator.app import CHILDREN, WORKERS, configure
 from holdfast_operator.kube import Kube
-from holdfast_operator.resources.common import CLUSTER_LABEL
+from holdfast_operator.resources.common import CELLS_LABEL, CLUSTER_LABEL
 from holdfast_operator.sim import operators
 from kopf._cogs.structs.references import Resource
 
@@ -16,6 +16,7 @@ def test_only_children_with_our_label_are_watched() -> None:
     for group, version, plural in CHILDREN:
         selectors = settings.watching.label_selectors.collect(Resource(group, version, plural))
         assert list(selectors) == [CLUSTER_LABEL], plural
+    assert list(settings.watching.label_selectors.collect(Resource(*WORKERS))) == [CELLS_LABEL]
     nodes = Resource("", "v1", "nodes")
     assert list(settings.watching.label_selectors.collect(nodes)) == []
 

@@ -52,6 +52,9 @@ def test_the_operator_may_do_what_it_does_and_no_more(namespaces: tuple[str, ...
     assert "update" in granted["services"]  # one whose ports were changed by hand is replaced: see objects.py
     assert granted["pods/eviction"] == {"create"}
     assert granted["secrets"] == {"get", "list", "watch", "create", "patch", "delete"}
+    assert granted["deployments"] == {"get", "list", "watch", "create", "patch"}
+    assert granted["holdfastcells"] == {"get", "list", "watch"}
+    assert granted["holdfastcells/status"] == {"update"}
     assert not any("*" in verbs for verbs in granted.values())
     assert "create" not in granted["pods"]
 
@@ -101,5 +104,5 @@ def test_the_operator_is_ready_when_it_watches_and_leaves_a_lost_node_soon() -> 
 
 def test_crds_stay_when_the_release_goes() -> None:
     made = [o for o in rendered("holdfast", "system") if o["kind"] == "CustomResourceDefinition"]
-    assert len(made) == 3
+    assert len(made) == 4
     assert {o["metadata"]["annotations"]["helm.sh/resource-policy"] for o in made} == {"keep"}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from holdfast_operator.loop import Loops
+from holdfast_operator.cluster_loop import cluster_loops
 from holdfast_operator.sim.apiserver import ApiServer
 from holdfast_operator.sim.kube import Faults, Request, SimKube
 
@@ -23,7 +23,8 @@ class Server:
         self.api = ApiServer(lambda: 0.0)
         self.requests: list[str] = []
         self.watched: Callable[[Request], None] = lambda _: None
-        self.loops = Loops(SimKube(self.api, Random(1), Faults(latency=0.0), self._note, lambda _: None), "holdfast")
+        kube = SimKube(self.api, Random(1), Faults(latency=0.0), self._note, lambda _: None)
+        self.loops = cluster_loops(kube, "holdfast")
 
     def _note(self, request: Request) -> None:
         self.requests.append(str(request))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from holdfast_operator.plan.facts import Run
-from holdfast_operator.pods import STARTING, run_of, trouble_of
+from holdfast_operator.pods import STARTING, run_of, trouble_of, troubles_of
 
 Object = dict[str, Any]
 NOW = datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC)
@@ -70,3 +70,19 @@ def test_a_pod_that_has_been_starting_for_long_cannot_run() -> None:
 
 def test_troubles_are_cut_short() -> None:
     assert len(trouble_of(pod(waiting("ErrImagePull", "x" * 5000)), NOW)) <= 200
+
+
+def test_each_container_of_several_says_what_is_wrong() -> None:
+    failing = {
+        "name": "courier-eu--us",
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 2}},
+    }
+    statuses = [{"name": "janitor", "ready": True, "state": {"running": {}}}, failing]
+    assert troubles_of({"status": {"containerStatuses": statuses}}) == ["courier-eu--us CrashLoopBackOff: exit code 2"]
+    starting = {"name": "janitor", "state": {"waiting": {"reason": "ContainerCreating"}}}
+    assert troubles_of({"status": {"containerStatuses": [starting]}}) == []
+    pull = {"name": "janitor", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
+    assert troubles_of({"status": {"containerStatuses": [pull]}}) == ["janitor ErrImagePull: no such image"]
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
+    assert troubles_of({"status": {"conditions": [unscheduled]}}) == ["Unschedulable: no node"]

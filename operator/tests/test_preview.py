@@ -161,6 +161,7 @@ async def test_what_the_api_server_refuses_is_said(tmp_path: Path) -> None:
         ("- 1", "no Kubernetes object with a name"),
         ("kind: Pod\nmetadata: {name: x}", "has no HoldfastCluster"),
         ("apiVersion: holdfast.dev/v1alpha1\nkind: HoldfastConfig\nmetadata: {name: x}", "has no HoldfastCluster"),
+        ("apiVersion: holdfast.dev/v1alpha1\nkind: HoldfastCells\nmetadata: {name: x}", "has no HoldfastCluster"),
         ("", "has no HoldfastCluster"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from holdfast_operator.model.cells import CellsSpec, CellsStatus
 from holdfast_operator.model.cluster import ClusterSpec, ClusterStatus
 from holdfast_operator.model.common import GROUP, VERSION
 from holdfast_operator.model.config import ConfigSpec, ConfigStatus
@@ -18,7 +19,14 @@ from holdfast_operator.model.pool import PoolSpec, PoolStatus
 
 Schema = dict[str, Any]
 _KEEP = ("type", "description", "default", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength")
-_LIST_KEYS = {"conditions": ["type"], "members": ["id"], "pools": ["name"]}
+_LIST_KEYS = {
+    "conditions": ["type"],
+    "members": ["id"],
+    "pools": ["name"],
+    "cells": ["name"],
+    "queues": ["from", "to"],
+    "replicate": ["prefix"],
+}
 
 
 def structural(schema: Schema, defs: Schema, name: str = "") -> Schema:
@@ -235,7 +243,58 @@ def crds() -> list[Schema]:
             _rule("self.prefix == oldSelf.prefix", "prefix cannot be changed; make another HoldfastConfig"),
         ],
     )
-    return [cluster, pool, config]
+    return [cluster, pool, config, _cells()]
+
+
+def _cells() -> Schema:
+    return _crd(
+        "HoldfastCells",
+        "holdfastcells",
+        "hfcells",
+        "Clusters that agree with each other as cells, and the processes that work between them.",
+        CellsSpec,
+        CellsStatus,
+        [
+            *_READY,
+            _column("Version", ".status.version", "integer"),
+            _column("Reachable", ".status.reachable"),
+            _column("Oldest", ".status.oldestIntentSeconds", "integer"),
+            _column("Lag", ".status.lag", "integer"),
+            _condition("Available", wide=True),
+            _condition("Working", wide=True),
+            _MESSAGE,
+            _AGE,
+        ],
+        [
+            _rule(
+                "self.cells.all(c, has(c.cluster) != has(c.endpoints))", "give each cell either cluster or endpoints"
+            ),
+            _rule(
+                "self.cells.all(c, !has(c.tls) || has(c.endpoints))",
+                "tls belongs to endpoints; the certificates of a HoldfastCluster are known",
+            ),
+            _rule(
+                "!has(self.queues) || self.queues.all(q, q.from != q.to && self.cells.exists(c, c.name == q.from) && "
+                "self.cells.exists(c, c.name == q.to))",
+                "in queues, from and to have to be two different cells of spec.cells",
+            ),
+            _rule(
+                "!has(self.replicate) || self.replicate.all(r, self.cells.exists(c, c.name == r.from) && "
+                "(has(r.to) ? r.to.all(t, t != r.from && self.cells.exists(c, c.name == t)) : self.cells.size() > 1))",
+                "in replicate, from and to have to be different cells of spec.cells",
+            ),
+            _rule(
+                "!has(self.replicate) || self.replicate.all(r, !r.prefix.startsWith('/cells/') && "
+                "!'/cells/'.startsWith(r.prefix))",
+                "in replicate, no prefix may have keys below /cells/, which each cell has for itself",
+            ),
+            _rule(
+                "!has(self.replicate) || self.replicate.all(a, "
+                "self.replicate.filter(b, b.prefix.startsWith(a.prefix)).size() == 1)",
+                "in replicate, no prefix may begin with another one, or be given twice",
+            ),
+        ],
+    )
 
 
 if __name__ == "__main__":

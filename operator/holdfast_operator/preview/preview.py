@@ -24,7 +24,11 @@ from holdfast_operator.reconcile_cluster import ClusterReconciler
 from holdfast_operator.reconcile_pool import PoolReconciler
 from holdfast_operator.words import sentence
 
-_KINDS = ("HoldfastCluster", "HoldfastEdgePool", "HoldfastConfig")
+_PLANNED = ("HoldfastCluster", "HoldfastEdgePool")
+_NOT_PLANNED = {
+    "HoldfastConfig": "HoldfastConfigs are not planned: the operator writes what they say in one transaction",
+    "HoldfastCells": "HoldfastCells are not planned: what is next depends on what the cells answer to the operator",
+}
 
 
 class BadFile(Exception):
@@ -51,9 +55,9 @@ def read(path: Path, namespace: str) -> list[Object]:
     for number, obj in enumerate(documents, 1):
         if not isinstance(obj, dict) or not isinstance(obj.get("metadata"), dict) or not obj["metadata"].get("name"):
             raise BadFile(f"{path}: the object {number} is no Kubernetes object with a name")
-        if obj.get("apiVersion") == API_VERSION and obj.get("kind") in _KINDS:
+        if obj.get("apiVersion") == API_VERSION and obj.get("kind") in (*_PLANNED, *_NOT_PLANNED):
             found.append({**obj, "metadata": {"namespace": namespace, **obj["metadata"]}})
-    if not any(obj["kind"] != "HoldfastConfig" for obj in found):
+    if not any(obj["kind"] in _PLANNED for obj in found):
         raise BadFile(f"{path} has no HoldfastCluster and no HoldfastEdgePool")
     return found
 
@@ -61,12 +65,13 @@ def read(path: Path, namespace: str) -> list[Object]:
 async def preview(kube: DryRun, objects: list[Object], repository: str, show: Callable[[str], None]) -> None:
     """Raises ApiError."""
     kube.hold(objects)
-    clusters = {(o["metadata"]["namespace"], _cluster_of(o)) for o in objects if o["kind"] != "HoldfastConfig"}
+    clusters = {(o["metadata"]["namespace"], _cluster_of(o)) for o in objects if o["kind"] in _PLANNED}
     version = await kube.version()
     for namespace, name in sorted(clusters):
         await _Preview(kube, namespace, name, repository, version, show).run()
-    if any(o["kind"] == "HoldfastConfig" for o in objects):
-        show("HoldfastConfigs are not planned: the operator writes what they say in one transaction")
+    for kind, why in _NOT_PLANNED.items():
+        if any(o["kind"] == kind for o in objects):
+            show(why)
     show("nothing was changed")
 
 

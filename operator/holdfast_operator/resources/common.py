@@ -1,4 +1,4 @@
-"""Names, labels and owners of the objects of clusters and pools."""
+"""Names, labels and owners of the objects that the operator makes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from holdfast_operator.model.common import API_VERSION
 Object = dict[str, Any]
 
 CLUSTER_LABEL = "holdfast.dev/cluster"
+CELLS_LABEL = "holdfast.dev/cells"
 COMPONENT_LABEL = "holdfast.dev/component"
 POOL_LABEL = "holdfast.dev/pool"
 TEMPLATE_LABEL = "holdfast.dev/template"

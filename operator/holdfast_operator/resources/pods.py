@@ -54,25 +54,23 @@ def container(image: str, arguments: list[str], resources: Resources | None, tls
         "readinessProbe": probe("/readyz", periodSeconds=2, timeoutSeconds=3, failureThreshold=3),
         # Keep serving until the Services have removed this pod from their endpoints, or new connections would fail.
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": container_security(),
     }
     if resources is not None:
         found["resources"] = dump(resources)
     return found
 
 
-def secret_volume(name: str, secret: str) -> Object:
-    return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
+def container_security() -> Object:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
 
 
-def pod_spec(container_: Object, tls_secret: str) -> Object:
-    volumes: list[Object] = [{"name": "tmp", "emptyDir": {}}]
-    if tls_secret:
-        volumes.append(secret_volume("tls", tls_secret))
+def pod_security() -> Object:
+    """The part of a pod spec that keeps it unprivileged."""
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -85,9 +83,18 @@ def pod_spec(container_: Object, tls_secret: str) -> Object:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [container_],
-        "volumes": volumes,
     }
+
+
+def secret_volume(name: str, secret: str) -> Object:
+    return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
+
+
+def pod_spec(container_: Object, tls_secret: str) -> Object:
+    volumes: list[Object] = [{"name": "tmp", "emptyDir": {}}]
+    if tls_secret:
+        volumes.append(secret_volume("tls", tls_secret))
+    return {**pod_security(), "containers": [container_], "volumes": volumes}
 
 
 def claim_template(storage: Storage) -> Object:

@@ -28,11 +28,13 @@ KINDS = (
     Kind("Event", "v1", "events"),
     Kind("Node", "v1", "nodes", namespaced=False),
     Kind("PersistentVolume", "v1", "persistentvolumes", namespaced=False),
+    Kind("Deployment", "apps/v1", "deployments"),
     Kind("StatefulSet", "apps/v1", "statefulsets"),
     Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"),
     Kind("HoldfastCluster", "holdfast.dev/v1alpha1", "holdfastclusters"),
     Kind("HoldfastEdgePool", "holdfast.dev/v1alpha1", "holdfastedgepools"),
     Kind("HoldfastConfig", "holdfast.dev/v1alpha1", "holdfastconfigs"),
+    Kind("HoldfastCells", "holdfast.dev/v1alpha1", "holdfastcells"),
 )
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 BY_PATH: Mapping[tuple[str, str], Kind] = {(kind.api, kind.plural): kind for kind in KINDS}

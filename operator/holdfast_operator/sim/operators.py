@@ -9,8 +9,8 @@ from random import Random
 from holdfast import client
 from holdfast.client.connection import Connection
 
+from holdfast_operator.cluster_loop import cluster_loops
 from holdfast_operator.kube import ApiError, Kube
-from holdfast_operator.loop import Loops
 from holdfast_operator.members import Members
 from holdfast_operator.resources.common import CLUSTER_LABEL
 from holdfast_operator.sim.kube import Request, SimKube
@@ -36,7 +36,7 @@ class Operator:
         self.pass_at = 0.0  # when the pass that is under way began to look
         self.alive = True
         kube = SimKube(world.api, self._rng, world.faults, self._before, self._after)
-        self._loops = Loops(kube, REPOSITORY, members=self._members)
+        self._loops = cluster_loops(kube, REPOSITORY, members=self._members)
         world.api.watchers.append(self._noticed)
         self._relist()
 

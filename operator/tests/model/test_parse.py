@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from holdfast_operator.model import overlay
+from holdfast_operator.model.cells import CellsSpec
 from holdfast_operator.model.cluster import ClusterSpec, ClusterStatus
 from holdfast_operator.model.common import Model, PodFields
 from holdfast_operator.model.config import ConfigSpec
@@ -161,6 +162,7 @@ def test_the_samples_are_understood(file: Path) -> None:
         "HoldfastCluster": ClusterSpec,
         "HoldfastEdgePool": PoolSpec,
         "HoldfastConfig": ConfigSpec,
+        "HoldfastCells": CellsSpec,
     }
     for obj in yaml.safe_load_all(file.read_text()):
         if obj["apiVersion"].startswith("holdfast.dev/"):

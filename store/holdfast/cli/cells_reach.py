@@ -32,7 +32,11 @@ CellOption = Annotated[
 ]
 CellTls = Annotated[
     list[str] | None,
-    typer.Option("--cell-tls", help="As --tls-dir, for one cell: NAME=DIR. May be given several times."),
+    typer.Option(
+        "--cell-tls",
+        envvar="HOLDFAST_CELLS_TLS",
+        help="As --tls-dir, for one cell: NAME=DIR. May be given several times; spaces separate them in the variable.",
+    ),
 ]
 
 

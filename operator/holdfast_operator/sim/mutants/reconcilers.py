@@ -19,9 +19,9 @@ from holdfast_operator import (
     status,
 )
 from holdfast_operator.act import Actor
+from holdfast_operator.cluster_loop import ClusterLoop
 from holdfast_operator.cluster_status import cluster_status
 from holdfast_operator.kube import Kube, Object
-from holdfast_operator.loop import ClusterLoop
 from holdfast_operator.model import parse
 from holdfast_operator.model.config import ConfigSpec
 from holdfast_operator.objects import APPLIED
