@@ -5,10 +5,18 @@ async with cells.connect({"eu": client.connect(…), "us": client.connect(…), 
 """
 
 from holdfast.cells.cells import Cells, connect
-from holdfast.cells.errors import CellsUnavailable, LeaseLost, NotSetUp, QueueFull, TransactionAborted
+from holdfast.cells.errors import (
+    CellsUnavailable,
+    LeaseLost,
+    NotSetUp,
+    QueueFull,
+    ReplicationRefused,
+    TransactionAborted,
+)
 from holdfast.cells.lease import Holder, Lease, LeaseRegister
 from holdfast.cells.queue import Lag, Message, Queue
 from holdfast.cells.register import Register
+from holdfast.cells.replication import Replication
 from holdfast.cells.survey import Survey
 from holdfast.cells.transaction import CellsTxn, Result
 
@@ -26,6 +34,8 @@ __all__ = [
     "Queue",
     "QueueFull",
     "Register",
+    "Replication",
+    "ReplicationRefused",
     "Result",
     "Survey",
     "TransactionAborted",

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from holdfast.cells import wire
@@ -33,7 +33,7 @@ from holdfast.cells.replicated import RECORDS, Batch, Replicated, check_prefix, 
 from holdfast.client.errors import ClientError
 from holdfast.client.txn import Key, Op, Ops
 from holdfast.keyrange import bounds, prefix_end
-from holdfast.proto import holdfast_pb2, rpc_pb2
+from holdfast.proto import holdfast_pb2, kv_pb2, rpc_pb2
 
 PAUSE_SECONDS = 1.0
 OTHER_SECONDS = 2.0  # between looks at what another replicator does
@@ -153,7 +153,7 @@ class Replication:
         request = rpc_pb2.TxnRequest(success=[rpc_pb2.RequestOp(request_range=read)])
         answer = await self._links.request(cell, request, self._timeout)
         kvs = answer.responses[0].response_range.kvs
-        return {kv.key.removeprefix(RECORDS): Replicated.unpacked(kv.value, kv.mod_revision) for kv in kvs}
+        return {kv.key.removeprefix(RECORDS): _unpacked(cell, kv.key, kv.value, kv.mod_revision) for kv in kvs}
 
     # ---- what the source sends -----------------------------------------------------------------------------
 
@@ -173,14 +173,27 @@ class Replication:
             batch: Batch | None = None
             for frame in await stream.frames():
                 if frame.WhichOneof("response") == "revision":
-                    if any(event.kv.key.startswith(RECORDS) for event in frame.revision.events):
+                    if self._comes_another_way(frame.revision.events):
                         return
-                    batch = await self._join(batch, Batch.of(frame.revision.events, frame.revision.revision), told)
+                    events = [event for event in frame.revision.events if event.kv.key.startswith(self._prefix)]
+                    if events or self._is_time():
+                        batch = await self._join(batch, Batch.of(events, frame.revision.revision), told)
                     continue
                 await self._apply(batch, told)
                 batch = None
                 await self._take(frame, told)
             await self._apply(batch, told)
+
+    def _comes_another_way(self, events: Iterable[kv_pb2.Event]) -> bool:
+        """Whether the source has got keys of the prefix through other clusters than the record says."""
+        records = [
+            (e.kv.key, e.kv.value) for e in events if e.type == kv_pb2.Event.PUT and e.kv.key.startswith(RECORDS)
+        ]
+        return any(
+            not set(_unpacked(self._source, key, value, 0).path) <= set(self._record.path)
+            for key, value in records
+            if overlap(key.removeprefix(RECORDS), self._prefix)
+        )
 
     async def _join(self, batch: Batch | None, later: Batch, told: Told) -> Batch:
         together = later if batch is None else batch.and_then(later)
@@ -268,6 +281,14 @@ class Replication:
             while (there := (await self._records(self._destination)).get(self._prefix)) != before:
                 before = there
                 await asyncio.sleep(OTHER_SECONDS * random.uniform(0.5, 1.5))
+
+
+def _unpacked(cell: str, key: bytes, value: bytes, stored: int) -> Replicated:
+    """Raises ReplicationRefused."""
+    try:
+        return Replicated.unpacked(value, stored)
+    except ValueError as error:
+        raise ReplicationRefused(f"{cell}: {key!r}: {error}; delete it, and begin that replication anew") from error
 
 
 def _range(prefix: bytes) -> holdfast_pb2.KeyRange:

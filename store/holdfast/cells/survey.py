@@ -17,6 +17,7 @@ from holdfast.cells.errors import CellsUnavailable
 from holdfast.cells.identity import Identity
 from holdfast.cells.links import Links
 from holdfast.cells.queue import INBOX, OUTBOX
+from holdfast.cells.replication_survey import SurveyedReplication, replications
 from holdfast.cells.rows import rows
 from holdfast.client.client import Client
 from holdfast.client.errors import ClientError
@@ -78,6 +79,7 @@ class Survey:
     cells: Sequence[SurveyedCell]
     queues: Sequence[SurveyedQueue]
     set: CellSet | None
+    replications: Sequence[SurveyedReplication] = ()
 
     @property
     def quorum(self) -> bool:
@@ -90,13 +92,14 @@ class Survey:
 
 async def survey(links: Links, timeout: float) -> Survey:
     """Ask all cells. `timeout`: seconds for each read."""
+    copying = asyncio.ensure_future(replications(links.clients, timeout))
     found = await asyncio.gather(*(_survey(cell, client, timeout) for cell, client in links.clients.items()))
     cells = [each.cell for each in found]
     known = [each.identity.set for each in cells if each.identity is not None and each.counts]
     newest = max(known, key=lambda cell_set: cell_set.version, default=None)
     strangers = sorted(newest.all - links.clients.keys()) if newest is not None else []
     cells += [SurveyedCell(cell, error="no endpoints are given") for cell in strangers]
-    return Survey(cells, _queues({each.cell.cell: each for each in found}), newest)
+    return Survey(cells, _queues({each.cell.cell: each for each in found}), newest, await copying)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,20 @@
-"""What `holdfast cells status` prints: the set, a row for each cell, and one for each queue."""
+"""What `holdfast cells status` prints: the set, a row for each cell, for each queue, and for each prefix that is
+replicated."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 from holdfast.cells import Survey
 from holdfast.cells.cell_set import CellSet
+from holdfast.cells.replication_survey import MOST_BEHIND, SurveyedReplication
 from holdfast.cells.survey import SurveyedCell, SurveyedQueue
 from holdfast.cli.cells_reach import one_line
 from holdfast.cli.session import as_json, table
 
 _CELLS = ["CELL", "STATE", "IN SET", "CLUSTER", "VERSION", "OPEN", "OLDEST", "OUTCOMES"]
+_REPLICATIONS = ["SOURCE", "DESTINATION", "PREFIX", "REVISION", "BEHIND"]
 _QUEUES = ["SOURCE", "DESTINATION", "SENT", "ARRIVED", "WAITING", "REFUSED"]
 
 
@@ -24,6 +28,9 @@ def show(survey: Survey, output: str) -> None:
     if survey.queues:
         print()
         table(_QUEUES, [_queue_row(queue) for queue in survey.queues])
+    if survey.replications:
+        print()
+        table(_REPLICATIONS, [_replication_row(replication) for replication in survey.replications])
 
 
 def set_line(cells: CellSet) -> str:
@@ -58,6 +65,7 @@ def as_object(survey: Survey, now: int) -> dict[str, object]:
             }
             for queue in survey.queues
         ],
+        "replications": [asdict(replication) for replication in survey.replications],
     }
 
 
@@ -116,3 +124,10 @@ def _age(begun: int, now: int) -> str:
 def _queue_row(queue: SurveyedQueue) -> list[object]:
     numbers = (queue.sent, queue.arrived, queue.waiting, queue.refused)
     return [queue.source, queue.destination, *("unknown" if number is None else number for number in numbers)]
+
+
+def _replication_row(found: SurveyedReplication) -> list[object]:
+    behind = "unknown" if found.behind is None else f"{found.behind} keys"
+    if found.behind == MOST_BEHIND:
+        behind = f"{MOST_BEHIND} keys or more"
+    return [found.source, found.destination, found.prefix, found.revision or "loading", behind]
