@@ -16,9 +16,9 @@ from holdfast.status import for_people
 from holdfast_operator import status
 from holdfast_operator.kube import Object
 from holdfast_operator.members import hex_id
-from holdfast_operator.model.cells import CellsStatus, CellStatus, QueueStatus, Where
+from holdfast_operator.model.cells import CellsStatus, CellStatus, QueueStatus, ReplicationStatus, Where
 from holdfast_operator.model.common import dump
-from holdfast_operator.plan.cells import Act, Await, Change, Readmit, Refuse, SetUp, Step, counting
+from holdfast_operator.plan.cells import Act, Await, Change, Forget, Readmit, Refuse, SetUp, Step, counting
 from holdfast_operator.resources.cells import Place
 
 SHOWN_CHARACTERS = 300
@@ -56,11 +56,20 @@ def cells_status(obj: Object, seen: Seen) -> Object:
     counts = counting(seen.survey)
     by_name = {found.cell: found for found in seen.survey.cells}
     cells = [_cell(seen, by_name[cell], cell in counts) for cell in seen.places]
-    # Cells of another set that the spec does not name are not ours to show. Replication gets its rows here, once the
-    # survey tells of it.
+    # Cells of another set that the spec does not name are not ours to show.
     queues = [
         QueueStatus(**{"from": queue.source}, to=queue.destination, waiting=queue.waiting, refused=queue.refused)
         for queue in seen.survey.queues
+    ]
+    copies = [
+        ReplicationStatus(
+            **{"from": found.source},
+            to=found.destination,
+            prefix=found.prefix,
+            revision=found.revision,
+            behind=found.behind,
+        )
+        for found in seen.survey.replications
     ]
     reachable = sum(cell.reachable for cell in cells)
     told = _told(seen, cells)
@@ -71,6 +80,7 @@ def cells_status(obj: Object, seen: Seen) -> Object:
             version=seen.version,
             cells=cells,
             queues=queues,
+            replication=copies,
             reachable=f"{reachable}/{len(cells)}",
             oldestIntentSeconds=max((c.oldestIntentSeconds or 0 for c in cells), default=0),
             lag=sum(queue.waiting or 0 for queue in queues),
@@ -148,7 +158,7 @@ def _told(seen: Seen, cells: Sequence[CellStatus]) -> Told:
             return Told(False, reason, message, stalled=True)
         case Await(reason, message):
             return Told(False, reason, message)
-        case SetUp() | Change() | Readmit() as act:
+        case SetUp() | Change() | Readmit() | Forget() as act:
             doing, reason = _words(act)
             if seen.failed:
                 return Told(False, f"{reason}Failed", f"{doing}, which failed: {one_line(seen.failed)}")
@@ -182,3 +192,5 @@ def _words(act: Act) -> tuple[str, str]:
             return f"the set is changed to {', '.join(sorted(cells))}", "Change"
         case Readmit(cell):
             return f"{cell} is taken in again", "Readmit"
+        case Forget(source, destination, prefix):
+            return f"{destination} forgets that it has {prefix} from {source}", "Forget"

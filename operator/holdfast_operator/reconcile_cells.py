@@ -23,7 +23,7 @@ from holdfast_operator.model.cells import CellsSpec, CellsStatus, Where
 from holdfast_operator.model.parse import InvalidSpec, parse, parse_status
 from holdfast_operator.objects import Leaving, NotOurs, ensure
 from holdfast_operator.places import places_of
-from holdfast_operator.plan.cells import Change, Readmit, Refuse, SetUp, Step, counting, plan
+from holdfast_operator.plan.cells import Change, Forget, Readmit, Refuse, Settled, SetUp, Step, counting, plan, stale
 from holdfast_operator.pods import troubles_of
 from holdfast_operator.resources.cells import Place, workers, workers_name
 from holdfast_operator.resources.common import CELLS_LABEL
@@ -91,6 +91,8 @@ class CellsReconciler:
         survey = await them.survey()
         readmit = {cell.name: from_hex(cell.readmit) for cell in spec.cells if cell.readmit}
         step = plan(wanted, places.keys(), survey, managed=before.version is not None, readmit=readmit)
+        if step == Settled():
+            step = stale(_copies(spec), survey) or step
         staying = {cell: place for cell, place in places.items() if cell in wanted or not _has_left(cell, survey)}
         not_working = await self._keep_workers(obj, spec, staying, survey, step)
         seen = Seen(
@@ -119,6 +121,8 @@ class CellsReconciler:
                 self._work.begin(step, _whole(them.change_set(cells)))
             case Readmit(cell):
                 self._work.begin(step, self._readmit(obj, them, cell))
+            case Forget(source, destination, prefix):
+                self._work.begin(step, _whole(them.replication(source, destination, prefix).forget()))
             case _:
                 self._work.forget()
 
@@ -172,6 +176,10 @@ class CellsReconciler:
         # The places and the version are needed later; nothing else is told as if it were so now.
         kept = {key: value for key, value in obj.get("status", {}).items() if key in ("cells", "version")}
         await status.tell(self._kube, obj, {**kept, "conditions": conditions})
+
+
+def _copies(spec: CellsSpec) -> set[Forget]:
+    return {Forget(each.from_, to, each.prefix) for each in spec.replicate or () for to in spec.destinations(each)}
 
 
 async def _whole(work: Awaitable[object]) -> None:

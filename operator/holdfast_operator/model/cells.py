@@ -180,6 +180,16 @@ class QueueStatus(Model):
     refused: int | None = Field(default=None, description="Messages that were put aside at the destination.")
 
 
+class ReplicationStatus(Model):
+    prefix: str = Field(description="The keys that are copied.")
+    from_: str = Field(alias="from", description="The cell that has them.")
+    to: str = Field(description="The cell that gets them.")
+    revision: int = Field(description="All changes up to this revision of `from` are there; 0: a part of the keys is.")
+    behind: int | None = Field(
+        default=None, description="Keys of `from` that have changed since, at most 1000; absent if it is away."
+    )
+
+
 class CellsStatus(Model):
     observedGeneration: int | None = Field(
         default=None, description="metadata.generation of the spec that the operator acted on last."
@@ -187,6 +197,7 @@ class CellsStatus(Model):
     version: int | None = Field(default=None, description="Version of the set of cells; each change of it adds two.")
     cells: list[CellStatus] | None = Field(default=None, description="The cells, also those that leave the set.")
     queues: list[QueueStatus] | None = Field(default=None, description="All queues that were ever used.")
+    replication: list[ReplicationStatus] | None = Field(default=None, description="All prefixes that are copied.")
     reachable: str | None = Field(default=None, description="Cells that answer, and all, for kubectl get.")
     oldestIntentSeconds: int | None = Field(default=None, description="The highest of all cells.")
     lag: int | None = Field(default=None, description="Messages that wait, in all queues together.")

@@ -26,6 +26,7 @@ _LIST_KEYS = {
     "cells": ["name"],
     "queues": ["from", "to"],
     "replicate": ["prefix"],
+    "replication": ["from", "to", "prefix"],
 }
 
 

@@ -8,6 +8,7 @@
 | they are a set that no operator has changed for this object | nothing, unless it is just the set that the spec names |
 | they are a set, and the spec names another one, or a change of it is not complete | the set is changed |
 | one of the set is another cluster than that which was added | nothing, until the user has confirmed its cluster id |
+| the set is as wanted, and a cell knows a copy that the spec has no more | it forgets that; the keys stay |
 
 Invariant: a cluster that belongs to another set gets no request that writes. Two sets are the same one, at different
 times, if they have a cluster in common, because a cluster belongs to one set at a time.
@@ -15,7 +16,7 @@ times, if they have a cluster in common, because a cluster belongs to one set at
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 
 from holdfast.cells import Survey
@@ -39,6 +40,15 @@ class Readmit:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """Of a prefix that is to be copied from another cell now, or is the cell's own."""
+
+    source: str
+    destination: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class Await:
     """The operator goes on by itself when this is over."""
 
@@ -59,7 +69,7 @@ class Settled:
     """The set is as wanted."""
 
 
-Act = SetUp | Change | Readmit
+Act = SetUp | Change | Readmit | Forget
 Step = Act | Await | Refuse | Settled
 
 
@@ -95,6 +105,15 @@ def plan(
     if known.after or known.cells != wanted or any(_does_not_know(asked[cell], known) for cell in wanted):
         return Change(wanted)
     return _restored([asked[cell] for cell in sorted(wanted)], known) or Settled()
+
+
+def stale(copies: Collection[Forget], survey: Survey) -> Forget | None:
+    """What the cells know of a copy that the spec has no more. `copies`: those that it has."""
+    for found in survey.replications:
+        known = Forget(found.source, found.destination, found.prefix)
+        if known not in copies:
+            return known
+    return None
 
 
 def counting(survey: Survey) -> frozenset[str]:

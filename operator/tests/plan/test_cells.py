@@ -8,8 +8,21 @@ import pytest
 from holdfast.cells import Survey
 from holdfast.cells.cell_set import CellSet
 from holdfast.cells.identity import Identity
+from holdfast.cells.replication_survey import SurveyedReplication
 from holdfast.cells.survey import SurveyedCell
-from holdfast_operator.plan.cells import Await, Change, Readmit, Refuse, Settled, SetUp, Step, counting, plan
+from holdfast_operator.plan.cells import (
+    Await,
+    Change,
+    Forget,
+    Readmit,
+    Refuse,
+    Settled,
+    SetUp,
+    Step,
+    counting,
+    plan,
+    stale,
+)
 
 IDS = {"eu": 1, "us": 2, "ap": 3}
 EU_US = CellSet.first({"eu": 1, "us": 2})
@@ -138,3 +151,11 @@ def test_in_no_situation_is_another_set_changed() -> None:
         assert isinstance(step, SetUp) <= all(not found.error and found.identity is None for found in asked)
         assert managed or not sets or (sets[0].after or sets[0].cells) == wanted
     assert acted > 100
+
+
+def test_a_copy_that_the_spec_has_no_more_is_forgotten() -> None:
+    found = [SurveyedReplication("eu", "us", "/a/", 7, 0), SurveyedReplication("us", "eu", "/b/", 0, None)]
+    survey = Survey([], [], None, found)
+    kept, gone = Forget("eu", "us", "/a/"), Forget("us", "eu", "/b/")
+    assert stale({kept, gone}, survey) is None
+    assert stale({kept, Forget("ap", "us", "/c/")}, survey) == gone
