@@ -59,6 +59,10 @@ class CellSet:
     def all(self) -> frozenset[str]:
         return self.cells | self.after
 
+    def same_as(self, other: CellSet) -> bool:
+        """Whether these are one set, at different times: they have a cluster in common then, as each belongs to one."""
+        return not {m.cluster_id for m in self.members}.isdisjoint(m.cluster_id for m in other.members)
+
     def is_quorum(self, answered: Set[str]) -> bool:
         """Whether these cells are enough. Those that do not belong to the set do not count."""
         return _majority(self.cells, answered) and (not self.after or _majority(self.after, answered))

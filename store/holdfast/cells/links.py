@@ -40,6 +40,17 @@ class Answered(NamedTuple):
     answer: rpc_pb2.TxnResponse | ClientError
 
 
+class Itself(NamedTuple):
+    """What a cell says of itself. `identity`: as it was set up; None: it was not."""
+
+    cluster_id: int
+    identity: Identity | None
+
+    @property
+    def restored(self) -> bool:
+        return self.identity is not None and self.identity.cluster_id != self.cluster_id
+
+
 class Links:
     """`clients`: of all cells, by name."""
 
@@ -129,20 +140,26 @@ class Links:
             put = [*gone, Ops.put(wire.SELF, wanted), Ops.get(wire.SELF)]
             request = rpc_pb2.TxnRequest(compare=[as_known], success=put, failure=[Ops.get(wire.SELF)])
 
-    async def _identify(self, cell: str, timeout: float) -> Identity | ClientError:
+    async def itself(self, cell: str, timeout: float) -> Itself | ClientError:
         answer = await self._commit(cell, rpc_pb2.TxnRequest(success=[Ops.get(wire.SELF)]), timeout)
         if isinstance(answer, ClientError):
             return answer
         kvs = answer.responses[-1].response_range.kvs
-        if not kvs:
-            return NotSetUp(f"{cell} is not set up as a cell: `holdfast cells init` does that")
         try:
-            identity = Identity.unpacked(kvs[0].value)
+            return Itself(answer.header.cluster_id, Identity.unpacked(kvs[0].value) if kvs else None)
         except ValueError as error:
             return NotSetUp(f"{cell}: {error}")
+
+    async def _identify(self, cell: str, timeout: float) -> Identity | ClientError:
+        found = await self.itself(cell, timeout)
+        if isinstance(found, ClientError):
+            return found
+        identity = found.identity
+        if identity is None:
+            return NotSetUp(f"{cell} is not set up as a cell: `holdfast cells init` does that")
         if identity.cell != cell:
             return NotSetUp(f"{cell} is set up as the cell {identity.cell}")
-        return _restored(cell, answer, identity) or identity
+        return _restored(cell, found.cluster_id, identity) or identity
 
     async def ask(self, cells: CellSet, request: Ask, timeout: float) -> AsyncIterator[Answered]:
         """Ask all cells of the set at once; the answers come as they arrive. Who stops listening cancels the rest. Only
@@ -233,7 +250,7 @@ class Links:
         answer = await self._commit(cell, request(identity.packed()), timeout)
         if isinstance(answer, ClientError):
             return Answered(cell, answer)
-        return Answered(cell, _restored(cell, answer, identity) or answer)
+        return Answered(cell, _restored(cell, answer.header.cluster_id, identity) or answer)
 
     async def _commit(
         self, cell: str, request: rpc_pb2.TxnRequest, timeout: float
@@ -252,9 +269,8 @@ async def _named(cell: str, task: asyncio.Future[Identity | ClientError]) -> tup
     return cell, await task
 
 
-def _restored(cell: str, answer: rpc_pb2.TxnResponse, identity: Identity) -> Restored | None:
-    """Why the answer does not count, if it is not from the cluster that the identity names."""
-    there = answer.header.cluster_id
+def _restored(cell: str, there: int, identity: Identity) -> Restored | None:
+    """Why what this cluster says does not count, if it is not the one that the identity names."""
     if there == identity.cluster_id:
         return None
     return Restored(f"{cell} does not count: its cluster is {there:x}, it was set up as {identity.cluster_id:x}")

@@ -20,9 +20,9 @@ from collections.abc import Callable, Set
 
 from holdfast.cells import wire
 from holdfast.cells.cell_set import CellSet
-from holdfast.cells.errors import CellsUnavailable, each
+from holdfast.cells.errors import CellsUnavailable, NotSetUp, each
 from holdfast.cells.identity import Identity
-from holdfast.cells.links import Links
+from holdfast.cells.links import Itself, Links
 from holdfast.cells.register import Register
 from holdfast.client.errors import ClientError, OutcomeUnknown
 
@@ -40,8 +40,8 @@ class SetChange:
 
     async def to(self, wanted: frozenset[str]) -> CellSet:
         """Make `wanted` the set of cells. Raises CellsUnavailable if too few cells answer, or one that is to be added
-        does not: do it again then. Raises OutcomeUnknown as registers do. A cell that is added and then goes away
-        before it is told does not count until it is taken in again."""
+        does not: do it again then. Raises NotSetUp if that one belongs to another set, and OutcomeUnknown as registers
+        do. A cell that is added and then goes away before it is told is told later, by whoever finds it."""
         while (now := await self._complete()).cells != wanted:
             await self._begin(now, wanted)
         await self._install(now, now.all)
@@ -58,7 +58,7 @@ class SetChange:
         """Remove the cell from the set if its cluster is another one than that which was added. Whoever calls this
         while somebody else takes the cell in again does not remove it once more. Raises as `to` does."""
         while cell in (now := await self._complete()).cells:
-            if now.is_member(cell, (await self._clusters({cell}))[cell]):
+            if now.is_member(cell, (await self._ask({cell}))[cell].cluster_id):
                 break
             await self._begin(now, now.cells - {cell})
         return now
@@ -78,22 +78,24 @@ class SetChange:
         strangers = wanted - self._links.clients.keys()
         if strangers:
             raise ValueError(f"no endpoints are given for {', '.join(sorted(strangers))}")
-        added = await self._clusters(wanted - now.cells)
-        await self._decide(now.joint(wanted, added), now.cells | wanted)
+        added = await self._ask(wanted - now.cells)
+        for cell, answer in added.items():
+            if answer.identity is not None and not answer.restored and not answer.identity.set.same_as(now):
+                raise NotSetUp(
+                    f"{cell} belongs to another set of cells, that of {', '.join(sorted(answer.identity.set.all))}; a "
+                    "cluster that has left a set for good forgets it when its keys below /cells/ are deleted"
+                )
+        clusters = {cell: answer.cluster_id for cell, answer in added.items()}
+        await self._decide(now.joint(wanted, clusters), now.cells | wanted)
 
-    async def _clusters(self, cells: Set[str]) -> dict[str, int]:
-        """Their cluster ids. Raises CellsUnavailable unless all of them can be reached."""
+    async def _ask(self, cells: Set[str]) -> dict[str, Itself]:
+        """Which clusters they are. Raises CellsUnavailable unless all of them can be reached."""
         asked = sorted(cells)
-        found = await asyncio.gather(*(self._links.clients[cell].status() for cell in asked), return_exceptions=True)
-        clusters, errors = {}, {}
-        for cell, status in zip(asked, found, strict=True):
-            if isinstance(status, BaseException):
-                errors[cell] = status
-            else:
-                clusters[cell] = status.header.cluster_id
+        found = await asyncio.gather(*(self._links.itself(cell, self._timeout) for cell in asked))
+        errors = {cell: why for cell, why in zip(asked, found, strict=True) if isinstance(why, ClientError)}
         if errors:
             raise CellsUnavailable(f"{', '.join(errors)} cannot be asked which cluster it is ({each(errors)})")
-        return clusters
+        return {cell: it for cell, it in zip(asked, found, strict=True) if isinstance(it, Itself)}
 
     async def _decide(self, next: CellSet, at: frozenset[str]) -> None:
         """Decide the next version, which is another one if somebody was faster, and tell these cells."""

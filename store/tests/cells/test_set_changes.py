@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from holdfast.cells import Cells, wire
 from holdfast.cells.ballot import Ballot
-from holdfast.cells.errors import CellsUnavailable
+from holdfast.cells.errors import CellsUnavailable, NotSetUp
 from holdfast.cells.record import Record
 from holdfast.proto import rpc_pb2
 from holdfast_lab.sim.cells.cell import Answered, SimCell
@@ -85,5 +85,18 @@ def test_a_cell_is_taken_in_again_by_two_programs() -> None:
             assert taken_in.is_member("c", 30)
             await others.readmit("c")
             assert await others.change_set({"a", "b", "c"}) == taken_in
+
+    run(work())
+
+
+def test_a_cluster_of_another_set_is_not_added() -> None:
+    async def work() -> None:
+        a, b, c, d = (SimCell(name, number) for number, name in enumerate("abcd", 1))
+        async with reach(a, b) as them, reach(c, d) as others, reach(a, b, c) as wrong:
+            await them.set_up()
+            await others.set_up()
+            with pytest.raises(NotSetUp, match="c belongs to another set of cells, that of c, d"):
+                await wrong.change_set({"a", "b", "c"})
+            assert await others.register("r").change(lambda _: b"x") == b"x"
 
     run(work())
