@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
-from holdfast.cells import janitor, part_wire, wire
+from holdfast.cells import janitor, links, part_wire, wire
 from holdfast.cells.ballot import Ballot
 from holdfast.cells.cell_set import CellSet, Member
 from holdfast.cells.links import Answered, Ask, Links
@@ -14,7 +14,6 @@ from holdfast.cells.participant import Outcome
 from holdfast.cells.record import Effect, Record
 from holdfast.cells.resolver import Resolver
 from holdfast.cells.set_change import SetChange
-from holdfast.client.errors import ClientError
 from holdfast.client.txn import Key, Ops
 from holdfast.proto import cells_pb2, rpc_pb2
 
@@ -48,14 +47,7 @@ def _change_is_tried_again_blindly(patch: Patch) -> None:
 
 @_mutant("a cluster that was restored does not count")
 def _restored_cell_counts(patch: Patch) -> None:
-    async def ask(self: Any, cell: str, request: Ask, timeout: float, cells: CellSet | None = None) -> Answered:
-        identity = self._known.get(cell) or await self._identify(cell, timeout)
-        if isinstance(identity, ClientError):
-            return Answered(cell, identity)
-        self._known[cell] = identity
-        return Answered(cell, await self._commit(cell, request(identity.packed()), timeout))
-
-    patch(Links, "_ask", ask)
+    patch(links, "_restored", lambda cell, there, identity: None)
 
 
 # ---- the set of cells --------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ class CellsRun:
         self._history = History()
         self._haste = self._chance.choice((1, 5))  # how often programs do something, compared with others
         self._restores = self._chance.random() < 0.5
+        self._steady = self._chance.random() < 0.3  # the set changes only to take in a restored cell again
         self._of_members = not self._restores and self._chance.random() < OF_MEMBERS
         self._violated: list[BaseException] = []  # by members
         self._restored: str | None = None  # the cell that was, until it is taken in again
@@ -242,12 +243,14 @@ class CellsRun:
     async def _change_set(self, them: Cells) -> None:
         await asyncio.sleep(self._chance.expovariate(self._haste / 4))
         cell = self._restored
+        if self._steady and self._chance.random() < 0.8:
+            return  # what was restored is noticed late
         try:
             if cell is not None:
                 await them.readmit(cell)
                 self._restored = None
                 self._note("a restored cell was taken in again")
-            else:
+            elif not self._steady:
                 await them.change_set(set(self._chance.sample(NAMES, self._chance.choice((3, 3, 4)))))
                 self._note("the set of cells was changed")
         except (ClientError, NotSetUp):
@@ -290,16 +293,28 @@ class CellsRun:
             cell = self._cells[self._chance.choice(NAMES)]
             match self._chance.randrange(4):
                 case 0 | 1:
-                    cell.up = False
-                    self._tell(f"{cell.name} is away")
-                    asyncio.get_running_loop().call_later(self._chance.uniform(0.2, 8), setattr, cell, "up", True)
+                    self._goes_away(cell)
                 case 2 if isinstance(cell, SimCell) and cell.name not in self._backups:
                     self._backups[cell.name] = cell.backup()  # the older, the more is forgotten
                 case 2 | 3 if self._restores and self._restored is None and cell.name in self._backups:
                     assert isinstance(cell, SimCell)
-                    self._restored = cell.name
-                    cell.restore(self._backups.pop(cell.name), self._chance.getrandbits(60))
-                    self._note("a cell was restored")
+                    await self._restore(cell)
+
+    async def _restore(self, cell: SimCell) -> None:
+        """What one of the others missed before, only one cell knows then, and that one goes away."""
+        misses, knows = self._chance.sample([other for other in self._cells.values() if other is not cell], 2)
+        misses.up = False
+        await asyncio.sleep(self._chance.uniform(0, 4))
+        cell.restore(self._backups.pop(cell.name), self._chance.getrandbits(60))
+        self._restored = cell.name
+        self._note("a cell was restored")
+        self._goes_away(knows)
+        misses.up = True
+
+    def _goes_away(self, cell: SimCell | MemberCell) -> None:
+        cell.up = False
+        self._tell(f"{cell.name} is away")
+        asyncio.get_running_loop().call_later(self._chance.uniform(0.2, 8), setattr, cell, "up", True)
 
     async def _end(self) -> None:
         """All is well again: what was begun comes to its end, and everything can be read."""
