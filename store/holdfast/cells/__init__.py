@@ -5,10 +5,19 @@ async with cells.connect({"eu": client.connect(…), "us": client.connect(…), 
 """
 
 from holdfast.cells.cells import Cells, connect
-from holdfast.cells.errors import CellsUnavailable, LeaseLost, NotSetUp, QueueFull, TransactionAborted
+from holdfast.cells.errors import (
+    CellsUnavailable,
+    LeaseLost,
+    NotSetUp,
+    QueueFull,
+    ReplicationLoop,
+    ReplicationRefused,
+    TransactionAborted,
+)
 from holdfast.cells.lease import Holder, Lease, LeaseRegister
 from holdfast.cells.queue import Lag, Message, Queue
 from holdfast.cells.register import Register
+from holdfast.cells.replication import Replication, ReplicationLag
 from holdfast.cells.survey import Survey
 from holdfast.cells.transaction import CellsTxn, Result
 
@@ -26,6 +35,10 @@ __all__ = [
     "Queue",
     "QueueFull",
     "Register",
+    "Replication",
+    "ReplicationLag",
+    "ReplicationLoop",
+    "ReplicationRefused",
     "Result",
     "Survey",
     "TransactionAborted",

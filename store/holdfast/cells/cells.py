@@ -12,12 +12,14 @@ from holdfast.cells.links import Links, set_up
 from holdfast.cells.queue import Queue
 from holdfast.cells.queue_mending import mend_queues
 from holdfast.cells.register import Register
+from holdfast.cells.replication import Replication
 from holdfast.cells.resolver import Resolver
 from holdfast.cells.sessions import Sessions
 from holdfast.cells.set_change import SetChange
 from holdfast.cells.survey import Survey, survey
 from holdfast.cells.transaction import CellsTxn
 from holdfast.client.client import Client
+from holdfast.client.values import to_bytes
 
 
 def connect(clients: Mapping[str, Client], *, timeout: float = 10.0) -> Cells:
@@ -91,6 +93,10 @@ class Cells:
     def queue(self, source: str, destination: str) -> Queue:
         """Messages from one cell to another."""
         return Queue(self._links, source, destination, self._timeout)
+
+    def replication(self, source: str, destination: str, prefix: str | bytes) -> Replication:
+        """All keys with `prefix`, from one cell to another."""
+        return Replication(self._links, source, destination, to_bytes(prefix), self._timeout)
 
     def register(self, name: str) -> Register:
         """A value that the cells keep together."""

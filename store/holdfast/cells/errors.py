@@ -32,3 +32,11 @@ class QueueFull(ClientError):
 
 class NotSetUp(ClientError):
     """A cell does not know that it is one, or is one of another set; `Cells.set_up` sets it up."""
+
+
+class ReplicationRefused(ClientError):
+    """The destination gets keys with this prefix from elsewhere already."""
+
+
+class ReplicationLoop(ReplicationRefused):
+    """The data would come back to where it came from."""

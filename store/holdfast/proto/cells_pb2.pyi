@@ -92,3 +92,19 @@ class LeaseRecord(_message.Message):
     ttl_ms: int
     released: bool
     def __init__(self, holder: _Optional[bytes] = ..., tenure: _Optional[bytes] = ..., fence: _Optional[int] = ..., renewals: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., released: _Optional[bool] = ...) -> None: ...
+
+class ReplicationRecord(_message.Message):
+    __slots__ = ("source", "cluster_id", "epoch", "lineage", "revision", "path")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    cluster_id: int
+    epoch: int
+    lineage: int
+    revision: int
+    path: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, source: _Optional[str] = ..., cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., lineage: _Optional[int] = ..., revision: _Optional[int] = ..., path: _Optional[_Iterable[int]] = ...) -> None: ...
