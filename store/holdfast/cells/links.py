@@ -227,6 +227,7 @@ class Links:
             return Answered(cell, answer)
         if answer.header.cluster_id != identity.cluster_id:
             there, known = answer.header.cluster_id, identity.cluster_id
+            self._known.pop(cell, None)  # it may be taken in again
             return Answered(
                 cell, Restored(f"{cell} does not count: its cluster is {there:x}, it was set up as {known:x}")
             )

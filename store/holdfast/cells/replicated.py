@@ -3,8 +3,8 @@
 Invariants:
 
 - Each request compares the revision at which the record was last written, and writes the record. So a request that is
-  late, or of another replicator, finds another record and changes nothing. (One value that leaves no room for the record
-  compares it only: it may come again, until the record is written.)
+  late, or of another replicator, finds another record and changes nothing. (One value that leaves no room for the
+  record compares it only: it may come again, until the record is written.)
 - The record says revision N only together with the last write that makes the keys those of the source's revision N.
 - Before a snapshot is filled in, the record says so: what was filled in by halves is never taken for a revision.
 - A replication is claimed by a record before anything else is written.
@@ -80,7 +80,10 @@ class Replicated:
         if not kvs:
             raise NotSetUp(f"{self._destination} is not set up as a cell: `holdfast cells init` does that")
         self._identified = kvs[0].mod_revision
-        identity = Identity.unpacked(kvs[0].value)
+        try:
+            identity = Identity.unpacked(kvs[0].value)
+        except ValueError as error:
+            raise ClientError(f"{self._destination}: {error}") from error
         there = await records(self._links, self._destination, self._timeout)
         check_alone(self._destination, source, self._prefix, there.records)
         self.record, self._mod = there.records.get(self._prefix), there.mods.get(self._prefix, 0)
@@ -148,9 +151,8 @@ class Replicated:
         self.record, self._mod, self.written = record, answer.header.revision, now()
 
     def _overtaken(self) -> Overtaken:
-        return Overtaken(
-            f"another replicator writes {shown(self._prefix)} at {self._destination}, or its set has changed"
-        )
+        what = f"another replicator writes {shown(self._prefix)} at {self._destination}"
+        return Overtaken(f"{what}, or {self._destination} belongs to another set of cells now")
 
     @property
     def _unchanged(self) -> Compare:

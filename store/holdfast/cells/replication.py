@@ -5,8 +5,8 @@
 | The record at the destination is | Then the keys with the prefix there | Who replicates |
 |---|---|---|
 | absent | are not replicated | checks for loops, and claims it |
-| at revision 0 | are a mixture: a snapshot is being filled in | has it sent a snapshot, and fills that in |
-| at revision N | are those of the source's revision N | has it sent the changes after N; a snapshot if they are compacted |
+| at revision 0 | are a mixture: a snapshot is filled in | checks for loops, and fills in a snapshot |
+| at revision N | are those of the source's revision N | writes the changes after N; a snapshot if those are compacted |
 
 What the record is compared with, and when it is written, says `cells.replicated`; what is written together,
 `cells.replication_batch`; which replications exclude each other, `cells.replication_record`.
@@ -21,6 +21,7 @@ last one to claim finds the others.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class Replication:
         self._timeout = timeout
         self._there = Replicated(links, destination, prefix, timeout)
         self._upstream = Upstream(source, prefix)
+        self._learnt = 0  # the revision of the source at which its records were read
         self._own = 0  # cluster id of the destination
         self._turn = 0  # which server of the source to follow
 
@@ -140,7 +142,7 @@ class Replication:
         async with Follower(connection, address, [self._prefix, REPLICATION]) as follower:
             hello = await follower.begin(self._start(member))
             if hello.cluster_id != member.cluster_id:
-                raise self._restored(hello.cluster_id, member)
+                raise await self._restored(hello.cluster_id, member)
             await self._learn()
             if hello.snapshot:
                 await self._fill(follower, self._new_record(member, hello), told)
@@ -152,12 +154,12 @@ class Replication:
         self._own = identity.cluster_id
         member = identity.set.member(self._source)
         if member is None or identity.cell != self._destination:
-            raise NotSetUp(
-                f"{self._source} and {self._destination} are not cells of one set, as {self._destination} says"
-            )
+            raise NotSetUp(f"{self._destination} does not know {self._source} as a cell of its set")
         await self._learn()
         if self._there.record is None:
             await self._claim(member)
+        elif not self._there.record.revision:
+            await self._check_all()
         return member
 
     async def _claim(self, member: Member) -> None:
@@ -179,7 +181,10 @@ class Replication:
             cluster_id=record.cluster_id, epoch=record.epoch, lineage=record.lineage, watermark=record.revision
         )
 
-    def _restored(self, cluster_id: int, member: Member) -> Restored:
+    async def _restored(self, cluster_id: int, member: Member) -> Restored:
+        self._links.forget_set()
+        with contextlib.suppress(ClientError):
+            await self._links.cells(self._timeout)  # tells the destination, if it has missed a change of the set
         return Restored(
             f"{self._source} does not count: its cluster is {cluster_id:x}, and {self._destination} knows it as "
             f"{member.cluster_id:x}; if it was restored: holdfast cells readmit {self._source}"
@@ -196,6 +201,7 @@ class Replication:
         there = await records(self._links, self._source, self._timeout)
         self._upstream = Upstream(self._source, self._prefix)
         self._upstream.learn(there.records)
+        self._learnt = there.revision
         self._upstream.check(self._destination, self._own)
 
     async def _check_all(self) -> None:
@@ -221,7 +227,7 @@ class Replication:
     def _learn_from(self, changes: Changes) -> dict[bytes, bytes | None]:
         """Learn of the source's records that have changed, and return what is to be written. Raises ReplicationLoop."""
         own = {key: value for key, value in changes.writes.items() if key.startswith(REPLICATION)}
-        if own:
+        if own and changes.revision > self._learnt:
             try:
                 self._upstream.learn(
                     {

@@ -65,9 +65,7 @@ def place(prefix: bytes) -> bytes:
 def check_prefix(prefix: bytes) -> None:
     """Raises ValueError."""
     if not prefix:
-        raise ValueError(
-            "a replication has a prefix: an empty one would contain /cells/, which each cell has of its own"
-        )
+        raise ValueError("the prefix is empty: it would contain /cells/, which each cell has of its own")
     if not prefix.strip(b"\xff"):
         raise ValueError("a prefix of 0xff bytes only has no end; choose another one")
     if _OWN.startswith(prefix) or prefix.startswith(_OWN):
@@ -88,8 +86,8 @@ def check_alone(destination: str, source: str, prefix: bytes, there: Mapping[byt
     for other, record in there.items():
         if overlap(prefix, other) and (other, record.source) != (prefix, source):
             raise ReplicationRefused(
-                f"{destination} gets {shown(other)} from {record.source} already, so it cannot get {shown(prefix)} from "
-                f"{source}; end that replication first: holdfast cells replicate {record.source} {destination} "
+                f"{destination} gets {shown(other)} from {record.source} already, so it cannot get {shown(prefix)} "
+                f"from {source}; end that replication first: holdfast cells replicate {record.source} {destination} "
                 f"{shown(other)} --forget"
             )
 
@@ -120,9 +118,8 @@ class Upstream:
         """Raise ReplicationLoop if data comes from the destination. `cluster_id`: of the destination."""
         for prefix, record in self.records.items():
             if record.source == destination or cluster_id in record.path:
-                raise loop(
-                    self.source, destination, self.prefix, f"{self.source} gets {shown(prefix)} from {record.source}"
-                )
+                why = f"{self.source} gets {shown(prefix)} from {record.source}"
+                raise loop(self.source, destination, self.prefix, why)
 
 
 def loop(source: str, destination: str, prefix: bytes, why: str) -> ReplicationLoop:

@@ -14,6 +14,7 @@ from holdfast.cli import cells_status
 from holdfast.cli.cells_form import transaction
 from holdfast.cli.cells_queue import queue
 from holdfast.cli.cells_reach import CellOption, CellTls, places, run
+from holdfast.cli.cells_replicate import replicate
 from holdfast.cli.cells_set import change, janitor, readmit
 from holdfast.cli.cells_text import TextFile, parsed
 from holdfast.cli.errors import fail
@@ -29,6 +30,7 @@ cells.add_typer(queue, name="queue")
 cells.command("change")(change)
 cells.command("readmit")(readmit)
 cells.command("janitor")(janitor)
+cells.command("replicate")(replicate)
 
 
 @cells.command("init")
@@ -56,7 +58,7 @@ def status(
     timeout: Timeout = 5.0,
     output: Output = "table",
 ) -> None:
-    """Show each cell, its open transactions, and the queues. Exit code 1 if too few cells answer for a quorum."""
+    """Show each cell, its open transactions, the queues and replications. Exit code 1 if too few answer for a quorum."""
     check_output(output)
     found: list[Survey] = []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +10,10 @@ import typer
 
 from holdfast.cells import Cells, Message, Queue
 from holdfast.cli.cells_form import lines_of, message
-from holdfast.cli.cells_reach import CellOption, CellTls, one_line, places, run, until_signal
+from holdfast.cli.cells_reach import CellOption, CellTls, places, run, until_signal
 from holdfast.cli.cells_text import TextFile, parsed
-from holdfast.cli.errors import say
+from holdfast.cli.cells_told import Told
 from holdfast.cli.session import Output, Timeout, TlsDir, User, as_json, check_output, table, text
-from holdfast.client.errors import ClientError
-
-SECONDS = 1.0  # between two lines about what was delivered
 
 queue = typer.Typer(help="Messages that are carried out in another cell, in order and once.", no_args_is_help=True)
 Source = Annotated[str, typer.Argument(metavar="SRC", help="The cell in which messages are sent.")]
@@ -90,42 +86,9 @@ def run_(
 
 
 async def _deliver(queue: Queue, name: str) -> None:
-    told = _Told(name)
+    told = Told(name, "delivered")
     await until_signal(queue.run(told))
     told.close()
-
-
-class _Told:
-    """Says what a courier does: what it delivered, once a second at most, and each other error."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._delivered = 0
-        self._error = ""
-        self._next: asyncio.TimerHandle | None = None
-
-    def __call__(self, news: int | ClientError) -> None:
-        if isinstance(news, ClientError):
-            if one_line(news) != self._error:
-                self._error = one_line(news)
-                say(f"{self._name}: nothing can be delivered now: {self._error}")
-            return
-        self._error = ""
-        self._delivered += news
-        if self._next is None:
-            self._say()
-
-    def _say(self) -> None:
-        self._next = None
-        if self._delivered:
-            say(f"{self._name}: {self._delivered} delivered")
-            self._delivered = 0
-            self._next = asyncio.get_running_loop().call_later(SECONDS, self._say)
-
-    def close(self) -> None:
-        if self._next is not None:
-            self._next.cancel()
-        self._say()
 
 
 @queue.command("refused")

@@ -1,4 +1,4 @@
-"""What `holdfast cells status` prints: the set, a row for each cell, and one for each queue."""
+"""What `holdfast cells status` prints: the set, a row for each cell, for each queue, and for each replication."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import time
 
 from holdfast.cells import Survey
 from holdfast.cells.cell_set import CellSet
-from holdfast.cells.survey import SurveyedCell, SurveyedQueue
+from holdfast.cells.replication_record import shown
+from holdfast.cells.survey import SurveyedCell, SurveyedQueue, SurveyedReplication
 from holdfast.cli.cells_reach import one_line
-from holdfast.cli.session import as_json, table
+from holdfast.cli.session import as_json, table, text
 
 _CELLS = ["CELL", "STATE", "IN SET", "CLUSTER", "VERSION", "OPEN", "OLDEST", "OUTCOMES"]
 _QUEUES = ["SOURCE", "DESTINATION", "SENT", "ARRIVED", "WAITING", "REFUSED"]
+_REPLICATIONS = ["SOURCE", "DESTINATION", "PREFIX", "REACHED", "BEHIND"]
 
 
 def show(survey: Survey, output: str) -> None:
@@ -24,6 +26,9 @@ def show(survey: Survey, output: str) -> None:
     if survey.queues:
         print()
         table(_QUEUES, [_queue_row(queue) for queue in survey.queues])
+    if survey.replications:
+        print()
+        table(_REPLICATIONS, [_replication_row(replication) for replication in survey.replications])
 
 
 def set_line(cells: CellSet) -> str:
@@ -57,6 +62,16 @@ def as_object(survey: Survey, now: int) -> dict[str, object]:
                 "refused": queue.refused,
             }
             for queue in survey.queues
+        ],
+        "replications": [
+            {
+                "source": replication.source,
+                "destination": replication.destination,
+                "prefix": shown(replication.prefix),
+                "reached": replication.reached,
+                "behind": replication.behind,
+            }
+            for replication in survey.replications
         ],
     }
 
@@ -116,3 +131,9 @@ def _age(begun: int, now: int) -> str:
 def _queue_row(queue: SurveyedQueue) -> list[object]:
     numbers = (queue.sent, queue.arrived, queue.waiting, queue.refused)
     return [queue.source, queue.destination, *("unknown" if number is None else number for number in numbers)]
+
+
+def _replication_row(found: SurveyedReplication) -> list[object]:
+    reached = found.reached or "filling"
+    behind = "unknown" if found.behind is None else found.behind
+    return [found.source, found.destination, text(found.prefix), reached, behind]
