@@ -9,13 +9,8 @@
 | at revision N | are those of the source's revision N | writes the changes after N; a snapshot if those are compacted |
 
 What the record is compared with, and when it is written, says `cells.replicated`; what is written together,
-`cells.replication_batch`; which replications exclude each other, `cells.replication_record`.
-
-**Nothing comes back.** A source's own records are read before anything is written, and followed together with the data:
-that of a replication into the source is written in the same revision as the data that it brings, or before it. So who
-replicates on learns where data comes from no later than the data itself. When a replication is claimed, all that lead
-to it are read *after* the claim was written: of those that are started at the same moment and would close a loop, the
-last one to claim finds the others.
+`cells.replication_batch`; which replications exclude each other, `cells.replication_record`; and how it is found that
+data would come back to where it came from, `cells.replication_origin`.
 """
 
 from __future__ import annotations
@@ -31,9 +26,10 @@ from holdfast.cells.clock import now
 from holdfast.cells.errors import CellsUnavailable, NotSetUp, ReplicationLoop, ReplicationRefused
 from holdfast.cells.follower import Changes, Follower, Part, Whole
 from holdfast.cells.links import Links, Restored
-from holdfast.cells.replicated import Overtaken, Replicated, merged, records
+from holdfast.cells.replicated import Overtaken, Replicated, merged
 from holdfast.cells.replication_batch import TOGETHER_BYTES, TOGETHER_WRITES, Batch, size_of
-from holdfast.cells.replication_record import REPLICATION, Record, Upstream, check_prefix, loop, place, shown
+from holdfast.cells.replication_origin import Origin
+from holdfast.cells.replication_record import REPLICATION, Record, check_prefix, place
 from holdfast.client.errors import ClientError
 from holdfast.client.txn import Ops
 from holdfast.proto import holdfast_pb2, rpc_pb2
@@ -75,9 +71,7 @@ class Replication:
         self._prefix = prefix
         self._timeout = timeout
         self._there = Replicated(links, destination, prefix, timeout)
-        self._upstream = Upstream(source, prefix)
-        self._learnt = 0  # the revision of the source at which its records were read
-        self._own = 0  # cluster id of the destination
+        self._origin = Origin(links, source, destination, 0, prefix, timeout)
         self._turn = 0  # which server of the source to follow
 
     # ---- for people ----------------------------------------------------------------------------------------
@@ -134,6 +128,14 @@ class Replication:
     async def _follow(self, told: Callable[[int | ClientError], None]) -> None:
         """Follow one server of the source, as long as that goes well. Raises ClientError."""
         member = await self._begin()
+        try:
+            await self._follow_source(member, told)
+        except ReplicationLoop:
+            if (record := self._there.record) is not None and record.claimed:
+                await self._there.withdraw()
+            raise
+
+    async def _follow_source(self, member: Member, told: Callable[[int | ClientError], None]) -> None:
         connection = self._links.clients[self._source].connection
         addresses = await connection.order(stream=True)
         if not addresses:
@@ -143,7 +145,9 @@ class Replication:
             hello = await follower.begin(self._start(member))
             if hello.cluster_id != member.cluster_id:
                 raise await self._restored(hello.cluster_id, member)
-            await self._learn()
+            await self._origin.learn()
+            if self._there.record is None or self._there.record.claimed:
+                await self._origin.check_all()
             if hello.snapshot:
                 await self._fill(follower, self._new_record(member, hello), told)
             await self._go_on(follower, told)
@@ -151,27 +155,21 @@ class Replication:
     async def _begin(self) -> Member:
         """The source, as the destination knows it, when the replication is claimed."""
         identity = await self._there.load(self._source)
-        self._own = identity.cluster_id
+        self._origin = Origin(
+            self._links, self._source, self._destination, identity.cluster_id, self._prefix, self._timeout
+        )
         member = identity.set.member(self._source)
         if member is None or identity.cell != self._destination:
             raise NotSetUp(f"{self._destination} does not know {self._source} as a cell of its set")
-        await self._learn()
         if self._there.record is None:
             await self._claim(member)
-        elif not self._there.record.revision:
-            await self._check_all()
         return member
 
     async def _claim(self, member: Member) -> None:
-        await self._check_all()
-        path = self._upstream.path(member.cluster_id)
+        await self._origin.learn()
+        await self._origin.check_all()
+        path = self._origin.path(member.cluster_id)
         await self._there.claim(Record(self._source, member.cluster_id, path=path))
-        try:
-            await self._learn()
-            await self._check_all()
-        except ReplicationLoop:
-            await self._there.withdraw()
-            raise
 
     def _start(self, member: Member) -> holdfast_pb2.FollowStart:
         record = self._there.record
@@ -191,54 +189,8 @@ class Replication:
         )
 
     def _new_record(self, member: Member, hello: holdfast_pb2.FollowHello) -> Record:
-        path = self._upstream.path(member.cluster_id)
+        path = self._origin.path(member.cluster_id)
         return Record(self._source, hello.cluster_id, hello.epoch, hello.lineage, 0, path)
-
-    # ---- where the data comes from -------------------------------------------------------------------------
-
-    async def _learn(self) -> None:
-        """Read the records of the source. Raises ReplicationLoop."""
-        there = await records(self._links, self._source, self._timeout)
-        self._upstream = Upstream(self._source, self._prefix)
-        self._upstream.learn(there.records)
-        self._learnt = there.revision
-        self._upstream.check(self._destination, self._own)
-
-    async def _check_all(self) -> None:
-        """Raise ReplicationLoop if a replication that leads to the source, over whichever cells, begins at the
-        destination. Of cells that do not answer nothing is learnt: their data is known by the paths of others."""
-        cells, looked = [record.source for record in self._upstream.records.values()], {self._source}
-        while cells:
-            cell = cells.pop()
-            if cell in looked or cell not in self._links.clients:
-                continue
-            looked.add(cell)
-            upstream = Upstream(cell, self._prefix)
-            try:
-                upstream.learn((await records(self._links, cell, self._timeout)).records)
-            except ClientError:
-                continue
-            try:
-                upstream.check(self._destination, self._own)
-            except ReplicationLoop as error:
-                raise loop(self._source, self._destination, self._prefix, str(error)) from error
-            cells += [record.source for record in upstream.records.values()]
-
-    def _learn_from(self, changes: Changes) -> dict[bytes, bytes | None]:
-        """Learn of the source's records that have changed, and return what is to be written. Raises ReplicationLoop."""
-        own = {key: value for key, value in changes.writes.items() if key.startswith(REPLICATION)}
-        if own and changes.revision > self._learnt:
-            try:
-                self._upstream.learn(
-                    {
-                        key.removeprefix(REPLICATION): None if value is None else Record.unpacked(value)
-                        for key, value in own.items()
-                    }
-                )
-            except ValueError as error:
-                raise ClientError(f"{self._source} has something else below {shown(REPLICATION)}: {error}") from error
-            self._upstream.check(self._destination, self._own)
-        return {key: value for key, value in changes.writes.items() if key not in own}
 
     # ---- what is written -----------------------------------------------------------------------------------
 
@@ -262,12 +214,12 @@ class Replication:
         while True:
             await follower.wait()
             batch = Batch()
-            while isinstance(head := follower.head, Changes) and batch.take(head.revision, self._learn_from(head)):
+            while isinstance(head := follower.head, Changes) and batch.take(head.revision, self._origin.take(head)):
                 follower.pop()
             before = self._there.record
             if before is None:
                 raise Overtaken("the replication was ended")
-            record = before.at(batch.revision, self._upstream.path(before.cluster_id))
+            record = before.at(batch.revision, self._origin.path(before.cluster_id))
             due = record.revision > before.revision and now() - self._there.written > NOTE_SECONDS
             if batch.writes or record.path != before.path or due:
                 await self._there.change(batch.writes, record)

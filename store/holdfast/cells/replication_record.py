@@ -22,8 +22,9 @@ _OWN = b"/cells/"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`revision`: of the source. 0: the prefix is being filled, and is a mixture until then. `path`: the ids of the
-    clusters that the data may have come through, the source last."""
+    """`revision`: of the source. 0: the prefix is being filled, and is a mixture until then. `epoch`: of the source. 0:
+    the replication is claimed, and has written nothing. `path`: the ids of the clusters that the data may have come
+    through, the source last."""
 
     source: str
     cluster_id: int
@@ -31,6 +32,10 @@ class Record:
     lineage: int = 0
     revision: int = 0
     path: tuple[int, ...] = ()
+
+    @property
+    def claimed(self) -> bool:
+        return not self.epoch
 
     def at(self, revision: int, path: tuple[int, ...]) -> Record:
         return replace(self, revision=revision, path=path)
@@ -112,21 +117,21 @@ class Upstream:
 
     def path(self, cluster_id: int) -> tuple[int, ...]:
         """The path of the data at the destination. `cluster_id`: of the source."""
-        return joined(*(record.path for _, record in sorted(self.records.items())), (cluster_id,))
+        paths = [record.path for _, record in sorted(self.records.items()) if not record.claimed]
+        return joined(*paths, (cluster_id,))
 
-    def check(self, destination: str, cluster_id: int) -> None:
-        """Raise ReplicationLoop if data comes from the destination. `cluster_id`: of the destination."""
+    def check(self, destination: str, cluster_id: int, *, claims: bool = False) -> None:
+        """Raise ReplicationLoop if data comes from the destination. `cluster_id`: of the destination. `claims`: also if
+        it will, unless who claims finds that it may not. Who has begun does not stop for that."""
         for prefix, record in self.records.items():
+            if record.claimed and not claims:
+                continue
             if record.source == destination or cluster_id in record.path:
-                why = f"{self.source} gets {shown(prefix)} from {record.source}"
-                raise loop(self.source, destination, self.prefix, why)
-
-
-def loop(source: str, destination: str, prefix: bytes, why: str) -> ReplicationLoop:
-    return ReplicationLoop(
-        f"{shown(prefix)} cannot be replicated from {source} to {destination}, because it would come back to where it "
-        f"came from: {why}, whose data comes from {destination}, directly or over others; end one of these replications"
-    )
+                raise ReplicationLoop(
+                    f"{shown(self.prefix)} cannot be replicated to {destination}, because it would come back to where it "
+                    f"came from: {self.source} gets {shown(prefix)} from {record.source}, and that comes from "
+                    f"{destination}, directly or over others; end one of these replications"
+                )
 
 
 def joined(*paths: Iterable[int]) -> tuple[int, ...]:
