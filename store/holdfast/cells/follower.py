@@ -1,7 +1,6 @@
 """One stream of what changes below a prefix of a cell, which a replication reads.
 
-It follows as an edge replica does (`Edge/Follow`), but under no name, so the cell lists it nowhere. What comes is
-checked, because a frame that left something out would make the destination differ for ever.
+It follows as an edge replica does (`Edge/Follow`), but under no name, so the cell lists it nowhere.
 
 No more than BUFFERED_BYTES are read ahead, and one frame: who is slow holds up the stream, and the cell keeps the rest.
 A server that is cut off from its cluster goes on sending that nothing has changed. It is found by probes, which a
@@ -13,20 +12,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import grpc
 import grpc.aio
 
 from holdfast.cells.clock import now
+from holdfast.cells.followed import BrokenStream, Frames, Item
 from holdfast.client.closed import ChannelClosed
 from holdfast.client.connection import Connection
 from holdfast.client.errors import ClientError, Unavailable, known_of, refused
 from holdfast.client.login import Metadata
 from holdfast.client.stream import Stream
-from holdfast.keyrange import bounds, prefix_end, within
-from holdfast.proto import holdfast_pb2, kv_pb2
+from holdfast.keyrange import prefix_end
+from holdfast.proto import holdfast_pb2
 from holdfast.status import said_by_server
 
 _PATH = "/holdfast.v1.Edge/Follow"
@@ -36,45 +35,13 @@ PROBE_SECONDS = 2.0
 SILENT_SECONDS = 10.0  # without an answer to a probe, after which the server is left
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """All changes up to this revision: of one revision, or none. The values of keys; None: it was deleted."""
-
-    revision: int
-    writes: Mapping[bytes, bytes | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Part of a snapshot: all keys from `low` on and before `high`."""
-
-    low: bytes
-    high: bytes
-    writes: Mapping[bytes, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """The snapshot is whole, and of this revision."""
-
-    revision: int
-
-
-Item = Changes | Part | Whole
-
-
-class BrokenStream(Unavailable):
-    """The server sent what does not follow from what it sent before."""
-
-
 class Follower:
-    """`prefixes`: the first one in order of keys; none overlaps another one. Use it as a context."""
+    """`prefixes`: none overlaps another one. Use it as a context."""
 
     def __init__(self, connection: Connection, address: str, prefixes: Sequence[bytes]) -> None:
         self._connection = connection
         self._address = address
-        self._prefixes = sorted(prefixes)
-        self._ends = [prefix_end(prefix) for prefix in self._prefixes]
+        self._frames = Frames(connection.shown(address), prefixes)
         self._stream: Stream | None = None
         self._who: Metadata = ()
         self._reading: asyncio.Task[None] | None = None
@@ -84,13 +51,11 @@ class Follower:
         self._news = asyncio.Event()  # there is an item, or the stream has ended
         self._room = asyncio.Event()
         self._heard = 0.0  # when a probe was answered, or when there was room again
-        self._position = 0  # revision up to which the stream is complete
-        self._filled = b""  # up to which key the snapshot is here; empty: there is none
 
     async def begin(self, start: holdfast_pb2.FollowStart) -> holdfast_pb2.FollowHello:
         """Raises ClientError."""
-        for prefix, end in zip(self._prefixes, self._ends, strict=True):
-            start.filter.add(key=prefix, range_end=end)
+        for prefix in self._frames.prefixes:
+            start.filter.add(key=prefix, range_end=prefix_end(prefix))
         self._who = await self._connection.who()
         request, response = holdfast_pb2.FollowRequest, holdfast_pb2.FollowResponse
         self._stream = await self._connection.stream(self._address, _PATH, request, response, self._who)
@@ -103,10 +68,7 @@ class Follower:
             raise Unavailable(f"{self._shown} did not begin to send within {HELLO_SECONDS:g} s") from None
         except (grpc.aio.AioRpcError, ChannelClosed, asyncio.InvalidStateError) as error:
             raise await self._why(error) from None
-        if hello.snapshot and (hello.partial or not hello.ranged):
-            raise BrokenStream(f"{self._shown} sends no snapshot that says what it covers; upgrade it")
-        self._position = 0 if hello.snapshot else start.watermark
-        self._filled = self._prefixes[0] if hello.snapshot else b""
+        self._frames.begin(hello, start.watermark)
         self._heard = now()
         self._reading = asyncio.ensure_future(self._read())
         self._reading.add_done_callback(lambda _: self._news.set())
@@ -130,7 +92,7 @@ class Follower:
 
     @property
     def _shown(self) -> str:
-        return self._connection.shown(self._address)
+        return self._frames.sender
 
     # ---- what has come -------------------------------------------------------------------------------------
 
@@ -177,7 +139,7 @@ class Follower:
                     frame = await self._frame()
                 if frame.WhichOneof("response") == "probe":
                     self._heard = now()
-                elif (item := self._item(frame)) is not None:
+                elif (item := self._frames.item(frame)) is not None:
                     await self._put(item, frame.ByteSize())
                 if now() - self._heard > SILENT_SECONDS:
                     raise Unavailable(f"{self._shown} cannot say how old its data is")
@@ -215,52 +177,3 @@ class Follower:
         if not said_by_server(error.details() or ""):
             await self._connection.drop(self._address)
         return Unavailable(f"{self._shown}: {error.details() or error.code().name}")
-
-    # ---- checks --------------------------------------------------------------------------------------------
-
-    def _item(self, frame: holdfast_pb2.FollowResponse) -> Item | None:
-        """None: it says nothing about the data. Raises BrokenStream."""
-        kind = frame.WhichOneof("response")
-        if kind == "revision":
-            return self._changes(frame.revision)
-        if kind == "progress":
-            if self._filled:
-                raise BrokenStream(f"{self._shown} sent progress in a snapshot")
-            self._position = max(self._position, frame.progress.revision)
-            return Changes(self._position, {})
-        if kind == "chunk":
-            return self._part(frame.chunk)
-        if kind == "trailer":
-            return self._whole(frame.trailer)
-        return None
-
-    def _changes(self, frame: holdfast_pb2.FollowRevision) -> Changes:
-        if self._filled or frame.revision <= self._position or frame.previous > self._position:
-            raise BrokenStream(f"{self._shown} left out changes after revision {self._position}")
-        writes: dict[bytes, bytes | None] = {}
-        for event in frame.events:
-            if self._prefix_of(event.kv.key) is None:
-                raise BrokenStream(f"{self._shown} sent {event.kv.key[:100]!r}, which was not asked for")
-            writes[event.kv.key] = None if event.type == kv_pb2.Event.DELETE else event.kv.value
-        self._position = frame.revision
-        return Changes(frame.revision, writes)
-
-    def _part(self, chunk: holdfast_pb2.FollowChunk) -> Part:
-        low, high = bounds(chunk.range.key, chunk.range.range_end)
-        end = None if (prefix := self._prefix_of(low)) is None else prefix_end(prefix)
-        if not self._filled or low != self._filled or end is None or high is None or not low < high <= end:
-            raise BrokenStream(f"{self._shown} left out part of a snapshot after {self._filled[:100]!r}")
-        writes = {kv.key: kv.value for kv in chunk.kvs}
-        if not all(within(key, low, high) for key in writes):
-            raise BrokenStream(f"{self._shown} sent keys in a part of a snapshot that does not cover them")
-        self._filled = next((p for p in self._prefixes if p >= high), high) if high == end else high
-        return Part(low, high, writes)
-
-    def _whole(self, trailer: holdfast_pb2.FollowTrailer) -> Whole:
-        if self._filled != self._ends[-1] or trailer.revision <= 0:
-            raise BrokenStream(f"{self._shown} ended a snapshot that is not whole")
-        self._filled, self._position = b"", trailer.revision
-        return Whole(trailer.revision)
-
-    def _prefix_of(self, key: bytes) -> bytes | None:
-        return next((prefix for prefix in self._prefixes if key.startswith(prefix)), None)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from holdfast.cells import wire
 from holdfast.cells.clock import now
 from holdfast.cells.errors import NotSetUp
-from holdfast.cells.follower import Part
+from holdfast.cells.followed import Part
 from holdfast.cells.identity import Identity
 from holdfast.cells.links import Links
 from holdfast.cells.replication_batch import Writes, is_bare, operations, pieces

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from holdfast.cells.cell_set import Member
 from holdfast.cells.clock import now
 from holdfast.cells.errors import CellsUnavailable, NotSetUp, ReplicationLoop, ReplicationRefused
-from holdfast.cells.follower import Changes, Follower, Part, Whole
+from holdfast.cells.followed import Changes, Part, Whole
+from holdfast.cells.follower import Follower
 from holdfast.cells.links import Links, Restored
 from holdfast.cells.replicated import Overtaken, Replicated, merged
 from holdfast.cells.replication_batch import TOGETHER_BYTES, TOGETHER_WRITES, Batch, size_of

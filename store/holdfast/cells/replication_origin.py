@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast.cells.follower import Changes
+from holdfast.cells.followed import Changes
 from holdfast.cells.links import Links
 from holdfast.cells.replicated import records
 from holdfast.cells.replication_record import REPLICATION, Record, Upstream, shown

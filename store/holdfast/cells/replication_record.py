@@ -128,8 +128,8 @@ class Upstream:
                 continue
             if record.source == destination or cluster_id in record.path:
                 raise ReplicationLoop(
-                    f"{shown(self.prefix)} cannot be replicated to {destination}, because it would come back to where it "
-                    f"came from: {self.source} gets {shown(prefix)} from {record.source}, and that comes from "
+                    f"{shown(self.prefix)} cannot be replicated to {destination}, because it would come back to where "
+                    f"it came from: {self.source} gets {shown(prefix)} from {record.source}, and that comes from "
                     f"{destination}, directly or over others; end one of these replications"
                 )
 
