@@ -68,7 +68,7 @@ class Replicated:
         self._prefix = prefix
         self._timeout = timeout
         self.record: Record | None = None
-        self._identified = 0  # the revision that wrote the identity
+        self._identity = b""
         self._mod = 0  # the revision that wrote the record
         self._seen = 0  # the revision at which all records were read
         self.written = 0.0  # when the record was written by this replicator
@@ -79,7 +79,7 @@ class Replicated:
         kvs = found.responses[0].response_range.kvs
         if not kvs:
             raise NotSetUp(f"{self._destination} is not set up as a cell: `holdfast cells init` does that")
-        self._identified = kvs[0].mod_revision
+        self._identity = kvs[0].value
         try:
             identity = Identity.unpacked(kvs[0].value)
         except ValueError as error:
@@ -143,7 +143,7 @@ class Replicated:
             raise self._overtaken()
 
     async def _write(self, compares: list[Compare], ops: list[Op], record: Record) -> None:
-        here = Key(wire.SELF).mod_revision == self._identified
+        here = Key(wire.SELF).value == self._identity  # it names the cluster: revisions of another mean something else
         written = [*ops, Ops.put(place(self._prefix), record.packed())]
         answer = await self._request(written, [here, self._unchanged, *compares])
         if not answer.succeeded:

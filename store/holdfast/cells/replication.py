@@ -72,7 +72,6 @@ class Replication:
         self._prefix = prefix
         self._timeout = timeout
         self._there = Replicated(links, destination, prefix, timeout)
-        self._origin = Origin(links, source, destination, 0, prefix, timeout)
         self._turn = 0  # which server of the source to follow
 
     # ---- for people ----------------------------------------------------------------------------------------
@@ -128,15 +127,15 @@ class Replication:
 
     async def _follow(self, told: Callable[[int | ClientError], None]) -> None:
         """Follow one server of the source, as long as that goes well. Raises ClientError."""
-        member = await self._begin()
+        member, origin = await self._begin()
         try:
-            await self._follow_source(member, told)
+            await self._follow_source(member, origin, told)
         except ReplicationLoop:
             if (record := self._there.record) is not None and record.claimed:
                 await self._there.withdraw()
             raise
 
-    async def _follow_source(self, member: Member, told: Callable[[int | ClientError], None]) -> None:
+    async def _follow_source(self, member: Member, origin: Origin, told: Callable[[int | ClientError], None]) -> None:
         connection = self._links.clients[self._source].connection
         addresses = await connection.order(stream=True)
         if not addresses:
@@ -146,30 +145,30 @@ class Replication:
             hello = await follower.begin(self._start(member))
             if hello.cluster_id != member.cluster_id:
                 raise await self._restored(hello.cluster_id, member)
-            await self._origin.learn()
+            await origin.learn()
             if self._there.record is None or self._there.record.claimed:
-                await self._origin.check_all()
+                await origin.check_all()
             if hello.snapshot:
-                await self._fill(follower, self._new_record(member, hello), told)
-            await self._go_on(follower, told)
+                path = origin.path(member.cluster_id)
+                record = Record(self._source, hello.cluster_id, hello.epoch, hello.lineage, 0, path)
+                await self._fill(follower, record, told)
+            await self._go_on(follower, origin, told)
 
-    async def _begin(self) -> Member:
+    async def _begin(self) -> tuple[Member, Origin]:
         """The source, as the destination knows it, when the replication is claimed."""
         identity = await self._there.load(self._source)
-        self._origin = Origin(
-            self._links, self._source, self._destination, identity.cluster_id, self._prefix, self._timeout
-        )
         member = identity.set.member(self._source)
         if member is None or identity.cell != self._destination:
             raise NotSetUp(f"{self._destination} does not know {self._source} as a cell of its set")
+        origin = Origin(self._links, self._source, identity, self._prefix, self._timeout)
         if self._there.record is None:
-            await self._claim(member)
-        return member
+            await self._claim(member, origin)
+        return member, origin
 
-    async def _claim(self, member: Member) -> None:
-        await self._origin.learn()
-        await self._origin.check_all()
-        path = self._origin.path(member.cluster_id)
+    async def _claim(self, member: Member, origin: Origin) -> None:
+        await origin.learn()
+        await origin.check_all()
+        path = origin.path(member.cluster_id)
         await self._there.claim(Record(self._source, member.cluster_id, path=path))
 
     def _start(self, member: Member) -> holdfast_pb2.FollowStart:
@@ -189,10 +188,6 @@ class Replication:
             f"{member.cluster_id:x}; if it was restored: holdfast cells readmit {self._source}"
         )
 
-    def _new_record(self, member: Member, hello: holdfast_pb2.FollowHello) -> Record:
-        path = self._origin.path(member.cluster_id)
-        return Record(self._source, hello.cluster_id, hello.epoch, hello.lineage, 0, path)
-
     # ---- what is written -----------------------------------------------------------------------------------
 
     async def _fill(self, follower: Follower, record: Record, told: Callable[[int | ClientError], None]) -> None:
@@ -210,17 +205,17 @@ class Replication:
                 await self._there.note(record.at(head.revision, record.path))
                 return
 
-    async def _go_on(self, follower: Follower, told: Callable[[int | ClientError], None]) -> None:
+    async def _go_on(self, follower: Follower, origin: Origin, told: Callable[[int | ClientError], None]) -> None:
         """Carry over changes as they come."""
         while True:
             await follower.wait()
             batch = Batch()
-            while isinstance(head := follower.head, Changes) and batch.take(head.revision, self._origin.take(head)):
+            while isinstance(head := follower.head, Changes) and batch.take(head.revision, origin.take(head)):
                 follower.pop()
             before = self._there.record
             if before is None:
                 raise Overtaken("the replication was ended")
-            record = before.at(batch.revision, self._origin.path(before.cluster_id))
+            record = before.at(batch.revision, origin.path(before.cluster_id))
             due = record.revision > before.revision and now() - self._there.written > NOTE_SECONDS
             if batch.writes or record.path != before.path or due:
                 await self._there.change(batch.writes, record)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from holdfast.cells.errors import NotSetUp
 from holdfast.cells.followed import Changes
+from holdfast.cells.identity import Identity
 from holdfast.cells.links import Links
 from holdfast.cells.replicated import records
 from holdfast.cells.replication_record import REPLICATION, Record, Upstream, shown
@@ -20,13 +22,14 @@ from holdfast.client.errors import ClientError
 
 
 class Origin:
-    """Of the data of `prefix` at `source`, for a replication to `destination`, whose cluster id is `own`."""
+    """Of the data of `prefix` at `source`. `destination`: the identity of the cell that it is replicated to."""
 
-    def __init__(self, links: Links, source: str, destination: str, own: int, prefix: bytes, timeout: float) -> None:
+    def __init__(self, links: Links, source: str, destination: Identity, prefix: bytes, timeout: float) -> None:
         self._links = links
         self._source = source
-        self._destination = destination
-        self._own = own
+        self._destination = destination.cell
+        self._own = destination.cluster_id
+        self._set = destination.set
         self._prefix = prefix
         self._timeout = timeout
         self._upstream = Upstream(source, prefix)
@@ -60,20 +63,18 @@ class Origin:
         return {key: value for key, value in changes.writes.items() if not _is_record(key)}
 
     async def check_all(self) -> None:
-        """Raise ReplicationLoop if a replication that leads to the source, over whichever cells, begins at the
-        destination, or is claimed to. Of cells that do not answer nothing is learnt: where their data comes from, the
-        paths of others say."""
+        """Raise ReplicationLoop if a replication that leads to the source, over whichever cells of the set, begins at
+        the destination, or is claimed to. All of these cells have to answer: raises ClientError if one does not."""
         cells, looked = [self._source], set[str]()
         while cells:
             cell = cells.pop()
-            if cell in looked or cell not in self._links.clients:
+            if cell in looked or cell not in self._set.all:
                 continue
+            if cell not in self._links.clients:
+                raise NotSetUp(f"{cell} has to be asked where its data comes from, and no endpoints of it are given")
             looked.add(cell)
             upstream = Upstream(cell, self._prefix)
-            try:
-                upstream.learn((await records(self._links, cell, self._timeout)).records)
-            except ClientError:
-                continue
+            upstream.learn((await records(self._links, cell, self._timeout)).records)
             upstream.check(self._destination, self._own, claims=True)
             cells += [record.source for record in upstream.records.values()]
 
