@@ -86,7 +86,7 @@ class _Run:
 
     async def run(self) -> Report:
         await self._prepare()
-        programs = [asyncio.ensure_future(program.run()) for program in self._replicators]
+        programs = self._start()
         watching = [asyncio.ensure_future(self._watch(cell)) for cell in self._others]
         try:
             await self._ended(self._filled(), [*programs, *watching])
@@ -95,6 +95,12 @@ class _Run:
             await self._ended(self._equal(), [*programs, *watching])
             if not self._plan.kill:
                 await self._ended(self._paced(), [*programs, *watching])
+                for program in self._replicators:
+                    program.stop()
+                await asyncio.gather(*programs)
+                await self._write_all()
+                programs = self._start()
+                await self._ended(self._caught_up(), [*programs, *watching])
         finally:
             for program in self._replicators:
                 program.stop()
@@ -102,6 +108,9 @@ class _Run:
                 task.cancel()
             await asyncio.gather(*programs, *watching, return_exceptions=True)
         return self._report
+
+    def _start(self) -> list[asyncio.Task[None]]:
+        return [asyncio.ensure_future(program.run()) for program in self._replicators]
 
     async def _ended(self, work: Coroutine[Any, Any, None], others: Sequence[asyncio.Future[None]]) -> None:
         """Wait for `work`, unless one of the others ends before."""
@@ -140,15 +149,27 @@ class _Run:
 
     async def _all_at_once(self) -> None:
         """Write as fast as it goes, and wait until all of it has arrived."""
-        plan, began = self._plan, time.monotonic()
-        shares = [plan.transactions // plan.writers] * plan.writers
-        await asyncio.gather(*(self._write(writer, share) for writer, share in enumerate(shares)))
+        began = time.monotonic()
+        count = await self._write_all()
         written = time.monotonic() - began
-        count = sum(shares)
         self._say(f"{count:,} transactions of 2 keys were written in {written:.1f} s, {count / written:,.0f} a second")
         await self._equal()
         seconds = time.monotonic() - began
         self._say(f"all had arrived everywhere after {seconds:.1f} s, {2 * count / seconds:,.0f} changes a second")
+
+    async def _write_all(self) -> int:
+        shares = [self._plan.transactions // self._plan.writers] * self._plan.writers
+        await asyncio.gather(*(self._write(writer, share) for writer, share in enumerate(shares)))
+        return sum(shares)
+
+    async def _caught_up(self) -> None:
+        """What was written while nobody replicated."""
+        began, count = time.monotonic(), self._plan.transactions
+        await self._equal()
+        seconds = time.monotonic() - began
+        self._say(
+            f"{count:,} transactions were caught up in {seconds:.1f} s, {2 * count / seconds:,.0f} changes a second"
+        )
 
     async def _paced(self) -> None:
         for judge in self._judges.values():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from holdfast.cells.cells import Cells
@@ -27,43 +27,76 @@ from holdfast.status import RequestError
 
 from holdfast_lab.sim.cells.cell import Rows, SimCell
 from holdfast_lab.sim.cells.network import client_of
+from holdfast_lab.sim.cells.run import seeded
 from holdfast_lab.sim.cells.weather import Weather
+from holdfast_lab.sim.simulation import Result
 from holdfast_lab.sim.violation import Violation, check
+from holdfast_lab.sim.world import World
 from holdfast_lab.virtual_loop import VirtualLoop
 
 CHAIN = ("eu", "us", "ap")
 PREFIX = "/g/"
 PAIRS = 4
-SECONDS = 60.0
+SECONDS = 60
 SETTLE_SECONDS = 300.0
+REPLICATIONS_SOMETIMES = (
+    "a cell was away",
+    "a cell was compacted",
+    "a cell was restored",
+    "a replication was forgotten",
+    "a replication was refused",
+    "a restored cell was taken in again",
+    "a snapshot was filled in",
+    "keys were written",
+)
 State = dict[bytes, bytes]
 Work = Callable[[Cells], Coroutine[Any, Any, None]]
 
 
 class ReplicationRun:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, seconds: int = 0, without: Collection[str] = (), keep_trace: int = 400) -> None:
+        self.seed = seed
+        self._seconds = seconds or SECONDS
         self._chance = random.Random(seed)
-        self._seed = seed
+        self.world = World(seed, keep_trace)
+        self.steps = 0
+        self._faults = 0
         self._weather = Weather(self._chance)
         self._cells = {name: SimCell(name, number + 1) for number, name in enumerate(CHAIN)}
-        self.wild = self._chance.random() < 0.3
+        self._wild = self._chance.random() < 0.3
         self._states: dict[int, dict[int, State]] = {}  # by cluster id and revision
         self._backups: dict[str, Rows] = {}
         self._restored: str | None = None
         self._over = False
         self._violation: Violation | None = None
-        self.reached: set[str] = set()
 
-    def run(self) -> None:
+    def run(self) -> Result:
         """Raises Violation."""
-        random.seed(self._seed)
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        random.seed(self.seed)
+        with seeded(self._chance), asyncio.Runner(loop_factory=VirtualLoop) as runner:
             runner.run(self._main())
+        return Result(
+            self.seed,
+            self.world.trace(),
+            steps=self.steps,
+            simulated_ns=self.world.now,
+            faults=self._faults,
+            reached=self.world.reached,
+        )
+
+    def _note(self, what: str) -> None:
+        self.world.sometimes(what)
+        self._tell(what)
+
+    def _tell(self, what: str) -> None:
+        self.steps += 1
+        self.world.now = int(now() * 1e9)
+        self.world.note(what)
 
     async def _main(self) -> None:
         await self._set_up()
         work: list[Work] = [self._write, self._readmit]
-        if self.wild:
+        if self._wild:
             work += [self._replicate_any] * 4
         else:
             for source, destination in (CHAIN[:2], CHAIN[1:]):
@@ -72,10 +105,10 @@ class ReplicationRun:
             for each in work:
                 group.create_task(self._program(each))
             group.create_task(self._trouble())
-            await asyncio.sleep(SECONDS)
+            await asyncio.sleep(self._seconds)
             self._over = True
         self._raise()
-        if not self.wild:
+        if not self._wild:
             await self._end()
 
     def _raise(self) -> None:
@@ -116,18 +149,19 @@ class ReplicationRun:
         return replicate
 
     def _told(self, news: int | ClientError) -> None:
-        self.reached.add("keys were written" if isinstance(news, int) else "a cell was away")
+        self._note("keys were written" if isinstance(news, int) else "a cell was away")
 
     async def _replicate_any(self, them: Cells) -> None:
         source, destination = self._chance.sample(CHAIN, 2)
         replication = them.replication(source, destination, self._chance.choice((PREFIX, f"{PREFIX}0", "/g")))
         try:
             if self._chance.random() < 0.2:
-                await replication.forget()
+                if await replication.forget():
+                    self._note("a replication was forgotten")
             else:
                 await replication.run(self._told)
         except ReplicationRefused:
-            self.reached.add("a replication was refused")
+            self._note("a replication was refused")
             await asyncio.sleep(self._chance.expovariate(1))
         except ClientError:
             pass
@@ -168,13 +202,14 @@ class ReplicationRun:
         except ClientError:
             return
         self._restored = None
-        self.reached.add("a restored cell was taken in again")
+        self._note("a restored cell was taken in again")
 
     # ---- faults --------------------------------------------------------------------------------------------
 
     async def _trouble(self) -> None:
         while not self._over:
             await asyncio.sleep(self._chance.expovariate(1 / 2))
+            self._faults += 1
             cell = self._cells[self._chance.choice(CHAIN)]
             match self._chance.randrange(5):
                 case 0 | 1:
@@ -184,7 +219,7 @@ class ReplicationRun:
                     self._compact(cell)
                 case 3 if cell.name not in self._backups:
                     self._backups[cell.name] = cell.backup()
-                case 3 | 4 if self._restored is None and cell.name in self._backups and not self.wild:
+                case 3 | 4 if self._restored is None and cell.name in self._backups and not self._wild:
                     self._restore(cell)
 
     def _compact(self, cell: SimCell) -> None:
@@ -192,23 +227,24 @@ class ReplicationRun:
             cell.compact(cell.space.revision - self._chance.choice((0, 0, 3)))
         except RequestError:
             return
-        self.reached.add("a cell was compacted")
+        self._note("a cell was compacted")
 
     def _restore(self, cell: SimCell) -> None:
         states = self._states[cell.cluster_id]
         cell.restore(self._backups.pop(cell.name), self._chance.getrandbits(60))
         self._restored = cell.name
         self._states[cell.cluster_id] = {n: state for n, state in states.items() if n <= cell.space.revision}
-        self.reached.add("a cell was restored")
+        self._note("a cell was restored")
 
     # ---- what has to hold ----------------------------------------------------------------------------------
 
     def _committed(self, cell: SimCell) -> None:
         """A revision of a cell."""
+        self._tell(f"{cell.name} has revision {cell.space.revision}: {_rows(cell, b'/g')}")
         try:
             self._states.setdefault(cell.cluster_id, {})[cell.space.revision] = _rows(cell, b"/g")
             self._check_loops()
-            if not self.wild:
+            if not self._wild:
                 self._check_state(cell)
         except Violation as violation:  # raised to whoever writes, it would be taken for an answer
             self._violation = self._violation or violation
@@ -217,7 +253,7 @@ class ReplicationRun:
         for prefix, record in _records(cell).items():
             there = self._states.get(record.cluster_id, {})
             if not record.revision:
-                self.reached.add("a snapshot was filled in")
+                self._note("a snapshot was filled in")
                 continue
             wanted = next((there[n] for n in range(record.revision, 0, -1) if n in there), {})
             wanted = {key: value for key, value in wanted.items() if key.startswith(prefix)}
