@@ -65,8 +65,8 @@ def cells_status(obj: Object, seen: Seen) -> Object:
         ReplicationStatus(
             **{"from": found.source},
             to=found.destination,
-            prefix=found.prefix,
-            revision=found.revision,
+            prefix=found.prefix.decode(errors="replace"),
+            revision=found.reached,
             behind=found.behind,
         )
         for found in seen.survey.replications

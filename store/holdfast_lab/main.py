@@ -10,6 +10,7 @@ from holdfast_lab import demo
 from holdfast_lab.cells.bank.command import cells_bank
 from holdfast_lab.cells.command import cells
 from holdfast_lab.cells.handoffs.command import cells_handoffs
+from holdfast_lab.cells.replications.command import cells_replication
 from holdfast_lab.crash.command import crashtest
 from holdfast_lab.handovers.command import handovers
 from holdfast_lab.powercuts.command import powercuts
@@ -33,6 +34,7 @@ app.command()(powercuts)
 app.command()(cells)
 app.command()(cells_bank)
 app.command()(cells_handoffs)
+app.command()(cells_replication)
 
 
 def main() -> None:

@@ -184,9 +184,9 @@ class ReplicationStatus(Model):
     prefix: str = Field(description="The keys that are copied.")
     from_: str = Field(alias="from", description="The cell that has them.")
     to: str = Field(description="The cell that gets them.")
-    revision: int = Field(description="All changes up to this revision of `from` are there; 0: a part of the keys is.")
+    revision: int = Field(description="The keys are there as of this revision of `from`; 0: they are being filled in.")
     behind: int | None = Field(
-        default=None, description="Keys of `from` that have changed since, at most 1000; absent if it is away."
+        default=None, description="Revisions of `from` since, also of other keys; absent if it is away."
     )
 
 

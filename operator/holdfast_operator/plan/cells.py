@@ -110,7 +110,7 @@ def plan(
 def stale(copies: Collection[Forget], survey: Survey) -> Forget | None:
     """What the cells know of a copy that the spec has no more. `copies`: those that it has."""
     for found in survey.replications:
-        known = Forget(found.source, found.destination, found.prefix)
+        known = Forget(found.source, found.destination, found.prefix.decode(errors="replace"))
         if known not in copies:
             return known
     return None

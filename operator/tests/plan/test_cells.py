@@ -8,8 +8,7 @@ import pytest
 from holdfast.cells import Survey
 from holdfast.cells.cell_set import CellSet
 from holdfast.cells.identity import Identity
-from holdfast.cells.replication_survey import SurveyedReplication
-from holdfast.cells.survey import SurveyedCell
+from holdfast.cells.survey import SurveyedCell, SurveyedReplication
 from holdfast_operator.plan.cells import (
     Await,
     Change,
@@ -154,7 +153,7 @@ def test_in_no_situation_is_another_set_changed() -> None:
 
 
 def test_a_copy_that_the_spec_has_no_more_is_forgotten() -> None:
-    found = [SurveyedReplication("eu", "us", "/a/", 7, 0), SurveyedReplication("us", "eu", "/b/", 0, None)]
+    found = [SurveyedReplication("eu", "us", b"/a/", 7, 7), SurveyedReplication("us", "eu", b"/b/", 0, None)]
     survey = Survey([], [], None, found)
     kept, gone = Forget("eu", "us", "/a/"), Forget("us", "eu", "/b/")
     assert stale({kept, gone}, survey) is None

@@ -10,13 +10,14 @@ from holdfast.cells.errors import (
     LeaseLost,
     NotSetUp,
     QueueFull,
+    ReplicationLoop,
     ReplicationRefused,
     TransactionAborted,
 )
 from holdfast.cells.lease import Holder, Lease, LeaseRegister
 from holdfast.cells.queue import Lag, Message, Queue
 from holdfast.cells.register import Register
-from holdfast.cells.replication import Replication
+from holdfast.cells.replication import Replication, ReplicationLag
 from holdfast.cells.survey import Survey
 from holdfast.cells.transaction import CellsTxn, Result
 
@@ -35,6 +36,8 @@ __all__ = [
     "QueueFull",
     "Register",
     "Replication",
+    "ReplicationLag",
+    "ReplicationLoop",
     "ReplicationRefused",
     "Result",
     "Survey",

@@ -19,6 +19,7 @@ from holdfast.cells.set_change import SetChange
 from holdfast.cells.survey import Survey, survey
 from holdfast.cells.transaction import CellsTxn
 from holdfast.client.client import Client
+from holdfast.client.values import to_bytes
 
 
 def connect(clients: Mapping[str, Client], *, timeout: float = 10.0) -> Cells:
@@ -93,9 +94,9 @@ class Cells:
         """Messages from one cell to another."""
         return Queue(self._links, source, destination, self._timeout)
 
-    def replication(self, source: str, destination: str, prefix: str) -> Replication:
-        """A copy of a prefix of one cell in another one. Raises ValueError."""
-        return Replication(self._links, source, destination, prefix, self._timeout)
+    def replication(self, source: str, destination: str, prefix: str | bytes) -> Replication:
+        """All keys with `prefix`, from one cell to another."""
+        return Replication(self._links, source, destination, to_bytes(prefix), self._timeout)
 
     def register(self, name: str) -> Register:
         """A value that the cells keep together."""

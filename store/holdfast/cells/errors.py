@@ -35,4 +35,8 @@ class NotSetUp(ClientError):
 
 
 class ReplicationRefused(ClientError):
-    """A prefix must not be replicated like this: it would come back to where it comes from, or has two sources."""
+    """The destination gets keys with this prefix from elsewhere already."""
+
+
+class ReplicationLoop(ReplicationRefused):
+    """The data would come back to where it came from."""

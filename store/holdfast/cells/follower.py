@@ -1,130 +1,179 @@
-"""Reads the Follow stream of a cell: of any of its servers that answers.
+"""One stream of what changes below a prefix of a cell, which a replication reads.
 
-A server that is silent is asked by probes, and left if it answers none. What is not taken yet is bounded: then no more
-is read, and the server is held up by gRPC's flow control.
+It follows as an edge replica does (`Edge/Follow`), but under no name, so the cell lists it nowhere.
+
+No more than BUFFERED_BYTES are read ahead, and one frame: who is slow holds up the stream, and the cell keeps the rest.
+A server that is cut off from its cluster goes on sending that nothing has changed. It is found by probes, which a
+server answers only when it has heard from a majority.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from types import TracebackType
+from collections.abc import Sequence
 
+import grpc
 import grpc.aio
 
 from holdfast.cells.clock import now
+from holdfast.cells.followed import BrokenStream, Frames, Item
 from holdfast.client.closed import ChannelClosed
 from holdfast.client.connection import Connection
-from holdfast.client.errors import ClientError, Unavailable, refused
-from holdfast.client.stream import Stream, abandon
+from holdfast.client.errors import ClientError, Unavailable, known_of, refused
+from holdfast.client.login import Metadata
+from holdfast.client.stream import Stream
+from holdfast.keyrange import prefix_end
 from holdfast.proto import holdfast_pb2
-from holdfast.status import for_people
+from holdfast.status import said_by_server
 
 _PATH = "/holdfast.v1.Edge/Follow"
+BUFFERED_BYTES = 2 << 20
+HELLO_SECONDS = 10.0
 PROBE_SECONDS = 2.0
-SILENT_SECONDS = 10.0
-MAX_BYTES = 4 << 20  # of frames that nobody has taken yet
+SILENT_SECONDS = 10.0  # without an answer to a probe, after which the server is left
 
 
 class Follower:
-    """An asynchronous context manager: the stream ends with it."""
+    """`prefixes`: none overlaps another one. Use it as a context."""
 
-    def __init__(self, connection: Connection, timeout: float) -> None:
+    def __init__(self, connection: Connection, address: str, prefixes: Sequence[bytes]) -> None:
         self._connection = connection
-        self._timeout = timeout
+        self._address = address
+        self._frames = Frames(connection.shown(address), prefixes)
         self._stream: Stream | None = None
+        self._who: Metadata = ()
         self._reading: asyncio.Task[None] | None = None
-        self._frames: deque[holdfast_pb2.FollowResponse] = deque()
+        self._probing: asyncio.Task[None] | None = None
+        self._items: deque[tuple[Item, int]] = deque()
         self._bytes = 0
-        self._arrived = asyncio.Event()
+        self._news = asyncio.Event()  # there is an item, or the stream has ended
         self._room = asyncio.Event()
-        self._room.set()
-        self._probe = 0
+        self._heard = 0.0  # when a probe was answered, or when there was room again
+
+    async def begin(self, start: holdfast_pb2.FollowStart) -> holdfast_pb2.FollowHello:
+        """Raises ClientError."""
+        for prefix in self._frames.prefixes:
+            start.filter.add(key=prefix, range_end=prefix_end(prefix))
+        self._who = await self._connection.who()
+        request, response = holdfast_pb2.FollowRequest, holdfast_pb2.FollowResponse
+        self._stream = await self._connection.stream(self._address, _PATH, request, response, self._who)
+        self._connection.picker.stream_began(self._address)
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                await self._stream.write(holdfast_pb2.FollowRequest(start=start))
+                hello = await self._hello()
+        except TimeoutError:
+            raise Unavailable(f"{self._shown} did not begin to send within {HELLO_SECONDS:g} s") from None
+        except (grpc.aio.AioRpcError, ChannelClosed, asyncio.InvalidStateError) as error:
+            raise await self._why(error) from None
+        self._frames.begin(hello, start.watermark)
+        self._heard = now()
+        self._reading = asyncio.ensure_future(self._read())
+        self._reading.add_done_callback(lambda _: self._news.set())
+        self._probing = asyncio.ensure_future(self._probe())
+        return hello
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._reading, self._probing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._stream is not None:
+            self._stream.cancel()
+            self._connection.picker.stream_ended(self._address)
 
     async def __aenter__(self) -> Follower:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
-        if self._stream is not None:
-            self._stream.cancel()
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
-    async def begin(self, start: holdfast_pb2.FollowStart) -> None:
-        """Follow from there. Raises Unavailable."""
-        error: ClientError = Unavailable("it has no address")
-        who = await self._connection.who()
-        for address in await self._connection.order():
-            try:
-                self._stream = await self._connection.stream(
-                    address, _PATH, holdfast_pb2.FollowRequest, holdfast_pb2.FollowResponse, who
-                )
-                break
-            except ClientError as failed:
-                error = failed
-        if self._stream is None:
-            raise error
-        self._reading = asyncio.ensure_future(self._read(self._stream, start))
-        self._reading.add_done_callback(lambda _: self._arrived.set())
+    @property
+    def _shown(self) -> str:
+        return self._frames.sender
 
-    async def frames(self) -> list[holdfast_pb2.FollowResponse]:
-        """All that have arrived, at least one. Raises ClientError if the stream is over."""
-        await self._arrived.wait()
-        found = list(self._frames)
-        self._frames.clear()
-        self._bytes = 0
+    # ---- what has come -------------------------------------------------------------------------------------
+
+    async def wait(self) -> None:
+        """Wait until there is a `head`. Raises ClientError once the stream has ended and all of it was taken."""
+        while not self._items:
+            if self._reading is not None and self._reading.done():
+                await self._reading  # raises why it has ended
+            self._news.clear()
+            await self._news.wait()
+
+    @property
+    def head(self) -> Item | None:
+        """The next item, if it is here."""
+        return self._items[0][0] if self._items else None
+
+    def pop(self) -> None:
+        """The head was taken."""
+        _, size = self._items.popleft()
+        self._bytes -= size
         self._room.set()
-        if self._reading is not None and self._reading.done():
-            if not found:
-                self._reading.result()
-                raise Unavailable("the server has ended the stream")
-        else:
-            self._arrived.clear()
-        return found
 
-    async def _read(self, stream: Stream, start: holdfast_pb2.FollowStart) -> None:
-        try:
-            await stream.write(holdfast_pb2.FollowRequest(start=start))
-            await self._read_all(stream)
-        except grpc.aio.AioRpcError as error:
-            raise _error(error) from None
-        except (ChannelClosed, asyncio.InvalidStateError) as error:
-            raise Unavailable(f"the stream has ended: {error}") from None
+    # ---- the stream ----------------------------------------------------------------------------------------
 
-    async def _read_all(self, stream: Stream) -> None:
-        heard = now()
-        reading = asyncio.ensure_future(stream.read())
+    async def _hello(self) -> holdfast_pb2.FollowHello:
+        while True:
+            frame = await self._frame()
+            kind = frame.WhichOneof("response")
+            if kind == "hello":
+                return frame.hello
+            if kind != "path":
+                raise BrokenStream(f"{self._shown} sent {kind} before it said what follows")
+
+    async def _frame(self) -> holdfast_pb2.FollowResponse:
+        frame = await self._stream.read() if self._stream is not None else None
+        if not isinstance(frame, holdfast_pb2.FollowResponse):
+            raise Unavailable(f"{self._shown} ended the stream")
+        return frame
+
+    async def _read(self) -> None:
         try:
             while True:
-                done, _ = await asyncio.wait((reading,), timeout=PROBE_SECONDS)
-                if done:
-                    frame = reading.result()
-                    if frame is grpc.aio.EOF:
-                        return
-                    self._take(frame)
-                    await self._room.wait()
-                    heard = now()
-                    reading = asyncio.ensure_future(stream.read())
-                elif now() > heard + SILENT_SECONDS:
-                    raise Unavailable(f"the server has said nothing for {SILENT_SECONDS:g} s")
-                else:
-                    self._probe += 1
-                    await stream.write(holdfast_pb2.FollowRequest(probe=holdfast_pb2.Probe(id=self._probe)))
-        finally:
-            abandon(reading)
+                async with asyncio.timeout(SILENT_SECONDS):
+                    frame = await self._frame()
+                if frame.WhichOneof("response") == "probe":
+                    self._heard = now()
+                elif (item := self._frames.item(frame)) is not None:
+                    await self._put(item, frame.ByteSize())
+                if now() - self._heard > SILENT_SECONDS:
+                    raise Unavailable(f"{self._shown} cannot say how old its data is")
+        except TimeoutError:
+            await self._connection.drop(self._address)
+            raise Unavailable(f"{self._shown} was silent for {SILENT_SECONDS:g} s") from None
+        except (grpc.aio.AioRpcError, ChannelClosed, asyncio.InvalidStateError) as error:
+            raise await self._why(error) from None
 
-    def _take(self, frame: holdfast_pb2.FollowResponse) -> None:
-        self._frames.append(frame)
-        self._bytes += frame.ByteSize()
-        if self._bytes > MAX_BYTES:
+    async def _put(self, item: Item, size: int) -> None:
+        """Wait until there is room, or nothing else."""
+        while self._items and self._bytes + size > BUFFERED_BYTES:
             self._room.clear()
-        self._arrived.set()
+            await self._room.wait()
+            self._heard = now()  # the answer to a probe may wait behind what was not read
+        self._items.append((item, size))
+        self._bytes += size
+        self._news.set()
 
+    async def _probe(self) -> None:
+        number = 0
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, ChannelClosed):  # `_read` sees it
+            while self._stream is not None:
+                number += 1
+                await self._stream.write(holdfast_pb2.FollowRequest(probe=holdfast_pb2.Probe(id=number)))
+                await asyncio.sleep(PROBE_SECONDS)
 
-def _error(error: grpc.aio.AioRpcError) -> ClientError:
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED):
-        return Unavailable(for_people(error.details() or error.code().name))
-    return refused(error)
+    async def _why(self, error: Exception) -> ClientError:
+        """Credentials that are not valid any more are renewed for the next stream."""
+        if not isinstance(error, grpc.aio.AioRpcError):
+            return error if isinstance(error, ClientError) else Unavailable(f"{self._shown}: the stream has ended")
+        self._connection.void(self._who, known_of(error))
+        if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
+            return refused(error)
+        if not said_by_server(error.details() or ""):
+            await self._connection.drop(self._address)
+        return Unavailable(f"{self._shown}: {error.details() or error.code().name}")

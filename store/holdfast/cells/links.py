@@ -250,7 +250,10 @@ class Links:
         answer = await self._commit(cell, request(identity.packed()), timeout)
         if isinstance(answer, ClientError):
             return Answered(cell, answer)
-        return Answered(cell, _restored(cell, answer.header.cluster_id, identity) or answer)
+        restored = _restored(cell, answer.header.cluster_id, identity)
+        if restored is not None:
+            self._known.pop(cell, None)  # it may be taken in again
+        return Answered(cell, restored or answer)
 
     async def _commit(
         self, cell: str, request: rpc_pb2.TxnRequest, timeout: float

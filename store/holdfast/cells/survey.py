@@ -1,4 +1,5 @@
-"""How the cells are, for people: who answers and counts, which transactions are open, what waits in the queues.
+"""How the cells are, for people: who answers and counts, which transactions are open, what waits in the queues, and
+how far replications are.
 
 Nothing is changed, and a cell that does not answer holds up none of the others.
 """
@@ -17,7 +18,8 @@ from holdfast.cells.errors import CellsUnavailable
 from holdfast.cells.identity import Identity
 from holdfast.cells.links import Links
 from holdfast.cells.queue import INBOX, OUTBOX
-from holdfast.cells.replication_survey import SurveyedReplication, replications
+from holdfast.cells.replication import ReplicationLag
+from holdfast.cells.replication_record import REPLICATION, Record
 from holdfast.cells.rows import rows
 from holdfast.client.client import Client
 from holdfast.client.errors import ClientError
@@ -73,6 +75,23 @@ class SurveyedQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class SurveyedReplication:
+    """`reached`: the revision of the source that the destination has; 0: it is being filled. `revision`: of the source;
+    None: it did not answer, or is another cluster than the one that is replicated."""
+
+    source: str
+    destination: str
+    prefix: bytes
+    reached: int
+    revision: int | None
+
+    @property
+    def behind(self) -> int | None:
+        """As `ReplicationLag.behind`; None also if the source did not answer."""
+        return None if self.revision is None else ReplicationLag(self.revision, self.reached).behind
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
     """`set`: the newest that any cell knows. `cells`: those of which endpoints are given, then others of the set."""
 
@@ -92,24 +111,27 @@ class Survey:
 
 async def survey(links: Links, timeout: float) -> Survey:
     """Ask all cells. `timeout`: seconds for each read."""
-    copying = asyncio.ensure_future(replications(links.clients, timeout))
     found = await asyncio.gather(*(_survey(cell, client, timeout) for cell, client in links.clients.items()))
     cells = [each.cell for each in found]
     known = [each.identity.set for each in cells if each.identity is not None and each.counts]
     newest = max(known, key=lambda cell_set: cell_set.version, default=None)
     strangers = sorted(newest.all - links.clients.keys()) if newest is not None else []
     cells += [SurveyedCell(cell, error="no endpoints are given") for cell in strangers]
-    return Survey(cells, _queues({each.cell.cell: each for each in found}), newest, await copying)
+    by_cell = {each.cell.cell: each for each in found}
+    return Survey(cells, _queues(by_cell), newest, _replications(by_cell))
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     """What one cell has. `outboxes`: by destination, the messages that were sent and that have arrived. `inboxes`: by
-    source, the messages that have arrived and that were put aside."""
+    source, the messages that have arrived and that were put aside. `replications`: into it, by prefix. `revision`: of
+    the cell."""
 
     cell: SurveyedCell
     outboxes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     inboxes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    replications: Mapping[bytes, Record] = field(default_factory=dict)
+    revision: int = 0
 
 
 async def _survey(cell: str, client: Client, timeout: float) -> _Found:
@@ -123,7 +145,8 @@ async def _survey(cell: str, client: Client, timeout: float) -> _Found:
             cluster_id=itself.header.cluster_id,
             transactions=await _transactions(reader),
         )
-        return _Found(found, await _outboxes(reader), await _inboxes(reader))
+        revision = itself.header.revision
+        return _Found(found, await _outboxes(reader), await _inboxes(reader), await _records(reader), revision)
     except (ClientError, ValueError, DecodeError) as error:
         return _Found(SurveyedCell(cell, error=str(error)))
 
@@ -191,6 +214,11 @@ async def _inboxes(reader: _Reader) -> dict[str, tuple[int, int]]:
     return found
 
 
+async def _records(reader: _Reader) -> dict[bytes, Record]:
+    found = rows(lambda start, end, limit: reader.range(start, end, limit=limit), REPLICATION)
+    return {key.removeprefix(REPLICATION): Record.unpacked(value) async for key, value in found}
+
+
 def _queues(found: Mapping[str, _Found]) -> list[SurveyedQueue]:
     """Each queue as its two ends know it. What has arrived, the destination knows first."""
     ends = {(cell, to) for cell, each in found.items() for to in each.outboxes}
@@ -206,3 +234,18 @@ def _queue(found: Mapping[str, _Found], source: str, destination: str) -> Survey
         last, refused = found[destination].inboxes.get(source, (0, 0))
         arrived = max(arrived or 0, last)
     return SurveyedQueue(source, destination, sent, arrived, refused)
+
+
+def _replications(found: Mapping[str, _Found]) -> list[SurveyedReplication]:
+    """Those that their destinations know."""
+    return [
+        SurveyedReplication(record.source, cell, prefix, record.revision, _revision(found.get(record.source), record))
+        for cell, each in sorted(found.items())
+        for prefix, record in sorted(each.replications.items())
+    ]
+
+
+def _revision(source: _Found | None, record: Record) -> int | None:
+    """Revisions of another cluster mean something else."""
+    known = source is not None and not source.cell.error and source.cell.cluster_id == record.cluster_id
+    return source.revision if known and source is not None else None

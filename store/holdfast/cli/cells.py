@@ -58,7 +58,7 @@ def status(
     timeout: Timeout = 5.0,
     output: Output = "table",
 ) -> None:
-    """Show each cell, its open transactions, and the queues. Exit code 1 if too few cells answer for a quorum."""
+    """Show each cell, open transactions, queues and replications. Exit code 1 if too few cells answer for a quorum."""
     check_output(output)
     found: list[Survey] = []
 

@@ -1,21 +1,19 @@
-"""What `holdfast cells status` prints: the set, a row for each cell, for each queue, and for each prefix that is
-replicated."""
+"""What `holdfast cells status` prints: the set, a row for each cell, for each queue, and for each replication."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 
 from holdfast.cells import Survey
 from holdfast.cells.cell_set import CellSet
-from holdfast.cells.replication_survey import MOST_BEHIND, SurveyedReplication
-from holdfast.cells.survey import SurveyedCell, SurveyedQueue
+from holdfast.cells.replication_record import shown
+from holdfast.cells.survey import SurveyedCell, SurveyedQueue, SurveyedReplication
 from holdfast.cli.cells_reach import one_line
-from holdfast.cli.session import as_json, table
+from holdfast.cli.session import as_json, table, text
 
 _CELLS = ["CELL", "STATE", "IN SET", "CLUSTER", "VERSION", "OPEN", "OLDEST", "OUTCOMES"]
-_REPLICATIONS = ["SOURCE", "DESTINATION", "PREFIX", "REVISION", "BEHIND"]
 _QUEUES = ["SOURCE", "DESTINATION", "SENT", "ARRIVED", "WAITING", "REFUSED"]
+_REPLICATIONS = ["SOURCE", "DESTINATION", "PREFIX", "REACHED", "BEHIND"]
 
 
 def show(survey: Survey, output: str) -> None:
@@ -65,7 +63,16 @@ def as_object(survey: Survey, now: int) -> dict[str, object]:
             }
             for queue in survey.queues
         ],
-        "replications": [asdict(replication) for replication in survey.replications],
+        "replications": [
+            {
+                "source": replication.source,
+                "destination": replication.destination,
+                "prefix": shown(replication.prefix),
+                "reached": replication.reached,
+                "behind": replication.behind,
+            }
+            for replication in survey.replications
+        ],
     }
 
 
@@ -127,7 +134,6 @@ def _queue_row(queue: SurveyedQueue) -> list[object]:
 
 
 def _replication_row(found: SurveyedReplication) -> list[object]:
-    behind = "unknown" if found.behind is None else f"{found.behind} keys"
-    if found.behind == MOST_BEHIND:
-        behind = f"{MOST_BEHIND} keys or more"
-    return [found.source, found.destination, found.prefix, found.revision or "loading", behind]
+    reached = found.reached or "filling"
+    behind = "unknown" if found.behind is None else found.behind
+    return [found.source, found.destination, text(found.prefix), reached, behind]

@@ -1,4 +1,4 @@
-"""What a command that runs until it is stopped says meanwhile of its work between two cells."""
+"""Says what a courier or a replicator does: what it has done, once a second at most, and each other error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECONDS = 1.0  # between two lines about what was done
 
 
 class Told:
-    """Says how many were `done` since the last line, once a second at most, and each error that is another one."""
+    """`name`: what is at work. `done`: what it does, as in "delivered"."""
 
     def __init__(self, name: str, done: str) -> None:
         self._name = name

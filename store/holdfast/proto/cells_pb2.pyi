@@ -93,7 +93,7 @@ class LeaseRecord(_message.Message):
     released: bool
     def __init__(self, holder: _Optional[bytes] = ..., tenure: _Optional[bytes] = ..., fence: _Optional[int] = ..., renewals: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., released: _Optional[bool] = ...) -> None: ...
 
-class Replicated(_message.Message):
+class ReplicationRecord(_message.Message):
     __slots__ = ("source", "cluster_id", "epoch", "lineage", "revision", "path")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]

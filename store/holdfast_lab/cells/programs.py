@@ -53,6 +53,10 @@ class Program:
                 process.kill()
                 await process.wait()
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
     def kill(self) -> bool:
         """kill -9. False: it is not running."""
         if self._process is None or self._process.returncode is not None:

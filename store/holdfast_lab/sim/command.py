@@ -11,7 +11,7 @@ from holdfast_lab.sim.mix import CLASSES
 from holdfast_lab.sim.runner import Failure, Summary, find_mutants, name_of, run_seeds
 from holdfast_lab.sim.shrink import shrink
 from holdfast_lab.sim.shrink import trace as trace_of
-from holdfast_lab.sim.subject import CELLS, EDGES, MEMBERS, RECIPES, SUBJECTS
+from holdfast_lab.sim.subject import CELLS, EDGES, MEMBERS, RECIPES, REPLICATIONS, SUBJECTS
 
 
 def sim(
@@ -30,6 +30,7 @@ def sim(
     recipes: Annotated[bool, typer.Option(help="Run applications that use the recipes, too.")] = False,
     edges: Annotated[bool, typer.Option(help="Run edge replicas that follow each other.")] = False,
     cells: Annotated[bool, typer.Option(help="Run clusters that agree with each other.")] = False,
+    replications: Annotated[bool, typer.Option(help="Run clusters of which a prefix is replicated.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
 ) -> None:
     """Run the deterministic simulator. Fails if a seed finds a violation, or a mutant is not found.
@@ -41,8 +42,8 @@ def sim(
     for name in left_out:
         if name not in CLASSES:
             fail(f"--without: {name!r} is not a class of fault; there are {', '.join(CLASSES)}")
-    of = RECIPES if recipes else EDGES if edges else CELLS if cells else MEMBERS
-    if left_out and of == CELLS:
+    of = RECIPES if recipes else EDGES if edges else CELLS if cells else REPLICATIONS if replications else MEMBERS
+    if left_out and of in (CELLS, REPLICATIONS):
         fail("--without: the faults of cells cannot be left out")
     if mutant and mutant not in SUBJECTS[of].mutants:
         fail(f"--mutant: {mutant!r} is none; there are {', '.join(SUBJECTS[of].mutants)}")

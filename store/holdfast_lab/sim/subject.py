@@ -16,6 +16,8 @@ from holdfast_lab.sim.edges.mutants import EDGE_MUTANTS
 from holdfast_lab.sim.edges.run import EDGES_SOMETIMES, EdgesRun
 from holdfast_lab.sim.mutants import MUTANTS
 from holdfast_lab.sim.mutation import Mutants
+from holdfast_lab.sim.replications.mutants import REPLICATION_MUTANTS
+from holdfast_lab.sim.replications.run import REPLICATIONS_SOMETIMES, ReplicationRun
 from holdfast_lab.sim.simulation import Result, Run
 from holdfast_lab.sim.sometimes import SOMETIMES
 from holdfast_lab.sim.world import World
@@ -41,10 +43,13 @@ class Subject:
     sometimes: tuple[str, ...]
 
 
-MEMBERS, RECIPES, EDGES, CELLS = "members", "recipes", "edges", "cells"
+MEMBERS, RECIPES, EDGES, CELLS, REPLICATIONS = "members", "recipes", "edges", "cells", "replications"
 SUBJECTS = {
     MEMBERS: Subject("python -m holdfast_lab sim", Run, MUTANTS | CACHE_MUTANTS, SOMETIMES),
     RECIPES: Subject("python -m holdfast_lab sim --recipes", AppsRun, RECIPE_MUTANTS, APPS_SOMETIMES),
     EDGES: Subject("python -m holdfast_lab sim --edges", EdgesRun, EDGE_MUTANTS, EDGES_SOMETIMES),
     CELLS: Subject("python -m holdfast_lab sim --cells", CellsRun, CELLS_MUTANTS, CELLS_SOMETIMES),
+    REPLICATIONS: Subject(
+        "python -m holdfast_lab sim --replications", ReplicationRun, REPLICATION_MUTANTS, REPLICATIONS_SOMETIMES
+    ),
 }

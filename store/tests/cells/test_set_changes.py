@@ -14,7 +14,8 @@ from holdfast.cells.errors import CellsUnavailable, NotSetUp
 from holdfast.cells.record import Record
 from holdfast.proto import rpc_pb2
 from holdfast_lab.sim.cells.cell import Answered, SimCell
-from holdfast_lab.sim.cells.network import Weather, client_of
+from holdfast_lab.sim.cells.network import client_of
+from holdfast_lab.sim.cells.weather import Weather
 from holdfast_lab.virtual_loop import VirtualLoop
 
 OLD = Record().changed(b"old", b"a change").packed()

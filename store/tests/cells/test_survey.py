@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from holdfast.cells.cell_set import CellSet
 from holdfast.cells.identity import Identity
-from holdfast.cells.survey import Survey, SurveyedCell, SurveyedQueue, _Found, _queues
+from holdfast.cells.replication_record import Record
+from holdfast.cells.survey import (
+    Survey,
+    SurveyedCell,
+    SurveyedQueue,
+    SurveyedReplication,
+    _Found,
+    _queues,
+    _replications,
+)
 
 SET = CellSet(3, frozenset({"eu", "us", "ap"}))
 
@@ -39,3 +48,21 @@ def test_a_queue_is_told_by_its_two_ends() -> None:
     assert _queues(both | {"us": _Found(silent("us"))})[1] == SurveyedQueue("eu", "us", 9, 5, None)
     assert _queues(both | {"eu": _Found(silent("eu"))})[0] == SurveyedQueue("eu", "us", None, 7, 2)
     assert [queue.waiting for queue in _queues(both)] == [1, 2, None]
+
+
+def test_a_replication_is_told_by_its_destination() -> None:
+    records = {b"/a/": Record("eu", 7, 1, 7, 40), b"/b/": Record("eu", 7), b"/c/": Record("eu", 6, 1, 6, 90)}
+    found = {
+        "eu": _Found(answered("eu"), revision=50),
+        "us": _Found(answered("us"), replications=records, revision=9),
+    }
+    assert _replications(found) == [
+        SurveyedReplication("eu", "us", b"/a/", 40, 50),
+        SurveyedReplication("eu", "us", b"/b/", 0, 50),
+        SurveyedReplication("eu", "us", b"/c/", 90, None),  # eu is another cluster now
+    ]
+    assert [each.behind for each in _replications(found)] == [10, None, None]
+    away = _replications(found | {"eu": _Found(silent("eu"))})
+    assert [(each.reached, each.behind) for each in away] == [(40, None), (0, None), (90, None)]
+    assert [each.revision for each in _replications({"us": found["us"]})] == [None] * 3
+    assert _replications({"us": _Found(silent("us"))}) == []

@@ -6,7 +6,7 @@ can be away, and it can be restored from what it was earlier.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from holdfast.cells.clock import now
@@ -15,6 +15,7 @@ from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, MemoryStore, Pending
 from holdfast.proto import rpc_pb2
 from holdfast.status import Refusal, RequestError
+from holdfast.watch.hub import Delivery, Hub
 
 T = TypeVar("T")
 Answered = Callable[[T | Refusal], None]  # a cell that cannot say what has become of a request does not call it
@@ -43,12 +44,16 @@ class Cell(Protocol):
 class SimCell:
     def __init__(self, name: str, cluster_id: int) -> None:
         self.name = name
-        self.cluster_id = cluster_id
+        self.cluster_id = self.first_id = cluster_id
+        self.epoch = 1
         self.up = True
+        self.streams: dict[int, Callable[[Delivery], None]] = {}  # of those who follow, by their numbers
+        self.committed: Callable[[SimCell], None] = lambda _: None  # called after each revision
         self.leases: dict[int, float] = {}  # and when they end
         self._last_lease = 0
         self._pending = Pending(MemoryStore())
         self.space = KeySpace(self._pending)
+        self.hub = Hub(self.space)
 
     def execute(self, request: rpc_pb2.TxnRequest, answered: Answered[rpc_pb2.TxnResponse]) -> None:
         self.expire(now())
@@ -65,8 +70,25 @@ class SimCell:
         return rpc_pb2.TxnResponse.FromString(response.SerializeToString())
 
     def _commit(self) -> None:
-        self.space.commit()
+        changes = self.space.commit()
         self._pending.flush()
+        if changes:
+            self.committed(self)
+            self._deliver(self.hub.publish([changes]))
+
+    def compact(self, revision: int) -> None:
+        self.space.compact(revision)
+        self._pending.flush()
+
+    def catch_up(self) -> None:
+        """Send those who follow what they have missed."""
+        while self.hub.busy:
+            self._deliver(self.hub.catch_up())
+
+    def _deliver(self, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            if delivery.stream in self.streams:
+                self.streams[delivery.stream](delivery)
 
     # ---- leases --------------------------------------------------------------------------------------------
 
@@ -104,6 +126,8 @@ class SimCell:
     def restore(self, rows: Rows, cluster_id: int) -> None:
         """Become what it was then, as another cluster. Leases are granted anew by those who still use them."""
         self.cluster_id = cluster_id
+        self.epoch += 1
         self._pending = Pending(MemoryStore(tuple(dict(of) for of in rows)))
         self.space = KeySpace(self._pending)
+        self.hub = Hub(self.space)  # those who followed notice that it is another one
         self.leases = dict.fromkeys(self.space.leased, 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar, cast
@@ -17,30 +16,12 @@ from holdfast.keyrange import prefix_end
 from holdfast.proto import rpc_pb2
 from holdfast.status import Refusal
 
-from holdfast_lab.sim.cells.cell import Answered, Cell
+from holdfast_lab.sim.cells.cell import Answered, Cell, SimCell
+from holdfast_lab.sim.cells.follow import SimConnection
+from holdfast_lab.sim.cells.weather import Weather
 
 Answer = TypeVar("Answer")
 CALL_SECONDS = 3.0  # then the client gives up
-SLOW_SECONDS = 8.0  # after which a slow request arrives
-
-
-class Weather:
-    """What happens to messages. `calm`: nothing bad any more."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
-        self.lost = chance.choice((0.0, 0.01, 0.05))
-        self.slow = chance.choice((0.0, 0.01, 0.05))
-        self.twice = chance.choice((0.0, 0.02))
-        self.calm = False
-
-    def happens(self, probability: float) -> bool:
-        return not self.calm and self.chance.random() < probability
-
-    def delay(self) -> float:
-        if self.happens(self.slow):
-            return self.chance.uniform(0.0, SLOW_SECONDS)
-        return self.chance.uniform(0.001, 0.05)
 
 
 class SimClient:
@@ -50,6 +31,7 @@ class SimClient:
         self._cell = cell
         self._weather = weather
         self._leases: list[SimLease] = []
+        self.connection = SimConnection(cell, weather) if isinstance(cell, SimCell) else None
 
     async def close(self) -> None:
         for lease in self._leases:

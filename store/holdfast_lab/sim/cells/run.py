@@ -24,7 +24,8 @@ from holdfast_lab.sim.cells import history as checks
 from holdfast_lab.sim.cells.cell import Cell, Rows, SimCell
 from holdfast_lab.sim.cells.history import History, Transfer
 from holdfast_lab.sim.cells.members import MemberCell
-from holdfast_lab.sim.cells.network import Weather, client_of
+from holdfast_lab.sim.cells.network import client_of
+from holdfast_lab.sim.cells.weather import Weather
 from holdfast_lab.sim.simulation import Result
 from holdfast_lab.sim.violation import Violation, check
 from holdfast_lab.sim.world import World

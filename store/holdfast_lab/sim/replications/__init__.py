@@ -1,0 +1,1 @@
+"""A prefix that is replicated along a chain of simulated cells."""
