@@ -14,7 +14,7 @@ from holdfast_lab.sim.subject import CELLS
 from .clean import clean
 
 SEEDS = 40
-MUTANT_SEEDS = 40  # the most that a mutant may need
+MUTANT_SEEDS = 60  # the most that a mutant may need
 SELDOM = (  # the simulation needs some hundreds of seeds for them
     "any-version-counts",
     "a-cell-brings-what-it-had",  # tests/cells/test_set_changes.py finds it
