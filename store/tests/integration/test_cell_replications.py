@@ -175,6 +175,11 @@ async def test_large_transactions_and_values(clusters: dict[str, LocalCluster]) 
             await equal(them, "eu", "us")
             revisions = {kv.mod_revision for kv in (await us.range("/global/", prefix=True)).kvs}
             assert len(revisions) == 1, "the transaction was not torn"
+            for first in range(0, 2000, 100):
+                await eu.txn().then(*(Ops.put(f"/global/many/{first + n}", "x") for n in range(100))).commit()
+            assert len(await equal(them, "eu", "us")) == 2128
+            await eu.delete("/global/many/", prefix=True)  # one revision, which is more than one request
+            assert len(await equal(them, "eu", "us")) == 128
             for large in (1_500_000, 1_572_864 - 200):
                 await eu.put("/global/large", b"v" * large)
                 assert len((await equal(them, "eu", "us"))[b"/global/large"]) == large
