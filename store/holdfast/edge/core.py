@@ -336,7 +336,7 @@ def _within(start: bytes, end: bytes | None, ranges: Sequence[Range]) -> bool:
 
 
 def lineage_of(hello: holdfast_pb2.FollowHello) -> Lineage:
-    return Lineage.of(hello.cluster_id, hello.epoch, hello.lineage, hello.restored_from)
+    return Lineage.of(hello.cluster_id, hello.epoch, hello.lineage, hello.restored_from, hello.parent)
 
 
 def ranges_of(prefixes: Iterable[str]) -> list[holdfast_pb2.KeyRange]:

@@ -43,12 +43,13 @@ async def keep_before_going_over(data: Path, core: ReplicaCore, later: Lineage) 
 
 
 async def keep_lost(data: Path, position: Position, space: KeySpace, later: Lineage) -> Path | None:
-    """Write what `space` has after `later.restored_from` into a file in the directory `data`, and return its path; None
-    if there is nothing. Raises OSError; then no file is left.
+    """Write what `space` has after the last revision that `later` is known to share into a file in the directory
+    `data`, and return its path; None if there is nothing. Raises OSError; then no file is left.
 
     The file has a JSON object in each line. The first says what the others are: changes in order, each of which has
     `key` and `value` in base64. `complete` is false if deletions and values that were replaced soon may be missing."""
-    first = later.restored_from + 1
+    shared = later.shared(position.lineage)
+    first = shared + 1
     if position.watermark < first or not any(True for _ in space.history(first, position.watermark)):
         return None
     place = data / DIRECTORY
@@ -56,7 +57,7 @@ async def keep_lost(data: Path, position: Position, space: KeySpace, later: Line
     head = {
         "cluster": f"{position.cluster_id:x}",
         "epoch": position.epoch,
-        "after": later.restored_from,
+        "after": shared,
         "revision": position.watermark,
         "complete": space.history_from <= first,
         "restored_cluster": f"{later.cluster_id:x}",

@@ -319,6 +319,7 @@ class Upstream:
             epoch=lineage.epoch,
             lineage=lineage.first,
             restored_from=lineage.restored_from,
+            parent=lineage.parent,
             term=source.term,
             filter_version=start.filter_version,
             floor=max(source.space.history_from, 1),

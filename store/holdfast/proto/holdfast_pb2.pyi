@@ -453,7 +453,7 @@ class FollowResponse(_message.Message):
     def __init__(self, hello: _Optional[_Union[FollowHello, _Mapping]] = ..., revision: _Optional[_Union[FollowRevision, _Mapping]] = ..., progress: _Optional[_Union[FollowProgress, _Mapping]] = ..., chunk: _Optional[_Union[FollowChunk, _Mapping]] = ..., trailer: _Optional[_Union[FollowTrailer, _Mapping]] = ..., probe: _Optional[_Union[ProbeReply, _Mapping]] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., rights: _Optional[_Union[FollowRights, _Mapping]] = ..., zstd: _Optional[bytes] = ...) -> None: ...
 
 class FollowHello(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "partial", "users", "path", "lineage", "restored_from", "rights", "ranged")
+    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "partial", "users", "path", "lineage", "restored_from", "parent", "rights", "ranged")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -465,6 +465,7 @@ class FollowHello(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     RESTORED_FROM_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
     RIGHTS_FIELD_NUMBER: _ClassVar[int]
     RANGED_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
@@ -478,9 +479,10 @@ class FollowHello(_message.Message):
     path: FollowPath
     lineage: int
     restored_from: int
+    parent: int
     rights: bool
     ranged: bool
-    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., partial: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rights: _Optional[bool] = ..., ranged: _Optional[bool] = ...) -> None: ...
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., partial: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., parent: _Optional[int] = ..., rights: _Optional[bool] = ..., ranged: _Optional[bool] = ...) -> None: ...
 
 class FollowRights(_message.Message):
     __slots__ = ("revision", "users", "roles")

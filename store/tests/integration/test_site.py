@@ -300,6 +300,70 @@ async def test_another_replica_takes_over_the_writing(cluster: LocalCluster, tmp
         assert [base64.b64decode(value) for value in values] == [b"copied by nobody"]
 
 
+def lost(edge: Edge) -> list[tuple[int, bytes]]:
+    """The changes in all files of lost/: revision and value."""
+    lines = [line for file in sorted((edge.data / "lost").iterdir()) for line in file.read_text().splitlines()[1:]]
+    return sorted((change["revision"], base64.b64decode(change["value"])) for change in map(json.loads, lines))
+
+
+async def test_a_copy_follows_the_writer_that_is_named_whatever_its_epoch(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """The writing goes to the other replica and back, by mistake, while the other one goes on."""
+    async with (
+        site(cluster, tmp_path) as (first, second),
+        client.connect(first.endpoint, timeout=10, session_ttl=0) as at_first,
+        client.connect(second.endpoint, timeout=10, session_ttl=0) as at_second,
+    ):
+        await at_first.put("/local/berlin/x", "1")
+        await has(at_second, "/local/berlin/x", b"1", serializable=True)
+        for edge in (first, second):
+            assert edge.process is not None
+            edge.process.kill()
+            await edge.start(options(second))
+        await has(at_second, "/local/berlin/x", b"1")
+        await at_second.put("/local/berlin/x", "2")
+        await has(at_first, "/local/berlin/x", b"2", serializable=True)
+
+        for wrong in ("3", "4"):  # twice: its writing begins a later epoch each time
+            assert first.process is not None
+            first.process.kill()
+            await first.start(options(first))
+            await has(at_first, "/local/berlin/x", b"2" if wrong == "3" else b"5")
+            await at_first.put("/local/berlin/x", wrong)
+            await at_second.put("/local/berlin/y", wrong)
+            first.process.kill()
+            await first.start(options(second))
+            await has(at_first, "/local/berlin/y", wrong.encode(), serializable=True)
+            await has(at_first, "/local/berlin/x", b"2" if wrong == "3" else b"5", serializable=True)
+            await at_second.put("/local/berlin/x", "5")
+            await has(at_first, "/local/berlin/x", b"5", serializable=True)
+        assert [value for _, value in lost(first)] == [b"3", b"4"]
+        assert not (second.data / "lost").exists()
+
+
+async def test_a_writer_that_begins_anew_does_not_replace_what_the_copies_have(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """Its disk was replaced: the copies are all there is."""
+    async with (
+        site(cluster, tmp_path) as (writer, other),
+        client.connect(writer.endpoint, timeout=10, session_ttl=0) as at_writer,
+        client.connect(other.endpoint, timeout=10, session_ttl=0) as at_other,
+    ):
+        await at_writer.put("/local/berlin/x", "1")
+        await has(at_other, "/local/berlin/x", b"1", serializable=True)
+        assert writer.process is not None
+        assert other.process is not None
+        writer.process.kill()
+        shutil.rmtree(writer.data / "local")
+        writer.process.start()
+        async with asyncio.timeout(40):
+            while "that this writer never had" not in other.process.tail(100):
+                await asyncio.sleep(0.05)
+        await has(at_other, "/local/berlin/x", b"1", serializable=True)
+
+
 async def test_a_writer_whose_directory_is_an_older_copy_goes_on_as_a_later_epoch(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
@@ -326,6 +390,6 @@ async def test_a_writer_whose_directory_is_an_older_copy_goes_on_as_a_later_epoc
         await hf.put("/local/berlin/new", "2")
         await has(at_other, "/local/berlin/new", b"2", serializable=True)
         await has(at_other, "/local/berlin/kept", b"1", serializable=True)
-        assert "is an older copy: it has revision 2" in writer.process.tail(100)
+        assert "are an older copy: this has revision 2" in writer.process.tail(100)
         (kept,) = (other.data / "lost").iterdir()
         assert len(kept.read_text().splitlines()) == 1 + 5
