@@ -370,7 +370,8 @@ class EdgeServer:
     def _placed(self) -> None:
         """The path to the cluster has changed: the replicas below have to know, lest a loop forms."""
         self.relay.follow.moved()
-        self._reporting.try_again()
+        if self._reaches_cluster():
+            self._reporting.try_again()
 
     def _tell(self, revisions: Sequence[list[Change]] = ()) -> None:
         self._telling.tell(revisions)

@@ -66,6 +66,7 @@ class SiteCopy:
             restored=self._keep_lost,
             metadata=((SITE, keys.site.name),),
             reports=False,
+            subject=f"keys of the site {keys.site.name}: ",
         )
 
     @property

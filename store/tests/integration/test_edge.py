@@ -8,6 +8,7 @@ import json
 import statistics
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -425,3 +426,39 @@ async def test_a_revision_that_there_is_not_is_not_compared(cluster: LocalCluste
         request.ranges.add(key=b"/a/", range_end=b"/a0")
         with pytest.raises(grpc.aio.AioRpcError, match="a revision that there is not"):
             await verify(request)
+
+
+async def test_a_replica_that_is_cut_off_says_each_reason_once(tmp_path: Path) -> None:
+    """It tries its endpoints in turn, and has a report to deliver."""
+    tried = [0, 0, 0]
+    often = asyncio.Event()
+
+    def server(number: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+            tried[number] += 1
+            if min(tried) >= 6:
+                often.set()
+
+        return connected
+
+    servers = [await asyncio.start_server(server(n), "127.0.0.1", 0) for n in range(3)]
+    addresses = [f"127.0.0.1:{each.sockets[0].getsockname()[1]}" for each in servers]
+    edge = Edge(tmp_path, addresses, ("/a/",))
+    try:
+        await edge.start([f"--endpoints={','.join(addresses)}"])
+        assert edge.process is not None
+        async with client.connect(edge.endpoint, timeout=20) as hf, asyncio.timeout(60):
+            await hf.report("unit/web", "running")
+            await often.wait()
+        lines = edge.process.tail(1000).splitlines()
+        for address in addresses:
+            about = [line for line in lines if f"not following: {address}" in line]
+            assert 1 <= len(about) == len({line.partition("not following")[2] for line in about})
+        assert sum("reports are not delivered yet" in line for line in lines) == 1
+    finally:
+        if edge.process is not None:
+            edge.process.kill()
+        await edge.relay.close()
+        for each in servers:
+            each.close()
