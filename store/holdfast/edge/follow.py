@@ -77,8 +77,8 @@ class Follower:
     `fresher` when the data is known to be younger. `below`: reports of the replicas that follow this one. `restored` is
     awaited before the data of a restored cluster replaces that of the one before; if it raises Unavailable, it does
     not. `build` is awaited when the core wants a store, `built` when what is in it is whole; both may raise
-    Unavailable. `metadata` is that of the Follow call. Without `reports` the upstream is told of no position. `subject`: how
-    lines of the log begin.
+    Unavailable. `metadata` is that of the Follow call. Without `reports` the upstream is told of no position.
+    `subject`: how lines of the log begin.
     """
 
     def __init__(
@@ -407,13 +407,7 @@ class Follower:
         self._reasons.say(line, key=f"following {upstream.address}", level=logging.INFO)
 
     async def _superseded(self, later: Lineage) -> None:
-        """The upstream is of the cluster after a restore."""
-        p = self._core.position
-        log.warning(
-            "the cluster was restored from its revision %d, in epoch %d: serving what epoch %d had at revision %d "
-            "until the snapshot is here",
-            *(later.restored_from, later.epoch, p.epoch, p.watermark),
-        )
+        """The upstream is of a later history: of the cluster after a restore, or of another writer."""
         if self._restored is not None:
             await self._restored(later)
 

@@ -352,6 +352,12 @@ class EdgeServer:
 
     async def _keep_lost(self, later: Lineage) -> None:
         """The cluster was restored: keep what it lost, before its snapshot replaces what is here."""
+        p = self.core.position
+        log.warning(
+            "the cluster was restored from its revision %d, in epoch %d: serving what epoch %d had at revision %d "
+            "until the snapshot is here",
+            *(later.restored_from, later.epoch, p.epoch, p.watermark),
+        )
         await keep_before_going_over(self._data.path, self.core, later)
         if self._local is not None and isinstance(self._local.site, SiteWriter):
             self._local.site.overlay.report_again()

@@ -48,6 +48,7 @@ class SiteCopy:
         loop = asyncio.get_running_loop()
         self._data = data
         self._generations = generations
+        self._keys = keys
         self.core = ReplicaCore(generations.store, ranges_of([keys.prefix.decode()]), node, generations.building)
         self.served = ServedSpace(self.core.space, Scans(loop.call_soon, flush))
         self._tell = tell
@@ -98,7 +99,12 @@ class SiteCopy:
         self._replaced(loaded)
 
     async def _keep_lost(self, later: Lineage) -> None:
-        """Another replica writes now, and went on from its copy: keep what that lacked."""
+        """The writer went on from something else than what is here: keep what it lacks."""
+        p = self.core.position
+        log.warning(
+            "%s writes the keys of the site %s in epoch %d: serving what epoch %d had at revision %d until then",
+            *(self._keys.site.writer, self._keys.site.name, later.epoch, p.epoch, p.watermark),
+        )
         await keep_before_going_over(self._data, self.core, later)
 
     async def run(self) -> None:

@@ -295,6 +295,9 @@ async def test_another_replica_takes_over_the_writing(cluster: LocalCluster, tmp
         async with client.connect(writer.endpoint, timeout=10) as at_first:
             await has(at_first, "/local/berlin/x", b"2", serializable=True)
             await has(at_first, "/local/berlin/y", b"1", serializable=True)
+            said = writer.process.tail(100)
+            assert "berlin-1 writes the keys of the site berlin in epoch 2: serving what epoch 1 had" in said
+            assert "restored" not in said, "the cluster was not"
         (kept,) = (writer.data / "lost").iterdir()
         values = [json.loads(line).get("value") for line in kept.read_text().splitlines()[1:]]
         assert [base64.b64decode(value) for value in values] == [b"copied by nobody"]
