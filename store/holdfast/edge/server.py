@@ -165,7 +165,7 @@ class EdgeServer:
             age_seconds=lambda: self._known_fresh.age(self.follower.staleness_ms),
         )
         self._was_served = self._offline.state()
-        self.router = Router(hold=self._hold)
+        self.router = Router(hold=self._hold, site=config.site.name if config.site is not None else "")
         self.served = ServedSpace(self.core.space, Scans(loop.call_soon, self.router.flush))
         self._telling = Telling(self.served, self._deliver)
         self._local = self._open_site()
@@ -418,7 +418,7 @@ class EdgeServer:
             self.router,
             keys,
             served,
-            None if writer is None else Forwarder(writer, self.access),
+            None if writer is None else Forwarder(writer, self.access, site=site.name),
             self.access,
             name=config.name,
             node=self._data.identity.volume_id,

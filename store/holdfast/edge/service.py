@@ -191,7 +191,7 @@ class EdgeApi:
         request = rpc_pb2.RangeRequest.FromString(body)
         check_range(request)
         wanted = bounds(request.key, request.range_end)
-        if self.local is not None and self.local.keys.has(wanted):
+        if self.local is not None and self.local.concerns(call) and self.local.keys.has(wanted):
             self.local.range(call, body)
             return
         mode = mode_of(call, serializable=request.serializable)
@@ -363,7 +363,7 @@ class EdgeApi:
 
     def _change(self, call: Call, body: bytes) -> None:
         assert self.local is not None
-        if not self.local.take(call, body):
+        if not (self.local.concerns(call) and self.local.take(call, body)):
             self._forward(call, body)
 
     def _check_connected(self) -> None:

@@ -21,10 +21,10 @@ from holdfast.kv.store import StateDamaged, StoreBusy
 from holdfast.served.keyspace import ServedSpace
 from holdfast.served.prune_task import PruneTask
 from holdfast.served.scans import Scans
+from holdfast.status import SITE_METADATA
 
 log = logging.getLogger("holdfast.edge")
 
-SITE = "holdfast-site"  # metadata of a follower that wants the keys of this site, instead of those of the cluster
 SYNC_SECONDS = 1.0
 
 
@@ -65,7 +65,7 @@ class SiteCopy:
             build=self._build,
             built=self._built,
             restored=self._keep_lost,
-            metadata=((SITE, keys.site.name),),
+            metadata=((SITE_METADATA, keys.site.name),),
             reports=False,
             subject=f"keys of the site {keys.site.name}: ",
         )

@@ -17,6 +17,7 @@ import pytest
 from holdfast import client
 from holdfast.client.errors import ClientError, Unavailable
 from holdfast.proto import rpc_pb2
+from holdfast.status import NOT_OF_SITE
 from holdfast_lab.processes import LocalCluster, free_ports
 
 from .replica import Edge
@@ -112,6 +113,60 @@ async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalClus
             edge.relay.heal()
         await has(hf, "/reported/berlin-0/local/berlin/a/greeting", b"moin")
         await has(hf, "/reported/berlin-0/local/berlin/b", None)
+
+
+async def test_below_a_replica_of_a_site_keys_are_those_of_the_cluster(cluster: LocalCluster, tmp_path: Path) -> None:
+    """What a replica without a site forwards means the same whatever it follows."""
+    async with site(cluster, tmp_path) as (writer, other), client.connect(cluster.endpoints, timeout=20) as hf:
+        for above in (writer, other):
+            leaf = Edge(tmp_path, [above.endpoint], ("/a/",), name=f"below-{above.name}")
+            await leaf.start()
+            try:
+                async with (
+                    client.connect(leaf.endpoint, timeout=20) as at_leaf,
+                    client.connect(above.endpoint, timeout=10, session_ttl=0) as at_site,
+                ):
+                    await at_site.put("/local/berlin/x", "of the site")
+                    await leaf.reaches(at_leaf, (await hf.put("/a/x", "1")).revision)
+                    for key in ("/local/berlin/x", "/local/hamburg/x"):
+                        await at_leaf.put(key, "of the cluster")
+                        for server in (hf, at_leaf):
+                            found = await server.get(key)
+                            assert found is not None
+                            assert found.value == b"of the cluster"
+                    result = await at_leaf.txn().then(hf.op.delete("/local/berlin/x")).commit()
+                    assert result.succeeded
+                    assert await hf.get("/local/berlin/x") is None
+                    await has(at_site, "/local/berlin/x", b"of the site")
+            finally:
+                if leaf.process is not None:
+                    leaf.process.kill()
+                await leaf.relay.close()
+
+
+async def test_only_replicas_of_the_site_have_its_keys(
+    cluster: LocalCluster, edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member and other replicas refuse, and write nothing. etcd does not know the question: its answer is noticed."""
+    async with (
+        site(cluster, tmp_path) as (writer, _),
+        client.connect(cluster.endpoints, timeout=20) as hf,
+        client.connect(edge.endpoint, timeout=20) as elsewhere,
+        client.connect(writer.endpoint, timeout=20) as of_another_site,
+    ):
+        put = await hf.put("/a/x", "of the cluster")
+        await edge.reaches(elsewhere, put.revision)
+        views = [hf.site("berlin"), elsewhere.site("berlin"), of_another_site.site("hamburg")]
+        for view in views:
+            for call in (view.get("/a/x"), view.range("/a/"), view.put("/a/x", "?"), view.delete("/a/x")):
+                with pytest.raises(client.Refused, match="is no replica of the site") as refused:
+                    await call
+                assert refused.value.known == NOT_OF_SITE
+        assert (await hf.range("/local/", prefix=True)).kvs == []
+        view = hf.site("berlin")
+        monkeypatch.setattr(view, "_about", ())  # as if the server did not know what it means
+        with pytest.raises(client.Refused, match="is no replica of the site berlin"):
+            await view.get("/a/x")
 
 
 async def test_watches_of_the_site_need_no_data_of_the_cluster(tmp_path: Path) -> None:
