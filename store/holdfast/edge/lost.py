@@ -7,7 +7,6 @@ restored cluster, it keeps them in a file, in which whoever did the restore can 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.client.errors import Unavailable
+from holdfast.edge.change_lines import delete_line, put_line
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.data import Position
 from holdfast.edge.lineage import Lineage
@@ -86,24 +86,13 @@ def _begin(file: Path, head: dict[str, Any]) -> None:
 
 def _append(file: Path, changes: list[Change]) -> None:
     with file.open("a") as out:
-        out.writelines(json.dumps(_line(change)) + "\n" for change in changes)
+        out.writelines(_line(change) + "\n" for change in changes)
 
 
-def _line(change: Change) -> dict[str, Any]:
-    kv = kv_pb2.KeyValue.FromString(change.kv)
-    line: dict[str, Any] = {
-        "type": "put" if change.type == PUT else "delete",
-        "revision": change.revision,
-        "key": base64.b64encode(change.key).decode(),
-    }
+def _line(change: Change) -> str:
     if change.type == PUT:
-        line |= {
-            "value": base64.b64encode(kv.value).decode(),
-            "create_revision": kv.create_revision,
-            "version": kv.version,
-            "lease": kv.lease,
-        }
-    return line
+        return put_line(kv_pb2.KeyValue.FromString(change.kv))
+    return delete_line(change.revision, change.key)
 
 
 def _finish(fresh: Path, file: Path) -> None:

@@ -199,7 +199,9 @@ class EdgeApi:
             self._forward(call, body)
             return
         self.access.caller(call).require_read(wanted)
-        self.check_served(wanted)
+        self.check_here(wanted)
+        if not mode.held:
+            self.offline.check(wanted)
         mode.check_cluster(self._core.position.cluster_id)
         self._when_fresh(call, mode, lambda: self._read(call, request, mode.fresh))
 

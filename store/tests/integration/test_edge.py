@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import statistics
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from holdfast.kv.rows import pack_current, unpack_current
 from holdfast.kv.store import Family
 from holdfast.proto import election_pb2, holdfast_pb2, lock_pb2, rpc_pb2
 from holdfast.storage.state import RocksStore, StateDirectory
-from holdfast_lab.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster, free_ports
 
 from .replica import Edge
 
@@ -311,6 +312,33 @@ async def page(edge: Edge, path: str, body: str = "") -> str:
     return found.decode()
 
 
+async def exported(endpoint: str) -> list[dict[str, Any]]:
+    """What `holdfast edge export` prints."""
+    words = ("-m", "holdfast", "edge", "export", "--endpoints", endpoint)
+    process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return [json.loads(line) for line in out.splitlines()]
+
+
+async def test_an_export_without_data_prints_nothing(tmp_path: Path) -> None:
+    edge = Edge(tmp_path, [f"127.0.0.1:{free_ports(1)[0]}"], ("/a/",))
+    await edge.start()
+    try:
+        async with client.connect(edge.endpoint, timeout=20) as hf:
+            await hf.describe()  # it has started
+        words = ("-m", "holdfast", "edge", "export", "--endpoints", edge.endpoint)
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=pipe, stderr=pipe)
+        out, said = await process.communicate()
+        assert (out, process.returncode) == (b"", 3)
+        assert b"has no data yet" in said
+    finally:
+        assert edge.process is not None
+        edge.process.kill()
+        await edge.relay.close()
+
+
 async def test_offline_policies(cluster: LocalCluster, tmp_path: Path) -> None:
     """What may not be served while the replica is cut off is refused, its watches end, and it is back afterwards."""
     edge = Edge(tmp_path, cluster.endpoints, ("/a/",))
@@ -351,6 +379,9 @@ async def test_offline_policies(cluster: LocalCluster, tmp_path: Path) -> None:
             edge.process.kill()
             edge.process.start()
             await until([True, False, False])
+            head, *lines = await exported(edge.endpoint)
+            assert head["replica"] == "berlin"
+            assert [(n["type"], base64.b64decode(n["key"]).decode()) for n in lines] == [("put", key) for key in keys]
             edge.relay.heal()
             await until([True, True, True])
             await at_edge.range("/a/", prefix=True, serializable=True)

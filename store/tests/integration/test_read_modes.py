@@ -132,7 +132,7 @@ async def test_what_is_malformed_or_of_elsewhere_is_refused(cluster: LocalCluste
             for mode in MALFORMED:
                 code, why = await refused(endpoint, mode)
                 assert code is grpc.StatusCode.INVALID_ARGUMENT, mode
-                assert "is none of linearizable, local, bounded=DURATION" in why
+                assert "is none of linearizable, local, held, bounded=DURATION" in why
                 assert len(why) < 300
             code, why = await refused(endpoint, "at-least=1:5")
             assert code is grpc.StatusCode.FAILED_PRECONDITION
