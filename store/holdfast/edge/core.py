@@ -14,7 +14,7 @@ from enum import Enum
 import google_crc32c
 
 from holdfast.edge.data import BrokenUpstream, Position, ReplicaData
-from holdfast.edge.holding import joined
+from holdfast.edge.holding import joined, without
 from holdfast.edge.lineage import Lineage, Relation
 from holdfast.edge.notes import Notes
 from holdfast.edge.rights import FollowedRights
@@ -107,6 +107,11 @@ class ReplicaCore:
     def whole(self) -> bool:
         """Whether all prefixes are served."""
         return self.here.whole
+
+    @property
+    def missing(self) -> list[Range]:
+        """What of the prefixes is not served."""
+        return without(self.intervals, self.shown)
 
     @property
     def lacking(self) -> list[Range]:

@@ -17,13 +17,12 @@ from holdfast.api.gateway import Gateway
 from holdfast.api.memory import memory
 from holdfast.api.metrics import Metrics, gauges, server_metrics
 from holdfast.api.ofrep import ROOT, Ofrep
-from holdfast.api.pages import Pages, Query, Say, alive, as_json, fixed
+from holdfast.api.pages import Page, Pages, as_json, fixed
 from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.api.versions import Versions
 from holdfast.api.watch import WatchService
 from holdfast.client.connection import Tls as ClientTls
-from holdfast.durations import seconds
 from holdfast.edge.access import Access
 from holdfast.edge.core import Loaded, ReplicaCore, ranges_of
 from holdfast.edge.flags import ReplicaFlags, ReplicaReader
@@ -36,6 +35,7 @@ from holdfast.edge.local_reports import LocalReports
 from holdfast.edge.lost import keep_before_going_over
 from holdfast.edge.offline import KnownFresh, OfflinePolicies, Policy
 from holdfast.edge.outbox import Outbox
+from holdfast.edge.ready import Ready
 from holdfast.edge.relay import Relay
 from holdfast.edge.reporting import Reporting
 from holdfast.edge.service import EdgeApi
@@ -204,9 +204,8 @@ class EdgeServer:
             self.router, lambda call: ReplicaReader(self.api, flags, call), default=config.flags_prefix
         )
         metrics = Metrics(self._metrics)
-        pages = {
-            "/livez": alive(lambda: self._turned_at),
-            "/readyz": self._ready,
+        pages: dict[str, Page] = {
+            **Ready(self.core, lambda: self._turned_at, lambda: self.follower.staleness_ms).pages(),
             "/metrics": fixed(lambda: (200, metrics.text())),
             "/health": fixed(self._health),
             "/version": fixed(lambda: (200, Versions().page())),
@@ -231,25 +230,6 @@ class EdgeServer:
     @property
     def _store(self) -> RocksStore:
         return self.generations.store
-
-    def _ready(self, query: Query, say: Say) -> None:
-        """`?max-staleness=5s`: not if the data may be older."""
-        if not self.core.complete:
-            say(503, "not ready: no data yet\n")
-            return
-        asked = query.get("max-staleness", [""])[0]
-        if asked:
-            try:
-                most = seconds(asked)
-            except ValueError as error:
-                say(400, f"max-staleness: {error}\n")
-                return
-            staleness = self.follower.staleness_ms
-            if staleness is None or staleness > most * 1000:
-                known = "unknown" if staleness is None else f"{staleness / 1000:.3f}s"
-                say(503, f"not ready: the data may be older than {asked}: {known}\n")
-                return
-        say(200, "ok\n")
 
     def _health(self) -> tuple[int, str]:
         """As at a member, where it means that reads are answered."""

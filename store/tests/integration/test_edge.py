@@ -8,6 +8,7 @@ import json
 import statistics
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -234,6 +235,10 @@ async def test_other_prefixes(cluster: LocalCluster, edge: Edge) -> None:
                 await at_edge.get("/c/1", serializable=True)
             with pytest.raises(client.OutOfScope):
                 await at_edge.get("/b/1", serializable=True)
+            with pytest.raises(urllib.error.HTTPError) as unready:
+                await asyncio.to_thread(urllib.request.urlopen, f"http://{edge.endpoint}/readyz", timeout=10)
+            said = unready.value.read().decode()
+            assert said == "[+]data ok\n[-]prefixes failed: no data yet of keys from /c/\nreadyz check failed\n"
         last = await hf.put("/a/1", "while it was cut off")
         edge.relay.heal()
         async with client.connect(edge.endpoint) as at_edge:
