@@ -100,7 +100,7 @@ def test_who_follows_goes_before_who_is_offline_and_the_newest_before_the_others
 
 
 def test_a_copy_that_does_not_follow_the_writer_of_its_site_is_shown() -> None:
-    reports = []
+    reports: list[ReplicaReport] = []
     for name, follows, offline in (("berlin-0", True, 0), ("berlin-1", False, 0), ("berlin-2", False, NOW)):
         each = report(name, 11 + len(reports), 1, offline=offline)
         each.site.CopyFrom(SiteState(site="berlin", writer="berlin-0", follows=follows))

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import json
 import shutil
+import sys
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -445,6 +446,14 @@ async def test_a_writer_that_begins_anew_does_not_replace_what_the_copies_have(
         async with asyncio.timeout(40):
             while "that this writer never had" not in other.process.tail(100):
                 await asyncio.sleep(0.05)
+            words = ("-m", "holdfast", "edge", "status", "--endpoints", cluster.endpoints[0])
+            while True:
+                shown = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.PIPE)
+                out, _ = await shown.communicate()
+                if "berlin: not following berlin-0" in out.decode():
+                    break
+            (line,) = [line for line in out.decode().splitlines() if "not following" in line]
+            assert "berlin-1" in line
         await has(at_other, "/local/berlin/x", b"1", serializable=True)
 
 
