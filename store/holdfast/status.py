@@ -258,6 +258,11 @@ WRITER_UNREACHABLE = RefusalTemplate(
     _OURS + "replica {name} does not reach {writer} at {address}, which writes the keys of the site {site}: only "
     "serializable reads and watches of them are answered here",
 )
+NOT_OF_SITE = RefusalTemplate(
+    Code.FAILED_PRECONDITION,
+    _OURS + "this server is no replica of the site {site}, so it does not have the keys of that site. Name replicas "
+    "that were started with --site={site}, and no other servers",
+)
 OUTSIDE_PREFIXES = RefusalTemplate(
     Code.FAILED_PRECONDITION,
     _OURS + "{key} is outside this replica's prefixes ({prefixes}). Read it from the cluster, or add its prefix to the "
@@ -271,6 +276,8 @@ OUTSIDE_PREFIXES = RefusalTemplate(
 NAME_METADATA = "holdfast-error"
 # In the metadata of a read: how fresh the answer has to be (see `api.read_modes`).
 READ_METADATA = "holdfast-read"
+# In the metadata of a request about keys of a site: its name. A server that is not of this site refuses the request.
+SITE_METADATA = "holdfast-site"
 
 _BY_NAME: dict[str, Known] = {name: value for name, value in globals().items() if isinstance(value, Known)}
 _NAMES = {value: name for name, value in _BY_NAME.items()}

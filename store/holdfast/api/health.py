@@ -6,9 +6,9 @@ Probes need no authentication: they show whether reading works, but no data.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from holdfast.api.pages import Page, Query, Say, as_json
+from holdfast.api.pages import Page, Query, Say, as_json, say_checks
 from holdfast.machine import CORRUPT_ALARM
 from holdfast.member.driver import Member
 from holdfast.member.interface import Answer
@@ -128,7 +128,9 @@ class Health:
                 self.checks[kind, check] = not wrong
                 if len(found) == len(names):
                     note = self._without_leader() if kind == "readyz" else ""
-                    _say_all(kind, names, found, "verbose" in query, note, say)
+                    notes = [note] if note and "leader" not in names else []
+                    in_order = {name: found[name] for name in names}
+                    say_checks(kind, in_order, say, verbose="verbose" in query, notes=notes)
 
             if not names:
                 say(200, "ok\n")
@@ -166,14 +168,3 @@ _HEALTHY = as_json({"health": "true", "reason": ""})
 
 def _unhealthy(reason: str) -> str:
     return as_json({"health": "false", "reason": reason})
-
-
-def _say_all(name: str, names: Sequence[str], found: Mapping[str, str], verbose: bool, note: str, say: Say) -> None:
-    """Write the results of all checks. `note`: a warning that does not make the page fail."""
-    failed = any(found.values())
-    notes = [f"[!]{note}"] if note and "leader" not in names else []
-    if not failed and not verbose:
-        say(200, "\n".join(["ok", *notes, ""]))
-        return
-    lines = [f"[-]{check} failed: {found[check]}" if found[check] else f"[+]{check} ok" for check in names]
-    say(503 if failed else 200, "\n".join([*lines, *notes, f"{name} check failed" if failed else "ok", ""]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import parse_qs, quote
 
 from holdfast.front.http import HttpHandler, Receiver, Request, Responder
@@ -126,20 +126,22 @@ def fixed(text: Callable[[], tuple[int, str]]) -> Page:
     return lambda query, say: say(*text())
 
 
-def alive(turned_at: Callable[[], float]) -> Page:
-    """A liveness page: OK while the event loop makes turns."""
-
-    def text() -> tuple[int, str]:
-        wrong = stuck(turned_at())
-        return (503, f"{wrong}\n") if wrong else (200, "ok\n")
-
-    return fixed(text)
-
-
 def stuck(turned_at: float) -> str:
     """The problem of a loop whose last turn was at `turned_at`; empty if there is none."""
     idle = time.monotonic() - turned_at
     return f"the loop has not turned for {idle:.1f} s" if idle > LIVE_SECONDS else ""
+
+
+def say_checks(name: str, found: Mapping[str, str], say: Say, *, verbose: bool, notes: Sequence[str] = ()) -> None:
+    """Write the results of all checks of a page: the problem that each found; empty if none. `notes`: warnings that do
+    not make the page fail."""
+    failed = any(found.values())
+    warnings = [f"[!]{note}" for note in notes]
+    if not failed and not verbose:
+        say(200, "\n".join(["ok", *warnings, ""]))
+        return
+    lines = [f"[-]{check} failed: {wrong}" if wrong else f"[+]{check} ok" for check, wrong in found.items()]
+    say(503 if failed else 200, "\n".join([*lines, *warnings, f"{name} check failed" if failed else "ok", ""]))
 
 
 def as_json(values: Mapping[str, object]) -> str:

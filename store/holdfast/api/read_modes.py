@@ -4,6 +4,7 @@
     bounded=2s            everything that was acknowledged two seconds before it began
     at-least=f00d:17      everything up to revision 17 of the cluster with the id f00d
     local                 what the server has
+    held                  the same, also if the replica is not to serve it now (`--offline`): to save it
 
 Without it a serializable read is local, and any other linearizable. The answer's headers say what it is:
 `holdfast-read` the mode, `holdfast-position` the cluster and revision, `holdfast-bound` how old the data can be
@@ -41,6 +42,7 @@ class ReadMode:
     fresh: Fresh
     seconds: float = 0.0
     position: Position = NOWHERE
+    held: bool = False  # with LOCAL: whatever is not to be served now
 
     def check_cluster(self, cluster_id: int) -> None:
         """Raise RequestError if the position is of another cluster."""
@@ -50,6 +52,7 @@ class ReadMode:
 
 
 LINEARIZABLE, LOCAL = ReadMode(Fresh.LINEARIZABLE), ReadMode(Fresh.LOCAL)
+HELD = ReadMode(Fresh.LOCAL, held=True)
 
 
 def mode_of(call: Call, *, serializable: bool) -> ReadMode:
@@ -62,6 +65,8 @@ def mode_of(call: Call, *, serializable: bool) -> ReadMode:
         return LINEARIZABLE
     if asked == "local":
         return LOCAL
+    if asked == "held":
+        return HELD
     with contextlib.suppress(ValueError):
         if kind == "bounded":
             return ReadMode(Fresh.BOUNDED, seconds=seconds(value))
@@ -70,7 +75,7 @@ def mode_of(call: Call, *, serializable: bool) -> ReadMode:
     raise RequestError(
         Refusal(
             Code.INVALID_ARGUMENT,
-            f"holdfast: {READ}: {asked[:SHOWN]!r} is none of linearizable, local, bounded=DURATION (2s, 500ms), "
+            f"holdfast: {READ}: {asked[:SHOWN]!r} is none of linearizable, local, held, bounded=DURATION (2s, 500ms), "
             "at-least=CLUSTER:REVISION (less than 10^18)",
         )
     )

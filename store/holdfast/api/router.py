@@ -39,6 +39,8 @@ from holdfast.status import (
     INTERNAL_ERROR,
     INVALID_API_VERSION,
     NO_LEADER,
+    NOT_OF_SITE,
+    SITE_METADATA,
     STATE_DAMAGED,
     STOPPED,
     Code,
@@ -50,6 +52,7 @@ log = logging.getLogger("holdfast.api")
 
 TURN_SECONDS = 0.005  # time after which a turn of the loop takes no more batches of events
 TURN_EVENTS = 32  # events polled from the front at once
+SHOWN = 63  # characters of the name of a site
 SLOW_NS = 300_000_000  # etcd's --warning-unary-request-duration
 
 UnaryHandler = Callable[[Call, bytes], None]
@@ -75,13 +78,15 @@ class Router:
         self,
         *,
         timed: bool = False,
+        site: str = "",
         hold: Hold = lambda call, go_on: False,
         slow_ns: int = SLOW_NS,
         ended: Ended | None = None,
     ) -> None:
-        """`timed`: record the duration of the calls of each method. `slow_ns`: log calls that take longer. `ended` is
-        called after each unary call."""
+        """`timed`: record the duration of the calls of each method. `site`: whose keys this server has. `slow_ns`: log
+        calls that take longer. `ended` is called after each unary call."""
         self._timed = timed
+        self._site = site
         self._hold = hold
         self._slow_ns = slow_ns
         self._tell_ended = ended
@@ -193,6 +198,9 @@ class Router:
         counts = self.counts[call.method]
         counts.started += 1
         record = self._records[call.id] = CallRecord(call, counts, request_bytes)
+        site = call.metadata.get(SITE_METADATA, self._site)
+        if site != self._site:
+            raise RequestError(NOT_OF_SITE.fill(site=site[:SHOWN]))
         version = call.metadata.get("client-api-version")
         if version is not None and call.method in self.kinds:
             if not _is_text(version):

@@ -14,7 +14,7 @@ from enum import Enum
 import google_crc32c
 
 from holdfast.edge.data import BrokenUpstream, Position, ReplicaData
-from holdfast.edge.holding import joined
+from holdfast.edge.holding import joined, without
 from holdfast.edge.lineage import Lineage, Relation
 from holdfast.edge.notes import Notes
 from holdfast.edge.rights import FollowedRights
@@ -107,6 +107,11 @@ class ReplicaCore:
     def whole(self) -> bool:
         """Whether all prefixes are served."""
         return self.here.whole
+
+    @property
+    def missing(self) -> list[Range]:
+        """What of the prefixes is not served."""
+        return without(self.intervals, self.shown)
 
     @property
     def lacking(self) -> list[Range]:
@@ -336,7 +341,7 @@ def _within(start: bytes, end: bytes | None, ranges: Sequence[Range]) -> bool:
 
 
 def lineage_of(hello: holdfast_pb2.FollowHello) -> Lineage:
-    return Lineage.of(hello.cluster_id, hello.epoch, hello.lineage, hello.restored_from)
+    return Lineage.of(hello.cluster_id, hello.epoch, hello.lineage, hello.restored_from, hello.parent)
 
 
 def ranges_of(prefixes: Iterable[str]) -> list[holdfast_pb2.KeyRange]:

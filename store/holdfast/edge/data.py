@@ -51,6 +51,7 @@ class Position:
     history_bytes: int = 0
     first_cluster: int = 0
     restored_from: int = 0
+    parent: int = 0
 
     @staticmethod
     def began(hello: holdfast_pb2.FollowHello, revision: int) -> Position:
@@ -65,11 +66,12 @@ class Position:
             history_from=revision + 1,  # a snapshot lacks the deletions of its revision
             first_cluster=hello.lineage,
             restored_from=hello.restored_from,
+            parent=hello.parent,
         )
 
     @property
     def lineage(self) -> Lineage:
-        return Lineage.of(self.cluster_id, self.epoch, self.first_cluster, self.restored_from)
+        return Lineage.of(self.cluster_id, self.epoch, self.first_cluster, self.restored_from, self.parent)
 
 
 class ReplicaData:

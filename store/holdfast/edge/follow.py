@@ -23,6 +23,7 @@ from holdfast.edge.core import EarlierEpoch, Loaded, Loop, ReplicaCore, WrongClu
 from holdfast.edge.data import BrokenUpstream
 from holdfast.edge.lineage import Lineage
 from holdfast.edge.probes import Confirmed, Probes, bound_seconds
+from holdfast.edge.reasons import Reasons
 from holdfast.edge.received import checked
 from holdfast.kv.rows import Change
 from holdfast.proto import holdfast_pb2
@@ -43,6 +44,7 @@ REPORT_BYTES = 1 << 20  # of replicas below
 RETRY_SECONDS = (0.5, 1.5)  # pause after all endpoints have failed
 ASK_SECONDS = 600.0  # for the hash of everything
 _FOLLOWS_NOBODY = Refusal(Code.UNAVAILABLE, "holdfast: the replica follows nobody now")
+STEADY_SECONDS = 10.0  # an upstream that was followed for so long was no passing one
 BUSY_SECONDS = 0.05  # pause before a write is retried after the store was busy or full
 
 
@@ -76,6 +78,7 @@ class Follower:
     awaited before the data of a restored cluster replaces that of the one before; if it raises Unavailable, it does
     not. `build` is awaited when the core wants a store, `built` when what is in it is whole; both may raise
     Unavailable. `metadata` is that of the Follow call. Without `reports` the upstream is told of no position.
+    `subject`: how lines of the log begin. `site`: how the keys of the site are here, if the replica is of one.
     """
 
     def __init__(
@@ -96,6 +99,8 @@ class Follower:
         restored: Callable[[Lineage], Awaitable[None]] | None = None,
         metadata: tuple[tuple[str, str], ...] = (),
         reports: bool = True,
+        subject: str = "",
+        site: Callable[[], holdfast_pb2.SiteState | None] = lambda: None,
     ) -> None:
         self._core = core
         self._tiers = tiers
@@ -117,7 +122,10 @@ class Follower:
         self._anew = False  # begin again
         self._probes = Probes()
         self._answered = asyncio.Event()  # the newest probe
-        self._said = ""
+        self._subject = subject
+        self._site = site
+        self._reasons = Reasons(log, logging.WARNING)
+        self._followed_since = 0.0
         self._wanted = asyncio.Event()  # somebody waits for the watermark
         self._answered_at = 0.0  # when a probe was answered, or this upstream was connected
         self._cut_off_at = 0.0  # when to leave the upstream because it was cut off
@@ -212,6 +220,8 @@ class Follower:
             await connection.drop(address)
         finally:
             followed, self.connected = self.connected, False
+            if followed and time.monotonic() > self._followed_since + STEADY_SECONDS:
+                self._reasons.over()
             if followed and not upstream.tier:
                 self._parents_factor = 1
             self._probes.lost()
@@ -220,9 +230,7 @@ class Follower:
         return followed
 
     def _say(self, line: str) -> None:
-        if line != self._said:
-            self._said = line
-            log.warning("not following: %s", line)
+        self._reasons.say(f"{self._subject}not following: {line}")
 
     async def _settled(self) -> None:
         """Wait until the store accepts writes. Until then the replica reads nothing from its stream, the upstream keeps
@@ -346,6 +354,7 @@ class Follower:
             volume_id=self._core.node,
             upstream=way[1] if len(way) > 1 else 0,
             bound_seconds=bound_seconds(self.staleness_ms),
+            site=self._site(),
         )
 
     def _take(self, upstream: _Upstream, response: holdfast_pb2.FollowResponse | None) -> None:
@@ -360,20 +369,10 @@ class Follower:
             self._probes.greeted(lineage_of(response.hello))
             if core.path.cut_off and not (upstream.cut_off or upstream.alone):
                 raise Unavailable(CUT_OFF)
+            self.connected, self._followed_since = True, time.monotonic()
             self._placed()
             self._rights_changed()
-            self.connected = True
-            self._said = ""
-            log.info(
-                "following %s from revision %d%s",
-                upstream.address,
-                core.position.watermark,
-                ""
-                if not response.hello.snapshot
-                else ", by a snapshot of what is lacking"
-                if response.hello.partial
-                else ", by a snapshot",
-            )
+            self._say_followed(upstream, response.hello)
         elif kind == "chunk":
             core.chunk(response.chunk)
         elif kind == "trailer":
@@ -405,14 +404,13 @@ class Follower:
         if self._probes.fresh_at != before:
             self._fresher()
 
+    def _say_followed(self, upstream: _Upstream, hello: holdfast_pb2.FollowHello) -> None:
+        how = "" if not hello.snapshot else ", by a snapshot of what is lacking" if hello.partial else ", by a snapshot"
+        line = f"{self._subject}following {upstream.address} from revision {self._core.position.watermark}{how}"
+        self._reasons.say(line, key=f"following {upstream.address}", level=logging.INFO)
+
     async def _superseded(self, later: Lineage) -> None:
-        """The upstream is of the cluster after a restore."""
-        p = self._core.position
-        log.warning(
-            "the cluster was restored from its revision %d, in epoch %d: serving what epoch %d had at revision %d "
-            "until the snapshot is here",
-            *(later.restored_from, later.epoch, p.epoch, p.watermark),
-        )
+        """The upstream is of a later history: of the cluster after a restore, or of another writer."""
         if self._restored is not None:
             await self._restored(later)
 

@@ -25,7 +25,7 @@ from holdfast.client.errors import Unavailable
 from holdfast.edge.access import Access
 from holdfast.front.calls import Call, Credit
 from holdfast.proto import rpc_pb2
-from holdfast.status import Code, Refusal, RequestError
+from holdfast.status import SITE_METADATA, Code, Refusal, RequestError
 
 FORWARD_SECONDS = 7.0
 MAX_ANSWER_BYTES = 64 << 20  # a replica runs where memory is scarce
@@ -59,9 +59,11 @@ def connection_to(endpoints: Sequence[str], tls: Tls | None, cache_dir: Path) ->
 class Forwarder:
     """Forwards calls to any endpoint that can be reached."""
 
-    def __init__(self, connection: Connection, access: Access) -> None:
+    def __init__(self, connection: Connection, access: Access, *, site: str = "") -> None:
+        """`site`: the calls are about keys of this site."""
         self._connection = connection
         self._access = access
+        self._mark = [(FORWARDED, "1"), *([(SITE_METADATA, site)] if site else [])]
 
     def on_behalf_of(self, call: Call) -> list[tuple[str, str]]:
         """The metadata of a forwarded call."""
@@ -70,7 +72,7 @@ class Forwarder:
             if not (value.isascii() and value.isprintable()):
                 text = f"holdfast: the value of the metadata {name} is not printable ASCII"
                 raise RequestError(Refusal(Code.INVALID_ARGUMENT, text))
-        return [*passed_on, *self._access.on_behalf_of(call), (FORWARDED, "1")]
+        return [*passed_on, *self._access.on_behalf_of(call), *self._mark]
 
     async def ask(self, method: str, body: bytes, token: str) -> bytes:
         """Make a call for whoever has this token. Raises RequestError."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from holdfast.api.identity import FORWARDED
 from holdfast.api.read_modes import READ, Fresh, described, mode_of
 from holdfast.api.router import Router
 from holdfast.api.wire import range_response
@@ -38,6 +39,7 @@ from holdfast.status import (
     FUTURE_REVISION,
     REPLICA_EMPTY,
     REQUEST_TOO_LARGE,
+    SITE_METADATA,
     WRITER_UNREACHABLE,
     Code,
     Refusal,
@@ -90,6 +92,11 @@ class LocalApi:
     @property
     def hub(self) -> Hub:
         return self.site.served.hub
+
+    def concerns(self, call: Call) -> bool:
+        """Whether the keys below /local/ that this call names may be those of the site. A replica without a site that
+        forwards a call here means those of the cluster, as it would at a member."""
+        return FORWARDED not in call.metadata or SITE_METADATA in call.metadata
 
     def header(self, revision: int | None) -> rpc_pb2.ResponseHeader:
         lineage = self.site.lineage

@@ -7,7 +7,6 @@ restored cluster, it keeps them in a file, in which whoever did the restore can 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.client.errors import Unavailable
+from holdfast.edge.change_lines import delete_line, put_line
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.data import Position
 from holdfast.edge.lineage import Lineage
@@ -43,12 +43,13 @@ async def keep_before_going_over(data: Path, core: ReplicaCore, later: Lineage) 
 
 
 async def keep_lost(data: Path, position: Position, space: KeySpace, later: Lineage) -> Path | None:
-    """Write what `space` has after `later.restored_from` into a file in the directory `data`, and return its path; None
-    if there is nothing. Raises OSError; then no file is left.
+    """Write what `space` has after the last revision that `later` is known to share into a file in the directory
+    `data`, and return its path; None if there is nothing. Raises OSError; then no file is left.
 
     The file has a JSON object in each line. The first says what the others are: changes in order, each of which has
     `key` and `value` in base64. `complete` is false if deletions and values that were replaced soon may be missing."""
-    first = later.restored_from + 1
+    shared = later.shared(position.lineage)
+    first = shared + 1
     if position.watermark < first or not any(True for _ in space.history(first, position.watermark)):
         return None
     place = data / DIRECTORY
@@ -56,7 +57,7 @@ async def keep_lost(data: Path, position: Position, space: KeySpace, later: Line
     head = {
         "cluster": f"{position.cluster_id:x}",
         "epoch": position.epoch,
-        "after": later.restored_from,
+        "after": shared,
         "revision": position.watermark,
         "complete": space.history_from <= first,
         "restored_cluster": f"{later.cluster_id:x}",
@@ -85,24 +86,13 @@ def _begin(file: Path, head: dict[str, Any]) -> None:
 
 def _append(file: Path, changes: list[Change]) -> None:
     with file.open("a") as out:
-        out.writelines(json.dumps(_line(change)) + "\n" for change in changes)
+        out.writelines(_line(change) + "\n" for change in changes)
 
 
-def _line(change: Change) -> dict[str, Any]:
-    kv = kv_pb2.KeyValue.FromString(change.kv)
-    line: dict[str, Any] = {
-        "type": "put" if change.type == PUT else "delete",
-        "revision": change.revision,
-        "key": base64.b64encode(change.key).decode(),
-    }
+def _line(change: Change) -> str:
     if change.type == PUT:
-        line |= {
-            "value": base64.b64encode(kv.value).decode(),
-            "create_revision": kv.create_revision,
-            "version": kv.version,
-            "lease": kv.lease,
-        }
-    return line
+        return put_line(kv_pb2.KeyValue.FromString(change.kv))
+    return delete_line(change.revision, change.key)
 
 
 def _finish(fresh: Path, file: Path) -> None:

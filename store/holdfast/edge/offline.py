@@ -48,7 +48,10 @@ def parse_policy(text: str) -> Policy:
         raise ValueError(
             f"{text!r} is no offline policy: write PREFIX=serve, PREFIX=require-online or PREFIX=serve-until=24h"
         )
-    return Policy(prefix, Kind.SERVE_UNTIL, seconds(age))
+    most = seconds(age)
+    if not most:
+        raise ValueError(f"{text!r}: data of no age is never served; write {prefix}=require-online, or a longer time")
+    return Policy(prefix, Kind.SERVE_UNTIL, most)
 
 
 class OfflinePolicies:

@@ -51,18 +51,20 @@ class Overlay:
         if this store was not written here before, and takes nothing."""
         self._pending = Pending(store)
         self._keys = keys
+        self.prefix = keys.prefix
         known = self._pending.get(Family.META, _LINEAGE)
         if known is None:
             self._begin(id)
         else:
-            self.lineage = Lineage(*(int.from_bytes(known[i : i + 8], "big") for i in range(0, 32, 8)))
+            self.lineage = Lineage(*(int.from_bytes(known[i : i + 8], "big") for i in range(0, len(known), 8)))
         self.space = KeySpace(self._pending)
         self._noted = 0  # the number of the last row of the log
         self._repeat()
 
     def _begin(self, id: int) -> None:
         copied = position_in(self._pending)
-        self.lineage = Lineage.of(id, copied.epoch + 1, copied.first_cluster or copied.cluster_id, copied.watermark)
+        first = copied.first_cluster or copied.cluster_id
+        self.lineage = Lineage.of(id, copied.epoch + 1, first, copied.watermark, copied.cluster_id)
         self._note_lineage()
         if copied.watermark:
             space = KeySpace(self._pending)
@@ -145,10 +147,13 @@ class Overlay:
         rows = self._pending.scan(Family.META, _DUE, _AFTER_DUE)
         return {row[len(_DUE) :]: int.from_bytes(value, "big") for row, value in rows}
 
-    def begin_later_epoch(self, id: int) -> None:
-        """This store is an older copy: revisions after its newest one have been given before. Go on as the next epoch,
-        so that those who have them go over to this one, and keep what it lacks."""
-        self.lineage = Lineage.of(id, self.lineage.epoch + 1, self.lineage.first, self.space.revision)
+    def begin_later_epoch(self, id: int, epoch: int) -> None:
+        """Another replica has what is not here, of a history up to `epoch`. Go on as the next epoch, so that it goes
+        over to this one, and keeps what is not here."""
+        before = self.lineage
+        self.lineage = Lineage.of(
+            id, max(before.epoch, epoch) + 1, before.first, self.space.revision, parent=before.cluster_id
+        )
         self._note_lineage()
         self.report_again()
 
@@ -192,6 +197,7 @@ def end_writing(store: Store, keys: SiteKeys) -> None:
         history_from=space.compacted + 1,
         first_cluster=lineage.first,
         restored_from=lineage.restored_from,
+        parent=lineage.parent,
     )
     pending = Pending(store)
     note_position(pending, position, [bounds(keys.prefix, prefix_end(keys.prefix))])

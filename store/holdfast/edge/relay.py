@@ -13,14 +13,13 @@ from holdfast.api.router import Router
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.follow import Follower
 from holdfast.edge.service import EdgeApi
-from holdfast.edge.site_copy import SITE
 from holdfast.edge.site_writer import SiteWriter, WriterHost
 from holdfast.edge.source import ReplicaSource
 from holdfast.front.calls import Call
 from holdfast.keyrange import bounds
 from holdfast.kv.hashing import RangeHash
 from holdfast.proto import holdfast_pb2
-from holdfast.status import Code, Refusal, RequestError
+from holdfast.status import SITE_METADATA, Code, Refusal, RequestError
 
 MAX_DEPTH = 8  # replicas from the cluster down
 MAX_CHILDREN = 1000
@@ -40,16 +39,15 @@ class Relay:
             raise RequestError(Refusal(Code.UNAVAILABLE, f"holdfast: {MAX_CHILDREN} replicas follow this one already"))
         if len(self._core.path.nodes) > MAX_DEPTH:
             raise RequestError(Refusal(Code.UNAVAILABLE, f"holdfast: {MAX_DEPTH} replicas are above this one already"))
-        wanted = call.metadata.get(SITE)
-        if wanted is not None:
-            return self._site_host(call, wanted)
+        if SITE_METADATA in call.metadata:
+            return self._site_host(call)
         return _ReplicaHost(self._core, self._follower, self._api, call)
 
-    def _site_host(self, call: Call, wanted: str) -> WriterHost:
+    def _site_host(self, call: Call) -> WriterHost:
         """Another replica of the site wants the keys of the site."""
         local = self._api.local
-        if local is None or local.keys.site.name != wanted or not isinstance(local.site, SiteWriter):
-            text = f"holdfast: this replica does not write the keys of the site {wanted!r}; correct --site-writer"
+        if local is None or not isinstance(local.site, SiteWriter):
+            text = "holdfast: this replica does not write the keys of its site; correct --site-writer"
             raise RequestError(Refusal(Code.FAILED_PRECONDITION, text))
         keys, caller = local.keys, self._api.access.caller(call)
 
@@ -58,7 +56,7 @@ class Relay:
             for part in start.filter if start is not None else ():
                 range = bounds(part.key, part.range_end)
                 if not keys.has(range):
-                    text = f"holdfast: {part.key[:100]!r} is no key of the site {wanted}"
+                    text = f"holdfast: {part.key[:100]!r} is no key of the site {keys.site.name}"
                     raise RequestError(Refusal(Code.INVALID_ARGUMENT, text))
                 caller.require_read(range, again=again)
 

@@ -20,6 +20,7 @@ from holdfast.edge.access import Access
 from holdfast.edge.core import ReplicaCore
 from holdfast.edge.local_reports import LocalReports
 from holdfast.edge.outbox import Outbox
+from holdfast.edge.reasons import Reasons
 from holdfast.front.calls import Call
 from holdfast.proto import holdfast_pb2
 from holdfast.reported import LOCAL, MAX_BATCHES, check_batches, check_entry, newest, place_key
@@ -60,6 +61,7 @@ class Reporting:
         self._ask = ask
         self._durable = durable
         self._node = node
+        self._reasons = Reasons(log, logging.INFO)
         self._below: dict[int, tuple[Call, list[holdfast_pb2.ReportedBatch]]] = {}  # calls that wait
         self._wanted = asyncio.Event()
         self._again = asyncio.Event()
@@ -67,6 +69,11 @@ class Reporting:
             self._wanted.set()
         router.unary(REPORT, self.report)
         router.unary(DELIVER, self.deliver)
+
+    @property
+    def waiting(self) -> int:
+        """Of how many keys the cluster does not have the newest report yet."""
+        return len({*self._outbox.keys, *(self._local.due if self._local is not None else ())})
 
     def report(self, call: Call, body: bytes) -> None:
         request = holdfast_pb2.ReportRequest.FromString(body)
@@ -144,6 +151,9 @@ class Reporting:
                     await self._send([part])
         for part in parts:
             done &= self._answer(part)
+        refused = any(isinstance(part.answer, Refusal) for part in parts)
+        if parts and not refused and self._reasons.over():
+            log.info("reports are delivered again")
         self._router.flush()
         if own is None and not self._outbox.empty:
             done = False
@@ -165,7 +175,7 @@ class Reporting:
     def _answer(self, part: _Part) -> bool:
         """Tell whoever waits. Returns False if these are reports of the node itself, and they are not delivered."""
         if isinstance(part.answer, Refusal):
-            log.info("reports are not delivered yet: %s", part.answer.message)
+            self._reasons.say(f"reports are not delivered yet: {part.answer.message}")
         if part.call == 0:
             if isinstance(part.answer, Refusal):
                 return False

@@ -17,13 +17,12 @@ from holdfast.api.gateway import Gateway
 from holdfast.api.memory import memory
 from holdfast.api.metrics import Metrics, gauges, server_metrics
 from holdfast.api.ofrep import ROOT, Ofrep
-from holdfast.api.pages import Pages, Query, Say, alive, as_json, fixed
+from holdfast.api.pages import Page, Pages, as_json, fixed
 from holdfast.api.reports import Reports
 from holdfast.api.router import Router
 from holdfast.api.versions import Versions
 from holdfast.api.watch import WatchService
 from holdfast.client.connection import Tls as ClientTls
-from holdfast.durations import seconds
 from holdfast.edge.access import Access
 from holdfast.edge.core import Loaded, ReplicaCore, ranges_of
 from holdfast.edge.flags import ReplicaFlags, ReplicaReader
@@ -36,11 +35,13 @@ from holdfast.edge.local_reports import LocalReports
 from holdfast.edge.lost import keep_before_going_over
 from holdfast.edge.offline import KnownFresh, OfflinePolicies, Policy
 from holdfast.edge.outbox import Outbox
+from holdfast.edge.ready import Ready
 from holdfast.edge.relay import Relay
 from holdfast.edge.reporting import Reporting
 from holdfast.edge.service import EdgeApi
 from holdfast.edge.site import open_site
 from holdfast.edge.site_keys import Site, SiteKeys
+from holdfast.edge.site_state import site_metrics, site_state
 from holdfast.edge.site_writer import SiteWriter
 from holdfast.edge.telling import Telling
 from holdfast.edge.tokens import CheckedTokens
@@ -147,6 +148,7 @@ class EdgeServer:
             restored=self._keep_lost,
             build=self._build,
             built=self._built,
+            site=lambda: site_state(self._local),
         )
         notes = self.core.notes
         self.access = Access(
@@ -165,7 +167,7 @@ class EdgeServer:
             age_seconds=lambda: self._known_fresh.age(self.follower.staleness_ms),
         )
         self._was_served = self._offline.state()
-        self.router = Router(hold=self._hold)
+        self.router = Router(hold=self._hold, site=config.site.name if config.site is not None else "")
         self.served = ServedSpace(self.core.space, Scans(loop.call_soon, self.router.flush))
         self._telling = Telling(self.served, self._deliver)
         self._local = self._open_site()
@@ -204,9 +206,8 @@ class EdgeServer:
             self.router, lambda call: ReplicaReader(self.api, flags, call), default=config.flags_prefix
         )
         metrics = Metrics(self._metrics)
-        pages = {
-            "/livez": alive(lambda: self._turned_at),
-            "/readyz": self._ready,
+        pages: dict[str, Page] = {
+            **Ready(self.core, lambda: self._turned_at, lambda: self.follower.staleness_ms).pages(),
             "/metrics": fixed(lambda: (200, metrics.text())),
             "/health": fixed(self._health),
             "/version": fixed(lambda: (200, Versions().page())),
@@ -231,25 +232,6 @@ class EdgeServer:
     @property
     def _store(self) -> RocksStore:
         return self.generations.store
-
-    def _ready(self, query: Query, say: Say) -> None:
-        """`?max-staleness=5s`: not if the data may be older."""
-        if not self.core.complete:
-            say(503, "not ready: no data yet\n")
-            return
-        asked = query.get("max-staleness", [""])[0]
-        if asked:
-            try:
-                most = seconds(asked)
-            except ValueError as error:
-                say(400, f"max-staleness: {error}\n")
-                return
-            staleness = self.follower.staleness_ms
-            if staleness is None or staleness > most * 1000:
-                known = "unknown" if staleness is None else f"{staleness / 1000:.3f}s"
-                say(503, f"not ready: the data may be older than {asked}: {known}\n")
-                return
-        say(200, "ok\n")
 
     def _health(self) -> tuple[int, str]:
         """As at a member, where it means that reads are answered."""
@@ -352,6 +334,12 @@ class EdgeServer:
 
     async def _keep_lost(self, later: Lineage) -> None:
         """The cluster was restored: keep what it lost, before its snapshot replaces what is here."""
+        p = self.core.position
+        log.warning(
+            "the cluster was restored from its revision %d, in epoch %d: serving what epoch %d had at revision %d "
+            "until the snapshot is here",
+            *(later.restored_from, later.epoch, p.epoch, p.watermark),
+        )
         await keep_before_going_over(self._data.path, self.core, later)
         if self._local is not None and isinstance(self._local.site, SiteWriter):
             self._local.site.overlay.report_again()
@@ -370,7 +358,8 @@ class EdgeServer:
     def _placed(self) -> None:
         """The path to the cluster has changed: the replicas below have to know, lest a loop forms."""
         self.relay.follow.moved()
-        self._reporting.try_again()
+        if self._reaches_cluster():
+            self._reporting.try_again()
 
     def _tell(self, revisions: Sequence[list[Change]] = ()) -> None:
         self._telling.tell(revisions)
@@ -411,7 +400,7 @@ class EdgeServer:
             self.router,
             keys,
             served,
-            None if writer is None else Forwarder(writer, self.access),
+            None if writer is None else Forwarder(writer, self.access, site=site.name),
             self.access,
             name=config.name,
             node=self._data.identity.volume_id,
@@ -539,8 +528,11 @@ class EdgeServer:
                 "holdfast_replicas_following": len(self.relay.follow.streams),
                 "holdfast_replica_verified": self._verifier.compared,
                 "holdfast_replica_verify_different": self._verifier.different,
+                "holdfast_replica_reports_waiting": self._reporting.waiting,
             }
         )
+        if self._local is not None:
+            yield from site_metrics(self._local)
 
 
 def _open(path: Path) -> tuple[DataDirectory | ReadOnlyDirectory, Generations]:

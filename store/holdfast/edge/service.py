@@ -35,6 +35,7 @@ from holdfast.edge.forwarded import ANSWERS, FORWARDED, WAITING
 from holdfast.edge.holding import as_range
 from holdfast.edge.local import CHANGES, RESPONSES, LocalApi
 from holdfast.edge.offline import OfflinePolicies
+from holdfast.edge.site_state import site_state
 from holdfast.edge.waiting import Waiting
 from holdfast.edge.watched import Watched
 from holdfast.front.calls import Call, Kind
@@ -191,7 +192,7 @@ class EdgeApi:
         request = rpc_pb2.RangeRequest.FromString(body)
         check_range(request)
         wanted = bounds(request.key, request.range_end)
-        if self.local is not None and self.local.keys.has(wanted):
+        if self.local is not None and self.local.concerns(call) and self.local.keys.has(wanted):
             self.local.range(call, body)
             return
         mode = mode_of(call, serializable=request.serializable)
@@ -199,7 +200,9 @@ class EdgeApi:
             self._forward(call, body)
             return
         self.access.caller(call).require_read(wanted)
-        self.check_served(wanted)
+        self.check_here(wanted)
+        if not mode.held:
+            self.offline.check(wanted)
         mode.check_cluster(self._core.position.cluster_id)
         self._when_fresh(call, mode, lambda: self._read(call, request, mode.fresh))
 
@@ -307,6 +310,7 @@ class EdgeApi:
             replicas=self._reports.all(),
             path=self._core.path,
             held=[as_range(r) for r in self._core.shown],
+            site=site_state(self.local),
         )
         staleness = self._follower.staleness_ms
         if staleness is not None:
@@ -363,7 +367,7 @@ class EdgeApi:
 
     def _change(self, call: Call, body: bytes) -> None:
         assert self.local is not None
-        if not self.local.take(call, body):
+        if not (self.local.concerns(call) and self.local.take(call, body)):
             self._forward(call, body)
 
     def _check_connected(self) -> None:

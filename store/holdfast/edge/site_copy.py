@@ -21,10 +21,10 @@ from holdfast.kv.store import StateDamaged, StoreBusy
 from holdfast.served.keyspace import ServedSpace
 from holdfast.served.prune_task import PruneTask
 from holdfast.served.scans import Scans
+from holdfast.status import SITE_METADATA
 
 log = logging.getLogger("holdfast.edge")
 
-SITE = "holdfast-site"  # metadata of a follower that wants the keys of this site, instead of those of the cluster
 SYNC_SECONDS = 1.0
 
 
@@ -48,6 +48,7 @@ class SiteCopy:
         loop = asyncio.get_running_loop()
         self._data = data
         self._generations = generations
+        self._keys = keys
         self.core = ReplicaCore(generations.store, ranges_of([keys.prefix.decode()]), node, generations.building)
         self.served = ServedSpace(self.core.space, Scans(loop.call_soon, flush))
         self._tell = tell
@@ -64,8 +65,9 @@ class SiteCopy:
             build=self._build,
             built=self._built,
             restored=self._keep_lost,
-            metadata=((SITE, keys.site.name),),
+            metadata=((SITE_METADATA, keys.site.name),),
             reports=False,
+            subject=f"keys of the site {keys.site.name}: ",
         )
 
     @property
@@ -97,7 +99,12 @@ class SiteCopy:
         self._replaced(loaded)
 
     async def _keep_lost(self, later: Lineage) -> None:
-        """Another replica writes now, and went on from its copy: keep what that lacked."""
+        """The writer went on from something else than what is here: keep what it lacks."""
+        p = self.core.position
+        log.warning(
+            "%s writes the keys of the site %s in epoch %d: serving what epoch %d had at revision %d until then",
+            *(self._keys.site.writer, self._keys.site.name, later.epoch, p.epoch, p.watermark),
+        )
         await keep_before_going_over(self._data, self.core, later)
 
     async def run(self) -> None:

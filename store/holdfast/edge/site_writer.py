@@ -11,7 +11,7 @@ from collections.abc import Callable
 from google.protobuf.message import Message
 
 from holdfast.edge.generations import Generations
-from holdfast.edge.lineage import Lineage
+from holdfast.edge.lineage import Lineage, Relation
 from holdfast.edge.overlay import Overlay
 from holdfast.edge.site_keys import SiteKeys
 from holdfast.kv.hashing import RangeHash
@@ -31,6 +31,8 @@ BUSY_SECONDS = 0.2  # before the disk is asked again for what it did not take
 TURN_SECONDS = 0.005  # of the loop, for requests that are applied in a row
 ROOM_SECONDS = 1.0
 MAX_WAITING = 1000  # requests
+MAX_EPOCH = 1 << 60
+_NO_EPOCH = Refusal(Code.INVALID_ARGUMENT, "holdfast: the keys of a site have no such epoch")
 _FULL = Refusal(Code.UNAVAILABLE, "holdfast: the disk of the replica takes no writes, so nothing can be changed")
 
 Done = Callable[[Message, int], None]  # response without its header, and revision
@@ -182,24 +184,30 @@ class WriterHost:
 
     def check(self, start: holdfast_pb2.FollowStart | None, *, again: bool = False) -> None:
         self._check(start, again)
-        if start is not None and not self._began_again and self._is_ahead(start):
-            self._began_again = True
-            self._begin_later_epoch(start)
+        if start is not None and start.cluster_id and not self._began_again:
+            self._compare(start)
 
-    def _is_ahead(self, start: holdfast_pb2.FollowStart) -> bool:
-        lineage = self._site.lineage
-        same = (start.cluster_id, start.epoch) == (lineage.cluster_id, lineage.epoch)
-        return same and max(start.watermark, start.held_watermark) > self._site.overlay.space.revision
-
-    def _begin_later_epoch(self, start: holdfast_pb2.FollowStart) -> None:
-        """Only this replica writes the keys, so if another one has later revisions, what is here is older than what was
-        here before."""
-        log.error(
-            "the directory of the keys of the site is an older copy: it has revision %d, and the replica %s has %d. "
-            "This goes on as a later epoch; the other replicas keep what it lacks in lost/",
-            *(self._site.overlay.space.revision, start.replica[:60], max(start.watermark, start.held_watermark)),
-        )
-        self._site.overlay.begin_later_epoch(secrets.randbits(62) + 1)
+    def _compare(self, start: holdfast_pb2.FollowStart) -> None:
+        """A copy follows the writer that its options name, whatever it has. If it has what is not here, this goes on as
+        a later epoch, so that the copy goes over to it. Raises RequestError."""
+        here, there = self._site.lineage, Lineage.of(start.cluster_id, start.epoch, start.lineage)
+        relation = here.relation(there)
+        newest, revision = max(start.watermark, start.held_watermark), self._site.overlay.space.revision
+        if start.epoch >= MAX_EPOCH:
+            raise RequestError(_NO_EPOCH)
+        if here.first != there.first:
+            raise RequestError(_began_elsewhere(start.replica, self._site.overlay.prefix))
+        if relation is Relation.LATER or (relation is Relation.SAME and newest <= revision):
+            return
+        name = start.replica[:60]
+        if relation is Relation.SAME:  # only this replica writes the keys of this epoch
+            why = f"the keys of the site are an older copy: this has revision {revision}, and {name} has {newest}"
+        else:
+            why = f"{name} has keys of the site of epoch {there.epoch}, which another replica wrote"
+        self._began_again = True
+        self._site.overlay.begin_later_epoch(secrets.randbits(62) + 1, there.epoch)
+        epoch = self._site.lineage.epoch
+        log.error("%s. This goes on as epoch %d; the other replicas keep what it lacks in lost/", why, epoch)
 
     def shares_rights(self) -> bool:
         return False
@@ -212,3 +220,12 @@ class WriterHost:
 
     def confirm(self, confirmed: Callable[[int | None], None]) -> None:
         confirmed(self.source.space.revision)  # whoever writes knows all that was written
+
+
+def _began_elsewhere(replica: str, prefix: bytes) -> Refusal:
+    return Refusal(
+        Code.FAILED_PRECONDITION,
+        f"holdfast: the replica {replica!r} has keys below {prefix.decode()} that this writer never had: it began "
+        "without them. To go on with them, name a replica that has them as --site-writer, at all replicas of the site; "
+        f"to go on without them, remove local/ from the data directory of {replica!r}",
+    )

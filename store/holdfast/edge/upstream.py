@@ -113,9 +113,12 @@ def check_start(start: holdfast_pb2.FollowStart) -> None:
 
 
 def check_below(report: holdfast_pb2.ReplicaReport) -> None:
-    """Raise RequestError if what a replica reports of those below it is invalid."""
-    if any(not _is_name(name) for below in report.below for name in (below.replica, below.pool)):
-        raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: a report from below has a name that is none"))
+    """Raise RequestError if what a replica reports of itself and of those below it is invalid."""
+    names = [
+        name for each in (report, *report.below) for name in (each.replica, each.pool, each.site.site, each.site.writer)
+    ]
+    if not all(map(_is_name, names)):
+        raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: a report has a name that is none"))
 
 
 def _is_name(name: str) -> bool:
@@ -319,6 +322,7 @@ class Upstream:
             epoch=lineage.epoch,
             lineage=lineage.first,
             restored_from=lineage.restored_from,
+            parent=lineage.parent,
             term=source.term,
             filter_version=start.filter_version,
             floor=max(source.space.history_from, 1),

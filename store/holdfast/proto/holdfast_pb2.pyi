@@ -15,7 +15,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas", "connected", "staleness_ms", "path", "held", "cluster_version")
+    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas", "connected", "staleness_ms", "path", "held", "site", "cluster_version")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         EMPTY: _ClassVar[DescribeResponse.State]
@@ -45,6 +45,7 @@ class DescribeResponse(_message.Message):
     STALENESS_MS_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_VERSION_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     cluster_id: int
@@ -63,8 +64,9 @@ class DescribeResponse(_message.Message):
     staleness_ms: int
     path: FollowPath
     held: _containers.RepeatedCompositeFieldContainer[KeyRange]
+    site: SiteState
     cluster_version: str
-    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., connected: _Optional[bool] = ..., staleness_ms: _Optional[int] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., held: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., cluster_version: _Optional[str] = ...) -> None: ...
+    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., connected: _Optional[bool] = ..., staleness_ms: _Optional[int] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., held: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., site: _Optional[_Union[SiteState, _Mapping]] = ..., cluster_version: _Optional[str] = ...) -> None: ...
 
 class FormRequest(_message.Message):
     __slots__ = ("cluster_id", "volume_id")
@@ -400,8 +402,18 @@ class HeldRanges(_message.Message):
     ranges: _containers.RepeatedCompositeFieldContainer[HeldRanges.Held]
     def __init__(self, ranges: _Optional[_Iterable[_Union[HeldRanges.Held, _Mapping]]] = ...) -> None: ...
 
+class SiteState(_message.Message):
+    __slots__ = ("site", "writer", "follows")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    WRITER_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWS_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    writer: str
+    follows: bool
+    def __init__(self, site: _Optional[str] = ..., writer: _Optional[str] = ..., follows: _Optional[bool] = ...) -> None: ...
+
 class ReplicaReport(_message.Message):
-    __slots__ = ("replica", "pool", "watermark", "filter_version", "epoch", "below", "volume_id", "upstream", "bound_seconds", "offline_since")
+    __slots__ = ("replica", "pool", "watermark", "filter_version", "epoch", "below", "volume_id", "upstream", "bound_seconds", "offline_since", "site")
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_FIELD_NUMBER: _ClassVar[int]
@@ -412,6 +424,7 @@ class ReplicaReport(_message.Message):
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     BOUND_SECONDS_FIELD_NUMBER: _ClassVar[int]
     OFFLINE_SINCE_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
     replica: str
     pool: str
     watermark: int
@@ -422,7 +435,8 @@ class ReplicaReport(_message.Message):
     upstream: int
     bound_seconds: int
     offline_since: int
-    def __init__(self, replica: _Optional[str] = ..., pool: _Optional[str] = ..., watermark: _Optional[int] = ..., filter_version: _Optional[int] = ..., epoch: _Optional[int] = ..., below: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., volume_id: _Optional[int] = ..., upstream: _Optional[int] = ..., bound_seconds: _Optional[int] = ..., offline_since: _Optional[int] = ...) -> None: ...
+    site: SiteState
+    def __init__(self, replica: _Optional[str] = ..., pool: _Optional[str] = ..., watermark: _Optional[int] = ..., filter_version: _Optional[int] = ..., epoch: _Optional[int] = ..., below: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., volume_id: _Optional[int] = ..., upstream: _Optional[int] = ..., bound_seconds: _Optional[int] = ..., offline_since: _Optional[int] = ..., site: _Optional[_Union[SiteState, _Mapping]] = ...) -> None: ...
 
 class Probe(_message.Message):
     __slots__ = ("id",)
@@ -453,7 +467,7 @@ class FollowResponse(_message.Message):
     def __init__(self, hello: _Optional[_Union[FollowHello, _Mapping]] = ..., revision: _Optional[_Union[FollowRevision, _Mapping]] = ..., progress: _Optional[_Union[FollowProgress, _Mapping]] = ..., chunk: _Optional[_Union[FollowChunk, _Mapping]] = ..., trailer: _Optional[_Union[FollowTrailer, _Mapping]] = ..., probe: _Optional[_Union[ProbeReply, _Mapping]] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., rights: _Optional[_Union[FollowRights, _Mapping]] = ..., zstd: _Optional[bytes] = ...) -> None: ...
 
 class FollowHello(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "partial", "users", "path", "lineage", "restored_from", "rights", "ranged")
+    __slots__ = ("cluster_id", "epoch", "term", "filter_version", "floor", "snapshot", "partial", "users", "path", "lineage", "restored_from", "parent", "rights", "ranged")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -465,6 +479,7 @@ class FollowHello(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     RESTORED_FROM_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
     RIGHTS_FIELD_NUMBER: _ClassVar[int]
     RANGED_FIELD_NUMBER: _ClassVar[int]
     cluster_id: int
@@ -478,9 +493,10 @@ class FollowHello(_message.Message):
     path: FollowPath
     lineage: int
     restored_from: int
+    parent: int
     rights: bool
     ranged: bool
-    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., partial: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., rights: _Optional[bool] = ..., ranged: _Optional[bool] = ...) -> None: ...
+    def __init__(self, cluster_id: _Optional[int] = ..., epoch: _Optional[int] = ..., term: _Optional[int] = ..., filter_version: _Optional[int] = ..., floor: _Optional[int] = ..., snapshot: _Optional[bool] = ..., partial: _Optional[bool] = ..., users: _Optional[bool] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., lineage: _Optional[int] = ..., restored_from: _Optional[int] = ..., parent: _Optional[int] = ..., rights: _Optional[bool] = ..., ranged: _Optional[bool] = ...) -> None: ...
 
 class FollowRights(_message.Message):
     __slots__ = ("revision", "users", "roles")

@@ -39,6 +39,17 @@ def test_relations(one: Lineage, other: Lineage, relation: Relation) -> None:
     assert one.relation(other) is relation
 
 
+def test_up_to_where_two_histories_are_the_same() -> None:
+    """It is a question of what was lost: too much is kept rather than too little."""
+    child = Lineage.of(8, 2, 7, 3, parent=7)
+    other = Lineage.of(9, 2, 7, 5, parent=7)
+    grandchild = Lineage.of(10, 3, 7, 9, parent=8)
+    assert (child.shared(FIRST), FIRST.shared(child)) == (3, 3)
+    assert (child.shared(other), other.shared(child)) == (3, 3)
+    assert (grandchild.shared(child), grandchild.shared(other), grandchild.shared(FIRST)) == (9, 0, 0)
+    assert RESTORED.shared(FIRST) == 3, "a cluster does not say which one it was restored from"
+
+
 class Restored(Host):
     """The cluster after a restore from its revision 3, followed by a replica that has revision 5. As with
     --keep-revisions, it gives the same revisions anew."""

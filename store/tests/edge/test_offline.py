@@ -28,6 +28,12 @@ def test_what_is_none(text: str) -> None:
         parse_policy(text)
 
 
+@pytest.mark.parametrize("age", ["0s", "0ms", "0h"])
+def test_no_time_at_all_is_refused(age: str) -> None:
+    with pytest.raises(ValueError, match="write /a/=require-online, or a longer time"):
+        parse_policy(f"/a/=serve-until={age}")
+
+
 class Replica:
     online = True
     age: float | None = 1.0

@@ -6,8 +6,11 @@ import asyncio
 import base64
 import json
 import statistics
+import sys
 import time
+import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from holdfast.kv.rows import pack_current, unpack_current
 from holdfast.kv.store import Family
 from holdfast.proto import election_pb2, holdfast_pb2, lock_pb2, rpc_pb2
 from holdfast.storage.state import RocksStore, StateDirectory
-from holdfast_lab.processes import LocalCluster
+from holdfast_lab.processes import LocalCluster, free_ports
 
 from .replica import Edge
 
@@ -232,6 +235,10 @@ async def test_other_prefixes(cluster: LocalCluster, edge: Edge) -> None:
                 await at_edge.get("/c/1", serializable=True)
             with pytest.raises(client.OutOfScope):
                 await at_edge.get("/b/1", serializable=True)
+            with pytest.raises(urllib.error.HTTPError) as unready:
+                await asyncio.to_thread(urllib.request.urlopen, f"http://{edge.endpoint}/readyz", timeout=10)
+            said = unready.value.read().decode()
+            assert said == "[+]data ok\n[-]prefixes failed: no data yet of keys from /c/\nreadyz check failed\n"
         last = await hf.put("/a/1", "while it was cut off")
         edge.relay.heal()
         async with client.connect(edge.endpoint) as at_edge:
@@ -310,6 +317,33 @@ async def page(edge: Edge, path: str, body: str = "") -> str:
     return found.decode()
 
 
+async def exported(endpoint: str) -> list[dict[str, Any]]:
+    """What `holdfast edge export` prints."""
+    words = ("-m", "holdfast", "edge", "export", "--endpoints", endpoint)
+    process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return [json.loads(line) for line in out.splitlines()]
+
+
+async def test_an_export_without_data_prints_nothing(tmp_path: Path) -> None:
+    edge = Edge(tmp_path, [f"127.0.0.1:{free_ports(1)[0]}"], ("/a/",))
+    await edge.start()
+    try:
+        async with client.connect(edge.endpoint, timeout=20) as hf:
+            await hf.describe()  # it has started
+        words = ("-m", "holdfast", "edge", "export", "--endpoints", edge.endpoint)
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=pipe, stderr=pipe)
+        out, said = await process.communicate()
+        assert (out, process.returncode) == (b"", 3)
+        assert b"has no data yet" in said
+    finally:
+        assert edge.process is not None
+        edge.process.kill()
+        await edge.relay.close()
+
+
 async def test_offline_policies(cluster: LocalCluster, tmp_path: Path) -> None:
     """What may not be served while the replica is cut off is refused, its watches end, and it is back afterwards."""
     edge = Edge(tmp_path, cluster.endpoints, ("/a/",))
@@ -350,6 +384,9 @@ async def test_offline_policies(cluster: LocalCluster, tmp_path: Path) -> None:
             edge.process.kill()
             edge.process.start()
             await until([True, False, False])
+            head, *lines = await exported(edge.endpoint)
+            assert head["replica"] == "berlin"
+            assert [(n["type"], base64.b64decode(n["key"]).decode()) for n in lines] == [("put", key) for key in keys]
             edge.relay.heal()
             await until([True, True, True])
             await at_edge.range("/a/", prefix=True, serializable=True)
@@ -425,3 +462,39 @@ async def test_a_revision_that_there_is_not_is_not_compared(cluster: LocalCluste
         request.ranges.add(key=b"/a/", range_end=b"/a0")
         with pytest.raises(grpc.aio.AioRpcError, match="a revision that there is not"):
             await verify(request)
+
+
+async def test_a_replica_that_is_cut_off_says_each_reason_once(tmp_path: Path) -> None:
+    """It tries its endpoints in turn, and has a report to deliver."""
+    tried = [0, 0, 0]
+    often = asyncio.Event()
+
+    def server(number: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+            tried[number] += 1
+            if min(tried) >= 6:
+                often.set()
+
+        return connected
+
+    servers = [await asyncio.start_server(server(n), "127.0.0.1", 0) for n in range(3)]
+    addresses = [f"127.0.0.1:{each.sockets[0].getsockname()[1]}" for each in servers]
+    edge = Edge(tmp_path, addresses, ("/a/",))
+    try:
+        await edge.start([f"--endpoints={','.join(addresses)}"])
+        assert edge.process is not None
+        async with client.connect(edge.endpoint, timeout=20) as hf, asyncio.timeout(60):
+            await hf.report("unit/web", "running")
+            await often.wait()
+        lines = edge.process.tail(1000).splitlines()
+        for address in addresses:
+            about = [line for line in lines if f"not following: {address}" in line]
+            assert 1 <= len(about) == len({line.partition("not following")[2] for line in about})
+        assert sum("reports are not delivered yet" in line for line in lines) == 1
+    finally:
+        if edge.process is not None:
+            edge.process.kill()
+        await edge.relay.close()
+        for each in servers:
+            each.close()

@@ -96,7 +96,7 @@ async def test_replicas_go_over_to_the_restored_cluster(tmp_path: Path, options:
                 json.loads(line) for line in holdfast("edge", "export", "--endpoints", leaf.endpoint).splitlines()
             )
             assert (head["epoch"], head["revision"]) == (epoch, node.revision)
-            assert [(base64.b64decode(n["key"]), base64.b64decode(n["value"]), n["mod_revision"]) for n in lines] == (
+            assert [(base64.b64decode(n["key"]), base64.b64decode(n["value"]), n["revision"]) for n in lines] == (
                 await content(at_leaf, serializable=True)
             )
             # A start in between changes nothing: it is the same history.

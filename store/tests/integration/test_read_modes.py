@@ -77,10 +77,22 @@ async def test_a_replica_serves_what_is_fresh_enough(cluster: LocalCluster, edge
         code, why = await refused(edge.endpoint, f"at-least={cluster_id:x}:{put.revision + 100}")
         assert code is grpc.StatusCode.UNAVAILABLE
         assert f"and {put.revision + 100} was asked for" in why
-        assert await page(edge, "/readyz") == 200
-        assert await page(edge, "/readyz?max-staleness=10m") == 200
-        assert await page(edge, "/readyz?max-staleness=1s") == 503
-        assert await page(edge, "/readyz?max-staleness=soon") == 400
+        assert await page(edge, "/readyz") == (200, "ok\n")
+        assert await page(edge, "/livez?verbose") == (200, "[+]loop ok\nok\n")
+        all_is_well = "[+]data ok\n[+]prefixes ok\nok\n"
+        assert await page(edge, "/readyz?verbose") == (200, all_is_well)
+        assert await page(edge, "/readyz/prefixes?verbose") == (200, "[+]prefixes ok\nok\n")
+        assert (await page(edge, "/readyz?max-staleness=10m"))[0] == 200
+        status, said = await page(edge, "/readyz?max-staleness=1s")
+        assert status == 503
+        assert "[-]staleness failed: the data may be older than 1s: " in said
+        assert await page(edge, "/readyz?max-staleness=1s&exclude=staleness&verbose") == (200, all_is_well)
+        assert (await page(edge, "/readyz?max-staleness=soon"))[0] == 400
+        for wrong in ("/readyz?maxstaleness=5s", "/livez?max-staleness=5s"):
+            status, said = await page(edge, wrong)
+            assert status == 400
+            assert "there is no parameter" in said
+            assert ("write verbose, exclude, max-staleness" in said) == wrong.startswith("/readyz")
 
 
 async def test_the_client_says_how_old_an_answer_may_be(cluster: LocalCluster, edge: Edge) -> None:
@@ -132,7 +144,7 @@ async def test_what_is_malformed_or_of_elsewhere_is_refused(cluster: LocalCluste
             for mode in MALFORMED:
                 code, why = await refused(endpoint, mode)
                 assert code is grpc.StatusCode.INVALID_ARGUMENT, mode
-                assert "is none of linearizable, local, bounded=DURATION" in why
+                assert "is none of linearizable, local, held, bounded=DURATION" in why
                 assert len(why) < 300
             code, why = await refused(endpoint, "at-least=1:5")
             assert code is grpc.StatusCode.FAILED_PRECONDITION
@@ -144,12 +156,12 @@ async def test_what_is_malformed_or_of_elsewhere_is_refused(cluster: LocalCluste
         assert "outside this replica's prefixes" in why
 
 
-async def page(edge: Edge, path: str) -> int:
-    def ask() -> int:
+async def page(edge: Edge, path: str) -> tuple[int, str]:
+    def ask() -> tuple[int, str]:
         try:
             with urllib.request.urlopen(f"http://{edge.endpoint}{path}", timeout=10) as answer:
-                return int(answer.status)
+                return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            return error.code
+            return error.code, error.read().decode()
 
     return await asyncio.to_thread(ask)

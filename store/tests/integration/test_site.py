@@ -7,6 +7,8 @@ import asyncio
 import base64
 import json
 import shutil
+import sys
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -17,6 +19,7 @@ import pytest
 from holdfast import client
 from holdfast.client.errors import ClientError, Unavailable
 from holdfast.proto import rpc_pb2
+from holdfast.status import NOT_OF_SITE
 from holdfast_lab.processes import LocalCluster, free_ports
 
 from .replica import Edge
@@ -59,6 +62,16 @@ async def has(hf: client.Client, key: str, value: bytes | None, *, serializable:
             await asyncio.sleep(0.05)
 
 
+async def told(edge: Edge) -> dict[str, float]:
+    """What /metrics says of the site's keys and of reports, but how old the copy is."""
+    with await asyncio.to_thread(urllib.request.urlopen, f"http://{edge.endpoint}/metrics", timeout=10) as page:
+        lines = [line for line in page.read().decode().splitlines() if not line.startswith("#")]
+    wanted = ("holdfast_site_", "holdfast_replica_reports_waiting")
+    found = dict(line.rsplit(" ", 1) for line in lines if line.startswith(wanted))
+    assert float(found.pop("holdfast_site_staleness_seconds")) < 60
+    return {name: float(value) for name, value in found.items()}
+
+
 async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalCluster, tmp_path: Path) -> None:
     async with (
         client.connect(cluster.endpoints, timeout=20) as hf,
@@ -73,6 +86,14 @@ async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalClus
         assert await hf.get("/local/berlin/a/greeting") is None, "it is no key of the cluster"
         await has(at_other, "/a/greeting", b"hello", serializable=True)
 
+        assert await told(other) == {
+            'holdfast_site_info{site="berlin",writer="berlin-0"}': 1,
+            "holdfast_site_writes": 0,
+            "holdfast_site_connected": 1,
+            "holdfast_site_epoch": 1,
+            "holdfast_site_revision": 2,
+            "holdfast_replica_reports_waiting": 0,
+        }
         for edge in (writer, other):
             edge.relay.cut()
         async with (
@@ -102,8 +123,15 @@ async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalClus
                 assert (value.value, value.local) == (b"hello", False)
                 await view.put("/a/greeting", "moin")
 
+            waiting = await told(writer)
+            assert (waiting["holdfast_site_writes"], waiting["holdfast_replica_reports_waiting"]) == (1, 3)
             assert writer.process is not None
             writer.process.kill()
+            async with asyncio.timeout(20):
+                while (await told(other))["holdfast_site_connected"]:
+                    await asyncio.sleep(0.05)
+            state = (await cut_off_too.describe()).site
+            assert (state.site, state.writer, state.follows) == ("berlin", "berlin-0", False)
             await has(cut_off_too, "/local/berlin/a/greeting", b"moin", serializable=True)
             with pytest.raises(ClientError, match="which writes the keys of the site berlin"):
                 await cut_off_too.put("/local/berlin/a/greeting", "?")
@@ -112,6 +140,60 @@ async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalClus
             edge.relay.heal()
         await has(hf, "/reported/berlin-0/local/berlin/a/greeting", b"moin")
         await has(hf, "/reported/berlin-0/local/berlin/b", None)
+
+
+async def test_below_a_replica_of_a_site_keys_are_those_of_the_cluster(cluster: LocalCluster, tmp_path: Path) -> None:
+    """What a replica without a site forwards means the same whatever it follows."""
+    async with site(cluster, tmp_path) as (writer, other), client.connect(cluster.endpoints, timeout=20) as hf:
+        for above in (writer, other):
+            leaf = Edge(tmp_path, [above.endpoint], ("/a/",), name=f"below-{above.name}")
+            await leaf.start()
+            try:
+                async with (
+                    client.connect(leaf.endpoint, timeout=20) as at_leaf,
+                    client.connect(above.endpoint, timeout=10, session_ttl=0) as at_site,
+                ):
+                    await at_site.put("/local/berlin/x", "of the site")
+                    await leaf.reaches(at_leaf, (await hf.put("/a/x", "1")).revision)
+                    for key in ("/local/berlin/x", "/local/hamburg/x"):
+                        await at_leaf.put(key, "of the cluster")
+                        for server in (hf, at_leaf):
+                            found = await server.get(key)
+                            assert found is not None
+                            assert found.value == b"of the cluster"
+                    result = await at_leaf.txn().then(hf.op.delete("/local/berlin/x")).commit()
+                    assert result.succeeded
+                    assert await hf.get("/local/berlin/x") is None
+                    await has(at_site, "/local/berlin/x", b"of the site")
+            finally:
+                if leaf.process is not None:
+                    leaf.process.kill()
+                await leaf.relay.close()
+
+
+async def test_only_replicas_of_the_site_have_its_keys(
+    cluster: LocalCluster, edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member and other replicas refuse, and write nothing. etcd does not know the question: its answer is noticed."""
+    async with (
+        site(cluster, tmp_path) as (writer, _),
+        client.connect(cluster.endpoints, timeout=20) as hf,
+        client.connect(edge.endpoint, timeout=20) as elsewhere,
+        client.connect(writer.endpoint, timeout=20) as of_another_site,
+    ):
+        put = await hf.put("/a/x", "of the cluster")
+        await edge.reaches(elsewhere, put.revision)
+        views = [hf.site("berlin"), elsewhere.site("berlin"), of_another_site.site("hamburg")]
+        for view in views:
+            for call in (view.get("/a/x"), view.range("/a/"), view.put("/a/x", "?"), view.delete("/a/x")):
+                with pytest.raises(client.Refused, match="is no replica of the site") as refused:
+                    await call
+                assert refused.value.known == NOT_OF_SITE
+        assert (await hf.range("/local/", prefix=True)).kvs == []
+        view = hf.site("berlin")
+        monkeypatch.setattr(view, "_about", ())  # as if the server did not know what it means
+        with pytest.raises(client.Refused, match="is no replica of the site berlin"):
+            await view.get("/a/x")
 
 
 async def test_watches_of_the_site_need_no_data_of_the_cluster(tmp_path: Path) -> None:
@@ -295,9 +377,84 @@ async def test_another_replica_takes_over_the_writing(cluster: LocalCluster, tmp
         async with client.connect(writer.endpoint, timeout=10) as at_first:
             await has(at_first, "/local/berlin/x", b"2", serializable=True)
             await has(at_first, "/local/berlin/y", b"1", serializable=True)
+            said = writer.process.tail(100)
+            assert "berlin-1 writes the keys of the site berlin in epoch 2: serving what epoch 1 had" in said
+            assert "restored" not in said, "the cluster was not"
         (kept,) = (writer.data / "lost").iterdir()
         values = [json.loads(line).get("value") for line in kept.read_text().splitlines()[1:]]
         assert [base64.b64decode(value) for value in values] == [b"copied by nobody"]
+
+
+def lost(edge: Edge) -> list[tuple[int, bytes]]:
+    """The changes in all files of lost/: revision and value."""
+    lines = [line for file in sorted((edge.data / "lost").iterdir()) for line in file.read_text().splitlines()[1:]]
+    return sorted((change["revision"], base64.b64decode(change["value"])) for change in map(json.loads, lines))
+
+
+async def test_a_copy_follows_the_writer_that_is_named_whatever_its_epoch(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """The writing goes to the other replica and back, by mistake, while the other one goes on."""
+    async with (
+        site(cluster, tmp_path) as (first, second),
+        client.connect(first.endpoint, timeout=10, session_ttl=0) as at_first,
+        client.connect(second.endpoint, timeout=10, session_ttl=0) as at_second,
+    ):
+        await at_first.put("/local/berlin/x", "1")
+        await has(at_second, "/local/berlin/x", b"1", serializable=True)
+        for edge in (first, second):
+            assert edge.process is not None
+            edge.process.kill()
+            await edge.start(options(second))
+        await has(at_second, "/local/berlin/x", b"1")
+        await at_second.put("/local/berlin/x", "2")
+        await has(at_first, "/local/berlin/x", b"2", serializable=True)
+
+        for wrong in ("3", "4"):  # twice: its writing begins a later epoch each time
+            assert first.process is not None
+            first.process.kill()
+            await first.start(options(first))
+            await has(at_first, "/local/berlin/x", b"2" if wrong == "3" else b"5")
+            await at_first.put("/local/berlin/x", wrong)
+            await at_second.put("/local/berlin/y", wrong)
+            first.process.kill()
+            await first.start(options(second))
+            await has(at_first, "/local/berlin/y", wrong.encode(), serializable=True)
+            await has(at_first, "/local/berlin/x", b"2" if wrong == "3" else b"5", serializable=True)
+            await at_second.put("/local/berlin/x", "5")
+            await has(at_first, "/local/berlin/x", b"5", serializable=True)
+        assert [value for _, value in lost(first)] == [b"3", b"4"]
+        assert not (second.data / "lost").exists()
+
+
+async def test_a_writer_that_begins_anew_does_not_replace_what_the_copies_have(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """Its disk was replaced: the copies are all there is."""
+    async with (
+        site(cluster, tmp_path) as (writer, other),
+        client.connect(writer.endpoint, timeout=10, session_ttl=0) as at_writer,
+        client.connect(other.endpoint, timeout=10, session_ttl=0) as at_other,
+    ):
+        await at_writer.put("/local/berlin/x", "1")
+        await has(at_other, "/local/berlin/x", b"1", serializable=True)
+        assert writer.process is not None
+        assert other.process is not None
+        writer.process.kill()
+        shutil.rmtree(writer.data / "local")
+        writer.process.start()
+        async with asyncio.timeout(40):
+            while "that this writer never had" not in other.process.tail(100):
+                await asyncio.sleep(0.05)
+            words = ("-m", "holdfast", "edge", "status", "--endpoints", cluster.endpoints[0])
+            while True:
+                shown = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.PIPE)
+                out, _ = await shown.communicate()
+                if "berlin: not following berlin-0" in out.decode():
+                    break
+            (line,) = [line for line in out.decode().splitlines() if "not following" in line]
+            assert "berlin-1" in line
+        await has(at_other, "/local/berlin/x", b"1", serializable=True)
 
 
 async def test_a_writer_whose_directory_is_an_older_copy_goes_on_as_a_later_epoch(
@@ -326,6 +483,6 @@ async def test_a_writer_whose_directory_is_an_older_copy_goes_on_as_a_later_epoc
         await hf.put("/local/berlin/new", "2")
         await has(at_other, "/local/berlin/new", b"2", serializable=True)
         await has(at_other, "/local/berlin/kept", b"1", serializable=True)
-        assert "is an older copy: it has revision 2" in writer.process.tail(100)
+        assert "are an older copy: this has revision 2" in writer.process.tail(100)
         (kept,) = (other.data / "lost").iterdir()
         assert len(kept.read_text().splitlines()) == 1 + 5
