@@ -258,6 +258,10 @@ WRITER_UNREACHABLE = RefusalTemplate(
     _OURS + "replica {name} does not reach {writer} at {address}, which writes the keys of the site {site}: only "
     "serializable reads and watches of them are answered here",
 )
+REPLICA_TOO_OLD = RefusalTemplate(
+    Code.UNAVAILABLE,
+    _OURS + "replica {name} {has}, and {wanted} was asked for",
+)
 OUTSIDE_PREFIXES = RefusalTemplate(
     Code.FAILED_PRECONDITION,
     _OURS + "{key} is outside this replica's prefixes ({prefixes}). Read it from the cluster, or add its prefix to the "

@@ -27,6 +27,7 @@ from holdfast.cli.session import (
     text,
 )
 from holdfast.proto import rpc_pb2
+from holdfast.status import REPLICA_DISCONNECTED, REPLICA_TOO_OLD
 
 Prefix = Annotated[bool, typer.Option("--prefix", help="Apply to all keys that begin with KEY.")]
 
@@ -79,9 +80,19 @@ def get(
     found: list[int] = []
 
     async def work(hf: client.Client) -> None:
-        result = await hf.range(
-            os.fsencode(key), prefix=prefix, revision=rev, limit=limit, keys_only=keys_only, serializable=serializable
-        )
+        try:
+            result = await hf.range(
+                os.fsencode(key),
+                prefix=prefix,
+                revision=rev,
+                limit=limit,
+                keys_only=keys_only,
+                serializable=serializable,
+            )
+        except client.Unavailable as error:
+            if error.known not in (REPLICA_DISCONNECTED, REPLICA_TOO_OLD):
+                raise
+            raise client.Unavailable(f"{error}; --serializable reads what it has", error.known) from None
         found.append(len(result.kvs))
         if output == "json":
             kvs = [_json(kv) for kv in result.kvs]

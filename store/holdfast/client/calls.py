@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 
 from holdfast.client.closed import ChannelClosed, channel_may_close
 from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable, known_of, refused
+from holdfast.client.failures import CUT_OFF_SECONDS, Failures
 from holdfast.client.login import Metadata
 from holdfast.client.picker import LEAST_ATTEMPT_SECONDS, Budget, Picker
 from holdfast.client.position import Seen
@@ -174,9 +175,11 @@ class _Race:
         self._local: rpc_pb2.RangeRequest | None = None
         if isinstance(request, rpc_pb2.RangeRequest) and (request.serializable or _says_how_fresh(metadata)):
             self._local = request
+        self._failures = Failures(patience=0.0 if _says_how_fresh(metadata) else CUT_OFF_SECONDS)
         self._path = path
         self._request = request
         self._response = response
+        self._seconds = seconds
         self._end = self._clock() + seconds
         self._longest = seconds * LONGEST_ATTEMPT
         self._metadata = metadata
@@ -186,7 +189,7 @@ class _Race:
         self._attempts: list[_Attempt] = []
         self._left: list[str] = []  # addresses of this round that were not tried yet
         self._pause = 0.0  # before the next round
-        self._last = ""  # what went wrong last; not the error, which would keep its call
+        self._round = 0  # how many addresses it has
         self._lost = False  # whether an answer to a named write was lost: it may have taken effect
         self._woken: asyncio.Future[None] | None = None  # while this waits
 
@@ -222,14 +225,18 @@ class _Race:
     async def _start_next(self) -> None:
         """Begin at the next address, in the next round if all were tried. Raises Unavailable or OutcomeUnknown."""
         while not self._left:
+            cut_off = self._failures.cut_off(self._round, self._clock())
+            if cut_off is not None and not self._lost:  # else it may be found out whether the write took effect
+                raise cut_off
             await self._sleep(self._pause)
             self._pause = min(MOST_PAUSE_SECONDS, max(PAUSE_SECONDS, 2 * self._pause))
             if self._clock() >= self._end:
                 raise self._too_late()
             self._left = await self._channels.order(endpoint=self._endpoint, write=not self._idempotent)
+            self._round = len(self._left)
             if not self._left:
                 names = self._endpoint or ", ".join(self._channels.endpoints)
-                self._last = f"{names} has no address"
+                self._failures.note(f"{names} has no address")
         self._start(self._left.pop(0))
 
     def _start(self, address: str) -> None:
@@ -329,24 +336,25 @@ class _Race:
             if attempt.sent and not self._repeatable:
                 raise OutcomeUnknown(str(error)) from None
             self._lost = self._lost or (self._named and attempt.sent)
-            self._last = str(error)
+            self._failures.note(str(error))
             return None
         except Unavailable as error:  # it could not connect: nothing was sent
             self._picker.ended(attempt.address, now, waited, None)
-            self._last = str(error)
+            self._failures.note(str(error))
             return None
         self._picker.ended(attempt.address, now, waited, True)
         seen = self._channels.seen
         if self._local is not None and seen.is_behind(answer.header):
             where = self._channels.shown(attempt.address)
-            self._last = f"{where} is at revision {answer.header.revision}, and {seen.position.revision} was seen"
+            position = seen.position.revision
+            self._failures.note(f"{where} is at revision {answer.header.revision}, and {position} was seen")
             return None
         return answer
 
     async def _failed(self, address: str, error: grpc.aio.AioRpcError) -> None:
         """Return if the call may be tried at another address, raise otherwise."""
-        self._last = str(error)
         code, details, known = error.code(), error.details() or "", known_of(error)
+        self._failures.refused(self._channels.shown(address), code, details, known, self._clock())
         if known == LEARNER_UNSUPPORTED and len(self._picker.addresses) > 1:
             self._picker.failed(address, self._clock())  # prefer the others until it votes
             return
@@ -370,11 +378,11 @@ class _Race:
 
     def _too_late(self) -> Unavailable | OutcomeUnknown:
         waiting = self._attempts
-        text = f"no endpoint answered in time: {self._last or self._silent(waiting)}"
+        late = self._failures.too_late(self._seconds, self._silent(waiting))
         # What is under way now may take effect, too.
         if self._lost or (not self._idempotent and any(attempt.sent for attempt in waiting)):
-            return OutcomeUnknown(text)
-        return Unavailable(text)
+            return OutcomeUnknown(str(late))
+        return late
 
     def _silent(self, waiting: list[_Attempt]) -> str:
         return f"{self._channels.shown(waiting[-1].address)} is silent" if waiting else "no connection"

@@ -17,7 +17,7 @@ from holdfast.client.closed import channel_may_close
 from holdfast.client.config import Config, InvalidConfig, parser
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.endpoints import parse
-from holdfast.client.errors import SessionEnded, Unavailable, refused
+from holdfast.client.errors import SessionEnded, Unavailable, known_of, refused
 from holdfast.client.keepalive import now
 from holdfast.client.lease import Lease
 from holdfast.client.login import Login, Metadata
@@ -39,7 +39,7 @@ from holdfast.client.values import (
 )
 from holdfast.client.watch import watch
 from holdfast.proto import holdfast_pb2, rpc_pb2
-from holdfast.status import READ_METADATA
+from holdfast.status import READ_METADATA, for_people
 
 T = TypeVar("T")
 
@@ -422,7 +422,8 @@ class Client:
                     yield response.blob
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
-                    raise Unavailable(f"{self.connection.shown(address)}: {error.details()}") from None
+                    text = for_people(error.details() or error.code().name)
+                    raise Unavailable(f"{self.connection.shown(address)}: {text}", known_of(error)) from None
                 raise refused(error) from None
 
     # ---- for operators -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import urllib.error
 import urllib.request
 from typing import Any
@@ -12,6 +13,7 @@ import grpc.aio
 import pytest
 from holdfast import client
 from holdfast.proto import rpc_pb2
+from holdfast.status import REPLICA_DISCONNECTED, REPLICA_TOO_OLD
 from holdfast_lab.processes import LocalCluster
 
 from .replica import Edge
@@ -153,3 +155,54 @@ async def page(edge: Edge, path: str) -> int:
             return error.code
 
     return await asyncio.to_thread(ask)
+
+
+async def test_a_replica_that_is_cut_off_is_given_up_early(cluster: LocalCluster, edge: Edge) -> None:
+    """Long before the timeout, with the replica's own words; and not while it only changes over to another upstream."""
+    async with client.connect(edge.endpoint, timeout=600) as at_edge:
+        put = await at_edge.put("/a/1", "x")
+        await edge.reaches(at_edge, put.revision)
+        edge.relay.cut()
+        await edge.is_cut(at_edge)
+        for work in (
+            at_edge.put("/a/1", "y"),
+            at_edge.get("/a/1"),
+            at_edge.get("/a/1", max_staleness=0.0),
+            at_edge.delete("/a/1"),
+            at_edge.lease(60),
+            at_edge.members(),
+        ):
+            async with asyncio.timeout(60):
+                with pytest.raises(client.Unavailable) as error:
+                    await work
+            assert str(error.value).startswith("replica berlin "), "the server's words, without gRPC's"
+            assert error.value.known in (REPLICA_DISCONNECTED, REPLICA_TOO_OLD)
+        writing = asyncio.ensure_future(at_edge.put("/a/1", "after the cut"))
+        edge.relay.heal()
+        await writing
+
+
+async def command(*words: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "holdfast", *words, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+    )
+    _, said = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_the_command_says_why_a_replica_that_is_cut_off_does_not_do_it(edge: Edge) -> None:
+    async with client.connect(edge.endpoint) as at_edge:
+        put = await at_edge.put("/a/1", "x")
+        await edge.reaches(at_edge, put.revision)
+        edge.relay.cut()
+        await edge.is_cut(at_edge)
+        where = f"--endpoints={edge.endpoint}"
+        told = (
+            "error: replica berlin is disconnected from its cluster: only serializable reads and watches of "
+            "/a/, /b/ are answered here"
+        )
+        assert await command("put", "/a/1", "z", where, "--timeout=600") == (3, f"{told}\n")
+        advice = "; --serializable reads what it has"
+        assert await command("get", "/a/1", where, "--timeout=600") == (3, f"{told}{advice}\n")
+        assert (await command("get", "/a/1", where, "--serializable"))[0] == 0
