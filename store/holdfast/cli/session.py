@@ -65,7 +65,7 @@ def run(
     except client.OutcomeUnknown as error:
         fail(f"the write was sent and no answer came ({for_people(str(error))}); read before writing again", UNKNOWN)
     except client.Unavailable as error:
-        asked = f". Asked: {endpoints} (set --endpoints or HOLDFAST_ENDPOINTS)" if error.known is None else ""
+        asked = f" (asked: {endpoints}; set --endpoints or HOLDFAST_ENDPOINTS)" if error.known is None else ""
         fail(f"{error}{asked}", UNAVAILABLE)
     except client.Refused as error:
         fail(for_people(str(error)))

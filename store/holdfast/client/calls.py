@@ -340,7 +340,7 @@ class _Race:
             return None
         except Unavailable as error:  # it could not connect: nothing was sent
             self._picker.ended(attempt.address, now, waited, None)
-            self._failures.note(str(error))
+            self._failures.note(str(error), late=now >= self._end)
             return None
         self._picker.ended(attempt.address, now, waited, True)
         seen = self._channels.seen

@@ -35,15 +35,18 @@ class Failures:
         self._in_a_row = 0  # the newest answers of replicas that are cut off
         self._since = 0.0  # when the first of these came
 
-    def note(self, text: str) -> None:
-        """Something that no server said."""
-        self._last, self._in_a_row = text, 0
+    def note(self, text: str, *, late: bool = False) -> None:
+        """Something that no server said. `late`: an attempt had no time left, which tells less than what was before."""
+        self._in_a_row = 0
+        if not late or not (self._last or self._said):
+            self._last = text
 
     def refused(self, where: str, code: grpc.StatusCode, details: str, known: Known | None, now: float) -> None:
         """An attempt ended with this error of a server, or of the connection to it."""
         if not said_by_server(details):
             silent = code is grpc.StatusCode.DEADLINE_EXCEEDED
-            self.note(f"{where} is silent" if silent else f"the connection to {where} broke: {details or code.name}")
+            text = f"{where} is silent" if silent else f"the connection to {where} broke: {details or code.name}"
+            self.note(text, late=silent)
             return
         self._last, self._known = "", known
         if known not in _CUT_OFF:

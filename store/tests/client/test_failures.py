@@ -56,4 +56,9 @@ def test_the_error_has_the_words_of_the_last_server_that_said_something() -> Non
     assert str(late) == "not done within 3 s: a:1 answered: no leader"
     assert late.known == NO_LEADER
     failures.refused("a:1", grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", None, 3.0)
-    assert str(failures.too_late(3, "")) == "not done within 3 s: a:1 answered: no leader; a:1 is silent"
+    assert str(failures.too_late(3, "")) == "not done within 3 s: a:1 answered: no leader"
+    failures.note("cannot connect to b:1: connection refused: is it running?")
+    failures.note("cannot connect to c:1: no answer within 0.1 s", late=True)
+    assert str(failures.too_late(3, "")).endswith(
+        "a:1 answered: no leader; " + "cannot connect to b:1: connection refused: is it running?"
+    )
