@@ -243,6 +243,18 @@ NOT_RECOVERED = _ours(
     "all that it served before; try another one",
 )
 
+# Errors of calls that come through edge replicas.
+REPLICA_DENIED = RefusalTemplate(
+    Code.PERMISSION_DENIED,
+    _OURS + "permission denied: the call comes through an edge replica whose user {user} may not {do} {key}; give that "
+    "user the right, too, or call with a token",
+)
+NO_ADMIN_THROUGH_REPLICA = _ours(
+    Code.PERMISSION_DENIED,
+    "permission denied: through an edge replica nobody administers the cluster by a certificate; call with a token, or "
+    "at a member",
+)
+
 # Errors of an edge replica.
 REPLICA_EMPTY = RefusalTemplate(
     Code.UNAVAILABLE,

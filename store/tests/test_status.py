@@ -42,6 +42,8 @@ def filled(constant: Known) -> Refusal:
         site="shop",
         has="has revision 3",
         wanted="5",
+        user="'shop edge'",
+        do="write",
     )
 
 
