@@ -287,6 +287,8 @@ OUTSIDE_PREFIXES = RefusalTemplate(
 NAME_METADATA = "holdfast-error"
 # In the metadata of a read: how fresh the answer has to be (see `api.read_modes`).
 READ_METADATA = "holdfast-read"
+# In the headers of its answer, with READ_METADATA: what the data has all up to, and how old it can be.
+POSITION_METADATA, BOUND_METADATA = "holdfast-position", "holdfast-bound"
 
 _BY_NAME: dict[str, Known] = {name: value for name, value in globals().items() if isinstance(value, Known)}
 _NAMES = {value: name for name, value in _BY_NAME.items()}

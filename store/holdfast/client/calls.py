@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from holdfast.client.closed import ChannelClosed, channel_may_close
 from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable, known_of, refused
 from holdfast.client.failures import CUT_OFF_SECONDS, Failures
-from holdfast.client.login import Metadata
+from holdfast.client.login import Headers, Metadata
 from holdfast.client.picker import LEAST_ATTEMPT_SECONDS, Budget, Picker
 from holdfast.client.position import Seen
 from holdfast.client.stalls import Clock, Stalls
@@ -83,6 +83,7 @@ class _Attempt:
     began: float
     stalled: float  # how long the loop had been held up when it began
     answer: Any = None  # a gRPC call, or the task that connects and makes one; both are awaited and cancelled alike
+    call: Any = None  # the gRPC call, once there is one
     channel: grpc.aio.Channel | None = None
     sent: bool = False
     hedged: bool = False  # it was slower than most, and given company if the budget allowed it
@@ -110,9 +111,10 @@ class Caller:
         endpoint: str | None,
         name: Metadata | None,
         who: Metadata,
+        headers: Headers | None = None,
     ) -> Response:
-        """`idempotent`: sent twice it has the effect of once. `name`: the session's name for it. Raises a
-        ClientError."""
+        """`idempotent`: sent twice it has the effect of once. `name`: the session's name for it. `headers`: gets those
+        of the answer. Raises a ClientError."""
         race = _Race(
             self._channels,
             self._clock,
@@ -125,6 +127,7 @@ class Caller:
             idempotent=idempotent,
             named=name is not None,
             endpoint=endpoint,
+            headers=headers,
         )
         hedges = self._hedges if self._hedge and path in _READS else None
         self._stalls.began()
@@ -166,6 +169,7 @@ class _Race:
         idempotent: bool,
         named: bool,
         endpoint: str | None,
+        headers: Headers | None,
     ) -> None:
         self._channels = channels
         self._picker = channels.picker
@@ -186,6 +190,7 @@ class _Race:
         self._idempotent = idempotent
         self._named = named
         self._endpoint = endpoint
+        self._headers = headers
         self._attempts: list[_Attempt] = []
         self._left: list[str] = []  # addresses of this round that were not tried yet
         self._pause = 0.0  # before the next round
@@ -245,7 +250,7 @@ class _Race:
         channel = self._channels.connected(address)
         if channel is not None:
             attempt.channel, attempt.sent = channel, True
-            attempt.answer = self._invoke(channel)
+            attempt.answer = attempt.call = self._invoke(channel)
         else:
             attempt.answer = asyncio.ensure_future(self._connect(attempt))
         self._picker.began(address)
@@ -265,6 +270,7 @@ class _Race:
         channel = await self._channels.ready(attempt.address, min(CONNECT_SECONDS, left))
         attempt.channel, attempt.sent = channel, True
         answer: Awaitable[Message] = self._invoke(channel)
+        attempt.call = answer
         return await answer
 
     def _waited(self, attempt: _Attempt, now: float) -> float:
@@ -325,6 +331,7 @@ class _Race:
         try:
             with channel_may_close():
                 answer = await attempt.answer
+                headers = () if self._headers is None else await attempt.call.initial_metadata()
         except grpc.aio.AioRpcError as error:
             answered = error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, *_BREAKS)
             answered = answered or said_by_server(error.details() or "")
@@ -349,6 +356,8 @@ class _Race:
             position = seen.position.revision
             self._failures.note(f"{where} is at revision {answer.header.revision}, and {position} was seen")
             return None
+        if self._headers is not None:
+            self._headers[:] = headers
         return answer
 
     async def _failed(self, address: str, error: grpc.aio.AioRpcError) -> None:

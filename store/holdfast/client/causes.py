@@ -18,6 +18,7 @@ _CAUSES = (
     ("Failed to create security handshaker", "the files of TLS here are no certificates, or no pair", ""),
     ("handshake failed", "the TLS handshake failed: do both sides have certificates of the same CA?", ""),
     ("Connection reset", _ENDED_TLS, _ENDED),
+    ("Endpoint closing", _ENDED_TLS, _ENDED),
     ("Socket closed", _ENDED_TLS, _ENDED),
     ("Broken pipe", _ENDED_TLS, _ENDED),
     ("Failed parsing HTTP/2", "it does not speak gRPC there", "it does not speak gRPC there without TLS"),

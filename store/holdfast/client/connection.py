@@ -26,7 +26,7 @@ from holdfast.client.causes import cause
 from holdfast.client.closed import ChannelClosed, channel_may_close
 from holdfast.client.errors import ClientError, Refused, Unavailable
 from holdfast.client.keepalive import KeepAlives
-from holdfast.client.login import Login, Metadata
+from holdfast.client.login import Headers, Login, Metadata
 from holdfast.client.picker import Address, Picker
 from holdfast.client.position import Seen
 from holdfast.client.stream import Stream
@@ -354,21 +354,22 @@ class Connection:
         name: Metadata | None = None,
         anonymous: bool = False,
         metadata: Metadata = (),
+        headers: Headers | None = None,
         noted: bool = True,
     ) -> Response:
         """Make a unary call to one of the endpoints (or to `endpoint`). `name`: the session's name for a write;
-        `anonymous`: send no credentials; `metadata`: more of it; `noted`: the answer says how far the cluster is.
-        Raises a ClientError."""
+        `anonymous`: send no credentials; `metadata`: more of it; `headers`: gets those of the answer; `noted`: the
+        answer says how far the cluster is. Raises a ClientError."""
         seconds = self.timeout if timeout is None else timeout
         how = (path, request, response, idempotent, seconds, endpoint, name)
         who = () if anonymous else await self.who()
         try:
-            answer = await self._caller.call(*how, (*who, *metadata))
+            answer = await self._caller.call(*how, (*who, *metadata), headers)
         except Refused as error:
             if anonymous or not self.void(who, error.known):
                 raise
             # It was refused, so it had no effect.
-            answer = await self._caller.call(*how, (*await self.who(), *metadata))
+            answer = await self._caller.call(*how, (*await self.who(), *metadata), headers)
         header = getattr(answer, "header", None)
         if noted and isinstance(header, rpc_pb2.ResponseHeader):
             self.seen.note(header)
