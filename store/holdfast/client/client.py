@@ -219,7 +219,8 @@ class Client:
             headers=headers,
         )
         freshness = Freshness.of(headers) if headers else None
-        return RangeResult([KeyValue.of(kv) for kv in r.kvs], r.count, r.more, r.header.revision, freshness)
+        kvs = [KeyValue.of(kv) for kv in r.kvs]
+        return RangeResult(kvs, r.count, r.more, r.header.revision, freshness, r.header.cluster_id)
 
     async def put(
         self, key: str | bytes, value: str | bytes, *, lease: Lease | int = 0, previous: bool = False

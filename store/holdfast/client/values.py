@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.client.freshness import Freshness
+from holdfast.client.position import Position
 from holdfast.keyrange import prefix_end
 from holdfast.proto import kv_pb2
 
@@ -48,6 +49,12 @@ class RangeResult:
     more: bool
     revision: int
     freshness: Freshness | None = None
+    cluster_id: int = 0
+
+    @property
+    def position(self) -> Position:
+        """What this read has all up to."""
+        return Position(self.cluster_id, self.revision)
 
 
 @dataclass(frozen=True, slots=True)
