@@ -243,6 +243,18 @@ NOT_RECOVERED = _ours(
     "all that it served before; try another one",
 )
 
+# Errors of calls that come through edge replicas.
+REPLICA_DENIED = RefusalTemplate(
+    Code.PERMISSION_DENIED,
+    _OURS + "permission denied: the call comes through an edge replica whose user {user} may not {do} {key}; give that "
+    "user the right, too, or call with a token",
+)
+NO_ADMIN_THROUGH_REPLICA = _ours(
+    Code.PERMISSION_DENIED,
+    "permission denied: through an edge replica nobody administers the cluster by a certificate; call with a token, or "
+    "at a member",
+)
+
 # Errors of an edge replica.
 REPLICA_EMPTY = RefusalTemplate(
     Code.UNAVAILABLE,
@@ -263,6 +275,10 @@ NOT_OF_SITE = RefusalTemplate(
     _OURS + "this server is no replica of the site {site}, so it does not have the keys of that site. Name replicas "
     "that were started with --site={site}, and no other servers",
 )
+REPLICA_TOO_OLD = RefusalTemplate(
+    Code.UNAVAILABLE,
+    _OURS + "replica {name} {has}, and {wanted} was asked for",
+)
 OUTSIDE_PREFIXES = RefusalTemplate(
     Code.FAILED_PRECONDITION,
     _OURS + "{key} is outside this replica's prefixes ({prefixes}). Read it from the cluster, or add its prefix to the "
@@ -278,6 +294,8 @@ NAME_METADATA = "holdfast-error"
 READ_METADATA = "holdfast-read"
 # In the metadata of a request about keys of a site: its name. A server that is not of this site refuses the request.
 SITE_METADATA = "holdfast-site"
+# In the headers of its answer, with READ_METADATA: what the data has all up to, and how old it can be.
+POSITION_METADATA, BOUND_METADATA = "holdfast-position", "holdfast-bound"
 
 _BY_NAME: dict[str, Known] = {name: value for name, value in globals().items() if isinstance(value, Known)}
 _NAMES = {value: name for name, value in _BY_NAME.items()}

@@ -34,7 +34,16 @@ def filled(constant: Known) -> Refusal:
     if isinstance(constant, Refusal):
         return constant
     return constant.fill(
-        key="/a {key} (b", name="shop-7", prefixes="/a/, /b/", writer="shop-0", address="[::1]:2379", site="shop"
+        key="/a {key} (b",
+        name="shop-7",
+        prefixes="/a/, /b/",
+        writer="shop-0",
+        address="[::1]:2379",
+        site="shop",
+        has="has revision 3",
+        wanted="5",
+        user="'shop edge'",
+        do="write",
     )
 
 

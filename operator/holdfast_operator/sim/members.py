@@ -80,6 +80,7 @@ class SimConnection(Connection):
         name: tuple[tuple[str, str], ...] | None = None,
         anonymous: bool = False,
         metadata: tuple[tuple[str, str], ...] = (),
+        headers: list[tuple[str, str | bytes]] | None = None,
         noted: bool = True,
     ) -> Response:
         network, faults = self._network, self._faults

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
@@ -26,6 +27,7 @@ from holdfast.front.calls import (
     Action,
     Call,
     Cancelled,
+    DescribedReply,
     Fail,
     Finish,
     HalfClose,
@@ -39,7 +41,7 @@ from holdfast.front.calls import (
 )
 from holdfast.front.calls import Message as StreamMessage
 from holdfast.front.http import Receiver, Request, Responder
-from holdfast.status import Code
+from holdfast.status import READ_METADATA, Code
 
 DEFAULT_MESSAGE_BYTES = 2 << 20
 JSON_BYTES = 2  # limit of the JSON per byte of the message: base64 takes 4 bytes for 3
@@ -192,7 +194,8 @@ class _Exchange:
         if timeout is not None and left is None:
             self._refuse(Code.INVALID_ARGUMENT, f"invalid grpc-timeout: {timeout}")
             return None
-        metadata = {name: headers[name] for name in PASSED_ON if name in headers and name not in FORWARDERS}
+        passed_on = (*PASSED_ON, READ_METADATA)  # whoever says how fresh the answer has to be is not ignored
+        metadata = {name: headers[name] for name in passed_on if name in headers and name not in FORWARDERS}
         for name, value in headers.items():
             named = name.removeprefix("grpc-metadata-")
             if named != name and named not in FORWARDERS:  # a page or a script is no replica
@@ -235,7 +238,9 @@ class _Exchange:
         if self._over:
             return False
         if isinstance(action, Reply):
-            self._write_whole(200, _to_json(route.response.FromString(action.body)))
+            described = action.headers if isinstance(action, DescribedReply) else ()
+            told = {f"grpc-metadata-{name.decode()}": value.decode() for name, value in described}
+            self._write_whole(200, _to_json(route.response.FromString(action.body)), told)
         elif isinstance(action, Fail):
             self._fail(action.code, action.text)
         elif isinstance(action, Send):
@@ -249,16 +254,17 @@ class _Exchange:
             self._end()
         return False
 
-    def _start(self, status: int, length: int | None) -> None:
+    def _start(self, status: int, length: int | None, told: Mapping[str, str] | None = None) -> None:
         self._started = True
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", **(told or {})}
         if length is not None:
             headers["content-length"] = str(length)
         self._responder.start(status, headers)
 
-    def _write_whole(self, status: int, text: str) -> None:
+    def _write_whole(self, status: int, text: str, told: Mapping[str, str] | None = None) -> None:
+        """`told`: more headers."""
         data = text.encode()
-        self._start(status, len(data))
+        self._start(status, len(data), told)
         if self._request.method != "HEAD":
             self._responder.write(data)
         self._end()

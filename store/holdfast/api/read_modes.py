@@ -20,9 +20,9 @@ from enum import Enum
 from holdfast.client.position import Position
 from holdfast.durations import seconds
 from holdfast.front.calls import Call
-from holdfast.status import READ_METADATA, Code, Refusal, RequestError
+from holdfast.status import BOUND_METADATA, POSITION_METADATA, READ_METADATA, Code, Refusal, RequestError
 
-READ, POSITION, BOUND = READ_METADATA, "holdfast-position", "holdfast-bound"
+READ = READ_METADATA
 NOWHERE = Position(0, 0)
 REVISIONS = 10**18  # more than any cluster makes
 SHOWN = 60  # characters of a malformed value
@@ -85,6 +85,6 @@ def described(fresh: Fresh, cluster_id: int, revision: int, bound: str) -> tuple
     """The headers of an answer."""
     return (
         (READ.encode(), fresh.value.encode()),
-        (POSITION.encode(), str(Position(cluster_id, revision)).encode()),
-        (BOUND.encode(), bound.encode()),
+        (POSITION_METADATA.encode(), str(Position(cluster_id, revision)).encode()),
+        (BOUND_METADATA.encode(), bound.encode()),
     )

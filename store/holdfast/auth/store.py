@@ -22,10 +22,12 @@ from holdfast.status import (
     AUTH_OLD_REVISION,
     BAD_HASH,
     INVALID_AUTH_MANAGEMENT,
+    NO_ADMIN_THROUGH_REPLICA,
     NO_PASSWORD_USER,
     PERMISSION_DENIED,
     PERMISSION_NOT_GIVEN,
     PERMISSION_NOT_GRANTED,
+    REPLICA_DENIED,
     ROLE_EMPTY,
     ROLE_EXISTS,
     ROLE_NOT_FOUND,
@@ -44,6 +46,7 @@ ROOT = "root"
 REPLICA_ROLE = "holdfast-replica"
 FIRST_REVISION = 1
 
+_SHOWN_BYTES = 100  # of a key, in an error
 _STATE = b"auth"
 _USER = b"user/"
 _ROLE = b"role/"
@@ -107,7 +110,7 @@ class AuthStore:
         if not who.user:
             raise RequestError(USER_EMPTY)
         if not self.is_admin(who):
-            raise RequestError(PERMISSION_DENIED)
+            raise RequestError(NO_ADMIN_THROUGH_REPLICA if self.is_root(who.user) else PERMISSION_DENIED)
 
     def superseded(self, user: str, revision: int) -> bool:
         """Whether the password of `user` was changed, or the user was deleted and added again, after `revision`."""
@@ -129,8 +132,13 @@ class AuthStore:
         if not self.enabled:
             return
         self.require_current(who)
-        if not all(self._may(user, kind, key, range_end) for user in (who.user, *who.via)):
+        if not self._may(who.user, kind, key, range_end):
             raise RequestError(PERMISSION_DENIED)
+        for replica in who.via:
+            if not self._may(replica, kind, key, range_end):
+                shown = key[:_SHOWN_BYTES].decode("utf-8", "replace") + ("..." if len(key) > _SHOWN_BYTES else "")
+                does = ("read", "write")[kind]
+                raise RequestError(REPLICA_DENIED.fill(user=repr(replica), do=does, key=shown))
 
     def _may(self, user: str, kind: int, key: bytes, range_end: bytes) -> bool:
         if user not in self.users:

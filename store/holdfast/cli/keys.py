@@ -26,7 +26,9 @@ from holdfast.cli.session import (
     table,
     text,
 )
+from holdfast.durations import seconds
 from holdfast.proto import rpc_pb2
+from holdfast.status import REPLICA_DISCONNECTED, REPLICA_TOO_OLD
 
 Prefix = Annotated[bool, typer.Option("--prefix", help="Apply to all keys that begin with KEY.")]
 
@@ -68,6 +70,9 @@ def get(
     serializable: Annotated[
         bool, typer.Option("--serializable", help="Read what the server has, even if it is stale or disconnected.")
     ] = False,
+    max_staleness: Annotated[
+        str, typer.Option(help="Read what is at most so old: 2, 2s or 500ms. An edge replica may answer it.")
+    ] = "",
     endpoints: Endpoints = LOCAL,
     tls_dir: TlsDir = None,
     user: User = "",
@@ -76,16 +81,31 @@ def get(
 ) -> None:
     """Read a key, or all keys with a prefix. Exit code 1 if a single key does not exist."""
     check_output(output)
+    oldest = _staleness(max_staleness)
+    if oldest is not None and serializable:
+        fail("--max-staleness and --serializable exclude each other: --serializable reads whatever the server has", 2)
     found: list[int] = []
 
     async def work(hf: client.Client) -> None:
-        result = await hf.range(
-            os.fsencode(key), prefix=prefix, revision=rev, limit=limit, keys_only=keys_only, serializable=serializable
-        )
+        try:
+            result = await hf.range(
+                os.fsencode(key),
+                prefix=prefix,
+                revision=rev,
+                limit=limit,
+                keys_only=keys_only,
+                serializable=serializable,
+                max_staleness=oldest,
+            )
+        except client.Unavailable as error:
+            if error.known not in (REPLICA_DISCONNECTED, REPLICA_TOO_OLD):
+                raise
+            raise client.Unavailable(f"{error}; --serializable reads what it has", error.known) from None
         found.append(len(result.kvs))
         if output == "json":
             kvs = [_json(kv) for kv in result.kvs]
-            as_json({"revision": result.revision, "count": result.count, "more": result.more, "kvs": kvs})
+            read = {"revision": result.revision, "count": result.count, "more": result.more}
+            as_json({**read, **_freshness(result.freshness), "kvs": kvs})
         elif output == "simple":
             for kv in result.kvs:
                 _print_raw(kv.key, *([] if keys_only else [kv.value]))
@@ -98,6 +118,23 @@ def get(
     run(endpoints, tls_dir, user, timeout, work)
     if not prefix and not found[0]:
         fail(f"{text(os.fsencode(key))} is not there")
+
+
+def _staleness(text: str) -> float | None:
+    """Seconds; None if it was not given."""
+    try:
+        if not text:
+            return None
+        return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else seconds(text)
+    except ValueError as error:
+        fail(f"--max-staleness: {error}", 2)
+
+
+def _freshness(told: client.Freshness | None) -> dict[str, object]:
+    """As JSON; nothing if the server does not say it."""
+    if told is None:
+        return {}
+    return {"read": told.read, "position": str(told.position), "bound_seconds": told.bound}
 
 
 def _json(kv: client.KeyValue) -> dict[str, object]:

@@ -63,9 +63,10 @@ def run(
     try:
         asyncio.run(connected())
     except client.OutcomeUnknown as error:
-        fail(f"the write was sent and no answer came ({error}); read before writing again", UNKNOWN)
+        fail(f"the write was sent and no answer came ({for_people(str(error))}); read before writing again", UNKNOWN)
     except client.Unavailable as error:
-        fail(f"{error}. Asked: {endpoints} (set --endpoints or HOLDFAST_ENDPOINTS)", UNAVAILABLE)
+        asked = f" (asked: {endpoints}; set --endpoints or HOLDFAST_ENDPOINTS)" if error.known is None else ""
+        fail(f"{error}{asked}", UNAVAILABLE)
     except client.Refused as error:
         fail(for_people(str(error)))
     except client.ClientError as error:  # of a file, or of keys that cannot be what the command makes of them

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from holdfast.client.forks import Forked
+    from holdfast.client.freshness import Freshness
     from holdfast.client.lease import Lease
     from holdfast.client.position import Position
     from holdfast.client.site import SiteValue, SiteView
@@ -48,6 +49,7 @@ __all__ = [
     "Config",
     "Event",
     "Forked",
+    "Freshness",
     "InvalidConfig",
     "KeyValue",
     "Lease",
@@ -82,6 +84,7 @@ _MODULES = {
     "Config": "config",
     "Event": "values",
     "Forked": "forks",
+    "Freshness": "freshness",
     "InvalidConfig": "config",
     "KeyValue": "values",
     "Lease": "lease",

@@ -28,7 +28,8 @@ class SyncState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """`position`: that of the keys that were applied. `digest`: of these keys. `error`: why they could not be."""
+    """`position`: of the read of the keys that were applied (`RangeResult.position`). `digest`: of these keys (see
+    `digest`). `error`: why they could not be."""
 
     position: Position
     digest: str
@@ -63,7 +64,8 @@ def digest(kvs: Iterable[KeyValue]) -> str:
 
 
 def sync_state(wanted: Position, wanted_digest: str, reported: Applied | None, *, reachable: bool) -> SyncState:
-    """`wanted`: the position of the last change of the keys. `reachable`: whether the node follows the cluster now."""
+    """`wanted`: the position of the last change of the keys. `reachable`: whether the node follows the cluster now.
+    That counts only if it has not applied the last change: what it reported of that holds while it is cut off."""
     if reported is None:
         return SyncState.UNKNOWN
     same_cluster = reported.position.cluster_id == wanted.cluster_id

@@ -16,16 +16,18 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from holdfast.client import forks
-from holdfast.client.blocking_cache import BlockingCache, BlockingConfig, Made, iterate
+from holdfast.client.blocking_cache import BlockingCache, BlockingConfig, Made
+from holdfast.client.blocking_site import BlockingSite
 from holdfast.client.cache import FIRST_SECONDS
 from holdfast.client.client import Client, connect
 from holdfast.client.connection import Tls
+from holdfast.client.delegated import iterates, waits_for
 from holdfast.client.errors import Unavailable
 from holdfast.client.lease import Lease
 from holdfast.client.picker import Address, Policy
 from holdfast.client.position import Position
 from holdfast.client.txn import Key, Ops, Txn, TxnResult
-from holdfast.client.values import DeleteResult, Event, KeyValue, PutResult, RangeResult, SequentialResult
+from holdfast.client.values import Event
 from holdfast.proto import rpc_pb2
 
 T = TypeVar("T")
@@ -71,7 +73,9 @@ def connect_blocking(
 
 class BlockingClient:
     """The blocking client. Thread-safe. In a process that was forked off it is a client of its own: it connects anew
-    when it is first used there, and closing it leaves alone what the parent has."""
+    when it is first used there, and closing it leaves alone what the parent has.
+
+    It has all of `Client` but `connection`, which belongs to the client's loop."""
 
     op = Ops()
     key = staticmethod(Key)
@@ -104,6 +108,11 @@ class BlockingClient:
                 if self._generation != forks.generation:
                     self._begin()
         return self._made
+
+    @property
+    def running(self) -> bool:
+        """Whether the client's loop runs: else nothing can be closed by it any more."""
+        return self._loop.is_running()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine that uses `asyncio`, on the client's loop. It is cancelled if this call is
@@ -183,56 +192,36 @@ class BlockingClient:
 
     # ---- calls ---------------------------------------------------------------------------------------------
 
-    def get(
-        self,
-        key: str | bytes,
-        *,
-        revision: int = 0,
-        serializable: bool = False,
-        max_staleness: float | None = None,
-    ) -> KeyValue | None:
-        work = self.asyncio.get(key, revision=revision, serializable=serializable, max_staleness=max_staleness)
-        return self.run(work)
+    # Keys.
+    get = waits_for(Client.get)
+    range = waits_for(Client.range)
+    put = waits_for(Client.put)
+    put_sequential = waits_for(Client.put_sequential)
+    delete = waits_for(Client.delete)
+    report = waits_for(Client.report)
+    commit = waits_for(Client.commit)
+    compact = waits_for(Client.compact)
+    watch_batches = iterates(Client.watch_batches)
+    allow_caching = waits_for(Client.allow_caching)
+    forbid_caching = waits_for(Client.forbid_caching)
+    cachable = waits_for(Client.cachable)
 
-    def range(
-        self,
-        key: str | bytes,
-        *,
-        prefix: bool = False,
-        end: str | bytes | None = None,
-        limit: int = 0,
-        revision: int = 0,
-        serializable: bool = False,
-        keys_only: bool = False,
-        max_staleness: float | None = None,
-    ) -> RangeResult:
-        return self.run(
-            self.asyncio.range(
-                key,
-                prefix=prefix,
-                end=end,
-                limit=limit,
-                revision=revision,
-                serializable=serializable,
-                keys_only=keys_only,
-                max_staleness=max_staleness,
-            )
-        )
+    # The cluster.
+    members = waits_for(Client.members)
+    status = waits_for(Client.status)
+    hash_kv = waits_for(Client.hash_kv)
+    snapshot = iterates(Client.snapshot)
+    describe = waits_for(Client.describe)
+    form = waits_for(Client.form)
+    open_for_clients = waits_for(Client.open_for_clients)
+    membership = waits_for(Client.membership)
+    change_membership = waits_for(Client.change_membership)
+    member_add = waits_for(Client.member_add)
+    member_promote = waits_for(Client.member_promote)
+    member_remove = waits_for(Client.member_remove)
+    move_leader = waits_for(Client.move_leader)
 
-    def put(self, key: str | bytes, value: str | bytes, *, lease: Lease | int = 0, previous: bool = False) -> PutResult:
-        return self.run(self.asyncio.put(key, value, lease=lease, previous=previous))
-
-    def report(self, key: str, value: str | bytes | None) -> None:
-        self.run(self.asyncio.report(key, value))
-
-    def put_sequential(self, prefix: str | bytes, value: str | bytes, *, lease: Lease | int = 0) -> SequentialResult:
-        return self.run(self.asyncio.put_sequential(prefix, value, lease=lease))
-
-    def delete(self, key: str | bytes, *, prefix: bool = False, previous: bool = False) -> DeleteResult:
-        return self.run(self.asyncio.delete(key, prefix=prefix, previous=previous))
-
-    def compact(self, revision: int) -> None:
-        self.run(self.asyncio.compact(revision))
+    # What is no coroutine there, or returns what has some.
 
     def txn(self) -> BlockingTxn:
         return BlockingTxn(self, self.asyncio.txn())
@@ -240,17 +229,15 @@ class BlockingClient:
     def watch(
         self, key: str | bytes, *, prefix: bool = False, start_revision: int = 0, previous: bool = False
     ) -> Iterator[Event]:
-        """Yield changes; blocks until the next one."""
-        generation = forks.generation
-        batches = self.asyncio.watch_batches(key, prefix=prefix, start_revision=start_revision, previous=previous)
-
-        try:
-            for events in iterate(self.run, batches):
+        """See `Client.watch`; it blocks until the next change."""
+        batches = self.watch_batches(key, prefix=prefix, start_revision=start_revision, previous=previous)
+        with contextlib.closing(batches):
+            for events in batches:
                 yield from events
-        finally:
-            close = getattr(batches, "aclose", None)
-            if close is not None and generation == forks.generation and self._loop.is_running():
-                self.run(close())
+
+    def site(self, name: str) -> BlockingSite:
+        """See `Client.site`."""
+        return BlockingSite(self, name)
 
     def cache(
         self,
@@ -306,11 +293,20 @@ class BlockingClient:
         """See `Client.require`."""
         self.asyncio.require(position)
 
-    def members(self) -> list[rpc_pb2.Member]:
-        return self.run(self.asyncio.members())
+    @property
+    def numbered(self) -> bool:
+        """See `Client.numbered`."""
+        return self.asyncio.numbered
 
-    def status(self, endpoint: str | None = None) -> rpc_pb2.StatusResponse:
-        return self.run(self.asyncio.status(endpoint))
+    @property
+    def session_open(self) -> bool:
+        """See `Client.session_open`."""
+        return self.asyncio.session_open
+
+    @property
+    def leases_alive(self) -> int:
+        """How many leases of this client are alive."""
+        return self.asyncio.leases_alive
 
 
 class BlockingTxn:

@@ -33,12 +33,16 @@ def iterate(run: Run, changes: AsyncIterator[T]) -> Iterator[T]:
 
 
 def _iterate(run: Run, changes: AsyncIterator[T], generation: int) -> Iterator[T]:
-    async def following() -> T:
-        return await anext(changes)
+    async def following() -> list[T]:
+        """The next one; empty: that was all."""
+        async for change in changes:
+            return [change]
+        return []
 
-    while True:
+    forks.check(generation)
+    while found := run(following()):
+        yield from found
         forks.check(generation)
-        yield run(following())
 
 
 class Followed(Protocol):

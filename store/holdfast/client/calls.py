@@ -21,7 +21,8 @@ from google.protobuf.message import Message
 
 from holdfast.client.closed import ChannelClosed, channel_may_close
 from holdfast.client.errors import OutcomeUnknown, Refused, Unavailable, known_of, refused
-from holdfast.client.login import Metadata
+from holdfast.client.failures import CUT_OFF_SECONDS, Failures
+from holdfast.client.login import Headers, Metadata
 from holdfast.client.picker import LEAST_ATTEMPT_SECONDS, Budget, Picker
 from holdfast.client.position import Seen
 from holdfast.client.stalls import Clock, Stalls
@@ -82,6 +83,7 @@ class _Attempt:
     began: float
     stalled: float  # how long the loop had been held up when it began
     answer: Any = None  # a gRPC call, or the task that connects and makes one; both are awaited and cancelled alike
+    call: Any = None  # the gRPC call, once there is one
     channel: grpc.aio.Channel | None = None
     sent: bool = False
     hedged: bool = False  # it was slower than most, and given company if the budget allowed it
@@ -109,9 +111,10 @@ class Caller:
         endpoint: str | None,
         name: Metadata | None,
         who: Metadata,
+        headers: Headers | None = None,
     ) -> Response:
-        """`idempotent`: sent twice it has the effect of once. `name`: the session's name for it. Raises a
-        ClientError."""
+        """`idempotent`: sent twice it has the effect of once. `name`: the session's name for it. `headers`: gets those
+        of the answer. Raises a ClientError."""
         race = _Race(
             self._channels,
             self._clock,
@@ -124,6 +127,7 @@ class Caller:
             idempotent=idempotent,
             named=name is not None,
             endpoint=endpoint,
+            headers=headers,
         )
         hedges = self._hedges if self._hedge and path in _READS else None
         self._stalls.began()
@@ -165,6 +169,7 @@ class _Race:
         idempotent: bool,
         named: bool,
         endpoint: str | None,
+        headers: Headers | None,
     ) -> None:
         self._channels = channels
         self._picker = channels.picker
@@ -174,19 +179,22 @@ class _Race:
         self._local: rpc_pb2.RangeRequest | None = None
         if isinstance(request, rpc_pb2.RangeRequest) and (request.serializable or _says_how_fresh(metadata)):
             self._local = request
+        self._failures = Failures(patience=0.0 if _says_how_fresh(metadata) else CUT_OFF_SECONDS)
         self._path = path
         self._request = request
         self._response = response
+        self._seconds = seconds
         self._end = self._clock() + seconds
         self._longest = seconds * LONGEST_ATTEMPT
         self._metadata = metadata
         self._idempotent = idempotent
         self._named = named
         self._endpoint = endpoint
+        self._headers = headers
         self._attempts: list[_Attempt] = []
         self._left: list[str] = []  # addresses of this round that were not tried yet
         self._pause = 0.0  # before the next round
-        self._last = ""  # what went wrong last; not the error, which would keep its call
+        self._round = 0  # how many addresses it has
         self._lost = False  # whether an answer to a named write was lost: it may have taken effect
         self._woken: asyncio.Future[None] | None = None  # while this waits
 
@@ -222,14 +230,18 @@ class _Race:
     async def _start_next(self) -> None:
         """Begin at the next address, in the next round if all were tried. Raises Unavailable or OutcomeUnknown."""
         while not self._left:
+            cut_off = self._failures.cut_off(self._round, self._clock())
+            if cut_off is not None and not self._lost:  # else it may be found out whether the write took effect
+                raise cut_off
             await self._sleep(self._pause)
             self._pause = min(MOST_PAUSE_SECONDS, max(PAUSE_SECONDS, 2 * self._pause))
             if self._clock() >= self._end:
                 raise self._too_late()
             self._left = await self._channels.order(endpoint=self._endpoint, write=not self._idempotent)
+            self._round = len(self._left)
             if not self._left:
                 names = self._endpoint or ", ".join(self._channels.endpoints)
-                self._last = f"{names} has no address"
+                self._failures.note(f"{names} has no address")
         self._start(self._left.pop(0))
 
     def _start(self, address: str) -> None:
@@ -238,7 +250,7 @@ class _Race:
         channel = self._channels.connected(address)
         if channel is not None:
             attempt.channel, attempt.sent = channel, True
-            attempt.answer = self._invoke(channel)
+            attempt.answer = attempt.call = self._invoke(channel)
         else:
             attempt.answer = asyncio.ensure_future(self._connect(attempt))
         self._picker.began(address)
@@ -258,6 +270,7 @@ class _Race:
         channel = await self._channels.ready(attempt.address, min(CONNECT_SECONDS, left))
         attempt.channel, attempt.sent = channel, True
         answer: Awaitable[Message] = self._invoke(channel)
+        attempt.call = answer
         return await answer
 
     def _waited(self, attempt: _Attempt, now: float) -> float:
@@ -318,6 +331,7 @@ class _Race:
         try:
             with channel_may_close():
                 answer = await attempt.answer
+                headers = () if self._headers is None else await attempt.call.initial_metadata()
         except grpc.aio.AioRpcError as error:
             answered = error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, *_BREAKS)
             answered = answered or said_by_server(error.details() or "")
@@ -329,24 +343,27 @@ class _Race:
             if attempt.sent and not self._repeatable:
                 raise OutcomeUnknown(str(error)) from None
             self._lost = self._lost or (self._named and attempt.sent)
-            self._last = str(error)
+            self._failures.note(str(error))
             return None
         except Unavailable as error:  # it could not connect: nothing was sent
             self._picker.ended(attempt.address, now, waited, None)
-            self._last = str(error)
+            self._failures.note(str(error), late=now >= self._end)
             return None
         self._picker.ended(attempt.address, now, waited, True)
         seen = self._channels.seen
         if self._local is not None and seen.is_behind(answer.header):
             where = self._channels.shown(attempt.address)
-            self._last = f"{where} is at revision {answer.header.revision}, and {seen.position.revision} was seen"
+            position = seen.position.revision
+            self._failures.note(f"{where} is at revision {answer.header.revision}, and {position} was seen")
             return None
+        if self._headers is not None:
+            self._headers[:] = headers
         return answer
 
     async def _failed(self, address: str, error: grpc.aio.AioRpcError) -> None:
         """Return if the call may be tried at another address, raise otherwise."""
-        self._last = str(error)
         code, details, known = error.code(), error.details() or "", known_of(error)
+        self._failures.refused(self._channels.shown(address), code, details, known, self._clock())
         if known == LEARNER_UNSUPPORTED and len(self._picker.addresses) > 1:
             self._picker.failed(address, self._clock())  # prefer the others until it votes
             return
@@ -370,11 +387,11 @@ class _Race:
 
     def _too_late(self) -> Unavailable | OutcomeUnknown:
         waiting = self._attempts
-        text = f"no endpoint answered in time: {self._last or self._silent(waiting)}"
+        late = self._failures.too_late(self._seconds, self._silent(waiting))
         # What is under way now may take effect, too.
         if self._lost or (not self._idempotent and any(attempt.sent for attempt in waiting)):
-            return OutcomeUnknown(text)
-        return Unavailable(text)
+            return OutcomeUnknown(str(late))
+        return late
 
     def _silent(self, waiting: list[_Attempt]) -> str:
         return f"{self._channels.shown(waiting[-1].address)} is silent" if waiting else "no connection"

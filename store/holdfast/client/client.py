@@ -17,10 +17,11 @@ from holdfast.client.closed import channel_may_close
 from holdfast.client.config import Config, InvalidConfig, parser
 from holdfast.client.connection import Connection, Response, Tls
 from holdfast.client.endpoints import parse
-from holdfast.client.errors import SessionEnded, Unavailable, refused
+from holdfast.client.errors import SessionEnded, Unavailable, known_of, refused
+from holdfast.client.freshness import Freshness
 from holdfast.client.keepalive import now
 from holdfast.client.lease import Lease
-from holdfast.client.login import Login, Metadata
+from holdfast.client.login import Headers, Login, Metadata
 from holdfast.client.picker import Address, Picker, Policy
 from holdfast.client.position import Position
 from holdfast.client.session import Session
@@ -39,9 +40,10 @@ from holdfast.client.values import (
 )
 from holdfast.client.watch import watch
 from holdfast.proto import holdfast_pb2, rpc_pb2
-from holdfast.status import READ_METADATA
+from holdfast.status import READ_METADATA, for_people
 
 T = TypeVar("T")
+LONGEST_STALENESS = 1e9  # seconds
 
 
 def connect(
@@ -174,7 +176,7 @@ class Client:
 
         `serializable` reads what the server has, which may be stale; otherwise the read is linearizable. With
         `max_staleness` it has all that was acknowledged so many seconds before it began: a replica may answer it. A
-        server that does not know this (etcd) answers it as linearizable.
+        server that does not know this (etcd) answers it as linearizable. `range` also says how old the answer can be.
         """
         found = await self.range(key, revision=revision, serializable=serializable, max_staleness=max_staleness)
         return found.kvs[0] if found.kvs else None
@@ -196,9 +198,9 @@ class Client:
         start = to_bytes(key)
         metadata: Metadata = ()
         if max_staleness is not None:
-            if serializable or max_staleness < 0:
-                raise ValueError("max_staleness is not negative, and needs no `serializable`")
-            metadata = ((READ_METADATA, f"bounded={max_staleness * 1000:.0f}ms"),)
+            if serializable or not 0 <= max_staleness <= LONGEST_STALENESS:
+                raise ValueError(f"max_staleness is from 0 to {LONGEST_STALENESS:g}, and needs no `serializable`")
+            metadata = ((READ_METADATA, f"bounded={max_staleness:.6f}s"),)
         request = rpc_pb2.RangeRequest(
             key=range_start(start, prefix=prefix or end is not None),
             range_end=range_end(start, prefix=prefix, end=end),
@@ -207,10 +209,18 @@ class Client:
             serializable=serializable,
             keys_only=keys_only,
         )
+        headers: Headers | None = [] if serializable or metadata else None
         r = await self.connection.call(
-            "/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, idempotent=True, metadata=metadata
+            "/etcdserverpb.KV/Range",
+            request,
+            rpc_pb2.RangeResponse,
+            idempotent=True,
+            metadata=metadata,
+            headers=headers,
         )
-        return RangeResult([KeyValue.of(kv) for kv in r.kvs], r.count, r.more, r.header.revision)
+        freshness = Freshness.of(headers) if headers else None
+        kvs = [KeyValue.of(kv) for kv in r.kvs]
+        return RangeResult(kvs, r.count, r.more, r.header.revision, freshness, r.header.cluster_id)
 
     async def put(
         self, key: str | bytes, value: str | bytes, *, lease: Lease | int = 0, previous: bool = False
@@ -422,7 +432,8 @@ class Client:
                     yield response.blob
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
-                    raise Unavailable(f"{self.connection.shown(address)}: {error.details()}") from None
+                    text = for_people(error.details() or error.code().name)
+                    raise Unavailable(f"{self.connection.shown(address)}: {text}", known_of(error)) from None
                 raise refused(error) from None
 
     # ---- for operators -------------------------------------------------------------------------------------

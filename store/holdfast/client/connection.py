@@ -22,10 +22,11 @@ from google.protobuf.message import Message
 from holdfast.client import forks
 from holdfast.client.addresses import Addresses
 from holdfast.client.calls import CONNECT_SECONDS, Caller
+from holdfast.client.causes import cause
 from holdfast.client.closed import ChannelClosed, channel_may_close
 from holdfast.client.errors import ClientError, Refused, Unavailable
 from holdfast.client.keepalive import KeepAlives
-from holdfast.client.login import Login, Metadata
+from holdfast.client.login import Headers, Login, Metadata
 from holdfast.client.picker import Address, Picker
 from holdfast.client.position import Seen
 from holdfast.client.stream import Stream
@@ -34,11 +35,10 @@ from holdfast.status import Known, said_by_server
 
 PROBE_SECONDS = 1.5
 LEADER_SECONDS = 5.0
+CAUSE_SECONDS = 0.5  # for gRPC to tell why there is no connection
 _HEALTH = "/grpc.health.v1.Health/Check"
 _BROKEN = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 Response = TypeVar("Response", bound=Message)
-
-SILENT_SECONDS = 1.0  # after which an address is said not to answer
 
 MAX_ANSWER_BYTES = (1 << 31) - 1  # as in etcd's client
 _OPTIONS = [
@@ -259,7 +259,7 @@ class Connection:
 
     async def ready(self, address: str, seconds: float) -> grpc.aio.Channel:
         """The connected channel to `address`. Raises Unavailable if it does not connect within `seconds`."""
-        broken = False  # the other side, or its machine, refused; else nothing came from there
+        why = f"no answer within {seconds:.1f} s"
         try:
             async with asyncio.timeout(seconds):
                 await self._free.wait()
@@ -270,21 +270,27 @@ class Connection:
                         raise ChannelClosed("its connection was closed by this client")
                     if state in _BROKEN:
                         # For example, connection refused. Try other addresses; the name is resolved again next time.
-                        broken = True
+                        why = await self._why(channel)
                         raise TimeoutError
                     with channel_may_close():
                         await channel.wait_for_state_change(state)
         except TimeoutError:
             self.picker.failed(address, time.monotonic())
             await self.drop(address)
-            if not broken and seconds >= SILENT_SECONDS:
-                how = f"within {seconds:.1f} s: it does not answer"
-            elif self._tls:
-                how = "with TLS: does it serve TLS, with a certificate of this CA and name, and want one of yours?"
-            else:
-                how = "without TLS"
-            raise Unavailable(f"cannot connect to {self.shown(address)} {how}") from None
+            raise Unavailable(f"cannot connect to {self.shown(address)}: {why}") from None
         return channel
+
+    async def _why(self, channel: grpc.aio.Channel) -> str:
+        """Why this channel has no connection. gRPC tells it to a call, which fails at once then."""
+        details = ""
+        try:
+            call: Callable[..., Awaitable[bytes]] = channel.unary_unary(_HEALTH)
+            with channel_may_close():
+                await call(b"", timeout=CAUSE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                details = error.details() or ""
+        return cause(details, tls=self._tls is not None)
 
     async def stream(
         self, address: str, path: str, request: type[Message], response: type[Message], metadata: Metadata
@@ -348,21 +354,22 @@ class Connection:
         name: Metadata | None = None,
         anonymous: bool = False,
         metadata: Metadata = (),
+        headers: Headers | None = None,
         noted: bool = True,
     ) -> Response:
         """Make a unary call to one of the endpoints (or to `endpoint`). `name`: the session's name for a write;
-        `anonymous`: send no credentials; `metadata`: more of it; `noted`: the answer says how far the cluster is.
-        Raises a ClientError."""
+        `anonymous`: send no credentials; `metadata`: more of it; `headers`: gets those of the answer; `noted`: the
+        answer says how far the cluster is. Raises a ClientError."""
         seconds = self.timeout if timeout is None else timeout
         how = (path, request, response, idempotent, seconds, endpoint, name)
         who = () if anonymous else await self.who()
         try:
-            answer = await self._caller.call(*how, (*who, *metadata))
+            answer = await self._caller.call(*how, (*who, *metadata), headers)
         except Refused as error:
             if anonymous or not self.void(who, error.known):
                 raise
             # It was refused, so it had no effect.
-            answer = await self._caller.call(*how, (*await self.who(), *metadata))
+            answer = await self._caller.call(*how, (*await self.who(), *metadata), headers)
         header = getattr(answer, "header", None)
         if noted and isinstance(header, rpc_pb2.ResponseHeader):
             self.seen.note(header)

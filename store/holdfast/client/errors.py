@@ -25,7 +25,12 @@ class ClientError(Exception):
 
 
 class Unavailable(ClientError):
-    """No endpoint answered in time. The call had no effect."""
+    """No endpoint did it in time. The call had no effect. `known` is the constant of `holdfast.status` that a server
+    gave as the reason; None if none was reached, or it gave another reason."""
+
+    def __init__(self, message: str, known: Known | None = None) -> None:
+        super().__init__(message)
+        self.known = known
 
 
 class OutcomeUnknown(ClientError):

@@ -15,6 +15,7 @@ from holdfast.proto import rpc_pb2
 from holdfast.status import AUTH_NOT_ENABLED, AUTH_OLD_REVISION, INVALID_AUTH_TOKEN, USER_EMPTY, Known
 
 Metadata = tuple[tuple[str, str], ...]
+Headers = list[tuple[str, str | bytes]]  # of an answer
 Authenticate = Callable[[rpc_pb2.AuthenticateRequest], Awaitable[rpc_pb2.AuthenticateResponse]]
 
 # Errors that mean that the token is invalid; USER_EMPTY: that there was none, because auth was off before.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.client.freshness import Freshness
+from holdfast.client.position import Position
 from holdfast.keyrange import prefix_end
 from holdfast.proto import kv_pb2
 
@@ -39,12 +41,20 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class RangeResult:
-    """The result of a read. `count` is the number of keys in the range, including those beyond the limit."""
+    """The result of a read. `count` is the number of keys in the range, including those beyond the limit. `freshness`:
+    how old it can be, if the read was serializable or with `max_staleness`, and the server says it."""
 
     kvs: list[KeyValue]
     count: int
     more: bool
     revision: int
+    freshness: Freshness | None = None
+    cluster_id: int = 0
+
+    @property
+    def position(self) -> Position:
+        """What this read has all up to."""
+        return Position(self.cluster_id, self.revision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from holdfast.status import (
     CACHES_UNSUPPORTED,
     CORRUPT,
     MEMBER_NOT_FOUND,
+    NO_ADMIN_THROUGH_REPLICA,
     NO_SPACE,
     PERMISSION_DENIED,
     SEQUENCES_UNSUPPORTED,
@@ -359,7 +360,7 @@ class Machine:
         elif kind == "cachable" or (kind == "compact" and self.level >= 2):
             self.auth.require_admin(who)
         elif via:
-            raise RequestError(PERMISSION_DENIED)  # the right is looked for elsewhere, without those who vouch
+            raise RequestError(NO_ADMIN_THROUGH_REPLICA)  # the right is looked for elsewhere, without those who vouch
         elif kind not in _RIGHTS_ELSEWHERE:
             raise AssertionError(f"no rights are defined for commands of the kind {kind}")
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from random import Random
 
 from holdfast import client
-from holdfast.api.read_modes import BOUND, POSITION, READ
 from holdfast.client.position import Position
 from holdfast.durations import seconds
 from holdfast.proto import rpc_pb2
+from holdfast.status import BOUND_METADATA, POSITION_METADATA, READ_METADATA
 
 from holdfast_lab.sim.violation import check
 from holdfast_lab.staleness.calls import Calls, Failed
@@ -97,7 +97,7 @@ class Reader:
         key = self._chance.choice(KEYS)
         asked = self._judge.asked(self._replica, key, mode)
         try:
-            headers, found = await self._calls.range(REQUESTS[key], READ, mode.metadata)
+            headers, found = await self._calls.range(REQUESTS[key], READ_METADATA, mode.metadata)
         except Failed as error:
             (self._reads.silent if error.late else self._reads.refused)[mode.name] += 1
             await asyncio.sleep(FAILED_SECONDS)
@@ -106,10 +106,10 @@ class Reader:
         return True
 
     def _answered(self, asked: Asked, found: rpc_pb2.RangeResponse, headers: dict[str, str], owner: Client) -> None:
-        position, bound = Position.parse(headers[POSITION]), headers[BOUND]
+        position, bound = Position.parse(headers[POSITION_METADATA]), headers[BOUND_METADATA]
         known = None if bound == "unknown" else int(seconds(bound) * 1e9)
         number, changed = (int(found.kvs[0].value), found.kvs[0].mod_revision) if found.kvs else (0, 0)
-        self._judge.answered(asked, Answer(headers[READ], number, changed, position.revision, known))
+        self._judge.answered(asked, Answer(headers[READ_METADATA], number, changed, position.revision, known))
         self._reads.answered[asked.mode.name] += 1
         owner.position = max(owner.position or position, position, key=lambda p: p.revision)
 

@@ -58,15 +58,21 @@ def test_who_is_named_may_do_what_both_may() -> None:
     auth, named = store(), who("edge", **{FORWARDED: "1", ON_BEHALF: "ann"})
     assert named == Principal("ann", 7, ("edge",))
     auth.require_read(named, b"/a/1", b"")
-    with pytest.raises(RequestError, match="permission denied"):
+    with pytest.raises(RequestError, match=r"permission denied: .* replica whose user 'edge' may not read /b/1;"):
         auth.require_read(named, b"/b/1", b"")  # ann may, edge may not
+    with pytest.raises(RequestError, match=r"permission denied: .* replica whose user 'edge' may not write /b/1;"):
+        auth.require_write(named, b"/b/1")
+    with pytest.raises(RequestError, match=r"permission denied$"):
+        auth.require_write(Principal("other", 7, ("edge",)), b"/b/1")  # neither may
     auth.require_read(Principal("ann", 7), b"/b/1", b"")
 
 
 def test_nobody_administers_through_a_replica() -> None:
     auth, named = store(), who("edge", **{FORWARDED: "1", ON_BEHALF: "root"})
-    with pytest.raises(RequestError, match="permission denied"):
+    with pytest.raises(RequestError, match="permission denied: through an edge replica nobody administers"):
         auth.require_admin(named)
+    with pytest.raises(RequestError, match=r"permission denied$"):
+        auth.require_admin(Principal("ann", 7, ("edge",)))
     with pytest.raises(RequestError, match="permission denied"):
         auth.require_write(named, b"/b/1")
     auth.require_write(named, b"/a/1")

@@ -78,6 +78,35 @@ async def test_transactions_leases_and_ranges(cluster: LocalCluster) -> None:
             await hf.put("/big", b"x" * 1_600_000)
 
 
+async def test_the_blocking_client_has_what_is_for_sites_and_operators(server: LocalCluster) -> None:
+    def use() -> None:
+        with client.connect_blocking(server.endpoints) as hf:
+            first = hf.put("/stores/name", "of all").revision
+            site = hf.site("berlin")
+            site.put("/stores/name", "of berlin")
+            value = site.get("/stores/name")
+            assert value is not None
+            assert (value.value, value.local) == (b"of berlin", True)
+            assert [found.value for found in site.range("/stores/")] == [b"of berlin"]
+            assert site.delete("/stores/name")
+            value = site.get("/stores/name")
+            assert value is not None
+            assert (value.value, value.local) == (b"of all", False)
+            with pytest.raises(ValueError, match="no name of a site"):
+                hf.site("a/b")
+            assert hf.describe().revision >= first
+            batches = hf.watch_batches("/stores/name", start_revision=first)
+            assert [event.kv.value for event in next(batches)] == [b"of all"]
+            batches.close()
+            assert sum(len(piece) for piece in hf.snapshot()) > 1000
+            assert hf.allow_caching("/cached/")
+            assert b"/cached/" in hf.cachable()
+            assert hf.numbered
+            assert hf.session_open
+
+    await asyncio.to_thread(use)
+
+
 async def test_the_blocking_facade(cluster: LocalCluster) -> None:
     await cluster.wait_ready()
 

@@ -181,9 +181,9 @@ async def test_each_caller_has_its_own_rights_at_a_replica(site: Site) -> None:
             # Forwarded calls run as the caller, within what the replica itself may do.
             assert (await who_am_i(eve)).user == "eve"
             await eve.put("/eve/1", process.name)
-            await at_once(partial(eve.put, "/more/1", "x"), DENIED)
-            await at_once(partial(root.put, "/other", "x"), DENIED)
-            await at_once(partial(ask, root, "UserList", rpc_pb2.AuthUserListRequest()), DENIED)
+            await at_once(partial(eve.put, "/more/1", "x"), r"replica whose user 'edge' may not write /more/1;")
+            await at_once(partial(root.put, "/other", "x"), r"replica whose user 'edge' may not write /other;")
+            await at_once(partial(ask, root, "UserList", rpc_pb2.AuthUserListRequest()), "nobody administers")
             await at_once(partial(ask, root, "UserAdd", rpc_pb2.AuthUserAddRequest(name="x", password="x")), DENIED)
             # A token speaks for itself.
             eve = await as_("eve", process, password=True, certificate="mat")

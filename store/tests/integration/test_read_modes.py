@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import urllib.error
 import urllib.request
 from typing import Any
@@ -12,6 +14,7 @@ import grpc.aio
 import pytest
 from holdfast import client
 from holdfast.proto import rpc_pb2
+from holdfast.status import REPLICA_DISCONNECTED, REPLICA_TOO_OLD
 from holdfast_lab.processes import LocalCluster
 
 from .replica import Edge
@@ -165,3 +168,112 @@ async def page(edge: Edge, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
     return await asyncio.to_thread(ask)
+
+
+async def test_a_replica_that_is_cut_off_is_given_up_early(cluster: LocalCluster, edge: Edge) -> None:
+    """Long before the timeout, with the replica's own words; and not while it only changes over to another upstream."""
+    async with client.connect(edge.endpoint, timeout=600) as at_edge:
+        put = await at_edge.put("/a/1", "x")
+        await edge.reaches(at_edge, put.revision)
+        edge.relay.cut()
+        await edge.is_cut(at_edge)
+        for work in (
+            at_edge.put("/a/1", "y"),
+            at_edge.get("/a/1"),
+            at_edge.get("/a/1", max_staleness=0.0),
+            at_edge.delete("/a/1"),
+            at_edge.lease(60),
+            at_edge.members(),
+        ):
+            async with asyncio.timeout(60):
+                with pytest.raises(client.Unavailable) as error:
+                    await work
+            assert str(error.value).startswith("replica berlin "), "the server's words, without gRPC's"
+            assert error.value.known in (REPLICA_DISCONNECTED, REPLICA_TOO_OLD)
+        writing = asyncio.ensure_future(at_edge.put("/a/1", "after the cut"))
+        edge.relay.heal()
+        await writing
+
+
+async def command(*words: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "holdfast", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, said = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), said.decode()
+
+
+async def test_the_command_says_why_a_replica_that_is_cut_off_does_not_do_it(edge: Edge) -> None:
+    async with client.connect(edge.endpoint) as at_edge:
+        put = await at_edge.put("/a/1", "x")
+        await edge.reaches(at_edge, put.revision)
+        edge.relay.cut()
+        await edge.is_cut(at_edge)
+        where = f"--endpoints={edge.endpoint}"
+        told = (
+            "error: replica berlin is disconnected from its cluster: only serializable reads and watches of "
+            "/a/, /b/ are answered here"
+        )
+        assert await command("put", "/a/1", "z", where, "--timeout=600") == (3, "", f"{told}\n")
+        advice = "; --serializable reads what it has"
+        assert await command("get", "/a/1", where, "--timeout=600") == (3, "", f"{told}{advice}\n")
+        assert (await command("get", "/a/1", where, "--serializable"))[0] == 0
+
+
+async def test_the_client_is_told_how_old_an_answer_can_be(cluster: LocalCluster, edge: Edge) -> None:
+    async with client.connect(cluster.endpoints) as hf, client.connect(edge.endpoint) as at_edge:
+        put = await hf.put("/a/1", "x")
+        await edge.reaches(at_edge, put.revision)
+        here = client.Position((await hf.describe()).cluster_id, put.revision)
+        for _ in range(2):  # over a new connection, and over one that is there
+            told = (await at_edge.range("/a/1", max_staleness=0.5)).freshness
+            assert told is not None
+            assert (told.read, told.position) == ("bounded", here)
+            assert told.bound is not None
+            assert told.bound <= 0.5
+            told = (await hf.range("/a/1", max_staleness=0.5)).freshness
+            assert told == client.Freshness("linearizable", here, 0.0)
+        told = (await at_edge.range("/a/1", serializable=True)).freshness
+        assert told is not None
+        assert told.read == "local"
+        assert (await hf.range("/a/1", serializable=True)).freshness is None, "members say it if they are asked"
+        assert (await hf.range("/a/1")).freshness is None
+        edge.relay.cut()
+        await edge.is_cut(at_edge)
+        with pytest.raises(client.Unavailable, match=r"at most 0.0001s was asked for"):
+            await at_edge.get("/a/1", max_staleness=0.0001)
+    code, out, _ = await command("get", "/a/1", f"--endpoints={edge.endpoint}", "--max-staleness=10m", "--output=json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["read"], found["position"]) == ("bounded", str(here))
+    assert 0 < found["bound_seconds"] < 600
+    for wrong in ("soon", "-1", "2 s", "nan"):
+        assert (await command("get", "/a/1", f"--max-staleness={wrong}"))[0] == 2
+    assert (await command("get", "/a/1", "--max-staleness=2", "--serializable"))[0] == 2
+
+
+async def test_json_says_how_fresh_it_has_to_be_and_is(edge: Edge) -> None:
+    async with client.connect(edge.endpoint) as at_edge:
+        put = await at_edge.put("/a/1", "x")
+        await edge.reaches(at_edge, put.revision)
+
+    def ask(header: str, mode: str) -> tuple[int, Any, str]:
+        request = urllib.request.Request(
+            f"http://{edge.endpoint}/v3/kv/range", b'{"key": "L2EvMQ=="}', {header: mode}, method="POST"
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, answer.headers, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers, error.read().decode()
+
+    for header in ("Grpc-Metadata-Holdfast-Read", "Holdfast-Read"):
+        status, _, text = await asyncio.to_thread(ask, header, "bounded=abc")
+        assert status == 400
+        assert "'bounded=abc' is none of" in text
+        status, headers, _ = await asyncio.to_thread(ask, header, "bounded=10m")
+        assert status == 200
+        assert headers["Grpc-Metadata-Holdfast-Read"] == "bounded"
+        assert headers["Grpc-Metadata-Holdfast-Position"].endswith(f":{put.revision}")
+        assert float(headers["Grpc-Metadata-Holdfast-Bound"].removesuffix("s")) < 600

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import textwrap
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -87,3 +90,62 @@ async def test_a_batch_that_comes_late_changes_nothing(cluster: LocalCluster, ed
                 group.create_task(deliver(hf, batch(seq, a=b"%d" % seq)))
         assert await reported(hf, "n") == {b"a": b"11", b"b": b"1"}
         assert [kv.value for kv in (await hf.range("/reported/n")).kvs] == [b"5.11"]
+
+
+def shown(nth: int, **names: object) -> Callable[[], Awaitable[None]]:
+    """A block of Python of the docs about this, as a coroutine function."""
+    text = (Path(__file__).parents[3] / "docs" / "edge.md").read_text()
+    blocks = re.findall(r"^  ```python\n(.*?)^  ```$", text, re.DOTALL | re.MULTILINE)
+    space: dict[str, object] = {"client": client, **names}
+    exec(f"async def run():\n{textwrap.indent(textwrap.dedent(blocks[nth]), '    ')}", space)
+    run = space["run"]
+    assert callable(run)
+    return run
+
+
+async def test_the_example_of_the_docs(
+    cluster: LocalCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with (
+        client.connect(cluster.endpoints, timeout=20) as hf,
+        client.connect(cluster.endpoints[0], timeout=20) as at_member,
+        replica(tmp_path, "leaf", [cluster.endpoints[0]], ("/shop/",)) as leaf,
+        client.connect(leaf.endpoint, timeout=20) as near,
+    ):
+        look = shown(1, hf=at_member)
+
+        async def sees(state: str) -> None:
+            async with asyncio.timeout(40):
+                while True:
+                    capsys.readouterr()
+                    await look()
+                    if capsys.readouterr().out == f"leaf {state}\n":
+                        return
+                    await asyncio.sleep(0.1)
+
+        async def applied(error: str = "") -> None:
+            await shown(0, hf=near, use=lambda kvs: error)()
+
+        await hf.put("/shop/a", "1")
+        await sees("unknown")
+        await applied()
+        await sees("in sync")
+        await hf.put("/elsewhere", "1")
+        await sees("in sync")
+        await hf.put("/shop/a", "2")
+        await sees("pending")
+        await applied("no such unit")
+        await sees("failed")
+        old = await near.range("/shop/", prefix=True, revision=(await near.range("/shop/a")).kvs[0].mod_revision - 1)
+        told = client.Applied((await near.range("/shop/", prefix=True)).position, client.digest(old.kvs))
+        await near.report(client.applied_key("/shop/"), bytes(told))
+        await sees("drifted")
+        await applied()
+        await sees("in sync")
+        process(leaf).kill()
+        async with asyncio.timeout(40):
+            while not (await at_member.describe()).replicas[0].offline_since:
+                await asyncio.sleep(0.1)
+        await sees("in sync")
+        await hf.put("/shop/a", "3")
+        await sees("unreachable")

@@ -68,7 +68,7 @@ class CellsRun:
         self._history = History()
         self._haste = self._chance.choice((1, 5))  # how often programs do something, compared with others
         self._restores = self._chance.random() < 0.5
-        self._steady = self._restores and self._chance.random() < 0.3  # the set changes only to take in a restored cell again
+        self._steady = self._restores and self._chance.random() < 0.3  # otherwise the set does not change
         self._of_members = not self._restores and self._chance.random() < OF_MEMBERS
         self._violated: list[BaseException] = []  # by members
         self._restored: str | None = None  # the cell that was, until it is taken in again
