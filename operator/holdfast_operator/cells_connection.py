@@ -15,6 +15,7 @@ from pathlib import Path
 from google.protobuf.message import Message
 from holdfast import cells, client
 from holdfast.client.connection import Connection, Response, Tls
+from holdfast.client.login import Headers
 
 from holdfast_operator.resources.cells import Place
 
@@ -76,9 +77,9 @@ def _written(place: Place, directory: Path) -> Tls | None:
 class _Unreachable(Connection):
     """Fails each call with the reason."""
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, trouble: str) -> None:
         super().__init__(["unreachable:0"], tls=None, timeout=1.0)
-        self._why = why
+        self._trouble = trouble
 
     async def call(
         self,
@@ -92,6 +93,7 @@ class _Unreachable(Connection):
         name: tuple[tuple[str, str], ...] | None = None,
         anonymous: bool = False,
         metadata: tuple[tuple[str, str], ...] = (),
+        headers: Headers | None = None,
         noted: bool = True,
     ) -> Response:
-        raise client.Unavailable(self._why)
+        raise client.Unavailable(self._trouble)
