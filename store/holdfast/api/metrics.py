@@ -65,7 +65,7 @@ def gauges(values: dict[str, float]) -> Iterator[Metric]:
             yield GaugeMetricFamily(name, name, value=value)
 
 
-def _labelled(name: str, labels: dict[str, str], value: float = 1.0) -> Metric:
+def labelled(name: str, labels: dict[str, str], value: float = 1.0) -> Metric:
     metric = GaugeMetricFamily(name, name, labels=list(labels))
     metric.add_metric(list(labels.values()), value)
     return metric
@@ -131,17 +131,17 @@ def member_metrics(of: Sources) -> Iterator[Metric]:
     yield checks
     yield _histogram("etcd_disk_backend_defrag_duration_seconds", of.maintenance.defrags)
     yield _histogram("etcd_disk_backend_snapshot_duration_seconds", of.maintenance.snapshots)
-    yield _labelled("etcd_server_version", {"server_version": versions.server})
-    yield _labelled("etcd_cluster_version", {"cluster_version": versions.cluster})
+    yield labelled("etcd_server_version", {"server_version": versions.server})
+    yield labelled("etcd_cluster_version", {"cluster_version": versions.cluster})
     member = node.member
     if member is None:
         yield from gauges({"etcd_server_has_leader": 0.0})
         return
-    yield _labelled("etcd_server_id", {"server_id": f"{member.id:x}"})
-    yield _labelled("holdfast_cluster_version", {"cluster_version": member.state.cluster_version})
+    yield labelled("etcd_server_id", {"server_id": f"{member.id:x}"})
+    yield labelled("holdfast_cluster_version", {"cluster_version": member.state.cluster_version})
     for id, alarm in sorted(member.state.alarms):
         labels = {"server_id": f"{id:x}", "alarm_type": rpc_pb2.AlarmType.Name(alarm)}
-        yield _labelled("etcd_debugging_server_alarms", labels)
+        yield labelled("etcd_debugging_server_alarms", labels)
     yield from gauges(_plain(member, limits, edge))
     yield from memory(member.store, member.raft.log.bytes, of.front)
     for name, histogram in member.timings().items():

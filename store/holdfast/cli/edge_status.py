@@ -56,7 +56,9 @@ def status(
         if output == "json":
             as_json([as_object(entry, now) for entry in entries])
         else:
-            table(_COLUMNS, [cells(entry, now) for entry in entries])
+            sites = any(entry.site for entry in entries)
+            rows = [[*cells(entry, now), *([site_cell(entry)] if entry.site else [])] for entry in entries]
+            table([*_COLUMNS, *(["SITE"] if sites else [])], rows)
 
     run(endpoints, tls_dir, user, timeout, work)
 
@@ -133,6 +135,13 @@ def cells(entry: Entry, now_ms: int) -> list[str]:
     return row
 
 
+def site_cell(entry: Entry) -> str:
+    """Whether a replica of a site has the site's keys as they are."""
+    writer = printable(entry.site_writer)
+    away = f": not following {writer}" if entry.site_follows is False else ""
+    return f"{printable(entry.site)}{away}"
+
+
 def _lag(entry: Entry) -> str:
     if not entry.watermark:
         return "loading" if entry.kind == "replica" else ""
@@ -156,6 +165,9 @@ def as_object(entry: Entry, now_ms: int) -> dict[str, object]:
         "offline_since_ms": entry.offline_since or None,
         "offline_seconds": max(0, now_ms - entry.offline_since) // 1000 if entry.offline_since else None,
         "filter_version": f"{entry.filter_version:08x}" if entry.filter_version else None,
+        "site": entry.site or None,
+        "site_writer": entry.site_writer or None,
+        "site_follows": entry.site_follows,
     }
 
 

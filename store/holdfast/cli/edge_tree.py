@@ -34,6 +34,9 @@ class Entry:
     bound_seconds: int = 0  # 0: not known
     offline_since: int = 0  # Unix ms
     filter_version: int = 0
+    site: str = ""
+    site_writer: str = ""
+    site_follows: bool | None = None  # None: it is of no site, or it is not known
 
 
 def tree(nodes: Iterable[holdfast_pb2.DescribeResponse]) -> list[Entry]:
@@ -128,6 +131,9 @@ class _Cluster:
             bound_seconds=0 if report.offline_since else report.bound_seconds,  # of then, not of now
             offline_since=report.offline_since,
             filter_version=report.filter_version,
+            site=report.site.site,
+            site_writer=report.site.writer,
+            site_follows=report.site.follows if report.HasField("site") and not report.offline_since else None,
         )
 
     def _asked(self, node: holdfast_pb2.DescribeResponse, report: holdfast_pb2.ReplicaReport | None) -> Entry:
@@ -144,6 +150,9 @@ class _Cluster:
             lag=self._lag(node.epoch, node.revision),
             bound_seconds=-(-node.staleness_ms // 1000) if node.HasField("staleness_ms") else 0,
             offline_since=0 if node.connected else entry.offline_since,
+            site=node.site.site,
+            site_writer=node.site.writer,
+            site_follows=node.site.follows if node.HasField("site") else None,
         )
 
     def _lag(self, epoch: int, watermark: int) -> int | None:

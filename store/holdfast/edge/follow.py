@@ -78,7 +78,7 @@ class Follower:
     awaited before the data of a restored cluster replaces that of the one before; if it raises Unavailable, it does
     not. `build` is awaited when the core wants a store, `built` when what is in it is whole; both may raise
     Unavailable. `metadata` is that of the Follow call. Without `reports` the upstream is told of no position.
-    `subject`: how lines of the log begin.
+    `subject`: how lines of the log begin. `site`: how the keys of the site are here, if the replica is of one.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Follower:
         metadata: tuple[tuple[str, str], ...] = (),
         reports: bool = True,
         subject: str = "",
+        site: Callable[[], holdfast_pb2.SiteState | None] = lambda: None,
     ) -> None:
         self._core = core
         self._tiers = tiers
@@ -122,6 +123,7 @@ class Follower:
         self._probes = Probes()
         self._answered = asyncio.Event()  # the newest probe
         self._subject = subject
+        self._site = site
         self._reasons = Reasons(log, logging.WARNING)
         self._followed_since = 0.0
         self._wanted = asyncio.Event()  # somebody waits for the watermark
@@ -352,6 +354,7 @@ class Follower:
             volume_id=self._core.node,
             upstream=way[1] if len(way) > 1 else 0,
             bound_seconds=bound_seconds(self.staleness_ms),
+            site=self._site(),
         )
 
     def _take(self, upstream: _Upstream, response: holdfast_pb2.FollowResponse | None) -> None:

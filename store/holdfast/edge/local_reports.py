@@ -22,6 +22,11 @@ class LocalReports:
         self._outbox = outbox
         self._fed: dict[bytes, int] = {}  # key: the revision whose report is in the outbox
 
+    @property
+    def due(self) -> list[str]:
+        """The keys, as they are reported, whose newest value the cluster does not have yet."""
+        return [reported_as(key) for key in self._overlay.due()]
+
     def feed(self) -> None:
         """Note what was delivered, and put into the outbox what is due now."""
         for key, revision in list(self._fed.items()):

@@ -8,6 +8,8 @@ before it is delivered: otherwise a power cut could bring back a report that the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from holdfast.edge.notes import Notes
 from holdfast.proto import holdfast_pb2
 from holdfast.reported import MAX_KEYS
@@ -33,6 +35,10 @@ class Outbox:
     @property
     def empty(self) -> bool:
         return not self._entries
+
+    @property
+    def keys(self) -> Iterable[str]:
+        return self._entries.keys()
 
     def waits(self, key: str) -> bool:
         """Whether a report with this key is not delivered yet."""

@@ -70,6 +70,11 @@ class Reporting:
         router.unary(REPORT, self.report)
         router.unary(DELIVER, self.deliver)
 
+    @property
+    def waiting(self) -> int:
+        """Of how many keys the cluster does not have the newest report yet."""
+        return len({*self._outbox.keys, *(self._local.due if self._local is not None else ())})
+
     def report(self, call: Call, body: bytes) -> None:
         request = holdfast_pb2.ReportRequest.FromString(body)
         entry = holdfast_pb2.ReportedEntry(key=request.key, value=request.value, deleted=request.deleted)

@@ -41,6 +41,7 @@ from holdfast.edge.reporting import Reporting
 from holdfast.edge.service import EdgeApi
 from holdfast.edge.site import open_site
 from holdfast.edge.site_keys import Site, SiteKeys
+from holdfast.edge.site_state import site_metrics, site_state
 from holdfast.edge.site_writer import SiteWriter
 from holdfast.edge.telling import Telling
 from holdfast.edge.tokens import CheckedTokens
@@ -147,6 +148,7 @@ class EdgeServer:
             restored=self._keep_lost,
             build=self._build,
             built=self._built,
+            site=lambda: site_state(self._local),
         )
         notes = self.core.notes
         self.access = Access(
@@ -526,8 +528,11 @@ class EdgeServer:
                 "holdfast_replicas_following": len(self.relay.follow.streams),
                 "holdfast_replica_verified": self._verifier.compared,
                 "holdfast_replica_verify_different": self._verifier.different,
+                "holdfast_replica_reports_waiting": self._reporting.waiting,
             }
         )
+        if self._local is not None:
+            yield from site_metrics(self._local)
 
 
 def _open(path: Path) -> tuple[DataDirectory | ReadOnlyDirectory, Generations]:

@@ -35,6 +35,7 @@ from holdfast.edge.forwarded import ANSWERS, FORWARDED, WAITING
 from holdfast.edge.holding import as_range
 from holdfast.edge.local import CHANGES, RESPONSES, LocalApi
 from holdfast.edge.offline import OfflinePolicies
+from holdfast.edge.site_state import site_state
 from holdfast.edge.waiting import Waiting
 from holdfast.edge.watched import Watched
 from holdfast.front.calls import Call, Kind
@@ -309,6 +310,7 @@ class EdgeApi:
             replicas=self._reports.all(),
             path=self._core.path,
             held=[as_range(r) for r in self._core.shown],
+            site=site_state(self.local),
         )
         staleness = self._follower.staleness_ms
         if staleness is not None:

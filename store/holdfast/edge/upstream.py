@@ -113,9 +113,12 @@ def check_start(start: holdfast_pb2.FollowStart) -> None:
 
 
 def check_below(report: holdfast_pb2.ReplicaReport) -> None:
-    """Raise RequestError if what a replica reports of those below it is invalid."""
-    if any(not _is_name(name) for below in report.below for name in (below.replica, below.pool)):
-        raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: a report from below has a name that is none"))
+    """Raise RequestError if what a replica reports of itself and of those below it is invalid."""
+    names = [
+        name for each in (report, *report.below) for name in (each.replica, each.pool, each.site.site, each.site.writer)
+    ]
+    if not all(map(_is_name, names)):
+        raise RequestError(Refusal(Code.INVALID_ARGUMENT, "holdfast: a report has a name that is none"))
 
 
 def _is_name(name: str) -> bool:

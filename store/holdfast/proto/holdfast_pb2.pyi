@@ -15,7 +15,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas", "connected", "staleness_ms", "path", "held", "cluster_version")
+    __slots__ = ("volume_id", "cluster_id", "member_id", "state", "name", "version", "leader", "applied_index", "term", "epoch", "ready", "revision", "replicas", "connected", "staleness_ms", "path", "held", "site", "cluster_version")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         EMPTY: _ClassVar[DescribeResponse.State]
@@ -45,6 +45,7 @@ class DescribeResponse(_message.Message):
     STALENESS_MS_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_VERSION_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     cluster_id: int
@@ -63,8 +64,9 @@ class DescribeResponse(_message.Message):
     staleness_ms: int
     path: FollowPath
     held: _containers.RepeatedCompositeFieldContainer[KeyRange]
+    site: SiteState
     cluster_version: str
-    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., connected: _Optional[bool] = ..., staleness_ms: _Optional[int] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., held: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., cluster_version: _Optional[str] = ...) -> None: ...
+    def __init__(self, volume_id: _Optional[int] = ..., cluster_id: _Optional[int] = ..., member_id: _Optional[int] = ..., state: _Optional[_Union[DescribeResponse.State, str]] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., leader: _Optional[int] = ..., applied_index: _Optional[int] = ..., term: _Optional[int] = ..., epoch: _Optional[int] = ..., ready: _Optional[bool] = ..., revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., connected: _Optional[bool] = ..., staleness_ms: _Optional[int] = ..., path: _Optional[_Union[FollowPath, _Mapping]] = ..., held: _Optional[_Iterable[_Union[KeyRange, _Mapping]]] = ..., site: _Optional[_Union[SiteState, _Mapping]] = ..., cluster_version: _Optional[str] = ...) -> None: ...
 
 class FormRequest(_message.Message):
     __slots__ = ("cluster_id", "volume_id")
@@ -400,8 +402,18 @@ class HeldRanges(_message.Message):
     ranges: _containers.RepeatedCompositeFieldContainer[HeldRanges.Held]
     def __init__(self, ranges: _Optional[_Iterable[_Union[HeldRanges.Held, _Mapping]]] = ...) -> None: ...
 
+class SiteState(_message.Message):
+    __slots__ = ("site", "writer", "follows")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    WRITER_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWS_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    writer: str
+    follows: bool
+    def __init__(self, site: _Optional[str] = ..., writer: _Optional[str] = ..., follows: _Optional[bool] = ...) -> None: ...
+
 class ReplicaReport(_message.Message):
-    __slots__ = ("replica", "pool", "watermark", "filter_version", "epoch", "below", "volume_id", "upstream", "bound_seconds", "offline_since")
+    __slots__ = ("replica", "pool", "watermark", "filter_version", "epoch", "below", "volume_id", "upstream", "bound_seconds", "offline_since", "site")
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_FIELD_NUMBER: _ClassVar[int]
@@ -412,6 +424,7 @@ class ReplicaReport(_message.Message):
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     BOUND_SECONDS_FIELD_NUMBER: _ClassVar[int]
     OFFLINE_SINCE_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
     replica: str
     pool: str
     watermark: int
@@ -422,7 +435,8 @@ class ReplicaReport(_message.Message):
     upstream: int
     bound_seconds: int
     offline_since: int
-    def __init__(self, replica: _Optional[str] = ..., pool: _Optional[str] = ..., watermark: _Optional[int] = ..., filter_version: _Optional[int] = ..., epoch: _Optional[int] = ..., below: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., volume_id: _Optional[int] = ..., upstream: _Optional[int] = ..., bound_seconds: _Optional[int] = ..., offline_since: _Optional[int] = ...) -> None: ...
+    site: SiteState
+    def __init__(self, replica: _Optional[str] = ..., pool: _Optional[str] = ..., watermark: _Optional[int] = ..., filter_version: _Optional[int] = ..., epoch: _Optional[int] = ..., below: _Optional[_Iterable[_Union[ReplicaReport, _Mapping]]] = ..., volume_id: _Optional[int] = ..., upstream: _Optional[int] = ..., bound_seconds: _Optional[int] = ..., offline_since: _Optional[int] = ..., site: _Optional[_Union[SiteState, _Mapping]] = ...) -> None: ...
 
 class Probe(_message.Message):
     __slots__ = ("id",)

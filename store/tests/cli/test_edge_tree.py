@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
-from holdfast.cli.edge_status import as_object, cells, duration
+from holdfast.cli.edge_status import as_object, cells, duration, site_cell
 from holdfast.cli.edge_tree import MAX_DEPTH, Entry, merged, tree
-from holdfast.proto.holdfast_pb2 import DescribeResponse, FollowPath, ReplicaReport
+from holdfast.proto.holdfast_pb2 import DescribeResponse, FollowPath, ReplicaReport, SiteState
 
 NOW = 100_000_000
 
@@ -97,6 +97,21 @@ def test_who_follows_goes_before_who_is_offline_and_the_newest_before_the_others
             ("lost", 1, 700),
             ("on", 2, 0),
         }
+
+
+def test_a_copy_that_does_not_follow_the_writer_of_its_site_is_shown() -> None:
+    reports: list[ReplicaReport] = []
+    for name, follows, offline in (("berlin-0", True, 0), ("berlin-1", False, 0), ("berlin-2", False, NOW)):
+        each = report(name, 11 + len(reports), 1, offline=offline)
+        each.site.CopyFrom(SiteState(site="berlin", writer="berlin-0", follows=follows))
+        reports.append(each)
+    nodes = member(1, *reports, report("lab", 20, 1))
+    entries = [found(name, nodes) for name in ("berlin-0", "berlin-1", "berlin-2")]
+    assert [site_cell(entry) for entry in entries] == ["berlin", "berlin: not following berlin-0", "berlin"]
+    told = [as_object(entry, NOW) for entry in entries]
+    assert [each["site_follows"] for each in told] == [True, False, None], "of one that is offline it is not known"
+    assert (told[1]["site"], told[1]["site_writer"]) == ("berlin", "berlin-0")
+    assert (found("lab", nodes).site, as_object(found("lab", nodes), NOW)["site"]) == ("", None)
 
 
 def test_a_relay_that_is_lost_keeps_its_place_and_those_below_it() -> None:

@@ -7,6 +7,8 @@ import asyncio
 import base64
 import json
 import shutil
+import sys
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -60,6 +62,16 @@ async def has(hf: client.Client, key: str, value: bytes | None, *, serializable:
             await asyncio.sleep(0.05)
 
 
+async def told(edge: Edge) -> dict[str, float]:
+    """What /metrics says of the site's keys and of reports, but how old the copy is."""
+    with await asyncio.to_thread(urllib.request.urlopen, f"http://{edge.endpoint}/metrics", timeout=10) as page:
+        lines = [line for line in page.read().decode().splitlines() if not line.startswith("#")]
+    wanted = ("holdfast_site_", "holdfast_replica_reports_waiting")
+    found = dict(line.rsplit(" ", 1) for line in lines if line.startswith(wanted))
+    assert float(found.pop("holdfast_site_staleness_seconds")) < 60
+    return {name: float(value) for name, value in found.items()}
+
+
 async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalCluster, tmp_path: Path) -> None:
     async with (
         client.connect(cluster.endpoints, timeout=20) as hf,
@@ -74,6 +86,14 @@ async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalClus
         assert await hf.get("/local/berlin/a/greeting") is None, "it is no key of the cluster"
         await has(at_other, "/a/greeting", b"hello", serializable=True)
 
+        assert await told(other) == {
+            'holdfast_site_info{site="berlin",writer="berlin-0"}': 1,
+            "holdfast_site_writes": 0,
+            "holdfast_site_connected": 1,
+            "holdfast_site_epoch": 1,
+            "holdfast_site_revision": 2,
+            "holdfast_replica_reports_waiting": 0,
+        }
         for edge in (writer, other):
             edge.relay.cut()
         async with (
@@ -103,8 +123,15 @@ async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalClus
                 assert (value.value, value.local) == (b"hello", False)
                 await view.put("/a/greeting", "moin")
 
+            waiting = await told(writer)
+            assert (waiting["holdfast_site_writes"], waiting["holdfast_replica_reports_waiting"]) == (1, 3)
             assert writer.process is not None
             writer.process.kill()
+            async with asyncio.timeout(20):
+                while (await told(other))["holdfast_site_connected"]:
+                    await asyncio.sleep(0.05)
+            state = (await cut_off_too.describe()).site
+            assert (state.site, state.writer, state.follows) == ("berlin", "berlin-0", False)
             await has(cut_off_too, "/local/berlin/a/greeting", b"moin", serializable=True)
             with pytest.raises(ClientError, match="which writes the keys of the site berlin"):
                 await cut_off_too.put("/local/berlin/a/greeting", "?")
@@ -419,6 +446,14 @@ async def test_a_writer_that_begins_anew_does_not_replace_what_the_copies_have(
         async with asyncio.timeout(40):
             while "that this writer never had" not in other.process.tail(100):
                 await asyncio.sleep(0.05)
+            words = ("-m", "holdfast", "edge", "status", "--endpoints", cluster.endpoints[0])
+            while True:
+                shown = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=asyncio.subprocess.PIPE)
+                out, _ = await shown.communicate()
+                if "berlin: not following berlin-0" in out.decode():
+                    break
+            (line,) = [line for line in out.decode().splitlines() if "not following" in line]
+            assert "berlin-1" in line
         await has(at_other, "/local/berlin/x", b"1", serializable=True)
 
 
