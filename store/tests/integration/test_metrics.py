@@ -41,3 +41,10 @@ async def test_the_docs_name_the_metrics(cluster: LocalCluster, edge: Edge) -> N
     docs = named()
     assert of_member | {WITH_AN_ALARM, WHEN_EXTENSIVE} == docs["Members"] | docs["Both"]
     assert of_replica | {WHEN_EXTENSIVE} == docs["Edge replicas"] | docs["Both"]
+    assert edge.process is not None
+    edge.process.kill()
+    await edge.start(["--site=berlin", f"--site-writer={edge.name}={edge.endpoint}"])
+    async with client.connect(edge.endpoint) as near:
+        await edge.reaches(near, written.revision)
+    of_site = await asyncio.to_thread(served, edge.endpoint)
+    assert of_site - of_replica == docs["Replicas of a site"]
