@@ -307,7 +307,12 @@ def known(code: int, message: str, name: str = "") -> Known | None:
 
 def known_reason(reason: str) -> Known | None:
     """The constant for the reason why a watch was cancelled: its text, or the result of `in_go_words`."""
-    return _by_text(_GO_WORDS.sub("", reason))
+    return _by_text(without_go_words(reason))
+
+
+def without_go_words(reason: str) -> str:
+    """The text of a refusal, from the result of `in_go_words`; another text as it is."""
+    return _GO_WORDS.sub("", reason)
 
 
 def _by_text(message: str) -> Known | None:
