@@ -275,6 +275,10 @@ NOT_OF_SITE = RefusalTemplate(
     _OURS + "this server is no replica of the site {site}, so it does not have the keys of that site. Name replicas "
     "that were started with --site={site}, and no other servers",
 )
+NOT_SERVED_OFFLINE = RefusalTemplate(
+    Code.UNAVAILABLE,
+    _OURS + "replica {name} {why}, and {prefix} is not served then",
+)
 REPLICA_TOO_OLD = RefusalTemplate(
     Code.UNAVAILABLE,
     _OURS + "replica {name} {has}, and {wanted} was asked for",
@@ -314,7 +318,12 @@ def known(code: int, message: str, name: str = "") -> Known | None:
 
 def known_reason(reason: str) -> Known | None:
     """The constant for the reason why a watch was cancelled: its text, or the result of `in_go_words`."""
-    return _by_text(_GO_WORDS.sub("", reason))
+    return _by_text(without_go_words(reason))
+
+
+def without_go_words(reason: str) -> str:
+    """The text of a refusal, from the result of `in_go_words`; another text as it is."""
+    return _GO_WORDS.sub("", reason)
 
 
 def _by_text(message: str) -> Known | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import re
 import shlex
@@ -300,8 +301,10 @@ def watch(
     timeout: Timeout = 10.0,
     output: Output = "table",
 ) -> None:
-    """Print changes as they happen, until Ctrl-C."""
+    """Print changes as they happen, until Ctrl-C. While no server serves them, the reason is on standard error."""
     check_output(output)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("holdfast.client").setLevel(logging.INFO)
 
     async def work(hf: client.Client) -> None:
         async for event in hf.watch(os.fsencode(key), prefix=prefix, start_revision=rev):

@@ -16,6 +16,7 @@ _CAUSES = (
     ("Hostname Verification Check failed", "its certificate is for another name", ""),
     ("WRONG_VERSION_NUMBER", "it does not serve TLS there", ""),
     ("Failed to create security handshaker", "the files of TLS here are no certificates, or no pair", ""),
+    ("handshaker shutdown", "no answer yet", "no answer yet"),
     ("handshake failed", "the TLS handshake failed: do both sides have certificates of the same CA?", ""),
     ("Connection reset", _ENDED_TLS, _ENDED),
     ("Endpoint closing", _ENDED_TLS, _ENDED),

@@ -12,6 +12,7 @@ import grpc
 
 from holdfast.client.errors import Unavailable
 from holdfast.status import (
+    NOT_SERVED_OFFLINE,
     REPLICA_DISCONNECTED,
     REPLICA_TOO_OLD,
     WRITER_UNREACHABLE,
@@ -22,7 +23,7 @@ from holdfast.status import (
 
 CUT_OFF_SECONDS = 2.0  # a replica whose upstream stops follows the next one within this time, if it reaches one
 # Errors of a replica that does not reach what could answer the call.
-_CUT_OFF = (REPLICA_DISCONNECTED, WRITER_UNREACHABLE, REPLICA_TOO_OLD)
+_CUT_OFF = (REPLICA_DISCONNECTED, WRITER_UNREACHABLE, REPLICA_TOO_OLD, NOT_SERVED_OFFLINE)
 
 
 class Failures:

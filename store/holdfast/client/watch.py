@@ -2,12 +2,16 @@
 
 A server that is silent may have nothing to say, or be frozen with its connection open. After SILENT_SECONDS without a
 word it is asked whether it answers at all, if there is another address to go to.
+
+While no server serves it, it waits. The log says why, once for each reason: WARNING if a server gave it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -20,10 +24,11 @@ from holdfast.client.errors import Compacted, Unavailable, refusal, refused
 from holdfast.client.stream import Stream, abandon
 from holdfast.client.values import Event
 from holdfast.proto import rpc_pb2
-from holdfast.status import COMPACTED, known_reason, said_by_server
+from holdfast.status import COMPACTED, for_people, known_reason, said_by_server, without_go_words
 
 _PATH = "/etcdserverpb.Watch/Watch"
 SILENT_SECONDS = 2.5
+log = logging.getLogger("holdfast.client")
 
 
 class Watched:
@@ -62,6 +67,7 @@ async def watch(
     """
     following = start_revision
     renewed = False  # the credentials were refused once and have been renewed
+    waits = _Waits(key)
     while True:
         for address in await connection.order(stream=True):
             try:
@@ -70,7 +76,8 @@ async def watch(
                 stream = await connection.stream(
                     address, _PATH, rpc_pb2.WatchRequest, rpc_pb2.WatchResponse, (*who, *leading)
                 )
-            except Unavailable:
+            except Unavailable as error:
+                waits.unconnected(error)
                 continue
             connection.picker.stream_began(address)
             try:
@@ -88,6 +95,7 @@ async def watch(
                     connection.seen.note(response.header)
                     cluster_id = _same_cluster(cluster_id, response.header.cluster_id)
                     renewed = False
+                    waits.over()
                     if response.created and not following:
                         following = response.header.revision + 1
                     if response.events:
@@ -102,7 +110,7 @@ async def watch(
             except grpc.aio.AioRpcError as error:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
                     raise refused(error) from None
-                if not said_by_server(error.details() or ""):
+                if not waits.ended(error.details() or ""):
                     await connection.drop(address)
             finally:
                 if watched is not None:
@@ -128,6 +136,33 @@ async def _read(stream: Stream, connection: Connection, address: str) -> AsyncIt
         yield response
 
 
+class _Waits:
+    """Why a watch is not served now, for the log."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._reasons: Counter[str] = Counter()
+
+    def over(self) -> None:
+        self._reasons.clear()
+
+    def unconnected(self, error: Unavailable) -> None:
+        """It is said if it happens again: a server may only be starting."""
+        self._because(str(error), logging.INFO, 2)
+
+    def ended(self, details: str) -> bool:
+        """The stream has ended with this error. Returns whether the server said that, and not the connection."""
+        by_server = said_by_server(details)
+        if by_server:
+            self._because(for_people(details), logging.WARNING, 1)
+        return by_server
+
+    def _because(self, reason: str, level: int, times: int) -> None:
+        self._reasons[reason] += 1
+        if self._reasons[reason] == times:
+            log.log(level, "the watch of %s waits: %s", self._key.decode("utf-8", "backslashreplace"), reason)
+
+
 def _same_cluster(before: int, now: int) -> int:
     """The cluster whose changes are watched; 0: not known yet, as of a replica that has no data. Raises Compacted."""
     if before and now and now != before:
@@ -147,4 +182,5 @@ def _raise_if_ended(response: rpc_pb2.WatchResponse) -> None:
             f"the history to resume from is compacted up to revision {response.compact_revision}",
             COMPACTED,
         )
-    raise refusal(grpc.StatusCode.FAILED_PRECONDITION, reason or "the server ended the watch", known)
+    text = without_go_words(reason) or "the server ended the watch"
+    raise refusal(grpc.StatusCode.FAILED_PRECONDITION, text, known)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from holdfast.durations import seconds
 from holdfast.keyrange import Range, prefix_end
-from holdfast.status import Code, Refusal, RequestError
+from holdfast.status import NOT_SERVED_OFFLINE, Refusal, RequestError
 
 SKEW_SECONDS = 5.0
 
@@ -95,10 +95,10 @@ class OfflinePolicies:
 
     def _refusal(self, policy: Policy) -> Refusal:
         if policy.kind is Kind.REQUIRE_ONLINE:
-            why = f"does not reach the cluster, and {policy.prefix} is served only while it does"
+            why = "does not reach the cluster"
         else:
-            why = f"has data that may be older than {policy.most_seconds:g}s, and {policy.prefix} is not served then"
-        return Refusal(Code.UNAVAILABLE, f"holdfast: replica {self._name} {why}")
+            why = f"has data that may be older than {policy.most_seconds:g}s"
+        return NOT_SERVED_OFFLINE.fill(name=self._name, why=why, prefix=policy.prefix)
 
 
 class KnownFresh:

@@ -51,6 +51,7 @@ from holdfast.status import (
     OUTSIDE_PREFIXES,
     REPLICA_DISCONNECTED,
     REPLICA_EMPTY,
+    REPLICA_TOO_OLD,
     TOO_MANY_REQUESTS,
     Code,
     Refusal,
@@ -237,12 +238,12 @@ class EdgeApi:
 
     def _too_old(self, mode: ReadMode) -> Refusal:
         if mode.fresh is Fresh.AT_LEAST:
-            text = f"has revision {self._core.position.watermark}, and {mode.position.revision} was asked for"
+            has, wanted = f"has revision {self._core.position.watermark}", f"{mode.position.revision}"
         elif self._follower.staleness_ms is None:
-            text = f"does not know how old its data is, and at most {mode.seconds:g}s was asked for"
+            has, wanted = "does not know how old its data is", f"at most {mode.seconds:g}s"
         else:
-            text = f"may be {self._bound()} behind, and at most {mode.seconds:g}s was asked for"
-        return Refusal(Code.UNAVAILABLE, f"holdfast: replica {self._name} {text}")
+            has, wanted = f"may be {self._bound()} behind", f"at most {mode.seconds:g}s"
+        return REPLICA_TOO_OLD.fill(name=self._name, has=has, wanted=wanted)
 
     def _bound(self) -> str:
         staleness = self._follower.staleness_ms

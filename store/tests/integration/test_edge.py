@@ -344,7 +344,7 @@ async def test_an_export_without_data_prints_nothing(tmp_path: Path) -> None:
         await edge.relay.close()
 
 
-async def test_offline_policies(cluster: LocalCluster, tmp_path: Path) -> None:
+async def test_offline_policies(cluster: LocalCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What may not be served while the replica is cut off is refused, its watches end, and it is back afterwards."""
     edge = Edge(tmp_path, cluster.endpoints, ("/a/",))
     options = ["--offline=/a/online/=require-online", "--offline=/a/while/=serve-until=3s"]
@@ -379,8 +379,26 @@ async def test_offline_policies(cluster: LocalCluster, tmp_path: Path) -> None:
             edge.relay.cut()
             await until([True, False, True])
             await until([True, False, False])
-            with pytest.raises(client.Unavailable, match="/a/online/ is served only while it does"):
+            with pytest.raises(client.Unavailable, match="/a/online/ is not served then"):
                 await at_edge.range("/a/", prefix=True, serializable=True)
+            reason = "the watch of /a/online/ waits: replica berlin does not reach the cluster, and"
+            assert caplog.text.count(reason) == 1, "it is said once"
+            command = [
+                sys.executable,
+                "-m",
+                "holdfast",
+                "watch",
+                "/a/online/",
+                "--prefix",
+                f"--endpoints={edge.endpoint}",
+            ]
+            shown = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+            try:
+                assert shown.stderr is not None
+                assert (await shown.stderr.readline()).decode().startswith(reason)
+            finally:
+                shown.kill()
+                await shown.wait()
             edge.process.kill()
             edge.process.start()
             await until([True, False, False])

@@ -219,6 +219,11 @@ async def test_the_command_says_why_a_replica_that_is_cut_off_does_not_do_it(edg
         advice = "; --serializable reads what it has"
         assert await command("get", "/a/1", where, "--timeout=600") == (3, "", f"{told}{advice}\n")
         assert (await command("get", "/a/1", where, "--serializable"))[0] == 0
+        outside = "is outside this replica's prefixes"
+        for words in (("get", "/c", "--serializable"), ("watch", "/c")):
+            code, _, said = await command(*words, where)
+            assert code == 1
+            assert said.startswith(f"error: /c {outside}"), "without gRPC's words, and Go's"
 
 
 async def test_the_client_is_told_how_old_an_answer_can_be(cluster: LocalCluster, edge: Edge) -> None:
