@@ -41,6 +41,8 @@ def filled(constant: Known) -> Refusal:
         address="[::1]:2379",
         site="shop",
         has="has revision 3",
+        why="does not reach the cluster",
+        prefix="/a/",
         wanted="5",
         user="'shop edge'",
         do="write",

@@ -83,15 +83,8 @@ async def test_the_blocking_client_has_what_is_for_sites_and_operators(server: L
         with client.connect_blocking(server.endpoints) as hf:
             first = hf.put("/stores/name", "of all").revision
             site = hf.site("berlin")
-            site.put("/stores/name", "of berlin")
-            value = site.get("/stores/name")
-            assert value is not None
-            assert (value.value, value.local) == (b"of berlin", True)
-            assert [found.value for found in site.range("/stores/")] == [b"of berlin"]
-            assert site.delete("/stores/name")
-            value = site.get("/stores/name")
-            assert value is not None
-            assert (value.value, value.local) == (b"of all", False)
+            with pytest.raises(client.Refused, match="is no replica of the site berlin"):
+                site.get("/stores/name")
             with pytest.raises(ValueError, match="no name of a site"):
                 hf.site("a/b")
             assert hf.describe().revision >= first

@@ -72,6 +72,18 @@ async def told(edge: Edge) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
+def use_blocking(endpoint: str) -> None:
+    """The same calls without `await`."""
+    with client.connect_blocking(endpoint, timeout=10) as hf:
+        view = hf.site("berlin")
+        view.put("/a/size", "small")
+        assert [(v.key, v.value) for v in view.range("/a/size")] == [(b"/a/size", b"small")]
+        value = view.get("/a/greeting")
+        assert value is not None
+        assert (value.value, value.local) == (b"moin", True)
+        assert view.delete("/a/size")
+
+
 async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalCluster, tmp_path: Path) -> None:
     async with (
         client.connect(cluster.endpoints, timeout=20) as hf,
@@ -122,9 +134,10 @@ async def test_keys_of_a_site_are_written_while_it_is_cut_off(cluster: LocalClus
                 assert value is not None
                 assert (value.value, value.local) == (b"hello", False)
                 await view.put("/a/greeting", "moin")
+            await asyncio.to_thread(use_blocking, other.endpoint)
 
             waiting = await told(writer)
-            assert (waiting["holdfast_site_writes"], waiting["holdfast_replica_reports_waiting"]) == (1, 3)
+            assert (waiting["holdfast_site_writes"], waiting["holdfast_replica_reports_waiting"]) == (1, 4)
             assert writer.process is not None
             writer.process.kill()
             async with asyncio.timeout(20):
