@@ -1,7 +1,8 @@
 """The pages /livez and /readyz of a replica, with named checks as at a member.
 
-It is ready once it has data of all its prefixes: before that some reads fail. That it is cut off does not count: it is
-there for that. Who wants to know asks how old the data may be, by `max-staleness`.
+It is ready once it has data. That data of some prefixes is not here yet does not count: a Service would send nobody to
+it, and it is there to serve what it has, also while it is cut off. Who wants to know asks the page `/readyz/prefixes`,
+and how old the data may be, by `max-staleness`.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ class Ready:
 
     def pages(self) -> dict[str, Page]:
         live: dict[str, Check] = {"loop": lambda: stuck(self._turned_at())}
-        ready: dict[str, Check] = {"data": self._data, "prefixes": self._prefixes}
+        ready: dict[str, Check] = {"data": self._data}
         pages: dict[str, Page] = {}
         for kind, checks, asks in (("livez", live, False), ("readyz", ready, True)):
-            for names in (checks, *({name: check} for name, check in checks.items())):
-                path = f"/{kind}" if names is checks else f"/{kind}/{next(iter(names))}"
-                pages[path] = self._page(kind, names, asks=asks)
+            pages[f"/{kind}"] = self._page(kind, checks, asks=asks)
+            for name, check in checks.items():
+                pages[f"/{kind}/{name}"] = self._page(kind, {name: check}, asks=asks)
+        pages["/readyz/prefixes"] = self._page("readyz", {"prefixes": self._prefixes}, asks=True)
         return pages
 
     def _page(self, kind: str, checks: Mapping[str, Check], *, asks: bool) -> Page:

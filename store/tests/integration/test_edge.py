@@ -236,9 +236,10 @@ async def test_other_prefixes(cluster: LocalCluster, edge: Edge) -> None:
             with pytest.raises(client.OutOfScope):
                 await at_edge.get("/b/1", serializable=True)
             with pytest.raises(urllib.error.HTTPError) as unready:
-                await asyncio.to_thread(urllib.request.urlopen, f"http://{edge.endpoint}/readyz", timeout=10)
+                await asyncio.to_thread(urllib.request.urlopen, f"http://{edge.endpoint}/readyz/prefixes", timeout=10)
             said = unready.value.read().decode()
-            assert said == "[+]data ok\n[-]prefixes failed: no data yet of keys from /c/\nreadyz check failed\n"
+            assert said == "[-]prefixes failed: no data yet of keys from /c/\nreadyz check failed\n"
+            assert await page(edge, "/readyz") == "ok\n", "it serves what it has"
         last = await hf.put("/a/1", "while it was cut off")
         edge.relay.heal()
         async with client.connect(edge.endpoint) as at_edge:
