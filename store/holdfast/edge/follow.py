@@ -44,7 +44,7 @@ REPORT_BYTES = 1 << 20  # of replicas below
 RETRY_SECONDS = (0.5, 1.5)  # pause after all endpoints have failed
 ASK_SECONDS = 600.0  # for the hash of everything
 _FOLLOWS_NOBODY = Refusal(Code.UNAVAILABLE, "holdfast: the replica follows nobody now")
-STEADY_SECONDS = 10.0  # an upstream that was followed for so long was no passing one
+STEADY_SECONDS = 10.0  # an upstream that is followed for so long is no passing one
 BUSY_SECONDS = 0.05  # pause before a write is retried after the store was busy or full
 
 
@@ -125,7 +125,7 @@ class Follower:
         self._subject = subject
         self._site = site
         self._reasons = Reasons(log, logging.WARNING)
-        self._followed_since = 0.0
+        self._steady: asyncio.TimerHandle | None = None  # when the upstream will have been followed for long
         self._wanted = asyncio.Event()  # somebody waits for the watermark
         self._answered_at = 0.0  # when a probe was answered, or this upstream was connected
         self._cut_off_at = 0.0  # when to leave the upstream because it was cut off
@@ -220,8 +220,8 @@ class Follower:
             await connection.drop(address)
         finally:
             followed, self.connected = self.connected, False
-            if followed and time.monotonic() > self._followed_since + STEADY_SECONDS:
-                self._reasons.over()
+            if self._steady is not None:
+                self._steady.cancel()
             if followed and not upstream.tier:
                 self._parents_factor = 1
             self._probes.lost()
@@ -369,7 +369,7 @@ class Follower:
             self._probes.greeted(lineage_of(response.hello))
             if core.path.cut_off and not (upstream.cut_off or upstream.alone):
                 raise Unavailable(CUT_OFF)
-            self.connected, self._followed_since = True, time.monotonic()
+            self.connected = True
             self._placed()
             self._rights_changed()
             self._say_followed(upstream, response.hello)
@@ -407,7 +407,14 @@ class Follower:
     def _say_followed(self, upstream: _Upstream, hello: holdfast_pb2.FollowHello) -> None:
         how = "" if not hello.snapshot else ", by a snapshot of what is lacking" if hello.partial else ", by a snapshot"
         line = f"{self._subject}following {upstream.address} from revision {self._core.position.watermark}{how}"
-        self._reasons.say(line, key=f"following {upstream.address}", level=logging.INFO)
+        told = self._reasons.say(line, key=f"following {upstream.address}", level=logging.INFO)
+        self._steady = asyncio.get_running_loop().call_later(STEADY_SECONDS, self._is_steady, "" if told else line)
+
+    def _is_steady(self, untold: str) -> None:
+        """The upstream is no passing one. `untold`: the line that says that it is followed, if it is not in the log."""
+        self._reasons.over()
+        if untold:
+            log.info("%s", untold)
 
     async def _superseded(self, later: Lineage) -> None:
         """The upstream is of a later history: of the cluster after a restore, or of another writer."""

@@ -30,8 +30,9 @@ class Reasons:
         self._clock = clock
         self._said: dict[str, _Said] = {}
 
-    def say(self, line: str, *, key: str = "", level: int | None = None) -> None:
-        """It was met now. `key`: lines that have the same one are about the same; else all of the line counts."""
+    def say(self, line: str, *, key: str = "", level: int | None = None) -> bool:
+        """It was met now. `key`: lines that have the same one are about the same; else all of the line counts. Returns
+        whether it is in the log now."""
         key, level = key or line, self._level if level is None else level
         now, said = self._clock(), self._said.get(key)
         if said is None:
@@ -39,12 +40,14 @@ class Reasons:
                 del self._said[next(iter(self._said))]
             self._said[key] = _Said(now)
             self._log.log(level, "%s", line)
-            return
+            return True
         said.since += 1
-        if now >= said.at + AGAIN_SECONDS:
-            minutes = round((now - said.at) / 60)
-            self._log.log(level, "%s (%d times more in %d min)", line, said.since, minutes)
-            said.at, said.since = now, 0
+        if now < said.at + AGAIN_SECONDS:
+            return False
+        minutes = round((now - said.at) / 60)
+        self._log.log(level, "%s (%d times more in %d min)", line, said.since, minutes)
+        said.at, said.since = now, 0
+        return True
 
     def over(self) -> bool:
         """There is no trouble any more. Returns whether anything was said of it."""
