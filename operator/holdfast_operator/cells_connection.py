@@ -11,11 +11,10 @@ import binascii
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
-from google.protobuf.message import Message
 from holdfast import cells, client
-from holdfast.client.connection import Connection, Response, Tls
-from holdfast.client.login import Headers
+from holdfast.client.connection import Connection, Tls
 
 from holdfast_operator.resources.cells import Place
 
@@ -81,19 +80,5 @@ class _Unreachable(Connection):
         super().__init__(["unreachable:0"], tls=None, timeout=1.0)
         self._trouble = trouble
 
-    async def call(
-        self,
-        path: str,
-        request: Message,
-        response: type[Response],
-        *,
-        idempotent: bool,
-        timeout: float | None = None,
-        endpoint: str | None = None,
-        name: tuple[tuple[str, str], ...] | None = None,
-        anonymous: bool = False,
-        metadata: tuple[tuple[str, str], ...] = (),
-        headers: Headers | None = None,
-        noted: bool = True,
-    ) -> Response:
+    async def call(self, *_: Any, **__: Any) -> NoReturn:
         raise client.Unavailable(self._trouble)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from random import Random
 
@@ -34,6 +34,18 @@ def reach(endpoints: Mapping[str, Sequence[str]], timeout: float) -> Cells:
     """`timeout`: seconds for each call to a cell, and for each transaction."""
     clients = {name: client.connect(list(where), timeout=timeout) for name, where in endpoints.items()}
     return cells.connect(clients, timeout=timeout)
+
+
+@asynccontextmanager
+async def running(directory: Path, count: int, voters: int, timeout: float) -> AsyncIterator[tuple[Clusters, Cells]]:
+    """Clusters that are started and killed in the end, and a program that reaches them. `timeout`: see `reach`."""
+    clusters = Clusters(directory, count, voters)
+    try:
+        await clusters.start()
+        async with reach(clusters.endpoints, timeout) as them:
+            yield clusters, them
+    finally:
+        clusters.kill()
 
 
 class Clusters:

@@ -10,6 +10,11 @@ from random import Random
 Fault = Callable[[Random], Awaitable[None]]
 
 
+def faults_text(done: Counter[str]) -> str:
+    """What was done, for people."""
+    return ", ".join(f"{count:,} {what}" for what, count in sorted(done.items())) or "no faults"
+
+
 class Torment:
     """One fault after the other, `seconds` apart on average. `faults`: with how often each comes, of all."""
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from random import Random
 
 from holdfast_lab.cells.bank.counter import Counter
-from holdfast_lab.cells.clusters import Clusters, reach
+from holdfast_lab.cells.clusters import Clusters, running
 from holdfast_lab.cells.programs import Program, kill_one
-from holdfast_lab.cells.torment import Fault, Torment
+from holdfast_lab.cells.torment import Fault, Torment, faults_text
 
 WORKER, JANITOR = "holdfast_lab.cells.bank.worker", "holdfast_lab.cells.bank.janitor"
 JANITORS = 2
@@ -49,7 +49,7 @@ class Report:
 
     def __str__(self) -> str:
         told = ", ".join(f"{count:,} {what}" for what, count in self.transfers.most_common())
-        faults = ", ".join(f"{count:,} {what}" for what, count in sorted(self.faults.items()))
+        faults = faults_text(self.faults)
         found = sorted(self.resolved) or [float("nan")]
         return (
             f"{self.seconds:.0f} s of work, settled {self.settlements} times: {self.made:,} transfers made; "
@@ -62,21 +62,16 @@ class Report:
 
 async def run_bank(plan: Plan, directory: Path) -> Report:
     """Raises Violation. Logs and data are left in `directory`."""
-    clusters = Clusters(directory, plan.cells, plan.voters)
-    try:
-        await clusters.start()
-        async with reach(clusters.endpoints, TIMEOUT_SECONDS) as them:
-            counter = Counter(them, clusters.names, plan.accounts)
-            revisions = await counter.open()
-            watches = [counter.watch_accounts(*place) for place in revisions.items()]
-            watches += [counter.watch_parts(*place) for place in revisions.items()]
-            watching = [asyncio.ensure_future(watch) for watch in watches]
-            try:
-                return await _Bank(plan, clusters, counter, watching).run()
-            finally:
-                await _end(watching)
-    finally:
-        clusters.kill()
+    async with running(directory, plan.cells, plan.voters, TIMEOUT_SECONDS) as (clusters, them):
+        counter = Counter(them, clusters.names, plan.accounts)
+        revisions = await counter.open()
+        watches = [counter.watch_accounts(*place) for place in revisions.items()]
+        watches += [counter.watch_parts(*place) for place in revisions.items()]
+        watching = [asyncio.ensure_future(watch) for watch in watches]
+        try:
+            return await _Bank(plan, clusters, counter, watching).run()
+        finally:
+            await _end(watching)
 
 
 class _Bank:

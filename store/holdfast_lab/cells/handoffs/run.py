@@ -16,10 +16,10 @@ from holdfast.cells import Cells, Lag, Queue
 from holdfast.client import ClientError
 from holdfast.client.values import Event
 
-from holdfast_lab.cells.clusters import Clusters, reach
+from holdfast_lab.cells.clusters import Clusters, running
 from holdfast_lab.cells.handoffs.wire import DESTINATION, PREFIX, SOURCE, Judge, share
 from holdfast_lab.cells.programs import Program, kill_one
-from holdfast_lab.cells.torment import Torment
+from holdfast_lab.cells.torment import Torment, faults_text
 from holdfast_lab.sim.violation import check
 
 SENDER, COURIER = "holdfast_lab.cells.handoffs.sender", "holdfast_lab.cells.handoffs.courier"
@@ -50,7 +50,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        faults = ", ".join(f"{count:,} {what}" for what, count in sorted(self.faults.items())) or "no faults"
+        faults = faults_text(self.faults)
         return (
             f"{self.messages:,} messages in {self.seconds:.0f} s ({self.messages / self.seconds:,.0f} a second), "
             f"carried out in {self.transactions:,} transactions; {faults}; up to {self.peak:,} messages waited; all "
@@ -60,13 +60,8 @@ class Report:
 
 async def run_handoffs(plan: Plan, directory: Path) -> Report:
     """Raises Violation. Logs and data are left in `directory`."""
-    clusters = Clusters(directory, 2, plan.voters)
-    try:
-        await clusters.start()
-        async with reach(clusters.endpoints, TIMEOUT_SECONDS) as them:
-            return await _Handoffs(plan, clusters, them).run()
-    finally:
-        clusters.kill()
+    async with running(directory, 2, plan.voters, TIMEOUT_SECONDS) as (clusters, them):
+        return await _Handoffs(plan, clusters, them).run()
 
 
 class _Handoffs:

@@ -13,6 +13,7 @@ from holdfast.cli.errors import fail
 
 from holdfast_lab.cells.clusters import kept
 from holdfast_lab.cells.replications.run import Plan, run_replications
+from holdfast_lab.cells.torment import faults_text
 from holdfast_lab.sim.violation import Violation
 
 
@@ -40,5 +41,5 @@ def cells_replication(
             report = asyncio.run(run_replications(plan, directory))
         except Violation as violation:
             fail(f"{violation}\n(seed {chosen})")
-    print(report.faults_line)
+    print(faults_text(report.faults))
     print("no transaction was torn, none was applied twice, and the clusters are equal")

@@ -20,7 +20,7 @@ from holdfast.cells.replication_record import Record, place
 from holdfast.client import ClientError
 from holdfast.client.txn import Ops
 
-from holdfast_lab.cells.clusters import Clusters, reach
+from holdfast_lab.cells.clusters import Clusters, running
 from holdfast_lab.cells.programs import Program, kill_one
 from holdfast_lab.cells.replications.judge import PAIRS, PREFIX, Judge, transaction
 from holdfast_lab.cells.torment import Torment
@@ -56,20 +56,11 @@ class Report:
     lines: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def faults_line(self) -> str:
-        return ", ".join(f"{count:,} {what}" for what, count in sorted(self.faults.items())) or "no faults"
-
 
 async def run_replications(plan: Plan, directory: Path) -> Report:
     """Raises Violation. Logs and data are left in `directory`."""
-    clusters = Clusters(directory, 3, plan.voters)
-    try:
-        await clusters.start()
-        async with reach(clusters.endpoints, TIMEOUT_SECONDS) as them:
-            return await _Run(plan, clusters, them).run()
-    finally:
-        clusters.kill()
+    async with running(directory, 3, plan.voters, TIMEOUT_SECONDS) as (clusters, them):
+        return await _Run(plan, clusters, them).run()
 
 
 class _Run:
