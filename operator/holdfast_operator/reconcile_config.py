@@ -57,12 +57,13 @@ class ConfigReconciler:
         try:
             known = config.get("status", {}).get("revision") or 0
             revision = await self._put(hf, config["metadata"]["name"], spec, known)
-            sync = await config_sync.sync(hf, spec.prefix, _at_pools(reports, pools), revision)
+            covering = _covering(spec, pools)
+            sync = await config_sync.sync(hf, spec.prefix, _at_pools(reports, covering), revision)
         except BrokenRecord as broken:
             return await self._refuse(config, "BrokenRecord", str(broken))
         except client.ClientError as error:
             return await self._wait(config, "WriteFailed", str(error))
-        found = _pools(spec, pools, reports, revision, sync)
+        found = [_pool_status(pool, reports, revision, sync) for pool in covering]
         total, have = sum(p["replicas"] for p in found), sum(p["applied"] for p in found)
         message = f"{len(spec.data)} keys at revision {revision}"
         conditions = [
@@ -148,15 +149,8 @@ def _conflict(config: Object, spec: ConfigSpec, configs: list[Object]) -> str:
     return ""
 
 
-def _at_pools(reports: list[holdfast_pb2.ReplicaReport], pools: list[Object]) -> list[holdfast_pb2.ReplicaReport]:
-    names = {pool["metadata"]["name"] for pool in pools}
-    return [report for report in reports if report.pool in names]
-
-
-def _pools(
-    spec: ConfigSpec, pools: list[Object], reports: list[holdfast_pb2.ReplicaReport], revision: int, sync: Sync
-) -> list[Object]:
-    """For each pool whose prefixes cover this prefix: how many replicas have the revision, and what their nodes say."""
+def _covering(spec: ConfigSpec, pools: list[Object]) -> list[Object]:
+    """The pools whose prefixes cover this prefix, by name."""
     found = []
     for pool in pools:
         try:
@@ -164,11 +158,21 @@ def _pools(
         except InvalidSpec:
             continue  # its own condition says so
         if any(spec.prefix.startswith(p) for p in prefixes):
-            name = pool["metadata"]["name"]
-            have = sum(1 for r in reports if r.pool == name and r.watermark >= revision)
-            replicas = pool.get("status", {}).get("replicas", 0)
-            said = {"inSync": SyncState.IN_SYNC, "failed": SyncState.FAILED, "drifted": SyncState.DRIFTED}
-            nodes = [r.replica for r in reports if r.pool == name and r.replica in sync.states]
-            counts = {word: sync.count(state, nodes) for word, state in said.items()} if nodes else {}
-            found.append({"name": name, "replicas": replicas, "applied": min(have, replicas), **counts})
-    return sorted(found, key=lambda p: str(p["name"]))
+            found.append(pool)
+    return sorted(found, key=lambda pool: str(pool["metadata"]["name"]))
+
+
+def _at_pools(reports: list[holdfast_pb2.ReplicaReport], pools: list[Object]) -> list[holdfast_pb2.ReplicaReport]:
+    names = {pool["metadata"]["name"] for pool in pools}
+    return [report for report in reports if report.pool in names]
+
+
+def _pool_status(pool: Object, reports: list[holdfast_pb2.ReplicaReport], revision: int, sync: Sync) -> Object:
+    """How many replicas have the revision, and what their nodes say."""
+    mine = _at_pools(reports, [pool])
+    have = sum(1 for report in mine if report.watermark >= revision)
+    replicas = pool.get("status", {}).get("replicas", 0)
+    said = {"inSync": SyncState.IN_SYNC, "failed": SyncState.FAILED, "drifted": SyncState.DRIFTED}
+    nodes = [report.replica for report in mine if report.replica in sync.states]
+    counts = {word: sync.count(state, nodes) for word, state in said.items()} if nodes else {}
+    return {"name": pool["metadata"]["name"], "replicas": replicas, "applied": min(have, replicas), **counts}

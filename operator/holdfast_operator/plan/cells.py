@@ -149,17 +149,13 @@ def _of_another_set(asked: Mapping[str, SurveyedCell], known: CellSet) -> str:
             continue
         if identity.cell != cell:
             return f"{cell} is set up already, as the cell {identity.cell} of {_names(identity.set.all)}"
-        if not _is_same_set(identity.set, known):
+        if not identity.set.same_as(known):
             return (
                 f"{cell} knows the set {_names(identity.set.all)}, and others the set {_names(known.all)}, which have "
                 "no cluster in common: name only clusters of one set. A cluster that has left a set for good forgets "
                 "it when its keys below /cells/ are deleted"
             )
     return ""
-
-
-def _is_same_set(one: CellSet, other: CellSet) -> bool:
-    return not {m.cluster_id for m in one.members}.isdisjoint(m.cluster_id for m in other.members)
 
 
 def _is_another_cluster(found: SurveyedCell, known: CellSet) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from holdfast.cells.clock import now
+from holdfast.keyrange import prefix_end
 from holdfast.kv import requests
 from holdfast.kv.space import KeySpace
 from holdfast.kv.store import Family, MemoryStore, Pending
@@ -20,6 +21,13 @@ from holdfast.watch.hub import Delivery, Hub
 T = TypeVar("T")
 Answered = Callable[[T | Refusal], None]  # a cell that cannot say what has become of a request does not call it
 Rows = tuple[dict[bytes, bytes], ...]
+
+
+def keys_of(space: KeySpace, prefix: bytes = b"") -> dict[bytes, bytes]:
+    """The keys with this prefix, and their values."""
+    key, end = (prefix, prefix_end(prefix)) if prefix else (b"\0", b"\0")
+    kvs = requests.range_now(space, rpc_pb2.RangeRequest(key=key, range_end=end)).kvs
+    return {kv.key: kv.value for kv in kvs}
 
 
 class Cell(Protocol):

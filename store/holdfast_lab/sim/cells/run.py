@@ -17,11 +17,9 @@ from holdfast.cells.errors import CellsUnavailable, NotSetUp, TransactionAborted
 from holdfast.cells.identity import Identity
 from holdfast.client.errors import ClientError, OutcomeUnknown
 from holdfast.client.txn import Key, Ops
-from holdfast.kv import requests
-from holdfast.proto import rpc_pb2
 
 from holdfast_lab.sim.cells import history as checks
-from holdfast_lab.sim.cells.cell import Cell, Rows, SimCell
+from holdfast_lab.sim.cells.cell import Cell, Rows, SimCell, keys_of
 from holdfast_lab.sim.cells.history import History, Transfer
 from holdfast_lab.sim.cells.members import MemberCell
 from holdfast_lab.sim.cells.network import client_of
@@ -367,10 +365,7 @@ def _text(cell: Cell) -> dict[str, str]:
 
 
 def _data(cell: Cell) -> dict[bytes, bytes]:
-    if cell.space is None:
-        return {}
-    kvs = requests.range_now(cell.space, rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0")).kvs
-    return {kv.key: kv.value for kv in kvs}
+    return {} if cell.space is None else keys_of(cell.space)
 
 
 @contextmanager

@@ -21,12 +21,9 @@ from holdfast.cells.errors import ReplicationRefused
 from holdfast.cells.replication_record import REPLICATION, Record, overlap
 from holdfast.client.errors import ClientError
 from holdfast.client.txn import Ops
-from holdfast.keyrange import prefix_end
-from holdfast.kv import requests
-from holdfast.proto import rpc_pb2
 from holdfast.status import RequestError
 
-from holdfast_lab.sim.cells.cell import Rows, SimCell
+from holdfast_lab.sim.cells.cell import Rows, SimCell, keys_of
 from holdfast_lab.sim.cells.network import client_of
 from holdfast_lab.sim.cells.run import seeded
 from holdfast_lab.sim.cells.weather import Weather
@@ -241,9 +238,9 @@ class ReplicationRun:
 
     def _committed(self, cell: SimCell) -> None:
         """A revision of a cell."""
-        self._tell(f"{cell.name} has revision {cell.space.revision}: {_rows(cell, b'/g')}")
+        self._tell(f"{cell.name} has revision {cell.space.revision}: {keys_of(cell.space, b'/g')}")
         try:
-            self._states.setdefault(cell.cluster_id, {})[cell.space.revision] = _rows(cell, b"/g")
+            self._states.setdefault(cell.cluster_id, {})[cell.space.revision] = keys_of(cell.space, b"/g")
             self._check_loops()
             if not self._wild:
                 self._check_state(cell)
@@ -258,7 +255,7 @@ class ReplicationRun:
                 continue
             wanted = next((there[n] for n in range(record.revision, 0, -1) if n in there), {})
             wanted = {key: value for key, value in wanted.items() if key.startswith(prefix)}
-            has = _rows(cell, prefix)
+            has = keys_of(cell.space, prefix)
             check(has == wanted, "R1", f"{cell.name} at {record}: it has {has}, and {record.source} had {wanted}")
 
     def _check_loops(self) -> None:
@@ -280,24 +277,25 @@ class ReplicationRun:
         async with self._reach() as them:
             tasks = [asyncio.ensure_future(self._replicating(*pair)(them)) for pair in (CHAIN[:2], CHAIN[1:])]
             ends = now() + SETTLE_SECONDS
-            while len({tuple(_rows(cell, PREFIX.encode()).items()) for cell in self._cells.values()}) > 1:
+            while len({tuple(keys_of(cell.space, PREFIX.encode()).items()) for cell in self._cells.values()}) > 1:
                 for cell in self._cells.values():
                     cell.up = True
                     cell.expire(now())
                 await self._readmit_restored(them)
                 await asyncio.sleep(0.5)
                 self._raise()
-                check(now() < ends, "R3", f"they stay different: {[_rows(c, b'/g/') for c in self._cells.values()]}")
+                check(
+                    now() < ends,
+                    "R3",
+                    f"they stay different: {[keys_of(c.space, b'/g/') for c in self._cells.values()]}",
+                )
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
         self._raise()
 
 
-def _rows(cell: SimCell, prefix: bytes) -> State:
-    request = rpc_pb2.RangeRequest(key=prefix, range_end=prefix_end(prefix))
-    return {kv.key: kv.value for kv in requests.range_now(cell.space, request).kvs}
-
-
 def _records(cell: SimCell) -> dict[bytes, Record]:
-    return {key.removeprefix(REPLICATION): Record.unpacked(row) for key, row in _rows(cell, REPLICATION).items()}
+    return {
+        key.removeprefix(REPLICATION): Record.unpacked(row) for key, row in keys_of(cell.space, REPLICATION).items()
+    }
