@@ -175,11 +175,12 @@ class _Race:
         self._picker = channels.picker
         self._stalls = stalls
         self._clock = clock
+        fresh = _says_how_fresh(metadata)
         # A read that a server may answer from what it has.
         self._local: rpc_pb2.RangeRequest | None = None
-        if isinstance(request, rpc_pb2.RangeRequest) and (request.serializable or _says_how_fresh(metadata)):
+        if isinstance(request, rpc_pb2.RangeRequest) and (request.serializable or fresh):
             self._local = request
-        self._failures = Failures(patience=0.0 if _says_how_fresh(metadata) else CUT_OFF_SECONDS)
+        self._failures = Failures(patience=0.0 if fresh else CUT_OFF_SECONDS)
         self._path = path
         self._request = request
         self._response = response

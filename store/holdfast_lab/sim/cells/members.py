@@ -73,10 +73,6 @@ class MemberCell:
         self._go_on()
 
     @property
-    def reached(self) -> set[str]:
-        return self._members.world.reached
-
-    @property
     def space(self) -> KeySpace | None:
         """What a member has applied that is as far as any; None: none is up."""
         cores = [node.core for node in self._members.nodes.values() if node.core is not None]
